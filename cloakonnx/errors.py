@@ -1,0 +1,78 @@
+"""The one exception family of cloakonnx.
+
+Every message is a single line that says what was wrong, where, and what to do next. The command line prints it and exits
+with :attr:`CloakError.exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CloakError(Exception):
+    """Base of every error that cloakonnx raises on purpose."""
+
+    exit_code = 2
+
+
+class ModelError(CloakError):
+    """The model cannot be read, or is not one that cloakonnx can work with."""
+
+
+class TapError(CloakError):
+    """The named tensor cannot be scored or masked."""
+
+
+class MaskError(CloakError):
+    """The mask does not fit the tap or the model."""
+
+
+class DataError(CloakError):
+    """Input data, labels or pairs are unusable."""
+
+
+class AnalysisError(CloakError):
+    """An analysis file is missing, malformed, or made for another model."""
+
+
+class OptionError(CloakError):
+    """An option has a value that makes no sense here, or contradicts another one."""
+
+
+class OutputError(CloakError):
+    """An output cannot be written where it was asked for."""
+
+
+class ProviderError(CloakError):
+    """The execution provider that was asked for is not there."""
+
+
+class InferenceError(CloakError):
+    """ONNX Runtime refused the model, or gave values that are not finite."""
+
+
+class DifferentiationError(CloakError):
+    """The model, or an op in it, has no gradient here."""
+
+
+class MissingDependencyError(CloakError):
+    """An optional package is needed; the message names the extra that installs it."""
+
+
+class CheckError(CloakError):
+    """A check ran and failed: the model is not what it should be."""
+
+    exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Return a clause that names the known names closest to ``name``, or an empty string.
+
+    >>> nearest("relu1", ["relu_1", "conv"])
+    "; did you mean 'relu_1'?"
+    """
+    found = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    if not found:
+        return ""
+    return "; did you mean " + " or ".join(repr(n) for n in found) + "?"
