@@ -1,0 +1,7 @@
+"""Gradients of ONNX classifiers, as ONNX graphs that any execution provider runs."""
+
+from cloakonnx.gradient.differentiate import INPUT, GradientGraph, Preprocessing, differentiate
+from cloakonnx.gradient.double import to_double
+from cloakonnx.gradient.losses import Loss
+
+__all__ = ["INPUT", "GradientGraph", "Loss", "Preprocessing", "differentiate", "to_double"]

@@ -1,0 +1,142 @@
+"""Reverse mode: walks the nodes backwards and lets each one's rule emit its part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from cloakonnx.errors import DifferentiationError
+from cloakonnx.gradient import registry
+from cloakonnx.gradient.emit import Emitter
+from cloakonnx.gradient.info import TensorInfo, dependencies
+from cloakonnx.gradient.registry import Kind
+from cloakonnx.gradient.site import Site, describe
+
+_CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
+
+@dataclass(frozen=True)
+class Path:
+    """The part of a graph through which gradients flow.
+
+    Attributes:
+        nodes: Nodes on the way from a variable to a seed, in order.
+        active: Tensors whose gradient is needed.
+        blocked: Nodes of zero gradient that the data passes on its way to a seed, described.
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    active: frozenset[str]
+    blocked: tuple[str, ...]
+
+
+def find_path(
+    nodes: Sequence[onnx.NodeProto], info: TensorInfo, seeds: Iterable[str], variables: Iterable[str]
+) -> Path:
+    """Find the nodes whose rules are needed.
+
+    Raises:
+        DifferentiationError: One of them has no rule.
+    """
+    needed = set(seeds)
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed.update(dependencies(node))
+    flowing, touched = set(variables), set(variables)
+    kept, blocked = [], []
+    for node in nodes:
+        reads = dependencies(node)
+        if not needed.intersection(node.output) or touched.isdisjoint(reads):
+            continue
+        touched.update(name for name in node.output if name and info.is_float(name))
+        if flowing.isdisjoint(reads):
+            continue
+        entry = registry.find(node.domain, node.op_type)
+        rounds = node.op_type == "Cast" and not info.is_float(node.output[0])
+        if rounds or (entry is not None and entry.kind is Kind.ZERO):
+            blocked.append(describe(node))
+        if rounds or (entry is not None and entry.kind is not Kind.RULE):
+            continue
+        kept.append(node)
+        flowing.update(name for name in node.output if name and info.is_float(name))
+    reached = set(seeds)  # of the flowing tensors, those from which a seed is reached without a blocked node
+    path = []
+    for node in reversed(kept):
+        if reached.intersection(node.output):
+            path.append(node)
+            reached.update(name for name in dependencies(node) if name in flowing)
+    path.reverse()
+    return Path(tuple(path), frozenset(reached & flowing), tuple(blocked))
+
+
+def check_rules(path: Path, opset: int) -> None:
+    """Raise for the first node on the path that has no rule, or a newer version than its rule knows.
+
+    Raises:
+        DifferentiationError: Names the node and its op.
+    """
+    for node in path.nodes:
+        if node.op_type in _CONTROL and not node.domain:
+            raise _no_rule(node, "gradients do not flow through control flow")
+        entry = registry.find(node.domain, node.op_type)
+        if entry is None:
+            raise _no_rule(node, "this op has no rule")
+        if _version(node, opset) > entry.until:
+            raise _no_rule(node, f"its version is newer than {entry.until}, the last that the rule knows")
+
+
+def _no_rule(node: onnx.NodeProto, reason: str) -> DifferentiationError:
+    return DifferentiationError(
+        f"cannot differentiate {describe(node)}: {reason}; black-box attacks need no gradient: --attack square"
+    )
+
+
+def _version(node: onnx.NodeProto, opset: int) -> int:
+    if node.domain not in {"", "ai.onnx"}:
+        return 0
+    try:
+        return int(onnx.defs.get_schema(node.op_type, opset, "").since_version)
+    except onnx.defs.SchemaError:
+        return 0
+
+
+def backpropagate(e: Emitter, path: Path, seeds: Mapping[str, str], variables: Sequence[str]) -> dict[str, str]:
+    """Emit the backward graph.
+
+    Args:
+        e: Where to emit.
+        path: From :func:`find_path`.
+        seeds: Gradient of each seed tensor.
+        variables: Tensors whose gradients are asked for.
+
+    Returns:
+        The gradient of each variable that the loss depends on.
+
+    Raises:
+        DifferentiationError: A rule refuses its node.
+    """
+    check_rules(path, e.opset)
+    parts: dict[str, list[str]] = {name: [grad] for name, grad in seeds.items()}
+    for node in reversed(path.nodes):
+        grads = tuple(_gathered(e, parts, name) for name in node.output)
+        wanted = tuple(i for i, name in enumerate(node.input) if name in path.active)
+        entry = registry.find(node.domain, node.op_type)
+        if not any(grads) or not wanted or entry is None or entry.rule is None:
+            continue
+        site = Site(node, grads, wanted, e.info, e.opset)
+        for index, grad in entry.rule(e, site):
+            parts.setdefault(node.input[index], []).append(grad)
+    found = {name: _gathered(e, parts, name) for name in variables}
+    return {name: grad for name, grad in found.items() if grad is not None}
+
+
+def _gathered(e: Emitter, parts: dict[str, list[str]], name: str) -> str | None:
+    """Sum what the consumers of a tensor gave, once."""
+    grads = parts.get(name)
+    if not grads:
+        return None
+    if len(grads) > 1:
+        parts[name] = [e.op("Add", *grads) if len(grads) == 2 else e.op("Sum", *grads)]
+    return parts[name][0]

@@ -1,0 +1,360 @@
+"""Builds the gradient graph of a classifier: forward, loss and backward in one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+import cloakonnx.gradient.rules  # noqa: F401  fills the registry
+from cloakonnx.errors import DifferentiationError, TapError, nearest
+from cloakonnx.gradient.backward import backpropagate, find_path
+from cloakonnx.gradient.canonical import canonical, opset_of, prune, put_weights, take_weights
+from cloakonnx.gradient.emit import Emitter
+from cloakonnx.gradient.info import FLOATS, Dim, TensorInfo, producers
+from cloakonnx.gradient.logits import Logits, logits_of
+from cloakonnx.gradient.losses import Loss, Scores, seed
+from cloakonnx.graph.shapes import infer
+
+INPUT = "input"
+"""Stands for the model's input, in pixel space, among the tensors to differentiate by."""
+
+
+class Preprocessing(Protocol):
+    """What happens to a pixel before the model sees it: (x * scale - mean) / std.
+
+    Attributes:
+        scale: Factor of the pixels, such as 1/255.
+        mean: One number a channel, or None.
+        std: One number a channel, or None.
+        channel_axis: Axis of the model's input that ``mean`` and ``std`` run along.
+    """
+
+    @property
+    def scale(self) -> float: ...  # noqa: D102
+    @property
+    def mean(self) -> Sequence[float] | None: ...  # noqa: D102
+    @property
+    def std(self) -> Sequence[float] | None: ...  # noqa: D102
+    @property
+    def channel_axis(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class GradientGraph:
+    """A model that computes logits, losses and gradients.
+
+    All names are of tensors of :attr:`proto`. Floating-point inputs are float32, float64 where the model's input is.
+
+    Attributes:
+        proto: The model, opset 18 or later, IR version 10.
+        image: Input in pixel space and in the model's own layout; its batch axis is the model's.
+        labels: Input, int64 (N,), or None where the loss needs no label.
+        targets: Input, int64 (N,), or None for an untargeted loss.
+        cotangent: Input, (N, classes), or None where the loss is another one.
+        masks: Input (features,) of the mask at each tap.
+        logits: Output (N, classes), before any final Softmax or Sigmoid.
+        loss: Output (N,): larger is better for the attacker; None where no loss was asked for.
+        gradients: Output with the gradient of each tensor asked for, of that tensor's shape. The sum of the losses is
+            differentiated, so each sample has the gradient of its own loss.
+        mask_gradients: Output (features,) with the gradient of each mask, summed over batch and space.
+        classes: Number of classes, at least 2.
+        stripped: Op type of the final activation that was left out, or None.
+        blocked: Non-differentiable ops (Round, Sign, ...) that hide part of the gradient, described.
+    """
+
+    proto: onnx.ModelProto
+    image: str
+    labels: str | None
+    targets: str | None
+    cotangent: str | None
+    masks: Mapping[str, str]
+    logits: str
+    loss: str | None
+    gradients: Mapping[str, str]
+    mask_gradients: Mapping[str, str]
+    classes: int
+    stripped: str | None
+    blocked: tuple[str, ...]
+
+    @property
+    def gradient(self) -> str:
+        """Output with the gradient of the model's input."""
+        return self.gradients[INPUT]
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    image: str
+    labels: str | None
+    targets: str | None
+    cotangent: str | None
+    masks: dict[str, str]
+
+
+def differentiate(
+    model: onnx.ModelProto,
+    *,
+    loss: Loss | str | None = Loss.CE,
+    wrt: str | Sequence[str] = INPUT,
+    masks: Mapping[str, int] | None = None,
+    mask_gradients: bool = False,
+    targeted: bool = False,
+    preprocessing: Preprocessing | None = None,
+    provider: str = "cpu",
+    input_name: str | None = None,
+    input_shape: Sequence[int | None] | None = None,
+    output_name: str | None = None,
+) -> GradientGraph:
+    """Build the gradient graph of a classifier.
+
+    Args:
+        model: The classifier with all its weights inline; not changed.
+        loss: What to differentiate; None gives the forward graph alone.
+        wrt: Tensors to differentiate by: :data:`INPUT`, names of tensors, or both.
+        masks: Feature axis of each tap that a mask input is multiplied in at. Gradients by such a tap are by the
+            masked features.
+        mask_gradients: Whether to differentiate by the masks too.
+        targeted: Whether the loss pulls towards target labels.
+        preprocessing: Put before the model's input; None where the model takes pixels.
+        provider: ``cpu`` or ``cuda``: what the ops are chosen for. The graph runs on any provider.
+        input_name: The input to differentiate by, where the model has several of floating point.
+        input_shape: Dimensions to fix at the model's input, None for those that stay open. A fixed height and width
+            gives a faster graph.
+        output_name: The output that holds the probabilities or logits; the first one if None.
+
+    Raises:
+        DifferentiationError: No floating-point input, an op without a rule on the way, or no way at all.
+        TapError: A tap that does not exist or cannot be masked.
+    """
+    asked = [wrt] if isinstance(wrt, str) else list(wrt)
+    chosen = None if loss is None else Loss(loss)
+    taps = dict(masks or {})
+    name = _data_input(model, input_name)
+    _check_tensors(model, [*taps, *(t for t in asked if t != INPUT)])
+    shapes = {} if input_shape is None else {name: input_shape}
+    keep = [*taps, *(t for t in asked if t != INPUT)]
+    work = canonical(model, keep=keep, shapes=shapes)
+    output = _output(work, output_name)
+    weights = take_weights(work.graph)
+    image = _prepend(work.graph, name, preprocessing)
+    mask_inputs = {tap: _insert_mask(work.graph, tap, axis) for tap, axis in taps.items()}
+    work = infer(work)
+    put_weights(work, weights)
+    return _Builder(work, provider, image, mask_inputs, output).build(chosen, targeted, asked, mask_gradients)
+
+
+class _Builder:
+    """The steps that share the emitter."""
+
+    def __init__(self, model: onnx.ModelProto, provider: str, image: str, masks: dict[str, str], output: str) -> None:
+        self.model = model
+        self.info = TensorInfo.of(model.graph)
+        self.e = Emitter(model.graph, self.info, opset=opset_of(model), provider=provider.lower())
+        self.image = image
+        self.masks = masks
+        self.output = output
+
+    def build(self, loss: Loss | None, targeted: bool, wrt: Sequence[str], mask_gradients: bool) -> GradientGraph:
+        logits = logits_of(self.e, self.output)
+        forward = list(self.model.graph.node)
+        inputs = self._loss_inputs(loss, targeted, logits)
+        del self.model.graph.output[:]
+        named = {"logits": self._give("logits", logits.name, self.info.shape(logits.name))}
+        gradients: dict[str, str] = {}
+        blocked: tuple[str, ...] = ()
+        if loss is not None:
+            scores = Scores(self.e, logits.name, logits.classes)
+            made = seed(scores, loss, labels=inputs.labels, targets=inputs.targets, cotangent=inputs.cotangent)
+            batch = (self.info.shape(logits.name) or (None,))[:1]
+            self.info.types[made.loss] = self.info.elem_type(logits.name)
+            named["loss"] = self._give("loss", made.loss, batch)
+            variables = {t: self.image if t == INPUT else t for t in wrt}
+            if mask_gradients:
+                variables.update({f"mask of {tap}": name for tap, name in self.masks.items()})
+            path = find_path(forward, self.info, [logits.name], variables.values())
+            blocked = path.blocked
+            found = backpropagate(self.e, path, {logits.name: made.gradient}, list(variables.values()))
+            for key, name in variables.items():
+                gradients[key] = self._give_gradient(name, found, blocked)
+        prune(self.model.graph)
+        return GradientGraph(
+            proto=self.model,
+            image=inputs.image,
+            labels=inputs.labels,
+            targets=inputs.targets,
+            cotangent=inputs.cotangent,
+            masks=inputs.masks,
+            logits=named["logits"],
+            loss=named.get("loss"),
+            gradients={t: gradients[t] for t in wrt if t in gradients},
+            mask_gradients={tap: gradients[f"mask of {tap}"] for tap in self.masks if f"mask of {tap}" in gradients},
+            classes=logits.classes,
+            stripped=logits.stripped,
+            blocked=blocked,
+        )
+
+    def _loss_inputs(self, loss: Loss | None, targeted: bool, logits: Logits) -> _Inputs:
+        batch = (self.info.shape(logits.name) or (None,))[0]
+        labels = targets = cotangent = None
+        if loss is Loss.COTANGENT:
+            shape = (batch, logits.classes)
+            cotangent = self._take("cotangent", self.info.elem_type(logits.name), shape)
+        elif loss is not None:
+            if not targeted or loss is Loss.DLR:
+                labels = self._take("labels", TensorProto.INT64, (batch,))
+            if targeted:
+                targets = self._take("targets", TensorProto.INT64, (batch,))
+        return _Inputs(self.image, labels, targets, cotangent, self.masks)
+
+    def _take(self, hint: str, elem_type: int, shape: tuple[Dim, ...]) -> str:
+        name = self.e.fresh(hint)
+        self.model.graph.input.append(onnx.helper.make_tensor_value_info(name, elem_type, shape))
+        return name
+
+    def _give(self, hint: str, name: str, shape: tuple[Dim, ...] | None) -> str:
+        output = self.e.op("Identity", name, name=self.e.fresh(f"cloak/{hint}"))
+        value = onnx.helper.make_tensor_value_info(output, self.info.elem_type(name), shape)
+        self.model.graph.output.append(value)
+        return output
+
+    def _give_gradient(self, name: str, found: Mapping[str, str], blocked: Sequence[str]) -> str:
+        if name not in found:
+            why = f": {blocked[0]} has a zero gradient everywhere" if blocked else ""
+            raise DifferentiationError(
+                f"the output does not depend on {name!r} in a way that can be differentiated{why}; "
+                "black-box attacks need no gradient: --attack square"
+            )
+        self.info.copy(name, found[name])
+        return self._give(f"gradient/{name}", found[name], self.info.shape(name))
+
+
+def _data_input(model: onnx.ModelProto, wanted: str | None) -> str:
+    constants = {t.name for t in model.graph.initializer}
+    inputs = {v.name: v.type.tensor_type.elem_type for v in model.graph.input if v.name not in constants}
+    if wanted is not None and wanted not in inputs:
+        raise DifferentiationError(f"the model has no input {wanted!r}{nearest(wanted, inputs)}")
+    floats = [n for n, t in inputs.items() if t in FLOATS and wanted in {None, n}]
+    if len(floats) == 1:
+        return floats[0]
+    if not floats:
+        name, elem_type = next(((n, t) for n, t in inputs.items() if wanted in {None, n}), ("", 0))
+        kind = TensorProto.DataType.Name(elem_type).lower() if name else "missing"
+        raise DifferentiationError(
+            f"input {name!r} is {kind}, so there is no gradient by it: export the model with a floating-point input, "
+            "or use --attack square"
+        )
+    raise DifferentiationError(f"the model has several floating-point inputs ({', '.join(floats)}): name one")
+
+
+def _output(model: onnx.ModelProto, wanted: str | None) -> str:
+    names = [output.name for output in model.graph.output]
+    if wanted is None:
+        return names[0]
+    if wanted not in names:
+        raise DifferentiationError(f"the model has no output {wanted!r}{nearest(wanted, names)}")
+    return wanted
+
+
+def _check_tensors(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    made = {output for node in model.graph.node for output in node.output if output}
+    known = made | {value.name for value in model.graph.input}
+    for name in names:
+        if name not in known:
+            raise TapError(f"the model has no tensor {name!r}{nearest(name, known)}")
+
+
+def _prepend(graph: onnx.GraphProto, name: str, preprocessing: Preprocessing | None) -> str:
+    """Put the preprocessing and a cast before an input; return the name of the input in pixel space."""
+    value = next(v for v in graph.input if v.name == name)
+    elem_type = value.type.tensor_type.elem_type
+    wide = elem_type if elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
+    steps = _affine(preprocessing, len(value.type.tensor_type.shape.dim)) if preprocessing is not None else []
+    if not steps and wide == elem_type:
+        return name
+    taken = {n for node in graph.node for n in (*node.input, *node.output)} | {v.name for v in graph.input}
+    pixels = _free(f"{name}_pixels", taken)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(wide)
+    nodes, last = [], pixels
+    for i, (op, number) in enumerate(steps):
+        constant, made = (_free(f"{pixels}/{what}_{i}", taken) for what in ("constant", op.lower()))
+        graph.initializer.append(onnx.numpy_helper.from_array(number.astype(dtype), constant))
+        nodes.append(onnx.helper.make_node(op, [last, constant], [made], name=made))
+        last = made
+    if wide != elem_type:
+        nodes.append(onnx.helper.make_node("Cast", [last], [name], name=f"{pixels}/cast", to=elem_type))
+    else:
+        nodes[-1].output[0] = name
+    value.name, value.type.tensor_type.elem_type = pixels, wide
+    rest = list(graph.node)
+    _set_nodes(graph, [*nodes, *rest])
+    return pixels
+
+
+def _affine(p: Preprocessing, rank: int) -> list[tuple[str, np.ndarray]]:
+    after = rank - 1 - p.channel_axis % rank
+    steps: list[tuple[str, np.ndarray]] = []
+    if p.scale != 1:
+        steps.append(("Mul", np.asarray(p.scale, np.float64)))
+    for op, values, nothing in (("Sub", p.mean, 0), ("Div", p.std, 1)):
+        if values is not None and any(v != nothing for v in values):
+            steps.append((op, np.asarray(values, np.float64).reshape(-1, *(1,) * after)))
+    return steps
+
+
+def _free(hint: str, taken: set[str]) -> str:
+    name = hint
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def _insert_mask(graph: onnx.GraphProto, tap: str, axis: int) -> str:
+    """Multiply a mask input in at a tap: rename what makes it, so that every consumer follows."""
+    producer = producers(graph).get(tap)
+    info = TensorInfo.of(graph)
+    shape = info.shape(tap)
+    if producer is None or tap in info.fixed:
+        raise TapError(f"tensor {tap!r} does not depend on the data: choose another tap")
+    if shape is None or not info.is_float(tap):
+        raise TapError(f"tensor {tap!r} cannot be masked: its rank is unknown or it is not floating point")
+    if not -len(shape) <= axis < len(shape):
+        raise TapError(f"feature axis {axis} is not an axis of {tap!r}, which has {len(shape)}")
+    taken = {n for node in graph.node for n in (*node.input, *node.output)} | {v.name for v in graph.input}
+    raw, mask, cast, broad, places = (
+        _free(f"{tap}{suffix}", taken) for suffix in ("_unmasked", "_mask", "_mask_cast", "_mask_broad", "_mask_shape")
+    )
+    elem_type = info.elem_type(tap)
+    wide = elem_type if elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
+    features = shape[axis] if isinstance(shape[axis], int) else None
+    graph.input.append(onnx.helper.make_tensor_value_info(mask, wide, [features]))
+    axis %= len(shape)
+    form = np.array([-1, *(1,) * (len(shape) - 1 - axis)], np.int64)
+    graph.initializer.append(onnx.numpy_helper.from_array(form, places))
+    producer.output[list(producer.output).index(tap)] = raw
+    place = next(i for i, node in enumerate(graph.node) if raw in node.output) + 1
+    nodes = [
+        onnx.helper.make_node("Cast", [mask], [cast], name=cast, to=elem_type),
+        onnx.helper.make_node("Reshape", [cast, places], [broad], name=broad),
+        onnx.helper.make_node("Mul", [raw, broad], [tap], name=f"{tap}_masking"),
+    ]
+    if wide == elem_type:
+        nodes = nodes[1:]
+        nodes[0].input[0] = mask
+    rest = list(graph.node)
+    _set_nodes(graph, [*rest[:place], *nodes, *rest[place:]])
+    return mask
+
+
+def _set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    copies = []
+    for node in nodes:
+        copies.append(onnx.NodeProto())
+        copies[-1].CopyFrom(node)
+    del graph.node[:]
+    graph.node.extend(copies)

@@ -1,0 +1,103 @@
+"""The registry of rules: which op has a gradient here, in which versions, and which ops end the flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloakonnx.gradient.emit import Emitter
+    from cloakonnx.gradient.site import Site
+
+Grads = Iterator[tuple[int, str]]
+"""Pairs of input index and the name of that input's gradient."""
+
+Rule = Callable[["Emitter", "Site"], Grads]
+UnaryRule = Callable[["Emitter", "Site"], str]
+
+
+class Kind(Enum):
+    """What a registered op does to the flow of gradients."""
+
+    RULE = "differentiated"
+    ZERO = "zero gradient"
+    STOP = "no gradient: shapes, indices or booleans"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered op.
+
+    Attributes:
+        op: Op type.
+        domain: Operator set; empty for the default one.
+        since: First opset whose version of the op can be read (older models are converted upwards).
+        until: Latest version of the op that the rule was written for.
+        kind: Whether the op has a rule, a zero gradient, or ends the flow.
+        rule: The function, for ops that have one.
+        family: Module that the op is registered in.
+        note: Limits, in a few words.
+    """
+
+    op: str
+    domain: str
+    since: int
+    until: int
+    kind: Kind
+    rule: Rule | None
+    family: str
+    note: str
+
+
+_ENTRIES: dict[tuple[str, str], Entry] = {}
+
+
+def _register(entry: Entry) -> None:
+    key = (entry.domain, entry.op)
+    if key in _ENTRIES:
+        raise ValueError(f"{entry.op} is registered twice")
+    _ENTRIES[key] = entry
+
+
+def rule(op: str, *, since: int = 1, until: int, domain: str = "", note: str = "") -> Callable[[Rule], Rule]:
+    """Register a rule that yields (input index, gradient) for each wanted input of ``op``, versions since..until."""
+
+    def register(function: Rule) -> Rule:
+        family = function.__module__.rpartition(".")[2]
+        _register(Entry(op, domain, since, until, Kind.RULE, function, family, note))
+        return function
+
+    return register
+
+
+def unary(op: str, *, since: int = 1, until: int, domain: str = "", note: str = "") -> Callable[[UnaryRule], UnaryRule]:
+    """Register a rule that returns the gradient of the first input, the only one that may be differentiated."""
+
+    def register(function: UnaryRule) -> UnaryRule:
+        def wrapped(e: Emitter, s: Site) -> Grads:
+            s.only(0)
+            yield 0, function(e, s)
+
+        wrapped.__module__ = function.__module__
+        rule(op, since=since, until=until, domain=domain, note=note)(wrapped)
+        return function
+
+    return register
+
+
+def ends(kind: Kind, versions: dict[str, int], *, family: str, domain: str = "") -> None:
+    """Register ops (name: latest version known) through which no gradient flows."""
+    for op, until in versions.items():
+        _register(Entry(op, domain, 1, until, kind, None, family, ""))
+
+
+def find(domain: str, op: str) -> Entry | None:
+    """Return the entry of an op, or None."""
+    return _ENTRIES.get(("" if domain == "ai.onnx" else domain, op))
+
+
+def entries() -> list[Entry]:
+    """Return every entry, sorted by domain and op."""
+    return [_ENTRIES[key] for key in sorted(_ENTRIES)]

@@ -1,0 +1,95 @@
+"""Resize: along each axis a linear map, whose matrix is what the op makes of the unit vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+from cloakonnx.gradient.emit import Emitter
+from cloakonnx.gradient.registry import Grads, rule
+from cloakonnx.gradient.rules.along import apply_along
+from cloakonnx.gradient.site import Site
+
+_PROBE = 6
+"""Input size at which a Resize of unknown size is tried for whole factors."""
+
+
+@rule("Resize", since=10, until=19, note="any mode for inputs of fixed size; nearest by whole factors for others")
+def resize(e: Emitter, s: Site) -> Grads:
+    """The transposed matrix of each axis; repeating by a whole factor is a sum over blocks."""
+    s.only(0)
+    if s.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise s.error("tf_crop_and_resize is not supported")
+    shape, result = s.shape(s.x(), "data input"), s.info.shape(s.y()) or ()
+    grad = s.dy
+    for axis, (scale, size) in _wanted(s, len(shape)).items():
+        before, after = shape[axis], size if size is not None else result[axis]
+        if scale == 1 or (isinstance(before, int) and before == after):
+            continue
+        if isinstance(before, int) and isinstance(after, int):
+            matrix = _matrix(s, before, after, scale)
+        elif scale is not None and scale == int(scale):
+            matrix = _matrix(s, _PROBE, _PROBE * int(scale), scale)
+        else:
+            raise s.error("it needs an input of fixed shape")
+        factor = matrix.shape[0] // matrix.shape[1]
+        if np.array_equal(matrix, np.repeat(np.eye(matrix.shape[1]), factor, axis=0)):
+            grad = _sum_blocks(e, s, grad, axis, factor)
+        elif isinstance(before, int) and isinstance(after, int):
+            grad = apply_along(e, s, grad, axis, matrix.T)
+        else:
+            raise s.error("it needs an input of fixed shape")
+    yield 0, grad
+
+
+def _wanted(s: Site, rank: int) -> dict[int, tuple[float | None, int | None]]:
+    """What the node asks for along each axis: a scale or a size."""
+    axes = [a % rank for a in s.attr("axes") or range(rank)]
+    if s.has(2) and (s.info.static(s.x(2)) or (1,))[0]:
+        scales = s.constant(2, "scales").ravel().tolist()
+        return {a: (float(v), None) for a, v in zip(axes, scales, strict=True)}
+    if s.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return dict.fromkeys(axes, (None, None))  # what inference says of the output
+    sizes = s.value(3)
+    if sizes is None:
+        return dict.fromkeys(axes, (None, None))
+    return {a: (None, int(v)) for a, v in zip(axes, sizes.ravel(), strict=True)}
+
+
+def _matrix(s: Site, before: int, after: int, scale: float | None) -> npt.NDArray[np.float64]:
+    """The map along an axis, (after, before): the op itself, run on the unit vectors as rows."""
+    node = onnx.NodeProto()
+    node.CopyFrom(s.node)
+    kept = [a for a in s.node.attribute if a.name not in {"axes", "keep_aspect_ratio_policy"}]
+    del node.attribute[:], node.input[:], node.output[:]
+    node.attribute.extend(kept)
+    node.attribute.append(onnx.helper.make_attribute("axes", [1]))
+    node.input.extend(["x", "", "scales", ""] if scale is not None else ["x", "", "", "sizes"])
+    node.output.append("y")
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.DOUBLE, None)
+    scales = onnx.helper.make_tensor_value_info("scales", onnx.TensorProto.FLOAT, None)
+    sizes = onnx.helper.make_tensor_value_info("sizes", onnx.TensorProto.INT64, None)
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, None)
+    graph = onnx.helper.make_graph([node], "axis", [x, scales if scale is not None else sizes], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", max(s.opset, 18))])
+    feeds: dict[str, npt.NDArray[np.generic]] = {"x": np.eye(before)}
+    if scale is not None:
+        feeds["scales"] = np.array([scale], np.float32)
+    else:
+        feeds["sizes"] = np.array([after], np.int64)
+    (rows,) = ReferenceEvaluator(model).run(None, feeds)
+    return np.asarray(rows, np.float64).T
+
+
+def _sum_blocks(e: Emitter, s: Site, grad: str, axis: int, factor: int) -> str:
+    """Sum neighbours along an axis, ``factor`` at a time."""
+    rank = len(s.shape(s.x(), "data input"))
+    shape = [0] * axis + [-1, factor]
+    if axis + 1 < rank:
+        rest = e.op("Shape", grad, start=axis + 1)
+        blocks = e.op("Reshape", grad, e.op("Concat", e.ints(*shape), rest, axis=0))
+    else:
+        blocks = e.op("Reshape", grad, e.ints(*shape))
+    return e.sum_over(blocks, [axis + 1], keepdims=False)

@@ -1,0 +1,317 @@
+"""Runs an ONNX graph with torch functions in float64, so that autograd is an oracle for any model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import numpy_helper
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, torch.Tensor], dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+    """Run the graph and return every tensor by name; opset 13 to 22, inference mode."""
+    values: dict[str, Any] = {"": None}
+    for t in model.graph.initializer:
+        values[t.name] = _tensor(t, dtype)
+    values.update(feeds)
+    for node in model.graph.node:
+        attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        attrs = {k: v.decode() if isinstance(v, bytes) else v for k, v in attrs.items()}
+        inputs = [values[name] for name in node.input]
+        attrs["_dtype"] = dtype
+        attrs["_outputs"] = len(node.output)
+        found = globals()[f"_op_{node.op_type}"](attrs, *inputs)
+        results = found if isinstance(found, tuple | list) else (found,)
+        values.update(zip(node.output, results, strict=False))
+    return values
+
+
+def _tensor(t: onnx.TensorProto, dtype: torch.dtype) -> torch.Tensor:
+    value = torch.from_numpy(np.array(numpy_helper.to_array(t)))
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def _ints(x: Any) -> list[int]:
+    return [int(v) for v in torch.as_tensor(x).reshape(-1)]
+
+
+def _op_Constant(a, *_):
+    if "value" in a:
+        return _tensor(a["value"], a["_dtype"])
+    value = next(v for k, v in a.items() if k.startswith("value_"))
+    return torch.tensor(value, dtype=a["_dtype"] if "float" in next(k for k in a if k.startswith("value_")) else None)
+
+
+def _op_ConstantOfShape(a, shape):
+    value = _tensor(a["value"], a["_dtype"])[0] if "value" in a else torch.zeros((), dtype=a["_dtype"])
+    return value.expand(_ints(shape)).clone()
+
+
+def _same_pads(a, size, kernel, strides, dilations):
+    before, after = [], []
+    for n, k, s, d in zip(size, kernel, strides, dilations, strict=True):
+        total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+        half = total // 2 if a["auto_pad"] == "SAME_UPPER" else total - total // 2
+        before.append(half)
+        after.append(total - half)
+    return before + after
+
+
+def _pads(a, x, kernel):
+    rank = len(kernel)
+    strides = list(a.get("strides", [1] * rank))
+    dilations = list(a.get("dilations", [1] * rank))
+    pads = list(a.get("pads", [0] * 2 * rank))
+    if a.get("auto_pad", "NOTSET").startswith("SAME"):
+        pads = _same_pads(a, x.shape[2:], kernel, strides, dilations)
+    torch_pads = [p for i in range(rank)[::-1] for p in (pads[i], pads[rank + i])]
+    return strides, dilations, pads, torch_pads
+
+
+def _op_Conv(a, x, w, b=None):
+    strides, dilations, _, pads = _pads(a, x, list(w.shape[2:]))
+    f = (F.conv1d, F.conv2d, F.conv3d)[w.dim() - 3]
+    return f(F.pad(x, pads), w, b, strides, 0, dilations, a.get("group", 1))
+
+
+def _op_ConvTranspose(a, x, w, b=None):
+    rank = w.dim() - 2
+    strides, dilations, pads, _ = _pads(a, x, list(w.shape[2:]))
+    f = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
+    extra = list(a.get("output_padding", [0] * rank))
+    y = f(x, w, b, strides, 0, 0, a.get("group", 1), dilations)
+    # F's output_padding must be below the stride: pad here instead.
+    crop = [p for i in range(rank)[::-1] for p in (-pads[i], extra[i] - pads[rank + i])]
+    if any(extra) and b is not None:
+        raise NotImplementedError
+    return F.pad(y, crop)
+
+
+def _op_MaxPool(a, x):
+    strides, dilations, _, pads = _pads(a, x, a["kernel_shape"])
+    f = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[x.dim() - 3]
+    return f(F.pad(x, pads, value=-torch.inf), a["kernel_shape"], strides, 0, dilations, bool(a.get("ceil_mode", 0)))
+
+
+def _op_AveragePool(a, x):
+    kernel = a["kernel_shape"]
+    strides, dilations, _, pads = _pads(a, x, kernel)
+    assert set(dilations) == {1}
+    f = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[x.dim() - 3]
+    ceil = bool(a.get("ceil_mode", 0))
+    if ceil:
+        assert len(set(pads)) == 1
+        return f(x, kernel, strides, pads[0], ceil, bool(a.get("count_include_pad", 0)))
+    y = f(F.pad(x, pads), kernel, strides, 0, ceil)
+    if a.get("count_include_pad", 0):
+        return y
+    return y / f(F.pad(torch.ones_like(x), pads), kernel, strides, 0, ceil)
+
+
+def _op_BatchNormalization(a, x, scale, b, mean, var):
+    return F.batch_norm(x, mean, var, scale, b, False, 0.0, a.get("epsilon", 1e-5))
+
+
+def _op_Gemm(a, x, w, c=None):
+    x = x.T if a.get("transA", 0) else x
+    w = w.T if a.get("transB", 0) else w
+    y = a.get("alpha", 1.0) * (x @ w)
+    return y if c is None else y + a.get("beta", 1.0) * c
+
+
+def _op_Clip(a, x, low=None, high=None):
+    return torch.clamp(x, low, high)
+
+
+def _op_HardSigmoid(a, x):
+    return torch.clamp(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0, 1)
+
+
+def _op_LRN(a, x):
+    return F.local_response_norm(x, a["size"], a.get("alpha", 1e-4), a.get("beta", 0.75), a.get("bias", 1.0))
+
+
+def _op_Reshape(a, x, shape):
+    sizes = _ints(shape)
+    return x.reshape([x.shape[i] if s == 0 and not a.get("allowzero") else s for i, s in enumerate(sizes)])
+
+
+def _op_Flatten(a, x):
+    axis = a.get("axis", 1)
+    return x.reshape(int(np.prod(x.shape[:axis])), -1)
+
+
+def _op_Squeeze(a, x, axes=None):
+    return x.squeeze() if axes is None else x.squeeze(tuple(_ints(axes)))
+
+
+def _op_Unsqueeze(a, x, axes):
+    for axis in sorted(_ints(axes)):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _op_Slice(a, x, starts, ends, axes=None, steps=None):
+    axes = range(len(_ints(starts))) if axes is None else _ints(axes)
+    steps = [1] * len(_ints(starts)) if steps is None else _ints(steps)
+    for start, end, axis, step in zip(_ints(starts), _ints(ends), axes, steps, strict=True):
+        n = x.shape[axis]
+        x = x.index_select(axis, torch.tensor(range(n)[slice(start, end if end >= -n else None, step)]))
+    return x
+
+
+def _op_Pad(a, x, pads, value=None, axes=None):
+    axes = list(range(x.dim())) if axes is None else _ints(axes)
+    pads = _ints(pads)
+    full = [0] * (2 * x.dim())
+    for i, axis in enumerate(axes):
+        full[2 * (x.dim() - 1 - axis % x.dim())] = pads[i]
+        full[2 * (x.dim() - 1 - axis % x.dim()) + 1] = pads[len(axes) + i]
+    mode = {"constant": "constant", "edge": "replicate", "reflect": "reflect", "wrap": "circular"}[
+        a.get("mode", "constant")
+    ]
+    if mode == "constant":
+        return F.pad(x, full, value=0.0 if value is None else float(value))
+    return F.pad(x, full[: 2 * (x.dim() - 2)], mode=mode)
+
+
+def _op_Split(a, x, split=None):
+    axis = a.get("axis", 0)
+    if split is None:
+        return torch.tensor_split(x, a.get("num_outputs", a["_outputs"]), axis)
+    return torch.split(x, _ints(split), axis)
+
+
+def _op_Cast(a, x):
+    kind = onnx.helper.tensor_dtype_to_np_dtype(a["to"])
+    return x.to(a["_dtype"]) if kind.kind == "f" else x.to(torch.from_numpy(np.zeros(1, kind)).dtype)
+
+
+def _op_Gather(a, x, indices):
+    axis = a.get("axis", 0) % x.dim()
+    flat = torch.where(indices < 0, indices + x.shape[axis], indices).reshape(-1).long()
+    return x.index_select(axis, flat).reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+
+
+def _op_LayerNormalization(a, x, scale, b=None):
+    axis = a.get("axis", -1) % x.dim()
+    return F.layer_norm(x, x.shape[axis:], scale, b, a.get("epsilon", 1e-5))
+
+
+def _op_InstanceNormalization(a, x, scale, b):
+    return F.instance_norm(x, weight=scale, bias=b, eps=a.get("epsilon", 1e-5))
+
+
+def _op_GroupNormalization(a, x, scale, b):
+    return F.group_norm(x, a["num_groups"], scale, b, a.get("epsilon", 1e-5))
+
+
+def _axes(x, axes):
+    return tuple(range(x.dim())) if axes is None else tuple(_ints(axes))
+
+
+def _op_PRelu(a, x, slope):
+    return torch.where(x > 0, x, x * slope)
+
+
+def _op_Resize(a, x, roi=None, scales=None, sizes=None):
+    size = [int(n * s) for n, s in zip(x.shape[2:], scales[2:], strict=True)] if sizes is None else _ints(sizes)[2:]
+    how = a.get("coordinate_transformation_mode", "half_pixel")
+    if a.get("mode", "nearest") == "nearest":
+        return F.interpolate(x, size, mode="nearest" if how == "asymmetric" else "nearest-exact")
+    mode = {"linear": {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()], "cubic": "bicubic"}[a["mode"]]
+    return F.interpolate(x, size, mode=mode, align_corners=how == "align_corners")
+
+
+def _op_Expand(a, x, shape):
+    return x * torch.ones(_ints(shape), dtype=x.dtype)
+
+
+def _op_DepthToSpace(a, x):
+    b = a["blocksize"]
+    n, c, h, w = x.shape
+    if a.get("mode", "DCR") == "CRD":
+        return F.pixel_shuffle(x, b)
+    return x.reshape(n, b, b, c // b**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // b**2, h * b, w * b)
+
+
+def _op_Pow(a, x, p):
+    return x ** p.to(x.dtype)
+
+
+def _op_Where(a, c, x, y):
+    return torch.where(c, x, y)
+
+
+_SIMPLE = {
+    "Add": torch.add,
+    "Sub": torch.sub,
+    "Mul": torch.mul,
+    "Div": torch.div,
+    "Neg": torch.neg,
+    "Abs": torch.abs,
+    "Exp": torch.exp,
+    "Log": torch.log,
+    "Sqrt": torch.sqrt,
+    "Erf": torch.erf,
+    "Sin": torch.sin,
+    "Cos": torch.cos,
+    "Reciprocal": torch.reciprocal,
+    "Relu": torch.relu,
+    "Sigmoid": torch.sigmoid,
+    "Tanh": torch.tanh,
+    "MatMul": torch.matmul,
+    "Softplus": F.softplus,
+    "Softsign": F.softsign,
+    "HardSwish": lambda x: x * torch.clamp(x / 6 + 0.5, 0, 1),
+    "Mish": F.mish,
+    "Identity": lambda x: x,
+    "Dropout": lambda x, *_: x,
+    "Equal": torch.eq,
+    "Greater": torch.gt,
+    "Less": torch.lt,
+    "And": torch.logical_and,
+    "Not": torch.logical_not,
+    "GlobalAveragePool": lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True),
+    "GlobalMaxPool": lambda x: x.amax(tuple(range(2, x.dim())), keepdim=True),
+    "Tile": lambda x, r: x.repeat(_ints(r)),
+    "Round": torch.round,
+    "Sum": lambda *xs: sum(xs[1:], xs[0]),
+    "Mean": lambda *xs: sum(xs[1:], xs[0]) / len(xs),
+}
+_WITH_ATTRS = {
+    "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
+    "Elu": lambda a, x: F.elu(x, a.get("alpha", 1.0)),
+    "Celu": lambda a, x: F.celu(x, a.get("alpha", 1.0)),
+    "Selu": lambda a, x: F.selu(x),
+    "Gelu": lambda a, x: F.gelu(x, approximate=a.get("approximate", "none")),
+    "Softmax": lambda a, x: torch.softmax(x, a.get("axis", -1)),
+    "LogSoftmax": lambda a, x: torch.log_softmax(x, a.get("axis", -1)),
+    "Concat": lambda a, *xs: torch.cat(xs, a["axis"]),
+    "Transpose": lambda a, x: x.permute(a.get("perm", tuple(range(x.dim()))[::-1])),
+    "Shape": lambda a, x: torch.tensor(x.shape)[a.get("start", 0) : a.get("end", x.dim())],
+    "ReduceMean": lambda a, x, axes=None: x.mean(_axes(x, axes), keepdim=bool(a.get("keepdims", 1))),
+    "ReduceSum": lambda a, x, axes=None: x.sum(_axes(x, axes), keepdim=bool(a.get("keepdims", 1))),
+    "ReduceMax": lambda a, x, axes=None: x.amax(_axes(x, axes), keepdim=bool(a.get("keepdims", 1))),
+    "ReduceMin": lambda a, x, axes=None: x.amin(_axes(x, axes), keepdim=bool(a.get("keepdims", 1))),
+    "ReduceL2": lambda a, x, axes=None: torch.linalg.vector_norm(x, 2, _axes(x, axes), bool(a.get("keepdims", 1))),
+    "ReduceL1": lambda a, x, axes=None: torch.linalg.vector_norm(x, 1, _axes(x, axes), bool(a.get("keepdims", 1))),
+    "Max": lambda a, *xs: _fold(torch.maximum, xs),
+    "Min": lambda a, *xs: _fold(torch.minimum, xs),
+}
+
+
+def _fold(f, xs):
+    result = xs[0]
+    for x in xs[1:]:
+        result = f(result, x)
+    return result
+
+
+for _name, _function in _SIMPLE.items():
+    globals()[f"_op_{_name}"] = lambda a, *xs, _f=_function: _f(*xs)
+for _name, _function in _WITH_ATTRS.items():
+    globals()[f"_op_{_name}"] = _function
