@@ -1,7 +1,7 @@
 """The one exception family of cloakonnx.
 
-Every message is a single line that says what was wrong, where, and what to do next. The command line prints it and exits
-with :attr:`CloakError.exit_code`.
+Every message is a single line that says what was wrong, where, and what to do next. The command line prints it and
+exits with :attr:`CloakError.exit_code`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,5 @@
+"""``python -m cloakonnx``."""
+
+from cloakonnx.cli import main
+
+main()

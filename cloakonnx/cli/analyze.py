@@ -1,0 +1,113 @@
+"""``cloakonnx analyze``: scores the features of a tap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import click
+
+from cloakonnx.cli import options
+from cloakonnx.cli.output import progress, say
+
+if TYPE_CHECKING:
+    from cloakonnx.scoring import Analysis
+
+
+@click.command("analyze")
+@options.model_argument
+@options.data_option(required=True)
+@click.option("--adversarial", type=options.PATH, help="Their adversarial twins, in the same order.")
+@click.option("--adversarial-script", metavar="FILE.py:FUNCTION", help="Run a script that yields the twins instead.")
+@click.option("--tap", metavar="TENSOR", help="The tensor whose features are scored.  [see 'cloakonnx inspect']")
+@click.option("--feature-axis", type=int, help="The axis that counts features.  [told from the graph]")
+@click.option(
+    "--criterion",
+    default="deepcloak",
+    show_default=True,
+    help="deepcloak: sum of |delta|; relative: over the sum of |clean|; standardised: over clean's deviation.",
+)
+@options.data_options
+@options.batch_option
+@options.input_option
+@options.provider_options
+@click.option("-o", "--output", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
+@options.force_option
+@options.json_option
+def command(
+    *,
+    model: Path,
+    data: Path | None,
+    data_script: str | None,
+    adversarial: Path | None,
+    adversarial_script: str | None,
+    tap: str | None,
+    feature_axis: int | None,
+    criterion: str,
+    batch_size: int,
+    input_name: str | None,
+    provider: str | None,
+    device_id: int,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    **data_options: Unpack[options.DataOptions],
+) -> None:
+    """Score the features of a tap of MODEL: those that move most between clean and adversarial inputs score highest.
+
+    \b
+    cloakonnx analyze model.onnx --data clean.npz --adversarial adversarial.npz
+    cloakonnx analyze model.onnx --data clean.npz --adversarial adversarial.npz --mean 0.1307 --std 0.3081
+
+    Samples are read in pixel space: uint8 is divided by 255, floats must lie within --bounds. The same preprocessing
+    (--scale, --mean, --std) that the model was trained with leads from there to its input.
+    """
+    from cloakonnx.data import Pairs
+    from cloakonnx.graph import check_output, load
+    from cloakonnx.scoring import analyze, default_path
+
+    loaded = load(model)
+    clean = options.open_data(data, data_script, data_options, option="data")
+    twins = options.open_data(adversarial, adversarial_script, data_options, option="adversarial")
+    if clean is None or twins is None:
+        missing = "--data" if clean is None else "--adversarial"
+        raise click.UsageError(f"clean samples and their adversarial twins are needed: {missing} is missing")
+    target = output or default_path(model)
+    inputs = [path for path in (model, data, adversarial) if path is not None]
+    check_output(target, inputs=inputs, force=force)
+    pairs = Pairs(*(options.dataset(loaded, source, data_options, input_name) for source in (clean, twins)))
+    with progress("scoring", pairs.clean.count()) as advance:
+        result = analyze(
+            loaded,
+            pairs,
+            provider=options.choose(provider, device_id),
+            tap=tap,
+            feature_axis=feature_axis,
+            criterion_name=criterion,
+            batch_size=batch_size,
+            input_name=input_name,
+            on_progress=advance,
+        )
+    result.save(target)
+    if as_json:
+        click.echo(result.to_json(), nl=False)
+    _tell(result, target)
+
+
+def _tell(result: Analysis, target: Path) -> None:
+    from cloakonnx.selection import ranking
+
+    scores = result.scores
+    if scores is None:
+        return
+    top = ", ".join(f"{i} ({scores.scores[i]:.4g})" for i in ranking(scores)[:5])
+    say(
+        f"{scores.tap}: {len(scores.scores)} features, {scores.criterion} on {result.samples.count} pairs "
+        f"({result.provider}, largest difference {result.samples.largest_difference:.4g})"
+    )
+    say(f"highest: {top}")
+    if scores.dead:
+        say(f"dead: {len(scores.dead)} features never moved (score 0); they are removed last")
+    if result.samples.largest_difference == 0:
+        say("warning: clean and adversarial samples are the same; every score is 0")
+    say(f"wrote {target}")

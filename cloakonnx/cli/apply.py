@@ -1,0 +1,121 @@
+"""``cloakonnx apply``: writes the hardened model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloakonnx.cli import options
+from cloakonnx.cli.output import print_json, say
+from cloakonnx.cli.types import Number, Remove
+
+if TYPE_CHECKING:
+    from cloakonnx.graph import Mask, Model
+    from cloakonnx.selection import Amount
+
+
+@click.command("apply")
+@options.model_argument
+@click.option("--analysis", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
+@click.option("--remove", type=Remove(), help="How many features: a share (5%) or a count (3).  [5%]")
+@click.option("--threshold", type=Number(), help="Remove every feature that scores this much or more instead.")
+@click.option(
+    "--mask", type=options.PATH, multiple=True, help="A mask (.npy) of your own; needs --tap and no analysis."
+)
+@click.option("--tap", metavar="TENSOR", multiple=True, help="The tensor that --mask is for; one for each --mask.")
+@click.option("--feature-axis", type=int, help="The axis that --mask runs along.  [told from the graph]")
+@click.option("-o", "--output", type=options.PATH, help="The hardened model.  [MODEL.hardened.onnx]")
+@click.option("--dry-run", is_flag=True, help="Say what would be masked and write nothing.")
+@options.force_option
+@options.json_option
+def command(
+    *,
+    model: Path,
+    analysis: Path | None,
+    remove: Amount | None,
+    threshold: float | None,
+    mask: tuple[Path, ...],
+    tap: tuple[str, ...],
+    feature_axis: int | None,
+    output: Path | None,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write MODEL with the masks that its analysis leads to: one Mul node a mask, and nothing else changes.
+
+    \b
+    cloakonnx apply model.onnx
+    cloakonnx apply model.onnx --remove 10% --dry-run
+    cloakonnx apply model.onnx --mask mask.npy --tap features
+
+    External data stays where it is when the output is beside MODEL, and is copied when not.
+    """
+    from cloakonnx.graph import check_output, harden_file, hardened, load
+
+    loaded = load(model)
+    if mask or tap:
+        if analysis or remove or threshold is not None:
+            raise click.UsageError("--mask takes no --analysis, --remove or --threshold: it is applied as it is")
+        masks = _own_masks(mask, tap, feature_axis)
+    else:
+        if feature_axis is not None:
+            raise click.UsageError("--feature-axis goes with --mask; an analysis knows its own")
+        masks = _analysed_masks(loaded, model, analysis, remove, threshold)
+    target = output or model.with_suffix(".hardened.onnx")
+    if dry_run:
+        hardened(loaded, masks)
+        check_output(target, inputs=[model], force=True)
+    else:
+        harden_file(loaded, masks, target, force=force)
+    _tell(masks, target, dry_run=dry_run, as_json=as_json)
+
+
+def _analysed_masks(
+    loaded: Model, model: Path, path: Path | None, remove: Amount | None, threshold: float | None
+) -> list[Mask]:
+    from cloakonnx.scoring import default_path, load_analysis
+    from cloakonnx.selection import DEFAULT_AMOUNT, Threshold, select
+
+    if remove is not None and threshold is not None:
+        raise click.UsageError("--remove and --threshold exclude each other")
+    analysis = load_analysis(path or default_path(model), model=model.name)
+    analysis.check_model(loaded)
+    if analysis.scores is None:
+        if remove is not None or threshold is not None:
+            raise click.UsageError(
+                "the analysis holds learned masks, which are applied as they are: no --remove, no --threshold"
+            )
+        return list(analysis.masks)
+    amount = Threshold(threshold) if threshold is not None else remove or DEFAULT_AMOUNT
+    return [select(analysis.scores, amount)]
+
+
+def _own_masks(files: tuple[Path, ...], taps: tuple[str, ...], feature_axis: int | None) -> list[Mask]:
+    from cloakonnx.data import load_array
+    from cloakonnx.graph import Mask
+
+    if len(files) != len(taps):
+        raise click.UsageError(f"--mask and --tap go together: {len(files)} of one, {len(taps)} of the other")
+    return [Mask(tap, load_array(file), feature_axis) for file, tap in zip(files, taps, strict=True)]
+
+
+def _tell(masks: list[Mask], target: Path, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        listed = [{"tap": m.tap, "features": len(m.weights), "removed": m.removed} for m in masks]
+        print_json({"output": str(target), "written": not dry_run, "masks": listed})
+        return
+    for mask in masks:
+        removed = mask.removed
+        other = int(((mask.weights != 0) & (mask.weights != 1)).sum())
+        scaled = f", {other} scaled" if other else ""
+        verb = "would remove" if dry_run else "removed"
+        say(f"{mask.tap}: {verb} {len(removed)} of {len(mask.weights)} features{scaled}: {_shortened(removed)}")
+    say(f"would write {target}" if dry_run else f"wrote {target}")
+
+
+def _shortened(indices: list[int]) -> str:
+    shown = ", ".join(map(str, indices[:20]))
+    return (shown or "none") + (f", ... ({len(indices) - 20} more)" if len(indices) > 20 else "")

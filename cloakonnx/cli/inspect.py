@@ -1,0 +1,93 @@
+"""``cloakonnx inspect``: what is in a model, and where a mask can go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloakonnx.cli.options import json_option, model_argument
+from cloakonnx.cli.output import print_json
+
+if TYPE_CHECKING:
+    from cloakonnx.graph import MaskEntry, Model, Tap
+
+
+@click.command("inspect")
+@model_argument
+@json_option
+def command(model: Path, as_json: bool) -> None:
+    """List the tensors of MODEL that can carry a mask; the default tap is marked.
+
+    \b
+    cloakonnx inspect model.onnx
+    cloakonnx inspect model.onnx --json | jq '.taps[] | select(.default)'
+    """
+    from cloakonnx.graph import list_taps, load, masks_of
+
+    loaded = load(model)
+    taps, masks = list_taps(loaded), masks_of(loaded.proto)
+    if as_json:
+        print_json(_as_json(loaded, taps, masks))
+    else:
+        _print(loaded, taps, masks)
+
+
+def _as_json(model: Model, taps: list[Tap], masks: list[MaskEntry]) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "sha256": model.sha256,
+        "ir_version": model.proto.ir_version,
+        "opset": model.opset,
+        "inputs": [i.name for i in model.inputs],
+        "outputs": [o.name for o in model.proto.graph.output],
+        "external_files": model.external_files,
+        "masks": [m.tap for m in masks],
+        "taps": [
+            {
+                "name": tap.name,
+                "dtype": tap.dtype,
+                "shape": list(tap.shape),
+                "feature_axis": tap.feature_axis,
+                "features": tap.features,
+                "producer": tap.producer,
+                "consumers": list(tap.consumers),
+                "default": tap.is_default,
+            }
+            for tap in taps
+        ],
+    }
+
+
+def _print(model: Model, taps: list[Tap], masks: list[MaskEntry]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    inputs, outputs = ", ".join(i.name for i in model.inputs), ", ".join(o.name for o in model.proto.graph.output)
+    click.echo(f"{model.name}: opset {model.opset}, IR {model.proto.ir_version}, input {inputs}, output {outputs}")
+    for location in model.external_files:
+        click.echo(f"external data: {location}")
+    for mask in masks:
+        click.echo(f"masked: {mask.tap}")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for column in ("", "tap", "features", "axis", "shape", "dtype", "from", "to"):
+        table.add_column(column, overflow="fold", justify="right" if column in {"features", "axis"} else "left")
+    for tap in taps:
+        shape = ", ".join("?" if d is None else str(d) for d in tap.shape)
+        table.add_row(
+            "*" if tap.is_default else "",
+            tap.name,
+            "?" if tap.features is None else str(tap.features),
+            str(tap.feature_axis),
+            f"({shape})",
+            tap.dtype,
+            tap.producer,
+            ", ".join(tap.consumers) or "output",
+            style="bold" if tap.is_default else None,
+        )
+    console = Console(width=None if Console().is_terminal else 160)
+    console.print(table, markup=False) if taps else click.echo("no tensor of this model can carry a mask")
+    if any(tap.is_default for tap in taps):
+        click.echo("* the default tap; choose another with --tap")

@@ -1,0 +1,98 @@
+"""The entry point: loads a verb's module only when it is called, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from cloakonnx.errors import CloakError, nearest
+
+_VERBS = {
+    "inspect": "List the tensors of a model that can carry a mask.",
+    "analyze": "Score features on clean and adversarial pairs.",
+    "apply": "Write the hardened model: the source and the mask.",
+    "verify": "Check that a hardened model is its source and the mask.",
+    "strip": "Take the masks out again, to the byte.",
+}
+"""Verb to its line in the list; a module of the same name under cloakonnx.cli holds its command."""
+
+_INTERRUPTED = 130
+
+
+class _Verbs(click.Group):
+    """Knows the verbs' names and help lines without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order of use."""
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb's module and return its command."""
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"cloakonnx.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, or name the nearest ones."""
+        if args and args[0] not in _VERBS and not args[0].startswith("-"):
+            ctx.fail(f"no command {args[0]!r}{nearest(args[0], _VERBS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="cloakonnx")
+def _cloakonnx() -> None:
+    """Harden exported ONNX classifiers with constant masks: no retraining, no framework.
+
+    \b
+    cloakonnx analyze model.onnx --data clean.npz --adversarial adversarial.npz
+    cloakonnx apply model.onnx
+    cloakonnx verify model.hardened.onnx --source model.onnx
+
+    Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input, 130 interrupted.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = _cloakonnx.main(standalone_mode=False)
+    except CloakError as error:
+        click.echo(f"cloakonnx: {error}", err=True)
+        code = error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = 2
+    except click.ClickException as error:
+        hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cloakonnx"
+        click.echo(f"cloakonnx: {error.format_message()} (see '{hint} --help')", err=True)
+        code = 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("cloakonnx: interrupted; no output was left half-written", err=True)
+        code = _INTERRUPTED
+    except MemoryError:
+        click.echo("cloakonnx: out of memory; a smaller --batch-size needs less", err=True)
+        code = 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """End as Ctrl-C does, so that temporary files go."""
+    raise KeyboardInterrupt

@@ -1,0 +1,145 @@
+"""Options that several verbs share, as decorators, and what their values become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
+
+import click
+
+from cloakonnx.cli.types import Number, Numbers
+
+if TYPE_CHECKING:
+    from cloakonnx.data import Dataset, Preprocessing, Source
+    from cloakonnx.graph import Model
+    from cloakonnx.runtime import Provider
+
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+
+def _group(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+class DataOptions(TypedDict):
+    """Values of :func:`data_options`."""
+
+    labels: Path | None
+    classes: str | None
+    resize: int | None
+    crop: int | None
+    limit: int | None
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    layout: str | None
+    bounds: tuple[float, float]
+
+
+def model_argument(function: F) -> F:
+    """The model file, first."""
+    return click.argument("model", type=PATH)(function)
+
+
+def data_option(*, required: bool) -> Callable[[F], F]:
+    """Where the clean samples are."""
+    extra = "" if required else " Random inputs with a fixed seed where none are given."
+    return _group(
+        click.option(
+            "--data", type=PATH, help=f"Clean samples: .npz with x and y, .npy, or a folder of class folders.{extra}"
+        ),
+        click.option(
+            "--data-script", metavar="FILE.py:FUNCTION", help="Run a script that yields (x, y) batches instead."
+        ),
+    )
+
+
+data_options = _group(
+    click.option("--labels", type=PATH, help="Labels (.npy) for an .npy file of samples."),
+    click.option("--classes", metavar="A,B,...", help="Class folders in the order of the model's outputs.  [by name]"),
+    click.option("--resize", type=click.IntRange(min=1), help="Scale images: pixels of the shorter side."),
+    click.option("--crop", type=click.IntRange(min=1), help="Cut a square out of the middle of images: its side."),
+    click.option("--limit", type=click.IntRange(min=1), help="Take the first N samples."),
+    click.option(
+        "--scale", type=Number(), default=1.0, show_default=True, help="Model input = (x * scale - mean) / std."
+    ),
+    click.option("--mean", type=Numbers(), default=(), help="One number, or one a channel.  [none]"),
+    click.option("--std", type=Numbers(), default=(), help="One number, or one a channel.  [none]"),
+    click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Layout of the samples, where both would fit."),
+    click.option(
+        "--bounds", type=Numbers(2), default=(0.0, 1.0), help="Smallest and largest value of pixel space.  [0,1]"
+    ),
+)
+
+input_option = click.option("--input", "input_name", metavar="NAME", help="The data input, where there are several.")
+
+provider_options = _group(
+    click.option("--provider", help="Execution provider: cpu, cuda, tensorrt, ...  [the best that loads]"),
+    click.option("--device-id", type=click.IntRange(min=0), default=0, show_default=True, help="Which device."),
+)
+
+batch_option = click.option(
+    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Samples at a time."
+)
+
+force_option = click.option("--force", is_flag=True, help="Overwrite the output.")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+
+
+def preprocessing(options: DataOptions) -> Preprocessing:
+    """Return what the options say of preprocessing."""
+    from cloakonnx.data import Preprocessing
+
+    return Preprocessing(
+        scale=options["scale"],
+        mean=options["mean"],
+        std=options["std"],
+        layout=cast(Any, options["layout"]),
+        bounds=options["bounds"],
+    )
+
+
+def open_data(path: Path | None, script: str | None, options: DataOptions, *, option: str) -> Source | None:
+    """Open the samples that ``--OPTION`` or ``--OPTION-script`` names; None where neither was given."""
+    from cloakonnx.data import open_script, open_source
+
+    if path is not None and script is not None:
+        raise click.UsageError(f"--{option} and --{option}-script exclude each other")
+    if script is not None:
+        return open_script(script)
+    if path is None:
+        return None
+    classes = tuple(options["classes"].split(",")) if options["classes"] else ()
+    return open_source(path, labels=options["labels"], classes=classes, resize=options["resize"], crop=options["crop"])
+
+
+def dataset(model: Model, source: Source, options: DataOptions, input_name: str | None) -> Dataset:
+    """Fit samples to a model's input."""
+    from cloakonnx.data import Dataset
+    from cloakonnx.runtime import class_count, input_shape
+
+    return Dataset(
+        source,
+        preprocessing(options),
+        input_shape(model, input_name),
+        classes=class_count(model),
+        limit=options["limit"],
+    )
+
+
+def choose(provider: str | None, device_id: int) -> Provider:
+    """Return the provider, and warn where the installation is broken."""
+    from cloakonnx.runtime import choose_provider, installation_warning
+
+    warning = installation_warning()
+    if warning is not None:
+        click.echo(f"cloakonnx: warning: {warning}", err=True)
+    return choose_provider(provider, device_id=device_id)

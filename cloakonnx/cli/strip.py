@@ -1,0 +1,31 @@
+"""``cloakonnx strip``: gives back the model that was hardened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cloakonnx.cli import options
+from cloakonnx.cli.output import print_json, say
+
+
+@click.command("strip")
+@options.model_argument
+@click.option("-o", "--output", type=options.PATH, help="The model without masks.  [MODEL.stripped.onnx]")
+@options.force_option
+@options.json_option
+def command(*, model: Path, output: Path | None, force: bool, as_json: bool) -> None:
+    """Write the hardened MODEL without its masks: the file that it was made from, to the byte.
+
+    \b
+    cloakonnx strip model.hardened.onnx -o model.onnx
+    """
+    from cloakonnx.graph import load, strip_file
+
+    loaded = load(model)
+    target = output or model.with_name(model.name.removesuffix(".onnx").removesuffix(".hardened") + ".stripped.onnx")
+    strip_file(loaded, target, force=force)
+    if as_json:
+        print_json({"output": str(target), "sha256": load(target).sha256})
+    say(f"wrote {target}")

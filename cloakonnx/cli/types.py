@@ -1,0 +1,81 @@
+"""Parameter types: numbers as people write them."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from cloakonnx.selection import Amount
+
+
+def parse_number(text: str) -> float:
+    """Read ``0.03``, ``8/255`` or ``5%``; raises ValueError for anything else."""
+    cleaned = text.strip()
+    percent = cleaned.endswith("%")
+    above, slash, below = cleaned.removesuffix("%").partition("/")
+    try:
+        value = float(above) / float(below) if slash else float(above)
+    except ZeroDivisionError:
+        raise ValueError(text) from None
+    if not math.isfinite(value):
+        raise ValueError(text)
+    # Through a fraction, so that 5% is the double nearest to 0.05.
+    return float(Fraction(above) / 100) if percent and not slash else value / 100 if percent else value
+
+
+class Number(click.ParamType[float]):
+    """One number."""
+
+    name = "number"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number as a float."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        try:
+            return parse_number(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a number like 0.03, 8/255 or 5%", param, ctx)
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers with commas between them."""
+
+    name = "numbers"
+
+    def __init__(self, count: int | None = None) -> None:
+        self._count = count
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Return the numbers as a tuple of floats."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(parse_number(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers like 0.485,0.456,0.406", param, ctx)
+        if self._count is not None and len(numbers) != self._count:
+            self.fail(f"{value!r} has {len(numbers)} numbers, {self._count} are needed", param, ctx)
+        return numbers
+
+
+class Remove(click.ParamType["Amount"]):
+    """How much to remove: a share with a percent sign, or a count."""
+
+    name = "share% or count"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Amount:
+        """Return a Share or a Count."""
+        from cloakonnx.selection import Count, Share
+
+        if isinstance(value, (Count, Share)):
+            return value
+        text = str(value).strip()
+        try:
+            return Share(parse_number(text)) if text.endswith("%") else Count(int(text))
+        except ValueError:
+            self.fail(f"{value!r} is neither a share like 5% nor a count like 3", param, ctx)

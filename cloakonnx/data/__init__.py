@@ -1,0 +1,24 @@
+"""Reads samples batch by batch and brings them into pixel space and the model's layout.
+
+What the other packages may use is named here.
+"""
+
+from cloakonnx.data.dataset import Dataset, PairBatch, Pairs, sample_hashes
+from cloakonnx.data.preprocessing import Preprocessing
+from cloakonnx.data.sources import ArraySource, ScriptSource, Source, load_array, open_script, open_source
+from cloakonnx.data.types import Batch
+
+__all__ = [
+    "ArraySource",
+    "Batch",
+    "Dataset",
+    "PairBatch",
+    "Pairs",
+    "Preprocessing",
+    "ScriptSource",
+    "Source",
+    "load_array",
+    "open_script",
+    "open_source",
+    "sample_hashes",
+]

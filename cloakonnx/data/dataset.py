@@ -1,0 +1,158 @@
+"""Samples as a model takes them, alone or as clean/adversarial pairs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.data.preprocessing import Arrangement, Preprocessing, arrange, normalisation, to_pixels
+from cloakonnx.data.sources import Source
+from cloakonnx.data.types import Batch
+from cloakonnx.errors import DataError
+from cloakonnx.graph import Normalisation
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A source fitted to a model's input: batches of float32 pixels in the model's layout.
+
+    Attributes:
+        source: Where the samples come from.
+        preprocessing: How they become the model's input.
+        input_shape: The model's input without the batch axis; None for free dimensions, or as a whole.
+        classes: How many classes the model has, to check labels against; None where that is not known.
+        limit: Take only the first so many.
+    """
+
+    source: Source
+    preprocessing: Preprocessing
+    input_shape: tuple[int | None, ...] | None
+    classes: int | None = None
+    limit: int | None = None
+
+    @cached_property
+    def arrangement(self) -> Arrangement:
+        """How the stored samples are laid out for the model; settled on the first one.
+
+        Raises:
+            DataError: no sample, or one that does not fit the model's input.
+        """
+        first = next(iter(self.source.batches(1)), None)
+        if first is None or not len(first.x):
+            raise DataError(f"{self.source.name} is empty: it has no samples")
+        layout = self.source.layout or self.preprocessing.layout
+        return arrange(first.x.shape[1:], self.input_shape, layout=layout, name=self.source.name)
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """The step from pixel space to the model's input, for derived graphs."""
+        return normalisation(self.preprocessing, self.arrangement)
+
+    def count(self) -> int | None:
+        """Return how many samples will come, None where only the end will tell."""
+        count = self.source.count()
+        if count is None or self.limit is None:
+            return count
+        return min(count, self.limit)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield batches of (B, ...) float32 pixels with their labels.
+
+        Raises:
+            DataError: no sample, a value outside the bounds, a label outside the classes.
+        """
+        arrangement = self.arrangement
+        for batch in self.source.batches(size):
+            kept = self._limited(batch)
+            if not len(kept.x):
+                return
+            self._check_labels(kept)
+            yield kept._replace(x=to_pixels(kept, arrangement, self.preprocessing.bounds, self.source.name))
+
+    def _limited(self, batch: Batch) -> Batch:
+        if self.limit is None or batch.start + len(batch.x) <= self.limit:
+            return batch
+        left = max(self.limit - batch.start, 0)
+        return Batch(batch.x[:left], None if batch.y is None else batch.y[:left], batch.start)
+
+    def _check_labels(self, batch: Batch) -> None:
+        if batch.y is None or self.classes is None or batch.y.max() < self.classes:
+            return
+        sample = int((batch.y >= self.classes).argmax())
+        raise DataError(
+            f"{self.source.name}: sample {batch.start + sample} has label {int(batch.y[sample])}, but the model has "
+            f"{self.classes} classes (0 to {self.classes - 1})"
+        )
+
+
+class PairBatch(NamedTuple):
+    """Some consecutive samples and their adversarial twins.
+
+    Attributes:
+        clean: (B, ...) float32 pixels.
+        adversarial: The same shape.
+        y: (B,) int64 labels, or None.
+        start: Index of the first one.
+    """
+
+    clean: NDArray[np.float32]
+    adversarial: NDArray[np.float32]
+    y: NDArray[np.int64] | None
+    start: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Clean samples and their adversarial twins, in the same order."""
+
+    clean: Dataset
+    adversarial: Dataset
+
+    def batches(self, size: int) -> Iterator[PairBatch]:
+        """Yield matching batches.
+
+        Raises:
+            DataError: the two differ in length, in the shape of a sample, or in a label.
+        """
+        self._check_lengths()
+        names = self.clean.source.name, self.adversarial.source.name
+        for clean, adversarial in zip_longest(self.clean.batches(size), self.adversarial.batches(size)):
+            if clean is None or adversarial is None or len(clean.x) != len(adversarial.x):
+                raise DataError(f"{names[0]} and {names[1]} have different numbers of samples; pairs need the same")
+            if clean.x.shape != adversarial.x.shape:
+                raise DataError(
+                    f"{names[0]} has samples of shape {clean.x.shape[1:]}, {names[1]} of {adversarial.x.shape[1:]}; "
+                    "pairs need the same"
+                )
+            if clean.y is not None and adversarial.y is not None and not np.array_equal(clean.y, adversarial.y):
+                sample = clean.start + int((clean.y != adversarial.y).argmax())
+                raise DataError(
+                    f"{names[0]} and {names[1]} differ in the label of sample {sample}: not the same order?"
+                )
+            y = adversarial.y if clean.y is None else clean.y
+            yield PairBatch(clean.x, adversarial.x, y, clean.start)
+
+    def _check_lengths(self) -> None:
+        """Compare the counts before any work is done, where they are known; ``limit`` may cut a longer clean file."""
+        counts = self.clean.count(), self.adversarial.count()
+        if None not in counts and counts[0] != counts[1]:
+            raise DataError(
+                f"{self.clean.source.name} has {counts[0]} samples, {self.adversarial.source.name} has {counts[1]}; "
+                "pairs need the same number (--limit N takes the first N of each)"
+            )
+
+
+def sample_hashes(x: NDArray[np.float32]) -> list[str]:
+    """Return 16 hex digits for each sample that tell whether it was seen before, however it was stored.
+
+    Values are rounded to 1/255, so a uint8 image and its float copy have the same hash.
+    """
+    levels = np.rint(x * np.float32(255)).astype(np.int32)
+    return [hashlib.sha256(sample.tobytes()).hexdigest()[:16] for sample in levels]

@@ -1,0 +1,120 @@
+"""A folder of class folders of images, each decoded when its batch is due."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.data.types import Batch
+from cloakonnx.errors import DataError, MissingDependencyError, nearest
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Images as (N, H, W, C) uint8; files in order of their class, then of their names."""
+
+    name: str
+    files: tuple[Path, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    resize: int | None
+    crop: int | None
+    layout: str | None = "nhwc"
+
+    @classmethod
+    def open(cls, folder: Path, *, classes: tuple[str, ...], resize: int | None, crop: int | None) -> ImageFolder:
+        """List the images; none is decoded yet.
+
+        Raises:
+            DataError: no class folder, one that ``classes`` lacks, or no image.
+            MissingDependencyError: Pillow is not installed.
+        """
+        _pillow()
+        found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if not found:
+            raise DataError(f"{folder} has no class folders; put the images of each class into a folder of its own")
+        names = classes or tuple(found)
+        unknown = next((name for name in found if name not in names), None)
+        if unknown is not None:
+            raise DataError(f"{folder} has a folder {unknown!r} that --classes lacks{nearest(unknown, names)}")
+        files: list[Path] = []
+        labels: list[int] = []
+        for label, name in enumerate(names):
+            inside = sorted((folder / name).glob("*")) if (folder / name).is_dir() else []
+            images = [p for p in inside if p.suffix.lower() in _SUFFIXES]
+            files += images
+            labels += [label] * len(images)
+        if not files:
+            raise DataError(f"{folder} has no images in its class folders (known: {', '.join(sorted(_SUFFIXES))})")
+        return cls(folder.name, tuple(files), np.array(labels, np.int64), names, resize, crop)
+
+    def count(self) -> int:
+        """Return how many images there are."""
+        return len(self.files)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield the images, decoded now.
+
+        Raises:
+            DataError: a file that is not an image, or images of unequal size.
+        """
+        shape: tuple[int, ...] | None = None
+        for start in range(0, len(self.files), size):
+            images = []
+            for path in self.files[start : start + size]:
+                image = self._decode(path)
+                shape = shape or image.shape
+                if image.shape != shape:
+                    raise DataError(
+                        f"{path} is {_size(image.shape)}, but {self.files[0].name} is {_size(shape)}: make them equal "
+                        "with --resize N --crop N"
+                    )
+                images.append(image)
+            yield Batch(np.stack(images), self.labels[start : start + size], start)
+
+    def _decode(self, path: Path) -> NDArray[np.uint8]:
+        image_module = _pillow()
+        try:
+            with image_module.open(path) as image:
+                picture = image if image.mode in {"L", "RGB"} else image.convert("RGB")
+                if self.resize is not None:
+                    factor = self.resize / min(picture.size)
+                    size = [max(self.resize, round(side * factor)) for side in picture.size]
+                    picture = picture.resize(size, image_module.Resampling.BILINEAR)
+                if self.crop is not None:
+                    picture = picture.crop(_middle(picture.size, self.crop, path))
+                pixels = np.asarray(picture)
+        except DataError:
+            raise
+        except Exception as error:  # Pillow raises many types on damaged files
+            raise DataError(f"cannot read the image {path}: {error}") from None
+        return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _middle(size: tuple[int, int], crop: int, path: Path) -> tuple[int, int, int, int]:
+    width, height = size
+    if crop > min(size):
+        raise DataError(f"{path} is {width} x {height}, too small for --crop {crop}; add --resize {crop}")
+    left, top = (width - crop) // 2, (height - crop) // 2
+    return left, top, left + crop, top + crop
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]} with {shape[2]} channel" + ("s" if shape[2] > 1 else "")
+
+
+def _pillow() -> ModuleType:
+    try:
+        from PIL import Image  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingDependencyError(
+            "folders of images need Pillow; install it with: pip install 'cloakonnx[images]'"
+        ) from None
+    return Image

@@ -1,0 +1,226 @@
+"""Verifies a hardened model: it is its source and the masks, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.data import Dataset
+from cloakonnx.errors import CheckError, CloakError, ModelError
+from cloakonnx.graph import (
+    Mask,
+    MaskEntry,
+    Model,
+    canonical_buffer,
+    diff,
+    entries,
+    file_sha256,
+    hardened,
+    mask_values_of,
+    masks_of,
+    stripped,
+    stripped_sha256,
+)
+from cloakonnx.graph.metadata import SOURCE, STRIPPED, VERSION
+from cloakonnx.runtime import Activations, Provider, input_shape
+
+Status = Literal["passed", "failed", "not checked"]
+_TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
+"""Of the largest activation: fusions around the mask may round once more than the unfused graph."""
+
+_SEEDED_SAMPLES = 4
+_SEEDED_SIDE = 64
+_BATCH = 64
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked, or could not be."""
+
+    name: str
+    status: Status
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of one hardened model."""
+
+    model: str
+    source: str | None
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return all(check.status != "failed" for check in self.checks)
+
+
+def verify(
+    model: Model,
+    *,
+    source: Model | None = None,
+    provider: Provider,
+    samples: Dataset | None = None,
+    seed: int = 0,
+    input_name: str | None = None,
+) -> Verification:
+    """Check that a hardened model is its source with the masks, in structure and in numbers.
+
+    Args:
+        model: The hardened model.
+        source: The model it was made from: the trusted reference. Without it only self-consistency is checked.
+        provider: Where the numbers are compared.
+        samples: What they are compared on; seeded random inputs in [0, 1] where none are given.
+        seed: Of these.
+        input_name: The data input, where there are several.
+
+    Raises:
+        ModelError: the model carries no masks.
+    """
+    if not masks_of(model.proto):
+        raise ModelError(
+            f"{model.name} carries no cloakonnx masks: it was not hardened, or its metadata was removed "
+            "('cloakonnx apply' hardens it)"
+        )
+    checks = [_masks_in_place(model), _mask_hashes(model), _self_consistent(model)]
+    if source is None:
+        reason = "no trusted reference given; name the source with --source"
+        checks += [Check(name, "not checked", reason) for name in ("source", "structure", "external data")]
+    else:
+        checks += [_source_is_recorded(model, source), _structure(model, source), _external_data(model, source)]
+    if any(check.status == "failed" for check in checks[:1]):
+        checks.append(Check("numbers", "not checked", "the masks are not in place"))
+    else:
+        reference = source if source is not None else stripped(model)
+        checks += _numbers(model, reference, _Trial(provider, samples, seed, input_name))
+    return Verification(model.name, None if source is None else source.name, tuple(checks))
+
+
+def _masks_in_place(model: Model) -> Check:
+    try:
+        stripped(model)
+    except CheckError as error:
+        return Check("masks in place", "failed", str(error))
+    taps = ", ".join(entry.tap for entry in masks_of(model.proto))
+    return Check("masks in place", "passed", f"a Mul node after {taps}")
+
+
+def _mask_hashes(model: Model) -> Check:
+    for entry in masks_of(model.proto):
+        try:
+            values = mask_values_of(model, entry)
+        except CheckError as error:
+            return Check("mask values", "failed", str(error))
+        if hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() != entry.sha256:
+            return Check("mask values", "failed", f"the mask of {entry.tap!r} is not the one that the metadata records")
+    return Check("mask values", "passed", "each mask has the sha256 that the metadata records")
+
+
+def _self_consistent(model: Model) -> Check:
+    name, recorded = "metadata", entries(model.proto)
+    missing = [key for key in (SOURCE, STRIPPED, VERSION) if key not in recorded]
+    if missing:
+        return Check(name, "failed", f"the metadata lacks {', '.join(missing)}")
+    try:
+        found = stripped_sha256(model)
+    except CheckError:
+        return Check(name, "not checked", "the masks can't be taken out")
+    if found != recorded[STRIPPED]:
+        return Check(name, "failed", "without its masks the model has another sha256 than the metadata records")
+    return Check(name, "passed", f"without its masks the model has the recorded sha256 {found[:16]}...")
+
+
+def _source_is_recorded(model: Model, source: Model) -> Check:
+    recorded = entries(model.proto).get(SOURCE, "none")
+    if recorded == source.sha256:
+        return Check("source", "passed", f"{source.name} has the recorded sha256 {recorded[:16]}...")
+    return Check(
+        "source", "failed", f"{source.name} has sha256 {source.sha256[:16]}..., but {recorded[:16]}... is recorded"
+    )
+
+
+def _structure(model: Model, source: Model) -> Check:
+    try:
+        if stripped_sha256(model) == hashlib.sha256(canonical_buffer(source)).hexdigest():
+            return Check("structure", "passed", "without its masks the model is the source, byte for byte")
+        found = [str(d) for d in diff(source, stripped(model))]
+    except CheckError as error:
+        return Check("structure", "failed", str(error))
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    said = "; ".join(found[:_LISTED]) + more if found else "the same content is encoded in other bytes"
+    return Check("structure", "failed", f"beside the masks: {said}")
+
+
+def _external_data(model: Model, source: Model) -> Check:
+    name = "external data"
+    if not source.external_files:
+        return Check(name, "passed", "there is none")
+    if model.folder is None or source.folder is None or model.folder.resolve() == source.folder.resolve():
+        return Check(name, "passed", "both models refer to the same files")
+    for location in source.external_files:
+        if file_sha256(source.folder / location) != file_sha256(model.folder / location):
+            return Check(name, "failed", f"{location!r} differs from the source's")
+    return Check(name, "passed", f"{len(source.external_files)} files have the same content")
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What the numbers are compared on and with."""
+
+    provider: Provider
+    samples: Dataset | None
+    seed: int
+    input_name: str | None
+
+    def run(self, model: Model, tap: str) -> Activations:
+        normalisation = None if self.samples is None else self.samples.normalisation
+        return Activations(
+            model, [tap], provider=self.provider, normalisation=normalisation, input_name=self.input_name
+        )
+
+    def batches(self, model: Model) -> Iterator[NDArray[np.float32]]:
+        if self.samples is not None:
+            yield from (batch.x for batch in self.samples.batches(_BATCH))
+            return
+        shape: Sequence[int | None] = input_shape(model, self.input_name) or ()
+        sides = [side or _SEEDED_SIDE for side in shape]
+        yield np.random.default_rng(self.seed).random((_SEEDED_SAMPLES, *sides), np.float32)
+
+
+def _numbers(model: Model, reference: Model, trial: _Trial) -> Iterator[Check]:
+    """Compare each masked tap with mask * tap of the source that carries the other masks only."""
+    listed = masks_of(model.proto)
+    try:
+        for entry in listed:
+            others = [_mask(model, other) for other in listed if other is not entry]
+            base = hardened(reference, others) if others else reference
+            yield _compared(entry, mask_values_of(model, entry), model, base, trial)
+    except CloakError as error:
+        hint = "" if trial.samples is not None else " (on seeded random inputs; give real ones with --data)"
+        yield Check("numbers", "failed", f"{error}{hint}")
+
+
+def _mask(model: Model, entry: MaskEntry) -> Mask:
+    return Mask(entry.tap, mask_values_of(model, entry).reshape(-1).astype(np.float32), entry.feature_axis)
+
+
+def _compared(entry: MaskEntry, mask: NDArray[Any], model: Model, base: Model, trial: _Trial) -> Check:
+    masked_tap, tap = trial.run(model, entry.tap), trial.run(base, entry.tap)
+    largest = error = 0.0
+    count, dtype = 0, "float32"
+    for batch in trial.batches(model):
+        masked, unmasked = masked_tap(batch)[0], tap(batch)[0]
+        wanted = unmasked.astype(np.float64) * mask.astype(np.float64)
+        largest = max(largest, float(np.abs(wanted).max(initial=0.0)))
+        error = float(np.max([error, np.abs(masked.astype(np.float64) - wanted).max(initial=0.0)]))  # keeps NaN
+        count, dtype = count + len(batch), str(masked.dtype)
+    tolerance = _TOLERANCE[dtype] * largest
+    said = f"tap {entry.tap!r}: largest difference from mask * tap {error:.3g}, tolerance {tolerance:.3g}"
+    return Check("numbers", "passed" if error <= tolerance else "failed", f"{said}, {count} samples")

@@ -1,0 +1,48 @@
+"""Reads and edits ONNX models as protobuf; never runs one.
+
+What the other packages may use is named here.
+"""
+
+from cloakonnx.graph.derive import Normalisation, tapped
+from cloakonnx.graph.diff import Difference, diff, file_sha256
+from cloakonnx.graph.hardening import canonical_buffer, harden_file, hardened, strip_file
+from cloakonnx.graph.insert import check_opset
+from cloakonnx.graph.load import Model, load, load_bytes
+from cloakonnx.graph.mask import Mask
+from cloakonnx.graph.metadata import MaskEntry, entries, masks_of
+from cloakonnx.graph.save import atomic, check_output, write_text
+from cloakonnx.graph.strip import mask_values_of, stripped, stripped_bytes, stripped_sha256
+from cloakonnx.graph.structure import Structure, structure
+from cloakonnx.graph.taps import Tap, find_tap, list_taps
+
+__all__ = [
+    "Difference",
+    "Mask",
+    "MaskEntry",
+    "Model",
+    "Normalisation",
+    "Structure",
+    "Tap",
+    "atomic",
+    "canonical_buffer",
+    "check_opset",
+    "check_output",
+    "diff",
+    "entries",
+    "file_sha256",
+    "find_tap",
+    "harden_file",
+    "hardened",
+    "list_taps",
+    "load",
+    "load_bytes",
+    "mask_values_of",
+    "masks_of",
+    "strip_file",
+    "stripped",
+    "stripped_bytes",
+    "stripped_sha256",
+    "structure",
+    "tapped",
+    "write_text",
+]

@@ -1,0 +1,203 @@
+"""A change to a model as a value, and its two executions: on the proto (to run it) and on the bytes (to ship it).
+
+On the bytes only what the edit names is written anew; every other record is copied as it stands, unknown fields and
+field order included, so nothing that the edit doesn't name can change and weights are never decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import onnx
+
+from cloakonnx.graph import _wire
+from cloakonnx.graph.load import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, MODEL_METADATA, Span
+
+_NODE_OUTPUT = 2
+_TENSOR_NAME = 8
+_ENTRY_KEY = 1
+
+Piece: TypeAlias = bytes | Span
+"""A part of an edited file: new bytes, or a range of the source's bytes that is copied as it is."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What changes in a model's main graph and metadata; indices are those of the model before the edit.
+
+    Attributes:
+        rename: (node index, output index) to the output's new name.
+        insert: Node index to the nodes that go in right after it.
+        remove_nodes: Indices of nodes that go.
+        add_initializers: Tensors that are appended to the initializers.
+        remove_initializers: Names of initializers that go.
+        metadata: Entries that are set: in place where the key is there, else appended.
+        remove_metadata: Keys of entries that go.
+    """
+
+    rename: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    insert: Mapping[int, tuple[onnx.NodeProto, ...]] = field(default_factory=dict)
+    remove_nodes: frozenset[int] = frozenset()
+    add_initializers: tuple[onnx.TensorProto, ...] = ()
+    remove_initializers: frozenset[str] = frozenset()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    remove_metadata: frozenset[str] = frozenset()
+
+
+def edit_proto(model: onnx.ModelProto, edit: Edit) -> onnx.ModelProto:
+    """Return an edited copy of a model."""
+    edited = onnx.ModelProto()
+    edited.CopyFrom(model)
+    graph = edited.graph
+    del graph.node[:]
+    for index, node in enumerate(model.graph.node):
+        if index in edit.remove_nodes:
+            continue
+        kept = graph.node.add()
+        kept.CopyFrom(node)
+        for position in range(len(node.output)):
+            kept.output[position] = edit.rename.get((index, position), node.output[position])
+        graph.node.extend(edit.insert.get(index, ()))
+    kept_weights = [t for t in graph.initializer if t.name not in edit.remove_initializers]
+    del graph.initializer[:]
+    graph.initializer.extend([*kept_weights, *edit.add_initializers])
+    entries = {p.key: p.value for p in model.metadata_props if p.key not in edit.remove_metadata}
+    del edited.metadata_props[:]
+    for key, value in {**entries, **edit.metadata}.items():
+        edited.metadata_props.add(key=key, value=value)
+    return edited
+
+
+def is_editable(buf: _wire.Buffer) -> bool:
+    """Whether an edit of the bytes can be undone to the byte: one graph, and no length longer than needed."""
+    graphs = [rec for rec in _wire.scan(buf, 0, len(buf)) if rec.field == MODEL_GRAPH]
+    if len(graphs) != 1 or not _wire.is_minimal(graphs[0]):
+        return False
+    nodes = (rec for rec in _wire.scan(buf, graphs[0].payload, graphs[0].end) if rec.field == GRAPH_NODE)
+    return all(_wire.is_minimal(rec) and _outputs_minimal(buf, rec) for rec in nodes)
+
+
+def _outputs_minimal(buf: _wire.Buffer, node: _wire.Record) -> bool:
+    records = _wire.scan(buf, node.payload, node.end)
+    return all(_wire.is_minimal(rec) for rec in records if rec.field == _NODE_OUTPUT)
+
+
+def edit_bytes(buf: _wire.Buffer, edit: Edit) -> list[Piece]:
+    """Return the edited file as a list of pieces, in order; ``buf`` must be editable (see :func:`is_editable`)."""
+    records = list(_wire.scan(buf, 0, len(buf)))
+    pieces: list[Piece] = []
+    for rec in _with_metadata(buf, records, edit):
+        if isinstance(rec, bytes):
+            pieces.append(rec)
+        elif rec.field == MODEL_GRAPH:
+            graph = list(_merged(_graph_pieces(buf, rec, edit)))
+            pieces += [_wire.header(MODEL_GRAPH, size(graph)), *graph]
+        else:
+            pieces.append((rec.start, rec.end))
+    return list(_merged(pieces))
+
+
+def size(pieces: Iterable[Piece]) -> int:
+    """Return how many bytes the pieces make."""
+    return sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in pieces)
+
+
+def joined(buf: _wire.Buffer, pieces: Iterable[Piece]) -> bytes:
+    """Return the edited file in memory."""
+    return b"".join(p if isinstance(p, bytes) else buf[p[0] : p[1]] for p in pieces)
+
+
+def _merged(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Join ranges that touch, so that a large file is copied in a few long stretches."""
+    held: Span | None = None
+    for piece in pieces:
+        if held is not None and not isinstance(piece, bytes) and piece[0] == held[1]:
+            held = (held[0], piece[1])
+            continue
+        if held is not None:
+            yield held
+        held = None if isinstance(piece, bytes) else piece
+        if isinstance(piece, bytes):
+            yield piece
+    if held is not None:
+        yield held
+
+
+def _graph_pieces(buf: _wire.Buffer, graph: _wire.Record, edit: Edit) -> Iterator[Piece]:
+    index = -1
+    records = list(_wire.scan(buf, graph.payload, graph.end))
+    added = [_wire.record(GRAPH_INITIALIZER, t.SerializeToString()) for t in edit.add_initializers]
+    place = _place_after(records, GRAPH_INITIALIZER)
+    for position, rec in enumerate(records):
+        if position == place:
+            yield from added
+        if rec.field == GRAPH_NODE:
+            index += 1
+            if index not in edit.remove_nodes:
+                yield from _node_pieces(buf, rec, {o: n for (i, o), n in edit.rename.items() if i == index})
+            for node in edit.insert.get(index, ()):
+                yield _wire.record(GRAPH_NODE, node.SerializeToString())
+        elif not (
+            rec.field == GRAPH_INITIALIZER
+            and edit.remove_initializers
+            and _string(buf, rec, _TENSOR_NAME) in edit.remove_initializers
+        ):
+            yield (rec.start, rec.end)
+    if place == len(records):
+        yield from added
+
+
+def _node_pieces(buf: _wire.Buffer, node: _wire.Record, renamed: Mapping[int, str]) -> Iterator[Piece]:
+    if not renamed:
+        yield (node.start, node.end)
+        return
+    parts: list[bytes] = []
+    output = -1
+    for rec in _wire.scan(buf, node.payload, node.end):
+        if rec.field == _NODE_OUTPUT:
+            output += 1
+            if output in renamed:
+                parts.append(_wire.record(_NODE_OUTPUT, renamed[output].encode()))
+                continue
+        parts.append(buf[rec.start : rec.end])
+    yield _wire.record(GRAPH_NODE, b"".join(parts))
+
+
+def _with_metadata(buf: _wire.Buffer, records: list[_wire.Record], edit: Edit) -> Iterator[_wire.Record | bytes]:
+    """The model's records with the metadata entries replaced, removed and appended."""
+    keys = {i: _string(buf, r, _ENTRY_KEY) for i, r in enumerate(records) if r.field == MODEL_METADATA}
+    added = [_entry(key, value) for key, value in edit.metadata.items() if key not in keys.values()]
+    place = _place_after(records, MODEL_METADATA)
+    for position, rec in enumerate(records):
+        if position == place:
+            yield from added
+        key = keys.get(position)
+        if key is not None and key in edit.metadata:
+            yield _entry(key, edit.metadata[key])
+        elif key is None or key not in edit.remove_metadata:
+            yield rec
+    if place == len(records):
+        yield from added
+
+
+def _place_after(records: list[_wire.Record], field_number: int) -> int:
+    """Where a record of a field goes in: after the last of its kind, else before the first of a higher field."""
+    same = [i for i, rec in enumerate(records) if rec.field == field_number]
+    if same:
+        return same[-1] + 1
+    return next((i for i, rec in enumerate(records) if rec.field > field_number), len(records))
+
+
+def _entry(key: str, value: str) -> bytes:
+    return _wire.record(MODEL_METADATA, onnx.StringStringEntryProto(key=key, value=value).SerializeToString())
+
+
+def _string(buf: _wire.Buffer, message: _wire.Record, field_number: int) -> str:
+    """Return the value of a string field of a message; the last one counts, as protobuf has it."""
+    found = ""
+    for rec in _wire.scan(buf, message.payload, message.end):
+        if rec.field == field_number:
+            found = bytes(buf[rec.payload : rec.end]).decode("utf-8", "replace")
+    return found

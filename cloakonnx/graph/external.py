@@ -1,0 +1,111 @@
+"""External tensor data: finds every reference, checks that it stays inside the model's folder, never loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import onnx
+
+from cloakonnx.errors import ModelError
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every TensorProto of the model: initializers and attributes, in subgraphs, functions and training info."""
+    graphs = [model.graph]
+    for info in model.training_info:
+        graphs += [info.initialization, info.algorithm]
+    for graph in graphs:
+        yield from _graph_tensors(graph)
+    for function in model.functions:
+        for node in function.node:
+            yield from _node_tensors(node)
+        for attribute in function.attribute_proto:
+            yield from _attribute_tensors(attribute)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        yield from _node_tensors(node)
+
+
+def _node_tensors(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
+    for attribute in node.attribute:
+        yield from _attribute_tensors(attribute)
+
+
+def _attribute_tensors(attribute: onnx.AttributeProto) -> Iterator[onnx.TensorProto]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    if attribute.HasField("sparse_tensor"):
+        yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+    if attribute.HasField("g"):
+        yield from _graph_tensors(attribute.g)
+    yield from attribute.tensors
+    for sparse in attribute.sparse_tensors:
+        yield from (sparse.values, sparse.indices)
+    for graph in attribute.graphs:
+        yield from _graph_tensors(graph)
+
+
+def is_external(tensor: onnx.TensorProto) -> bool:
+    """Whether the tensor's data is in another file."""
+    return tensor.data_location == onnx.TensorProto.EXTERNAL
+
+
+def reference(tensor: onnx.TensorProto) -> dict[str, str]:
+    """Return the entries of an external tensor: location, offset, length, checksum."""
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def locations(model: onnx.ModelProto) -> list[str]:
+    """Return the locations of the external data files, each once, in order of first use."""
+    return list(dict.fromkeys(reference(t).get("location", "") for t in tensors(model) if is_external(t)))
+
+
+def check_references(model: onnx.ModelProto, folder: Path, *, model_name: str) -> None:
+    """Check that all external data lies in plain files inside ``folder`` and is as long as the model says.
+
+    Raises:
+        ModelError: an absolute path, a path with ``..``, a symbolic link, a missing file, or an extent past its end.
+    """
+    sizes: dict[str, int] = {}
+    for tensor in tensors(model):
+        if not is_external(tensor):
+            continue
+        entries = reference(tensor)
+        location = entries.get("location", "")
+        if location not in sizes:
+            sizes[location] = _checked_size(location, folder, tensor.name, model_name)
+        try:
+            offset = int(entries.get("offset", "0"))
+            length = int(entries.get("length", str(max(sizes[location] - offset, 0))))
+        except ValueError:
+            raise ModelError(
+                f"{model_name}: tensor {tensor.name!r} has an external offset or length that is not a number"
+            ) from None
+        if offset < 0 or length < 0 or offset + length > sizes[location]:
+            raise ModelError(
+                f"{model_name}: tensor {tensor.name!r} needs bytes {offset} to {offset + length} of {location!r}, "
+                f"which has {sizes[location]}: the data file is truncated or belongs to another model"
+            )
+
+
+def _checked_size(location: str, folder: Path, tensor: str, model_name: str) -> int:
+    where = f"{model_name}: external data {location!r} of tensor {tensor!r}"
+    posix, windows = PurePosixPath(location), PureWindowsPath(location)
+    if not location or posix.is_absolute() or windows.is_absolute() or windows.drive:
+        raise ModelError(f"{where} is not a path relative to the model; move the file beside the model")
+    if ".." in posix.parts or ".." in windows.parts:
+        raise ModelError(f"{where} leaves the model's folder; move the file beside the model")
+    path = folder
+    for part in posix.parts:
+        path = path / part
+        if path.is_symlink():
+            raise ModelError(f"{where} is a symbolic link ({path.name}); replace it by a copy of the file")
+    if not path.is_file():
+        raise ModelError(f"{where} is missing: no file {path}")
+    return path.stat().st_size

@@ -1,0 +1,83 @@
+"""Masks in, masks out, on files: what ``apply`` and ``strip`` do once they know the masks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from cloakonnx.errors import CheckError
+from cloakonnx.graph import metadata
+from cloakonnx.graph._wire import Buffer
+from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, is_editable
+from cloakonnx.graph.insert import insertion
+from cloakonnx.graph.load import Model
+from cloakonnx.graph.mask import Mask
+from cloakonnx.graph.save import check_output, copy_external, write_pieces
+from cloakonnx.graph.strip import removal, stripped_sha256
+
+
+def canonical_buffer(model: Model) -> Buffer:
+    """Return the bytes that masks go into: the file's own, or, where those can't be edited reversibly, the proto's."""
+    return model.buf if is_editable(model.buf) else onnx.ModelProto.FromString(model.buf[:]).SerializeToString()
+
+
+def plan(model: Model, masks: Sequence[Mask]) -> Edit:
+    """Return the edit that puts masks into a model; raises as :func:`insertion` does."""
+    buf = canonical_buffer(model)
+    return insertion(model, masks, stripped_sha256=model.sha256 if buf is model.buf else _sha256(buf))
+
+
+def hardened(model: Model, masks: Sequence[Mask]) -> Model:
+    """Return the hardened model in memory, to run or look at; nothing is written. Raises as :func:`insertion` does."""
+    return dataclasses.replace(model, proto=edit_proto(model.proto, plan(model, masks)))
+
+
+def harden_file(model: Model, masks: Sequence[Mask], output: Path, *, force: bool = False) -> None:
+    """Write the hardened model, atomically; the source is only read.
+
+    External data stays where it is when the output is beside the source, and is copied when not.
+
+    Raises:
+        OutputError: the output exists, is the input, or can't be written.
+        ModelError, TapError, MaskError: as :func:`insertion`.
+    """
+    check_output(output, inputs=_files(model), force=force)
+    edit = plan(model, masks)
+    buf = canonical_buffer(model)
+    copy_external(model, output.absolute().parent, force=force)
+    write_pieces(output, buf, edit_bytes(buf, edit))
+
+
+def strip_file(model: Model, output: Path, *, force: bool = False) -> None:
+    """Write the model without its masks: the file that it was hardened from, to the byte.
+
+    Raises:
+        OutputError: the output exists, is the input, or can't be written.
+        ModelError: the model carries no masks.
+        CheckError: the result would not be the recorded source; the model was changed after it was hardened.
+    """
+    check_output(output, inputs=_files(model), force=force)
+    edit = removal(model)
+    recorded = metadata.entries(model.proto).get(metadata.STRIPPED)
+    found = stripped_sha256(model)
+    if found != recorded:
+        raise CheckError(
+            f"{model.name} without its masks has sha256 {found[:16]}..., but {str(recorded)[:16]}... was recorded when "
+            "it was hardened: the model was changed since; nothing was written (verify --source names the change)"
+        )
+    copy_external(model, output.absolute().parent, force=force)
+    write_pieces(output, model.buf, edit_bytes(model.buf, edit))
+
+
+def _files(model: Model) -> list[Path]:
+    if model.path is None or model.folder is None:
+        return []
+    return [model.path, *(model.folder / location for location in model.external_files)]
+
+
+def _sha256(buf: Buffer) -> str:
+    return hashlib.sha256(buf).hexdigest()

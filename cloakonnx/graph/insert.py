@@ -1,0 +1,147 @@
+"""Inserts masks: the producer's output gets another name, and ``Mul(that, mask)`` takes the name it had."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TypeAlias
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+
+from cloakonnx.errors import MaskError, ModelError
+from cloakonnx.graph import metadata
+from cloakonnx.graph.edit import Edit
+from cloakonnx.graph.load import Model
+from cloakonnx.graph.mask import Mask
+from cloakonnx.graph.structure import structure
+from cloakonnx.graph.taps import Tap, find_tap
+
+_NUMPY_TYPES: dict[int, np.dtype[np.generic]] = {
+    onnx.TensorProto.FLOAT16: np.dtype(np.float16),
+    onnx.TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+    onnx.TensorProto.FLOAT: np.dtype(np.float32),
+    onnx.TensorProto.DOUBLE: np.dtype(np.float64),
+}
+Values: TypeAlias = NDArray[np.generic]
+_MIN_OPSET = 7
+_INITIALIZER_MIN_IR = 4
+
+
+def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> Edit:
+    """Return the edit that puts masks into a model.
+
+    Args:
+        model: The model, hardened before or not.
+        masks: One mask for each tap.
+        stripped_sha256: Digest of the bytes that ``strip`` has to give back; a model that was hardened before keeps
+            the one it has.
+
+    Raises:
+        ModelError: an opset below 7, whose Mul does not broadcast.
+        TapError: a tap that can't carry a mask.
+        MaskError: no mask, two for one tap, or weights that do not fit.
+    """
+    if not masks:
+        raise MaskError("there is no mask to insert")
+    check_opset(model)
+    names = structure(model.inferred).names()
+    nodes_named = {node.name for node in model.proto.graph.node}
+    listed = metadata.masks_of(model.proto)
+    rename: dict[tuple[int, int], str] = {}
+    insert: dict[int, tuple[onnx.NodeProto, ...]] = {}
+    weights: list[onnx.TensorProto] = []
+    producers = structure(model.proto).producers
+    for mask in masks:
+        tap = find_tap(model, mask.tap, axis=mask.feature_axis)
+        where = producers[tap.name]
+        if where in rename:
+            raise MaskError(f"tensor {tap.name!r} has two masks; multiply them into one")
+        values = mask_values(tap, mask)
+        entry = metadata.MaskEntry(
+            tap=tap.name,
+            unmasked=_free(f"{tap.name}_unmasked", names),
+            node=_free(f"{tap.name}_cloak", nodes_named),
+            initializer=_free(f"{tap.name}_mask", names),
+            feature_axis=tap.feature_axis,
+            sha256=values_sha256(values),
+        )
+        nodes, tensors = _build(entry, values, constant_node=model.proto.ir_version < _INITIALIZER_MIN_IR)
+        rename[where] = entry.unmasked
+        insert[where[0]] = insert.get(where[0], ()) + nodes
+        weights += tensors
+        listed.append(entry)
+    known = metadata.entries(model.proto)
+    return Edit(
+        rename=rename,
+        insert=insert,
+        add_initializers=tuple(weights),
+        metadata={
+            metadata.MASKS: metadata.masks_text(listed),
+            metadata.SOURCE: known.get(metadata.SOURCE, model.sha256),
+            metadata.STRIPPED: known.get(metadata.STRIPPED, stripped_sha256),
+            metadata.VERSION: version("cloakonnx"),
+        },
+    )
+
+
+def check_opset(model: Model) -> None:
+    """Raise ModelError where the model's operator set has no broadcasting Mul."""
+    if model.opset < _MIN_OPSET:
+        raise ModelError(
+            f"{model.name} uses opset {model.opset}; a mask needs opset {_MIN_OPSET} or later (no broadcasting Mul "
+            "before it): export the model again with a later opset"
+        )
+
+
+def mask_values(tap: Tap, mask: Mask) -> Values:
+    """Return the mask in the tap's dtype, shaped to broadcast along its feature axis.
+
+    Raises:
+        MaskError: a length other than the number of features, or a weight that the dtype can't hold.
+    """
+    count = len(mask.weights)
+    if tap.features is not None and count != tap.features:
+        raise MaskError(
+            f"the mask for {tap.name!r} has {count} weights, but the tensor has {tap.features} features on axis "
+            f"{tap.feature_axis}"
+        )
+    with np.errstate(over="ignore"):
+        values = mask.weights.astype(_NUMPY_TYPES[tap.elem_type]).reshape(tap.mask_shape)
+    if not np.isfinite(values.astype(np.float32)).all():
+        raise MaskError(f"the mask for {tap.name!r} has a weight that overflows {tap.dtype}")
+    return values
+
+
+def values_sha256(values: Values) -> str:
+    """Return the hex digest of a mask's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _free(wanted: str, taken: set[str]) -> str:
+    """Return a name that is not taken, and take it."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    return name
+
+
+def _build(
+    entry: metadata.MaskEntry, values: Values, *, constant_node: bool
+) -> tuple[tuple[onnx.NodeProto, ...], list[onnx.TensorProto]]:
+    """Return the nodes to insert and the initializers to add for one mask."""
+    before, after = gs.Variable(entry.unmasked), gs.Variable(entry.tap)
+    mask = gs.Constant(entry.initializer, values)
+    tensor = OnnxExporter.export_tensor_proto(mask)
+    mul = OnnxExporter.export_node(gs.Node("Mul", name=entry.node, inputs=[before, mask], outputs=[after]))
+    if not constant_node:
+        return (mul,), [tensor]
+    constant = onnx.helper.make_node("Constant", [], [entry.initializer], name=f"{entry.node}_constant", value=tensor)
+    return (constant, mul), []

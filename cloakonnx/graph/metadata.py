@@ -1,0 +1,67 @@
+"""What cloakonnx writes into a hardened model's ``metadata_props``, and reads back.
+
+``cloakonnx.masks`` is a JSON list with an object a mask; the other entries are plain strings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import onnx
+
+from cloakonnx.errors import ModelError
+
+PREFIX = "cloakonnx."
+MASKS = PREFIX + "masks"
+SOURCE = PREFIX + "source_sha256"
+STRIPPED = PREFIX + "stripped_sha256"
+VERSION = PREFIX + "version"
+EXTERNAL = PREFIX + "external_sha256"
+
+
+@dataclass(frozen=True)
+class MaskEntry:
+    """One mask of a hardened model.
+
+    Attributes:
+        tap: The masked tensor.
+        unmasked: The name that the producer's output has now.
+        node: Name of the Mul node.
+        initializer: Name of the mask's initializer, or of the Constant node's output below IR 4.
+        feature_axis: The axis that the mask runs along.
+        sha256: Hex digest of the mask's bytes, little-endian in the tap's dtype.
+    """
+
+    tap: str
+    unmasked: str
+    node: str
+    initializer: str
+    feature_axis: int
+    sha256: str
+
+
+def entries(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the metadata entries that are cloakonnx's own."""
+    return {p.key: p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
+
+
+def masks_of(model: onnx.ModelProto) -> list[MaskEntry]:
+    """Return the masks that the metadata tells of; none for a model that was never hardened.
+
+    Raises:
+        ModelError: the entry is there but is not what cloakonnx writes.
+    """
+    text = entries(model).get(MASKS)
+    if text is None:
+        return []
+    try:
+        return [MaskEntry(**fields) for fields in json.loads(text)]
+    except (TypeError, ValueError):
+        raise ModelError(f"the metadata entry {MASKS!r} is damaged: it is not a list of masks") from None
+
+
+def masks_text(masks: Sequence[MaskEntry]) -> str:
+    """Encode masks for the metadata: compact JSON with sorted keys."""
+    return json.dumps([asdict(mask) for mask in masks], sort_keys=True, separators=(",", ":"))

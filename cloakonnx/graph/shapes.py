@@ -1,0 +1,80 @@
+"""Shape inference that goes on where onnx's stops: at a Reshape to a computed shape, at the input of a weight."""
+
+from __future__ import annotations
+
+import onnx
+
+_MAX_ROUNDS = 8
+
+
+def infer(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of the model with the shapes and types that can be told, or the model itself where nothing can.
+
+    Weights are not needed: large ones may be references. A rank is all that is added where the dimensions are unknown,
+    so nothing is claimed that a run could contradict.
+    """
+    inferred = _infer(model)
+    for _ in range(_MAX_ROUNDS):
+        added = _reshape_ranks(inferred.graph)
+        if not added:
+            break
+        inferred.graph.value_info.extend(added)
+        inferred = _infer(inferred)
+    _weights_tell_features(inferred.graph)
+    return inferred
+
+
+def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # bare RuntimeErrors on models that the inferer cannot follow; what the file declares remains
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return copy
+
+
+def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto.Tensor]:
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {v.name: v.type.tensor_type for v in values if v.type.HasField("tensor_type")}
+
+
+def _reshape_ranks(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Value infos for the outputs of Reshape whose shape is computed: as many dimensions as the shape has entries."""
+    types = _types(graph)
+    ranks = {t.name: t.dims[0] for t in graph.initializer if len(t.dims) == 1}
+    added = []
+    for node in graph.node:
+        if node.op_type != "Reshape" or len(node.input) < 2:
+            continue
+        known, data, wanted = (types.get(name) for name in (node.output[0], node.input[0], node.input[1]))
+        rank = ranks.get(node.input[1])
+        if wanted is not None and len(wanted.shape.dim) == 1 and wanted.shape.dim[0].dim_value > 0:
+            rank = wanted.shape.dim[0].dim_value
+        elem_type = (known or data or onnx.TypeProto.Tensor()).elem_type
+        if rank and elem_type and (known is None or not known.HasField("shape")):
+            added.append(onnx.helper.make_tensor_value_info(node.output[0], elem_type, [None] * rank))
+    for value in added:  # replace an entry that only says the type
+        for index, old in enumerate(graph.value_info):
+            if old.name == value.name:
+                del graph.value_info[index]
+                break
+    return added
+
+
+def _weights_tell_features(graph: onnx.GraphProto) -> None:
+    """Fill in the last dimension of the data input of a MatMul or Gemm from its constant weight."""
+    types = _types(graph)
+    dims = {t.name: list(t.dims) for t in graph.initializer}
+    for name, tensor in types.items():
+        if all(d.HasField("dim_value") for d in tensor.shape.dim) and tensor.HasField("shape"):
+            dims.setdefault(name, [d.dim_value for d in tensor.shape.dim])
+    for node in graph.node:
+        if node.op_type not in {"MatMul", "Gemm"} or len(dims.get(node.input[1], [])) != 2:
+            continue
+        flags = {a.name: a.i for a in node.attribute if a.type == onnx.AttributeProto.INT}
+        data = types.get(node.input[0])
+        if data is None or len(data.shape.dim) < 2 or flags.get("transA"):
+            continue
+        last = data.shape.dim[-1]
+        if not last.HasField("dim_value"):
+            last.dim_value = dims[node.input[1]][1 if flags.get("transB") else 0]

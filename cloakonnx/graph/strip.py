@@ -1,0 +1,99 @@
+"""Takes masks out again: gives back the file that they were put into, to the byte."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from cloakonnx.errors import CheckError, ModelError
+from cloakonnx.graph import metadata
+from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, joined
+from cloakonnx.graph.external import is_external
+from cloakonnx.graph.load import Model
+from cloakonnx.graph.structure import structure
+
+
+def removal(model: Model) -> Edit:
+    """Return the edit that takes every mask out of a hardened model.
+
+    Raises:
+        ModelError: the model carries no masks.
+        CheckError: a mask is not where the metadata says; the model was changed after it was hardened.
+    """
+    masks = metadata.masks_of(model.proto)
+    if not masks:
+        raise ModelError(f"{model.name} carries no cloakonnx masks: its metadata has no entry {metadata.MASKS!r}")
+    graph = structure(model.proto)
+    rename: dict[tuple[int, int], str] = {}
+    removed: set[int] = set()
+    weights: set[str] = set()
+    for mask in masks:
+        mul = graph.producers.get(mask.tap)
+        producer = graph.producers.get(mask.unmasked)
+        if mul is None or producer is None or not _is_mask_node(graph.graph.node[mul[0]], mask):
+            raise CheckError(
+                f"{model.name}: the mask of {mask.tap!r} is not where the metadata says (a Mul node {mask.node!r} that "
+                f"multiplies {mask.unmasked!r} by {mask.initializer!r}): the model was changed after it was hardened"
+            )
+        rename[producer] = mask.tap
+        removed.add(mul[0])
+        constant = graph.producers.get(mask.initializer)
+        if constant is not None:
+            removed.add(constant[0])
+        else:
+            weights.add(mask.initializer)
+    return Edit(
+        rename=rename,
+        remove_nodes=frozenset(removed),
+        remove_initializers=frozenset(weights),
+        remove_metadata=frozenset(metadata.entries(model.proto)),
+    )
+
+
+def _is_mask_node(node: onnx.NodeProto, mask: metadata.MaskEntry) -> bool:
+    return node.op_type == "Mul" and node.name == mask.node and list(node.input) == [mask.unmasked, mask.initializer]
+
+
+def mask_values_of(model: Model, mask: metadata.MaskEntry) -> NDArray[np.generic]:
+    """Return a mask of a hardened model as it stands in the file, in its dtype and broadcast shape.
+
+    Raises:
+        CheckError: it is gone, or its values are not in the model file where cloakonnx puts them.
+    """
+    node = structure(model.proto).producer(mask.initializer)
+    tensors = [t for t in model.proto.graph.initializer if t.name == mask.initializer]
+    if node is not None and node.op_type == "Constant":
+        tensors = [a.t for a in node.attribute if a.name == "value"]
+    if not tensors:
+        raise CheckError(f"{model.name}: the mask {mask.initializer!r} of {mask.tap!r} is gone")
+    tensor, span = onnx.TensorProto(), model.own_data(tensors[0])
+    tensor.CopyFrom(tensors[0])
+    if span is not None:  # a mask of so many features that it is left in the file
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+        tensor.raw_data = model.buf[slice(*span)]
+    if is_external(tensor):
+        raise CheckError(f"{model.name}: the mask {mask.initializer!r} of {mask.tap!r} was moved to an external file")
+    return onnx.numpy_helper.to_array(tensor)
+
+
+def stripped(model: Model) -> Model:
+    """Return the model without its masks in memory, to run or compare it; raises as :func:`removal` does."""
+    return dataclasses.replace(model, proto=edit_proto(model.proto, removal(model)))
+
+
+def stripped_sha256(model: Model) -> str:
+    """Return the digest of what stripping gives now, whatever the metadata says; raises as :func:`removal` does."""
+    digest = hashlib.sha256()
+    for piece in edit_bytes(model.buf, removal(model)):
+        digest.update(piece if isinstance(piece, bytes) else model.buf[piece[0] : piece[1]])
+    return digest.hexdigest()
+
+
+def stripped_bytes(model: Model) -> bytes:
+    """Return the file without its masks, in memory; raises as :func:`removal` does."""
+    return joined(model.buf, edit_bytes(model.buf, removal(model)))

@@ -1,0 +1,134 @@
+"""Who makes and who reads each tensor of the main graph; which tensors are constant; what shapes are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+
+_RANDOM_OPS = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What is known of a tensor without running the model: its element type and its shape.
+
+    ``shape`` is None where the rank is unknown; a dimension is an int, a symbol's name, or None where it is unknown.
+    """
+
+    elem_type: int
+    shape: tuple[int | str | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The main graph as a web of names.
+
+    Attributes:
+        producers: Tensor name to (node index, output index).
+        consumers: Tensor name to the indices of the nodes that read it, captures by their subgraphs included.
+        constants: Names of the tensors that depend on no input: initializers and what is computed from them only.
+        infos: Element type and shape of every tensor that inference or the file tells something of.
+        inner: Names that only exist inside the bodies of If, Loop and Scan, and the node that holds them.
+    """
+
+    graph: onnx.GraphProto
+    producers: dict[str, tuple[int, int]]
+    consumers: dict[str, list[int]]
+    constants: set[str]
+    infos: dict[str, TensorInfo]
+    inner: dict[str, int]
+
+    def producer(self, tensor: str) -> onnx.NodeProto | None:
+        """Return the node that makes the tensor, or None for an input or initializer."""
+        found = self.producers.get(tensor)
+        return None if found is None else self.graph.node[found[0]]
+
+    def names(self) -> set[str]:
+        """Every tensor name in use anywhere in the graph and its subgraphs."""
+        declared = {i.name for i in self.graph.input} | {o.name for o in self.graph.output}
+        return declared | set(self.producers) | set(self.consumers) | self.constants | set(self.inner)
+
+    def shape(self, tensor: str) -> tuple[int | str | None, ...] | None:
+        """Return the shape that is known of a tensor, None where its rank is not known."""
+        info = self.infos.get(tensor)
+        return info.shape if info else None
+
+
+def structure(inferred: onnx.ModelProto) -> Structure:
+    """Index the main graph of a model whose shapes have been inferred."""
+    graph = inferred.graph
+    producers: dict[str, tuple[int, int]] = {}
+    consumers: dict[str, list[int]] = {}
+    inner: dict[str, int] = {}
+    constants = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    for index, node in enumerate(graph.node):
+        reads = set(node_inputs(node))
+        for name in reads:
+            consumers.setdefault(name, []).append(index)
+        for position, name in enumerate(node.output):
+            if name:
+                producers[name] = (index, position)
+        for name in _inner_names(node):
+            inner.setdefault(name, index)
+        if reads <= constants and not _is_random(node):
+            constants.update(name for name in node.output if name)
+    infos = {t.name: TensorInfo(t.data_type, tuple(t.dims)) for t in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.HasField("tensor_type"):
+            infos[value.name] = _tensor_info(value.type.tensor_type)
+    return Structure(graph, producers, consumers, constants, infos, inner)
+
+
+def node_inputs(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names of the tensors that a node reads, what its subgraphs capture included."""
+    yield from (name for name in node.input if name)
+    for graph in subgraphs(node):
+        yield from captures(graph)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the bodies that a node holds."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def captures(graph: onnx.GraphProto) -> set[str]:
+    """Return the names that a body reads but does not define."""
+    own = {i.name for i in graph.input} | {t.name for t in graph.initializer}
+    own |= {t.values.name for t in graph.sparse_initializer}
+    found: set[str] = set()
+    for node in graph.node:
+        found |= set(node_inputs(node)) - own
+        own.update(node.output)
+    return found | {o.name for o in graph.output} - own
+
+
+def _inner_names(node: onnx.NodeProto) -> Iterator[str]:
+    for graph in subgraphs(node):
+        yield from (i.name for i in graph.input)
+        yield from (t.name for t in graph.initializer)
+        for inner in graph.node:
+            yield from (name for name in inner.output if name)
+            yield from _inner_names(inner)
+
+
+def _is_random(node: onnx.NodeProto) -> bool:
+    if node.op_type in _RANDOM_OPS:
+        return True
+    return any(_is_random(inner) for graph in subgraphs(node) for inner in graph.node)
+
+
+def _tensor_info(tensor_type: onnx.TypeProto.Tensor) -> TensorInfo:
+    if not tensor_type.HasField("shape"):
+        return TensorInfo(tensor_type.elem_type, None)
+    return TensorInfo(tensor_type.elem_type, tuple(_dimension(d) for d in tensor_type.shape.dim))
+
+
+def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None
+    return dim.dim_param or None

@@ -1,0 +1,227 @@
+"""Lists the tensors that could carry a mask, and finds the one that DeepCloak would take by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+from cloakonnx.errors import TapError, nearest
+from cloakonnx.graph.axes import feature_axis
+from cloakonnx.graph.load import Model
+from cloakonnx.graph.metadata import masks_of
+from cloakonnx.graph.structure import Structure, structure
+
+FLOAT_TYPES: dict[int, str] = {
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.BFLOAT16: "bfloat16",
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.DOUBLE: "float64",
+}
+_SHAPE_ONLY = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Dropout", "Identity", "Cast"}
+_WEIGHTED = {"Gemm", "MatMul", "Conv"}
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A computed tensor that can carry a mask.
+
+    Attributes:
+        name: The tensor.
+        elem_type: ONNX element type: one of :data:`FLOAT_TYPES`.
+        shape: Its dimensions: an int, a symbol's name, or None for one that is not known.
+        feature_axis: The axis that counts its features.
+        features: How many there are; None where the dimension is symbolic, so that the mask's length decides.
+        node: Index of the node that makes it in the main graph.
+        producer: That node's op type.
+        consumers: Op types of the nodes that read it, in order.
+        is_default: Whether this is the tap that verbs take when none is named.
+    """
+
+    name: str
+    elem_type: int
+    shape: tuple[int | str | None, ...]
+    feature_axis: int
+    features: int | None
+    node: int
+    producer: str
+    consumers: tuple[str, ...]
+    is_default: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """Name of the element type."""
+        return FLOAT_TYPES[self.elem_type]
+
+    @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """The shape, with -1 for the features, that broadcasts a mask along the feature axis."""
+        return (-1, *(1 for _ in range(len(self.shape) - 1 - self.feature_axis)))
+
+
+def list_taps(model: Model) -> list[Tap]:
+    """Return every tap of the main graph in the order of its nodes, the default one marked.
+
+    A tap is a computed floating-point tensor of known rank, 2 or more, that depends on the input and carries no mask.
+    """
+    graph = structure(model.inferred)
+    default = default_tap_name(graph)
+    masked = _masked_names(model)
+    taps = []
+    for name in graph.producers:
+        if _refusal(graph, name) is None and name not in masked:
+            taps.append(_tap(graph, name, None, is_default=name == default))
+    return taps
+
+
+def find_tap(model: Model, name: str | None = None, *, axis: int | None = None) -> Tap:
+    """Return the named tap, or the default one.
+
+    Args:
+        model: The model.
+        name: A tensor of the main graph.
+        axis: Overrules the feature axis; negative counts from the end.
+
+    Raises:
+        TapError: no such tensor, or one that can't carry a mask; the message says why.
+    """
+    graph = structure(model.inferred)
+    default = default_tap_name(graph)
+    if name is None:
+        if default is None:
+            raise TapError(
+                f"{model.name} has no Gemm, MatMul or Conv with constant weights and a computed input before its "
+                "output, so there is no default tap; name one with --tap ('cloakonnx inspect' lists them)"
+            )
+        name = default
+    refusal = _refusal(graph, name)
+    if refusal is None and name in _masked_names(model):
+        refusal = "is already masked; strip the model first, or choose another tap"
+    if refusal is not None:
+        raise TapError(f"{model.name}: tensor {name!r} {refusal}")
+    return _tap(graph, name, axis, is_default=name == default)
+
+
+def default_tap_name(graph: Structure) -> str | None:
+    """Return the name of the default tap, None where there is none.
+
+    The data input of the last Gemm, MatMul or Conv before the first output, walked back through shape-only ops while
+    the number of features falls, never through pooling.
+    """
+    last = _last_weighted_input(graph)
+    if last is None or _refusal(graph, last) is not None:
+        return None
+    best = last
+    while True:
+        node = graph.producer(last)
+        if node is None or node.op_type not in _SHAPE_ONLY:
+            return best
+        last = node.input[0]
+        if _refusal(graph, last) is not None:
+            return best
+        here, there = _features(graph, best), _features(graph, last)
+        if here is not None and there is not None:
+            if there > here:
+                return best
+            if there < here:
+                best = last
+
+
+def _last_weighted_input(graph: Structure) -> str | None:
+    """Return the data input of the last node with constant weights that the first output depends on."""
+    if not graph.graph.output:
+        return None
+    for index in sorted(_ancestors(graph, graph.graph.output[0].name), reverse=True):
+        node = graph.graph.node[index]
+        if node.op_type not in _WEIGHTED or node.domain not in {"", "ai.onnx"}:
+            continue
+        computed = [name for name in node.input[:2] if name not in graph.constants]
+        if len(computed) == 1:
+            return computed[0]
+    return None
+
+
+def _ancestors(graph: Structure, tensor: str) -> set[int]:
+    readers: dict[int, list[str]] = {}
+    for name, indices in graph.consumers.items():
+        for index in indices:
+            readers.setdefault(index, []).append(name)
+    seen: set[int] = set()
+    waiting = [tensor]
+    while waiting:
+        found = graph.producers.get(waiting.pop())
+        if found is not None and found[0] not in seen:
+            seen.add(found[0])
+            waiting += readers.get(found[0], [])
+    return seen
+
+
+def _refusal(graph: Structure, name: str) -> str | None:  # noqa: PLR0911 - one return a reason
+    """Return why a tensor can't carry a mask, or None where it can."""
+    if name not in graph.producers:
+        return _not_computed(graph, name)
+    if name in graph.constants:
+        return "is constant: it is computed from weights only, so it has no features to score"
+    info = graph.infos.get(name)
+    if info is None:
+        return "has an unknown type: shape inference can't tell it (is it not a tensor, or the output of a custom op?)"
+    if info.elem_type not in FLOAT_TYPES:
+        kind = onnx.TensorProto.DataType.Name(info.elem_type).lower() if info.elem_type else "unknown"
+        return f"has element type {kind}; a mask needs float16, bfloat16, float32 or float64"
+    if info.shape is None:
+        return "has an unknown rank: shape inference can't tell it, so the feature axis is not known"
+    if len(info.shape) < 2:
+        return f"has rank {len(info.shape)}; a tap needs a batch axis and a feature axis (rank 2 or more)"
+    return None
+
+
+def _not_computed(graph: Structure, name: str) -> str:
+    if name in {i.name for i in graph.graph.input}:
+        return "is an input of the model, not computed by it; 'cloakonnx inspect' lists the taps"
+    if name in graph.constants:
+        return "is an initializer (a weight), not computed; 'cloakonnx inspect' lists the taps"
+    if name in graph.inner:
+        holder = graph.graph.node[graph.inner[name]]
+        return (
+            f"is inside the body of {holder.op_type} node {holder.name!r}; only tensors of the main graph can be taps"
+        )
+    return f"does not exist{nearest(name, graph.producers)}"
+
+
+def _tap(graph: Structure, name: str, axis: int | None, *, is_default: bool) -> Tap:
+    info = graph.infos[name]
+    shape = info.shape or ()
+    chosen = _checked_axis(name, axis, len(shape)) if axis is not None else feature_axis(graph, name)
+    if chosen is None:
+        raise TapError(f"tensor {name!r} has no feature axis")
+    size = shape[chosen]
+    index = graph.producers[name][0]
+    return Tap(
+        name=name,
+        elem_type=info.elem_type,
+        shape=shape,
+        feature_axis=chosen,
+        features=size if isinstance(size, int) else None,
+        node=index,
+        producer=graph.graph.node[index].op_type,
+        consumers=tuple(graph.graph.node[i].op_type for i in graph.consumers.get(name, [])),
+        is_default=is_default,
+    )
+
+
+def _checked_axis(name: str, axis: int, rank: int) -> int:
+    resolved = axis + rank if axis < 0 else axis
+    if not 1 <= resolved < rank:
+        raise TapError(f"feature axis {axis} does not fit {name!r}, which has rank {rank} (axis 0 is the batch)")
+    return resolved
+
+
+def _features(graph: Structure, name: str) -> int | None:
+    axis, shape = feature_axis(graph, name), graph.shape(name)
+    size = None if axis is None or shape is None else shape[axis]
+    return size if isinstance(size, int) else None
+
+
+def _masked_names(model: Model) -> set[str]:
+    """Names on both sides of the masks that are in the model already."""
+    return {name for mask in masks_of(model.proto) for name in (mask.tap, mask.unmasked)}

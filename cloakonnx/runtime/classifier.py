@@ -1,0 +1,135 @@
+"""The model as its user sees it: images in pixel space in, logits out; and the tensors in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from cloakonnx.errors import InferenceError, ModelError
+from cloakonnx.graph import Model, Normalisation, structure, tapped
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.runtime.session import Chunk, Session, to_numpy
+
+
+class Activations:
+    """Runs a model up to some of its tensors.
+
+    Args:
+        model: The model.
+        taps: Names of tensors in its main graph.
+        provider: Where it runs.
+        normalisation: From pixel space to the model's input.
+        input_name: The data input; needed where there are several.
+
+    Raises:
+        ModelError: the input can't be told, or others are needed beside it.
+        InferenceError: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        taps: Sequence[str],
+        *,
+        provider: Provider,
+        normalisation: Normalisation | None = None,
+        input_name: str | None = None,
+    ) -> None:
+        entry = model.input(input_name).name
+        graph = tapped(model.proto, taps, input_name=entry, normalisation=normalisation)
+        self._session = Session(graph, provider, folder=model.folder)
+
+    def chunks(self, batch: NDArray[np.float32]) -> Iterator[Chunk]:
+        """Yield the tensors for a batch in pixel space, left on the device, for as many samples as the graph takes."""
+        return self._session.apply(batch)
+
+    def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Return the tensors for a batch in pixel space in host memory, each with the samples along axis 0."""
+        parts = [chunk.values for chunk in self.chunks(batch)]
+        return [np.concatenate([to_numpy(part[i]) for part in parts]) for i in range(len(self._session.outputs))]
+
+
+class Classifier:
+    """A classifier: one data input, one output of class scores (N, classes) or (N, 1).
+
+    Args:
+        model: The model.
+        provider: Where it runs.
+        normalisation: From pixel space to the model's input.
+        input_name: The data input; needed where there are several.
+        output_name: The class scores; needed where there are several outputs.
+
+    Raises:
+        ModelError: input or output can't be told.
+        InferenceError: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        provider: Provider,
+        normalisation: Normalisation | None = None,
+        input_name: str | None = None,
+        output_name: str | None = None,
+    ) -> None:
+        self._output = model.output(output_name).name
+        # A single score is a probability after a Sigmoid, else a logit.
+        last = structure(model.proto).producer(self._output)
+        self._threshold = 0.5 if last is not None and last.op_type == "Sigmoid" else 0.0
+        self._run = Activations(
+            model, [self._output], provider=provider, normalisation=normalisation, input_name=input_name
+        )
+
+    def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the class scores, (N, classes) float32, of a batch in pixel space.
+
+        Raises:
+            InferenceError: the output is not one row of scores a sample.
+        """
+        scores = self._run(batch)[0]
+        if scores.shape[0] == len(batch) and scores.ndim > 2:
+            scores = scores.reshape(len(batch), -1) if scores[0].size == max(scores.shape[1:]) else scores
+        if scores.ndim == 1 and len(scores) == len(batch):
+            scores = scores[:, None]
+        if scores.ndim != 2 or len(scores) != len(batch):
+            raise InferenceError(
+                f"output {self._output!r} has shape {scores.shape} for {len(batch)} samples; a classifier gives one "
+                "row of class scores a sample"
+            )
+        return scores.astype(np.float32)
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the predicted classes, (N,) int64; one score a sample stands for two classes."""
+        scores = self.logits(batch)
+        found = scores[:, 0] > self._threshold if scores.shape[1] == 1 else scores.argmax(axis=1)
+        return np.asarray(found, np.int64)
+
+    def predictions(self, batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.int64]]:
+        """Yield the predicted classes batch by batch."""
+        return (self.predict(batch) for batch in batches)
+
+
+def class_count(model: Model, output_name: str | None = None) -> int | None:
+    """Return how many classes the output tells, where its shape is known; one score means two classes."""
+    try:
+        name = model.output(output_name).name
+    except ModelError:
+        return None
+    for value in (*model.inferred.graph.output, *model.proto.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if value.name == name and len(dims) == 2 and dims[1].dim_value > 0:
+            return max(int(dims[1].dim_value), 2)
+    return None
+
+
+def input_shape(model: Model, input_name: str | None = None) -> tuple[int | None, ...] | None:
+    """Return the shape of the data input without the batch axis: an int, or None where the dimension is free."""
+    tensor: onnx.TypeProto.Tensor = model.input(input_name).type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim)[1:]

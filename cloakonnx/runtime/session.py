@@ -1,0 +1,129 @@
+"""One ONNX Runtime session over a derived graph: feeds batches of any size, keeps results on the device."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from cloakonnx.errors import InferenceError
+from cloakonnx.runtime.provider import Provider
+
+Value: TypeAlias = "ort.OrtValue | NDArray[Any]"
+"""A tensor on the device, or a numpy array in host memory."""
+
+
+class Chunk(NamedTuple):
+    """The outputs of one run: the part of a batch that the graph takes at a time.
+
+    Attributes:
+        start: Index in the batch of its first sample.
+        values: The outputs, samples along axis 0.
+    """
+
+    start: int
+    values: list[Value]
+
+
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class Session:
+    """A graph ready to run on one provider.
+
+    Args:
+        graph: The graph; its weights may be references.
+        provider: Where it runs.
+        folder: What the references are relative to.
+
+    Raises:
+        InferenceError: ONNX Runtime refuses the graph, or takes another provider.
+    """
+
+    def __init__(self, graph: onnx.ModelProto, provider: Provider, *, folder: Path | None = None) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        if folder is not None:
+            options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
+        try:
+            self._session = ort.InferenceSession(
+                graph.SerializeToString(), options, providers=provider.session_arguments
+            )
+        except Exception as error:  # ONNX Runtime's own exception types are private
+            raise InferenceError(f"ONNX Runtime {ort.__version__} cannot load the model: {_one_line(error)}") from None
+        if self._session.get_providers()[0] != provider.name:
+            raise InferenceError(f"ONNX Runtime did not give the session {provider.name}, though it loads")
+        self.provider = provider
+        self.inputs = [i.name for i in self._session.get_inputs()]
+        self.outputs = [o.name for o in self._session.get_outputs()]
+        batch = self._session.get_inputs()[0].shape[0] if self._session.get_inputs()[0].shape else None
+        self.fixed_batch: int | None = batch if isinstance(batch, int) and batch > 0 else None
+
+    def run(self, feed: Mapping[str, Value], outputs: Sequence[str] | None = None) -> list[ort.OrtValue]:
+        """Run once and leave the results on the device.
+
+        Raises:
+            InferenceError: ONNX Runtime fails on these inputs.
+        """
+        binding = self._session.io_binding()
+        device, device_id = self.provider.device, self.provider.device_id
+        for name, value in feed.items():
+            if isinstance(value, ort.OrtValue):
+                binding.bind_ortvalue_input(name, value)
+            else:
+                binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for name in outputs or self.outputs:
+            binding.bind_output(name, device, device_id)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # as above
+            raise InferenceError(f"ONNX Runtime cannot run the model: {_one_line(error)}") from None
+        return list(binding.get_outputs())
+
+    def chunks(self, batch: NDArray[Any]) -> list[tuple[NDArray[Any], int]]:
+        """Cut a batch into what the graph takes at a time, with the number of real samples in each.
+
+        A fixed batch dimension of k takes k at a time; the last chunk is filled up with copies of its last sample.
+        """
+        if self.fixed_batch is None:
+            return [(batch, len(batch))]
+        size = self.fixed_batch
+        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+        filled = []
+        for part in parts:
+            missing = size - len(part)
+            filler = [np.repeat(part[-1:], missing, axis=0)] if missing else []
+            filled.append((np.concatenate([part, *filler]) if missing else part, len(part)))
+        return filled
+
+    def apply(self, batch: NDArray[Any]) -> Iterator[Chunk]:
+        """Run a batch of any size through a graph with one input, chunk by chunk as far as the caller goes on.
+
+        Outputs of filled-up chunks are cut back to the real samples.
+        """
+        start = 0
+        for chunk, real in self.chunks(batch):
+            values: list[Value] = list(self.run({self.inputs[0]: chunk}))
+            if real < len(chunk):
+                values = [to_numpy(value)[:real] for value in values]
+            yield Chunk(start, values)
+            start += real
+
+
+def to_numpy(value: Value) -> NDArray[Any]:
+    """Return a copy of a tensor in host memory; an OrtValue's own view would die with it."""
+    return value if isinstance(value, np.ndarray) else np.array(value.numpy())
+
+
+def _one_line(error: Exception) -> str:
+    """ONNX Runtime's messages span lines and begin with codes and source paths; keep what a user can read."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"/\S+/onnxruntime/\S+:\d+ \S.*?(?=[A-Z][a-z])", "", text, count=1)
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,22 @@
+"""Scores features by how far they move between clean inputs and their adversarial twins.
+
+What the other packages may use is named here.
+"""
+
+from cloakonnx.scoring.accumulator import Moments
+from cloakonnx.scoring.analysis import Analysis, SampleSet, TapScores, default_path, load_analysis
+from cloakonnx.scoring.criteria import CRITERIA, criterion
+from cloakonnx.scoring.score import DEFAULT_BATCH_SIZE, analyze
+
+__all__ = [
+    "CRITERIA",
+    "DEFAULT_BATCH_SIZE",
+    "Analysis",
+    "Moments",
+    "SampleSet",
+    "TapScores",
+    "analyze",
+    "criterion",
+    "default_path",
+    "load_analysis",
+]

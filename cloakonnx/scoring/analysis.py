@@ -1,0 +1,269 @@
+"""The analysis: scores of a tap's features, or masks that were learned, with all that is needed to trust and use them.
+
+The file is JSON; its schema is published as docs/analysis.schema.json.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.data import Preprocessing
+from cloakonnx.errors import AnalysisError, CloakError, nearest
+from cloakonnx.graph import Mask, Model, write_text
+
+FORMAT, VERSION = "cloakonnx.analysis", 1
+_PACKAGES = ("cloakonnx", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide the numbers."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """The samples that an analysis has seen.
+
+    Attributes:
+        clean: Name of the clean source.
+        adversarial: Name of the adversarial source, or None where the attack was made on the fly.
+        count: How many pairs.
+        largest_difference: Largest |adversarial - clean| in pixel space.
+        hashes: 16 hex digits for each clean sample, so that an evaluation can tell whether it was seen here.
+    """
+
+    clean: str
+    adversarial: str | None
+    count: int
+    largest_difference: float
+    hashes: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class TapScores:
+    """One score for each feature of a tap.
+
+    Attributes:
+        tap: The tensor.
+        feature_axis: The axis that counts its features.
+        dtype: Its element type.
+        criterion: What the scores are.
+        scores: (F,) float64, not negative; higher means more worth masking.
+        values_per_feature: How many values went into each score: samples times the size of every other axis.
+    """
+
+    tap: str
+    feature_axis: int
+    dtype: str
+    criterion: str
+    scores: NDArray[np.float64]
+    values_per_feature: int
+
+    @property
+    def dead(self) -> list[int]:
+        """Indices of the features that never moved: score 0."""
+        return [int(i) for i in np.flatnonzero(self.scores == 0)]
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What ``analyze`` or ``learn`` found for one model.
+
+    Attributes:
+        model_name: The model's file name.
+        model_sha256: Digest of its bytes; only that model can be hardened with this analysis.
+        preprocessing: How samples became the model's input; later verbs take it from here.
+        samples: What was seen.
+        provider: The execution provider.
+        scores: Scores of one tap, or None.
+        masks: Masks that were learned; empty where there are scores.
+        attack: Settings of the attack that made the adversarial samples, or None where they were given.
+        versions: Versions of the packages that were used.
+    """
+
+    model_name: str
+    model_sha256: str
+    preprocessing: Preprocessing
+    samples: SampleSet
+    provider: str
+    scores: TapScores | None = None
+    masks: tuple[Mask, ...] = ()
+    attack: Mapping[str, Any] | None = None
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+
+    def check_model(self, model: Model) -> None:
+        """Check that the analysis was made for this model.
+
+        Raises:
+            AnalysisError: it was made for another.
+        """
+        if model.sha256 != self.model_sha256:
+            raise AnalysisError(
+                f"the analysis was made for another model ({self.model_name}, sha256 {self.model_sha256[:16]}...), not "
+                f"for {model.name} ({model.sha256[:16]}...); make one with: cloakonnx analyze {model.name} --data ... "
+                "--adversarial ..."
+            )
+
+    def to_json(self) -> str:
+        """Return the file's text: the same analysis always gives the same text."""
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": "masks" if self.scores is None else "scores",
+            "model": {"name": self.model_name, "sha256": self.model_sha256},
+        }
+        if self.scores is not None:
+            content["tap"] = {
+                "name": self.scores.tap,
+                "feature_axis": self.scores.feature_axis,
+                "features": len(self.scores.scores),
+                "dtype": self.scores.dtype,
+            }
+            content["criterion"] = self.scores.criterion
+            content["scores"] = [float(s) for s in self.scores.scores]
+            content["dead_features"] = self.scores.dead
+            content["values_per_feature"] = self.scores.values_per_feature
+        else:
+            content["masks"] = [_mask_to_json(mask) for mask in self.masks]
+        content["preprocessing"] = asdict(self.preprocessing)
+        content["attack"] = dict(self.attack) if self.attack is not None else None
+        content["samples"] = asdict(self.samples)
+        content["provider"] = self.provider
+        content["versions"] = dict(self.versions)
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, name: str = "analysis") -> Analysis:
+        """Read the file's text.
+
+        Raises:
+            AnalysisError: it is not an analysis, or one of a later version.
+        """
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise AnalysisError(f"{name} is not JSON: {error}") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise AnalysisError(f"{name} is not an analysis: its format is not {FORMAT!r}")
+        if content.get("version") != VERSION:
+            raise AnalysisError(
+                f"{name} has version {content.get('version')!r} of the analysis format; this cloakonnx reads "
+                f"version {VERSION}"
+            )
+        try:
+            return cls(
+                model_name=str(content["model"]["name"]),
+                model_sha256=str(content["model"]["sha256"]),
+                preprocessing=_preprocessing(content["preprocessing"]),
+                samples=_samples(content["samples"]),
+                provider=str(content["provider"]),
+                scores=_scores(content) if content["kind"] == "scores" else None,
+                masks=tuple(map(_mask_from_json, content["masks"])) if content["kind"] == "masks" else (),
+                attack=content["attack"],
+                versions=dict(content["versions"]),
+            )
+        except KeyError as error:
+            raise AnalysisError(
+                f"{name} lacks the entry {error.args[0]!r}; make it again with cloakonnx analyze"
+            ) from None
+        except (TypeError, ValueError, CloakError) as error:
+            raise AnalysisError(f"{name} is damaged: {error}; make it again with cloakonnx analyze") from None
+
+    def save(self, path: Path) -> None:
+        """Write the file atomically; raises OutputError where it can't be written."""
+        write_text(path, self.to_json())
+
+
+def load_analysis(path: Path, *, model: str) -> Analysis:
+    """Read an analysis file.
+
+    Args:
+        path: The file.
+        model: Name of the model that it is for, for the message where it is missing.
+
+    Raises:
+        AnalysisError: missing or damaged.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        beside = [p.name for p in path.parent.glob("*.cloak.json")] if path.parent.is_dir() else []
+        raise AnalysisError(
+            f"no analysis {path}{nearest(path.name, beside)}; make it with: cloakonnx analyze {model} --data ... "
+            "--adversarial ..."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnalysisError(f"cannot read the analysis {path}: {error}") from None
+    return Analysis.from_json(text, name=str(path))
+
+
+def default_path(model: Path) -> Path:
+    """Return where the analysis of a model goes: its suffix replaced by ``.cloak.json``."""
+    return model.with_suffix(".cloak.json")
+
+
+def _preprocessing(content: Mapping[str, Any]) -> Preprocessing:
+    low, high = content["bounds"]
+    return Preprocessing(
+        scale=float(content["scale"]),
+        mean=tuple(map(float, content["mean"])),
+        std=tuple(map(float, content["std"])),
+        layout=content["layout"],
+        bounds=(float(low), float(high)),
+    )
+
+
+def _samples(content: Mapping[str, Any]) -> SampleSet:
+    return SampleSet(
+        clean=str(content["clean"]),
+        adversarial=content["adversarial"],
+        count=int(content["count"]),
+        largest_difference=float(content["largest_difference"]),
+        hashes=tuple(map(str, content["hashes"])),
+    )
+
+
+def _scores(content: Mapping[str, Any]) -> TapScores:
+    scores = np.array(content["scores"], np.float64)
+    if scores.ndim != 1 or len(scores) != content["tap"]["features"]:
+        raise ValueError(f"it has {scores.size} scores for {content['tap']['features']} features")
+    if not np.isfinite(scores).all() or (scores < 0).any():
+        raise ValueError("a score is negative or not finite")
+    return TapScores(
+        tap=str(content["tap"]["name"]),
+        feature_axis=int(content["tap"]["feature_axis"]),
+        dtype=str(content["tap"]["dtype"]),
+        criterion=str(content["criterion"]),
+        scores=scores,
+        values_per_feature=int(content["values_per_feature"]),
+    )
+
+
+def _mask_to_json(mask: Mask) -> dict[str, Any]:
+    return {
+        "tap": mask.tap,
+        "feature_axis": mask.feature_axis,
+        "shape": list(mask.weights.shape),
+        "data": base64.b64encode(mask.weights.astype("<f4").tobytes()).decode(),
+    }
+
+
+def _mask_from_json(content: Mapping[str, Any]) -> Mask:
+    shape: Sequence[int] = content["shape"]
+    weights = np.frombuffer(base64.b64decode(content["data"], validate=True), "<f4").reshape(shape)
+    return Mask(str(content["tap"]), weights, content["feature_axis"])

@@ -1,0 +1,80 @@
+"""Selection by rank: the features with the highest scores go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from cloakonnx.errors import OptionError
+from cloakonnx.graph import Mask
+from cloakonnx.scoring import TapScores
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of all features, between 0 and 1; rounded down, at least one feature."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number of features."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Every feature that scores this much or more."""
+
+    value: float
+
+
+Amount: TypeAlias = Share | Count | Threshold
+DEFAULT_AMOUNT = Share(0.05)
+
+
+def ranking(scores: TapScores) -> list[int]:
+    """Return the features from the first to go to the last: by falling score, ties by index, dead ones at the end."""
+    return [int(i) for i in np.argsort(-scores.scores, kind="stable")]
+
+
+def select(scores: TapScores, amount: Amount = DEFAULT_AMOUNT) -> Mask:
+    """Return the mask that removes the top features; ties are broken by index, so the result is always the same.
+
+    Dead features (score 0) are picked only after every live one.
+
+    Raises:
+        OptionError: the amount is none or all of the features, or not possible.
+    """
+    total = len(scores.scores)
+    count = _count(scores, amount, total)
+    if count >= total:
+        raise OptionError(f"this would remove all {total} features of {scores.tap!r}; choose fewer")
+    weights = np.ones(total, np.float32)
+    weights[ranking(scores)[:count]] = 0
+    return Mask(scores.tap, weights, scores.feature_axis)
+
+
+def _count(scores: TapScores, amount: Amount, total: int) -> int:
+    if isinstance(amount, Threshold):
+        if not amount.value > 0:
+            raise OptionError(f"--threshold {amount.value:g} must be above 0; features that never moved score 0")
+        count = int((scores.scores >= amount.value).sum())
+        if count == 0:
+            raise OptionError(
+                f"no feature of {scores.tap!r} scores {amount.value:g} or more; "
+                f"the highest score is {scores.scores.max():g}"
+            )
+        return count
+    if isinstance(amount, Share):
+        if not 0 < amount.value < 1:
+            raise OptionError(f"--remove {amount.value:.4%} must be above 0% and below 100%")
+        # A share like 0.29 of 100 is 28.999... in binary; what the user wrote is 29.
+        return max(1, int(total * amount.value + 1e-9))
+    if amount.value < 1:
+        raise OptionError(f"--remove {amount.value} must be at least 1 feature")
+    return amount.value
