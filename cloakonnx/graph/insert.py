@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TypeAlias
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
@@ -22,12 +21,6 @@ from cloakonnx.graph.mask import Mask
 from cloakonnx.graph.structure import structure
 from cloakonnx.graph.taps import Tap, find_tap
 
-_NUMPY_TYPES: dict[int, np.dtype[np.generic]] = {
-    onnx.TensorProto.FLOAT16: np.dtype(np.float16),
-    onnx.TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
-    onnx.TensorProto.FLOAT: np.dtype(np.float32),
-    onnx.TensorProto.DOUBLE: np.dtype(np.float64),
-}
 Values: TypeAlias = NDArray[np.generic]
 _MIN_OPSET = 7
 _INITIALIZER_MIN_IR = 4
@@ -112,7 +105,7 @@ def mask_values(tap: Tap, mask: Mask) -> Values:
             f"{tap.feature_axis}"
         )
     with np.errstate(over="ignore"):
-        values = mask.weights.astype(_NUMPY_TYPES[tap.elem_type]).reshape(tap.mask_shape)
+        values = mask.weights.astype(onnx.helper.tensor_dtype_to_np_dtype(tap.elem_type)).reshape(tap.mask_shape)
     if not np.isfinite(values.astype(np.float32)).all():
         raise MaskError(f"the mask for {tap.name!r} has a weight that overflows {tap.dtype}")
     return values
