@@ -1,1 +1,98 @@
-"""cloakonnx."""
+"""Harden exported ONNX classifiers against adversarial inputs with constant masks: no retraining, no framework.
+
+The public API, by name. Importing this package is cheap: onnx and ONNX Runtime load with the first name that needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloakonnx.data import Dataset, Pairs, Preprocessing, open_script, open_source
+    from cloakonnx.errors import CheckError, CloakError
+    from cloakonnx.evaluation import Accuracy, Verification, accuracy, verify
+    from cloakonnx.graph import (
+        Difference,
+        Mask,
+        Model,
+        Tap,
+        diff,
+        find_tap,
+        harden_file,
+        hardened,
+        list_taps,
+        load,
+        read_masks,
+        strip_file,
+        stripped,
+    )
+    from cloakonnx.runtime import Classifier, Provider, choose_provider, input_shape
+    from cloakonnx.scoring import Analysis, analyze, load_analysis
+    from cloakonnx.selection import Count, Share, Threshold, select
+
+_HOMES = {
+    "data": ("Dataset", "Pairs", "Preprocessing", "open_script", "open_source"),
+    "errors": ("CheckError", "CloakError"),
+    "evaluation": ("Accuracy", "Verification", "accuracy", "verify"),
+    "graph": (
+        "Difference", "Mask", "Model", "Tap", "diff", "find_tap", "harden_file", "hardened", "list_taps", "load",
+        "read_masks", "strip_file", "stripped",
+    ),
+    "runtime": ("Classifier", "Provider", "choose_provider", "input_shape"),
+    "scoring": ("Analysis", "analyze", "load_analysis"),
+    "selection": ("Count", "Share", "Threshold", "select"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Accuracy",
+    "Analysis",
+    "CheckError",
+    "Classifier",
+    "CloakError",
+    "Count",
+    "Dataset",
+    "Difference",
+    "Mask",
+    "Model",
+    "Pairs",
+    "Preprocessing",
+    "Provider",
+    "Share",
+    "Tap",
+    "Threshold",
+    "Verification",
+    "accuracy",
+    "analyze",
+    "choose_provider",
+    "diff",
+    "find_tap",
+    "harden_file",
+    "hardened",
+    "input_shape",
+    "list_taps",
+    "load",
+    "load_analysis",
+    "open_script",
+    "open_source",
+    "read_masks",
+    "select",
+    "strip_file",
+    "stripped",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its package when it is first asked for."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'cloakonnx' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"cloakonnx.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(__all__)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from cloakonnx.data import Dataset
 from cloakonnx.errors import CheckError, CloakError, ModelError
 from cloakonnx.graph import (
-    Mask,
     MaskEntry,
     Model,
     canonical_buffer,
@@ -23,6 +22,7 @@ from cloakonnx.graph import (
     hardened,
     mask_values_of,
     masks_of,
+    read_masks,
     stripped,
     stripped_sha256,
 )
@@ -196,19 +196,15 @@ class _Trial:
 
 def _numbers(model: Model, reference: Model, trial: _Trial) -> Iterator[Check]:
     """Compare each masked tap with mask * tap of the source that carries the other masks only."""
-    listed = masks_of(model.proto)
     try:
-        for entry in listed:
-            others = [_mask(model, other) for other in listed if other is not entry]
+        masks = read_masks(model)
+        for entry in masks_of(model.proto):
+            others = [mask for mask in masks if mask.tap != entry.tap]
             base = hardened(reference, others) if others else reference
             yield _compared(entry, mask_values_of(model, entry), model, base, trial)
     except CloakError as error:
         hint = "" if trial.samples is not None else " (on seeded random inputs; give real ones with --data)"
         yield Check("numbers", "failed", f"{error}{hint}")
-
-
-def _mask(model: Model, entry: MaskEntry) -> Mask:
-    return Mask(entry.tap, mask_values_of(model, entry).reshape(-1).astype(np.float32), entry.feature_axis)
 
 
 def _compared(entry: MaskEntry, mask: NDArray[Any], model: Model, base: Model, trial: _Trial) -> Check:

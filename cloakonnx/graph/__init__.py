@@ -11,7 +11,7 @@ from cloakonnx.graph.load import Model, load, load_bytes
 from cloakonnx.graph.mask import Mask
 from cloakonnx.graph.metadata import MaskEntry, entries, masks_of
 from cloakonnx.graph.save import atomic, check_output, write_text
-from cloakonnx.graph.strip import mask_values_of, stripped, stripped_bytes, stripped_sha256
+from cloakonnx.graph.strip import mask_values_of, read_masks, stripped, stripped_bytes, stripped_sha256
 from cloakonnx.graph.structure import Structure, structure
 from cloakonnx.graph.taps import Tap, find_tap, list_taps
 
@@ -38,6 +38,7 @@ __all__ = [
     "load_bytes",
     "mask_values_of",
     "masks_of",
+    "read_masks",
     "strip_file",
     "stripped",
     "stripped_bytes",

@@ -14,6 +14,7 @@ from cloakonnx.graph import metadata
 from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, joined
 from cloakonnx.graph.external import is_external
 from cloakonnx.graph.load import Model
+from cloakonnx.graph.mask import Mask
 from cloakonnx.graph.structure import structure
 
 
@@ -79,6 +80,18 @@ def mask_values_of(model: Model, mask: metadata.MaskEntry) -> NDArray[np.generic
     if is_external(tensor):
         raise CheckError(f"{model.name}: the mask {mask.initializer!r} of {mask.tap!r} was moved to an external file")
     return onnx.numpy_helper.to_array(tensor)
+
+
+def read_masks(model: Model) -> list[Mask]:
+    """Return the masks that a hardened model carries, in the order they were put in; none for another model.
+
+    Raises:
+        CheckError: a mask is gone or was moved.
+    """
+    return [
+        Mask(entry.tap, mask_values_of(model, entry).reshape(-1).astype(np.float32), entry.feature_axis)
+        for entry in metadata.masks_of(model.proto)
+    ]
 
 
 def stripped(model: Model) -> Model:

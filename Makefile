@@ -1,0 +1,73 @@
+# Everything runs in environments made here; nothing has to be installed first but Python 3.11 or later.
+PYTHON ?= python3
+VENV ?= .venv
+PEERS_VENV ?= .venv-peers
+LOWEST_VENV ?= .venv-lowest
+BIN := $(VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+OUT := demo-out
+
+.PHONY: demo test test-peers test-lowest lint format smoke clean
+
+## demo: harden the sample classifier, from nothing
+demo: $(VENV)/.demo
+	mkdir -p $(OUT)
+	$(BIN)/cloakonnx inspect samples/digits_cnn.onnx
+	$(BIN)/cloakonnx analyze samples/digits_cnn.onnx --data-script samples/digits.py:score \
+	  --adversarial samples/digits_fgsm.npz -o $(OUT)/digits_cnn.cloak.json --force
+	$(BIN)/cloakonnx apply samples/digits_cnn.onnx --analysis $(OUT)/digits_cnn.cloak.json \
+	  -o $(OUT)/digits_cnn.hardened.onnx --force
+	$(BIN)/cloakonnx verify $(OUT)/digits_cnn.hardened.onnx --source samples/digits_cnn.onnx
+	$(BIN)/python samples/accuracy.py samples/digits_cnn.onnx $(OUT)/digits_cnn.hardened.onnx
+
+## test: the tests that need no framework and no browser
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q --ignore=tests/peers
+
+## test-peers: the tests against PyTorch and reference implementations
+test-peers: $(PEERS_VENV)/.peers
+	$(PEERS_VENV)/bin/python -m pytest -q tests/peers
+
+## test-lowest: the tests with the lowest versions that pyproject.toml allows
+test-lowest: $(LOWEST_VENV)/.lowest
+	$(LOWEST_VENV)/bin/python -m pytest -q --ignore=tests/peers
+
+## lint: linter, format check, strict type check
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## smoke: build the wheel and try it in a bare environment
+smoke: $(VENV)/.dev
+	PYTHON=$(PYTHON) sh tests/smoke.sh $(BIN)/python
+
+$(VENV)/.demo: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cloakonnx needs Python 3.11 or later")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -e . 'scikit-learn>=1.6'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cloakonnx needs Python 3.11 or later")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -e '.[dev]'
+	touch $@
+
+$(PEERS_VENV)/.peers: pyproject.toml tests/peers/requirements.txt tests/peers/requirements-no-deps.txt
+	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[dev]' -r tests/peers/requirements.txt
+	$(PEERS_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r tests/peers/requirements-no-deps.txt
+	touch $@
+
+$(LOWEST_VENV)/.lowest: pyproject.toml tests/lowest.txt
+	test -x $(LOWEST_VENV)/bin/python || $(PYTHON) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[dev]' -c tests/lowest.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(PEERS_VENV) $(LOWEST_VENV) $(OUT) dist build

@@ -1,0 +1,15 @@
+"""Settings for all tests."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.fixtures import models
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where the real models and data must be there, say so at once instead of skipping what needs them."""
+    if os.environ.get("CLOAKONNX_REQUIRE_ASSETS") == "1" and models.manifest() is None:
+        pytest.exit("CLOAKONNX_REQUIRE_ASSETS is 1, but $CLOAKONNX_ASSETS or ../shared/assets is not there", returncode=1)
