@@ -1,6 +1,6 @@
 """Harden exported ONNX classifiers against adversarial inputs with constant masks: no retraining, no framework.
 
-The public API, by name. Importing this package is cheap: onnx and ONNX Runtime load with the first name that needs them.
+The public API, by name. Importing this package is cheap: onnx and ONNX Runtime load with the first name that needs one.
 """
 
 from __future__ import annotations
