@@ -12,4 +12,4 @@ from tests.fixtures import models
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Where the real models and data must be there, say so at once instead of skipping what needs them."""
     if os.environ.get("CLOAKONNX_REQUIRE_ASSETS") == "1" and models.manifest() is None:
-        pytest.exit("CLOAKONNX_REQUIRE_ASSETS=1, but neither $CLOAKONNX_ASSETS nor ../shared/assets is there", returncode=1)
+        pytest.exit("CLOAKONNX_REQUIRE_ASSETS=1, but $CLOAKONNX_ASSETS or ../shared/assets is not there", 1)
