@@ -27,6 +27,9 @@ _SMALL = 1 << 16
 
 _ROUNDS = 4
 
+_KEEP_SHAPE = frozenset({("", "GroupNormalization"), ("", "RMSNormalization"), ("com.microsoft", "Gelu")})
+"""Ops whose output has the shape of their input although onnx's inference does not say so."""
+
 _RANDOM = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
@@ -207,10 +210,39 @@ def prune(graph: onnx.GraphProto, keep: Collection[str] = ()) -> None:
 def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
     """Compute small constants, infer shapes, and again while the shapes bring new constants."""
     for _ in range(_ROUNDS):
-        model = infer(model)
+        model = infer_shapes(model)
         if not _fold_once(model):
             break
     return model
+
+
+def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Infer shapes, also behind ops that onnx's inference does not know."""
+    model = infer(model)
+    while True:
+        info = TensorInfo.of(model.graph)
+        found = [
+            onnx.helper.make_tensor_value_info(node.output[0], info.elem_type(node.input[0]), info.shape(node.input[0]))
+            for node in model.graph.node
+            if (node.domain, node.op_type) in _KEEP_SHAPE
+            and info.shape(node.output[0]) is None
+            and info.shape(node.input[0]) is not None
+        ]
+        if not found:
+            return model
+        known = {value.name for value in found}
+        others = [_copied(v) for v in model.graph.value_info if v.name not in known]
+        del model.graph.value_info[:]
+        model.graph.value_info.extend([*others, *found])
+        for output in model.graph.output:
+            output.CopyFrom(next((v for v in found if v.name == output.name), output))
+        model = infer(model)
+
+
+def _copied(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    copy = onnx.ValueInfoProto()
+    copy.CopyFrom(value)
+    return copy
 
 
 def _fold_once(model: onnx.ModelProto) -> bool:

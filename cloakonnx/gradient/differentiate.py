@@ -13,12 +13,11 @@ from onnx import TensorProto
 import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.errors import DifferentiationError, TapError, nearest
 from cloakonnx.gradient.backward import backpropagate, find_path
-from cloakonnx.gradient.canonical import canonical, opset_of, prune, put_weights, take_weights
+from cloakonnx.gradient.canonical import canonical, infer_shapes, opset_of, prune, put_weights, take_weights
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.info import FLOATS, Dim, TensorInfo, producers
 from cloakonnx.gradient.logits import Logits, logits_of
 from cloakonnx.gradient.losses import Loss, Scores, seed
-from cloakonnx.graph.shapes import infer
 
 INPUT = "input"
 """Stands for the model's input, in pixel space, among the tensors to differentiate by."""
@@ -143,7 +142,7 @@ def differentiate(
     weights = take_weights(work.graph)
     image = _prepend(work.graph, name, preprocessing)
     mask_inputs = {tap: _insert_mask(work.graph, tap, axis) for tap, axis in taps.items()}
-    work = infer(work)
+    work = infer_shapes(work)
     put_weights(work, weights)
     return _Builder(work, provider, image, mask_inputs, output).build(chosen, targeted, asked, mask_gradients)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,17 @@ import onnx
 import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
+
+
+_OPS: dict[str, Callable[..., Any]] = {}
+
+
+def _op(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        _OPS[name] = function
+        return function
+
+    return register
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, torch.Tensor], dtype: torch.dtype = torch.float64) -> dict[str, Any]:
@@ -23,7 +35,7 @@ def run(model: onnx.ModelProto, feeds: dict[str, torch.Tensor], dtype: torch.dty
         inputs = [values[name] for name in node.input]
         attrs["_dtype"] = dtype
         attrs["_outputs"] = len(node.output)
-        found = globals()[f"_op_{node.op_type}"](attrs, *inputs)
+        found = _OPS[node.op_type](attrs, *inputs)
         results = found if isinstance(found, tuple | list) else (found,)
         values.update(zip(node.output, results, strict=False))
     return values
@@ -38,14 +50,16 @@ def _ints(x: Any) -> list[int]:
     return [int(v) for v in torch.as_tensor(x).reshape(-1)]
 
 
-def _op_Constant(a, *_):
+@_op("Constant")
+def _constant(a, *_):
     if "value" in a:
         return _tensor(a["value"], a["_dtype"])
     value = next(v for k, v in a.items() if k.startswith("value_"))
     return torch.tensor(value, dtype=a["_dtype"] if "float" in next(k for k in a if k.startswith("value_")) else None)
 
 
-def _op_ConstantOfShape(a, shape):
+@_op("ConstantOfShape")
+def _constant_of_shape(a, shape):
     value = _tensor(a["value"], a["_dtype"])[0] if "value" in a else torch.zeros((), dtype=a["_dtype"])
     return value.expand(_ints(shape)).clone()
 
@@ -71,13 +85,15 @@ def _pads(a, x, kernel):
     return strides, dilations, pads, torch_pads
 
 
-def _op_Conv(a, x, w, b=None):
+@_op("Conv")
+def _conv(a, x, w, b=None):
     strides, dilations, _, pads = _pads(a, x, list(w.shape[2:]))
     f = (F.conv1d, F.conv2d, F.conv3d)[w.dim() - 3]
     return f(F.pad(x, pads), w, b, strides, 0, dilations, a.get("group", 1))
 
 
-def _op_ConvTranspose(a, x, w, b=None):
+@_op("ConvTranspose")
+def _conv_transpose(a, x, w, b=None):
     rank = w.dim() - 2
     strides, dilations, pads, _ = _pads(a, x, list(w.shape[2:]))
     f = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
@@ -90,13 +106,15 @@ def _op_ConvTranspose(a, x, w, b=None):
     return F.pad(y, crop)
 
 
-def _op_MaxPool(a, x):
+@_op("MaxPool")
+def _max_pool(a, x):
     strides, dilations, _, pads = _pads(a, x, a["kernel_shape"])
     f = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[x.dim() - 3]
     return f(F.pad(x, pads, value=-torch.inf), a["kernel_shape"], strides, 0, dilations, bool(a.get("ceil_mode", 0)))
 
 
-def _op_AveragePool(a, x):
+@_op("AveragePool")
+def _average_pool(a, x):
     kernel = a["kernel_shape"]
     strides, dilations, _, pads = _pads(a, x, kernel)
     assert set(dilations) == {1}
@@ -111,50 +129,62 @@ def _op_AveragePool(a, x):
     return y / f(F.pad(torch.ones_like(x), pads), kernel, strides, 0, ceil)
 
 
-def _op_BatchNormalization(a, x, scale, b, mean, var):
-    return F.batch_norm(x, mean, var, scale, b, False, 0.0, a.get("epsilon", 1e-5))
+@_op("BatchNormalization")
+def _batch_normalization(a, *x):
+    data, scale, b, mean, var = x
+    return F.batch_norm(data, mean, var, scale, b, False, 0.0, a.get("epsilon", 1e-5))
 
 
-def _op_Gemm(a, x, w, c=None):
+@_op("Gemm")
+def _gemm(a, x, w, c=None):
     x = x.T if a.get("transA", 0) else x
     w = w.T if a.get("transB", 0) else w
     y = a.get("alpha", 1.0) * (x @ w)
     return y if c is None else y + a.get("beta", 1.0) * c
 
 
-def _op_Clip(a, x, low=None, high=None):
+@_op("Clip")
+def _clip(a, x, low=None, high=None):
     return torch.clamp(x, low, high)
 
 
-def _op_HardSigmoid(a, x):
+@_op("HardSigmoid")
+def _hard_sigmoid(a, x):
     return torch.clamp(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0, 1)
 
 
-def _op_LRN(a, x):
+@_op("LRN")
+def _lrn(a, x):
     return F.local_response_norm(x, a["size"], a.get("alpha", 1e-4), a.get("beta", 0.75), a.get("bias", 1.0))
 
 
-def _op_Reshape(a, x, shape):
+@_op("Reshape")
+def _reshape(a, x, shape):
     sizes = _ints(shape)
     return x.reshape([x.shape[i] if s == 0 and not a.get("allowzero") else s for i, s in enumerate(sizes)])
 
 
-def _op_Flatten(a, x):
+@_op("Flatten")
+def _flatten(a, x):
     axis = a.get("axis", 1)
     return x.reshape(int(np.prod(x.shape[:axis])), -1)
 
 
-def _op_Squeeze(a, x, axes=None):
+@_op("Squeeze")
+def _squeeze(a, x, axes=None):
     return x.squeeze() if axes is None else x.squeeze(tuple(_ints(axes)))
 
 
-def _op_Unsqueeze(a, x, axes):
+@_op("Unsqueeze")
+def _unsqueeze(a, x, axes):
     for axis in sorted(_ints(axes)):
         x = x.unsqueeze(axis)
     return x
 
 
-def _op_Slice(a, x, starts, ends, axes=None, steps=None):
+@_op("Slice")
+def _slice(a, x, starts, ends, *rest):
+    axes, steps = (*rest, None, None)[:2]
     axes = range(len(_ints(starts))) if axes is None else _ints(axes)
     steps = [1] * len(_ints(starts)) if steps is None else _ints(steps)
     for start, end, axis, step in zip(_ints(starts), _ints(ends), axes, steps, strict=True):
@@ -163,7 +193,8 @@ def _op_Slice(a, x, starts, ends, axes=None, steps=None):
     return x
 
 
-def _op_Pad(a, x, pads, value=None, axes=None):
+@_op("Pad")
+def _pad(a, x, pads, value=None, axes=None):
     axes = list(range(x.dim())) if axes is None else _ints(axes)
     pads = _ints(pads)
     full = [0] * (2 * x.dim())
@@ -178,34 +209,40 @@ def _op_Pad(a, x, pads, value=None, axes=None):
     return F.pad(x, full[: 2 * (x.dim() - 2)], mode=mode)
 
 
-def _op_Split(a, x, split=None):
+@_op("Split")
+def _split(a, x, split=None):
     axis = a.get("axis", 0)
     if split is None:
         return torch.tensor_split(x, a.get("num_outputs", a["_outputs"]), axis)
     return torch.split(x, _ints(split), axis)
 
 
-def _op_Cast(a, x):
+@_op("Cast")
+def _cast(a, x):
     kind = onnx.helper.tensor_dtype_to_np_dtype(a["to"])
     return x.to(a["_dtype"]) if kind.kind == "f" else x.to(torch.from_numpy(np.zeros(1, kind)).dtype)
 
 
-def _op_Gather(a, x, indices):
+@_op("Gather")
+def _gather(a, x, indices):
     axis = a.get("axis", 0) % x.dim()
     flat = torch.where(indices < 0, indices + x.shape[axis], indices).reshape(-1).long()
     return x.index_select(axis, flat).reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
 
 
-def _op_LayerNormalization(a, x, scale, b=None):
+@_op("LayerNormalization")
+def _layer_normalization(a, x, scale, b=None):
     axis = a.get("axis", -1) % x.dim()
     return F.layer_norm(x, x.shape[axis:], scale, b, a.get("epsilon", 1e-5))
 
 
-def _op_InstanceNormalization(a, x, scale, b):
+@_op("InstanceNormalization")
+def _instance_normalization(a, x, scale, b):
     return F.instance_norm(x, weight=scale, bias=b, eps=a.get("epsilon", 1e-5))
 
 
-def _op_GroupNormalization(a, x, scale, b):
+@_op("GroupNormalization")
+def _group_normalization(a, x, scale, b):
     return F.group_norm(x, a["num_groups"], scale, b, a.get("epsilon", 1e-5))
 
 
@@ -213,11 +250,13 @@ def _axes(x, axes):
     return tuple(range(x.dim())) if axes is None else tuple(_ints(axes))
 
 
-def _op_PRelu(a, x, slope):
+@_op("PRelu")
+def _prelu(a, x, slope):
     return torch.where(x > 0, x, x * slope)
 
 
-def _op_Resize(a, x, roi=None, scales=None, sizes=None):
+@_op("Resize")
+def _resize(a, x, roi=None, scales=None, sizes=None):
     size = [int(n * s) for n, s in zip(x.shape[2:], scales[2:], strict=True)] if sizes is None else _ints(sizes)[2:]
     how = a.get("coordinate_transformation_mode", "half_pixel")
     if a.get("mode", "nearest") == "nearest":
@@ -226,11 +265,13 @@ def _op_Resize(a, x, roi=None, scales=None, sizes=None):
     return F.interpolate(x, size, mode=mode, align_corners=how == "align_corners")
 
 
-def _op_Expand(a, x, shape):
+@_op("Expand")
+def _expand(a, x, shape):
     return x * torch.ones(_ints(shape), dtype=x.dtype)
 
 
-def _op_DepthToSpace(a, x):
+@_op("DepthToSpace")
+def _depth_to_space(a, x):
     b = a["blocksize"]
     n, c, h, w = x.shape
     if a.get("mode", "DCR") == "CRD":
@@ -238,11 +279,13 @@ def _op_DepthToSpace(a, x):
     return x.reshape(n, b, b, c // b**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // b**2, h * b, w * b)
 
 
-def _op_Pow(a, x, p):
+@_op("Pow")
+def _pow(a, x, p):
     return x ** p.to(x.dtype)
 
 
-def _op_Where(a, c, x, y):
+@_op("Where")
+def _where(a, c, x, y):
     return torch.where(c, x, y)
 
 
@@ -312,6 +355,5 @@ def _fold(f, xs):
 
 
 for _name, _function in _SIMPLE.items():
-    globals()[f"_op_{_name}"] = lambda a, *xs, _f=_function: _f(*xs)
-for _name, _function in _WITH_ATTRS.items():
-    globals()[f"_op_{_name}"] = _function
+    _OPS[_name] = lambda a, *xs, _f=_function: _f(*xs)
+_OPS.update(_WITH_ATTRS)

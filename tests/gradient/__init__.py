@@ -1,0 +1,1 @@
+"""Tests of the backward graph that need no framework."""
