@@ -72,14 +72,14 @@ def main() -> NoReturn:
     try:
         code = _cloakonnx.main(standalone_mode=False)
     except CloakError as error:
-        click.echo(f"cloakonnx: {error}", err=True)
+        click.echo(f"cloakonnx: {_one_line(str(error))}", err=True)
         code = error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         code = 2
     except click.ClickException as error:
         hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cloakonnx"
-        click.echo(f"cloakonnx: {error.format_message()} (see '{hint} --help')", err=True)
+        click.echo(f"cloakonnx: {_one_line(error.format_message())} (see '{hint} --help')", err=True)
         code = 2
     except (KeyboardInterrupt, click.Abort):
         click.echo("cloakonnx: interrupted; no output was left half-written", err=True)
@@ -90,7 +90,15 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        click.echo(f"cloakonnx: {_one_line(f'{named}{error.strerror or error}')}", err=True)
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -118,7 +118,10 @@ def open_data(path: Path | None, script: str | None, options: DataOptions, *, op
     if path is None:
         return None
     classes = tuple(options["classes"].split(",")) if options["classes"] else ()
-    return open_source(path, labels=options["labels"], classes=classes, resize=options["resize"], crop=options["crop"])
+    if option == "data" or path.is_dir():
+        labels = None if option != "data" else options["labels"]
+        return open_source(path, labels=labels, classes=classes, resize=options["resize"], crop=options["crop"])
+    return open_source(path)  # the twins of a folder of images or of an .npy file may well be an .npz
 
 
 def dataset(model: Model, source: Source, options: DataOptions, input_name: str | None) -> Dataset:

@@ -3,15 +3,17 @@
 What the other packages may use is named here.
 """
 
+from cloakonnx.data.arrays import load_array
 from cloakonnx.data.dataset import Dataset, PairBatch, Pairs, sample_hashes
-from cloakonnx.data.preprocessing import Preprocessing
-from cloakonnx.data.sources import ArraySource, ScriptSource, Source, load_array, open_script, open_source
+from cloakonnx.data.preprocessing import Layout, Preprocessing
+from cloakonnx.data.sources import ArraySource, ScriptSource, Source, open_script, open_source
 from cloakonnx.data.types import Batch
 
 __all__ = [
     "ArraySource",
     "Batch",
     "Dataset",
+    "Layout",
     "PairBatch",
     "Pairs",
     "Preprocessing",

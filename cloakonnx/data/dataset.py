@@ -154,5 +154,5 @@ def sample_hashes(x: NDArray[np.float32]) -> list[str]:
 
     Values are rounded to 1/255, so a uint8 image and its float copy have the same hash.
     """
-    levels = np.rint(x * np.float32(255)).astype(np.int32)
+    levels = np.rint(x * np.float32(255)).astype("<i4")
     return [hashlib.sha256(sample.tobytes()).hexdigest()[:16] for sample in levels]

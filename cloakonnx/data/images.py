@@ -14,6 +14,7 @@ from cloakonnx.data.types import Batch
 from cloakonnx.errors import DataError, MissingDependencyError, nearest
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_GREY = {"1", "L", "LA", "La"}
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,15 @@ class ImageFolder:
             MissingDependencyError: Pillow is not installed.
         """
         _pillow()
-        found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        try:
+            found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        except OSError as error:
+            raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
         if not found:
             raise DataError(f"{folder} has no class folders; put the images of each class into a folder of its own")
         names = classes or tuple(found)
+        if len(set(names)) < len(names):
+            raise DataError(f"--classes names a class twice: {','.join(names)}")
         unknown = next((name for name in found if name not in names), None)
         if unknown is not None:
             raise DataError(f"{folder} has a folder {unknown!r} that --classes lacks{nearest(unknown, names)}")
@@ -53,7 +59,7 @@ class ImageFolder:
             labels += [label] * len(images)
         if not files:
             raise DataError(f"{folder} has no images in its class folders (known: {', '.join(sorted(_SUFFIXES))})")
-        return cls(folder.name, tuple(files), np.array(labels, np.int64), names, resize, crop)
+        return cls(folder.resolve().name, tuple(files), np.array(labels, np.int64), names, resize, crop)
 
     def count(self) -> int:
         """Return how many images there are."""
@@ -63,19 +69,18 @@ class ImageFolder:
         """Yield the images, decoded now.
 
         Raises:
-            DataError: a file that is not an image, or images of unequal size.
+            DataError: a file that is not an image, or images of unequal size, or coloured ones after a grey one.
         """
-        shape: tuple[int, ...] | None = None
+        first: tuple[int, ...] | None = None
         for start in range(0, len(self.files), size):
             images = []
             for path in self.files[start : start + size]:
                 image = self._decode(path)
-                shape = shape or image.shape
-                if image.shape != shape:
-                    raise DataError(
-                        f"{path} is {_size(image.shape)}, but {self.files[0].name} is {_size(shape)}: make them equal "
-                        "with --resize N --crop N"
-                    )
+                first = first or image.shape
+                if image.shape != first and image.shape[2] == 1:  # grey among coloured ones: nothing is lost
+                    image = np.repeat(image, first[2], axis=2)
+                if image.shape != first:
+                    raise _unequal(path, image.shape, self.files[0], first)
                 images.append(image)
             yield Batch(np.stack(images), self.labels[start : start + size], start)
 
@@ -83,7 +88,9 @@ class ImageFolder:
         image_module = _pillow()
         try:
             with image_module.open(path) as image:
-                picture = image if image.mode in {"L", "RGB"} else image.convert("RGB")
+                if image.mode.startswith(("I", "F")):
+                    raise DataError(f"{path} has more than 8 bits a channel; convert it, or store it as floats in .npy")
+                picture = image.convert("L" if image.mode in _GREY else "RGB")
                 if self.resize is not None:
                     factor = self.resize / min(picture.size)
                     size = [max(self.resize, round(side * factor)) for side in picture.size]
@@ -94,7 +101,7 @@ class ImageFolder:
         except DataError:
             raise
         except Exception as error:  # Pillow raises many types on damaged files
-            raise DataError(f"cannot read the image {path}: {error}") from None
+            raise DataError(f"cannot read the image {path}: {' '.join(str(error).split())}") from None
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
@@ -106,8 +113,16 @@ def _middle(size: tuple[int, int], crop: int, path: Path) -> tuple[int, int, int
     return left, top, left + crop, top + crop
 
 
+def _unequal(path: Path, shape: tuple[int, ...], first: Path, first_shape: tuple[int, ...]) -> DataError:
+    if shape[2] != first_shape[2]:
+        return DataError(f"{path} is coloured, but {first} is greyscale: store all of them as RGB, or all as greyscale")
+    return DataError(
+        f"{path} is {_size(shape)}, but {first} is {_size(first_shape)}: make them equal with --resize N --crop N"
+    )
+
+
 def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]} x {shape[0]} with {shape[2]} channel" + ("s" if shape[2] > 1 else "")
+    return f"{shape[1]} x {shape[0]} pixels"
 
 
 def _pillow() -> ModuleType:

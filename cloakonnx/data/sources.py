@@ -7,14 +7,15 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.data.arrays import as_labels, check_samples, load_array, load_npz, missing
 from cloakonnx.data.images import ImageFolder
 from cloakonnx.data.types import Batch
-from cloakonnx.errors import CloakError, DataError, nearest
+from cloakonnx.errors import DataError, nearest
 
 
 class Source(Protocol):
@@ -33,6 +34,9 @@ class Source(Protocol):
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield the samples as stored, ``size`` at a time."""
+
+
+_Labelled: TypeAlias = tuple[NDArray[Any], NDArray[np.int64] | None]
 
 
 @dataclass(frozen=True)
@@ -67,49 +71,73 @@ class ScriptSource:
         """Only the end of the function tells."""
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Yield what the function yields, cut and joined to ``size``."""
-        held_x: list[NDArray[Any]] = []
-        held_y: list[NDArray[np.int64]] = []
+        """Yield what the function yields, cut and joined to ``size``.
+
+        Raises:
+            DataError: the function fails, or its batches do not fit one another.
+        """
+        held: list[_Labelled] = []
         start = 0
-        for x, y in self._yielded():
-            held_x.append(x)
-            if y is not None:
-                held_y.append(y)
-            while sum(map(len, held_x)) >= size:
-                x_all, y_all = _joined(self.name, held_x, held_y)
-                yield Batch(x_all[:size], None if y_all is None else y_all[:size], start)
+        for part in self._parts():
+            held.append(part)
+            while sum(len(x) for x, _ in held) >= size:
+                x, y = _joined(held)
+                yield Batch(x[:size], None if y is None else y[:size], start)
                 start += size
-                held_x, held_y = [x_all[size:]], [] if y_all is None else [y_all[size:]]
-        if sum(map(len, held_x)):
-            x_all, y_all = _joined(self.name, held_x, held_y)
-            yield Batch(x_all, y_all, start)
+                held = [(x[size:], None if y is None else y[size:])] if len(x) > size else []
+        if held:
+            yield Batch(*_joined(held), start)
 
-    def _yielded(self) -> Iterator[tuple[NDArray[Any], NDArray[np.int64] | None]]:
+    def _parts(self) -> Iterator[_Labelled]:
+        """Yield the function's batches, each checked against the first."""
+        first: _Labelled | None = None
+        for item in self._items():
+            part = self._part(item)
+            if not len(part[0]):
+                continue
+            first = first or part
+            for what, here, there in (
+                ("shape", part[0].shape[1:], first[0].shape[1:]),
+                ("type", part[0].dtype, first[0].dtype),
+            ):
+                if here != there:
+                    raise DataError(f"{self.name} yields samples of unequal {what}: {there}, then {here}")
+            if (part[1] is None) != (first[1] is None):
+                raise DataError(f"{self.name} yields labels with some batches only")
+            yield part
+
+    def _items(self) -> Iterator[Any]:
+        """Yield what the function yields; an array or a tuple that it returns is one batch."""
         try:
-            for item in self.function():
-                x, y = item if isinstance(item, tuple) else (item, None)
-                array = np.asarray(x)
-                labels = None if y is None else as_labels(np.asarray(y), self.name)
-                if labels is not None and len(labels) != len(array):
-                    raise DataError(f"{self.name} yields {len(array)} samples with {len(labels)} labels")
-                yield _checked(array, self.name), labels
-        except CloakError:
-            raise
+            result = self.function()
+            yield from [result] if isinstance(result, (tuple, np.ndarray)) else result
         except Exception as error:  # the user's code may raise anything
-            raise DataError(f"{self.name} failed: {type(error).__name__}: {error}") from error
+            raise _failed(self.name, error) from error
+
+    def _part(self, item: Any) -> _Labelled:
+        pair = item if isinstance(item, (tuple, list)) else (item, None)  # PyTorch's loaders yield lists
+        if len(pair) != 2:
+            raise DataError(f"{self.name} yields {len(pair)} things at a time; x or (x, y) is needed")
+        try:
+            x, y = np.asarray(pair[0]), None if pair[1] is None else np.asarray(pair[1])
+        except Exception as error:  # whatever the user's objects raise
+            raise _failed(self.name, error) from error
+        check_samples(x, self.name)
+        labels = None if y is None else as_labels(y, self.name)
+        if labels is not None and len(labels) != len(x):
+            raise DataError(f"{self.name} yields {len(x)} samples with {len(labels)} labels")
+        return x, labels
 
 
-def _joined(
-    name: str, x: list[NDArray[Any]], y: list[NDArray[np.int64]]
-) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
-    try:
-        joined = np.concatenate(x) if len(x) > 1 else x[0]
-    except ValueError:
-        raise DataError(f"{name} yields samples of unequal shapes: {sorted({a.shape[1:] for a in x})}") from None
-    labels = np.concatenate(y) if y else None
-    if labels is not None and len(labels) != len(joined):
-        raise DataError(f"{name} yields labels with some batches only")
-    return joined, labels
+def _joined(parts: list[_Labelled]) -> _Labelled:
+    if len(parts) == 1:
+        return parts[0]
+    labels = [y for _, y in parts if y is not None]
+    return np.concatenate([x for x, _ in parts]), np.concatenate(labels) if labels else None
+
+
+def _failed(name: str | Path, error: Exception) -> DataError:
+    return DataError(" ".join(f"{name} failed: {type(error).__name__}: {error}".split()))
 
 
 def open_source(
@@ -142,17 +170,19 @@ def open_source(
         _refuse(labels, "labels", path, "an .npz file holds its labels as y")
         return _open_npz(path)
     if path.suffix == ".npy":
-        x = _checked(load_array(path, mapped=True), path.name)
+        x = check_samples(load_array(path, mapped=True), path.name)
         y = None if labels is None else as_labels(load_array(labels), labels.name)
         if y is not None and len(y) != len(x):
             raise DataError(f"{labels} has {len(y)} labels for the {len(x)} samples of {path.name}")
         return ArraySource(path.name, x, y)
-    if not path.exists() and path.suffix != ".py" and ".py:" not in path.name:
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"no file or folder {path}{nearest(path.name, beside)}")
-    if ".py" in path.name:
-        raise DataError(f"{path} is a script; scripts are run only where --data-script FILE.py:FUNCTION names them")
-    raise DataError(f"{path} is none of .npz, .npy and a folder of class folders of images")
+    if path.suffix == ".py" or ".py:" in path.name:
+        raise DataError(
+            f"{path} is a script; a script is run only where --data-script or --adversarial-script names it, as "
+            "FILE.py:FUNCTION"
+        )
+    if not path.exists():
+        raise missing(path)
+    raise DataError(f"{path} is neither an .npz nor an .npy file, nor a folder of class folders of images")
 
 
 def _refuse(value: object, option: str, path: Path, why: str) -> None:
@@ -161,67 +191,11 @@ def _refuse(value: object, option: str, path: Path, why: str) -> None:
 
 
 def _open_npz(path: Path) -> ArraySource:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if "x" not in archive.files:
-                raise DataError(f"{path} has no array 'x' (it has {', '.join(archive.files) or 'none'})")
-            x = archive["x"]
-            y = archive["y"] if "y" in archive.files else None
-    except CloakError:
-        raise
-    except FileNotFoundError:
-        beside = [p.name for p in path.parent.glob("*.npz")]
-        raise DataError(f"no file {path}{nearest(path.name, beside)}") from None
-    except Exception as error:  # zipfile, zlib and numpy each raise their own
-        raise DataError(f"cannot read {path}: {_pickle_or(error)}") from None
+    x, y = load_npz(path)
     labels = None if y is None else as_labels(y, path.name)
     if labels is not None and len(labels) != len(x):
         raise DataError(f"{path} has {len(labels)} labels for {len(x)} samples")
-    return ArraySource(path.name, _checked(x, path.name), labels)
-
-
-def load_array(path: Path, *, mapped: bool = False) -> NDArray[Any]:
-    """Read an ``.npy`` file; raises DataError where it is missing, pickled or damaged."""
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"no file {path}") from None
-    except Exception as error:  # as above
-        raise DataError(f"cannot read {path}: {_pickle_or(error)}") from None
-    return array
-
-
-def _pickle_or(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "allow_pickle" in text or "pickle" in text.lower():
-        return "it holds pickled Python objects, which could run code; save plain arrays"
-    return f"not a whole numpy file ({text or type(error).__name__})"
-
-
-def _checked(x: NDArray[Any], name: str) -> NDArray[Any]:
-    if x.ndim < 2:
-        raise DataError(
-            f"{name} has samples of shape {x.shape}; the first axis counts samples, and there must be another"
-        )
-    if x.dtype.kind not in "fu" or x.dtype in {np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.uint64)}:
-        raise DataError(f"{name} has samples of type {x.dtype}; uint8 (divided by 255) or floats are needed")
-    return x
-
-
-def as_labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:
-    """Return labels as (N,) int64.
-
-    Raises:
-        DataError: not whole numbers, not a vector, or negative.
-    """
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise DataError(f"{name} has labels of type {y.dtype} and shape {y.shape}; a vector of class numbers is needed")
-    labels = y.astype(np.int64)
-    if len(labels) and labels.min() < 0:
-        raise DataError(f"{name} has a negative label ({labels.min()}) at sample {int(labels.argmin())}")
-    return labels
+    return ArraySource(path.name, check_samples(x, path.name), labels)
 
 
 def open_script(spec: str) -> ScriptSource:
@@ -235,18 +209,24 @@ def open_script(spec: str) -> ScriptSource:
     if not colon or not function.isidentifier() or path.suffix != ".py":
         raise DataError(f"{spec!r} is not of the form FILE.py:FUNCTION")
     if not path.is_file():
-        raise DataError(f"no file {path}")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+        raise missing(path)
+    folder = str(path.absolute().parent)
+    # Registered, because dataclasses and pickle look modules up by name.
+    module_name = f"cloakonnx_script_{path.stem}"
+    module_spec = importlib.util.spec_from_file_location(module_name, path)
     if module_spec is None or module_spec.loader is None:
         raise DataError(f"cannot load {path}")
     module = importlib.util.module_from_spec(module_spec)
-    sys.path.insert(0, str(path.absolute().parent))
+    sys.modules[module_name] = module
+    sys.path.insert(0, folder)
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:  # the user's code may raise anything
-        raise DataError(f"{path} failed: {type(error).__name__}: {error}") from error
+        raise _failed(path, error) from error
     finally:
-        sys.path.remove(str(path.absolute().parent))
+        sys.path.remove(folder)
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, where it shadows nothing: the function may import its neighbours when it runs
     found = getattr(module, function, None)
     if not callable(found):
         public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]

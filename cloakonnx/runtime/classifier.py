@@ -14,6 +14,8 @@ from cloakonnx.graph import Model, Normalisation, structure, tapped
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Chunk, Session, to_numpy
 
+_SHAPE_ONLY = {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+
 
 class Activations:
     """Runs a model up to some of its tensors.
@@ -79,8 +81,7 @@ class Classifier:
     ) -> None:
         self._output = model.output(output_name).name
         # A single score is a probability after a Sigmoid, else a logit.
-        last = structure(model.proto).producer(self._output)
-        self._threshold = 0.5 if last is not None and last.op_type == "Sigmoid" else 0.0
+        self._threshold = 0.5 if _is_probability(model, self._output) else 0.0
         self._run = Activations(
             model, [self._output], provider=provider, normalisation=normalisation, input_name=input_name
         )
@@ -112,6 +113,15 @@ class Classifier:
     def predictions(self, batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.int64]]:
         """Yield the predicted classes batch by batch."""
         return (self.predict(batch) for batch in batches)
+
+
+def _is_probability(model: Model, output: str) -> bool:
+    """Whether a single score comes from a Sigmoid, whatever changes of shape or type come after it."""
+    graph = structure(model.proto)
+    node = graph.producer(output)
+    while node is not None and node.op_type in _SHAPE_ONLY:
+        node = graph.producer(node.input[0])
+    return node is not None and node.op_type in {"Sigmoid", "HardSigmoid"}
 
 
 def class_count(model: Model, output_name: str | None = None) -> int | None:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data import Preprocessing
+from cloakonnx.data import Layout, Preprocessing
 from cloakonnx.errors import AnalysisError, CloakError, nearest
 from cloakonnx.graph import Mask, Model, write_text
+from cloakonnx.scoring.reading import Entries
 
 FORMAT, VERSION = "cloakonnx.analysis", 1
 _PACKAGES = ("cloakonnx", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
@@ -156,7 +158,7 @@ class Analysis:
         """
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise AnalysisError(f"{name} is not JSON: {error}") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise AnalysisError(f"{name} is not an analysis: its format is not {FORMAT!r}")
@@ -166,23 +168,29 @@ class Analysis:
                 f"version {VERSION}"
             )
         try:
-            return cls(
-                model_name=str(content["model"]["name"]),
-                model_sha256=str(content["model"]["sha256"]),
-                preprocessing=_preprocessing(content["preprocessing"]),
-                samples=_samples(content["samples"]),
-                provider=str(content["provider"]),
-                scores=_scores(content) if content["kind"] == "scores" else None,
-                masks=tuple(map(_mask_from_json, content["masks"])) if content["kind"] == "masks" else (),
-                attack=content["attack"],
-                versions=dict(content["versions"]),
-            )
-        except KeyError as error:
-            raise AnalysisError(
-                f"{name} lacks the entry {error.args[0]!r}; make it again with cloakonnx analyze"
-            ) from None
-        except (TypeError, ValueError, CloakError) as error:
+            return cls._from_entries(Entries(content))
+        except (ValueError, CloakError) as error:
             raise AnalysisError(f"{name} is damaged: {error}; make it again with cloakonnx analyze") from None
+
+    @classmethod
+    def _from_entries(cls, entries: Entries) -> Analysis:
+        kind, model = entries.text("kind"), entries.object("model")
+        if kind not in {"scores", "masks"}:
+            raise ValueError(f"its kind is {kind!r}, neither 'scores' nor 'masks'")
+        masks = tuple(map(_mask, entries.objects("masks"))) if kind == "masks" else ()
+        if kind == "masks" and not masks:
+            raise ValueError("it holds no mask")
+        return cls(
+            model_name=model.text("name"),
+            model_sha256=_sha256(model.text("sha256")),
+            preprocessing=_preprocessing(entries.object("preprocessing")),
+            samples=_samples(entries.object("samples")),
+            provider=entries.text("provider"),
+            scores=_scores(entries) if kind == "scores" else None,
+            masks=masks,
+            attack=entries.optional_object("attack"),
+            versions=entries.text_map("versions"),
+        )
 
     def save(self, path: Path) -> None:
         """Write the file atomically; raises OutputError where it can't be written."""
@@ -207,8 +215,10 @@ def load_analysis(path: Path, *, model: str) -> Analysis:
             f"no analysis {path}{nearest(path.name, beside)}; make it with: cloakonnx analyze {model} --data ... "
             "--adversarial ..."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise AnalysisError(f"cannot read the analysis {path}: {error}") from None
+    except OSError as error:
+        raise AnalysisError(f"cannot read the analysis {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise AnalysisError(f"{path} is not an analysis: it is not text") from None
     return Analysis.from_json(text, name=str(path))
 
 
@@ -217,41 +227,53 @@ def default_path(model: Path) -> Path:
     return model.with_suffix(".cloak.json")
 
 
-def _preprocessing(content: Mapping[str, Any]) -> Preprocessing:
-    low, high = content["bounds"]
+def _preprocessing(entries: Entries) -> Preprocessing:
+    low, high = entries.numbers("bounds", 2)
+    layout = entries.optional_text("layout")
+    if layout not in {"nchw", "nhwc", None}:
+        raise ValueError(f"preprocessing.layout is {layout!r}")
     return Preprocessing(
-        scale=float(content["scale"]),
-        mean=tuple(map(float, content["mean"])),
-        std=tuple(map(float, content["std"])),
-        layout=content["layout"],
-        bounds=(float(low), float(high)),
+        scale=entries.number("scale"),
+        mean=entries.numbers("mean"),
+        std=entries.numbers("std"),
+        layout=cast(Layout | None, layout),
+        bounds=(low, high),
     )
 
 
-def _samples(content: Mapping[str, Any]) -> SampleSet:
+def _samples(entries: Entries) -> SampleSet:
+    count, hashes = entries.whole("count", 1), entries.texts("hashes")
+    if len(hashes) != count:
+        raise ValueError(f"it has {len(hashes)} hashes for {count} samples")
     return SampleSet(
-        clean=str(content["clean"]),
-        adversarial=content["adversarial"],
-        count=int(content["count"]),
-        largest_difference=float(content["largest_difference"]),
-        hashes=tuple(map(str, content["hashes"])),
+        clean=entries.text("clean"),
+        adversarial=entries.optional_text("adversarial"),
+        count=count,
+        largest_difference=entries.number("largest_difference"),
+        hashes=hashes,
     )
 
 
-def _scores(content: Mapping[str, Any]) -> TapScores:
-    scores = np.array(content["scores"], np.float64)
-    if scores.ndim != 1 or len(scores) != content["tap"]["features"]:
-        raise ValueError(f"it has {scores.size} scores for {content['tap']['features']} features")
-    if not np.isfinite(scores).all() or (scores < 0).any():
-        raise ValueError("a score is negative or not finite")
+def _scores(entries: Entries) -> TapScores:
+    tap, scores = entries.object("tap"), np.array(entries.numbers("scores"), np.float64)
+    if not len(scores) or len(scores) != tap.whole("features"):
+        raise ValueError(f"it has {len(scores)} scores for {tap.whole('features')} features")
+    if (scores < 0).any():
+        raise ValueError("a score is negative")
     return TapScores(
-        tap=str(content["tap"]["name"]),
-        feature_axis=int(content["tap"]["feature_axis"]),
-        dtype=str(content["tap"]["dtype"]),
-        criterion=str(content["criterion"]),
+        tap=tap.text("name"),
+        feature_axis=tap.whole("feature_axis", 1),
+        dtype=tap.text("dtype"),
+        criterion=entries.text("criterion"),
         scores=scores,
-        values_per_feature=int(content["values_per_feature"]),
+        values_per_feature=entries.whole("values_per_feature", 1),
     )
+
+
+def _sha256(text: str) -> str:
+    if re.fullmatch("[0-9a-f]{64}", text) is None:
+        raise ValueError("model.sha256 is not 64 hex digits")
+    return text
 
 
 def _mask_to_json(mask: Mask) -> dict[str, Any]:
@@ -263,7 +285,9 @@ def _mask_to_json(mask: Mask) -> dict[str, Any]:
     }
 
 
-def _mask_from_json(content: Mapping[str, Any]) -> Mask:
-    shape: Sequence[int] = content["shape"]
-    weights = np.frombuffer(base64.b64decode(content["data"], validate=True), "<f4").reshape(shape)
-    return Mask(str(content["tap"]), weights, content["feature_axis"])
+def _mask(entries: Entries) -> Mask:
+    (features,) = entries.numbers("shape", 1)
+    weights = np.frombuffer(base64.b64decode(entries.text("data"), validate=True), "<f4")
+    if len(weights) != features:
+        raise ValueError(f"a mask has {len(weights)} weights, not the {features:g} of its shape")
+    return Mask(entries.text("tap"), weights, entries.optional_whole("feature_axis"))

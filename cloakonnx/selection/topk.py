@@ -72,7 +72,7 @@ def _count(scores: TapScores, amount: Amount, total: int) -> int:
         return count
     if isinstance(amount, Share):
         if not 0 < amount.value < 1:
-            raise OptionError(f"--remove {amount.value:.4%} must be above 0% and below 100%")
+            raise OptionError(f"--remove {amount.value * 100:g}% must be above 0% and below 100%")
         # A share like 0.29 of 100 is 28.999... in binary; what the user wrote is 29.
         return max(1, int(total * amount.value + 1e-9))
     if amount.value < 1:

@@ -1,0 +1,104 @@
+"""Takes values out of parsed JSON and checks their types, so that a damaged file is an error that names the entry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+class Entries:
+    """A JSON object; every method raises ValueError where the entry is missing or not what it should be.
+
+    Args:
+        content: The parsed object.
+        where: Its place in the file, for messages: ``samples.``, or nothing for the file itself.
+    """
+
+    def __init__(self, content: Any, where: str = "") -> None:
+        if not isinstance(content, Mapping):
+            raise ValueError(f"{where.removesuffix('.') or 'it'} is not an object")
+        self._content, self._where = content, where
+
+    def any(self, key: str) -> Any:
+        """Return the entry, whatever it is."""
+        if key not in self._content:
+            raise ValueError(f"the entry {self._where}{key} is missing")
+        return self._content[key]
+
+    def object(self, key: str) -> Entries:
+        """Return an object."""
+        return Entries(self.any(key), f"{self._where}{key}.")
+
+    def objects(self, key: str) -> list[Entries]:
+        """Return a list of objects."""
+        return [Entries(item, f"{self._where}{key}[{i}].") for i, item in enumerate(self._list(key))]
+
+    def text(self, key: str) -> str:
+        """Return a string."""
+        return str(self._typed(key, str, "a string"))
+
+    def whole(self, key: str, least: int = 0) -> int:
+        """Return a whole number."""
+        value = self._typed(key, int, "a whole number")
+        if isinstance(value, bool) or not least <= value < 2**63:
+            raise ValueError(f"{self._where}{key} is {str(value)[:20]}, not a whole number from {least} on")
+        return int(value)
+
+    def number(self, key: str) -> float:
+        """Return a finite number."""
+        return _number(self.any(key), f"{self._where}{key}")
+
+    def numbers(self, key: str, count: int | None = None) -> tuple[float, ...]:
+        """Return a list of finite numbers."""
+        values = self._list(key)
+        if count is not None and len(values) != count:
+            raise ValueError(f"{self._where}{key} has {len(values)} entries, not {count}")
+        return tuple(_number(value, f"{self._where}{key}[{i}]") for i, value in enumerate(values))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of strings."""
+        values = self._list(key)
+        if not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{self._where}{key} has an entry that is not a string")
+        return tuple(values)
+
+    def text_map(self, key: str) -> dict[str, str]:
+        """Return an object of strings."""
+        values = self._typed(key, dict, "an object")
+        if not all(isinstance(value, str) for value in values.values()):
+            raise ValueError(f"{self._where}{key} has an entry that is not a string")
+        return dict(values)
+
+    def optional_object(self, key: str) -> dict[str, Any] | None:
+        """Return an object as it is, or None."""
+        return None if self.any(key) is None else dict(self._typed(key, dict, "an object"))
+
+    def optional_text(self, key: str) -> str | None:
+        """Return a string, or None."""
+        return None if self.any(key) is None else self.text(key)
+
+    def optional_whole(self, key: str) -> int | None:
+        """Return a whole number, or None."""
+        return None if self.any(key) is None else self.whole(key)
+
+    def _list(self, key: str) -> list[Any]:
+        return list(self._typed(key, list, "a list"))
+
+    def _typed(self, key: str, kind: type, said: str) -> Any:
+        value = self.any(key)
+        if not isinstance(value, kind):
+            raise ValueError(f"{self._where}{key} is not {said}")
+        return value
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{where} is not a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{where} is not a finite number")
+    return number
