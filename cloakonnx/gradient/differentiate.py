@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.errors import DifferentiationError, TapError, nearest
-from cloakonnx.gradient.backward import backpropagate, find_path
+from cloakonnx.gradient.backward import backpropagate, check_rules, find_path
 from cloakonnx.gradient.canonical import canonical, infer_shapes, opset_of, prune, put_weights, take_weights
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.info import FLOATS, Dim, TensorInfo, producers
@@ -159,6 +159,11 @@ class _Builder:
         self.output = output
 
     def build(self, loss: Loss | None, targeted: bool, wrt: Sequence[str], mask_gradients: bool) -> GradientGraph:
+        variables = {t: self.image if t == INPUT else t for t in wrt} if loss is not None else {}
+        if mask_gradients and loss is not None:
+            variables.update({f"mask of {tap}": name for tap, name in self.masks.items()})
+        # An op without a rule often leaves the shapes behind it unknown: say so first.
+        check_rules(find_path(self.model.graph.node, self.info, [self.output], variables.values()), self.e.opset)
         logits = logits_of(self.e, self.output)
         forward = list(self.model.graph.node)
         inputs = self._loss_inputs(loss, targeted, logits)
@@ -172,9 +177,6 @@ class _Builder:
             batch = (self.info.shape(logits.name) or (None,))[:1]
             self.info.types[made.loss] = self.info.elem_type(logits.name)
             named["loss"] = self._give("loss", made.loss, batch)
-            variables = {t: self.image if t == INPUT else t for t in wrt}
-            if mask_gradients:
-                variables.update({f"mask of {tap}": name for tap, name in self.masks.items()})
             path = find_path(forward, self.info, [logits.name], variables.values())
             blocked = path.blocked
             found = backpropagate(self.e, path, {logits.name: made.gradient}, list(variables.values()))

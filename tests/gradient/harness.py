@@ -157,7 +157,7 @@ class Case:
             for name, v in self.inputs.items()
         ]
         constants = {n: _narrow(v) for n, v in self.constants.items()}
-        plain = self._wrapped(self.nodes, inputs, constants, result)
+        plain = self._wrapped(self.nodes, inputs, constants=constants, result=result)
         feeds = {name: value.astype(np.float64) for name, value in self.inputs.items()}
         (value,) = evaluator(to_double(plain))(feeds)
         constants["row_shape"], constants["row_one"] = np.array([1, value.size]), np.ones((), np.float32)
@@ -165,12 +165,13 @@ class Case:
             helper.make_node("Reshape", [result, "row_shape"], ["row_of"]),
             helper.make_node("Mul", ["row_of", "row_one"], ["row"]),
         ]
-        return self._wrapped([*self.nodes, *tail], inputs, constants, "row")
+        return self._wrapped([*self.nodes, *tail], inputs, constants=constants, result="row")
 
     def _wrapped(
         self,
         nodes: Sequence[onnx.NodeProto],
         inputs: Sequence[onnx.ValueInfoProto],
+        *,
         constants: Mapping[str, Array],
         result: str,
     ) -> onnx.ModelProto:

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 
-
 _OPS: dict[str, Callable[..., Any]] = {}
 
 

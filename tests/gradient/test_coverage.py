@@ -1,0 +1,111 @@
+"""The registry and what is written about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from cloakonnx.gradient.coverage import table
+from cloakonnx.gradient.registry import Entry, Kind, entries, rule
+
+from . import test_rules
+
+PAGE = Path(__file__).parents[2] / "docs" / "op-coverage.md"
+PROMISED = [
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Neg",
+    "Sum",
+    "Max",
+    "Min",
+    "Relu",
+    "LeakyRelu",
+    "PRelu",
+    "Elu",
+    "Selu",
+    "Softplus",
+    "Clip",
+    "Sigmoid",
+    "HardSigmoid",
+    "HardSwish",
+    "Tanh",
+    "Gelu",
+    "Erf",
+    "Exp",
+    "Log",
+    "Sqrt",
+    "Pow",
+    "Reciprocal",
+    "Abs",
+    "Where",
+    "Identity",
+    "Dropout",
+    "Cast",
+    "Softmax",
+    "LogSoftmax",
+    "Gemm",
+    "MatMul",
+    "Conv",
+    "ConvTranspose",
+    "BatchNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "LRN",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceMax",
+    "ReduceL2",
+    "Flatten",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Concat",
+    "Split",
+    "Slice",
+    "Gather",
+    "Expand",
+    "Tile",
+    "Pad",
+    "DepthToSpace",
+    "Resize",
+]
+
+
+def test_page_is_what_the_registry_says() -> None:
+    assert PAGE.read_text() == table(), "run: python -m cloakonnx.gradient.coverage > docs/op-coverage.md"
+
+
+def test_promised_ops_have_rules() -> None:
+    ruled = {entry.op for entry in entries() if entry.kind is Kind.RULE and not entry.domain}
+    assert sorted(set(PROMISED) - ruled) == []
+
+
+@pytest.mark.parametrize("entry", [e for e in entries() if not e.domain], ids=lambda e: e.op)
+def test_versions_are_real(entry: Entry) -> None:
+    versions = {
+        s.since_version for s in onnx.defs.get_all_schemas_with_history() if s.name == entry.op and not s.domain
+    }
+    assert entry.until in versions
+    assert entry.since <= entry.until
+
+
+def test_every_rule_has_a_case() -> None:
+    elsewhere = {"Conv", "ConvTranspose", "MaxPool", "AveragePool", "GroupNormalization", "CastLike"}
+    newer = {"Swish", "RMSNormalization"}  # onnxruntime 1.31 and older onnx lack them or their kernels
+    tried = {node.op_type for case in test_rules.CASES.values() for node in case.nodes}
+    ruled = {entry.op for entry in entries() if entry.kind is Kind.RULE and not entry.domain}
+    assert sorted(ruled - tried - elsewhere - newer) == []
+
+
+def test_an_op_is_registered_once() -> None:
+    with pytest.raises(ValueError, match="Relu is registered twice"):
+        rule("Relu", until=14)(lambda e, s: iter(()))

@@ -1,0 +1,354 @@
+"""Whole small classifiers: masks, taps, preprocessing, types, canonical form, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from cloakonnx.errors import DifferentiationError, TapError
+from cloakonnx.gradient import INPUT, GradientGraph, differentiate, to_double
+
+from .harness import evaluator, ort_run
+
+Array = np.ndarray[Any, Any]
+RNG = np.random.default_rng(3)
+W1, B1 = RNG.normal(size=(4, 3, 3, 3)) * 0.4, RNG.normal(size=4) * 0.1
+W2, B2 = RNG.normal(size=(4, 5)), RNG.normal(size=5)
+X = RNG.uniform(size=(3, 3, 6, 6))
+Y = np.array([0, 3, 4])
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Preprocessing as the package's own type has it."""
+
+    scale: float = 1.0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channel_axis: int = 1
+
+
+def classifier(
+    *extra: onnx.NodeProto,
+    dtype: type = np.float32,
+    opset: int = 18,
+    batch: str | int = "N",
+    constants: dict[str, Array] | None = None,
+) -> onnx.ModelProto:
+    """Conv, Relu ``features``, extra nodes from ``features`` to ``more``, pool, Gemm, Softmax."""
+    elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["c"], ["features"]),
+        *extra,
+        helper.make_node("GlobalAveragePool", ["more" if extra else "features"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w2", "b2"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["probabilities"], axis=1),
+    ]
+    weights = {"w1": W1, "b1": B1, "w2": W2, "b2": B2}
+    initializers = [numpy_helper.from_array(v.astype(dtype), n) for n, v in weights.items()]
+    initializers += [numpy_helper.from_array(v, n) for n, v in (constants or {}).items()]
+    x = helper.make_tensor_value_info("x", elem_type, [batch, 3, 6, 6])
+    y = helper.make_tensor_value_info("probabilities", elem_type, [batch, 5])
+    graph = helper.make_graph(nodes, "g", [x], [y], initializer=initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def run(graph: GradientGraph, x: Array = X, y: Array = Y, **masks: Array) -> dict[str, Array]:
+    """Run in float32 (onnxruntime) or float64 (onnx.reference), as the input is."""
+    onnx.checker.check_model(graph.proto, full_check=True)
+    double = graph.proto.graph.input[0].type.tensor_type.elem_type == TensorProto.DOUBLE
+    call = evaluator(graph.proto) if double else ort_run(graph.proto)
+    dtype = np.float64 if double else np.float32
+    feeds = {graph.image: x.astype(dtype)}
+    if graph.labels:
+        feeds[graph.labels] = y
+    feeds.update({graph.masks[tap]: mask.astype(dtype) for tap, mask in masks.items()})
+    return dict(zip((o.name for o in graph.proto.graph.output), call(feeds), strict=True))
+
+
+def test_names_and_types() -> None:
+    graph = differentiate(classifier(), wrt=[INPUT, "features"])
+    assert (graph.image, graph.labels, graph.targets, graph.cotangent) == ("x", "labels", None, None)
+    assert (graph.stripped, graph.classes, graph.blocked) == ("Softmax", 5, ())
+    assert graph.proto.ir_version <= 10
+    found = run(graph)
+    assert found[graph.gradient].shape == X.shape
+    assert found[graph.gradients["features"]].shape == (3, 4, 3, 3)
+    assert found[graph.loss or ""].shape == (3,)
+    dims = graph.proto.graph.input[0].type.tensor_type.shape.dim
+    assert dims[0].dim_param == "N"
+
+
+def test_each_sample_has_its_own_gradient() -> None:
+    graph = differentiate(classifier())
+    together = run(graph)[graph.gradient]
+    for i in range(3):
+        alone = run(graph, X[i : i + 1], Y[i : i + 1])[graph.gradient]
+        np.testing.assert_allclose(together[i], alone[0], rtol=1e-5, atol=1e-7)
+
+
+def test_forward_only() -> None:
+    graph = differentiate(classifier(), loss=None)
+    assert (graph.loss, graph.labels, graph.gradients) == (None, None, {})
+    assert set(run(graph)) == {graph.logits}
+
+
+def test_model_is_not_changed() -> None:
+    model = classifier()
+    before = model.SerializeToString()
+    differentiate(model, masks={"features": 1}, preprocessing=Scaling(scale=1 / 255))
+    assert model.SerializeToString() == before
+
+
+def test_mask_is_in_the_gradient() -> None:
+    mask = np.array([1.0, 0.0, 0.5, 2.0])
+    graph = differentiate(to_double(classifier()), masks={"features": 1}, wrt=[INPUT, "features"], mask_gradients=True)
+    found = run(graph, features=mask)
+    constant = classifier(
+        helper.make_node("Mul", ["features", "m"], ["more"]), constants={"m": mask.reshape(1, 4, 1, 1)}
+    )
+    written = differentiate(to_double(constant), wrt=[INPUT, "more"])
+    expected = run(written)
+    np.testing.assert_allclose(found[graph.gradient], expected[written.gradient], atol=1e-12)
+    np.testing.assert_allclose(found[graph.gradients["features"]], expected[written.gradients["more"]], atol=1e-12)
+    numeric = []
+    for j in range(4):
+        step = np.zeros(4)
+        step[j] = 1e-6
+        high, low = (run(graph, features=mask + s)[graph.loss or ""].sum() for s in (step, -step))
+        numeric.append((high - low) / 2e-6)
+    np.testing.assert_allclose(found[graph.mask_gradients["features"]], numeric, atol=1e-7)
+
+
+def test_mask_of_zeros_stops_everything() -> None:
+    graph = differentiate(classifier(), masks={"features": 1})
+    assert not run(graph, features=np.zeros(4))[graph.gradient].any()
+
+
+def test_mask_on_features_of_a_matrix() -> None:
+    graph = differentiate(classifier(), masks={"f": -1, "features": 1}, mask_gradients=True)
+    found = run(graph, f=np.ones(4), features=np.ones(4))
+    plain = differentiate(classifier())
+    np.testing.assert_allclose(found[graph.gradient], run(plain)[plain.gradient], rtol=1e-6)
+    # Both masks scale the same channels, so their gradients agree.
+    a, b = (found[graph.mask_gradients[tap]] for tap in ("f", "features"))
+    np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_preprocessing_gives_gradients_of_pixels(dtype: type) -> None:
+    how = Scaling(1 / 255, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+    graph = differentiate(classifier(dtype=dtype), preprocessing=how)
+    assert graph.image == "x_pixels"
+    pixels = np.round(X * 255)
+    normalised = (pixels / 255 - np.reshape(how.mean, (3, 1, 1))) / np.reshape(how.std, (3, 1, 1))
+    reference = differentiate(to_double(classifier(dtype=dtype)))
+    expected = run(reference, normalised)[reference.gradient] / np.reshape(how.std, (3, 1, 1)) / 255
+    if dtype == np.float64:
+        graph_run = evaluator(graph.proto)
+        names = [o.name for o in graph.proto.graph.output]
+        found = dict(zip(names, graph_run({graph.image: pixels, graph.labels: Y}), strict=True))
+    else:
+        found = run(graph, pixels)
+    gradient = found[graph.gradient]
+    assert gradient.dtype == (np.float64 if dtype == np.float64 else np.float32)
+    tolerance = {np.float64: 1e-12, np.float32: 1e-5, np.float16: 1e-2}[dtype]
+    assert np.linalg.norm(gradient - expected) <= tolerance * np.linalg.norm(expected)
+
+
+def test_preprocessing_of_channels_last() -> None:
+    nodes = helper.make_node("Transpose", ["pixels"], ["x"], perm=[0, 3, 1, 2])
+    model = classifier()
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 6, 6, 3]))
+    model.graph.node.insert(0, nodes)
+    how = Scaling(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+    first = differentiate(classifier(), preprocessing=how)
+    last = differentiate(model, preprocessing=Scaling(mean=how.mean, std=how.std, channel_axis=-1))
+    expected = run(first)[first.gradient].transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(run(last, X.transpose(0, 2, 3, 1))[last.gradient], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_nothing_to_preprocess_adds_nothing() -> None:
+    assert differentiate(classifier(), preprocessing=Scaling(1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))).image == "x"
+
+
+def test_fixed_batch_stays() -> None:
+    graph = differentiate(classifier(batch=1))
+    assert run(graph, X[:1], Y[:1])[graph.gradient].shape == (1, 3, 6, 6)
+
+
+def test_fixed_input_shape() -> None:
+    graph = differentiate(classifier(), input_shape=(3, None, None, None))
+    free = differentiate(classifier())
+    np.testing.assert_allclose(run(graph)[graph.gradient], run(free)[free.gradient], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 17, 21])
+def test_opsets(opset: int) -> None:
+    graph, newest = differentiate(classifier(opset=opset)), differentiate(classifier())
+    np.testing.assert_allclose(run(graph)[graph.gradient], run(newest)[newest.gradient], rtol=1e-5, atol=1e-7)
+
+
+def test_initializers_listed_as_inputs() -> None:
+    model = classifier(opset=8)
+    model.ir_version = 3
+    model.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in model.graph.initializer
+    )
+    graph, newest = differentiate(model), differentiate(classifier())
+    np.testing.assert_allclose(run(graph)[graph.gradient], run(newest)[newest.gradient], rtol=1e-5, atol=1e-7)
+
+
+def test_local_functions_are_inlined() -> None:
+    model = classifier(helper.make_node("Twice", ["features"], ["more"], domain="mine"))
+    body = [helper.make_node("Add", ["a", "a"], ["b"])]
+    model.functions.append(helper.make_function("mine", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 18)]))
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    plain = classifier(helper.make_node("Add", ["features", "features"], ["more"]))
+    graph, expected = differentiate(model), differentiate(plain)
+    np.testing.assert_allclose(run(graph)[graph.gradient], run(expected)[expected.gradient], rtol=1e-6)
+
+
+def test_dynamic_reshape_keeps_the_batch() -> None:
+    extra = [
+        helper.make_node("Shape", ["features"], ["s"], end=1),
+        helper.make_node("Concat", ["s", "rest"], ["t"], axis=0),
+        helper.make_node("Reshape", ["features", "t"], ["r"]),
+        helper.make_node("Reshape", ["r", "back"], ["more"]),
+    ]
+    constants = {"rest": np.array([2, -1]), "back": np.array([0, 4, 3, 3])}
+    graph, plain = differentiate(classifier(*extra, constants=constants)), differentiate(classifier())
+    np.testing.assert_allclose(run(graph)[graph.gradient], run(plain)[plain.gradient], rtol=1e-6)
+
+
+def test_zero_gradient_ops_are_named() -> None:
+    extra = [
+        helper.make_node("Round", ["features"], ["rounded"], name="hide"),
+        helper.make_node("Add", ["features", "rounded"], ["more"]),
+    ]
+    graph = differentiate(classifier(*extra))
+    assert graph.blocked == ("Round (node 'hide')",)
+    assert run(graph)[graph.gradient].any()
+
+
+def test_nothing_but_zero_gradients_is_an_error() -> None:
+    with pytest.raises(DifferentiationError, match=r"Round \(node 'hide'\) has a zero gradient.*--attack square"):
+        differentiate(classifier(helper.make_node("Round", ["features"], ["more"], name="hide")))
+
+
+def test_shape_ops_need_no_rule() -> None:
+    extra = [
+        helper.make_node("Greater", ["features", "limit"], ["mask"]),
+        helper.make_node("Where", ["mask", "features", "limit"], ["more"]),
+    ]
+    graph = differentiate(classifier(*extra, constants={"limit": np.array(0.3, np.float32)}))
+    assert graph.blocked == ()
+    assert run(graph)[graph.gradient].any()
+
+
+def test_op_without_a_rule() -> None:
+    with pytest.raises(DifferentiationError, match=r"Asinh \(node 'odd'\): this op has no rule.*--attack square"):
+        differentiate(classifier(helper.make_node("Asinh", ["features"], ["more"], name="odd")))
+
+
+def test_op_without_a_rule_off_the_path() -> None:
+    model = classifier()
+    model.graph.node.append(helper.make_node("Asinh", ["features"], ["unused"]))
+    differentiate(model)
+
+
+def test_tree_ensemble() -> None:
+    node = helper.make_node("TreeEnsembleClassifier", ["features"], ["more"], domain="ai.onnx.ml")
+    model = classifier(node)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    with pytest.raises(DifferentiationError, match=r"ai\.onnx\.ml\.TreeEnsembleClassifier.*'more'.*--attack square"):
+        differentiate(model)
+
+
+def test_control_flow() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Neg", ["features"], ["b"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)],
+    )
+    extra = [
+        helper.make_node("ReduceMax", ["features"], ["top"], keepdims=0),
+        helper.make_node("Greater", ["top", "limit"], ["condition"]),
+        helper.make_node("If", ["condition"], ["more"], name="choice", then_branch=branch, else_branch=branch),
+    ]
+    model = classifier(*extra, constants={"limit": np.array(0.3, np.float32)})
+    with pytest.raises(DifferentiationError, match=r"If \(node 'choice'\): gradients do not flow through control flow"):
+        differentiate(model)
+
+
+def test_weights_that_depend_on_the_data() -> None:
+    extra = [
+        helper.make_node("ReduceMean", ["features", "axes"], ["k"]),
+        helper.make_node("Reshape", ["k", "form"], ["kernel"]),
+        helper.make_node("Conv", ["features", "kernel"], ["more"], name="dynamic", group=4),
+    ]
+    constants = {"axes": np.array([0, 2, 3]), "form": np.array([4, 1, 1, 1])}
+    with pytest.raises(DifferentiationError, match=r"Conv \(node 'dynamic'\): its input 1"):
+        differentiate(classifier(*extra, constants=constants))
+
+
+def test_byte_input() -> None:
+    model = classifier()
+    model.graph.input[0].name = "bytes"
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.node.insert(0, helper.make_node("Cast", ["bytes"], ["x"], to=TensorProto.FLOAT))
+    with pytest.raises(DifferentiationError, match="input 'bytes' is uint8.*--attack square"):
+        differentiate(model)
+
+
+@pytest.mark.parametrize("tap", ["feature", "w1"])
+def test_unknown_tap(tap: str) -> None:
+    with pytest.raises(TapError, match=f"no tensor '{tap}'"):
+        differentiate(classifier(), masks={tap: 1})
+
+
+def test_mask_on_the_input() -> None:
+    with pytest.raises(TapError, match="choose another tap"):
+        differentiate(classifier(), masks={"x": 1})
+
+
+def test_mask_axis_out_of_range() -> None:
+    with pytest.raises(TapError, match="feature axis 4"):
+        differentiate(classifier(), masks={"features": 4})
+
+
+def test_several_float_inputs() -> None:
+    model = classifier(helper.make_node("Mul", ["features", "gain"], ["more"]))
+    model.graph.input.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [1]))
+    with pytest.raises(DifferentiationError, match="several floating-point inputs"):
+        differentiate(model)
+    graph = differentiate(model, input_name="x")
+    feeds = {"x": X.astype(np.float32), "labels": Y, "gain": np.ones(1, np.float32)}
+    assert ort_run(graph.proto)(feeds)[-1].any()
+
+
+def test_unknown_output() -> None:
+    with pytest.raises(DifferentiationError, match="did you mean 'probabilities'"):
+        differentiate(classifier(), output_name="probability")
+
+
+def test_labels_as_the_output() -> None:
+    model = classifier()
+    model.graph.node.append(helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0))
+    model.graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]))
+    with pytest.raises(DifferentiationError, match="output 'label' is not floating point"):
+        differentiate(model)
+    assert differentiate(model, output_name="probabilities").stripped == "Softmax"
+
+
+def test_same_graph_every_time() -> None:
+    graphs = [differentiate(classifier(), masks={"features": 1}).proto for _ in range(2)]
+    assert graphs[0].SerializeToString(deterministic=True) == graphs[1].SerializeToString(deterministic=True)
