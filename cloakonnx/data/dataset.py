@@ -44,9 +44,10 @@ class Dataset:
         Raises:
             DataError: no sample, or one that does not fit the model's input.
         """
-        first = next(iter(self.source.batches(1)), None)
-        if first is None or not len(first.x):
-            raise DataError(f"{self.source.name} is empty: it has no samples")
+        self.check_not_empty()
+        first = next(self.source.batches(1), None)
+        if first is None:
+            raise self._empty()
         layout = self.source.layout or self.preprocessing.layout
         return arrange(first.x.shape[1:], self.input_shape, layout=layout, name=self.source.name)
 
@@ -54,6 +55,14 @@ class Dataset:
     def normalisation(self) -> Normalisation:
         """The step from pixel space to the model's input, for derived graphs."""
         return normalisation(self.preprocessing, self.arrangement)
+
+    def check_not_empty(self) -> None:
+        """Raise DataError where the source knows that it has no samples."""
+        if self.source.count() == 0:
+            raise self._empty()
+
+    def _empty(self) -> DataError:
+        return DataError(f"{self.source.name} is empty: it has no samples")
 
     def count(self) -> int | None:
         """Return how many samples will come, None where only the end will tell."""
@@ -141,6 +150,8 @@ class Pairs:
 
     def _check_lengths(self) -> None:
         """Compare the counts before any work is done, where they are known; ``limit`` may cut a longer clean file."""
+        for each in (self.clean, self.adversarial):
+            each.check_not_empty()
         counts = self.clean.count(), self.adversarial.count()
         if None not in counts and counts[0] != counts[1]:
             raise DataError(

@@ -19,15 +19,23 @@ _GREY = {"1", "L", "LA", "La"}
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images as (N, H, W, C) uint8; files in order of their class, then of their names."""
+    """Images as (N, H, W, C) uint8; files in order of their class, then of their names.
 
-    name: str
-    files: tuple[Path, ...]
+    Files are kept as strings below the folder: a Path takes four times the memory.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     resize: int | None
     crop: int | None
     layout: str | None = "nhwc"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
 
     @classmethod
     def open(cls, folder: Path, *, classes: tuple[str, ...], resize: int | None, crop: int | None) -> ImageFolder:
@@ -50,16 +58,16 @@ class ImageFolder:
         unknown = next((name for name in found if name not in names), None)
         if unknown is not None:
             raise DataError(f"{folder} has a folder {unknown!r} that --classes lacks{nearest(unknown, names)}")
-        files: list[Path] = []
+        files: list[str] = []
         labels: list[int] = []
         for label, name in enumerate(names):
-            inside = sorted((folder / name).glob("*")) if (folder / name).is_dir() else []
-            images = [p for p in inside if p.suffix.lower() in _SUFFIXES]
+            inside = sorted(p.name for p in (folder / name).iterdir()) if name in found else []
+            images = [f"{name}/{file}" for file in inside if Path(file).suffix.lower() in _SUFFIXES]
             files += images
             labels += [label] * len(images)
         if not files:
             raise DataError(f"{folder} has no images in its class folders (known: {', '.join(sorted(_SUFFIXES))})")
-        return cls(folder.resolve().name, tuple(files), np.array(labels, np.int64), names, resize, crop)
+        return cls(folder, tuple(files), np.array(labels, np.int64), names, resize, crop)
 
     def count(self) -> int:
         """Return how many images there are."""
@@ -74,13 +82,13 @@ class ImageFolder:
         first: tuple[int, ...] | None = None
         for start in range(0, len(self.files), size):
             images = []
-            for path in self.files[start : start + size]:
-                image = self._decode(path)
+            for file in self.files[start : start + size]:
+                image = self._decode(self.folder / file)
                 first = first or image.shape
                 if image.shape != first and image.shape[2] == 1:  # grey among coloured ones: nothing is lost
                     image = np.repeat(image, first[2], axis=2)
                 if image.shape != first:
-                    raise _unequal(path, image.shape, self.files[0], first)
+                    raise _unequal(file, image.shape, self.files[0], first)
                 images.append(image)
             yield Batch(np.stack(images), self.labels[start : start + size], start)
 
@@ -113,7 +121,7 @@ def _middle(size: tuple[int, int], crop: int, path: Path) -> tuple[int, int, int
     return left, top, left + crop, top + crop
 
 
-def _unequal(path: Path, shape: tuple[int, ...], first: Path, first_shape: tuple[int, ...]) -> DataError:
+def _unequal(path: str, shape: tuple[int, ...], first: str, first_shape: tuple[int, ...]) -> DataError:
     if shape[2] != first_shape[2]:
         return DataError(f"{path} is coloured, but {first} is greyscale: store all of them as RGB, or all as greyscale")
     return DataError(

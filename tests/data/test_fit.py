@@ -1,0 +1,162 @@
+"""From stored samples to pixel space in the model's layout."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cloakonnx.data import ArraySource, Dataset, Preprocessing, sample_hashes
+from cloakonnx.errors import DataError
+
+Shape = tuple[int | None, ...]
+
+
+def dataset(x: NDArray[Any], wanted: Shape | None, y: Any = None, **options: Any) -> Dataset:
+    labels = None if y is None else np.asarray(y, np.int64)
+    extra = {key: options.pop(key) for key in ("classes", "limit") if key in options}
+    return Dataset(ArraySource("samples", x, labels), Preprocessing(**options), wanted, **extra)
+
+
+def pixels(x: NDArray[Any], wanted: Shape | None, **options: Any) -> NDArray[np.float32]:
+    return np.concatenate([batch.x for batch in dataset(x, wanted, **options).batches(2)])
+
+
+def seeded(*shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+
+
+def test_uint8_is_divided_by_255_exactly() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    np.testing.assert_array_equal(
+        pixels(levels, (1, 16, 16)).ravel(), np.arange(256, dtype=np.float32) / np.float32(255)
+    )
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, ">f4"])
+def test_floats_are_taken_as_they_are(kind: Any) -> None:
+    x = np.random.default_rng(0).random((3, 4)).astype(kind)
+    found = pixels(x, (4,))
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, x.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "order", "channel_axis"),
+    [
+        ((5, 6, 3), (3, 5, 6), (0, 3, 1, 2), 1),  # NHWC data, NCHW model
+        ((3, 5, 6), (3, 5, 6), None, 1),
+        ((3, 5, 6), (5, 6, 3), (0, 2, 3, 1), 3),  # NCHW data, NHWC model
+        ((5, 6, 3), (5, 6, 3), None, 3),
+        ((5, 6, 3), (3, None, None), (0, 3, 1, 2), 1),  # free height and width
+        ((3, 5, 6), (3, None, None), None, 1),
+        ((3, 5, 6), (None, None, 3), (0, 2, 3, 1), 3),
+        ((5, 6, 1), (1, 5, 6), (0, 3, 1, 2), 1),
+        ((6, 5), (6, 5), None, 2),  # not images: as they are
+        ((7,), (7,), None, 1),
+        ((3, 5, 6), None, None, 1),  # nothing is known of the input
+    ],
+)
+def test_layouts(
+    stored: tuple[int, ...], wanted: Shape | None, order: tuple[int, ...] | None, channel_axis: int
+) -> None:
+    x = seeded(4, *stored)
+    found = pixels(x, wanted)
+    expected = x if order is None else x.transpose(order)
+    np.testing.assert_array_equal(found, expected.astype(np.float32) / np.float32(255))
+    assert dataset(x, wanted).normalisation.channel_axis == channel_axis
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shape", "axis"),
+    [((1, 4, 5), (1, 4, 5), 1), ((4, 5, 1), (4, 5, 1), 3), ((None, None, None), (1, 4, 5), 1), ((20,), (20,), 1)],
+)
+def test_greyscale_and_flat(wanted: Shape, shape: tuple[int, ...], axis: int) -> None:
+    x = seeded(3, 4, 5)
+    np.testing.assert_array_equal(pixels(x, wanted), (x.astype(np.float32) / np.float32(255)).reshape(3, *shape))
+    assert dataset(x, wanted).normalisation.channel_axis == axis
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted"), [((3, 3, 3), (3, 3, 3)), ((3, 8, 3), (3, None, None)), ((4, 5, 3), (None,) * 3)]
+)
+def test_ambiguous_asks_for_layout(stored: tuple[int, ...], wanted: Shape) -> None:
+    x = seeded(2, *stored)
+    with pytest.raises(DataError, match="--layout"):
+        pixels(x, wanted)
+    as_is = x.astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(pixels(x, wanted, layout="nchw"), as_is)
+    np.testing.assert_array_equal(pixels(x, wanted, layout="nhwc"), as_is.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "options"),
+    [
+        ((5, 6, 3), (3, 6, 5), {}),
+        ((5, 6), (3, 5, 6), {}),
+        ((30,), (3, 5, 2), {}),
+        ((5, 6), (31,), {}),
+        ((5, 6, 3), (3, 5, 6), {"layout": "nchw"}),
+        ((3, 5, 6, 2), (3, 5, 6), {}),
+    ],
+)
+def test_misfit_names_both_shapes(stored: tuple[int, ...], wanted: Shape, options: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        pixels(seeded(2, *stored), wanted, **options)
+    assert str(stored) in str(caught.value)
+    assert str(wanted[0]) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1.001, -0.001, math.nan, math.inf, -math.inf])
+def test_values_outside_the_bounds(value: float) -> None:
+    x = np.full((5, 4), 0.5, np.float32)
+    x[3, 2] = value
+    with pytest.raises(DataError) as caught:
+        pixels(x, (4,))
+    assert f"sample 3 has the value {value:g}" in str(caught.value)
+
+
+def test_bounds_can_be_wider() -> None:
+    x = np.array([[-1, 1], [0, 0.5]], np.float32)
+    np.testing.assert_array_equal(pixels(x, (2,), bounds=(-1.0, 1.0)), x)
+
+
+@pytest.mark.parametrize("options", [{"scale": 0.0}, {"std": (1.0, 0.0)}, {"std": (-1.0,)}, {"bounds": (1.0, 1.0)}])
+def test_impossible_numbers(options: Any) -> None:
+    with pytest.raises(DataError, match="--"):
+        Preprocessing(**options)
+
+
+def test_labels_outside_the_classes() -> None:
+    data = dataset(seeded(5, 4), (4,), [0, 1, 2, 3, 1], classes=3)
+    with pytest.raises(DataError, match=r"sample 3 has label 3, but the model has 3 classes \(0 to 2\)"):
+        list(data.batches(2))
+    assert sum(len(b.x) for b in dataset(seeded(5, 4), (4,), [0, 1, 2, 3, 1], classes=3, limit=3).batches(2)) == 3
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes"), [(None, [3, 2]), (5, [3, 2]), (4, [3, 1]), (3, [3]), (1, [1]), (9, [3, 2])]
+)
+def test_limit(limit: int | None, sizes: list[int]) -> None:
+    data = dataset(seeded(5, 4), (4,), range(5), limit=limit)
+    batches = list(data.batches(3))
+    assert [len(b.x) for b in batches] == sizes
+    assert data.count() == sum(sizes)
+    assert [int(v) for b in batches if b.y is not None for v in b.y] == list(range(sum(sizes)))
+
+
+def test_empty() -> None:
+    with pytest.raises(DataError, match="samples is empty"):
+        list(dataset(seeded(0, 4), (4,)).batches(3))
+
+
+def test_hashes_know_a_sample_in_uint8_and_in_float() -> None:
+    x = seeded(4, 3, 5, 6)
+    as_float = (x / 255).astype(np.float32)
+    hashes = sample_hashes(pixels(x, (3, 5, 6)))
+    assert hashes == sample_hashes(pixels(as_float, (3, 5, 6)))
+    assert hashes == sample_hashes(pixels(x.transpose(0, 2, 3, 1), (3, 5, 6)))
+    assert len(set(hashes)) == 4
+    assert all(len(h) == 16 for h in hashes)

@@ -1,0 +1,76 @@
+"""Clean samples and their adversarial twins."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cloakonnx.data import ArraySource, Dataset, Pairs, Preprocessing, ScriptSource, Source
+from cloakonnx.errors import DataError
+
+CLEAN = np.random.default_rng(0).integers(8, 248, (7, 5, 6, 3), np.uint8)
+TWINS = CLEAN + 4
+WANTED = (3, 5, 6)
+
+
+def source(name: str, x: NDArray[Any], y: Any = None) -> ArraySource:
+    return ArraySource(name, x, None if y is None else np.asarray(y, np.int64))
+
+
+def pairs(clean: Source, adversarial: Source, limit: int | None = None, wanted: Any = WANTED) -> Pairs:
+    return Pairs(*(Dataset(each, Preprocessing(), wanted, limit=limit) for each in (clean, adversarial)))
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 50])
+def test_batches_match(size: int) -> None:
+    found = list(pairs(source("a", CLEAN, range(7)), source("b", TWINS)).batches(size))
+    assert [b.start for b in found] == list(range(0, 7, size))
+    clean = np.concatenate([b.clean for b in found])
+    adversarial = np.concatenate([b.adversarial for b in found])
+    np.testing.assert_allclose(adversarial - clean, 4 / 255, atol=1e-6)
+    assert all(b.y is not None for b in found)
+
+
+def test_twins_may_be_stored_in_another_way() -> None:
+    twins = (TWINS.transpose(0, 3, 1, 2) / 255).astype(np.float32)
+    (batch,) = pairs(source("a", CLEAN), source("b", twins, range(7))).batches(9)
+    np.testing.assert_allclose(batch.adversarial - batch.clean, 4 / 255, atol=1e-6)
+    assert batch.y is not None
+    assert batch.y.tolist() == list(range(7))
+
+
+def test_limit_cuts_a_longer_one() -> None:
+    found = list(pairs(source("a", CLEAN), source("b", TWINS[:4]), limit=4).batches(3))
+    assert sum(len(b.clean) for b in found) == 4
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+@pytest.mark.parametrize(("clean", "twins"), [(7, 5), (5, 7), (7, 6), (6, 7)])
+def test_different_lengths(size: int, clean: int, twins: int) -> None:
+    a, b = source("a", CLEAN[:clean]), source("b", TWINS[:twins])
+    with pytest.raises(DataError, match=f"a has {clean} samples, b has {twins}.*--limit"):
+        next(pairs(a, b).batches(size))
+    by_script = ScriptSource("b.py:f", lambda: [TWINS[:twins]])
+    with pytest.raises(DataError, match=r"a and b\.py:f have different numbers of samples"):
+        list(pairs(a, by_script).batches(size))
+
+
+def test_different_shapes() -> None:
+    free = (3, None, None)
+    with pytest.raises(DataError, match=r"a has samples of shape \(3, 5, 6\), b of \(3, 5, 5\)"):
+        list(pairs(source("a", CLEAN), source("b", TWINS[:, :, :5]), wanted=free).batches(3))
+    with pytest.raises(DataError, match=r"b: samples of shape \(5, 5, 3\) do not fit"):
+        list(pairs(source("a", CLEAN), source("b", TWINS[:, :, :5])).batches(3))
+
+
+def test_different_labels() -> None:
+    other = [0, 1, 2, 3, 9, 5, 6]
+    with pytest.raises(DataError, match="a and b differ in the label of sample 4: not the same order"):
+        list(pairs(source("a", CLEAN, range(7)), source("b", TWINS, other)).batches(3))
+
+
+def test_one_is_empty() -> None:
+    for clean, twins, name in ((CLEAN[:0], TWINS, "a"), (CLEAN, TWINS[:0], "b")):
+        with pytest.raises(DataError, match=f"{name} is empty"):
+            list(pairs(source("a", clean), source("b", twins)).batches(3))
