@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data import Dataset
-from cloakonnx.errors import CheckError, CloakError, ModelError
+from cloakonnx.errors import CheckError, CloakError, DataError, InferenceError, ModelError
 from cloakonnx.graph import (
+    Difference,
     MaskEntry,
     Model,
     canonical_buffer,
@@ -23,6 +25,7 @@ from cloakonnx.graph import (
     mask_values_of,
     masks_of,
     read_masks,
+    reinserted,
     stripped,
     stripped_sha256,
 )
@@ -104,23 +107,36 @@ def verify(
 
 
 def _masks_in_place(model: Model) -> Check:
+    """Take the masks out and put them in again: the model that this gives must be the one at hand."""
+    name = "masks in place"
     try:
-        stripped(model)
-    except CheckError as error:
-        return Check("masks in place", "failed", str(error))
+        found = diff(reinserted(model), model)
+    except CloakError as error:
+        return Check(name, "failed", str(error))
+    if found:
+        return Check(name, "failed", f"not as cloakonnx puts masks in: {_listed(found)}")
     taps = ", ".join(entry.tap for entry in masks_of(model.proto))
-    return Check("masks in place", "passed", f"a Mul node after {taps}")
+    return Check(name, "passed", f"a Mul node after {taps}")
 
 
 def _mask_hashes(model: Model) -> Check:
+    name, said = "mask values", []
     for entry in masks_of(model.proto):
         try:
             values = mask_values_of(model, entry)
         except CheckError as error:
-            return Check("mask values", "failed", str(error))
+            return Check(name, "failed", str(error))
         if hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() != entry.sha256:
-            return Check("mask values", "failed", f"the mask of {entry.tap!r} is not the one that the metadata records")
-    return Check("mask values", "passed", "each mask has the sha256 that the metadata records")
+            return Check(name, "failed", f"the mask of {entry.tap!r} is not the one that the metadata records")
+        removed = int((values.astype(np.float64) == 0).sum())
+        said.append(f"{entry.tap} (removes {removed} of {values.size}) sha256 {entry.sha256[:16]}...")
+    return Check(name, "passed", f"as the metadata records: {', '.join(said)}")
+
+
+def _listed(found: Sequence[Difference]) -> str:
+    """The first few differences, in words."""
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return "; ".join(map(str, found[:_LISTED])) + more
 
 
 def _self_consistent(model: Model) -> Check:
@@ -150,11 +166,10 @@ def _structure(model: Model, source: Model) -> Check:
     try:
         if stripped_sha256(model) == hashlib.sha256(canonical_buffer(source)).hexdigest():
             return Check("structure", "passed", "without its masks the model is the source, byte for byte")
-        found = [str(d) for d in diff(source, stripped(model))]
+        found = diff(source, stripped(model))
     except CheckError as error:
         return Check("structure", "failed", str(error))
-    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    said = "; ".join(found[:_LISTED]) + more if found else "the same content is encoded in other bytes"
+    said = _listed(found) or "the same content is encoded in other bytes"
     return Check("structure", "failed", f"beside the masks: {said}")
 
 
@@ -165,7 +180,10 @@ def _external_data(model: Model, source: Model) -> Check:
     if model.folder is None or source.folder is None or model.folder.resolve() == source.folder.resolve():
         return Check(name, "passed", "both models refer to the same files")
     for location in source.external_files:
-        if file_sha256(source.folder / location) != file_sha256(model.folder / location):
+        copy = model.folder / location
+        if not copy.is_file():
+            return Check(name, "failed", f"{location!r} is missing beside the hardened model")
+        if file_sha256(source.folder / location) != file_sha256(copy):
             return Check(name, "failed", f"{location!r} differs from the source's")
     return Check(name, "passed", f"{len(source.external_files)} files have the same content")
 
@@ -202,21 +220,50 @@ def _numbers(model: Model, reference: Model, trial: _Trial) -> Iterator[Check]:
             others = [mask for mask in masks if mask.tap != entry.tap]
             base = hardened(reference, others) if others else reference
             yield _compared(entry, mask_values_of(model, entry), model, base, trial)
-    except CloakError as error:
+    except _NotComparableError as error:
         hint = "" if trial.samples is not None else " (on seeded random inputs; give real ones with --data)"
-        yield Check("numbers", "failed", f"{error}{hint}")
+        yield Check("numbers", "not checked", f"the model without this mask does not run: {error}{hint}")
+    except DataError:
+        raise
+    except CloakError as error:
+        yield Check("numbers", "failed", str(error))
+
+
+class _NotComparableError(Exception):
+    """What the masked model is to be compared with does not run, so nothing can be said of the masked one."""
 
 
 def _compared(entry: MaskEntry, mask: NDArray[Any], model: Model, base: Model, trial: _Trial) -> Check:
-    masked_tap, tap = trial.run(model, entry.tap), trial.run(base, entry.tap)
+    with _as_not_comparable():
+        tap = trial.run(base, entry.tap)
+    masked_tap = trial.run(model, entry.tap)
     largest = error = 0.0
     count, dtype = 0, "float32"
     for batch in trial.batches(model):
-        masked, unmasked = masked_tap(batch)[0], tap(batch)[0]
-        wanted = unmasked.astype(np.float64) * mask.astype(np.float64)
-        largest = max(largest, float(np.abs(wanted).max(initial=0.0)))
-        error = float(np.max([error, np.abs(masked.astype(np.float64) - wanted).max(initial=0.0)]))  # keeps NaN
+        with _as_not_comparable():
+            unmasked = tap(batch)[0].astype(np.float64)
+        masked = masked_tap(batch)[0]
+        with np.errstate(invalid="ignore"):  # 0 * infinity
+            wanted = unmasked * mask.astype(np.float64)
+        largest = max(largest, float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)))
+        error = float(np.max([error, _largest_difference(masked.astype(np.float64), wanted)]))  # keeps NaN
         count, dtype = count + len(batch), str(masked.dtype)
     tolerance = _TOLERANCE[dtype] * largest
     said = f"tap {entry.tap!r}: largest difference from mask * tap {error:.3g}, tolerance {tolerance:.3g}"
     return Check("numbers", "passed" if error <= tolerance else "failed", f"{said}, {count} samples")
+
+
+@contextmanager
+def _as_not_comparable() -> Iterator[None]:
+    try:
+        yield
+    except (InferenceError, ModelError) as error:
+        raise _NotComparableError(error) from None
+
+
+def _largest_difference(masked: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
+    """NaN equals NaN here, and infinity itself: what the source has of them is not the mask's doing."""
+    if masked.shape != wanted.shape:
+        return float("nan")
+    differ = (masked != wanted) & ~(np.isnan(masked) & np.isnan(wanted))
+    return float(np.abs(masked[differ] - wanted[differ]).max(initial=0.0))

@@ -6,12 +6,13 @@ What the other packages may use is named here.
 from cloakonnx.graph.derive import Normalisation, tapped
 from cloakonnx.graph.diff import Difference, diff, file_sha256
 from cloakonnx.graph.hardening import canonical_buffer, harden_file, hardened, strip_file
+from cloakonnx.graph.inline import inline
 from cloakonnx.graph.insert import check_opset
 from cloakonnx.graph.load import Model, load, load_bytes
 from cloakonnx.graph.mask import Mask
 from cloakonnx.graph.metadata import MaskEntry, entries, masks_of
 from cloakonnx.graph.save import atomic, check_output, write_text
-from cloakonnx.graph.strip import mask_values_of, read_masks, stripped, stripped_bytes, stripped_sha256
+from cloakonnx.graph.strip import mask_values_of, read_masks, reinserted, stripped, stripped_bytes, stripped_sha256
 from cloakonnx.graph.structure import Structure, structure
 from cloakonnx.graph.taps import Tap, find_tap, list_taps
 
@@ -33,12 +34,14 @@ __all__ = [
     "find_tap",
     "harden_file",
     "hardened",
+    "inline",
     "list_taps",
     "load",
     "load_bytes",
     "mask_values_of",
     "masks_of",
     "read_masks",
+    "reinserted",
     "strip_file",
     "stripped",
     "stripped_bytes",

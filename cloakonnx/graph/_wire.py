@@ -1,7 +1,7 @@
 """Reads the protobuf wire format record by record, so that a model can be edited without decoding its weights.
 
-Source: the Protocol Buffers encoding guide. Only what ModelProto uses is here: varints, fixed 32 and 64 bit values and
-length-delimited records; groups are not used by ONNX and count as malformed.
+Source: the Protocol Buffers encoding guide. ModelProto itself uses varints, fixed 32 and 64 bit values and
+length-delimited records; groups, which protobuf still accepts as unknown fields, are stepped over.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 Buffer = bytes | mmap
 """What the scanner reads: bytes in memory or a file mapped read-only."""
 
-VARINT, FIXED64, LEN, FIXED32 = 0, 1, 2, 5
+VARINT, FIXED64, LEN, START_GROUP, END_GROUP, FIXED32 = range(6)
 _FIXED_SIZE = {FIXED64: 8, FIXED32: 4}
 
 
@@ -33,6 +33,13 @@ class Record(NamedTuple):
     start: int
     payload: int
     end: int
+
+    def holds(self, field: int) -> bool:
+        """Whether this is a message, string or bytes field of that number.
+
+        A known number with another record type is an unknown field to protobuf, and so to everyone here.
+        """
+        return self.field == field and self.wire_type == LEN
 
 
 def read_varint(buf: Buffer, pos: int, end: int) -> tuple[int, int]:
@@ -66,12 +73,36 @@ def scan(buf: Buffer, start: int, end: int) -> Iterator[Record]:
             _, stop = read_varint(buf, payload, end)
         elif wire_type in _FIXED_SIZE:
             stop = payload + _FIXED_SIZE[wire_type]
+        elif wire_type == START_GROUP:
+            stop = _group_end(buf, payload, end)
         else:
             raise WireError(f"unknown record type {wire_type} at byte {pos}", truncated=False)
         if stop > end:
             raise WireError(f"a record at byte {pos} needs {stop - end} more bytes", truncated=True)
         yield Record(field, wire_type, pos, payload, stop)
         pos = stop
+
+
+def _group_end(buf: Buffer, pos: int, end: int) -> int:
+    """Return the position after the end of the group whose start tag ends at ``pos``."""
+    depth = 1
+    while depth:
+        tag, pos = read_varint(buf, pos, end)
+        wire_type = tag & 7
+        if wire_type == START_GROUP:
+            depth += 1
+        elif wire_type == END_GROUP:
+            depth -= 1
+        elif wire_type == VARINT:
+            _, pos = read_varint(buf, pos, end)
+        elif wire_type == LEN:
+            size, pos = read_varint(buf, pos, end)
+            pos += size
+        elif wire_type in _FIXED_SIZE:
+            pos += _FIXED_SIZE[wire_type]
+        else:
+            raise WireError(f"unknown record type {wire_type} before byte {pos}", truncated=False)
+    return pos
 
 
 def varint(value: int) -> bytes:

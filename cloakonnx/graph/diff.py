@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -75,7 +76,10 @@ def _fields(part: str, first: Message, second: Message, skipped: set[str]) -> It
         if _bytes(parts[0]) != _bytes(parts[1]):
             named = True
             yield Difference(f"{part}.{descriptor.name}", "changed")
-    if not named:
+    for rest in rests:
+        for name in [descriptor.name for descriptor, _ in rest.ListFields()]:
+            rest.ClearField(name)
+    if not named or _bytes(rests[0]) != _bytes(rests[1]):
         yield Difference(f"{part}: fields unknown to onnx {onnx.__version__}", "changed")
 
 
@@ -86,7 +90,7 @@ def _bytes(message: Message) -> bytes:
 def _entries(
     part: str, first: Iterable[onnx.StringStringEntryProto], second: Iterable[onnx.StringStringEntryProto]
 ) -> Iterator[Difference]:
-    before, after = [(e.key, e.value) for e in first], [(e.key, e.value) for e in second]
+    before, after = [(e.key, _bytes(e)) for e in first], [(e.key, _bytes(e)) for e in second]
     if before == after:
         return
     old, new = dict(before), dict(after)
@@ -147,32 +151,42 @@ def _what_changed(first: onnx.NodeProto, second: onnx.NodeProto) -> str:
 
 
 def _initializers(first: Model, second: Model) -> Iterator[Difference]:
-    before = {t.name: t for t in first.proto.graph.initializer}
-    after = {t.name: t for t in second.proto.graph.initializer}
-    for name, tensor in before.items():
-        if name not in after:
-            yield Difference(f"initializer {name!r}", "removed")
-        elif (what := _tensor_change(first, tensor, second, after[name])) is not None:
-            yield Difference(f"initializer {name!r}", "changed", what)
-    for name in after:
-        if name not in before:
-            yield Difference(f"initializer {name!r}", "added")
-    common = [name for name in before if name in after]
-    if common != [name for name in after if name in before]:
+    before, after = _by_name(first.proto.graph), _by_name(second.proto.graph)
+    for key, tensor in before.items():
+        if key not in after:
+            yield Difference(f"initializer {tensor.name!r}", "removed")
+        elif (what := _tensor_change(first, tensor, second, after[key])) is not None:
+            yield Difference(f"initializer {tensor.name!r}", "changed", what)
+    for key, tensor in after.items():
+        if key not in before:
+            yield Difference(f"initializer {tensor.name!r}", "added")
+    if [key for key in before if key in after] != [key for key in after if key in before]:
         yield Difference("initializers", "moved", "their order")
 
 
+def _by_name(graph: onnx.GraphProto) -> dict[tuple[str, int], onnx.TensorProto]:
+    """The initializers by name and, where a name comes more than once, by which of them it is."""
+    counts: Counter[str] = Counter()
+    found = {}
+    for tensor in graph.initializer:
+        found[tensor.name, counts[tensor.name]] = tensor
+        counts[tensor.name] += 1
+    return found
+
+
 def _tensor_change(first: Model, a: onnx.TensorProto, second: Model, b: onnx.TensorProto) -> str | None:
-    span_a, span_b = first.own_data(a), second.own_data(b)
-    if (span_a is None) != (span_b is None):
-        return "values"
-    if span_a is None or span_b is None:
-        return ", ".join(d.part.partition(".")[2] for d in _fields("tensor", a, b, set())) or None
-    with memoryview(first.buf) as x, memoryview(second.buf) as y:
-        if x[slice(*span_a)] != y[slice(*span_b)]:
-            return "values"
-    reference_fields = {"external_data", "data_location"}
-    return ", ".join(d.part.partition(".")[2] for d in _fields("tensor", a, b, reference_fields)) or None
+    spans = first.own_data(a), second.own_data(b)
+    skipped: set[str] = set()
+    if spans != (None, None):  # large raw data, left in one file or in both
+        with _raw_data(first, a, spans[0]) as x, _raw_data(second, b, spans[1]) as y:
+            if x != y:
+                return "values"
+        skipped = {"external_data", "data_location", "raw_data"}
+    return ", ".join(d.part.partition(".")[2] or "unknown fields" for d in _fields("tensor", a, b, skipped)) or None
+
+
+def _raw_data(model: Model, tensor: onnx.TensorProto, span: tuple[int, int] | None) -> memoryview:
+    return memoryview(tensor.raw_data) if span is None else memoryview(model.buf)[slice(*span)]
 
 
 def _external_files(first: Model, second: Model) -> Iterator[Difference]:
@@ -180,7 +194,7 @@ def _external_files(first: Model, second: Model) -> Iterator[Difference]:
         return
     for location in first.external_files:
         files = first.folder / location, second.folder / location
-        if files[1].is_file() and file_sha256(files[0]) != file_sha256(files[1]):
+        if all(file.is_file() for file in files) and file_sha256(files[0]) != file_sha256(files[1]):
             yield Difference(f"external data {location!r}", "changed", _users(first, location))
 
 

@@ -63,25 +63,31 @@ def edit_proto(model: onnx.ModelProto, edit: Edit) -> onnx.ModelProto:
     kept_weights = [t for t in graph.initializer if t.name not in edit.remove_initializers]
     del graph.initializer[:]
     graph.initializer.extend([*kept_weights, *edit.add_initializers])
-    entries = {p.key: p.value for p in model.metadata_props if p.key not in edit.remove_metadata}
+    kept_entries = [p for p in model.metadata_props if p.key not in edit.remove_metadata]
     del edited.metadata_props[:]
-    for key, value in {**entries, **edit.metadata}.items():
-        edited.metadata_props.add(key=key, value=value)
+    for entry in kept_entries:
+        edited.metadata_props.add().CopyFrom(entry)
+        if entry.key in edit.metadata:
+            edited.metadata_props[-1].value = edit.metadata[entry.key]
+    known = {p.key for p in kept_entries}
+    for key, value in edit.metadata.items():
+        if key not in known:
+            edited.metadata_props.add(key=key, value=value)
     return edited
 
 
 def is_editable(buf: _wire.Buffer) -> bool:
     """Whether an edit of the bytes can be undone to the byte: one graph, and no length longer than needed."""
-    graphs = [rec for rec in _wire.scan(buf, 0, len(buf)) if rec.field == MODEL_GRAPH]
+    graphs = [rec for rec in _wire.scan(buf, 0, len(buf)) if rec.holds(MODEL_GRAPH)]
     if len(graphs) != 1 or not _wire.is_minimal(graphs[0]):
         return False
-    nodes = (rec for rec in _wire.scan(buf, graphs[0].payload, graphs[0].end) if rec.field == GRAPH_NODE)
+    nodes = (rec for rec in _wire.scan(buf, graphs[0].payload, graphs[0].end) if rec.holds(GRAPH_NODE))
     return all(_wire.is_minimal(rec) and _outputs_minimal(buf, rec) for rec in nodes)
 
 
 def _outputs_minimal(buf: _wire.Buffer, node: _wire.Record) -> bool:
     records = _wire.scan(buf, node.payload, node.end)
-    return all(_wire.is_minimal(rec) for rec in records if rec.field == _NODE_OUTPUT)
+    return all(_wire.is_minimal(rec) for rec in records if rec.holds(_NODE_OUTPUT))
 
 
 def edit_bytes(buf: _wire.Buffer, edit: Edit) -> list[Piece]:
@@ -91,7 +97,7 @@ def edit_bytes(buf: _wire.Buffer, edit: Edit) -> list[Piece]:
     for rec in _with_metadata(buf, records, edit):
         if isinstance(rec, bytes):
             pieces.append(rec)
-        elif rec.field == MODEL_GRAPH:
+        elif rec.holds(MODEL_GRAPH):
             graph = list(_merged(_graph_pieces(buf, rec, edit)))
             pieces += [_wire.header(MODEL_GRAPH, size(graph)), *graph]
         else:
@@ -133,14 +139,14 @@ def _graph_pieces(buf: _wire.Buffer, graph: _wire.Record, edit: Edit) -> Iterato
     for position, rec in enumerate(records):
         if position == place:
             yield from added
-        if rec.field == GRAPH_NODE:
+        if rec.holds(GRAPH_NODE):
             index += 1
             if index not in edit.remove_nodes:
                 yield from _node_pieces(buf, rec, {o: n for (i, o), n in edit.rename.items() if i == index})
             for node in edit.insert.get(index, ()):
                 yield _wire.record(GRAPH_NODE, node.SerializeToString())
         elif not (
-            rec.field == GRAPH_INITIALIZER
+            rec.holds(GRAPH_INITIALIZER)
             and edit.remove_initializers
             and _string(buf, rec, _TENSOR_NAME) in edit.remove_initializers
         ):
@@ -156,7 +162,7 @@ def _node_pieces(buf: _wire.Buffer, node: _wire.Record, renamed: Mapping[int, st
     parts: list[bytes] = []
     output = -1
     for rec in _wire.scan(buf, node.payload, node.end):
-        if rec.field == _NODE_OUTPUT:
+        if rec.holds(_NODE_OUTPUT):
             output += 1
             if output in renamed:
                 parts.append(_wire.record(_NODE_OUTPUT, renamed[output].encode()))
@@ -167,7 +173,7 @@ def _node_pieces(buf: _wire.Buffer, node: _wire.Record, renamed: Mapping[int, st
 
 def _with_metadata(buf: _wire.Buffer, records: list[_wire.Record], edit: Edit) -> Iterator[_wire.Record | bytes]:
     """The model's records with the metadata entries replaced, removed and appended."""
-    keys = {i: _string(buf, r, _ENTRY_KEY) for i, r in enumerate(records) if r.field == MODEL_METADATA}
+    keys = {i: _string(buf, r, _ENTRY_KEY) for i, r in enumerate(records) if r.holds(MODEL_METADATA)}
     added = [_entry(key, value) for key, value in edit.metadata.items() if key not in keys.values()]
     place = _place_after(records, MODEL_METADATA)
     for position, rec in enumerate(records):
@@ -184,7 +190,7 @@ def _with_metadata(buf: _wire.Buffer, records: list[_wire.Record], edit: Edit) -
 
 def _place_after(records: list[_wire.Record], field_number: int) -> int:
     """Where a record of a field goes in: after the last of its kind, else before the first of a higher field."""
-    same = [i for i, rec in enumerate(records) if rec.field == field_number]
+    same = [i for i, rec in enumerate(records) if rec.holds(field_number)]
     if same:
         return same[-1] + 1
     return next((i for i, rec in enumerate(records) if rec.field > field_number), len(records))
@@ -198,6 +204,6 @@ def _string(buf: _wire.Buffer, message: _wire.Record, field_number: int) -> str:
     """Return the value of a string field of a message; the last one counts, as protobuf has it."""
     found = ""
     for rec in _wire.scan(buf, message.payload, message.end):
-        if rec.field == field_number:
+        if rec.holds(field_number):
             found = bytes(buf[rec.payload : rec.end]).decode("utf-8", "replace")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -58,7 +59,12 @@ def is_external(tensor: onnx.TensorProto) -> bool:
 
 def reference(tensor: onnx.TensorProto) -> dict[str, str]:
     """Return the entries of an external tensor: location, offset, length, checksum."""
-    return {entry.key: entry.value for entry in tensor.external_data}
+    return {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
+
+
+def _text(value: str | bytes) -> str:
+    """Protobuf gives a string that is not UTF-8 as bytes; file names may be such."""
+    return value if isinstance(value, str) else os.fsdecode(value)
 
 
 def locations(model: onnx.ModelProto) -> list[str]:

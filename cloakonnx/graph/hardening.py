@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from cloakonnx.errors import CheckError
+from cloakonnx.errors import CheckError, OutputError
 from cloakonnx.graph import metadata
 from cloakonnx.graph._wire import Buffer
 from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, is_editable
@@ -45,7 +45,7 @@ def harden_file(model: Model, masks: Sequence[Mask], output: Path, *, force: boo
         OutputError: the output exists, is the input, or can't be written.
         ModelError, TapError, MaskError: as :func:`insertion`.
     """
-    check_output(output, inputs=_files(model), force=force)
+    _check_output(model, output, force=force)
     edit = plan(model, masks)
     buf = canonical_buffer(model)
     copy_external(model, output.absolute().parent, force=force)
@@ -60,7 +60,7 @@ def strip_file(model: Model, output: Path, *, force: bool = False) -> None:
         ModelError: the model carries no masks.
         CheckError: the result would not be the recorded source; the model was changed after it was hardened.
     """
-    check_output(output, inputs=_files(model), force=force)
+    _check_output(model, output, force=force)
     edit = removal(model)
     recorded = metadata.entries(model.proto).get(metadata.STRIPPED)
     found = stripped_sha256(model)
@@ -73,10 +73,14 @@ def strip_file(model: Model, output: Path, *, force: bool = False) -> None:
     write_pieces(output, model.buf, edit_bytes(model.buf, edit))
 
 
-def _files(model: Model) -> list[Path]:
-    if model.path is None or model.folder is None:
-        return []
-    return [model.path, *(model.folder / location for location in model.external_files)]
+def _check_output(model: Model, output: Path, *, force: bool) -> None:
+    """Check the output; no ``force`` allows what would overwrite the weights that the output refers to."""
+    folders = {output.absolute().parent, *([model.folder] if model.folder else [])}
+    data = [folder / location for folder in folders for location in model.external_files]
+    target = output.absolute().parent.resolve() / output.name
+    if any(file.parent.resolve() / file.name == target for file in data):
+        raise OutputError(f"the output {output} is a data file of {model.name}; name another with -o")
+    check_output(output, inputs=[model.path] if model.path else [], force=force)
 
 
 def _sha256(buf: Buffer) -> str:

@@ -45,7 +45,8 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
     check_opset(model)
     names = structure(model.inferred).names()
     nodes_named = {node.name for node in model.proto.graph.node}
-    listed = metadata.masks_of(model.proto)
+    already = metadata.masks_of(model.proto)
+    listed = list(already)
     rename: dict[tuple[int, int], str] = {}
     insert: dict[int, tuple[onnx.NodeProto, ...]] = {}
     weights: list[onnx.TensorProto] = []
@@ -66,10 +67,15 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
         )
         nodes, tensors = _build(entry, values, constant_node=model.proto.ir_version < _INITIALIZER_MIN_IR)
         rename[where] = entry.unmasked
-        insert[where[0]] = insert.get(where[0], ()) + nodes
+        insert[where[0]] = nodes + insert.get(where[0], ())  # as if put in one after the other
         weights += tensors
         listed.append(entry)
     known = metadata.entries(model.proto)
+    if known and not already:
+        raise ModelError(
+            f"{model.name} has cloakonnx metadata ({', '.join(known)}) but no masks: it was changed after it was "
+            "hardened; start from its source"
+        )
     return Edit(
         rename=rename,
         insert=insert,
@@ -106,7 +112,7 @@ def mask_values(tap: Tap, mask: Mask) -> Values:
         )
     with np.errstate(over="ignore"):
         values = mask.weights.astype(onnx.helper.tensor_dtype_to_np_dtype(tap.elem_type)).reshape(tap.mask_shape)
-    if not np.isfinite(values.astype(np.float32)).all():
+    if not np.isfinite(values.astype(np.float64)).all():
         raise MaskError(f"the mask for {tap.name!r} has a weight that overflows {tap.dtype}")
     return values
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -24,6 +24,7 @@ GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
 _TENSOR_RAW_DATA, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 9, 13, 14
 
 Span: TypeAlias = tuple[int, int]
+_T = TypeVar("_T")
 
 _INLINE_LIMIT = 4096
 """Initializers of more bytes than this stay in the file; smaller ones (shapes, axes) are needed to infer shapes."""
@@ -148,6 +149,8 @@ def load(path: str | Path) -> Model:
     model = _decode(buf, path)
     if model.folder is not None:
         check_references(model.proto, model.folder, model_name=model.name)
+        if any((model.folder / location).samefile(path) for location in model.external_files):
+            raise _refers_to_itself(path)
     return model
 
 
@@ -159,6 +162,7 @@ def load_bytes(data: bytes, *, folder: Path | None = None) -> Model:
     """
     proto = _parse(data, "model")
     _check_is_model(proto, "model")
+    _scanned(lambda: list(_wire.scan(data, 0, len(data))), data, "model")
     if any(is_external(t) for t in tensors(proto)):
         if folder is None:
             raise ModelError("a model with external data must be loaded from its file")
@@ -168,16 +172,21 @@ def load_bytes(data: bytes, *, folder: Path | None = None) -> Model:
 
 def _decode(buf: _wire.Buffer, path: Path) -> Model:
     target = path.resolve()
-    skeleton = _parse(_skeleton(buf, path, location=target.name), str(path))
+    parts = _scanned(lambda: _skeleton(buf, target.name), buf, str(path))
+    skeleton = _parse(b"".join(parts.pieces), str(path))
     _check_is_model(skeleton, str(path))
-    if target == path.absolute() or not any(_points_elsewhere(t, target.name) for t in tensors(skeleton)):
+    used = [reference(t).get("location") for t in tensors(skeleton) if is_external(t)]
+    if used.count(target.name) != parts.references:
+        raise _refers_to_itself(path)
+    beside = path.absolute().parent
+    if len(used) == parts.references or beside.resolve() == target.parent:
         return Model(proto=skeleton, buf=buf, path=path, folder=target.parent)
     # A link to a file in another folder: its data files are beside the link, its own bytes are not.
-    return Model(proto=_parse(buf[:], str(path)), buf=buf, path=path, folder=path.absolute().parent)
+    return Model(proto=_parse(buf[:], str(path)), buf=buf, path=path, folder=beside)
 
 
-def _points_elsewhere(tensor: onnx.TensorProto, own_name: str) -> bool:
-    return is_external(tensor) and all(e.value != own_name for e in tensor.external_data if e.key == "location")
+def _refers_to_itself(path: Path) -> ModelError:
+    return ModelError(f"{path} refers to itself as external data; save the model with that data inline")
 
 
 def _parse(data: bytes, name: str) -> onnx.ModelProto:
@@ -192,41 +201,94 @@ def _check_is_model(proto: onnx.ModelProto, name: str) -> None:
         raise ModelError(f"{name} is not an ONNX model: it has no IR version or no graph")
     if not proto.opset_import and proto.ir_version >= 3:
         raise ModelError(f"{name} is not a whole ONNX model: it imports no operator set (truncated?)")
+    odd = next((text for text in _names(proto) if not isinstance(text, str)), None)
+    if odd is not None:  # protobuf gives such a string as bytes
+        raise ModelError(f"{name} is not an ONNX model: the name {odd!r} is not UTF-8")
 
 
-def _skeleton(buf: _wire.Buffer, path: Path, *, location: str) -> bytes:
-    """Return the model's bytes with the raw data of large initializers replaced by references into the file."""
+def _names(proto: onnx.ModelProto) -> Iterator[str | bytes]:
+    """Yield every name that ties the graphs together; texts that do not, like doc strings, may be anything."""
+    functions = [(f.node, (f.name, f.domain, *f.input, *f.output)) for f in proto.functions]
+    graphs = [proto.graph, *(g for info in proto.training_info for g in (info.initialization, info.algorithm))]
+    for nodes, names in functions:
+        yield from names
+        for node in nodes:
+            yield from _node_names(node)
+    for graph in graphs:
+        yield from _graph_names(graph)
+    yield from (o.domain for o in proto.opset_import)
+
+
+def _graph_names(graph: onnx.GraphProto) -> Iterator[str | bytes]:
+    yield graph.name
+    yield from (value.name for value in (*graph.input, *graph.output, *graph.value_info))
+    yield from (t.name for t in graph.initializer)
+    yield from (t.values.name for t in graph.sparse_initializer)
+    for node in graph.node:
+        yield from _node_names(node)
+
+
+def _node_names(node: onnx.NodeProto) -> Iterator[str | bytes]:
+    yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+    for attribute in node.attribute:
+        yield attribute.name
+        if attribute.HasField("g"):
+            yield from _graph_names(attribute.g)
+        for graph in attribute.graphs:
+            yield from _graph_names(graph)
+
+
+@dataclass
+class _Skeleton:
+    """A model's bytes with the raw data of large initializers replaced by so many references into the file."""
+
+    pieces: list[bytes] = field(default_factory=list)
+    references: int = 0
+
+
+def _scanned(read: Callable[[], _T], buf: _wire.Buffer, name: str) -> _T:
+    """Read records; bytes that are none are an error of the model."""
     try:
-        parts: list[bytes] = []
-        for rec in _wire.scan(buf, 0, len(buf)):
-            if rec.field == MODEL_GRAPH and rec.wire_type == _wire.LEN:
-                parts.append(_wire.record(MODEL_GRAPH, _graph_skeleton(buf, rec, location)))
-            else:
-                parts.append(buf[rec.start : rec.end])
+        return read()
     except _wire.WireError as error:
         if error.truncated and buf[:1] == b"\x08":  # field 1, ir_version: what every ONNX file starts with
-            raise ModelError(f"{path} is truncated: {error}") from None
-        raise ModelError(f"{path} is not an ONNX model: {error}") from None
-    return b"".join(parts)
+            raise ModelError(f"{name} is truncated: {error}") from None
+        raise ModelError(f"{name} is not an ONNX model: {error}") from None
 
 
-def _graph_skeleton(buf: _wire.Buffer, graph: _wire.Record, location: str) -> bytes:
-    parts: list[bytes] = []
+def _skeleton(buf: _wire.Buffer, location: str) -> _Skeleton:
+    """Return the model's skeleton; ``location`` is the file's own name."""
+    made = _Skeleton()
+    for rec in _wire.scan(buf, 0, len(buf)):
+        if rec.holds(MODEL_GRAPH):
+            graph = _graph_skeleton(buf, rec, location)
+            made.pieces.append(_wire.record(MODEL_GRAPH, b"".join(graph.pieces)))
+            made.references += graph.references
+        else:
+            made.pieces.append(buf[rec.start : rec.end])
+    return made
+
+
+def _graph_skeleton(buf: _wire.Buffer, graph: _wire.Record, location: str) -> _Skeleton:
+    made = _Skeleton()
     for rec in _wire.scan(buf, graph.payload, graph.end):
-        if rec.field == GRAPH_INITIALIZER and rec.end - rec.payload > _INLINE_LIMIT:
-            parts.append(_wire.record(GRAPH_INITIALIZER, _tensor_skeleton(buf, rec, location)))
-        else:
-            parts.append(buf[rec.start : rec.end])
-    return b"".join(parts)
+        large = rec.holds(GRAPH_INITIALIZER) and rec.end - rec.payload > _INLINE_LIMIT
+        tensor = _tensor_skeleton(buf, rec, location) if large else None
+        made.references += tensor is not None
+        made.pieces.append(buf[rec.start : rec.end] if tensor is None else _wire.record(GRAPH_INITIALIZER, tensor))
+    return made
 
 
-def _tensor_skeleton(buf: _wire.Buffer, tensor: _wire.Record, location: str) -> bytes:
+def _tensor_skeleton(buf: _wire.Buffer, tensor: _wire.Record, location: str) -> bytes | None:
+    """Return a tensor with its raw data replaced, None where that is small or the tensor says that it is elsewhere."""
+    records = list(_wire.scan(buf, tensor.payload, tensor.end))
+    raw = [rec for rec in records if rec.holds(_TENSOR_RAW_DATA)]
+    elsewhere = any(rec.field in {_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION} for rec in records)
+    if elsewhere or len(raw) != 1 or raw[0].end - raw[0].payload <= _INLINE_LIMIT:
+        return None
     parts: list[bytes] = []
-    for rec in _wire.scan(buf, tensor.payload, tensor.end):
-        if rec.field == _TENSOR_RAW_DATA and rec.end - rec.payload > _INLINE_LIMIT:
-            parts += _self_reference(location, rec)
-        else:
-            parts.append(buf[rec.start : rec.end])
+    for rec in records:
+        parts += _self_reference(location, rec) if rec is raw[0] else [buf[rec.start : rec.end]]
     return b"".join(parts)
 
 

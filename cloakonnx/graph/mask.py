@@ -32,7 +32,8 @@ class Mask:
         given = np.asarray(self.weights)
         if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "fiub":
             raise MaskError(f"a mask for {self.tap!r} must be a vector of numbers, not {given.dtype} {given.shape}")
-        weights = given.astype(np.float32)
+        with np.errstate(over="ignore"):  # told below
+            weights = given.astype(np.float32)
         if not np.isfinite(weights).all():
             raise MaskError(f"the mask for {self.tap!r} has a weight that is NaN or infinite in float32")
         weights.setflags(write=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 import onnx
 
@@ -42,9 +42,14 @@ class MaskEntry:
     sha256: str
 
 
+_KINDS = (str, str, str, str, int, str)
+"""Types of the fields of a :class:`MaskEntry`, in order."""
+
+
 def entries(model: onnx.ModelProto) -> dict[str, str]:
     """Return the metadata entries that are cloakonnx's own."""
-    return {p.key: p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
+    texts = (p for p in model.metadata_props if isinstance(p.key, str) and isinstance(p.value, str))  # bytes: not UTF-8
+    return {p.key: p.value for p in texts if p.key.startswith(PREFIX)}
 
 
 def masks_of(model: onnx.ModelProto) -> list[MaskEntry]:
@@ -57,8 +62,11 @@ def masks_of(model: onnx.ModelProto) -> list[MaskEntry]:
     if text is None:
         return []
     try:
-        return [MaskEntry(**fields) for fields in json.loads(text)]
-    except (TypeError, ValueError):
+        found = [MaskEntry(**fields) for fields in json.loads(text)]
+        if not all(type(value) is kind for entry in found for kind, value in zip(_KINDS, astuple(entry), strict=True)):
+            raise TypeError
+        return found
+    except (TypeError, ValueError, RecursionError):
         raise ModelError(f"the metadata entry {MASKS!r} is damaged: it is not a list of masks") from None
 
 

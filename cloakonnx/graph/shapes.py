@@ -13,7 +13,7 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     Weights are not needed: large ones may be references. A rank is all that is added where the dimensions are unknown,
     so nothing is claimed that a run could contradict.
     """
-    inferred = _infer(model)
+    inferred = _infer(_with_plain_domain(model))
     for _ in range(_MAX_ROUNDS):
         added = _reshape_ranks(inferred.graph)
         if not added:
@@ -22,6 +22,19 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
         inferred = _infer(inferred)
     _weights_tell_features(inferred.graph)
     return inferred
+
+
+def _with_plain_domain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Inference knows the default domain by its empty name only, not by its other one, ``ai.onnx``."""
+    if all(node.domain != "ai.onnx" for node in model.graph.node):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        node.domain = "" if node.domain == "ai.onnx" else node.domain
+    for opset in copy.opset_import:
+        opset.domain = "" if opset.domain == "ai.onnx" else opset.domain
+    return copy
 
 
 def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -44,7 +57,7 @@ def _reshape_ranks(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     ranks = {t.name: t.dims[0] for t in graph.initializer if len(t.dims) == 1}
     added = []
     for node in graph.node:
-        if node.op_type != "Reshape" or len(node.input) < 2:
+        if node.op_type != "Reshape" or len(node.input) < 2 or not node.output:
             continue
         known, data, wanted = (types.get(name) for name in (node.output[0], node.input[0], node.input[1]))
         rank = ranks.get(node.input[1])
@@ -62,19 +75,35 @@ def _reshape_ranks(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 
 
 def _weights_tell_features(graph: onnx.GraphProto) -> None:
-    """Fill in the last dimension of the data input of a MatMul or Gemm from its constant weight."""
+    """Fill in what a constant weight tells of the data input of a MatMul or Gemm: type, last dimension, Gemm's rank."""
     types = _types(graph)
-    dims = {t.name: list(t.dims) for t in graph.initializer}
+    weights = {t.name: (list(t.dims), t.data_type) for t in graph.initializer}
     for name, tensor in types.items():
-        if all(d.HasField("dim_value") for d in tensor.shape.dim) and tensor.HasField("shape"):
-            dims.setdefault(name, [d.dim_value for d in tensor.shape.dim])
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            weights.setdefault(name, ([d.dim_value for d in tensor.shape.dim], tensor.elem_type))
     for node in graph.node:
-        if node.op_type not in {"MatMul", "Gemm"} or len(dims.get(node.input[1], [])) != 2:
+        if node.op_type not in {"MatMul", "Gemm"} or node.domain or len(node.input) < 2:
             continue
+        dims, elem_type = weights.get(node.input[1], ([], 0))
         flags = {a.name: a.i for a in node.attribute if a.type == onnx.AttributeProto.INT}
+        if len(dims) != 2 or flags.get("transA"):
+            continue
         data = types.get(node.input[0])
-        if data is None or len(data.shape.dim) < 2 or flags.get("transA"):
+        if node.op_type == "Gemm" and (data is None or not data.HasField("shape")):
+            data = types[node.input[0]] = _add_matrix(graph, node.input[0], elem_type)
+        if data is None or len(data.shape.dim) < 2:
             continue
         last = data.shape.dim[-1]
         if not last.HasField("dim_value"):
-            last.dim_value = dims[node.input[1]][1 if flags.get("transB") else 0]
+            last.dim_value = dims[1 if flags.get("transB") else 0]
+
+
+def _add_matrix(graph: onnx.GraphProto, name: str, elem_type: int) -> onnx.TypeProto.Tensor:
+    """Add the value info of a tensor of rank 2, or the shape to the one that it has; return its type."""
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.name == name and value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.dim.add()
+            value.type.tensor_type.shape.dim.add()
+            return value.type.tensor_type
+    graph.value_info.append(onnx.helper.make_tensor_value_info(name, elem_type, [None, None]))
+    return graph.value_info[-1].type.tensor_type

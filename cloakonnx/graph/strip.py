@@ -13,6 +13,7 @@ from cloakonnx.errors import CheckError, ModelError
 from cloakonnx.graph import metadata
 from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, joined
 from cloakonnx.graph.external import is_external
+from cloakonnx.graph.insert import insertion
 from cloakonnx.graph.load import Model
 from cloakonnx.graph.mask import Mask
 from cloakonnx.graph.structure import structure
@@ -79,7 +80,27 @@ def mask_values_of(model: Model, mask: metadata.MaskEntry) -> NDArray[np.generic
         tensor.raw_data = model.buf[slice(*span)]
     if is_external(tensor):
         raise CheckError(f"{model.name}: the mask {mask.initializer!r} of {mask.tap!r} was moved to an external file")
-    return onnx.numpy_helper.to_array(tensor)
+    try:
+        values: NDArray[np.generic] = onnx.numpy_helper.to_array(tensor)
+        values.astype(np.float64)
+    except Exception as error:  # whatever numpy makes of dims, type and data that do not fit together
+        raise CheckError(
+            f"{model.name}: the mask {mask.initializer!r} of {mask.tap!r} is no tensor: {error}".replace("\n", " ")
+        ) from None
+    return values
+
+
+def reinserted(model: Model) -> Model:
+    """Return the model with its masks taken out and put in again, in memory.
+
+    It equals the model exactly when the masks, their nodes and their metadata are what cloakonnx writes. Raises as
+    :func:`removal` and :func:`~cloakonnx.graph.insert.insertion` do.
+    """
+    recorded = metadata.entries(model.proto)
+    without = stripped(model)
+    edit = insertion(without, read_masks(model), stripped_sha256="")
+    own = {key: recorded.get(key, value) if key != metadata.MASKS else value for key, value in edit.metadata.items()}
+    return dataclasses.replace(model, proto=edit_proto(without.proto, dataclasses.replace(edit, metadata=own)))
 
 
 def read_masks(model: Model) -> list[Mask]:

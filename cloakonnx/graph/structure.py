@@ -31,6 +31,9 @@ class Structure:
         constants: Names of the tensors that depend on no input: initializers and what is computed from them only.
         infos: Element type and shape of every tensor that inference or the file tells something of.
         inner: Names that only exist inside the bodies of If, Loop and Scan, and the node that holds them.
+        kinds: What the values are that are no tensors: ``sequence``, ``optional``, ``map``, ...
+        functions: Names inside the local functions, which have a scope of their own, and the function's name.
+        others: Names that are tied to tensors elsewhere: value infos, quantization annotations, training graphs.
     """
 
     graph: onnx.GraphProto
@@ -39,6 +42,9 @@ class Structure:
     constants: set[str]
     infos: dict[str, TensorInfo]
     inner: dict[str, int]
+    kinds: dict[str, str]
+    functions: dict[str, str]
+    others: frozenset[str]
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         """Return the node that makes the tensor, or None for an input or initializer."""
@@ -46,9 +52,10 @@ class Structure:
         return None if found is None else self.graph.node[found[0]]
 
     def names(self) -> set[str]:
-        """Every tensor name in use anywhere in the graph and its subgraphs."""
+        """Every tensor name in use anywhere in the graph and its subgraphs, or tied to something there."""
         declared = {i.name for i in self.graph.input} | {o.name for o in self.graph.output}
-        return declared | set(self.producers) | set(self.consumers) | self.constants | set(self.inner)
+        used = declared | set(self.producers) | set(self.consumers) | self.constants | set(self.inner)
+        return used | self.others
 
     def shape(self, tensor: str) -> tuple[int | str | None, ...] | None:
         """Return the shape that is known of a tensor, None where its rank is not known."""
@@ -75,10 +82,32 @@ def structure(inferred: onnx.ModelProto) -> Structure:
         if reads <= constants and not _is_random(node):
             constants.update(name for name in node.output if name)
     infos = {t.name: TensorInfo(t.data_type, tuple(t.dims)) for t in graph.initializer}
+    kinds: dict[str, str] = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.type.HasField("tensor_type"):
+        kind = value.type.WhichOneof("value")
+        if kind == "tensor_type":
             infos[value.name] = _tensor_info(value.type.tensor_type)
-    return Structure(graph, producers, consumers, constants, infos, inner)
+        elif kind is not None:
+            kinds[value.name] = kind.removesuffix("_type").replace("_", " ")
+    functions = {n: f.name for f in inferred.functions for node in f.node for n in node.output}
+    others = frozenset(_tied_names(inferred))
+    return Structure(graph, producers, consumers, constants, infos, inner, kinds, functions, others)
+
+
+def _tied_names(model: onnx.ModelProto) -> Iterator[str]:
+    """Names of tensors that are spoken of outside the nodes; a new tensor of such a name would be meant by them."""
+    graph = model.graph
+    yield from (value.name for value in graph.value_info)
+    for annotation in graph.quantization_annotation:
+        yield annotation.tensor_name
+        yield from (entry.value for entry in annotation.quant_parameter_tensor_names)
+    for info in model.training_info:
+        for binding in (*info.initialization_binding, *info.update_binding):
+            yield from (binding.key, binding.value)
+        for part in (info.initialization, info.algorithm):
+            yield from captures(part)
+            yield from (t.name for t in part.initializer)
+            yield from (name for node in part.node for name in node.output)
 
 
 def node_inputs(node: onnx.NodeProto) -> Iterator[str]:
@@ -131,4 +160,4 @@ def _tensor_info(tensor_type: onnx.TypeProto.Tensor) -> TensorInfo:
 def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
         return dim.dim_value if dim.dim_value >= 0 else None
-    return dim.dim_param or None
+    return dim.dim_param if dim.dim_param and isinstance(dim.dim_param, str) else None  # bytes: not UTF-8

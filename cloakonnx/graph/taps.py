@@ -114,7 +114,7 @@ def default_tap_name(graph: Structure) -> str | None:
     best = last
     while True:
         node = graph.producer(last)
-        if node is None or node.op_type not in _SHAPE_ONLY:
+        if node is None or node.op_type not in _SHAPE_ONLY or node.domain not in {"", "ai.onnx"} or not node.input:
             return best
         last = node.input[0]
         if _refusal(graph, last) is not None:
@@ -163,8 +163,10 @@ def _refusal(graph: Structure, name: str) -> str | None:  # noqa: PLR0911 - one 
     if name in graph.constants:
         return "is constant: it is computed from weights only, so it has no features to score"
     info = graph.infos.get(name)
+    if name in graph.kinds:
+        return f"is a value of kind {graph.kinds[name]}, not a tensor; a mask needs a floating-point tensor"
     if info is None:
-        return "has an unknown type: shape inference can't tell it (is it not a tensor, or the output of a custom op?)"
+        return "has an unknown type: shape inference can't tell it (is it the output of a custom op?)"
     if info.elem_type not in FLOAT_TYPES:
         kind = onnx.TensorProto.DataType.Name(info.elem_type).lower() if info.elem_type else "unknown"
         return f"has element type {kind}; a mask needs float16, bfloat16, float32 or float64"
@@ -176,15 +178,17 @@ def _refusal(graph: Structure, name: str) -> str | None:  # noqa: PLR0911 - one 
 
 
 def _not_computed(graph: Structure, name: str) -> str:
-    if name in {i.name for i in graph.graph.input}:
-        return "is an input of the model, not computed by it; 'cloakonnx inspect' lists the taps"
     if name in graph.constants:
         return "is an initializer (a weight), not computed; 'cloakonnx inspect' lists the taps"
+    if name in {i.name for i in graph.graph.input}:
+        return "is an input of the model, not computed by it; 'cloakonnx inspect' lists the taps"
     if name in graph.inner:
         holder = graph.graph.node[graph.inner[name]]
         return (
             f"is inside the body of {holder.op_type} node {holder.name!r}; only tensors of the main graph can be taps"
         )
+    if name in graph.functions:
+        return f"is inside the local function {graph.functions[name]!r}; only tensors of the main graph can be taps"
     return f"does not exist{nearest(name, graph.producers)}"
 
 
