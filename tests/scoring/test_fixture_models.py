@@ -1,0 +1,178 @@
+"""Scores on small models of many shapes and types, dead features, and activations that are not finite."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from cloakonnx.data import ArraySource, Dataset, Pairs, Preprocessing
+from cloakonnx.errors import DataError, InferenceError, OptionError, TapError
+from cloakonnx.graph import load_bytes
+from cloakonnx.runtime import choose_provider, input_shape
+from cloakonnx.scoring import Analysis, analyze
+from cloakonnx.selection import ranking
+from tests.fixtures import core, models
+
+from .reference import CRITERIA, activations, relative_difference, scores
+
+BY_NAME = {fixture.name: fixture for fixture in models.FIXTURES}
+COUNT = 23
+SHAPES = (
+    "mlp", "nchw", "nhwc_tap_inside", "nhwc_tap_last", "transformer", "transformer_norm", "conv1d", "conv3d",
+    "batch_fixed_1", "batch_fixed_3", "batch_unknown", "float16", "float64", "float16_inside", "float64_inside",
+    "opset_8", "ir_13",
+)  # fmt: skip
+
+
+def noisy(*shape: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    rng = np.random.default_rng(3)
+    clean = rng.random(shape).astype(np.float32)
+    return clean, np.clip(clean + rng.uniform(-0.02, 0.02, shape), 0, 1).astype(np.float32)
+
+
+def analysed(
+    proto: onnx.ModelProto,
+    clean: NDArray[Any],
+    twins: NDArray[Any],
+    *,
+    batch_size: int = 8,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    **options: Any,
+) -> Analysis:
+    model = load_bytes(proto.SerializeToString())
+    pairs = Pairs(
+        *(
+            Dataset(ArraySource(name, x, None), Preprocessing(bounds=bounds), input_shape(model))
+            for name, x in (("clean", clean), ("twins", twins))
+        )
+    )
+    return analyze(model, pairs, provider=choose_provider("cpu"), batch_size=batch_size, **options)
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if name in BY_NAME])
+def test_scores_equal_numpy(name: str) -> None:
+    fixture = BY_NAME[name]
+    ((input_name, example),) = fixture.feed.items()
+    clean, twins = noisy(COUNT, *example.shape[1:])
+    raw = [activations(fixture.model, fixture.tap, input_name, x.astype(example.dtype)) for x in (clean, twins)]
+    for criterion, batch_size in zip(CRITERIA, (1, 8, 64), strict=True):
+        found = analysed(
+            fixture.model, clean, twins, tap=fixture.tap, batch_size=batch_size, criterion_name=criterion
+        ).scores
+        assert found is not None
+        assert found.feature_axis == fixture.axis
+        wanted = scores(raw[0], raw[1], fixture.axis, criterion)
+        assert wanted.max() > 0
+        assert relative_difference(found.scores, wanted) <= 1e-6
+
+
+def test_feature_axis_can_be_overruled() -> None:
+    fixture = BY_NAME["transformer"]
+    clean, twins = noisy(COUNT, 7, 4)
+    raw = [activations(fixture.model, fixture.tap, "tokens", x) for x in (clean, twins)]
+    found = analysed(fixture.model, clean, twins, tap=fixture.tap, feature_axis=1).scores
+    assert found is not None
+    assert relative_difference(found.scores, scores(raw[0], raw[1], 1, "deepcloak")) <= 1e-6
+
+
+def identity(op: str = "Identity", elem_type: int = core.F32) -> onnx.ModelProto:
+    """Make a model whose tap is the input, or a function of it; then a Gemm."""
+    nodes = [core.node(op, "x", core.TAP), core.node("MatMul", [core.TAP, "w"], "logits")]
+    kind = {"dtype": np.float64} if elem_type == TensorProto.DOUBLE else {}
+    return core.model(
+        core.graph(
+            nodes,
+            [core.value("x", ["N", 4], elem_type)],
+            [core.value("logits", ["N", 3], elem_type)],
+            [core.weights("w", 4, 3, **kind)],
+        )
+    )
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_dead_features_are_reported_and_ranked_last(criterion: str) -> None:
+    clean, twins = noisy(COUNT, 4)
+    clean[:, 2] = twins[:, 2] = 0  # silent
+    twins[:, 0] = clean[:, 0]  # never moves
+    found = analysed(identity(), clean, twins, criterion_name=criterion).scores
+    assert found is not None
+    assert found.dead == [0, 2]
+    assert ranking(found)[2:] == [0, 2]
+    assert set(ranking(found)[:2]) == {1, 3}
+
+
+@pytest.mark.parametrize("criterion", ["relative", "standardised"])
+def test_silent_on_clean_inputs_only_ranks_first(criterion: str) -> None:
+    clean, twins = noisy(COUNT, 4)
+    clean[:, 2] = 0
+    found = analysed(identity(), clean, twins, criterion_name=criterion)
+    assert found.scores is not None
+    assert ranking(found.scores)[0] == 2
+    assert np.isfinite(found.scores.scores).all()
+    assert Analysis.from_json(found.to_json()).scores is not None
+
+
+def test_standardised_keeps_its_digits_far_from_zero() -> None:
+    clean, twins = noisy(COUNT, 4)
+    clean, twins = clean / np.float32(100) + np.float32(1000), twins / np.float32(100) + np.float32(1000)
+    found = analysed(identity(), clean, twins, criterion_name="standardised", batch_size=5, bounds=(0, 2000)).scores
+    assert found is not None
+    wanted = scores(clean.astype(np.float64), twins.astype(np.float64), 1, "standardised")
+    assert relative_difference(found.scores, wanted) <= 1e-6
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("kind", ["clean", "adversarial"])
+@pytest.mark.parametrize(
+    ("op", "bad", "said"), [("Log", 0.0, "-inf"), ("Reciprocal", 0.0, "inf"), ("Log", -1.0, "nan")]
+)
+def test_activations_that_are_not_finite(op: str, bad: float, said: str, kind: str, criterion: str) -> None:
+    clean, twins = noisy(COUNT, 4)
+    clean, twins = clean + np.float32(0.1), twins + np.float32(0.1)
+    (clean if kind == "clean" else twins)[17, 3] = bad
+    for batch_size in (1, 4, 64):
+        with pytest.raises(InferenceError) as caught:
+            analysed(identity(op), clean, twins, criterion_name=criterion, batch_size=batch_size, bounds=(-2, 2))
+        assert str(caught.value).startswith(f"tap 'features' is {said} at feature 3 of {kind} sample 17:")
+
+
+def test_not_finite_behind_a_fixed_batch() -> None:
+    proto = identity("Log")
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
+    clean, twins = (x + np.float32(1) for x in noisy(COUNT, 4))
+    twins[22, 1] = 0
+    with pytest.raises(InferenceError, match="feature 1 of adversarial sample 22:"):
+        analysed(proto, clean, twins, bounds=(0, 3))
+
+
+def test_faults() -> None:
+    clean, twins = noisy(COUNT, 4)
+    with pytest.raises(OptionError, match=r"no criterion 'relativ'.*did you mean 'relative'"):
+        analysed(identity(), clean, twins, criterion_name="relativ")
+    with pytest.raises(TapError, match="'featurs' does not exist; did you mean 'features'"):
+        analysed(identity(), clean, twins, tap="featurs")
+    with pytest.raises(DataError, match="clean is empty"):
+        analysed(identity(), clean[:0], twins[:0])
+
+
+def test_progress_counts_samples() -> None:
+    told: list[int] = []
+    clean, twins = noisy(COUNT, 4)
+    analysed(identity(), clean, twins, batch_size=10, on_progress=told.append)
+    assert told == [10, 20, 23]
+
+
+def test_bfloat16_is_scored_or_refused() -> None:
+    """ONNX Runtime's CPU has few bfloat16 kernels: what it can't run is an error of ours."""
+    fixture = BY_NAME["bfloat16_inside"]
+    clean, twins = noisy(COUNT, 4)
+    try:
+        found = analysed(fixture.model, clean, twins, tap=fixture.tap).scores
+    except InferenceError:
+        return
+    assert found is not None
+    assert found.dtype == "bfloat16"
+    assert found.scores.max() > 0

@@ -1,0 +1,86 @@
+"""Scores of the manifest's models against plain numpy, to 1e-6 relative."""
+
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from cloakonnx.data import ArraySource, Dataset, Pairs, Preprocessing
+from cloakonnx.graph import load
+from cloakonnx.runtime import choose_provider, class_count, input_shape
+from cloakonnx.scoring import Analysis, analyze
+from tests.fixtures import models
+
+from .reference import CRITERIA, activations, noise_twins, relative_difference, scores
+
+NAMES = (
+    "cifar10_resnet20", "cifar10_resnet20_dynamo", "cifar10_resnet20_raw", "cifar10_resnet56", "mnist_cnn_raw",
+    "mnist_cntk_ir3", "text_direction_rapidocr",
+)  # fmt: skip
+COUNT = 20
+
+
+def asset(name: str) -> models.Asset:
+    found = models.manifest()
+    if found is None or name not in found:
+        pytest.skip(f"the real model {name} is not beside the checkout (set CLOAKONNX_ASSETS)")
+    return found[name]
+
+
+@cache
+def samples(name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    images = asset(name).images(COUNT)
+    return images, noise_twins(images)
+
+
+@cache
+def raw(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    known = asset(name)
+    proto = onnx.load(known.path)
+    clean, twins = (activations(proto, known.tap, known.input_name, known.inputs(x)) for x in samples(name))
+    return clean, twins
+
+
+def analysed(name: str, criterion: str, batch_size: int) -> Analysis:
+    known = asset(name)
+    model = load(known.path)
+    preprocessing = Preprocessing(scale=known.scale, mean=known.mean, std=known.std)
+    clean, twins = (
+        Dataset(ArraySource(kind, x, None), preprocessing, input_shape(model), classes=class_count(model))
+        for kind, x in zip(("clean", "twins"), samples(name), strict=True)
+    )
+    return analyze(
+        model,
+        Pairs(clean, twins),
+        provider=choose_provider("cpu"),
+        criterion_name=criterion,
+        batch_size=batch_size,
+    )
+
+
+@pytest.mark.parametrize(("criterion", "batch_size"), list(zip(CRITERIA, (7, 20, 64), strict=True)))
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_equal_numpy(name: str, criterion: str, batch_size: int) -> None:
+    known, (clean, twins) = asset(name), raw(name)
+    result = analysed(name, criterion, batch_size)
+    assert result.scores is not None
+    assert result.scores.tap == known.tap
+    assert result.scores.scores.shape == (known.features,)
+    assert result.scores.values_per_feature == clean.size // known.features
+    wanted = scores(clean, twins, result.scores.feature_axis, criterion)
+    assert wanted.max() > 0
+    assert relative_difference(result.scores.scores, wanted) <= 1e-6
+    assert result.samples.largest_difference == pytest.approx(4 / 255, abs=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+@pytest.mark.parametrize("name", ["cifar10_resnet20", "mnist_cntk_ir3"])
+def test_every_batch_size_gives_the_same(name: str, batch_size: int) -> None:
+    clean, twins = raw(name)
+    for criterion in CRITERIA:
+        found = analysed(name, criterion, batch_size).scores
+        assert found is not None
+        wanted = scores(clean, twins, found.feature_axis, criterion)
+        assert relative_difference(found.scores, wanted) <= 1e-6
