@@ -81,9 +81,9 @@ class LRN(OpRun):
 class GroupNormalization(OpRun):
     """GroupNormalization in the type of its input; onnx's own goes through float32."""
 
-    def _run(self, x, scale, bias, epsilon=None, num_groups=None, stash_type=None):  # type: ignore[no-untyped-def]
-        groups = x.reshape(x.shape[0], num_groups, -1)
-        spread = np.sqrt(groups.var(2, keepdims=True) + epsilon)
+    def _run(self, x, scale, bias, **a):  # type: ignore[no-untyped-def]
+        groups = x.reshape(x.shape[0], a["num_groups"], -1)
+        spread = np.sqrt(groups.var(2, keepdims=True) + a["epsilon"])
         unit = ((groups - groups.mean(2, keepdims=True)) / spread).reshape(x.shape)
         repeats, ones = x.shape[1] // len(scale), (1,) * (x.ndim - 2)  # one scale a group until opset 20
         return (unit * scale.repeat(repeats).reshape(-1, *ones) + bias.repeat(repeats).reshape(-1, *ones),)
@@ -241,6 +241,13 @@ def ort_run(model: onnx.ModelProto) -> Callable[[Mapping[str, Array]], list[Arra
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda feeds: session.run(None, dict(feeds))
+
+
+def outputs(graph: GradientGraph, feeds: Mapping[str | None, Array]) -> dict[str | None, Array]:
+    """Run a gradient graph in onnxruntime and return its outputs by name."""
+    given = {name: value for name, value in feeds.items() if name is not None}
+    names = [o.name for o in graph.proto.graph.output]
+    return dict(zip(names, ort_run(graph.proto)(given), strict=True))
 
 
 def check(

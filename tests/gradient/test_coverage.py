@@ -13,71 +13,13 @@ from cloakonnx.gradient.registry import Entry, Kind, entries, rule
 from . import test_rules
 
 PAGE = Path(__file__).parents[2] / "docs" / "op-coverage.md"
-PROMISED = [
-    "Add",
-    "Sub",
-    "Mul",
-    "Div",
-    "Neg",
-    "Sum",
-    "Max",
-    "Min",
-    "Relu",
-    "LeakyRelu",
-    "PRelu",
-    "Elu",
-    "Selu",
-    "Softplus",
-    "Clip",
-    "Sigmoid",
-    "HardSigmoid",
-    "HardSwish",
-    "Tanh",
-    "Gelu",
-    "Erf",
-    "Exp",
-    "Log",
-    "Sqrt",
-    "Pow",
-    "Reciprocal",
-    "Abs",
-    "Where",
-    "Identity",
-    "Dropout",
-    "Cast",
-    "Softmax",
-    "LogSoftmax",
-    "Gemm",
-    "MatMul",
-    "Conv",
-    "ConvTranspose",
-    "BatchNormalization",
-    "InstanceNormalization",
-    "LayerNormalization",
-    "LRN",
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "ReduceMean",
-    "ReduceSum",
-    "ReduceMax",
-    "ReduceL2",
-    "Flatten",
-    "Reshape",
-    "Squeeze",
-    "Unsqueeze",
-    "Transpose",
-    "Concat",
-    "Split",
-    "Slice",
-    "Gather",
-    "Expand",
-    "Tile",
-    "Pad",
-    "DepthToSpace",
-    "Resize",
-]
+PROMISED = """
+Add Sub Mul Div Neg Sum Max Min Relu LeakyRelu PRelu Elu Selu Softplus Clip Sigmoid HardSigmoid HardSwish Tanh Gelu Erf
+Exp Log Sqrt Pow Reciprocal Abs Where Identity Dropout Cast Softmax LogSoftmax Gemm MatMul Conv ConvTranspose
+BatchNormalization InstanceNormalization LayerNormalization LRN MaxPool AveragePool GlobalAveragePool GlobalMaxPool
+ReduceMean ReduceSum ReduceMax ReduceL2 Flatten Reshape Squeeze Unsqueeze Transpose Concat Split Slice Gather Expand
+Tile Pad DepthToSpace Resize
+"""
 
 
 def test_page_is_what_the_registry_says() -> None:
@@ -86,7 +28,7 @@ def test_page_is_what_the_registry_says() -> None:
 
 def test_promised_ops_have_rules() -> None:
     ruled = {entry.op for entry in entries() if entry.kind is Kind.RULE and not entry.domain}
-    assert sorted(set(PROMISED) - ruled) == []
+    assert sorted(set(PROMISED.split()) - ruled) == []
 
 
 @pytest.mark.parametrize("entry", [e for e in entries() if not e.domain], ids=lambda e: e.op)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from .harness import Case, check, fixed, one
+from .harness import Case, check, fixed, graph_of, one, ort_run
 
 RNG = np.random.default_rng(7)
 
@@ -265,3 +265,15 @@ def test_rule(case: Case) -> None:
 def test_group_normalization_18() -> None:
     scale, bias = fixed(above(2)), fixed(away(2))
     check(one("GroupNormalization", away(2, 4, 3), scale, bias, num_groups=2), deprecated=True)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in RESIZE.items()])
+def test_resize_is_what_the_runtime_does(case: Case) -> None:
+    """The matrices come from onnx.reference, the forward pass from onnxruntime: x . grad(x) must be the linear loss."""
+    graph = graph_of(case, double=False)
+    x = case.inputs["x0"].astype(np.float32)
+    classes = graph.classes
+    cotangent = RNG.normal(size=(1, classes)).astype(np.float32)
+    names = [o.name for o in graph.proto.graph.output]
+    found = dict(zip(names, ort_run(graph.proto)({graph.image: x, graph.cotangent: cotangent}), strict=True))
+    np.testing.assert_allclose((x * found[graph.gradient]).sum(), found[graph.loss].sum(), rtol=1e-4, atol=1e-5)

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 
-_OPS: dict[str, Callable[..., Any]] = {}
+OPS: dict[str, Callable[..., Any]] = {}
 
 
 def _op(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        _OPS[name] = function
+        OPS[name] = function
         return function
 
     return register
@@ -34,7 +34,7 @@ def run(model: onnx.ModelProto, feeds: dict[str, torch.Tensor], dtype: torch.dty
         inputs = [values[name] for name in node.input]
         attrs["_dtype"] = dtype
         attrs["_outputs"] = len(node.output)
-        found = _OPS[node.op_type](attrs, *inputs)
+        found = OPS[node.op_type](attrs, *inputs)
         results = found if isinstance(found, tuple | list) else (found,)
         values.update(zip(node.output, results, strict=False))
     return values
@@ -200,12 +200,14 @@ def _pad(a, x, pads, value=None, axes=None):
     for i, axis in enumerate(axes):
         full[2 * (x.dim() - 1 - axis % x.dim())] = pads[i]
         full[2 * (x.dim() - 1 - axis % x.dim()) + 1] = pads[len(axes) + i]
-    mode = {"constant": "constant", "edge": "replicate", "reflect": "reflect", "wrap": "circular"}[
-        a.get("mode", "constant")
-    ]
+    mode = a.get("mode", "constant")
     if mode == "constant":
         return F.pad(x, full, value=0.0 if value is None else float(value))
-    return F.pad(x, full[: 2 * (x.dim() - 2)], mode=mode)
+    for axis in range(x.dim()):
+        place = 2 * (x.dim() - 1 - axis)
+        taken = np.pad(np.arange(x.shape[axis]), full[place : place + 2], mode=mode)
+        x = x.index_select(axis, torch.from_numpy(taken))
+    return x
 
 
 @_op("Split")
@@ -245,8 +247,11 @@ def _group_normalization(a, x, scale, b):
     return F.group_norm(x, a["num_groups"], scale, b, a.get("epsilon", 1e-5))
 
 
-def _axes(x, axes):
-    return tuple(range(x.dim())) if axes is None else tuple(_ints(axes))
+def _reduce(f, a, x, axes):
+    if axes is None and a.get("noop_with_empty_axes", 0):
+        # ReduceL2 and the like of one value each.
+        return f(x.unsqueeze(-1), (-1,), False)
+    return f(x, tuple(range(x.dim())) if axes is None else tuple(_ints(axes)), bool(a.get("keepdims", 1)))
 
 
 @_op("PRelu")
@@ -259,6 +264,8 @@ def _resize(a, x, roi=None, scales=None, sizes=None):
     size = [int(n * s) for n, s in zip(x.shape[2:], scales[2:], strict=True)] if sizes is None else _ints(sizes)[2:]
     how = a.get("coordinate_transformation_mode", "half_pixel")
     if a.get("mode", "nearest") == "nearest":
+        wanted = {"asymmetric": "floor", "half_pixel": "round_prefer_ceil"}  # what torch's two modes do
+        assert a.get("nearest_mode", "round_prefer_floor") == wanted[how]
         return F.interpolate(x, size, mode="nearest" if how == "asymmetric" else "nearest-exact")
     mode = {"linear": {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()], "cubic": "bicubic"}[a["mode"]]
     return F.interpolate(x, size, mode=mode, align_corners=how == "align_corners")
@@ -287,6 +294,8 @@ def _pow(a, x, p):
 def _where(a, c, x, y):
     return torch.where(c, x, y)
 
+
+_ALPHA, _GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 _SIMPLE = {
     "Add": torch.add,
@@ -328,19 +337,21 @@ _WITH_ATTRS = {
     "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
     "Elu": lambda a, x: F.elu(x, a.get("alpha", 1.0)),
     "Celu": lambda a, x: F.celu(x, a.get("alpha", 1.0)),
-    "Selu": lambda a, x: F.selu(x),
+    "Selu": lambda a, x: a.get("gamma", _GAMMA) * torch.where(x > 0, x, a.get("alpha", _ALPHA) * torch.expm1(x)),
     "Gelu": lambda a, x: F.gelu(x, approximate=a.get("approximate", "none")),
     "Softmax": lambda a, x: torch.softmax(x, a.get("axis", -1)),
     "LogSoftmax": lambda a, x: torch.log_softmax(x, a.get("axis", -1)),
     "Concat": lambda a, *xs: torch.cat(xs, a["axis"]),
     "Transpose": lambda a, x: x.permute(a.get("perm", tuple(range(x.dim()))[::-1])),
     "Shape": lambda a, x: torch.tensor(x.shape)[a.get("start", 0) : a.get("end", x.dim())],
-    "ReduceMean": lambda a, x, axes=None: x.mean(_axes(x, axes), keepdim=bool(a.get("keepdims", 1))),
-    "ReduceSum": lambda a, x, axes=None: x.sum(_axes(x, axes), keepdim=bool(a.get("keepdims", 1))),
-    "ReduceMax": lambda a, x, axes=None: x.amax(_axes(x, axes), keepdim=bool(a.get("keepdims", 1))),
-    "ReduceMin": lambda a, x, axes=None: x.amin(_axes(x, axes), keepdim=bool(a.get("keepdims", 1))),
-    "ReduceL2": lambda a, x, axes=None: torch.linalg.vector_norm(x, 2, _axes(x, axes), bool(a.get("keepdims", 1))),
-    "ReduceL1": lambda a, x, axes=None: torch.linalg.vector_norm(x, 1, _axes(x, axes), bool(a.get("keepdims", 1))),
+    "ReduceMean": lambda a, x, axes=None: _reduce(lambda v, d, k: v.mean(d, k), a, x, axes),
+    "ReduceSum": lambda a, x, axes=None: _reduce(lambda v, d, k: v.sum(d, k), a, x, axes),
+    "ReduceMax": lambda a, x, axes=None: _reduce(lambda v, d, k: v.amax(d, k), a, x, axes),
+    "ReduceMin": lambda a, x, axes=None: _reduce(lambda v, d, k: v.amin(d, k), a, x, axes),
+    "ReduceL2": lambda a, x, axes=None: _reduce(lambda v, d, k: torch.linalg.vector_norm(v, 2, d, k), a, x, axes),
+    "ReduceL1": lambda a, x, axes=None: _reduce(lambda v, d, k: torch.linalg.vector_norm(v, 1, d, k), a, x, axes),
+    "ReduceSumSquare": lambda a, x, axes=None: _reduce(lambda v, d, k: (v * v).sum(d, k), a, x, axes),
+    "ReduceLogSumExp": lambda a, x, axes=None: _reduce(torch.logsumexp, a, x, axes),
     "Max": lambda a, *xs: _fold(torch.maximum, xs),
     "Min": lambda a, *xs: _fold(torch.minimum, xs),
 }
@@ -354,5 +365,5 @@ def _fold(f, xs):
 
 
 for _name, _function in _SIMPLE.items():
-    _OPS[_name] = lambda a, *xs, _f=_function: _f(*xs)
-_OPS.update(_WITH_ATTRS)
+    OPS[_name] = lambda a, *xs, _f=_function: _f(*xs)
+OPS.update(_WITH_ATTRS)
