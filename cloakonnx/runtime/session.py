@@ -111,7 +111,7 @@ class Session:
         for chunk, real in self.chunks(batch):
             values: list[Value] = list(self.run({self.inputs[0]: chunk}))
             if real < len(chunk):
-                values = [to_numpy(value)[:real] for value in values]
+                values = [np.atleast_1d(to_numpy(value))[:real] for value in values]
             yield Chunk(start, values)
             start += real
 
