@@ -105,7 +105,8 @@ def _prepend(graph: onnx.GraphProto, normalisation: Normalisation) -> None:
     tensor = entry.type.tensor_type
     elem_type = tensor.elem_type
     if elem_type not in _NUMPY_INPUTS:
-        kind = onnx.TensorProto.DataType.Name(elem_type).lower()
+        known = elem_type in onnx.TensorProto.DataType.values()
+        kind = onnx.TensorProto.DataType.Name(elem_type).lower() if known else f"number {elem_type}"
         raise ModelError(f"the model's input {entry.name!r} has element type {kind}; numbers are needed")
     steps = _steps(normalisation, tensor)
     if elem_type not in _FLOATS:

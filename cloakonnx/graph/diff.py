@@ -13,9 +13,11 @@ from typing import Literal
 import onnx
 from google.protobuf.message import Message
 
+from cloakonnx.graph import _wire
 from cloakonnx.graph.external import is_external, reference, tensors
 from cloakonnx.graph.load import Model
 
+_UNKNOWN = "unknown fields"
 Change = Literal["added", "removed", "changed", "moved"]
 
 
@@ -55,32 +57,27 @@ def diff(first: Model, second: Model) -> list[Difference]:
 
 def _fields(part: str, first: Message, second: Message, skipped: set[str]) -> Iterator[Difference]:
     """Compare every field but some, and what is unknown to this version of the format."""
-    rests = []
-    for message in (first, second):
-        rest = type(message)()
-        rest.CopyFrom(message)
-        for name in skipped:
-            rest.ClearField(name)
-        rests.append(rest)
-    if _bytes(rests[0]) == _bytes(rests[1]):
-        return
-    named = False
-    for descriptor in first.DESCRIPTOR.fields:
-        parts = []
-        for rest in rests:
-            only = type(rest)()
-            for field, value in rest.ListFields():
-                if field.name == descriptor.name:
-                    only.MergeFrom(type(rest)(**{field.name: value}))
-            parts.append(only)
-        if _bytes(parts[0]) != _bytes(parts[1]):
-            named = True
-            yield Difference(f"{part}.{descriptor.name}", "changed")
-    for rest in rests:
-        for name in [descriptor.name for descriptor, _ in rest.ListFields()]:
-            rest.ClearField(name)
-    if not named or _bytes(rests[0]) != _bytes(rests[1]):
-        yield Difference(f"{part}: fields unknown to onnx {onnx.__version__}", "changed")
+    for name in _changed_fields(first, second, skipped):
+        known = name != _UNKNOWN
+        yield Difference(f"{part}.{name}" if known else f"{part}: fields unknown to onnx {onnx.__version__}", "changed")
+
+
+def _changed_fields(first: Message, second: Message, skipped: frozenset[str] | set[str] = frozenset()) -> list[str]:
+    """Return the names of the fields that differ, what is unknown last."""
+    before, after = _records(first), _records(second)
+    numbers = first.DESCRIPTOR.fields_by_number
+    changed = [number for number in {**before, **after} if before.get(number) != after.get(number)]
+    names = [field.name for number, field in numbers.items() if number in changed and field.name not in skipped]
+    return names + ([_UNKNOWN] if any(number not in numbers for number in changed) else [])
+
+
+def _records(message: Message) -> dict[int, list[bytes]]:
+    """The encoded fields of a message by number; protobuf's own reflection would decode, and fail on odd texts."""
+    data = _bytes(message)
+    found: dict[int, list[bytes]] = {}
+    for rec in _wire.scan(data, 0, len(data)):
+        found.setdefault(rec.field, []).append(data[rec.start : rec.end])
+    return found
 
 
 def _bytes(message: Message) -> bytes:
@@ -143,11 +140,11 @@ def _label(node: onnx.NodeProto) -> str:
 
 
 def _what_changed(first: onnx.NodeProto, second: onnx.NodeProto) -> str:
-    names = [str(d).partition(".")[2].removesuffix(" changed") for d in _fields("node", first, second, set())]
+    names = _changed_fields(first, second)
     if names == ["output"]:
         renamed = [f"{a!r} is now {b!r}" for a, b in zip(first.output, second.output, strict=False) if a != b]
         return "output " + ", ".join(renamed)
-    return ", ".join(name or "unknown fields" for name in names)
+    return ", ".join(names)
 
 
 def _initializers(first: Model, second: Model) -> Iterator[Difference]:
@@ -182,7 +179,7 @@ def _tensor_change(first: Model, a: onnx.TensorProto, second: Model, b: onnx.Ten
             if x != y:
                 return "values"
         skipped = {"external_data", "data_location", "raw_data"}
-    return ", ".join(d.part.partition(".")[2] or "unknown fields" for d in _fields("tensor", a, b, skipped)) or None
+    return ", ".join(_changed_fields(a, b, skipped)) or None
 
 
 def _raw_data(model: Model, tensor: onnx.TensorProto, span: tuple[int, int] | None) -> memoryview:

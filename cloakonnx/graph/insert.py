@@ -18,7 +18,6 @@ from cloakonnx.graph import metadata
 from cloakonnx.graph.edit import Edit
 from cloakonnx.graph.load import Model
 from cloakonnx.graph.mask import Mask
-from cloakonnx.graph.structure import structure
 from cloakonnx.graph.taps import Tap, find_tap
 
 Values: TypeAlias = NDArray[np.generic]
@@ -43,14 +42,14 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
     if not masks:
         raise MaskError("there is no mask to insert")
     check_opset(model)
-    names = structure(model.inferred).names()
+    names = model.structure.names()
     nodes_named = {node.name for node in model.proto.graph.node}
     already = metadata.masks_of(model.proto)
     listed = list(already)
     rename: dict[tuple[int, int], str] = {}
     insert: dict[int, tuple[onnx.NodeProto, ...]] = {}
     weights: list[onnx.TensorProto] = []
-    producers = structure(model.proto).producers
+    producers = model.structure.producers
     for mask in masks:
         tap = find_tap(model, mask.tap, axis=mask.feature_axis)
         where = producers[tap.name]

@@ -17,6 +17,7 @@ from cloakonnx.errors import ModelError, nearest
 from cloakonnx.graph import _wire
 from cloakonnx.graph.external import check_references, is_external, locations, reference, tensors
 from cloakonnx.graph.shapes import infer
+from cloakonnx.graph.structure import Structure, structure
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA = 7, 14
@@ -89,6 +90,11 @@ class Model:
     def inferred(self) -> onnx.ModelProto:
         """A copy of :attr:`proto` with the shapes and types that inference can tell."""
         return infer(self.proto)
+
+    @cached_property
+    def structure(self) -> Structure:
+        """Who makes and who reads each tensor of :attr:`inferred`'s main graph."""
+        return structure(self.inferred)
 
     @cached_property
     def inputs(self) -> list[onnx.ValueInfoProto]:

@@ -10,7 +10,7 @@ from cloakonnx.errors import TapError, nearest
 from cloakonnx.graph.axes import feature_axis
 from cloakonnx.graph.load import Model
 from cloakonnx.graph.metadata import masks_of
-from cloakonnx.graph.structure import Structure, structure
+from cloakonnx.graph.structure import Structure
 
 FLOAT_TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT16: "float16",
@@ -64,7 +64,7 @@ def list_taps(model: Model) -> list[Tap]:
 
     A tap is a computed floating-point tensor of known rank, 2 or more, that depends on the input and carries no mask.
     """
-    graph = structure(model.inferred)
+    graph = model.structure
     default = default_tap_name(graph)
     masked = _masked_names(model)
     taps = []
@@ -85,7 +85,7 @@ def find_tap(model: Model, name: str | None = None, *, axis: int | None = None) 
     Raises:
         TapError: no such tensor, or one that can't carry a mask; the message says why.
     """
-    graph = structure(model.inferred)
+    graph = model.structure
     default = default_tap_name(graph)
     if name is None:
         if default is None:
@@ -167,8 +167,11 @@ def _refusal(graph: Structure, name: str) -> str | None:  # noqa: PLR0911 - one 
         return f"is a value of kind {graph.kinds[name]}, not a tensor; a mask needs a floating-point tensor"
     if info is None:
         return "has an unknown type: shape inference can't tell it (is it the output of a custom op?)"
+    if info.elem_type == 0:
+        return "has an unknown element type: shape inference can't tell it (is it the output of a custom op?)"
     if info.elem_type not in FLOAT_TYPES:
-        kind = onnx.TensorProto.DataType.Name(info.elem_type).lower() if info.elem_type else "unknown"
+        known = info.elem_type in onnx.TensorProto.DataType.values()
+        kind = onnx.TensorProto.DataType.Name(info.elem_type).lower() if known else f"number {info.elem_type}"
         return f"has element type {kind}; a mask needs float16, bfloat16, float32 or float64"
     if info.shape is None:
         return "has an unknown rank: shape inference can't tell it, so the feature axis is not known"
