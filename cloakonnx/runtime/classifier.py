@@ -57,7 +57,10 @@ class Activations:
     def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Return the tensors for a batch in pixel space in host memory, each with the samples along axis 0."""
         parts = [chunk.values for chunk in self.chunks(batch)]
-        return [np.concatenate([np.atleast_1d(to_numpy(part[i])) for part in parts]) for i in range(len(self._session.outputs))]
+        return [
+            np.concatenate([np.atleast_1d(to_numpy(part[i])) for part in parts])
+            for i in range(len(self._session.outputs))
+        ]
 
 
 @dataclass(frozen=True)
