@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from cloakonnx.errors import DifferentiationError
+from cloakonnx.gradient.fusion import fuse_normalization
 from cloakonnx.gradient.info import TensorInfo, dependencies
 from cloakonnx.graph.shapes import infer
 
@@ -44,7 +45,7 @@ def canonical(
     """Return the model in canonical form; the model itself is not changed.
 
     Local functions are inlined, initializers are no inputs, opsets below 18 are converted, small constant parts are
-    computed, dead nodes are gone and shapes inferred.
+    computed, batch normalisation is fused, dead nodes are gone and shapes inferred.
 
     Args:
         model: A model with all its weights inline.
@@ -69,6 +70,7 @@ def canonical(
         _constants_to_initializers(work.graph)
     prune(work.graph, keep)
     work = _fold(work)
+    fuse_normalization(work.graph, keep, weights)
     prune(work.graph, keep)
     return put_weights(work, weights)
 

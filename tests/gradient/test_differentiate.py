@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -184,6 +185,43 @@ def test_fixed_batch_stays() -> None:
     assert run(graph, X[:1], Y[:1])[graph.gradient].shape == (1, 3, 6, 6)
 
 
+def test_batch_dimension_can_be_fixed_at_run_time() -> None:
+    graph = differentiate(classifier())
+    assert graph.batch == "N"
+    assert differentiate(classifier(batch=1)).batch is None
+    options = ort.SessionOptions()
+    options.add_free_dimension_override_by_name("N", 3)
+    session = ort.InferenceSession(graph.proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (gradient,) = session.run([graph.gradient], {"x": X.astype(np.float32), "labels": Y})
+    np.testing.assert_allclose(gradient, run(graph)[graph.gradient], rtol=1e-5, atol=1e-7)
+
+
+def test_upsample_of_opset_9() -> None:
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    old = classifier(helper.make_node("Upsample", ["features", "scales"], ["more"]), constants=scales, opset=9)
+    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    new = classifier(helper.make_node("Resize", ["features", "", "scales"], ["more"], **how), constants=scales)
+    graph, expected = differentiate(old), differentiate(new)
+    np.testing.assert_allclose(run(graph)[graph.gradient], run(expected)[expected.gradient], rtol=1e-5, atol=1e-7)
+
+
+def test_resize_of_opset_10() -> None:
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    old = classifier(helper.make_node("Resize", ["features", "scales"], ["more"]), constants=scales, opset=10)
+    graph = differentiate(old)
+    assert run(graph)[graph.gradient].any()
+
+
+def test_quantized_model() -> None:
+    constants = {"s": np.array(0.1, np.float32), "o": np.array(0, np.uint8)}
+    extra = [
+        helper.make_node("QuantizeLinear", ["features", "s", "o"], ["q"], name="quantise"),
+        helper.make_node("DequantizeLinear", ["q", "s", "o"], ["more"]),
+    ]
+    with pytest.raises(DifferentiationError, match=r"QuantizeLinear \(node 'quantise'\) has a zero gradient"):
+        differentiate(classifier(*extra, constants=constants))
+
+
 def test_fixed_input_shape() -> None:
     graph = differentiate(classifier(), input_shape=(3, None, None, None))
     free = differentiate(classifier())
@@ -352,3 +390,28 @@ def test_labels_as_the_output() -> None:
 def test_same_graph_every_time() -> None:
     graphs = [differentiate(classifier(), masks={"features": 1}).proto for _ in range(2)]
     assert graphs[0].SerializeToString(deterministic=True) == graphs[1].SerializeToString(deterministic=True)
+
+
+def normalised(bias: bool) -> onnx.ModelProto:
+    rng = np.random.default_rng(5)
+    tensors = {n: rng.uniform(0.5, 1.5, 6).astype(np.float32) for n in ("scale", "shift", "mean", "var", "bias")}
+    tensors["kernel"] = rng.normal(size=(6, 2, 3, 3)).astype(np.float32)
+    names = ["features", "kernel", *(["bias"] if bias else [])]
+    extra = [
+        helper.make_node("Conv", names, ["conv"], group=2, name="inner"),
+        helper.make_node("BatchNormalization", ["conv", "scale", "shift", "mean", "var"], ["bn"], epsilon=0.01),
+        helper.make_node("Slice", ["bn", "zero", "four", "one"], ["more"]),
+    ]
+    constants = tensors | {"zero": np.array([0]), "four": np.array([4]), "one": np.array([1])}
+    return classifier(*extra, constants=constants)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_batch_normalization_joins_its_convolution(bias: bool) -> None:
+    model = to_double(normalised(bias))
+    fused, plain = differentiate(model), differentiate(model, wrt=[INPUT, "conv"])
+    assert "BatchNormalization" not in {n.op_type for n in fused.proto.graph.node}
+    assert "BatchNormalization" in {n.op_type for n in plain.proto.graph.node}  # the tap must survive
+    a, b = run(fused), run(plain)
+    np.testing.assert_allclose(a[fused.logits], b[plain.logits], atol=1e-12)
+    np.testing.assert_allclose(a[fused.gradient], b[plain.gradient], atol=1e-12)
