@@ -16,7 +16,7 @@ def draw(path: Path, width: int, height: int, seed: int = 0, mode: str = "RGB") 
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (height, width) if mode == "L" else (height, width, len(mode))
     pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-    Image.fromarray(pixels, mode).save(path)
+    Image.fromarray(pixels).save(path)
     return pixels
 
 
