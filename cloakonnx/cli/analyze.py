@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from cloakonnx.cli import options
+from cloakonnx.cli import attack_options, options
 from cloakonnx.cli.output import progress, say
 
 if TYPE_CHECKING:
-    from cloakonnx.scoring import Analysis
+    from cloakonnx.data import Dataset, Source
+    from cloakonnx.graph import Model
+    from cloakonnx.runtime import Provider
+    from cloakonnx.scoring import Analysis, PairSource
 
 
 @click.command("analyze")
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 @options.data_option(required=True)
 @click.option("--adversarial", type=options.PATH, help="Their adversarial twins, in the same order.")
 @click.option("--adversarial-script", metavar="FILE.py:FUNCTION", help="Run a script that yields the twins instead.")
+@attack_options.attack_options(required=False)
 @click.option("--tap", metavar="TENSOR", help="The tensor whose features are scored.  [see 'cloakonnx inspect']")
 @click.option("--feature-axis", type=int, help="The axis that counts features.  [told from the graph]")
 @click.option(
@@ -51,36 +55,37 @@ def command(
     output: Path | None,
     force: bool,
     as_json: bool,
-    **data_options: Unpack[options.DataOptions],
+    **rest: Unpack[attack_options.AttackAndDataOptions],
 ) -> None:
     """Score the features of a tap of MODEL: those that move most between clean and adversarial inputs score highest.
 
     \b
     cloakonnx analyze model.onnx --data clean.npz --adversarial adversarial.npz
-    cloakonnx analyze model.onnx --data clean.npz --adversarial adversarial.npz --mean 0.1307 --std 0.3081
+    cloakonnx analyze model.onnx --data clean.npz --attack fgsm --eps 4/255
 
     Samples are read in pixel space: uint8 is divided by 255, floats must lie within --bounds. The same preprocessing
     (--scale, --mean, --std) that the model was trained with leads from there to its input.
     """
-    from cloakonnx.data import Pairs
     from cloakonnx.graph import check_output, load
     from cloakonnx.scoring import analyze, default_path
 
     loaded = load(model)
-    clean = options.open_data(data, data_script, data_options, option="data")
-    twins = options.open_data(adversarial, adversarial_script, data_options, option="adversarial")
-    if clean is None or twins is None:
-        missing = "--data" if clean is None else "--adversarial"
-        raise click.UsageError(f"clean samples and their adversarial twins are needed: {missing} is missing")
+    clean = options.open_data(data, data_script, rest, option="data")
+    twins = options.open_data(adversarial, adversarial_script, rest, option="adversarial")
+    if clean is None:
+        raise click.UsageError("clean samples are needed: --data is missing")
+    _check_twins(twins, rest["attack"], rest["eps"])
     target = output or default_path(model)
     inputs = [path for path in (model, data, adversarial) if path is not None]
     check_output(target, inputs=inputs, force=force)
-    pairs = Pairs(*(options.dataset(loaded, source, data_options, input_name) for source in (clean, twins)))
+    chosen = options.choose(provider, device_id)
+    dataset = options.dataset(loaded, clean, rest, input_name)
+    pairs = _pairs(loaded, dataset, twins, rest, input_name=input_name, provider=chosen)
     with progress("scoring", pairs.clean.count()) as advance:
         result = analyze(
             loaded,
             pairs,
-            provider=options.choose(provider, device_id),
+            provider=chosen,
             tap=tap,
             feature_axis=feature_axis,
             criterion_name=criterion,
@@ -92,6 +97,34 @@ def command(
     if as_json:
         click.echo(result.to_json(), nl=False)
     _tell(result, target)
+
+
+def _check_twins(twins: Source | None, attack: str | None, eps: str | None) -> None:
+    if (twins is None) == (attack is None):
+        raise click.UsageError("adversarial twins are needed: either --adversarial names them or --attack makes them")
+    if (attack is None) != (eps is None):
+        raise click.UsageError("--attack and --eps go together")
+    if eps is not None and "," in eps:
+        raise click.UsageError("analyze takes one --eps")
+
+
+def _pairs(
+    model: Model,
+    dataset: Dataset,
+    twins: Source | None,
+    rest: attack_options.AttackAndDataOptions,
+    *,
+    input_name: str | None,
+    provider: Provider,
+) -> PairSource:
+    """Return pairs of files, or pairs whose twins an attack makes on the fly."""
+    from cloakonnx.attacks import AttackedPairs
+    from cloakonnx.data import Pairs
+
+    if twins is not None:
+        return Pairs(dataset, options.dataset(model, twins, rest, input_name))
+    ((settings, _),) = attack_options.attack_settings(rest, early_stop=False)
+    return AttackedPairs(dataset, attack_options.victim(model, dataset, provider, input_name, None), settings)
 
 
 def _tell(result: Analysis, target: Path) -> None:

@@ -14,6 +14,7 @@ from cloakonnx.errors import CloakError, nearest
 
 _VERBS = {
     "inspect": "List the tensors of a model that can carry a mask.",
+    "attack": "Make adversarial inputs from an ONNX file.",
     "analyze": "Score features on clean and adversarial pairs.",
     "apply": "Write the hardened model: the source and the mask.",
     "verify": "Check that a hardened model is its source and the mask.",

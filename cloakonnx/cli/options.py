@@ -19,7 +19,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
-def _group(*options: Callable[[F], F]) -> Callable[[F], F]:
+def group(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Make one decorator of several options, shown in this order."""
+
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
@@ -51,7 +53,7 @@ def model_argument(function: F) -> F:
 def data_option(*, required: bool) -> Callable[[F], F]:
     """Where the clean samples are."""
     extra = "" if required else " Random inputs with a fixed seed where none are given."
-    return _group(
+    return group(
         click.option(
             "--data", type=PATH, help=f"Clean samples: .npz with x and y, .npy, or a folder of class folders.{extra}"
         ),
@@ -61,7 +63,7 @@ def data_option(*, required: bool) -> Callable[[F], F]:
     )
 
 
-data_options = _group(
+data_options = group(
     click.option("--labels", type=PATH, help="Labels (.npy) for an .npy file of samples."),
     click.option("--classes", metavar="A,B,...", help="Class folders in the order of the model's outputs.  [by name]"),
     click.option("--resize", type=click.IntRange(min=1), help="Scale images: pixels of the shorter side."),
@@ -80,7 +82,7 @@ data_options = _group(
 
 input_option = click.option("--input", "input_name", metavar="NAME", help="The data input, where there are several.")
 
-provider_options = _group(
+provider_options = group(
     click.option("--provider", help="Execution provider: cpu, cuda, tensorrt, ...  [the best that loads]"),
     click.option("--device-id", type=click.IntRange(min=0), default=0, show_default=True, help="Which device."),
 )

@@ -8,6 +8,7 @@ from cloakonnx.data.dataset import Dataset, PairBatch, Pairs, sample_hashes
 from cloakonnx.data.preprocessing import Layout, Preprocessing
 from cloakonnx.data.sources import ArraySource, ScriptSource, Source, open_script, open_source
 from cloakonnx.data.types import Batch
+from cloakonnx.data.writing import as_levels, rounded_inward, write_npz
 
 __all__ = [
     "ArraySource",
@@ -19,8 +20,11 @@ __all__ = [
     "Preprocessing",
     "ScriptSource",
     "Source",
+    "as_levels",
     "load_array",
     "open_script",
     "open_source",
+    "rounded_inward",
     "sample_hashes",
+    "write_npz",
 ]

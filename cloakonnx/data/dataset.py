@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,12 +44,22 @@ class Dataset:
         Raises:
             DataError: no sample, or one that does not fit the model's input.
         """
+        layout = self.source.layout or self.preprocessing.layout
+        return arrange(self.stored_shape, self.input_shape, layout=layout, name=self.source.name)
+
+    @cached_property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of a stored sample; raises DataError where there is none."""
         self.check_not_empty()
         first = next(self.source.batches(1), None)
         if first is None:
             raise self._empty()
-        layout = self.source.layout or self.preprocessing.layout
-        return arrange(first.x.shape[1:], self.input_shape, layout=layout, name=self.source.name)
+        return tuple(first.x.shape[1:])
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of a sample in the model's layout."""
+        return tuple(self.arrangement.apply(np.empty((1, *self.stored_shape), np.bool_)).shape[1:])
 
     @property
     def normalisation(self) -> Normalisation:
@@ -123,6 +133,16 @@ class Pairs:
 
     clean: Dataset
     adversarial: Dataset
+
+    @property
+    def adversarial_name(self) -> str | None:
+        """Name of the source of the twins."""
+        return self.adversarial.source.name
+
+    @property
+    def attack(self) -> Mapping[str, Any] | None:
+        """None: the twins were given."""
+        return None
 
     def batches(self, size: int) -> Iterator[PairBatch]:
         """Yield matching batches.

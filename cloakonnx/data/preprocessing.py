@@ -66,6 +66,12 @@ class Arrangement:
             x = x.transpose(self.permutation)
         return x if self.shape is None else x.reshape(len(x), *self.shape)
 
+    def undo(self, x: NDArray[Any], sample: tuple[int, ...]) -> NDArray[Any]:
+        """Return a batch in the stored layout again; ``sample`` is the shape of a stored sample."""
+        if self.shape is not None:
+            x = x.reshape(len(x), *sample)
+        return x if self.permutation is None else x.transpose(np.argsort(self.permutation))
+
 
 def arrange(
     sample: tuple[int, ...], wanted: tuple[int | None, ...] | None, *, layout: str | None, name: str

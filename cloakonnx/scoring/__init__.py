@@ -6,13 +6,14 @@ What the other packages may use is named here.
 from cloakonnx.scoring.accumulator import Moments
 from cloakonnx.scoring.analysis import Analysis, SampleSet, TapScores, default_path, load_analysis
 from cloakonnx.scoring.criteria import CRITERIA, criterion
-from cloakonnx.scoring.score import DEFAULT_BATCH_SIZE, analyze
+from cloakonnx.scoring.score import DEFAULT_BATCH_SIZE, PairSource, analyze
 
 __all__ = [
     "CRITERIA",
     "DEFAULT_BATCH_SIZE",
     "Analysis",
     "Moments",
+    "PairSource",
     "SampleSet",
     "TapScores",
     "analyze",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
-from cloakonnx.data import PairBatch, Pairs, sample_hashes
+from cloakonnx.data import Dataset, PairBatch, sample_hashes
 from cloakonnx.errors import DataError
 from cloakonnx.graph import Model, check_opset, find_tap
 from cloakonnx.runtime import Activations, Provider
@@ -17,6 +18,25 @@ from cloakonnx.scoring.criteria import criterion
 from cloakonnx.scoring.reduction import Reducer
 
 DEFAULT_BATCH_SIZE = 64
+
+
+class PairSource(Protocol):
+    """Clean samples with their adversarial twins: read from two sources, or attacked on the fly."""
+
+    @property
+    def clean(self) -> Dataset:
+        """The clean samples."""
+
+    @property
+    def adversarial_name(self) -> str | None:
+        """Name of the source of the twins, None where they are made on the fly."""
+
+    @property
+    def attack(self) -> Mapping[str, Any] | None:
+        """Settings of the attack that makes them, None where they were given."""
+
+    def batches(self, size: int) -> Iterator[PairBatch]:
+        """Yield matching batches."""
 
 
 @dataclass
@@ -36,7 +56,7 @@ class _Tally:
 
 def analyze(
     model: Model,
-    pairs: Pairs,
+    pairs: PairSource,
     *,
     provider: Provider,
     tap: str | None = None,
@@ -88,12 +108,13 @@ def analyze(
         preprocessing=pairs.clean.preprocessing,
         samples=SampleSet(
             clean=pairs.clean.source.name,
-            adversarial=pairs.adversarial.source.name,
+            adversarial=pairs.adversarial_name,
             count=tally.samples,
             largest_difference=tally.largest,
             hashes=tuple(tally.hashes),
         ),
         provider=provider.name,
+        attack=pairs.attack,
         scores=TapScores(
             tap=chosen.name,
             feature_axis=chosen.feature_axis,

@@ -1,0 +1,30 @@
+"""Attacks on any ONNX classifier: white-box through the backward graph, black-box through scores.
+
+What the other packages may use is named here.
+"""
+
+from cloakonnx.attacks.apgd import apgd, apgd_targeted
+from cloakonnx.attacks.noise import noise
+from cloakonnx.attacks.pgd import fgsm, pgd
+from cloakonnx.attacks.result import Adversarial
+from cloakonnx.attacks.session import Attacked, AttackedPairs, attack_file
+from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
+from cloakonnx.attacks.square import square
+from cloakonnx.attacks.victim import Victim
+
+__all__ = [
+    "ATTACKS",
+    "Adversarial",
+    "Attacked",
+    "AttackedPairs",
+    "Settings",
+    "Victim",
+    "apgd",
+    "apgd_targeted",
+    "attack_file",
+    "fgsm",
+    "noise",
+    "pgd",
+    "run_attack",
+    "square",
+]

@@ -1,0 +1,90 @@
+"""What an attack gives back, and the batch that it works on while samples leave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks.arithmetic import Norm
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.errors import OptionError
+from cloakonnx.runtime import Value, to_numpy
+
+
+@dataclass(frozen=True, eq=False)
+class Adversarial:
+    """The result of an attack on a batch.
+
+    Attributes:
+        x: Adversarial inputs, (N, ...) float32 pixels in the model's layout, inside ball and bounds.
+        success: (N,) bool: the model predicts another class than the label (targeted: the target).
+    """
+
+    x: NDArray[np.float32]
+    success: NDArray[np.bool_]
+
+
+def fooled(logits: NDArray[np.float32], y: NDArray[np.int64], *, targeted: bool) -> NDArray[np.bool_]:
+    """Return (N,) whether the attack has won: not the label, or (targeted) the label, which is the target then."""
+    found = logits.argmax(axis=1)
+    return np.asarray(found == y if targeted else found != y)
+
+
+def check_settings(
+    victim: Victim, *, eps: float, norm: Norm, max_iter: int = 1, restarts: int = 1, eps_step: float | None = None
+) -> None:
+    """Check what all attacks share.
+
+    Raises:
+        OptionError: eps is negative or (Linf) larger than the bounds are wide, an unknown norm, or a count below 1.
+    """
+    low, high = victim.bounds
+    if norm not in {"linf", "l2"}:
+        raise OptionError(f"there is no norm {norm!r}; there are linf and l2")
+    if not eps >= 0:
+        raise OptionError(f"--eps {eps:g} is negative")
+    if norm == "linf" and eps > high - low:
+        raise OptionError(
+            f"--eps {eps:g} is larger than pixel space [{low:g}, {high:g}] is wide; eps is in pixel space (8/255, say)"
+        )
+    if max_iter < 1 or restarts < 1:
+        raise OptionError("--max-iter and --restarts must be at least 1")
+    if eps_step is not None and not eps_step > 0:
+        raise OptionError(f"--eps-step {eps_step:g} must be above 0")
+
+
+class Keeper:
+    """Collects results while samples leave the batch.
+
+    Args:
+        x: (N, ...) the clean inputs.
+    """
+
+    def __init__(self, x: NDArray[np.float32]) -> None:
+        self.x = x.copy()
+        self.success = np.zeros(len(x), np.bool_)
+        self.active = np.arange(len(x))
+
+    def won(self, which: NDArray[np.bool_], x: Value) -> None:
+        """Record the active samples of a mask as won with these inputs."""
+        if which.any():
+            rows = self.active[which]
+            self.x[rows] = to_numpy(x)[which]
+            self.success[rows] = True
+
+    def ended(self, x: Value) -> None:
+        """Record what the active samples ended with; samples that have won keep what won."""
+        keep = ~self.success[self.active]
+        self.x[self.active[keep]] = to_numpy(x)[keep]
+
+    def drop(self, which: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Take the samples of a mask out of the batch; return the positions of the others."""
+        stay = np.flatnonzero(~which)
+        self.active = self.active[stay]
+        return stay
+
+    def result(self) -> Adversarial:
+        """Return the result."""
+        return Adversarial(self.x, self.success)

@@ -1,0 +1,269 @@
+"""Square: black-box random search on scores, no gradients (Andriushchenko et al. 2020, arXiv 1912.00049)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks.arithmetic import Norm
+from cloakonnx.attacks.random import Stream
+from cloakonnx.attacks.result import Adversarial, Keeper, check_settings
+from cloakonnx.attacks.victim import Victim
+
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries, of 10,000, after which the share of changed pixels is halved (section 5, "initialisation and schedule")."""
+
+_DRAWS = 8
+"""Numbers of draws that one query may use."""
+
+
+def square(
+    victim: Victim,
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+    *,
+    eps: float,
+    max_iter: int = 5000,
+    norm: Norm = "linf",
+    restarts: int = 1,
+    p_init: float = 0.8,
+    targeted: bool = False,
+    channel_axis: int = 1,
+    early_stop: bool = True,
+    seed: int = 0,
+    samples: NDArray[np.int64] | None = None,
+) -> Adversarial:
+    """Random search over squares that lowers the margin; samples leave once they are fooled.
+
+    Args:
+        victim: The classifier.
+        x: (N, C, H, W), (N, H, W, C) or (N, F) float32 pixels in the model's layout.
+        y: (N,) labels; targeted: the classes to reach.
+        eps: Radius of the ball, in pixel space.
+        max_iter: Queries a restart.
+        norm: The ball's norm.
+        restarts: Random starts.
+        p_init: Share of pixels that the first squares change.
+        targeted: Whether y are targets.
+        channel_axis: The axis of x that counts channels.
+        early_stop: Whether a sample that is misclassified as it is stays as it is; a fooled one always leaves.
+        seed: Of the search.
+        samples: (N,) indices of the samples in the whole data; 0 to N - 1 where None.
+
+    Raises:
+        OptionError: eps, max_iter or restarts that make no sense.
+    """
+    check_settings(victim, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts)
+    victim.check_labels(y)
+    indices = np.arange(len(x)) if samples is None else samples
+    canvas = _Canvas(x.shape[1:], channel_axis)
+    keeper = Keeper(x)
+    if early_stop:
+        margin = _margin(victim, x, y, targeted=targeted)
+        keeper.won(margin < 0, x)
+        keeper.drop(margin < 0)
+    for restart in range(restarts):
+        if len(keeper.active):
+            stream = Stream.of(seed, f"square-{norm}", restart, indices[keeper.active])
+            search = _Search(victim, keeper, canvas, y, stream, eps=eps, targeted=targeted, norm=norm)
+            search.go(max_iter, p_init)
+    return keeper.result()
+
+
+def _margin(victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64], *, targeted: bool) -> NDArray[np.float32]:
+    """Return (N,) the label's logit less the largest other (targeted: the reverse); the attack has won below 0.
+
+    A tie counts as won where the label is not the first of the largest: what prediction by argmax does.
+    """
+    logits = victim.logits(x)
+    rows = np.arange(len(y))
+    own = logits[rows, y]
+    others = logits.copy()
+    others[rows, y] = -np.inf
+    margin = own - others.max(axis=1)
+    won = (logits.argmax(axis=1) == y) if targeted else (logits.argmax(axis=1) != y)
+    signed = -margin if targeted else margin
+    margin = np.where(won, np.minimum(signed, -np.finfo(np.float32).tiny), np.maximum(signed, 0))
+    return np.asarray(margin, np.float32)
+
+
+class _Canvas:
+    """Shows samples of any layout as (N, C, H, W), without copying."""
+
+    def __init__(self, shape: tuple[int, ...], channel_axis: int) -> None:
+        self._channels_last = len(shape) == 3 and channel_axis == 3
+        self._shape = shape
+        if len(shape) == 3:
+            self.c, self.h, self.w = (shape[2], *shape[:2]) if self._channels_last else shape
+        else:
+            self.c, self.h, self.w = 1, 1, int(np.prod(shape))
+
+    def view(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a batch as (N, C, H, W)."""
+        return x.transpose(0, 3, 1, 2) if self._channels_last else x.reshape(len(x), self.c, self.h, self.w)
+
+    def back(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (N, C, H, W) in the model's layout."""
+        return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if self._channels_last else x.reshape(len(x), *self._shape))
+
+    def side(self, share: float, *, least: int = 1) -> tuple[int, int]:
+        """Return height and width of the window that covers a share of the pixels; vectors get an interval."""
+        if self.h == 1:
+            return 1, min(max(round(share * self.w), least), max(self.w - 1, 1))
+        side = max(round(math.sqrt(share * self.h * self.w)), least)
+        return min(side, self.h - 1), min(side, self.w - 1)
+
+
+class _Search:
+    """One restart."""
+
+    def __init__(
+        self,
+        victim: Victim,
+        keeper: Keeper,
+        canvas: _Canvas,
+        y: NDArray[np.int64],
+        stream: Stream,
+        *,
+        eps: float,
+        targeted: bool,
+        norm: Norm,
+    ) -> None:
+        self.victim, self.keeper, self.canvas, self.stream = victim, keeper, canvas, stream
+        self.y, self.eps, self.targeted, self.norm = y[keeper.active], eps, targeted, norm
+        self.x = canvas.view(keeper.x[keeper.active]).copy()
+        self.best = self.x
+        self.margin = np.zeros(len(self.x), np.float32)
+
+    def go(self, max_iter: int, p_init: float) -> None:
+        """Search for so many queries."""
+        for query in range(max_iter):
+            if query == 0:
+                proposal = self._stripes() if self.norm == "linf" else self._grid()
+            else:
+                share = p_init / 2 ** sum(query / max_iter * 10_000 > h for h in _HALVINGS)
+                proposal = self._square(share, query) if self.norm == "linf" else self._windows(share, query)
+            image = self.canvas.back(proposal)
+            margin = _margin(self.victim, image, self.y, targeted=self.targeted)
+            better = (margin < self.margin) | (query == 0)
+            self.best = np.where(better[:, None, None, None], proposal, self.best)
+            self.margin = np.where(better, margin, self.margin)
+            done = margin < 0
+            if done.any():
+                self.keeper.won(done, image)
+                self._keep(self.keeper.drop(done))
+            if not len(self.y):
+                return
+        self.keeper.ended(self.canvas.back(self.best))
+
+    def _keep(self, stay: NDArray[np.int64]) -> None:
+        self.x, self.best, self.margin = self.x[stay], self.best[stay], self.margin[stay]
+        self.y, self.stream = self.y[stay], self.stream.take(stay)
+
+    def _clipped(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
+        return np.asarray(np.clip(x, *self.victim.bounds), np.float32)
+
+    def _stripes(self) -> NDArray[np.float32]:
+        """Vertical stripes of +-eps, one pixel wide (section 5, Linf)."""
+        signs = self.stream.signs((self.canvas.c, 1, self.canvas.w))
+        return self._clipped(self.x + np.float32(self.eps) * signs)
+
+    def _square(self, share: float, query: int) -> NDArray[np.float32]:
+        """A window at random moved by +-2 eps in each channel, and back into the ball (algorithm 2)."""
+        height, width = self.canvas.side(share)
+        window = self._window(height, width, query * _DRAWS)
+        signs = self.stream.signs((self.canvas.c, 1, 1), draw=query * _DRAWS + 2)
+        moved = self.best + window * (np.float32(2 * self.eps) * signs)
+        return self._clipped(np.clip(moved, self.x - np.float32(self.eps), self.x + np.float32(self.eps)))
+
+    def _corner(self, height: int, width: int, draw: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return (
+            self.stream.integers(self.canvas.h - height + 1, draw=draw),
+            self.stream.integers(self.canvas.w - width + 1, draw=draw + 1),
+        )
+
+    def _window(self, height: int, width: int, draw: int) -> NDArray[np.bool_]:
+        """Return (N, 1, H, W): whether a pixel is in each sample's own window."""
+        top, left = self._corner(height, width, draw)
+        rows, columns = np.arange(self.canvas.h)[None], np.arange(self.canvas.w)[None]
+        in_rows = (rows >= top[:, None]) & (rows < top[:, None] + height)
+        in_columns = (columns >= left[:, None]) & (columns < left[:, None] + width)
+        return in_rows[:, None, :, None] & in_columns[:, None, None, :]
+
+    def _grid(self) -> NDArray[np.float32]:
+        """A grid of squares with the shape of eta in random signs, scaled to the ball (section 5, L2)."""
+        height, width = max(self.canvas.h // 5, 1), max(self.canvas.w // 5, 1)
+        down, across = self.canvas.h // height, self.canvas.w // width
+        signs = self.stream.signs((self.canvas.c, down, across))
+        tiled = np.einsum("ncij,hw->ncihjw", signs, _eta(height, width)).reshape(
+            len(self.x), self.canvas.c, down * height, across * width
+        )
+        delta = np.zeros(self.x.shape)
+        top, left = (self.canvas.h - down * height) // 2, (self.canvas.w - across * width) // 2
+        delta[:, :, top : top + down * height, left : left + across * width] = tiled
+        return self._on_ball(delta)
+
+    def _windows(self, share: float, query: int) -> NDArray[np.float32]:
+        """Move the norm of one window into another, shaped by eta (algorithm 3)."""
+        height, width = self.canvas.side(share, least=3)
+        draw = query * _DRAWS
+        delta = (self.best - self.x).astype(np.float64)
+        rows, columns = self._patch(height, width, draw)
+        new, old = delta[rows[0], rows[1], rows[2], columns], self._window(height, width, draw + 2)
+        both = self._window(height, width, draw) | old
+        flip = self.stream.uniform((), draw=draw + 4)[:, None, None, None] < 0.5
+        eta = _eta(height, width)
+        shapes = np.where(flip & (height == width), eta.T if height == width else eta, eta)
+        signs = self.stream.signs((self.canvas.c, 1, 1), draw=draw + 5)
+        change = shapes * signs + new / (1e-12 + _length(new, (2, 3)))
+        whole = _length(delta, (1, 2, 3)) ** 2
+        budget = np.maximum(self.eps**2 - whole, 0) / self.canvas.c + _length(delta * both, (2, 3)) ** 2
+        change *= np.sqrt(budget) / (1e-12 + _length(change, (2, 3)))
+        delta[np.broadcast_to(old, delta.shape)] = 0
+        delta[rows[0], rows[1], rows[2], columns] = change
+        return self._on_ball(delta)
+
+    def _patch(
+        self, height: int, width: int, draw: int
+    ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]:
+        """Return indices (N, C, height, width) of each sample's window, the same as :meth:`_window`'s."""
+        top, left = self._corner(height, width, draw)
+        sample = np.arange(len(self.x))[:, None, None, None]
+        channel = np.arange(self.canvas.c)[None, :, None, None]
+        row = top[:, None, None, None] + np.arange(height)[None, None, :, None]
+        column = left[:, None, None, None] + np.arange(width)[None, None, None, :]
+        return (sample, channel, row), column
+
+    def _on_ball(self, delta: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Scale to the ball, clip to the bounds."""
+        scaled = self._clipped(self.x + delta * (self.eps / (1e-12 + _length(delta, (1, 2, 3)))))
+        moved = scaled - self.x
+        length = _length(moved, (1, 2, 3))
+        return self._clipped(self.x + moved * np.minimum(1, self.eps / (1e-12 + length)))
+
+
+def _length(x: NDArray[np.floating], axes: tuple[int, ...]) -> NDArray[np.float64]:
+    return np.asarray(np.sqrt((np.asarray(x, np.float64) ** 2).sum(axis=axes, keepdims=True)))
+
+
+def _eta(height: int, width: int) -> NDArray[np.float64]:
+    """Return the shape of an update: two bumps of opposite sign, one above the other, of length 1 (eq. 2)."""
+    if height == 1:
+        eta = np.concatenate([_bump(1, width // 2), -_bump(1, width - width // 2)], axis=1)
+    else:
+        eta = np.concatenate([_bump(height // 2, width), -_bump(height - height // 2, width)])
+    return np.asarray(eta / np.sqrt((eta**2).sum()))
+
+
+def _bump(height: int, width: int) -> NDArray[np.float64]:
+    """Sum over k of 1 / (k + 1)^2 on centred rectangles that grow by k on each side."""
+    if not height or not width:
+        return np.zeros((height, width))
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None]
+    distance = np.maximum(np.abs(rows - height // 2), np.abs(columns - width // 2))
+    layers = np.arange(max(height, width) // 2 + 1)
+    bump = (1.0 / (layers + 1.0) ** 2)[:, None, None] * (distance[None] <= layers[:, None, None])
+    total = np.asarray(bump.sum(axis=0))
+    return np.asarray(total / np.sqrt((total**2).sum()))

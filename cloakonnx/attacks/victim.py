@@ -1,0 +1,150 @@
+"""The classifier as an attack sees it: logits, and gradients of a loss, in pixel space; it counts what it is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from cloakonnx.errors import DataError
+from cloakonnx.gradient import GradientGraph, Loss, differentiate
+from cloakonnx.graph import Model, Normalisation, inline
+from cloakonnx.runtime import Provider, Session, Value, to_numpy
+
+
+@dataclass
+class Counts:
+    """What an attack asked of the classifier, in samples."""
+
+    queries: int = 0
+    gradients: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a gradient request gives.
+
+    Attributes:
+        logits: (N, classes) float32.
+        loss: (N,) float32; larger is better for the attacker.
+        gradient: Of the loss by the image, left on the device.
+    """
+
+    logits: NDArray[np.float32]
+    loss: NDArray[np.float32]
+    gradient: Value
+
+
+class Victim:
+    """A classifier under attack.
+
+    Args:
+        model: The model.
+        provider: Where it runs.
+        normalisation: From pixel space to the model's input; prepended, so gradients are in pixel space.
+        input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs.
+        sample_shape: Shape of a sample in the model's layout; fixes open dimensions, which gives faster graphs.
+        bounds: Smallest and largest value of pixel space.
+
+    Raises:
+        DifferentiationError: the model has no floating-point input, or (when the first gradient is asked for) an op
+            without a rule.
+        InferenceError: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        provider: Provider,
+        normalisation: Normalisation | None = None,
+        input_name: str | None = None,
+        output_name: str | None = None,
+        sample_shape: tuple[int, ...] | None = None,
+        bounds: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        self.name = model.name
+        self.provider = provider
+        self.bounds = bounds
+        self.counts = Counts()
+        self._proto = inline(model)
+        self._normalisation = normalisation
+        self._input = model.input(input_name).name
+        self._output = model.output(output_name).name
+        self._sample_shape = sample_shape
+        self._is_double = model.input(input_name).type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
+        self._graphs: dict[tuple[Loss | None, bool], tuple[GradientGraph, Session]] = {}
+        self.classes = self._graph(None, targeted=False)[0].classes
+
+    def logits(self, x: Value) -> NDArray[np.float32]:
+        """Return (N, classes) float32 for a batch in pixel space and in the model's layout."""
+        graph, session = self._graph(None, targeted=False)
+        values = self._run(session, graph, x, {}, [graph.logits])
+        self.counts.queries += len(to_numpy(values[0]))
+        return to_numpy(values[0]).astype(np.float32)
+
+    def predict(self, x: Value) -> NDArray[np.int64]:
+        """Return (N,) the predicted classes."""
+        return np.asarray(self.logits(x).argmax(axis=1), np.int64)
+
+    def gradient(
+        self, x: Value, y: NDArray[np.int64], *, loss: Loss, targets: NDArray[np.int64] | None = None
+    ) -> Answer:
+        """Return logits, loss and the loss's gradient by a batch; with targets, of the targeted loss."""
+        graph, session = self._graph(loss, targeted=targets is not None)
+        feed: dict[str, NDArray[Any]] = {}
+        if graph.labels is not None:
+            feed[graph.labels] = y
+        if graph.targets is not None and targets is not None:
+            feed[graph.targets] = targets
+        assert graph.loss is not None  # it was asked for
+        logits, value, gradient = self._run(session, graph, x, feed, [graph.logits, graph.loss, graph.gradient])
+        self.counts.gradients += len(y)
+        if self._is_double:
+            gradient = to_numpy(gradient).astype(np.float32)
+        return Answer(to_numpy(logits).astype(np.float32), to_numpy(value).astype(np.float32), gradient)
+
+    def check_labels(self, y: NDArray[np.int64]) -> None:
+        """Raise DataError for a label that is no class of the model."""
+        if len(y) and (y.max() >= self.classes or y.min() < 0):
+            raise DataError(f"label {int(y.max())} does not fit {self.name}, which has {self.classes} classes")
+
+    def _graph(self, loss: Loss | None, *, targeted: bool) -> tuple[GradientGraph, Session]:
+        key = (loss, targeted)
+        if key not in self._graphs:
+            graph = differentiate(
+                self._proto,
+                loss=loss,
+                targeted=targeted,
+                preprocessing=self._normalisation,
+                provider=self.provider.device,
+                input_name=self._input,
+                input_shape=None if self._sample_shape is None else (None, *self._sample_shape),
+                output_name=self._output,
+            )
+            self._graphs[key] = graph, Session(graph.proto, self.provider)
+        return self._graphs[key]
+
+    def _run(
+        self, session: Session, graph: GradientGraph, x: Value, feed: dict[str, NDArray[Any]], outputs: list[str]
+    ) -> list[Value]:
+        if self._is_double:
+            x = to_numpy(x).astype(np.float64)
+        if session.fixed_batch is None:
+            return list(session.run({graph.image: x, **feed}, outputs))
+        parts = []
+        images, size = to_numpy(x), session.fixed_batch
+        for start in range(0, len(images), size):
+            chunk = {k: _filled(v[start : start + size], size) for k, v in {graph.image: images, **feed}.items()}
+            real = min(size, len(images) - start)
+            parts.append([to_numpy(v)[:real] for v in session.run(chunk, outputs)])
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def _filled(part: NDArray[Any], size: int) -> NDArray[Any]:
+    missing = size - len(part)
+    return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part

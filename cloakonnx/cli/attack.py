@@ -1,0 +1,121 @@
+"""``cloakonnx attack``: adversarial inputs from an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import click
+
+from cloakonnx.cli import attack_options, options
+from cloakonnx.cli.output import print_json, progress, say
+
+if TYPE_CHECKING:
+    from cloakonnx.attacks import Attacked, Settings
+    from cloakonnx.graph import Model
+
+
+@click.command("attack")
+@options.model_argument
+@options.data_option(required=True)
+@attack_options.attack_options(required=True)
+@click.option("--targeted", is_flag=True, help="The labels of the data are the classes to reach.")
+@click.option("--round", "round_levels", is_flag=True, help="Round to levels of 1/255, inward, and test again.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings stopped.")
+@options.data_options
+@options.batch_option
+@options.input_option
+@click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
+@options.provider_options
+@click.option("-o", "--output", type=options.PATH, required=True, help="The adversarial file (.npz).")
+@options.force_option
+@options.json_option
+def command(
+    *,
+    model: Path,
+    data: Path | None,
+    data_script: str | None,
+    targeted: bool,
+    round_levels: bool,
+    resume: bool,
+    batch_size: int,
+    input_name: str | None,
+    output_name: str | None,
+    provider: str | None,
+    device_id: int,
+    output: Path,
+    force: bool,
+    as_json: bool,
+    **rest: Unpack[attack_options.AttackAndDataOptions],
+) -> None:
+    """Make adversarial inputs for MODEL: through its backward graph, or (square, noise) from its scores alone.
+
+    \b
+    cloakonnx attack model.onnx --data test.npz --attack pgd --eps 8/255 -o adversarial.npz
+    cloakonnx attack model.onnx --data test.npz --attack square --eps 8/255 --max-iter 1000 -o square.npz
+    cloakonnx attack model.onnx --data test.npz --attack apgd-ce --eps 1/255,2/255 -o apgd.npz
+
+    The file holds x, y, success for each sample, and the settings. Several --eps give a file each (apgd.eps1_255.npz
+    and so on). Without labels the model's own predictions stand in.
+    """
+    from cloakonnx.attacks import attack_file
+    from cloakonnx.graph import check_output, load
+
+    loaded = load(model)
+    source = options.open_data(data, data_script, rest, option="data")
+    if source is None:
+        raise click.UsageError("samples are needed: --data is missing")
+    dataset = options.dataset(loaded, source, rest, input_name)
+    plans = [
+        (s, _target(output, text, rest["eps"])) for s, text in attack_options.attack_settings(rest, targeted=targeted)
+    ]
+    for _, target in plans:
+        check_output(target, inputs=[p for p in (model, data) if p is not None], force=force)
+    chosen = options.choose(provider, device_id)
+    results = []
+    for settings, target in plans:
+        victim = attack_options.victim(loaded, dataset, chosen, input_name, output_name)
+        with progress(f"{settings.attack} eps {settings.eps:.4g}", dataset.count()) as advance:
+            attacked = attack_file(
+                victim,
+                dataset,
+                target,
+                settings=settings,
+                model_sha256=loaded.sha256,
+                batch_size=batch_size,
+                round_levels=round_levels,
+                resume=resume,
+                on_progress=advance,
+            )
+        results.append(_record(settings, attacked, target))
+        _tell(loaded, settings, attacked, target, chosen.name)
+    if as_json:
+        print_json(results[0] if len(results) == 1 else results)
+
+
+def _target(output: Path, text: str, eps: str) -> Path:
+    """Return the output for one eps of several: its text goes into the name."""
+    if "," not in eps:
+        return output
+    return output.with_name(f"{output.stem}.eps{text.replace('/', '_')}{output.suffix}")
+
+
+def _record(settings: Settings, attacked: Attacked, target: Path) -> dict[str, Any]:
+    return {
+        "output": str(target),
+        "settings": settings.as_dict(),
+        "samples": attacked.count,
+        "correct": attacked.correct,
+        "robust": attacked.robust,
+        "queries": attacked.queries,
+        "gradients": attacked.gradients,
+    }
+
+
+def _tell(model: Model, settings: Settings, attacked: Attacked, target: Path, provider: str) -> None:
+    before, after = ("not the target", "still not") if settings.targeted else ("correct", "still correct")
+    say(
+        f"{model.name}: {attacked.correct} of {attacked.count} {before}, {attacked.robust} {after} under "
+        f"{settings.attack} ({settings.norm}, eps {settings.eps:.4g}; {provider})"
+    )
+    say(f"{attacked.gradients} gradients and {attacked.queries} queries; wrote {target}")
