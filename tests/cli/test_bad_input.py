@@ -83,7 +83,7 @@ CASES: list[Case] = [
     ("not in [0, 1]", npz("clean.npz", x=X * 255), ("analyze", "m.onnx", *PAIRS), "outside pixel space [0, 1]"),
     ("NaN", npz("clean.npz", x=X * np.nan), ("analyze", "m.onnx", *PAIRS), "has the value nan"),
     ("script as data", content("d.py", b""), ("analyze", "m.onnx", "--data", "d.py:f", *PAIRS[2:]), "--data-script"),
-    ("no twins", nothing, ("analyze", "m.onnx", *PAIRS[:2]), "--adversarial is missing"),
+    ("no twins", nothing, ("analyze", "m.onnx", *PAIRS[:2]), "--adversarial"),
     ("no clean data", nothing, ("analyze", "m.onnx", *PAIRS[2:]), "--data is missing"),
     ("data twice", nothing, ("analyze", "m.onnx", *PAIRS, "--data-script", "d.py:f"), "exclude each other"),
     ("script fails", content("d.py", b"def f():\n raise ValueError('a\\nb')"),
