@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +33,7 @@ class Chunk(NamedTuple):
     values: list[Value]
 
 
+_BFLOAT16 = "tensor(bfloat16)"
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -111,14 +114,38 @@ class Session:
         for chunk, real in self.chunks(batch):
             values: list[Value] = list(self.run({self.inputs[0]: chunk}))
             if real < len(chunk):
-                values = [np.atleast_1d(to_numpy(value))[:real] for value in values]
+                values = [_first(value, real) for value in values]
             yield Chunk(start, values)
             start += real
 
 
 def to_numpy(value: Value) -> NDArray[Any]:
-    """Return a copy of a tensor in host memory; an OrtValue's own view would die with it."""
-    return value if isinstance(value, np.ndarray) else np.array(value.numpy())
+    """Return a copy of a tensor in host memory; an OrtValue's own view would die with it.
+
+    numpy has no bfloat16, so that comes as float32, which holds it exactly.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    if value.data_type() == _BFLOAT16:
+        return np.asarray((_bits(value).astype(np.uint32) << 16).view(np.float32))
+    return np.array(value.numpy())
+
+
+def _first(value: Value, count: int) -> Value:
+    """Return a tensor's first samples in host memory, in its own type."""
+    if not isinstance(value, np.ndarray) and value.data_type() == _BFLOAT16:
+        bits = np.ascontiguousarray(_bits(value)[:count])
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, onnx.TensorProto.BFLOAT16)
+    return np.atleast_1d(to_numpy(value))[:count]
+
+
+def _bits(value: ort.OrtValue) -> NDArray[np.uint16]:
+    """Return a copy of a bfloat16 tensor's bits, which ONNX Runtime does not hand to numpy."""
+    if value.device_name().lower() != "cpu":
+        raise InferenceError("a bfloat16 tensor can't be read back from the device; use --provider cpu")
+    shape = tuple(value.shape())
+    data = ctypes.string_at(value.data_ptr(), math.prod(shape) * 2)
+    return np.frombuffer(data, np.uint16).reshape(shape)
 
 
 def _one_line(error: Exception) -> str:
