@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from cloakonnx.runtime import Provider
 
 
+_LOSSES = ["ce", "ce-softmax", "margin", "dlr"]
+
+
 class AttackOptions(TypedDict):
     """Values of :func:`attack_options`."""
 
@@ -47,7 +50,7 @@ def attack_options(*, required: bool) -> Callable[[F], F]:
         click.option(
             "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball."
         ),
-        click.option("--loss", type=click.Choice(["ce", "margin", "dlr"]), help="What fgsm and pgd increase.  [ce]"),
+        click.option("--loss", type=click.Choice(_LOSSES), help="What fgsm and pgd increase.  [ce]"),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."),
     )
 

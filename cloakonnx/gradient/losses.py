@@ -23,6 +23,8 @@ class Loss(StrEnum):
 
     Attributes:
         CE: Cross-entropy of the label; targeted: minus that of the target.
+        CE_SOFTMAX: The same loss with the gradient that frameworks compute, softmax minus one-hot: where the label's
+            probability rounds to 1 its own entry is lost, and attacks are weaker. For comparisons.
         MARGIN: Largest other logit less the label's (Carlini & Wagner 2017); targeted: the target's less the largest
             other.
         DLR: Difference of logits ratio (Croce & Hein 2020, arXiv:2003.01690, equations 5 and 6). Fewer than four
@@ -31,6 +33,7 @@ class Loss(StrEnum):
     """
 
     CE = "ce"
+    CE_SOFTMAX = "ce-softmax"
     MARGIN = "margin"
     DLR = "dlr"
     COTANGENT = "cotangent"
@@ -109,8 +112,10 @@ def seed(scores: Scores, loss: Loss, *, labels: str | None, targets: str | None,
     """
     if cotangent is not None:
         return Seed(scores.flat(scores.total(scores.e.op("Mul", scores.logits, cotangent))), cotangent)
-    if loss is Loss.CE:
-        return _cross_entropy(scores, scores.one_hot(scores.column(targets or labels or "")), targeted=bool(targets))
+    if loss in {Loss.CE, Loss.CE_SOFTMAX}:
+        hot = scores.one_hot(scores.column(targets or labels or ""))
+        exact = _cross_entropy(scores, hot, targeted=bool(targets))
+        return exact if loss is Loss.CE else _rounded(scores, exact, hot, targeted=bool(targets))
     if loss is Loss.DLR and targets and labels:
         return _dlr_targeted(scores, labels, targets)
     if targets:
@@ -139,6 +144,13 @@ def _cross_entropy(scores: Scores, hot: str, *, targeted: bool) -> Seed:
     # The label's own gradient is minus the sum of the others': 1 - p would be lost to rounding.
     gradient = e.op("Sub", probabilities, e.op("Mul", hot, scores.total(probabilities)))
     return Seed(e.negate(loss), e.negate(gradient)) if targeted else Seed(loss, gradient)
+
+
+def _rounded(scores: Scores, exact: Seed, hot: str, *, targeted: bool) -> Seed:
+    """The gradient as softmax minus one-hot, with the rounding of a framework's log-softmax."""
+    e = scores.e
+    gradient = e.op("Sub", e.op("Exp", e.op("LogSoftmax", scores.logits, axis=1)), hot)
+    return Seed(exact.loss, e.negate(gradient) if targeted else gradient)
 
 
 def _margin(scores: Scores, hot: str, *, targeted: bool) -> Seed:
