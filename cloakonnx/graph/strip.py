@@ -93,14 +93,21 @@ def mask_values_of(model: Model, mask: metadata.MaskEntry) -> NDArray[np.generic
 def reinserted(model: Model) -> Model:
     """Return the model with its masks taken out and put in again, in memory.
 
-    It equals the model exactly when the masks, their nodes and their metadata are what cloakonnx writes. Raises as
+    It equals the model exactly when the masks, their nodes and their metadata are what cloakonnx writes; what is
+    recorded of other things than the masks' places (hashes, version) is taken as it stands. Raises as
     :func:`removal` and :func:`~cloakonnx.graph.insert.insertion` do.
     """
-    recorded = metadata.entries(model.proto)
     without = stripped(model)
     edit = insertion(without, read_masks(model), stripped_sha256="")
-    own = {key: recorded.get(key, value) if key != metadata.MASKS else value for key, value in edit.metadata.items()}
-    return dataclasses.replace(model, proto=edit_proto(without.proto, dataclasses.replace(edit, metadata=own)))
+    known = metadata.entries(model.proto)
+    own = {key: value if key == metadata.MASKS else known.get(key, value) for key, value in edit.metadata.items()}
+    made = edit_proto(without.proto, dataclasses.replace(edit, metadata=own))
+    hashes = [entry.sha256 for entry in metadata.masks_of(model.proto)]
+    listed = [
+        dataclasses.replace(entry, sha256=sha256) for entry, sha256 in zip(metadata.masks_of(made), hashes, strict=True)
+    ]
+    next(p for p in made.metadata_props if p.key == metadata.MASKS).value = metadata.masks_text(listed)
+    return dataclasses.replace(model, proto=made)
 
 
 def read_masks(model: Model) -> list[Mask]:
