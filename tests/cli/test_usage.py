@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from cloakonnx.cli.types import parse_number
 
@@ -186,6 +187,16 @@ def test_json(run: Run, folder: Path) -> None:
     stripped = run("strip", "m.hardened.onnx", "-o", "again.onnx", "--json")
     assert parsed(stripped.out)["output"] == "again.onnx"
     assert (folder / "again.onnx").read_bytes() == (folder / "m.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("twins", [PAIRS[2:], ("--attack", "fgsm", "--eps", "8/255")], ids=["given", "attack"])
+def test_analyses_follow_the_published_schema(run: Run, folder: Path, twins: tuple[str, ...]) -> None:
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "analysis.schema.json").read_text())
+    for criterion in ("deepcloak", "relative", "standardised"):
+        arguments = ("analyze", "m.onnx", *PAIRS[:2], *twins, "--criterion", criterion, "--force", "--json")
+        code, out, err = run(*arguments)
+        assert code == 0, err
+        Draft202012Validator(schema).validate(parsed(out))
 
 
 def test_words_go_to_stderr(run: Run, folder: Path) -> None:
