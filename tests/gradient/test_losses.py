@@ -92,6 +92,16 @@ def test_saturated_sample_keeps_its_gradient() -> None:
     np.testing.assert_allclose(found[graph.loss or ""], [p.sum(), 300.0], rtol=1e-4)
 
 
+def test_cross_entropy_as_frameworks_have_it() -> None:
+    z = np.array([[60.0, 0.0, 10.0], [1.0, 2.0, 0.0]], np.float32)
+    graph, exact = differentiate(identity(3), loss="ce-softmax"), differentiate(identity(3))
+    found, expected = (evaluate(g, ort_run(g.proto), z, np.array([0, 0]), None) for g in (graph, exact))
+    p = np.exp(z[1]) / np.exp(z[1]).sum()
+    assert found[graph.gradient][0, 0] == 0  # lost, which the exact one keeps
+    np.testing.assert_allclose(found[graph.gradient][1], p - [1, 0, 0], rtol=1e-5)
+    np.testing.assert_array_equal(found[graph.loss or ""], expected[exact.loss or ""])
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_margin_stands_in_for_dlr(classes: int) -> None:
     z = np.random.default_rng(1).normal(size=(4, classes)).astype(np.float32)
