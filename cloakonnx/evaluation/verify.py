@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from cloakonnx.data import Dataset
 from cloakonnx.errors import CheckError, CloakError, DataError, InferenceError, ModelError
 from cloakonnx.graph import (
+    SOURCE_KEY,
+    STRIPPED_KEY,
+    VERSION_KEY,
     Difference,
     MaskEntry,
     Model,
@@ -29,7 +32,6 @@ from cloakonnx.graph import (
     stripped,
     stripped_sha256,
 )
-from cloakonnx.graph.metadata import SOURCE, STRIPPED, VERSION
 from cloakonnx.runtime import Activations, Provider, input_shape
 
 Status = Literal["passed", "failed", "not checked"]
@@ -141,20 +143,20 @@ def _listed(found: Sequence[Difference]) -> str:
 
 def _self_consistent(model: Model) -> Check:
     name, recorded = "metadata", entries(model.proto)
-    missing = [key for key in (SOURCE, STRIPPED, VERSION) if key not in recorded]
+    missing = [key for key in (SOURCE_KEY, STRIPPED_KEY, VERSION_KEY) if key not in recorded]
     if missing:
         return Check(name, "failed", f"the metadata lacks {', '.join(missing)}")
     try:
         found = stripped_sha256(model)
     except CheckError:
         return Check(name, "not checked", "the masks can't be taken out")
-    if found != recorded[STRIPPED]:
+    if found != recorded[STRIPPED_KEY]:
         return Check(name, "failed", "without its masks the model has another sha256 than the metadata records")
     return Check(name, "passed", f"without its masks the model has the recorded sha256 {found[:16]}...")
 
 
 def _source_is_recorded(model: Model, source: Model) -> Check:
-    recorded = entries(model.proto).get(SOURCE, "none")
+    recorded = entries(model.proto).get(SOURCE_KEY, "none")
     if recorded == source.sha256:
         return Check("source", "passed", f"{source.name} has the recorded sha256 {recorded[:16]}...")
     return Check(

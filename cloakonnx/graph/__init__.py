@@ -10,13 +10,20 @@ from cloakonnx.graph.inline import inline
 from cloakonnx.graph.insert import check_opset
 from cloakonnx.graph.load import Model, load, load_bytes
 from cloakonnx.graph.mask import Mask
+from cloakonnx.graph.metadata import SOURCE as SOURCE_KEY
+from cloakonnx.graph.metadata import STRIPPED as STRIPPED_KEY
+from cloakonnx.graph.metadata import VERSION as VERSION_KEY
 from cloakonnx.graph.metadata import MaskEntry, entries, masks_of
 from cloakonnx.graph.save import atomic, check_output, write_text
+from cloakonnx.graph.shapes import infer
 from cloakonnx.graph.strip import mask_values_of, read_masks, reinserted, stripped, stripped_bytes, stripped_sha256
 from cloakonnx.graph.structure import Structure, structure
 from cloakonnx.graph.taps import Tap, find_tap, list_taps
 
 __all__ = [
+    "SOURCE_KEY",
+    "STRIPPED_KEY",
+    "VERSION_KEY",
     "Difference",
     "Mask",
     "MaskEntry",
@@ -34,6 +41,7 @@ __all__ = [
     "find_tap",
     "harden_file",
     "hardened",
+    "infer",
     "inline",
     "list_taps",
     "load",

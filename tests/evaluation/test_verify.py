@@ -1,52 +1,24 @@
-"""verify passes what was hardened honestly, and names what anyone changed afterwards."""
+"""verify passes what was hardened honestly, and says what it could not check."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from cloakonnx.data import Dataset, Preprocessing, open_source
 from cloakonnx.errors import DataError, ModelError
-from cloakonnx.evaluation import Verification, verify
+from cloakonnx.evaluation import verify
 from cloakonnx.graph import Mask, find_tap, harden_file, list_taps, load, strip_file
-from cloakonnx.runtime import Provider, input_shape
-from tests.fixtures.models import FEATURES, FIXTURES, TAP, Fixture, manifest, mlp, write_external
+from cloakonnx.runtime import input_shape
+from tests.fixtures.models import FIXTURES, TAP, Fixture, manifest, mlp, write_external
 
-CPU = Provider("CPUExecutionProvider")
+from .helpers import CPU, MASK, checked, failures, flip, harden, statuses, weight, write
+
 ASSETS = manifest() or {}
-MASK = np.array([0, 1, 0.5, 2, 0, 1], np.float32)
 ALL = {"masks in place", "mask values", "metadata", "source", "structure", "external data", "numbers"}
-
-
-def write(path: Path, made: ModelProto) -> Path:
-    path.write_bytes(made.SerializeToString())
-    return path
-
-
-def harden(path: Path, *masks: Mask, output: str = "hardened.onnx") -> Path:
-    target = path.with_name(output)
-    harden_file(load(path), masks or [Mask(TAP, MASK)], target)
-    return target
-
-
-def checked(model: Path, source: Path | None = None) -> Verification:
-    return verify(load(model), source=None if source is None else load(source), provider=CPU)
-
-
-def statuses(result: Verification) -> dict[str, str]:
-    return {check.name: check.status for check in result.checks}
-
-
-def failures(result: Verification) -> dict[str, str]:
-    return {check.name: check.detail for check in result.checks if check.status == "failed"}
-
-
 RUNNING = [pytest.param(each, id=each.name) for each in FIXTURES if each.runs_in_ort]
 STRUCTURE_ONLY = [pytest.param(each, id=each.name) for each in FIXTURES if not each.runs_in_ort]
 
@@ -207,294 +179,11 @@ def test_not_finite_activations(tmp_path: Path) -> None:
     assert checked(harden(source, Mask("odd", [0, 1, 2])), source).passed  # type: ignore[arg-type]
 
 
-def _node(made: ModelProto, name: str) -> object:
-    return next(each for each in made.graph.node if each.name == name)
-
-
-def _weight(made: ModelProto, name: str) -> TensorProto:
-    return next(each for each in made.graph.initializer if each.name == name)
-
-
-def _flip(tensor: TensorProto, at: int = 2) -> None:
-    raw = bytearray(tensor.raw_data)
-    raw[at] ^= 1
-    tensor.raw_data = bytes(raw)
-
-
-def _entry(made: ModelProto, key: str) -> object:
-    return next(each for each in made.metadata_props if each.key == f"cloakonnx.{key}")
-
-
-def _swap(made: ModelProto, first: int, second: int) -> None:
-    nodes = list(made.graph.node)
-    nodes[first], nodes[second] = nodes[second], nodes[first]
-    del made.graph.node[:]
-    made.graph.node.extend(nodes)
-
-
-def _set(message: object, **values: object) -> None:
-    for name, value in values.items():
-        setattr(message, name, value)
-
-
-def _masks(made: ModelProto, **values: object) -> None:
-    entry = _entry(made, "masks")
-    (fields,) = json.loads(entry.value)  # type: ignore[attr-defined]
-    _set(entry, value=json.dumps([fields | values], sort_keys=True, separators=(",", ":")))
-
-
-def _rename_weight(made: ModelProto) -> None:
-    _weight(made, "w1").name = "w"
-    _node(made, "first").input[1] = "w"  # type: ignore[attr-defined]
-
-
-def _bypass(made: ModelProto) -> None:
-    _node(made, "second").input[0] = "features_unmasked"  # type: ignore[attr-defined]
-
-
-def _replace_mul(made: ModelProto) -> None:
-    _set(_node(made, "features_cloak"), op_type="Add")
-
-
-def _mask_as_output_of_a_node(made: ModelProto) -> None:
-    value = _weight(made, "features_mask")
-    made.graph.node.insert(0, helper.make_node("Constant", [], ["features_mask"], name="c", value=value))
-    made.graph.initializer.remove(value)
-
-
-def _integer_mask(made: ModelProto) -> None:
-    _weight(made, "features_mask").data_type = TensorProto.INT32
-
-
-def _mask_of_another_size(made: ModelProto) -> None:
-    _weight(made, "features_mask").dims[:] = [7]
-
-
-def _scalar_mask(made: ModelProto) -> None:
-    scalar = numpy_helper.from_array(np.float32(1), "features_mask")
-    _weight(made, "features_mask").CopyFrom(scalar)
-    _masks(made, sha256=hashlib.sha256(scalar.raw_data).hexdigest())
-
-
-def _second_mask_of_the_name(made: ModelProto) -> None:
-    made.graph.initializer.insert(0, _weight(made, "features_mask"))
-
-
-# Each: how to tamper, the check that fails even without the source, the one that fails with it, what is said then.
-TAMPERING: dict[str, tuple[Callable[[ModelProto], object], str | None, str, str]] = {
-    "weight bit": (lambda m: _flip(_weight(m, "w1")), "metadata", "structure", "initializer 'w1' changed (raw_data)"),
-    "weight's type": (
-        lambda m: _set(_weight(m, "b1"), data_type=6),
-        "metadata",
-        "structure",
-        "initializer 'b1' changed",
-    ),
-    "renamed weight": (_rename_weight, "metadata", "structure", "initializer 'w' added"),
-    "extra weight": (
-        lambda m: m.graph.initializer.add(name="w9", data_type=1, dims=[0]),
-        "metadata",
-        "structure",
-        "initializer 'w9' added",
-    ),
-    "mask value": (
-        lambda m: _flip(_weight(m, "features_mask")),
-        "mask values",
-        "mask values",
-        "the mask of 'features'",
-    ),
-    "mask's type": (_integer_mask, "masks in place", "masks in place", "initializer 'features_mask' changed"),
-    "mask's size": (
-        _mask_of_another_size,
-        "masks in place",
-        "masks in place",
-        "'features_mask' of 'features' is no tensor",
-    ),
-    "scalar mask": (_scalar_mask, "masks in place", "masks in place", "1 weights"),
-    "mask's doc": (
-        lambda m: _set(_weight(m, "features_mask"), doc_string="x"),
-        "masks in place",
-        "masks in place",
-        "initializer 'features_mask' changed (doc_string)",
-    ),
-    "mask twice": (
-        _second_mask_of_the_name,
-        "masks in place",
-        "masks in place",
-        "initializer 'features_mask' added",
-    ),
-    "mask from a node": (_mask_as_output_of_a_node, "masks in place", "masks in place", "Constant node 'c'"),
-    "node order": (lambda m: _swap(m, 0, 1), "metadata", "structure", "moved"),
-    "Mul moved": (lambda m: _swap(m, 2, 3), "masks in place", "masks in place", "moved"),
-    "extra node": (
-        lambda m: m.graph.node.add(op_type="Neg", input=["logits"], output=["n"], name="spy"),
-        "metadata",
-        "structure",
-        "Neg node 'spy' added",
-    ),
-    "removed node": (lambda m: m.graph.node.remove(_node(m, "first")), "metadata", "structure", "'first' removed"),
-    "Mul removed": (
-        lambda m: m.graph.node.remove(_node(m, "features_cloak")),
-        "masks in place",
-        "structure",
-        "the mask",
-    ),
-    "Mul is an Add": (_replace_mul, "masks in place", "structure", "is not where the metadata says"),
-    "Mul in a domain": (
-        lambda m: _set(_node(m, "features_cloak"), domain="evil"),
-        "masks in place",
-        "masks in place",
-        "Mul node 'features_cloak' changed (domain)",
-    ),
-    "mask bypassed": (_bypass, "metadata", "structure", "Gemm node 'second' changed (input)"),
-    "changed attribute": (
-        lambda m: _node(m, "second").attribute.add(name="alpha", type=1, f=0.5),  # type: ignore[attr-defined]
-        "metadata",
-        "structure",
-        "Gemm node 'second' changed (attribute)",
-    ),
-    "operator": (lambda m: _set(_node(m, "relu"), op_type="Elu"), "metadata", "structure", "Elu node 'relu' added"),
-    "opset": (lambda m: _set(m.opset_import[0], version=16), "metadata", "structure", "model.opset_import changed"),
-    "IR version": (lambda m: _set(m, ir_version=9), "metadata", "structure", "model.ir_version changed"),
-    "output added": (lambda m: m.graph.output.add(name=TAP), "metadata", "structure", "graph.output changed"),
-    "input's shape": (
-        lambda m: m.graph.input[0].type.tensor_type.shape.dim.add(),
-        "metadata",
-        "structure",
-        "graph.input changed",
-    ),
-    "function added": (lambda m: m.functions.add(name="F"), "metadata", "structure", "model.functions changed"),
-    "user's metadata": (
-        lambda m: m.metadata_props.add(key="author", value="x"),
-        "metadata",
-        "structure",
-        "metadata 'author' added",
-    ),
-    "metadata removed": (
-        lambda m: m.metadata_props.remove(_entry(m, "stripped_sha256")),
-        "metadata",
-        "metadata",
-        "cloakonnx.stripped_sha256",
-    ),
-    "source removed": (
-        lambda m: m.metadata_props.remove(_entry(m, "source_sha256")),
-        "metadata",
-        "source",
-        "none... is recorded",
-    ),
-    "source edited": (lambda m: _set(_entry(m, "source_sha256"), value="0" * 64), None, "source", "has sha256"),
-    "stripped edited": (
-        lambda m: _set(_entry(m, "stripped_sha256"), value="0" * 64),
-        "metadata",
-        "metadata",
-        "another sha256 than the metadata records",
-    ),
-    "entry of ours added": (
-        lambda m: m.metadata_props.add(key="cloakonnx.note", value="x"),
-        "masks in place",
-        "masks in place",
-        "metadata 'cloakonnx.note' added",
-    ),
-    "entry twice": (
-        lambda m: m.metadata_props.add(key="cloakonnx.version", value="0"),
-        "masks in place",
-        "masks in place",
-        "metadata",
-    ),
-    "recorded hash": (lambda m: _masks(m, sha256="0" * 64), "mask values", "mask values", "is not the one"),
-    "recorded axis": (lambda m: _masks(m, feature_axis=0), "masks in place", "masks in place", "axis 0 does not fit"),
-    "recorded tap": (lambda m: _masks(m, tap="logits"), "masks in place", "structure", "not where the metadata says"),
-    "recorded node": (lambda m: _masks(m, node="x"), "masks in place", "structure", "not where the metadata says"),
-    "unknown field": (lambda m: m.MergeFromString(b"\x92\x89\x02\x04evil"), "metadata", "structure", "fields unknown"),
-    "unknown field of the Mul": (
-        lambda m: _node(m, "features_cloak").MergeFromString(b"\x92\x89\x02\x04evil"),  # type: ignore[attr-defined]
-        "masks in place",
-        "masks in place",
-        "Mul node 'features_cloak' changed (unknown fields)",
-    ),
-}
-
-
-@pytest.mark.parametrize("how", TAMPERING)
-def test_tampering(how: str, tmp_path: Path) -> None:
-    tamper, alone, with_source, said = TAMPERING[how]
-    source = write(tmp_path / "source.onnx", mlp())
-    honest = harden(source)
-    made = ModelProto.FromString(honest.read_bytes())
-    tamper(made)
-    assert made.SerializeToString() != honest.read_bytes()
-    model = write(tmp_path / "tampered.onnx", made)
-    found = failures(checked(model, source))
-    assert with_source in found
-    assert said in found[with_source]
-    assert all("\n" not in detail for detail in found.values())
-    found = failures(checked(model))
-    assert (alone is None) == (not found)
-    assert alone is None or alone in found
-
-
-def test_tampering_of_a_model_below_ir_4(tmp_path: Path) -> None:
-    fixture = next(each for each in FIXTURES if each.name == "ir3_initializers_are_inputs")
-    source = write(tmp_path / "source.onnx", fixture.model)
-    honest = harden(source)
-    made = ModelProto.FromString(honest.read_bytes())
-    constant = _node(made, "features_cloak_constant")
-    _flip(constant.attribute[0].t)  # type: ignore[attr-defined]
-    assert set(failures(checked(write(tmp_path / "a.onnx", made)))) == {"mask values"}
-    made = ModelProto.FromString(honest.read_bytes())
-    _set(_node(made, "features_cloak_constant"), doc_string="x")
-    assert "changed (doc_string)" in failures(checked(write(tmp_path / "b.onnx", made)))["masks in place"]
-
-
-def test_every_byte_of_a_hardened_model_counts(tmp_path: Path) -> None:
-    """Flip a bit of every byte: it is no model any more, or a check fails, or nothing but the encoding changed."""
-    source = write(tmp_path / "source.onnx", mlp())
-    honest = harden(source)
-    data = honest.read_bytes()
-    path = tmp_path / "flipped.onnx"
-    reference = load(source)
-    rng = np.random.default_rng(0)
-    for at in rng.choice(len(data), 150, replace=False):
-        flipped = bytearray(data)
-        flipped[at] ^= 1 << int(rng.integers(8))
-        path.write_bytes(flipped)
-        try:
-            result = verify(load(path), source=reference, provider=CPU)
-        except ModelError:
-            continue
-        if result.passed:
-            # Which version wrote the file is not for the source to say.
-            assert _without_version(ModelProto.FromString(bytes(flipped))) == _without_version(
-                ModelProto.FromString(data)
-            )
-
-
-def _without_version(made: ModelProto) -> bytes:
-    _set(_entry(made, "version"), value="")
-    return made.SerializeToString()
-
-
-def test_another_mask_with_its_own_hash_is_another_mask(tmp_path: Path) -> None:
-    """The source can't know which mask was meant: what the checks say of it tells the two apart."""
-    source = write(tmp_path / "source.onnx", mlp())
-    made = ModelProto.FromString(harden(source).read_bytes())
-    weight = _weight(made, "features_mask")
-    weight.raw_data = np.zeros(FEATURES, np.float32).tobytes()
-    _masks(made, sha256=hashlib.sha256(weight.raw_data).hexdigest())
-    model = write(tmp_path / "other.onnx", made)
-    said = [
-        next(check.detail for check in checked(each, source).checks if check.name == "mask values")
-        for each in (tmp_path / "hardened.onnx", model)
-    ]
-    assert "removes 2 of 6" in said[0]
-    assert "removes 6 of 6" in said[1]
-    assert checked(model, source).passed
-
-
 def test_a_source_that_is_not_the_one(tmp_path: Path) -> None:
     source = write(tmp_path / "source.onnx", mlp())
     model = harden(source)
     other = mlp()
-    _flip(_weight(other, "w2"))
+    flip(weight(other, "w2"))
     result = checked(model, write(tmp_path / "other.onnx", other))
     assert "other.onnx has sha256" in failures(result)["source"]
     assert "initializer 'w2' changed (raw_data)" in failures(result)["structure"]
@@ -509,12 +198,3 @@ def test_a_model_without_masks(tmp_path: Path) -> None:
     strip_file(load(harden(source)), back)
     with pytest.raises(ModelError, match="carries no cloakonnx masks"):
         checked(back, source)
-
-
-def test_many_differences_are_counted(tmp_path: Path) -> None:
-    source = write(tmp_path / "source.onnx", mlp())
-    made = ModelProto.FromString(harden(source).read_bytes())
-    for index in range(9):
-        made.metadata_props.add(key=f"k{index}", value="v")
-    detail = failures(checked(write(tmp_path / "t.onnx", made), source))["structure"]
-    assert detail.endswith("and 4 more")

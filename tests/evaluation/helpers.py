@@ -1,0 +1,49 @@
+"""What the tests of verify share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, TensorProto
+
+from cloakonnx.evaluation import Verification, verify
+from cloakonnx.graph import Mask, harden_file, load
+from cloakonnx.runtime import Provider
+from tests.fixtures.models import TAP
+
+CPU = Provider("CPUExecutionProvider")
+MASK = np.array([0, 1, 0.5, 2, 0, 1], np.float32)
+
+
+def write(path: Path, made: ModelProto) -> Path:
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+def harden(path: Path, *masks: Mask, output: str = "hardened.onnx") -> Path:
+    target = path.with_name(output)
+    harden_file(load(path), masks or [Mask(TAP, MASK)], target)
+    return target
+
+
+def checked(model: Path, source: Path | None = None) -> Verification:
+    return verify(load(model), source=None if source is None else load(source), provider=CPU)
+
+
+def statuses(result: Verification) -> dict[str, str]:
+    return {check.name: check.status for check in result.checks}
+
+
+def failures(result: Verification) -> dict[str, str]:
+    return {check.name: check.detail for check in result.checks if check.status == "failed"}
+
+
+def weight(made: ModelProto, name: str) -> TensorProto:
+    return next(each for each in made.graph.initializer if each.name == name)
+
+
+def flip(tensor: TensorProto, at: int = 2) -> None:
+    raw = bytearray(tensor.raw_data)
+    raw[at] ^= 1
+    tensor.raw_data = bytes(raw)
