@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from cloakonnx.errors import MaskError, ModelError, TapError
@@ -38,9 +39,7 @@ def test_named_tap(fixture: Fixture, tmp_path: Path) -> None:
 
 def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
-        import ml_dtypes
-
-        return values.astype(ml_dtypes.bfloat16).astype(np.float32)
+        return values.astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)).astype(np.float32)
     return values.astype(dtype).astype(np.float32)
 
 

@@ -10,11 +10,12 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any, cast
 
 import pytest
 
 from cloakonnx.errors import CheckError, OutputError
-from cloakonnx.graph import Mask, atomic, check_output, harden_file, load, save, strip_file, write_text
+from cloakonnx.graph import Mask, atomic, check_output, harden_file, load, strip_file, write_text
 from tests.fixtures.models import TAP, mlp
 
 from .helpers import weights, write
@@ -90,40 +91,53 @@ def test_folders_that_can_not_be_written(
 
 
 @WRITERS
-@pytest.mark.parametrize("step", ["mkstemp", "fsync", "chmod", "replace", "write"])
+@pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
 def test_errors_of_the_file_system(
     step: str, write_model: Callable[..., None], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strip(source, tmp_path / "first.onnx")
     present = names(tmp_path)
+    real_open = Path.open
 
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    place = {"mkstemp": save.tempfile, "fsync": os, "chmod": Path, "replace": Path, "write": save.os}[step]
-    if step == "write":
-        monkeypatch.setattr(save.os, "fdopen", lambda handle, mode: _Full(handle))
-    else:
-        monkeypatch.setattr(place, step, fail)
+    def open_full(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> IO[Any]:
+        if mode == "xb" and step == "open":
+            fail()
+        stream: IO[Any] = real_open(path, mode, *args, **kwargs)
+        return cast(IO[Any], _Full(stream)) if mode == "xb" and step == "write" else stream
+
+    monkeypatch.setattr(Path, "open", open_full)
+    if step in {"fsync", "replace"}:
+        monkeypatch.setattr({"fsync": os, "replace": Path}[step], step, fail)
     with pytest.raises(OutputError, match=r"cannot write .*out\.onnx: No space left on device"):
         write_model(source, tmp_path / "out.onnx")
     assert names(tmp_path) == present
 
 
 class _Full:
-    """A stream on a full disk."""
+    """A stream onto a full disk."""
 
-    def __init__(self, handle: int) -> None:
-        self.handle = handle
+    def __init__(self, stream: IO[Any]) -> None:
+        self.stream = stream
 
     def __enter__(self) -> _Full:
         return self
 
     def __exit__(self, *error: object) -> None:
-        os.close(self.handle)
+        self.stream.close()
 
     def write(self, data: object) -> int:
         raise OSError(28, "No space left on device")
+
+
+def test_write_text_into_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "nowhere" / "out", tmp_path / "file" / "out"):
+        with pytest.raises(OutputError, match="cannot write"):
+            write_text(path, "text")
+    assert names(tmp_path) == {"file"}
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, MemoryError])
