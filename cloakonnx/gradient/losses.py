@@ -151,8 +151,8 @@ def _cross_entropy(scores: Scores, hot: str, *, targeted: bool) -> Seed:
 def _rounded(scores: Scores, exact: Seed, hot: str, *, targeted: bool) -> Seed:
     """The gradient as softmax minus one-hot, with the rounding that frameworks have.
 
-    Which probabilities round to 1 hangs on the order of the sum below them, so the order is fixed here: eight lanes, then
-    halves, as vectorised kernels add.
+    Which probabilities round to 1 hangs on the order of the sum below them, so the order is fixed here: eight lanes,
+    then halves, as vectorised kernels add.
     """
     e = scores.e
     powers = e.op("Exp", e.op("Sub", scores.logits, scores.largest(scores.logits)))
