@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient.fusion import fuse_normalization
 from cloakonnx.gradient.info import TensorInfo, dependencies
-from cloakonnx.graph.shapes import infer
+from cloakonnx.graph import infer
 
 OPSET = 18
 """Models of an older opset are converted to this one."""
