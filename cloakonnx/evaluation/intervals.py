@@ -1,0 +1,135 @@
+"""Intervals and tests for shares of samples, one alone or two on the same samples; all two-sided.
+
+Scores, not Wald: near 0 and 1, where robust accuracies live, the usual plus or minus 1.96 standard errors is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        """Whether a value lies in it, its ends included."""
+        return self.low <= value <= self.high
+
+
+def wilson(successes: int, count: int, *, confidence: float = CONFIDENCE) -> Interval:
+    """Return Wilson's score interval for a share, without continuity correction.
+
+    Wilson 1927, Journal of the American Statistical Association 22:209-212.
+
+    Raises:
+        ValueError: counts that make no share.
+    """
+    if not 0 <= successes <= count or count < 1:
+        raise ValueError(f"{successes} of {count} is no share")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, square = successes / count, z * z / count
+    middle = share + square / 2
+    half = z * math.sqrt(share * (1 - share) / count + square / (4 * count))
+    # The ends are 0 and 1 exactly where no sample, or every one, is a success; rounding would leave 1e-19.
+    low = 0.0 if successes == 0 else (middle - half) / (1 + square)
+    high = 1.0 if successes == count else (middle + half) / (1 + square)
+    return Interval(low, high)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What two classifiers made of the same samples.
+
+    Attributes:
+        both: How many samples succeed with both.
+        only_first: How many with the first alone.
+        only_second: How many with the second alone.
+        neither: How many with neither.
+
+    Raises:
+        ValueError: no sample, or a negative count.
+    """
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        if min(self.both, self.only_first, self.only_second, self.neither) < 0 or self.count < 1:
+            raise ValueError(f"{self} counts no samples")
+
+    @classmethod
+    def of(cls, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
+        """Count two outcomes (N,) of the same samples."""
+        return cls(
+            both=int((first & second).sum()),
+            only_first=int((first & ~second).sum()),
+            only_second=int((~first & second).sum()),
+            neither=int((~first & ~second).sum()),
+        )
+
+    @property
+    def count(self) -> int:
+        """How many samples."""
+        return self.both + self.only_first + self.only_second + self.neither
+
+    @property
+    def difference(self) -> float:
+        """The first's share of successes less the second's."""
+        return (self.only_first - self.only_second) / self.count
+
+
+def mcnemar_exact(pairs: Paired) -> float:
+    """Return the p-value of McNemar's exact test that both succeed equally often.
+
+    Twice the binomial tail (half to half) of the samples that only one of them succeeds on, at most 1. McNemar 1947,
+    Psychometrika 12:153-157. Exact in integers, whatever the counts.
+    """
+    fewer, discordant = min(pairs.only_first, pairs.only_second), pairs.only_first + pairs.only_second
+    tail = term = 1
+    for k in range(fewer):
+        term = term * (discordant - k) // (k + 1)
+        tail += term
+    return float(min(1.0, 2 * tail / 2**discordant))
+
+
+def newcombe_paired(pairs: Paired, *, confidence: float = CONFIDENCE) -> Interval:
+    """Return Newcombe's interval for the difference of two shares on the same samples, his method 10.
+
+    Wilson's intervals for both shares, squared and added, with a correlation that is corrected for continuity.
+    Newcombe 1998, Statistics in Medicine 17:2635-2650.
+    """
+    n = pairs.count
+    first, second = pairs.both + pairs.only_first, pairs.both + pairs.only_second
+    p1, p2 = first / n, second / n
+    w1, w2 = wilson(first, n, confidence=confidence), wilson(second, n, confidence=confidence)
+    phi = _correlation(pairs, first, second)
+    down = _root(p1 - w1.low, w2.high - p2, phi)
+    up = _root(w1.high - p1, p2 - w2.low, phi)
+    return Interval(max(pairs.difference - down, -1.0), min(pairs.difference + up, 1.0))
+
+
+def _correlation(pairs: Paired, first: int, second: int) -> float:
+    n = pairs.count
+    margins = first * (n - first) * second * (n - second)
+    if not margins:
+        return 0.0
+    product = pairs.both * pairs.neither - pairs.only_first * pairs.only_second
+    return (max(product - n / 2, 0.0) if product > 0 else product) / math.sqrt(margins)
+
+
+def _root(a: float, b: float, phi: float) -> float:
+    return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
