@@ -4,10 +4,11 @@ What the other packages may use is named here.
 """
 
 from cloakonnx.attacks.apgd import apgd, apgd_targeted
+from cloakonnx.attacks.checkpoints import Attacked
 from cloakonnx.attacks.noise import noise
 from cloakonnx.attacks.pgd import fgsm, pgd
 from cloakonnx.attacks.result import Adversarial
-from cloakonnx.attacks.session import Attacked, AttackedPairs, attack_file
+from cloakonnx.attacks.session import AttackedPairs, AttackJob, attack_file
 from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
 from cloakonnx.attacks.square import square
 from cloakonnx.attacks.victim import Victim
@@ -15,6 +16,7 @@ from cloakonnx.attacks.victim import Victim
 __all__ = [
     "ATTACKS",
     "Adversarial",
+    "AttackJob",
     "Attacked",
     "AttackedPairs",
     "Settings",

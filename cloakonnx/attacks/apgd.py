@@ -138,7 +138,7 @@ class _Setup:
     @classmethod
     def of(cls, victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64], **given: Any) -> _Setup:
         eps, norm = given["eps"], given["norm"]
-        check_settings(victim, eps=eps, norm=norm, max_iter=given["max_iter"], restarts=given.pop("restarts"))
+        check_settings(victim, x, eps=eps, norm=norm, max_iter=given["max_iter"], restarts=given.pop("restarts"))
         victim.check_labels(y)
         samples = given.pop("samples")
         return cls(

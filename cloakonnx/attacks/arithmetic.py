@@ -17,7 +17,8 @@ from onnx import TensorProto, helper
 from cloakonnx.runtime import Provider, Session, Value
 
 Norm: TypeAlias = Literal["linf", "l2"]
-_TINY = 1e-12
+_TINY = float(np.finfo(np.float32).tiny)
+"""Below any length or gradient that counts: saturated samples have gradients of 1e-20."""
 _TYPES = {"mask": TensorProto.BOOL, "indices": TensorProto.INT64}
 
 
@@ -146,6 +147,8 @@ class _Builder:
             top = self._nonzero(self._op("ReduceMax", self._op("Abs", "gradient"), axes=self._axes, keepdims=1))
             scaled = self._op("Div", "gradient", top)
             direction = self._op("Div", scaled, self._nonzero(self._length(scaled)))
+        # A gradient that is not a number says nothing; left in, it would make an input that is none either.
+        direction = self._op("Where", self._op("IsNaN", direction), self._constant(0.0), direction)
         return self._op("Add", "x", self._op("Mul", direction, "size"))
 
     def _bring_back(self, x: str, out: str | None = None) -> str:

@@ -68,7 +68,7 @@ def noise(
     Raises:
         OptionError: eps or restarts that make no sense.
     """
-    check_settings(victim, eps=eps, norm=norm, restarts=restarts)
+    check_settings(victim, x, eps=eps, norm=norm, restarts=restarts)
     victim.check_labels(y)
     indices = np.arange(len(x)) if samples is None else samples
     keeper = Keeper(x)

@@ -41,7 +41,7 @@ def fgsm(
     Raises:
         OptionError: eps that makes no sense.
     """
-    check_settings(victim, eps=eps, norm=norm)
+    check_settings(victim, x, eps=eps, norm=norm)
     victim.check_labels(y)
     arithmetic = Arithmetic(x.ndim, norm=norm, bounds=victim.bounds, provider=victim.provider)
     start = arithmetic.put(x)
@@ -92,7 +92,7 @@ def pgd(
     Raises:
         OptionError: eps, eps_step, max_iter or restarts that make no sense.
     """
-    check_settings(victim, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts, eps_step=eps_step)
+    check_settings(victim, x, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts, eps_step=eps_step)
     victim.check_labels(y)
     size = np.float32(_STEP_FACTOR * eps / max_iter if eps_step is None else eps_step)
     arithmetic = Arithmetic(x.ndim, norm=norm, bounds=victim.bounds, provider=victim.provider)

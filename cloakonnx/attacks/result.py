@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,23 +33,41 @@ def fooled(logits: NDArray[np.float32], y: NDArray[np.int64], *, targeted: bool)
     return np.asarray(found == y if targeted else found != y)
 
 
-def check_settings(
-    victim: Victim, *, eps: float, norm: Norm, max_iter: int = 1, restarts: int = 1, eps_step: float | None = None
-) -> None:
-    """Check what all attacks share.
+def check_eps(eps: float, *, norm: Norm, bounds: tuple[float, float], values: int) -> None:
+    """Check that a ball makes sense in pixel space with so many values a sample.
 
     Raises:
-        OptionError: eps is negative or (Linf) larger than the bounds are wide, an unknown norm, or a count below 1.
+        OptionError: an unknown norm, or eps is negative or larger than any two samples can differ.
     """
-    low, high = victim.bounds
+    low, high = bounds
     if norm not in {"linf", "l2"}:
         raise OptionError(f"there is no norm {norm!r}; there are linf and l2")
     if not eps >= 0:
         raise OptionError(f"--eps {eps:g} is negative")
-    if norm == "linf" and eps > high - low:
+    widest = (high - low) * (math.sqrt(values) if norm == "l2" else 1)
+    if eps > widest:
         raise OptionError(
-            f"--eps {eps:g} is larger than pixel space [{low:g}, {high:g}] is wide; eps is in pixel space (8/255, say)"
+            f"--eps {eps:g} is larger than pixel space, [{low:g}, {high:g}], is wide in {norm} ({widest:.4g}); eps is "
+            "in pixel space (8/255, say)"
         )
+
+
+def check_settings(
+    victim: Victim,
+    x: NDArray[np.float32],
+    *,
+    eps: float,
+    norm: Norm,
+    max_iter: int = 1,
+    restarts: int = 1,
+    eps_step: float | None = None,
+) -> None:
+    """Check what all attacks share.
+
+    Raises:
+        OptionError: a ball that makes no sense (:func:`check_eps`), or a count below 1.
+    """
+    check_eps(eps, norm=norm, bounds=victim.bounds, values=math.prod(x.shape[1:]))
     if max_iter < 1 or restarts < 1:
         raise OptionError("--max-iter and --restarts must be at least 1")
     if eps_step is not None and not eps_step > 0:

@@ -1,44 +1,23 @@
-"""An attack on a whole set of samples, batch by batch, with checkpoints on batch boundaries."""
+"""An attack on a whole set of samples, batch by batch: a file of adversarial inputs, or pairs made on the fly."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks.checkpoints import Attacked, Checkpoints
+from cloakonnx.attacks.result import check_eps
 from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.data import Batch, Dataset, PairBatch, as_levels, rounded_inward, write_npz
-from cloakonnx.errors import DataError, OutputError
-from cloakonnx.graph import write_text
-
-_SETTINGS = "settings.json"
-
-
-@dataclass(frozen=True)
-class Attacked:
-    """What an attack on a set of samples came to.
-
-    Attributes:
-        count: Samples.
-        correct: Classified as labelled before (targeted: not as the target).
-        robust: Still so under the attack.
-        queries: Forward passes asked for, in samples.
-        gradients: Gradients asked for, in samples.
-    """
-
-    count: int
-    correct: int
-    robust: int
-    queries: int
-    gradients: int
+from cloakonnx.data import Batch, Dataset, PairBatch, as_levels, rounded_inward
+from cloakonnx.errors import CloakError, DataError, InferenceError, OptionError
 
 
 @dataclass(frozen=True)
@@ -74,6 +53,128 @@ class AttackedPairs:
             yield PairBatch(batch.x, found.x, batch.y, batch.start)
 
 
+class AttackJob:
+    """Attacks a set of samples and writes the adversarial file.
+
+    The file is an ``.npz`` with ``x`` in the layout of the data (uint8 where every value is a level of 1/255), ``y``
+    (the labels, or the model's own predictions where there are none), ``success`` and ``settings`` (JSON). While it
+    is made, finished batches lie in a folder beside it, which ``resume`` goes on from.
+
+    Call :meth:`run`, :meth:`write` and :meth:`clear`, in this order; with several jobs, each step for all of them, so
+    that an interrupted call can be resumed as a whole.
+
+    Args:
+        victim: The classifier.
+        dataset: The samples.
+        output: The file.
+        settings: Of the attack.
+        model_sha256: Digest of the model file, for the record.
+        batch_size: Samples at a time.
+        round_levels: Whether to round to levels of 1/255, inward, and test success again.
+        resume: Whether to go on with what an interrupted call has left.
+
+    Raises:
+        OptionError: settings that don't fit pixel space.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        dataset: Dataset,
+        output: Path,
+        *,
+        settings: Settings,
+        model_sha256: str,
+        batch_size: int = 64,
+        round_levels: bool = False,
+        resume: bool = False,
+    ) -> None:
+        bounds = dataset.preprocessing.bounds
+        check_eps(settings.eps, norm=settings.norm, bounds=bounds, values=prod(dataset.stored_shape))
+        if round_levels and bounds != (0.0, 1.0):
+            raise OptionError("--round takes levels of 1/255, so pixel space must be [0, 1]: leave out --bounds")
+        self._victim, self._dataset, self._settings = victim, dataset, settings
+        self._batch_size, self._round, self._resume = batch_size, round_levels, resume
+        record = {
+            **settings.as_dict(),
+            "model_sha256": model_sha256,
+            "input": victim.input_name,
+            "output": victim.output_name,
+            "preprocessing": asdict(dataset.preprocessing),
+            "round": round_levels,
+            "batch_size": batch_size,
+            "provider": victim.provider.name,
+        }
+        self._checkpoints = Checkpoints(output, record)
+        self._batches = 0
+
+    def run(self, on_progress: Callable[[int], None] = lambda samples: None) -> None:
+        """Attack all samples; ``on_progress`` is called with the number of samples after every batch.
+
+        An interrupt leaves the finished batches for ``resume``. Bad input leaves nothing behind, but for what an
+        earlier call had left.
+
+        Raises:
+            DataError: no labels for a targeted attack, or other samples than those of the call that is resumed.
+            OutputError: other settings than those, or the folder can't be written.
+        """
+        resumed = self._checkpoints.open(resume=self._resume)
+        self._batches = 0
+        try:
+            for batch in self._dataset.batches(self._batch_size):
+                self._attack_or_skip(batch)
+                self._batches += 1
+                on_progress(batch.start + len(batch.x))
+        except BaseException as error:
+            is_bad_input = isinstance(error, CloakError) and not isinstance(error, InferenceError)
+            if not resumed and (is_bad_input or not self._batches):
+                self._checkpoints.remove()
+            raise
+
+    def write(self) -> Attacked:
+        """Write the file; raises OutputError where that fails."""
+        return self._checkpoints.join(self._batches)
+
+    def clear(self) -> None:
+        """Remove the finished batches, once the file is written."""
+        self._checkpoints.remove()
+
+    def _attack_or_skip(self, batch: Batch) -> None:
+        name = self._dataset.source.name
+        if batch.y is None and self._settings.targeted:
+            raise DataError(f"{name} has no labels; a targeted attack takes the classes to reach from them")
+        labels = b"" if batch.y is None else batch.y.tobytes()
+        digest = hashlib.sha256(batch.x.tobytes() + labels).hexdigest()
+        known = self._checkpoints.digest(self._batches)
+        if known is None:
+            self._checkpoints.save(self._batches, digest, self._attack(batch))
+        elif known != digest:
+            raise DataError(f"{name} has other samples than the attack that is resumed; start again without --resume")
+
+    def _attack(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        victim, dataset, x = self._victim, self._dataset, batch.x
+        before = victim.counts.queries, victim.counts.gradients
+        predicted = victim.predict(x)
+        y = predicted if batch.y is None else batch.y
+        samples = np.arange(batch.start, batch.start + len(x))
+        axis = dataset.arrangement.channel_axis
+        found = run_attack(victim, x, y, settings=self._settings, channel_axis=axis, samples=samples)
+        adversarial, success = found.x, found.success
+        targeted = self._settings.targeted
+        if self._round:
+            adversarial = rounded_inward(adversarial, x)
+            success = (victim.predict(adversarial) == y) == targeted
+        stored = dataset.arrangement.undo(adversarial, dataset.stored_shape)
+        levels = as_levels(stored) if dataset.preprocessing.bounds == (0.0, 1.0) else None
+        return {
+            "x": stored if levels is None else levels,
+            "y": y,
+            "success": success,
+            "correct": (predicted != y) if targeted else (predicted == y),
+            "counts": np.array([victim.counts.queries - before[0], victim.counts.gradients - before[1]]),
+        }
+
+
 def attack_file(
     victim: Victim,
     dataset: Dataset,
@@ -86,136 +187,24 @@ def attack_file(
     resume: bool = False,
     on_progress: Callable[[int], None] = lambda samples: None,
 ) -> Attacked:
-    """Attack a set of samples and write the adversarial file.
-
-    The file is an ``.npz`` with ``x`` in the layout of the data (uint8 where every value is a level of 1/255), ``y``
-    (the labels, or the model's own predictions where there are none), ``success`` and ``settings`` (JSON). While it
-    is made, finished batches lie in a folder beside it, which ``resume`` goes on from.
-
-    Args:
-        victim: The classifier.
-        dataset: The samples.
-        output: The file.
-        settings: Of the attack.
-        model_sha256: Digest of the model file, for the record.
-        batch_size: Samples at a time.
-        round_levels: Whether to round to levels of 1/255, inward, and test success again.
-        resume: Whether to go on with what an interrupted call has left.
-        on_progress: Called with the number of samples after every batch.
+    """Attack a set of samples and write the adversarial file: one :class:`AttackJob` from start to end.
 
     Raises:
+        OptionError: settings that don't fit pixel space.
         DataError: no labels for a targeted attack, or other samples than those of the call that is resumed.
         OutputError: other settings than those, or the file can't be written.
     """
-    record = {
-        **settings.as_dict(),
-        "model_sha256": model_sha256,
-        "round": round_levels,
-        "batch_size": batch_size,
-        "provider": victim.provider.name,
-    }
-    parts = _Parts(output, record, resume=resume)
-    count = 0
-    try:
-        for batch in dataset.batches(batch_size):
-            if batch.y is None and settings.targeted:
-                raise DataError(
-                    f"{dataset.source.name} has no labels; a targeted attack takes the classes to reach from them"
-                )
-            digest = hashlib.sha256(batch.x.tobytes()).hexdigest()
-            if not parts.has(count, digest, dataset.source.name):
-                part = _attack_batch(victim, dataset, batch, settings=settings, round_levels=round_levels)
-                parts.save(count, digest, part)
-            count += 1
-            on_progress(batch.start + len(batch.x))
-    finally:
-        if not count:  # nothing to go on from
-            parts.remove()
-    return parts.finish(count)
-
-
-def _attack_batch(
-    victim: Victim, dataset: Dataset, batch: Batch, *, settings: Settings, round_levels: bool
-) -> dict[str, NDArray[Any]]:
-    before = victim.counts.queries, victim.counts.gradients
-    x = batch.x
-    predicted = victim.predict(x)
-    y = predicted if batch.y is None else batch.y
-    samples = np.arange(batch.start, batch.start + len(x))
-    found = run_attack(victim, x, y, settings=settings, channel_axis=dataset.arrangement.channel_axis, samples=samples)
-    adversarial, success = found.x, found.success
-    if round_levels:
-        adversarial = rounded_inward(adversarial, x)
-        success = (victim.predict(adversarial) == y) == settings.targeted
-    stored = dataset.arrangement.undo(adversarial, dataset.stored_shape)
-    levels = as_levels(stored) if dataset.preprocessing.bounds == (0.0, 1.0) else None
-    return {
-        "x": stored if levels is None else levels,
-        "y": y,
-        "success": success,
-        "correct": (predicted != y) if settings.targeted else (predicted == y),
-        "counts": np.array([victim.counts.queries - before[0], victim.counts.gradients - before[1]]),
-    }
-
-
-class _Parts:
-    """Finished batches, in a folder beside the output, until the output is written."""
-
-    def __init__(self, output: Path, record: dict[str, Any], *, resume: bool) -> None:
-        self._output = output
-        self._folder = output.absolute().parent / f".{output.name}.parts"
-        self._record = json.dumps(record, sort_keys=True)
-        settings = self._folder / _SETTINGS
-        if resume and settings.is_file():
-            if settings.read_text(encoding="utf-8") != self._record:
-                raise OutputError(
-                    f"{self._folder} was left by an attack with other settings (or another model); start again without "
-                    "--resume"
-                )
-        else:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            try:
-                self._folder.mkdir()
-            except OSError as error:
-                raise OutputError(f"cannot write {output}: {error.strerror or error}") from None
-            write_text(settings, self._record)
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:06d}.npz"
-
-    def has(self, number: int, digest: str, name: str) -> bool:
-        """Whether a batch is there; raises DataError where it was made from other samples."""
-        path = self._path(number)
-        if not path.is_file():
-            return False
-        with np.load(path, allow_pickle=False) as part:
-            if str(part["digest"]) != digest:
-                raise DataError(
-                    f"{name} has other samples than the attack that is resumed; start again without --resume"
-                )
-        return True
-
-    def save(self, number: int, digest: str, part: dict[str, NDArray[Any]]) -> None:
-        """Keep a finished batch."""
-        write_npz(self._path(number), {**part, "digest": np.array(digest)})
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def finish(self, count: int) -> Attacked:
-        """Write the output from the first so many parts, remove them all, and count."""
-        columns: dict[str, list[NDArray[Any]]] = {}
-        for number in range(count):
-            with np.load(self._path(number), allow_pickle=False) as part:
-                for key in ("x", "y", "success", "correct", "counts"):
-                    columns.setdefault(key, []).append(part[key])
-        images = columns["x"]
-        if len({part.dtype for part in images}) > 1:  # uint8 only where all of it is
-            images = [p.astype(np.float32) / np.float32(255) if p.dtype == np.uint8 else p for p in images]
-        y, success, correct = (np.concatenate(columns[key]) for key in ("y", "success", "correct"))
-        arrays = {"x": np.concatenate(images), "y": y, "success": success, "settings": np.array(self._record)}
-        write_npz(self._output, arrays)
-        self.remove()
-        queries, gradients = (int(total) for total in np.sum(columns["counts"], axis=0))
-        return Attacked(len(y), int(correct.sum()), int((correct & ~success).sum()), queries, gradients)
+    job = AttackJob(
+        victim,
+        dataset,
+        output,
+        settings=settings,
+        model_sha256=model_sha256,
+        batch_size=batch_size,
+        round_levels=round_levels,
+        resume=resume,
+    )
+    job.run(on_progress)
+    attacked = job.write()
+    job.clear()
+    return attacked

@@ -55,7 +55,7 @@ def square(
     Raises:
         OptionError: eps, max_iter or restarts that make no sense.
     """
-    check_settings(victim, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts)
+    check_settings(victim, x, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts)
     victim.check_labels(y)
     indices = np.arange(len(x)) if samples is None else samples
     canvas = _Canvas(x.shape[1:], channel_axis)
@@ -113,7 +113,7 @@ class _Canvas:
         if self.h == 1:
             return 1, min(max(round(share * self.w), least), max(self.w - 1, 1))
         side = max(round(math.sqrt(share * self.h * self.w)), least)
-        return min(side, self.h - 1), min(side, self.w - 1)
+        return min(side, max(self.h - 1, 1)), min(side, max(self.w - 1, 1))
 
 
 class _Search:
@@ -237,11 +237,8 @@ class _Search:
         return (sample, channel, row), column
 
     def _on_ball(self, delta: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Scale to the ball, clip to the bounds."""
-        scaled = self._clipped(self.x + delta * (self.eps / (1e-12 + _length(delta, (1, 2, 3)))))
-        moved = scaled - self.x
-        length = _length(moved, (1, 2, 3))
-        return self._clipped(self.x + moved * np.minimum(1, self.eps / (1e-12 + length)))
+        """Scale to the sphere, and clip to the bounds, which only moves towards x."""
+        return self._clipped(self.x + delta * (self.eps / (1e-12 + _length(delta, (1, 2, 3)))))
 
 
 def _length(x: NDArray[np.floating], axes: tuple[int, ...]) -> NDArray[np.float64]:

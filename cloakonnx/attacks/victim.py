@@ -73,8 +73,8 @@ class Victim:
         self.counts = Counts()
         self._proto = inline(model)
         self._normalisation = normalisation
-        self._input = model.input(input_name).name
-        self._output = model.output(output_name).name
+        self.input_name = model.input(input_name).name
+        self.output_name = model.output(output_name).name
         self._sample_shape = sample_shape
         self._is_double = model.input(input_name).type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
         self._graphs: dict[tuple[Loss | None, bool], tuple[GradientGraph, Session]] = {}
@@ -110,8 +110,9 @@ class Victim:
 
     def check_labels(self, y: NDArray[np.int64]) -> None:
         """Raise DataError for a label that is no class of the model."""
-        if len(y) and (y.max() >= self.classes or y.min() < 0):
-            raise DataError(f"label {int(y.max())} does not fit {self.name}, which has {self.classes} classes")
+        wrong = y[(y < 0) | (y >= self.classes)]
+        if len(wrong):
+            raise DataError(f"label {int(wrong[0])} does not fit {self.name}, which has {self.classes} classes")
 
     def _graph(self, loss: Loss | None, *, targeted: bool) -> tuple[GradientGraph, Session]:
         key = (loss, targeted)
@@ -122,9 +123,9 @@ class Victim:
                 targeted=targeted,
                 preprocessing=self._normalisation,
                 provider=self.provider.device,
-                input_name=self._input,
+                input_name=self.input_name,
                 input_shape=None if self._sample_shape is None else (None, *self._sample_shape),
-                output_name=self._output,
+                output_name=self.output_name,
             )
             self._graphs[key] = graph, Session(graph.proto, self.provider)
         return self._graphs[key]

@@ -58,7 +58,7 @@ def command(
     The file holds x, y, success for each sample, and the settings. Several --eps give a file each (apgd.eps1_255.npz
     and so on). Without labels the model's own predictions stand in.
     """
-    from cloakonnx.attacks import attack_file
+    from cloakonnx.attacks import AttackJob
     from cloakonnx.graph import check_output, load
 
     loaded = load(model)
@@ -72,23 +72,30 @@ def command(
     for _, target in plans:
         check_output(target, inputs=[p for p in (model, data) if p is not None], force=force)
     chosen = options.choose(provider, device_id)
-    results = []
-    for settings, target in plans:
-        victim = attack_options.victim(loaded, dataset, chosen, input_name, output_name)
+    victim = attack_options.victim(loaded, dataset, chosen, input_name, output_name)
+    jobs = [
+        AttackJob(
+            victim,
+            dataset,
+            target,
+            settings=settings,
+            model_sha256=loaded.sha256,
+            batch_size=batch_size,
+            round_levels=round_levels,
+            resume=resume,
+        )
+        for settings, target in plans
+    ]
+    for job, (settings, _) in zip(jobs, plans, strict=True):
         with progress(f"{settings.attack} eps {settings.eps:.4g}", dataset.count()) as advance:
-            attacked = attack_file(
-                victim,
-                dataset,
-                target,
-                settings=settings,
-                model_sha256=loaded.sha256,
-                batch_size=batch_size,
-                round_levels=round_levels,
-                resume=resume,
-                on_progress=advance,
-            )
+            job.run(advance)
+    results = []
+    for job, (settings, target) in zip(jobs, plans, strict=True):
+        attacked = job.write()
         results.append(_record(settings, attacked, target))
         _tell(loaded, settings, attacked, target, chosen.name)
+    for job in jobs:
+        job.clear()
     if as_json:
         print_json(results[0] if len(results) == 1 else results)
 

@@ -80,6 +80,8 @@ def attack_settings(
             seed=options["seed"],
         )
         found.append((settings, text.strip()))
+    if len({settings.eps for settings, _ in found}) < len(found):
+        raise click.BadParameter("names the same number twice", param_hint="'--eps'")
     return found
 
 

@@ -8,7 +8,7 @@ from cloakonnx.data.dataset import Dataset, PairBatch, Pairs, sample_hashes
 from cloakonnx.data.preprocessing import Layout, Preprocessing
 from cloakonnx.data.sources import ArraySource, ScriptSource, Source, open_script, open_source
 from cloakonnx.data.types import Batch
-from cloakonnx.data.writing import as_levels, rounded_inward, write_npz
+from cloakonnx.data.writing import Parts, as_levels, rounded_inward, write_npz
 
 __all__ = [
     "ArraySource",
@@ -17,6 +17,7 @@ __all__ = [
     "Layout",
     "PairBatch",
     "Pairs",
+    "Parts",
     "Preprocessing",
     "ScriptSource",
     "Source",

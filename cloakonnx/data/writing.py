@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,22 @@ _NO_DATE = (1980, 1, 1, 0, 0, 0)
 _TOLERANCE = 1e-4 / 255
 
 
-def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+@dataclass(frozen=True)
+class Parts:
+    """An array that comes in parts along its first axis, so that it need not be in memory as a whole.
+
+    Attributes:
+        shape: Of the whole array.
+        dtype: Of the whole array, and of every part.
+        parts: The parts, in order.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    parts: Iterable[NDArray[Any]]
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Parts]) -> None:
     """Write arrays as a compressed ``.npz``, atomically.
 
     Raises:
@@ -27,11 +44,17 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """
     with atomic(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
+            whole = array if isinstance(array, Parts) else Parts(array.shape, array.dtype, [array])
+            header = io.BytesIO()
+            form = {"descr": np.lib.format.dtype_to_descr(whole.dtype), "fortran_order": False, "shape": whole.shape}
+            np.lib.format.write_array_header_1_0(header, form)
             info = zipfile.ZipInfo(f"{name}.npy", _NO_DATE)
             info.compress_type = zipfile.ZIP_DEFLATED
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.ascontiguousarray(array), allow_pickle=False)
-            archive.writestr(info, content.getvalue())
+            info.file_size = len(header.getvalue()) + math.prod(whole.shape) * whole.dtype.itemsize
+            with archive.open(info, "w") as entry:
+                entry.write(header.getvalue())
+                for part in whole.parts:
+                    entry.write(np.ascontiguousarray(part, whole.dtype).reshape(-1).view(np.uint8).data)
 
 
 def as_levels(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:
@@ -40,15 +63,20 @@ def as_levels(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:
     In float32 x/255 + 4/255 misses the level bitwise for 2% of the values, hence the tolerance.
     """
     levels = np.rint(pixels.astype(np.float64) * 255)
-    if len(pixels) and (levels.min() < 0 or levels.max() > 255 or np.abs(pixels - levels / 255).max() > _TOLERANCE):
-        return None
-    return levels.astype(np.uint8)
+    # False for NaN too.
+    fits = not levels.size or (
+        levels.min() >= 0 and levels.max() <= 255 and np.abs(pixels - levels / 255).max() <= _TOLERANCE
+    )
+    return levels.astype(np.uint8) if fits else None
 
 
 def rounded_inward(pixels: NDArray[np.float32], clean: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return pixels rounded to levels of 1/255 towards the clean ones, so that they stay in the ball around them."""
+    """Return pixels rounded to levels of 1/255 towards the clean ones, so that they stay in the ball around them.
+
+    Where there is no level between the two, the clean value stands.
+    """
     scaled, origin = pixels.astype(np.float64) * 255, clean.astype(np.float64) * 255
     slack = 255 * _TOLERANCE
-    inward = np.where(scaled > origin, np.floor(scaled + slack), np.ceil(scaled - slack))
-    unmoved = np.abs(scaled - origin) <= slack
-    return np.asarray(np.where(unmoved, origin, inward) / 255).astype(np.float32)
+    above = np.maximum(np.floor(scaled + slack), origin)
+    below = np.minimum(np.ceil(scaled - slack), origin)
+    return np.asarray(np.where(scaled > origin, above, below) / 255).astype(np.float32)

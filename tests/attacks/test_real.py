@@ -1,0 +1,110 @@
+"""Real models, where the assets are: known numbers, preprocessing, fixed batch, open height and width."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cloakonnx.attacks import Adversarial, Settings, apgd, apgd_targeted, fgsm, pgd, run_attack, square
+from cloakonnx.gradient import Loss
+from tests.fixtures.real import Asset, manifest
+
+from .helpers import asset_pixels, asset_victim
+
+FGSM_COUNTS = {1: 269, 2: 173, 4: 110, 8: 89}
+"""Of 600, at eps in 1/255: from the manifest of the assets."""
+
+
+def asset(name: str) -> Asset:
+    found = (manifest() or {}).get(name)
+    if found is None:
+        pytest.skip("no real models and data: CLOAKONNX_ASSETS")
+    return found
+
+
+def start(name: str, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    labels = asset(name).labels(count)
+    assert labels is not None
+    return asset_pixels(asset(name), count), labels
+
+
+def test_fgsm_as_a_framework_computes_it() -> None:
+    """The counts of the manifest, and the stored twins, which torch made."""
+    entry = asset("cifar10_resnet20")
+    x, y = start("cifar10_resnet20", 600)
+    classifier = asset_victim(entry)
+    for level, count in FGSM_COUNTS.items():
+        parts = [
+            fgsm(classifier, x[i : i + 150], y[i : i + 150], eps=level / 255, loss=Loss.CE_SOFTMAX)
+            for i in range(0, 600, 150)
+        ]
+        assert abs(sum(int((~part.success).sum()) for part in parts) - count) <= 3
+        if level == 4:
+            assert entry.test_adversarial is not None
+            twins = np.rint(np.concatenate([part.x for part in parts]).transpose(0, 2, 3, 1) * 255)
+            stored = entry.images(600, entry.test_adversarial)
+            assert (twins == stored).mean() >= 0.999
+            exact = fgsm(classifier, x[:150], y[:150], eps=4 / 255)
+            assert (~exact.success).sum() < (~parts[0].success).sum()  # saturated samples keep their gradient
+
+
+def test_who_is_stronger_on_resnet20() -> None:
+    x, y = start("cifar10_resnet20", 40)
+    classifier = asset_victim(asset("cifar10_resnet20"))
+    eps = 1 / 255
+
+    def robust(found: Adversarial) -> int:
+        return int((~found.success).sum())
+
+    single = robust(fgsm(classifier, x, y, eps=eps))
+    walked = robust(pgd(classifier, x, y, eps=eps, max_iter=10))
+    adaptive = [robust(apgd(classifier, x, y, eps=eps, max_iter=10, loss=loss)) for loss in (Loss.CE, Loss.DLR)]
+    targeted = robust(apgd_targeted(classifier, x, y, eps=eps, max_iter=5))
+    black = robust(square(classifier, x, y, eps=eps, max_iter=100))
+    noise = robust(run_attack(classifier, x, y, settings=Settings("noise", eps)))
+    assert max(walked, targeted, *adaptive) <= min(single, black)
+    assert max(single, black) <= noise
+    reached = pgd(classifier, x, (y + 1) % 10, eps=8 / 255, max_iter=10, targeted=True)
+    assert reached.success.mean() > 0.9
+
+
+def test_preprocessing_outside_the_model() -> None:
+    """The ResNet without its normalisation, given --mean and --std, fares as the one that has it inside."""
+    x, y = start("cifar10_resnet20", 40)
+    inside, outside = (asset_victim(asset(name)) for name in ("cifar10_resnet20", "cifar10_resnet20_raw"))
+    one, two = (fgsm(each, x, y, eps=2 / 255) for each in (inside, outside))
+    assert (np.abs(one.x - two.x) < 1e-6).mean() > 0.999
+    one, two = (pgd(each, x, y, eps=1 / 255, max_iter=10) for each in (inside, outside))
+    assert (one.success != two.success).sum() <= 1
+
+
+def test_another_preprocessing_is_weaker() -> None:
+    """Not the model's own: the test above would notice."""
+    x, y = start("mnist_cnn_raw", 60)
+    classifier = asset_victim(asset("mnist_cnn_raw"))
+    assert (classifier.predict(x) == y).mean() > 0.95
+    single, walked = fgsm(classifier, x, y, eps=0.15), pgd(classifier, x, y, eps=0.15, max_iter=10)
+    assert walked.success.sum() >= single.success.sum() > 5
+    assert np.abs(walked.x - x).max() <= 0.15 + 1e-6
+
+
+def test_a_batch_fixed_at_1() -> None:
+    """Its logits are hundreds apart: exp underflows, so the cross-entropy is 0 there, and DLR is the loss to take."""
+    x, y = start("mnist_cntk_ir3", 12)
+    classifier = asset_victim(asset("mnist_cntk_ir3"))
+    assert (classifier.predict(x) == y).mean() > 0.9
+    found = apgd(classifier, x, y, eps=0.25, max_iter=10, loss=Loss.DLR)
+    np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
+    assert found.success.sum() >= square(classifier, x, y, eps=0.25, max_iter=50).success.sum() > 0
+
+
+def test_open_height_and_width() -> None:
+    entry = asset("text_direction_rapidocr")
+    classifier = asset_victim(entry)
+    assert classifier.classes == 2
+    x = asset_pixels(entry, 6)
+    y = classifier.predict(x)
+    found = pgd(classifier, x, y, eps=8 / 255, max_iter=10)
+    np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
+    assert found.success.all()

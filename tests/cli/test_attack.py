@@ -1,0 +1,250 @@
+"""``cloakonnx attack`` and ``analyze --attack`` from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.fixtures import core
+
+from .conftest import Run, files
+
+PGD = ("attack", "m.onnx", "--data", "clean.npz", "--attack", "pgd", "--eps", "0.1", "-o", "adv.npz")
+ROOT = Path(__file__).parents[2]
+
+
+def network(nodes: list[onnx.NodeProto], *extra: onnx.TensorProto, kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    """Return a model from x (N, 4) through a = x w to the nodes, which make y (N, 3)."""
+    weight = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    cast = [helper.make_node("Cast", ["x"], ["z"], to=TensorProto.FLOAT)]
+    graph = helper.make_graph(
+        [*cast, helper.make_node("MatMul", ["z", "w"], ["a"], name="first"), *nodes],
+        "made",
+        [helper.make_tensor_value_info("x", kind, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(weight, "w"), *extra],
+    )
+    domains = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, ir_version=8, opset_imports=domains)
+
+
+def no_rule() -> onnx.ModelProto:
+    eye = numpy_helper.from_array(np.eye(3, dtype=np.float32), "e")
+    return network([helper.make_node("Einsum", ["a", "e"], ["y"], name="odd", equation="ij,jk->ik")], eye)
+
+
+def conditional() -> onnx.ModelProto:
+    branches = {
+        name: helper.make_graph(
+            [helper.make_node(op, ["a"], [name])], name, [], [helper.make_tensor_value_info(name, 1, None)]
+        )
+        for name, op in (("then_branch", "Neg"), ("else_branch", "Abs"))
+    }
+    nodes = [
+        helper.make_node("ReduceSum", ["a"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["c"]),
+        helper.make_node("If", ["c"], ["y"], name="branch", **branches),
+    ]
+    return network(nodes, numpy_helper.from_array(np.float32(0), "zero"))
+
+
+def trees() -> onnx.ModelProto:
+    names = ("nodes_falsenodeids", "nodes_featureids", "nodes_nodeids", "nodes_treeids", "nodes_truenodeids")
+    numbers = ([2, 0, 4, 0, 0], [0, 0, 1, 0, 0], [0, 1, 2, 3, 4], [0] * 5, [1, 0, 3, 0, 0])
+    node = helper.make_node(
+        "TreeEnsembleClassifier", ["x"], ["label", "y"], name="forest", domain="ai.onnx.ml",
+        class_ids=[0, 1, 2], class_nodeids=[1, 3, 4], class_treeids=[0] * 3, class_weights=[1.0] * 3,
+        classlabels_int64s=[0, 1, 2], nodes_modes=["BRANCH_LEQ", "LEAF", "BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_values=[0.3, 0.0, 0.5, 0.0, 0.0], post_transform="NONE", **dict(zip(names, numbers, strict=True)),
+    )  # fmt: skip
+    made = network([])
+    del made.graph.node[:], made.graph.initializer[:]
+    made.graph.node.append(node)
+    return made
+
+
+def model(made: onnx.ModelProto) -> Callable[[Path], object]:
+    return lambda folder: (folder / "m.onnx").write_bytes(made.SerializeToString())
+
+
+def data(**arrays: Any) -> Callable[[Path], object]:
+    return lambda folder: np.savez(folder / "clean.npz", **arrays)
+
+
+def nothing(folder: Path) -> None:
+    """Change nothing."""
+
+
+X = np.full((12, 4), 0.5, np.float32)
+BAD: list[tuple[str, Callable[[Path], object], tuple[str, ...], tuple[str, ...]]] = [
+    ("no rule", model(no_rule()), (), ("Einsum", "'odd'", "--attack square")),
+    ("If", model(conditional()), (), ("If", "'branch'", "--attack square")),
+    ("trees", model(trees()), (), ("TreeEnsembleClassifier", "'forest'", "--attack square")),
+    ("bytes", model(network([helper.make_node("Neg", ["a"], ["y"])], kind=TensorProto.UINT8)), (), ("uint8",)),
+    ("negative eps", nothing, ("--eps", "-0.1"), ("--eps -0.1 is negative",)),
+    ("one of several", nothing, ("--eps", "0.1,-0.2"), ("--eps -0.2 is negative",)),
+    ("large eps", nothing, ("--eps", "8"), ("--eps 8 is larger", "[0, 1]", "8/255")),
+    ("large l2 eps", nothing, ("--eps", "3", "--norm", "l2"), ("--eps 3 is larger",)),
+    ("odd eps", nothing, ("--eps", "a lot"), ("'a lot' is not a number",)),
+    ("eps twice", nothing, ("--eps", "0.1,1/10"), ("same number twice",)),
+    ("outside the bounds", data(x=X * 300), (), ("sample 0 has the value 150", "--bounds")),
+    ("outside later", data(x=np.concatenate([X, X * 3])), ("--batch-size", "4"), ("sample 12 has the value 1.5",)),
+    ("no labels", data(x=X), ("--targeted",), ("clean.npz has no labels", "targeted")),
+    ("unknown attack", nothing, ("--attack", "pdg"), ("there is no attack 'pdg'", "'pgd'")),
+    ("not taken", nothing, ("--attack", "square", "--loss", "dlr"), ("square takes no --loss",)),
+    ("no folder", nothing, ("-o", "none/adv.npz"), ("there is no folder",)),
+    ("rounding elsewhere", nothing, ("--round", "--bounds", "0,2"), ("--round takes levels of 1/255",)),
+]
+
+
+@pytest.mark.parametrize(("change", "options", "said"), [c[1:] for c in BAD], ids=[c[0] for c in BAD])
+def test_bad_input(
+    folder: Path, run: Run, change: Callable[[Path], object], options: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    change(folder)
+    before = files(folder)
+    result = run(*PGD, *options)
+    assert result.code == 2
+    lines = result.err.strip().splitlines()
+    assert len([line for line in lines if not line.startswith(("Usage:", "Try "))]) == 1, result.err
+    assert all(text in result.err for text in said), result.err
+    assert not result.out
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("made", [no_rule(), conditional(), trees()])
+def test_square_where_there_is_no_gradient(folder: Path, run: Run, made: onnx.ModelProto) -> None:
+    model(made)(folder)
+    result = run(*PGD, "--attack", "square", "--max-iter", "20", "--eps", "0.3")
+    assert result.code == 0, result.err
+    assert (folder / "adv.npz").is_file()
+
+
+def test_several_eps(folder: Path, run: Run) -> None:
+    result = run(*PGD, "--eps", "1/255, 0.1", "--json")
+    assert result.code == 0
+    assert {path.name for path in folder.glob("adv*")} == {"adv.eps1_255.npz", "adv.eps0.1.npz"}
+    told = json.loads(result.out)
+    for each, eps in zip(told, (1 / 255, 0.1), strict=True):
+        with np.load(folder / each["output"]) as arrays:
+            settings = json.loads(str(arrays["settings"]))
+            assert settings["eps"] == each["settings"]["eps"] == eps
+            assert each["samples"] == 12
+            assert each["robust"] <= each["correct"]
+            assert each["robust"] == 12 - int(arrays["success"].sum())
+    assert told[1]["robust"] <= told[0]["robust"]
+
+
+def test_the_same_bytes_again(folder: Path, run: Run) -> None:
+    for attack in ("pgd", "apgd-ce", "square"):
+        for name in ("a", "b"):
+            options = ("--max-iter", "20", "--batch-size", "5", "--seed", "3", "-o", f"{name}.npz", "--force")
+            assert run(*PGD, "--attack", attack, *options).code == 0
+        assert (folder / "a.npz").read_bytes() == (folder / "b.npz").read_bytes()
+
+
+def test_an_adversarial_file_is_data_for_analyze(folder: Path, run: Run) -> None:
+    """Made beforehand or on the fly, the same twins give the same scores."""
+    assert run(*PGD, "--attack", "fgsm").code == 0
+    tap = ("--tap", core.TAP)
+    pairs = ("--data", "clean.npz", "--adversarial", "adv.npz")
+    assert run("analyze", "m.onnx", *pairs, *tap, "-o", "a.json").code == 0
+    on_the_fly = ("--data", "clean.npz", "--attack", "fgsm", "--eps", "0.1")
+    assert run("analyze", "m.onnx", *on_the_fly, *tap, "-o", "b.json").code == 0
+    one, two = (json.loads((folder / name).read_text()) for name in ("a.json", "b.json"))
+    assert one["scores"] == two["scores"]
+    assert two["attack"]["attack"] == "fgsm"
+    assert two["attack"]["eps"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--attack", "fgsm"), "--attack and --eps go together"),
+        (("--attack", "fgsm", "--eps", "0.1,0.2"), "analyze takes one --eps"),
+        (("--attack", "fgsm", "--eps", "0.1", "--adversarial", "twins.npz"), "either --adversarial"),
+        ((), "adversarial twins are needed"),
+    ],
+)
+def test_analyze_with_an_attack(folder: Path, run: Run, options: tuple[str, ...], said: str) -> None:
+    before = files(folder)
+    result = run("analyze", "m.onnx", "--data", "clean.npz", *options)
+    assert result.code == 2
+    assert said in result.err
+    assert files(folder) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT and SIGKILL")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_resume_after_an_interrupt(folder: Path, run: Run, how: signal.Signals) -> None:
+    """Whatever batch it comes at; twice in a row; with two eps, so that the first or the second is under way."""
+    np.savez(folder / "clean.npz", x=np.random.default_rng(0).random((200, 4)).astype(np.float32))
+    options = ("--attack", "square", "--max-iter", "60", "--batch-size", "4", "--eps", "0.01,0.1")
+    assert run(*PGD, *options, "-o", "whole.npz").code == 0
+    command = [sys.executable, "-m", "cloakonnx", *PGD, *options, "--resume"]
+    rng = random.Random(int(how))
+    for _ in range(2):
+        wanted = rng.randrange(3, 45)
+        with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as child:
+            end = time.monotonic() + 60
+            while len(list(folder.glob(".adv*.parts/0*.npz"))) < wanted and time.monotonic() < end:
+                time.sleep(0.001)
+            os.kill(child.pid, how)
+            code = child.wait()
+        assert code == (130 if how is signal.SIGINT else -how)
+        assert not list(folder.glob("adv*"))
+        assert len(list(folder.glob(".adv*.parts/0*.npz"))) >= wanted
+    assert run(*PGD, *options, "--resume").code == 0
+    for eps in ("0.01", "0.1"):
+        assert (folder / f"adv.eps{eps}.npz").read_bytes() == (folder / f"whole.eps{eps}.npz").read_bytes()
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("changed", [("--seed", "1"), ("--max-iter", "9"), ("--mean", "0.1"), ("--data", "twins.npz")])
+def test_resume_with_something_changed(folder: Path, run: Run, changed: tuple[str, ...]) -> None:
+    np.savez(folder / "late.npz", x=np.concatenate([np.load(folder / "clean.npz")["x"], X * 3]))
+    options = ("--batch-size", "4", "--data", "late.npz", "--limit", "8")
+    assert run(*PGD, *options).code == 0
+    # What an interrupt leaves: the finished batches, without the output.
+    left = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *PGD, *options, "--force"], cwd=folder, check=False, capture_output=True
+    )
+    assert left.returncode == 130, left.stderr
+    before = files(folder)
+    result = run(*PGD, *options, *changed, "--resume", "--force")
+    assert result.code == 2
+    assert "start again without --resume" in result.err
+    assert files(folder) == before
+    assert run(*PGD, *options, "--resume", "--force").code == 0
+    assert not (folder / ".adv.npz.parts").exists()
+
+
+INTERRUPTED = """
+import sys
+from cloakonnx.attacks import AttackJob
+from cloakonnx.cli import main
+
+run = AttackJob.run
+
+def interrupted(self, on_progress):
+    def stop(samples):
+        raise KeyboardInterrupt
+    run(self, stop)
+
+AttackJob.run = interrupted
+sys.argv[0] = "cloakonnx"
+main()
+"""
