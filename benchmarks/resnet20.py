@@ -73,4 +73,7 @@ def from_onnx(path: Path) -> ResNet20:
         for op, buffer in (("Sub", net.mean), ("Div", net.std)):
             node = next(n for n in graph.node if n.op_type == op)
             buffer.copy_(torch.tensor(constants[node.input[1]]))
-    return net.to(memory_format=torch.channels_last).eval()
+    for parameter in net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return net.eval()
