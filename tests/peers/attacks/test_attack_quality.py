@@ -1,0 +1,42 @@
+"""Our attacks beside torchattacks' and ART's on the same weights; quality.py with --full prints the whole table."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloakonnx.attacks import Settings, run_attack
+from cloakonnx.attacks.arithmetic import Norm
+from tests.fixtures.real import manifest
+from tests.peers.attacks import quality
+
+pytest.importorskip("torchattacks")
+pytest.importorskip("art")
+pytestmark = [
+    pytest.mark.skipif(quality.MODEL not in (manifest() or {}), reason="no real models and data: CLOAKONNX_ASSETS"),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+IMAGES = 50
+QUICK = quality.cases(steps=20, queries=100)[::2] + quality.cases(steps=20)[3:4]
+LUCK = 2
+"""Images that other random starts may turn, of so few."""
+
+
+@pytest.mark.parametrize("norm", list(quality.EPS))
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_not_weaker_than_the_better_peer(case: quality.Case, norm: Norm) -> None:
+    found = quality.compare(case, norm, IMAGES)
+    peers = [found[name] for name in ("torchattacks", "ART") if name in found]
+    assert peers
+    assert found["cloakonnx"] <= min(peers) + 1 + LUCK * 100 / case.count(IMAGES), found
+
+
+@pytest.mark.parametrize("norm", list(quality.EPS))
+@pytest.mark.parametrize("attack", ["pgd", "apgd-ce", "apgd-dlr"])
+def test_doubling_the_iterations_gains_under_a_point(attack: str, norm: Norm) -> None:
+    x, y = quality.samples(100)
+    held = []
+    for max_iter in (40, 80):
+        settings = Settings(attack, quality.EPS[norm], norm, max_iter=max_iter)
+        held.append(int((~run_attack(quality.victim(), x, y, settings=settings).success).sum()))
+    assert held[0] - held[1] <= 1, held
