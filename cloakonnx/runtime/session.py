@@ -52,6 +52,8 @@ class Session:
     def __init__(self, graph: onnx.ModelProto, provider: Provider, *, folder: Path | None = None) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        # Several sessions take turns on the same cores; one that has ended must not spin while the next one runs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if folder is not None:
             options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
         try:
