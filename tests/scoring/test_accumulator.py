@@ -1,5 +1,6 @@
 """Moments merge: two halves give what the whole gives, to float64 rounding."""
 
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -76,7 +77,10 @@ def test_the_graph_gives_the_same_moments() -> None:
     clean, adversarial = (rng.standard_normal((4, 5, FEATURES)).astype(np.float32) for _ in range(2))
     found = Reducer(tap, choose_provider("cpu"), full=True)(clean, adversarial, start=0)
     flat = [x.astype(np.float64).reshape(-1, FEATURES) for x in (clean, adversarial)]
-    assert_close(found, moments(flat[0], flat[1]), 10.0)
+    wanted = moments(flat[0], flat[1])
+    differences = np.abs(adversarial - clean).astype(np.float64)  # taken in float32, summed in double
+    assert_close(found, replace(wanted, abs_delta=differences.reshape(-1, FEATURES).sum(axis=0)), 10.0)
+    np.testing.assert_allclose(found.abs_delta, wanted.abs_delta, rtol=1e-7)
 
 
 def test_criteria_of_nothing_are_zero() -> None:
