@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cloakonnx.data import Dataset, Pairs, Preprocessing, open_script, open_source
     from cloakonnx.errors import CheckError, CloakError
-    from cloakonnx.evaluation import Accuracy, Verification, accuracy, verify
+    from cloakonnx.evaluation import (  # type: ignore[no-redef]
+        Accuracy,
+        Evaluation,
+        Verification,
+        accuracy,
+        evaluate,
+        verify,
+    )
     from cloakonnx.graph import (
         Difference,
         Mask,
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "data": ("Dataset", "Pairs", "Preprocessing", "open_script", "open_source"),
     "errors": ("CheckError", "CloakError"),
-    "evaluation": ("Accuracy", "Verification", "accuracy", "verify"),
+    "evaluation": ("Accuracy", "Evaluation", "Verification", "accuracy", "evaluate", "verify"),
     "graph": (
         "Difference", "Mask", "Model", "Tap", "diff", "find_tap", "harden_file", "hardened", "list_taps", "load",
         "read_masks", "strip_file", "stripped",
@@ -54,6 +61,7 @@ __all__ = [
     "Count",
     "Dataset",
     "Difference",
+    "Evaluation",
     "Mask",
     "Model",
     "Pairs",
@@ -67,6 +75,7 @@ __all__ = [
     "analyze",
     "choose_provider",
     "diff",
+    "evaluate",
     "find_tap",
     "harden_file",
     "hardened",

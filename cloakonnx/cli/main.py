@@ -17,6 +17,7 @@ _VERBS = {
     "attack": "Make adversarial inputs from an ONNX file.",
     "analyze": "Score features on clean and adversarial pairs.",
     "apply": "Write the hardened model: the source and the mask.",
+    "evaluate": "Attack a hardened model and its baseline, and compare.",
     "verify": "Check that a hardened model is its source and the mask.",
     "strip": "Take the masks out again, to the byte.",
 }

@@ -3,20 +3,32 @@
 What the other packages may use is named here.
 """
 
-from cloakonnx.evaluation.accuracy import Accuracy, accuracy
+from cloakonnx.evaluation.accuracies import Accuracy, accuracy
+from cloakonnx.evaluation.adaptive import evaluate
 from cloakonnx.evaluation.intervals import CONFIDENCE, Interval, Paired, mcnemar_exact, newcombe_paired, wilson
+from cloakonnx.evaluation.plan import PRESETS, plan
+from cloakonnx.evaluation.result import STATEMENT, AtEps, Evaluation, RandomMask, Robustness, Stage
 from cloakonnx.evaluation.verify import Check, Verification, verify
 
 __all__ = [
     "CONFIDENCE",
+    "PRESETS",
+    "STATEMENT",
     "Accuracy",
+    "AtEps",
     "Check",
+    "Evaluation",
     "Interval",
     "Paired",
+    "RandomMask",
+    "Robustness",
+    "Stage",
     "Verification",
     "accuracy",
+    "evaluate",
     "mcnemar_exact",
     "newcombe_paired",
+    "plan",
     "verify",
     "wilson",
 ]

@@ -4,14 +4,23 @@ What the other packages may use is named here.
 """
 
 from cloakonnx.scoring.accumulator import Moments
-from cloakonnx.scoring.analysis import Analysis, SampleSet, TapScores, default_path, load_analysis
+from cloakonnx.scoring.analysis import (
+    Analysis,
+    SampleSet,
+    TapScores,
+    default_path,
+    installed_versions,
+    load_analysis,
+)
 from cloakonnx.scoring.criteria import CRITERIA, criterion
+from cloakonnx.scoring.reading import Entries
 from cloakonnx.scoring.score import DEFAULT_BATCH_SIZE, PairSource, analyze
 
 __all__ = [
     "CRITERIA",
     "DEFAULT_BATCH_SIZE",
     "Analysis",
+    "Entries",
     "Moments",
     "PairSource",
     "SampleSet",
@@ -19,5 +28,6 @@ __all__ = [
     "analyze",
     "criterion",
     "default_path",
+    "installed_versions",
     "load_analysis",
 ]

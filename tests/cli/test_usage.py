@@ -18,7 +18,7 @@ from cloakonnx.cli.types import parse_number
 from .conftest import Run, files
 
 PAIRS = ("--data", "clean.npz", "--adversarial", "twins.npz")
-VERBS = ("inspect", "analyze", "apply", "verify", "strip")
+VERBS = ("inspect", "analyze", "apply", "evaluate", "verify", "strip")
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

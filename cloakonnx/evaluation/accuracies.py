@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cloakonnx.data import Dataset
 from cloakonnx.errors import DataError
+from cloakonnx.evaluation.intervals import Interval, wilson
 from cloakonnx.runtime import Classifier
 
 
@@ -21,6 +22,11 @@ class Accuracy:
     def value(self) -> float:
         """The share of correct ones."""
         return self.correct / self.count
+
+    @property
+    def interval(self) -> Interval:
+        """Wilson's 95% interval of the share."""
+        return wilson(self.correct, self.count)
 
     def __str__(self) -> str:
         """Return the share and the counts behind it."""

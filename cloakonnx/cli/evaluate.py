@@ -1,0 +1,110 @@
+"""``cloakonnx evaluate``: a hardened model and its baseline under attack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Unpack, cast
+
+import click
+
+from cloakonnx.cli import options
+from cloakonnx.cli.output import progress, say
+from cloakonnx.cli.types import Numbers
+
+
+@click.command("evaluate")
+@options.model_argument
+@options.data_option(required=True)
+@click.option("--baseline", type=options.PATH, help="What to compare with.  [MODEL without its masks]")
+@click.option("--attack", default="quick", show_default=True, help="quick, or one attack: pgd, apgd-t, square, ...")
+@click.option("--eps", type=Numbers(), required=True, help="Radii in pixel space: 1/255,2/255, say.")
+@click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball.")
+@click.option("--max-iter", type=click.IntRange(min=1), help="Steps of a single attack.")
+@click.option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers.")
+@options.data_options
+@options.batch_option
+@options.input_option
+@click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
+@options.provider_options
+@click.option("-o", "--output", type=options.PATH, help="Write the result as JSON, too.")
+@click.option("--markdown", is_flag=True, help="Print the result as Markdown.")
+@options.force_option
+@options.json_option
+def command(
+    *,
+    model: Path,
+    data: Path | None,
+    data_script: str | None,
+    baseline: Path | None,
+    attack: str,
+    eps: tuple[float, ...],
+    norm: str,
+    max_iter: int | None,
+    restarts: int | None,
+    seed: int,
+    batch_size: int,
+    input_name: str | None,
+    output_name: str | None,
+    provider: str | None,
+    device_id: int,
+    output: Path | None,
+    markdown: bool,
+    force: bool,
+    as_json: bool,
+    **rest: Unpack[options.DataOptions],
+) -> None:
+    """Attack MODEL with its masks in sight, and its baseline in the same way; compare them sample by sample.
+
+    \b
+    cloakonnx evaluate model.hardened.onnx --data test.npz --eps 1/255,2/255
+    cloakonnx evaluate model.hardened.onnx --data test.npz --eps 8/255 --attack apgd-t --markdown
+
+    Robust means correct on the clean input and on every input that any attack, restart or replay came up with.
+    """
+    from cloakonnx.evaluation import evaluate
+    from cloakonnx.graph import check_output, load
+
+    if as_json and markdown:
+        raise click.UsageError("--json and --markdown exclude each other")
+    loaded = load(model)
+    other = None if baseline is None else load(baseline)
+    source = options.open_data(data, data_script, rest, option="data")
+    if source is None:
+        raise click.UsageError("samples are needed: --data is missing")
+    dataset = options.dataset(loaded, source, rest, input_name)
+    if output is not None:
+        check_output(output, inputs=[p for p in (model, baseline, data) if p is not None], force=force)
+    chosen = options.choose(provider, device_id)
+    with progress(f"evaluate, {attack}", dataset.count()) as advance:
+        found = evaluate(
+            loaded,
+            dataset,
+            eps=eps,
+            attack=attack,
+            baseline=other,
+            norm=cast(Any, norm),
+            max_iter=max_iter,
+            restarts=restarts,
+            seed=seed,
+            provider=chosen,
+            batch_size=batch_size,
+            input_name=input_name,
+            output_name=output_name,
+            on_progress=advance,
+        )
+    if output is not None:
+        found.save(output)
+        say(f"wrote {output}")
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+        return
+    from cloakonnx.report import evaluation_markdown, print_evaluation
+
+    if markdown:
+        click.echo(evaluation_markdown(found), nl=False)
+        return
+    from rich.console import Console
+
+    console = Console()
+    print_evaluation(found, console if console.is_terminal else Console(width=140))

@@ -1,0 +1,75 @@
+"""Which attacks an evaluation makes: one of the presets, or one attack by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod, sqrt
+from typing import Any, Literal
+
+from cloakonnx.attacks import ATTACKS, Settings
+from cloakonnx.errors import OptionError, nearest
+
+PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
+    "quick": (
+        {"attack": "pgd", "max_iter": 20, "restarts": 2},
+        {"attack": "apgd-ce", "max_iter": 50},
+        {"attack": "square", "max_iter": 500},
+    ),
+}
+"""Name to its attacks, in order; each is made on the survivors of those before."""
+
+CONTROL_MASKS = 3
+"""How many masks that remove as many features at random an evaluation compares with."""
+
+
+def plan(
+    name: str,
+    *,
+    eps: float,
+    norm: Literal["linf", "l2"] = "linf",
+    max_iter: int | None = None,
+    restarts: int | None = None,
+    seed: int = 0,
+) -> tuple[Settings, ...]:
+    """Return the attacks that a preset or an attack's name stands for, at one eps.
+
+    Raises:
+        OptionError: an unknown name, or a setting that it does not take.
+    """
+    if name in PRESETS:
+        if max_iter is not None or restarts is not None:
+            raise OptionError(f"{name} has its own --max-iter and --restarts; they go with a single attack (pgd, say)")
+        return tuple(Settings(eps=eps, norm=norm, seed=seed, **attack) for attack in PRESETS[name])
+    if name not in ATTACKS:
+        known = (*PRESETS, *ATTACKS)
+        raise OptionError(f"there is no attack or preset {name!r}; there are {', '.join(known)}{nearest(name, known)}")
+    return (Settings(name, eps, norm, max_iter=max_iter, restarts=restarts, seed=seed),)
+
+
+def control(eps: float, *, norm: Literal["linf", "l2"], seed: int, gradients: bool) -> Settings:
+    """Return the attack that models are compared under beside the worst case: PGD-20, or Square without gradients."""
+    if gradients:
+        return Settings("pgd", eps, norm, max_iter=20, seed=seed)
+    return Settings("square", eps, norm, max_iter=500, seed=seed)
+
+
+def check_eps(
+    eps: Sequence[float], *, norm: Literal["linf", "l2"], bounds: tuple[float, float], shape: tuple[int, ...]
+) -> None:
+    """Check the radii before any work is done.
+
+    Raises:
+        OptionError: none, one twice, one that is not above 0, or one that is wider than pixel space.
+    """
+    if not eps or len(set(eps)) < len(eps):
+        raise OptionError("--eps needs numbers that differ, such as 1/255,2/255")
+    low, high = bounds
+    widest = (high - low) * (sqrt(prod(shape)) if norm == "l2" else 1)
+    for each in eps:
+        if not each > 0:
+            raise OptionError(f"--eps {each:g} must be above 0; clean accuracy is always given")
+        if each > widest:
+            raise OptionError(
+                f"--eps {each:g} is wider than pixel space, [{low:g}, {high:g}], in {norm} ({widest:.4g}); eps is in "
+                "the space of the data: 8/255, say"
+            )

@@ -1,0 +1,319 @@
+"""What an evaluation found: counts, and the shares and intervals that follow from them.
+
+The file is JSON; its schema is published as docs/evaluation.schema.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloakonnx.errors import CloakError, DataError
+from cloakonnx.evaluation.accuracies import Accuracy
+from cloakonnx.evaluation.intervals import CONFIDENCE, Paired, mcnemar_exact, newcombe_paired
+from cloakonnx.graph import write_text
+from cloakonnx.scoring import Entries, installed_versions
+
+FORMAT, VERSION = "cloakonnx.evaluation", 1
+
+STATEMENT = (
+    "A constant mask is known to the attacker; this is an empirical result under the named attacks, not a certificate."
+)
+"""Stands in every result that people read."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the worst case; its numbers are cumulative: it works on what those before have left.
+
+    Attributes:
+        name: An attack's name, ``replayed inputs`` or ``controls``.
+        settings: Of the attack; None for the others.
+        attacked: How many samples were still classified correctly before it.
+        robust: How many still are after it.
+        queries: Forward passes it took, in samples.
+        gradients: Gradients it took, in samples.
+    """
+
+    name: str
+    settings: Mapping[str, Any] | None
+    attacked: int
+    robust: int
+    queries: int
+    gradients: int
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """One model at one eps.
+
+    Attributes:
+        robust: Correct on the clean input and on every input that was made or replayed: the worst case.
+        noise: Control: correct on the clean input and on random noise of size eps.
+        control: Control: the same under the control attack alone, which the random masks get too.
+        stages: How the worst case came about.
+    """
+
+    robust: Accuracy
+    noise: Accuracy
+    control: Accuracy
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class RandomMask:
+    """Control: a model with the mask's weights in random places, under the control attack."""
+
+    clean: Accuracy
+    control: Accuracy
+
+
+@dataclass(frozen=True)
+class AtEps:
+    """Everything at one eps.
+
+    Attributes:
+        eps: The radius, in pixel space.
+        static: The hardened model on the clean inputs and on those made on the baseline. No claim of robustness.
+        hardened: The hardened model, attacked itself.
+        baseline: The baseline, attacked itself in the same way.
+        pairs: Robust samples of the hardened model (first) and of the baseline (second).
+        random_masks: Controls; none where the model carries no masks.
+    """
+
+    eps: float
+    static: Accuracy
+    hardened: Robustness
+    baseline: Robustness
+    pairs: Paired
+    random_masks: tuple[RandomMask, ...]
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A model that was evaluated: its name, and its bytes' sha256."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """A mask of the hardened model."""
+
+    tap: str
+    features: int
+    removed: int
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The samples: the source's name, how many, and the sha256 of pixels and labels in order."""
+
+    name: str
+    count: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation of a hardened model beside its baseline.
+
+    Attributes:
+        model: The hardened model.
+        baseline: What it is compared with.
+        baseline_is_stripped: Whether the baseline is the hardened model without its masks.
+        masks: What the hardened model carries.
+        data: The samples.
+        preprocessing: From pixel space to the model's input.
+        attack: Name of the preset or of the attack.
+        norm: Of the balls.
+        seed: Of all random numbers.
+        batch_size: Samples at a time.
+        provider: The execution provider.
+        control: Settings of the control attack, but for eps.
+        clean: Clean samples that the hardened model (first) and the baseline (second) classify correctly.
+        results: One for each eps.
+        versions: Of the packages.
+    """
+
+    model: ModelRecord
+    baseline: ModelRecord
+    baseline_is_stripped: bool
+    masks: tuple[MaskRecord, ...]
+    data: DataRecord
+    preprocessing: Mapping[str, Any]
+    attack: str
+    norm: str
+    seed: int
+    batch_size: int
+    provider: str
+    control: Mapping[str, Any]
+    clean: Paired
+    results: tuple[AtEps, ...]
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+
+    @property
+    def clean_hardened(self) -> Accuracy:
+        """Clean accuracy of the hardened model."""
+        return Accuracy(self.clean.both + self.clean.only_first, self.clean.count)
+
+    @property
+    def clean_baseline(self) -> Accuracy:
+        """Clean accuracy of the baseline."""
+        return Accuracy(self.clean.both + self.clean.only_second, self.clean.count)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the JSON file holds: the counts, and the shares, intervals and p-values that follow from them."""
+        content = asdict(self)
+        content["preprocessing"] = dict(self.preprocessing)
+        content["clean"] = {
+            "hardened": _share(self.clean_hardened),
+            "baseline": _share(self.clean_baseline),
+            "difference": _difference(self.clean),
+        }
+        content["results"] = [_at_eps(result) for result in self.results]
+        content["versions"] = dict(self.versions)
+        head = {"format": FORMAT, "version": VERSION, "statement": STATEMENT, "confidence": CONFIDENCE}
+        return {**head, **content}
+
+    def to_json(self) -> str:
+        """Return the file's text: the same evaluation always gives the same text."""
+        return json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write the file atomically; raises OutputError where it can't be written."""
+        write_text(path, self.to_json())
+
+    @classmethod
+    def from_json(cls, text: str, *, name: str = "evaluation") -> Evaluation:
+        """Read the file's text; what follows from the counts is worked out again.
+
+        Raises:
+            DataError: it is not an evaluation, or one of a later version.
+        """
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{name} is not JSON: {error}") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise DataError(f"{name} is not an evaluation: its format is not {FORMAT!r}")
+        if content.get("version") != VERSION:
+            raise DataError(
+                f"{name} has version {content.get('version')!r} of the evaluation format; this cloakonnx reads "
+                f"version {VERSION}"
+            )
+        try:
+            return cls._from_entries(Entries(content))
+        except (ValueError, CloakError) as error:
+            raise DataError(f"{name} is damaged: {error}; make it again with cloakonnx evaluate") from None
+
+    @classmethod
+    def _from_entries(cls, entries: Entries) -> Evaluation:
+        stripped = entries.any("baseline_is_stripped")
+        if not isinstance(stripped, bool):
+            raise ValueError("baseline_is_stripped is neither true nor false")
+        data = entries.object("data")
+        return cls(
+            model=_model(entries.object("model")),
+            baseline=_model(entries.object("baseline")),
+            baseline_is_stripped=stripped,
+            masks=tuple(
+                MaskRecord(m.text("tap"), m.whole("features", 1), m.whole("removed")) for m in entries.objects("masks")
+            ),
+            data=DataRecord(data.text("name"), data.whole("count", 1), data.text("sha256")),
+            preprocessing=entries.optional_object("preprocessing") or {},
+            attack=entries.text("attack"),
+            norm=entries.text("norm"),
+            seed=entries.whole("seed"),
+            batch_size=entries.whole("batch_size", 1),
+            provider=entries.text("provider"),
+            control=entries.optional_object("control") or {},
+            clean=_pairs(entries.object("clean").object("difference")),
+            results=tuple(map(_read_at_eps, entries.objects("results"))),
+            versions=entries.text_map("versions"),
+        )
+
+
+def _share(accuracy: Accuracy) -> dict[str, Any]:
+    interval = accuracy.interval
+    return {**asdict(accuracy), "share": accuracy.value, "interval": [interval.low, interval.high]}
+
+
+def _difference(pairs: Paired) -> dict[str, Any]:
+    interval = newcombe_paired(pairs)
+    return {
+        **asdict(pairs),
+        "difference": pairs.difference,
+        "interval": [interval.low, interval.high],
+        "mcnemar_p": mcnemar_exact(pairs),
+    }
+
+
+def _robustness(found: Robustness) -> dict[str, Any]:
+    return {
+        "robust": _share(found.robust),
+        "noise": _share(found.noise),
+        "control": _share(found.control),
+        "stages": [asdict(stage) for stage in found.stages],
+    }
+
+
+def _at_eps(result: AtEps) -> dict[str, Any]:
+    return {
+        "eps": result.eps,
+        "static": _share(result.static),
+        "hardened": _robustness(result.hardened),
+        "baseline": _robustness(result.baseline),
+        "difference": _difference(result.pairs),
+        "random_masks": [{"clean": _share(m.clean), "control": _share(m.control)} for m in result.random_masks],
+    }
+
+
+def _model(entries: Entries) -> ModelRecord:
+    return ModelRecord(entries.text("name"), entries.text("sha256"))
+
+
+def _accuracy(entries: Entries) -> Accuracy:
+    count = entries.whole("count", 1)
+    correct = entries.whole("correct")
+    if correct > count:
+        raise ValueError(f"{correct} of {count} samples are correct")
+    return Accuracy(correct, count)
+
+
+def _pairs(entries: Entries) -> Paired:
+    return Paired(*(entries.whole(key) for key in ("both", "only_first", "only_second", "neither")))
+
+
+def _read_robustness(entries: Entries) -> Robustness:
+    stages = tuple(
+        Stage(
+            name=stage.text("name"),
+            settings=stage.optional_object("settings"),
+            attacked=stage.whole("attacked"),
+            robust=stage.whole("robust"),
+            queries=stage.whole("queries"),
+            gradients=stage.whole("gradients"),
+        )
+        for stage in entries.objects("stages")
+    )
+    robust, noise, control = (_accuracy(entries.object(key)) for key in ("robust", "noise", "control"))
+    return Robustness(robust, noise, control, stages)
+
+
+def _read_at_eps(entries: Entries) -> AtEps:
+    return AtEps(
+        eps=entries.number("eps"),
+        static=_accuracy(entries.object("static")),
+        hardened=_read_robustness(entries.object("hardened")),
+        baseline=_read_robustness(entries.object("baseline")),
+        pairs=_pairs(entries.object("difference")),
+        random_masks=tuple(
+            RandomMask(_accuracy(m.object("clean")), _accuracy(m.object("control")))
+            for m in entries.objects("random_masks")
+        ),
+    )

@@ -1,0 +1,135 @@
+"""An evaluation as tables: the worst case first, static numbers never without it, then how it came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cloakonnx.evaluation import (
+    STATEMENT,
+    Accuracy,
+    AtEps,
+    Evaluation,
+    Interval,
+    Paired,
+    mcnemar_exact,
+    newcombe_paired,
+)
+
+_NO_CLAIM = "static: made on the baseline, replayed (no claim)"
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """A table: its title, the names of its columns, and its rows; the first column holds words."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def evaluation_markdown(found: Evaluation) -> str:
+    """Return an evaluation as Markdown."""
+    parts = [f"### {_headline(found)}", *_facts(found)]
+    for grid in _grids(found):
+        head = [" | ".join(["", *grid.columns, ""]).strip(), "|" + "---|" + "---:|" * (len(grid.columns) - 1)]
+        rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in grid.rows]
+        parts.append("\n".join([f"**{grid.title}**", "", *head, *rows]))
+    return "\n\n".join([*parts, f"> {STATEMENT}"]) + "\n"
+
+
+def print_evaluation(found: Evaluation, console: Console) -> None:
+    """Print an evaluation to a terminal or a file."""
+    for line in (_headline(found), *_facts(found)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for grid in _grids(found):
+        table = Table(title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for index, column in enumerate(grid.columns):
+            table.add_column(column, justify="right" if index else "left", overflow="fold")
+        for row in grid.rows:
+            table.add_row(*row)
+        console.print(table, markup=False, highlight=False)
+    console.print(STATEMENT, markup=False, highlight=False, soft_wrap=True)
+
+
+def _headline(found: Evaluation) -> str:
+    return f"{found.model.name} under {found.attack} ({found.norm})"
+
+
+def _facts(found: Evaluation) -> tuple[str, ...]:
+    masks = "; ".join(f"{m.removed} of {m.features} features of {m.tap} removed" for m in found.masks) or "no masks"
+    baseline = f"{found.model.name} without its masks" if found.baseline_is_stripped else found.baseline.name
+    return (
+        f"Masks: {masks}. Baseline: {baseline}.",
+        f"Data: {found.data.name}, n = {found.data.count}. Seed {found.seed}, batch size {found.batch_size}, "
+        f"{found.provider}. Intervals: 95%, Wilson; differences: Newcombe's paired interval, McNemar's exact test.",
+    )
+
+
+def _grids(found: Evaluation) -> list[_Grid]:
+    clean = ("clean", _share(found.clean_hardened), _share(found.clean_baseline), *_difference(found.clean))
+    rows = [clean]
+    for each in found.results:
+        eps = eps_text(each.eps)
+        robust = f"robust at {eps}: worst case, adaptive"
+        rows.append(
+            (robust, _share(each.hardened.robust), _share(each.baseline.robust), *_difference(each.pairs)),
+        )
+        rows.append((f"at {eps}, {_NO_CLAIM}", _share(each.static), "", "", ""))
+    summary = _Grid("Accuracy", ("", "hardened", "baseline", "difference, points", "p"), tuple(rows))
+    return [summary, *(_controls(found, each) for each in found.results), *(map(_stages, found.results))]
+
+
+def _controls(found: Evaluation, each: AtEps) -> _Grid:
+    control = f"{found.control.get('attack')}-{found.control.get('max_iter')} alone"
+    rows = [
+        ("hardened", _share(found.clean_hardened), _share(each.hardened.noise), _share(each.hardened.control)),
+        ("baseline", _share(found.clean_baseline), _share(each.baseline.noise), _share(each.baseline.control)),
+    ]
+    rows += [
+        (f"random mask {index + 1}, as many features", _share(mask.clean), "", _share(mask.control))
+        for index, mask in enumerate(each.random_masks)
+    ]
+    return _Grid(f"Controls at {eps_text(each.eps)}", ("", "clean", "random noise", control), tuple(rows))
+
+
+def _stages(each: AtEps) -> _Grid:
+    rows = [
+        (who, stage.name, str(stage.attacked), str(stage.robust), str(stage.queries), str(stage.gradients))
+        for who, robustness in (("hardened", each.hardened), ("baseline", each.baseline))
+        for stage in robustness.stages
+    ]
+    columns = ("", "stage", "attacked", "left (cumulative)", "queries", "gradients")
+    return _Grid(
+        f"How the worst case at {eps_text(each.eps)} came about: each stage on the survivors of those before",
+        columns,
+        tuple(rows),
+    )
+
+
+def eps_text(eps: float) -> str:
+    """Return an eps as people write it: 8/255 where it is that, else four digits."""
+    levels = Fraction(eps * 255).limit_denominator(4)
+    if levels and abs(float(levels) / 255 - eps) < 1e-9:
+        return f"{float(levels):g}/255"
+    return f"{eps:.4g}"
+
+
+def _share(accuracy: Accuracy) -> str:
+    return f"{accuracy.value:.1%} {_interval(accuracy.interval)}"
+
+
+def _interval(interval: Interval) -> str:
+    return f"[{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
+
+
+def _difference(pairs: Paired) -> tuple[str, str]:
+    p = mcnemar_exact(pairs)
+    return (
+        f"{pairs.difference * 100:+.1f} {_interval(newcombe_paired(pairs))}",
+        "<0.001" if p < 0.001 else f"{p:.3f}",
+    )

@@ -1,0 +1,82 @@
+"""``cloakonnx evaluate`` from the command line: the ways to print, and one line for bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cloakonnx.evaluation import STATEMENT, Evaluation
+
+from .conftest import Run, files
+
+ARGUMENTS = ("evaluate", "m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--attack", "pgd", "--max-iter", "2")
+
+
+@pytest.fixture
+def masked(run: Run, folder: Path) -> Path:
+    np.save(folder / "mask.npy", np.array([0, 1, 1, 1, 1, 1], np.float32))
+    assert run("apply", "m.onnx", "--mask", "mask.npy", "--tap", "features").code == 0
+    return folder
+
+
+def test_a_table(run: Run, masked: Path) -> None:
+    code, out, err = run(*ARGUMENTS)
+    assert (code, err) == (0, "")
+    assert STATEMENT in out
+    assert "1 of 6 features of features removed" in out
+    assert "n = 12" in out
+    assert "worst case, adaptive" in out
+
+
+def test_markdown_and_a_file(run: Run, masked: Path) -> None:
+    code, out, err = run(*ARGUMENTS, "--markdown", "-o", "result.json")
+    assert (code, err) == (0, "wrote result.json\n")
+    assert out.startswith("### m.hardened.onnx under pgd (linf)\n")
+    assert out.endswith(f"> {STATEMENT}\n")
+    found = Evaluation.from_json((masked / "result.json").read_text(encoding="utf-8"))
+    assert found.data.name == "clean.npz"
+    code, _, err = run(*ARGUMENTS, "-o", "result.json")
+    assert code == 2
+    assert "--force" in err
+
+
+def test_json(run: Run, masked: Path) -> None:
+    code, out, err = run(*ARGUMENTS, "--json", "--baseline", "m.onnx")
+    assert (code, err) == (0, "")
+    content: dict[str, Any] = json.loads(out)
+    assert content["statement"] == STATEMENT
+    assert content["baseline"]["name"] == "m.onnx"
+    assert not content["baseline_is_stripped"]
+    assert len(content["results"][0]["random_masks"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("m.hardened.onnx", "--eps", "0.1"), "--data is missing"),
+        (("m.hardened.onnx", "--data", "clean.npz"), "Missing option '--eps'"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "8"), "--eps 8 is wider than pixel space, [0, 1]"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "1/0"), "'1/0' is not a list of numbers"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--attack", "qick"), "did you mean 'quick'"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--json", "--markdown"), "exclude each other"),
+        (("m.onnx", "--data", "clean.npz", "--eps", "0.1"), "m.onnx carries no cloakonnx masks"),
+        (("m.hardened.onnx", "--data", "bare.npz", "--eps", "0.1"), "bare.npz has no labels"),
+        (("m.hardened.onnx", "--data", "many.npz", "--eps", "0.1"), "has label 7, but the model has 3 classes"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "-o", "m.onnx"), "m.onnx exists"),
+    ],
+)
+def test_bad_input(run: Run, masked: Path, arguments: tuple[str, ...], said: str) -> None:
+    x = np.zeros((3, 4), np.float32)
+    np.savez(masked / "bare.npz", x=x)
+    np.savez(masked / "many.npz", x=x, y=np.array([0, 1, 7]))
+    before = files(masked)
+    code, out, err = run("evaluate", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("cloakonnx: ")
+    assert err.count("\n") == 1
+    assert said in err
+    assert files(masked) == before
