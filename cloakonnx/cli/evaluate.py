@@ -16,6 +16,7 @@ from cloakonnx.cli.types import Numbers
 @options.model_argument
 @options.data_option(required=True)
 @click.option("--baseline", type=options.PATH, help="What to compare with.  [MODEL without its masks]")
+@click.option("--analysis", type=options.PATH, help="The masks' analysis: warn where it has seen samples of --data.")
 @click.option("--attack", default="quick", show_default=True, help="quick, or one attack: pgd, apgd-t, square, ...")
 @click.option("--eps", type=Numbers(), required=True, help="Radii in pixel space: 1/255,2/255, say.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball.")
@@ -37,6 +38,7 @@ def command(
     data: Path | None,
     data_script: str | None,
     baseline: Path | None,
+    analysis: Path | None,
     attack: str,
     eps: tuple[float, ...],
     norm: str,
@@ -64,17 +66,19 @@ def command(
     """
     from cloakonnx.evaluation import evaluate
     from cloakonnx.graph import check_output, load
+    from cloakonnx.scoring import load_analysis
 
     if as_json and markdown:
         raise click.UsageError("--json and --markdown exclude each other")
     loaded = load(model)
+    known = None if analysis is None else load_analysis(analysis, model=model.name)
     other = None if baseline is None else load(baseline)
     source = options.open_data(data, data_script, rest, option="data")
     if source is None:
         raise click.UsageError("samples are needed: --data is missing")
     dataset = options.dataset(loaded, source, rest, input_name)
     if output is not None:
-        check_output(output, inputs=[p for p in (model, baseline, data) if p is not None], force=force)
+        check_output(output, inputs=[p for p in (model, baseline, analysis, data) if p is not None], force=force)
     chosen = options.choose(provider, device_id)
     with progress(f"evaluate, {attack}", dataset.count()) as advance:
         found = evaluate(
@@ -91,11 +95,14 @@ def command(
             batch_size=batch_size,
             input_name=input_name,
             output_name=output_name,
+            analysis=known,
             on_progress=advance,
         )
     if output is not None:
         found.save(output)
         say(f"wrote {output}")
+    if found.data.seen:
+        say(f"cloakonnx: warning: {analysis} has seen {found.data.seen} of the {found.data.count} samples")
     if as_json:
         click.echo(found.to_json(), nl=False)
         return

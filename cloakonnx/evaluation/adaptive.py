@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.attacks import Settings, Victim, run_attack
-from cloakonnx.data import Dataset
+from cloakonnx.data import Dataset, sample_hashes
 from cloakonnx.errors import DataError, DifferentiationError, ModelError
 from cloakonnx.evaluation.accuracies import Accuracy
 from cloakonnx.evaluation.intervals import Paired
@@ -34,6 +34,7 @@ from cloakonnx.evaluation.result import (
 from cloakonnx.gradient import Loss
 from cloakonnx.graph import Mask, Model, hardened, read_masks, stripped, stripped_sha256
 from cloakonnx.runtime import Provider, input_shape
+from cloakonnx.scoring import Analysis
 
 _REPLAYED, _CONTROLS = "replayed inputs", "controls"
 
@@ -56,6 +57,7 @@ def evaluate(
     batch_size: int = 64,
     input_name: str | None = None,
     output_name: str | None = None,
+    analysis: Analysis | None = None,
     on_progress: Callable[[int], None] = lambda samples: None,
 ) -> Evaluation:
     """Attack a hardened model and its baseline in the same way, and compare them sample by sample.
@@ -74,6 +76,7 @@ def evaluate(
         batch_size: Samples at a time.
         input_name: The data input, where there are several.
         output_name: The class scores, where there are several outputs.
+        analysis: What the masks come from, to tell how many of the samples it has seen.
         on_progress: Called with the number of samples that are done.
 
     Raises:
@@ -113,7 +116,8 @@ def evaluate(
     shuffled = [] if bare is None else [victim(hardened(bare, _shuffled(masks, seed, i))) for i in range(CONTROL_MASKS)]
     run = _Run(first, second, shuffled, plans, norm=norm, seed=seed)
     digests = hashlib.sha256(), hashlib.sha256()
-    count = 0
+    known = frozenset(analysis.samples.hashes) if analysis is not None else frozenset()
+    count = seen = 0
     for batch in dataset.batches(batch_size):
         if batch.y is None:
             raise DataError(
@@ -125,6 +129,8 @@ def evaluate(
         indices = np.arange(batch.start, batch.start + len(batch.x))
         run.add(_Samples(batch.x, batch.y, indices, dataset.arrangement.channel_axis))
         count += len(batch.x)
+        if known:
+            seen += sum(each in known for each in sample_hashes(batch.x))
         on_progress(count)
     return Evaluation(
         model=ModelRecord(model.name, model.sha256),
@@ -132,7 +138,10 @@ def evaluate(
         baseline_is_stripped=baseline is None,
         masks=tuple(MaskRecord(m.tap, len(m.weights), len(m.removed)) for m in masks),
         data=DataRecord(
-            dataset.source.name, count, hashlib.sha256(digests[0].digest() + digests[1].digest()).hexdigest()
+            dataset.source.name,
+            count,
+            hashlib.sha256(digests[0].digest() + digests[1].digest()).hexdigest(),
+            seen=None if analysis is None else seen,
         ),
         preprocessing=_plain(asdict(dataset.preprocessing)),
         attack=attack,

@@ -111,11 +111,19 @@ class MaskRecord:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """The samples: the source's name, how many, and the sha256 of pixels and labels in order."""
+    """The samples.
+
+    Attributes:
+        name: The source's name.
+        count: How many.
+        sha256: Of pixels and labels, in order.
+        seen: How many of them the analysis that the mask comes from has seen; None where no analysis was given.
+    """
 
     name: str
     count: int
     sha256: str
+    seen: int | None = None
 
 
 @dataclass(frozen=True)
@@ -224,7 +232,9 @@ class Evaluation:
             masks=tuple(
                 MaskRecord(m.text("tap"), m.whole("features", 1), m.whole("removed")) for m in entries.objects("masks")
             ),
-            data=DataRecord(data.text("name"), data.whole("count", 1), data.text("sha256")),
+            data=DataRecord(
+                data.text("name"), data.whole("count", 1), data.text("sha256"), data.optional_whole("seen")
+            ),
             preprocessing=entries.optional_object("preprocessing") or {},
             attack=entries.text("attack"),
             norm=entries.text("norm"),

@@ -62,10 +62,12 @@ def _headline(found: Evaluation) -> str:
 
 def _facts(found: Evaluation) -> tuple[str, ...]:
     masks = "; ".join(f"{m.removed} of {m.features} features of {m.tap} removed" for m in found.masks) or "no masks"
+    seen = found.data.seen
+    warning = f" WARNING: the analysis has seen {seen} of the samples; the numbers are too good." if seen else ""
     baseline = f"{found.model.name} without its masks" if found.baseline_is_stripped else found.baseline.name
     return (
         f"Masks: {masks}. Baseline: {baseline}.",
-        f"Data: {found.data.name}, n = {found.data.count}. Seed {found.seed}, batch size {found.batch_size}, "
+        f"Data: {found.data.name}, n = {found.data.count}.{warning} Seed {found.seed}, batch size {found.batch_size}, "
         f"{found.provider}. Intervals: 95%, Wilson; differences: Newcombe's paired interval, McNemar's exact test.",
     )
 

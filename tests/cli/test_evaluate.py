@@ -54,6 +54,22 @@ def test_json(run: Run, masked: Path) -> None:
     assert len(content["results"][0]["random_masks"]) == 3
 
 
+@pytest.mark.parametrize(("fresh", "seen"), [(0, 12), (8, 4)])
+def test_samples_that_the_analysis_has_seen(run: Run, masked: Path, fresh: int, seen: int) -> None:
+    assert run("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "twins.npz").code == 0
+    clean = np.load(masked / "clean.npz")
+    x = clean["x"].copy()
+    x[:fresh] = np.random.default_rng(9).random((fresh, 4))
+    np.savez(masked / "test.npz", x=x, y=clean["y"])
+    arguments = [part if part != "clean.npz" else "test.npz" for part in ARGUMENTS]
+    code, out, err = run(*arguments, "--analysis", "m.cloak.json", "--markdown")
+    assert code == 0
+    assert err == f"cloakonnx: warning: m.cloak.json has seen {seen} of the 12 samples\n"
+    assert f"WARNING: the analysis has seen {seen} of the samples" in out
+    content = json.loads(run(*arguments, "--analysis", "m.cloak.json", "--json").out)
+    assert content["data"]["seen"] == seen
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
