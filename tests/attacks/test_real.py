@@ -45,12 +45,12 @@ def test_fgsm_as_a_framework_computes_it() -> None:
             twins = np.rint(np.concatenate([part.x for part in parts]).transpose(0, 2, 3, 1) * 255)
             stored = entry.images(600, entry.test_adversarial)
             assert (twins == stored).mean() >= 0.999
-            exact = fgsm(classifier, x[:150], y[:150], eps=4 / 255)
-            assert (~exact.success).sum() < (~parts[0].success).sum()  # saturated samples keep their gradient
+            exact = fgsm(classifier, x[:50], y[:50], eps=4 / 255)
+            assert (~exact.success).sum() < (~parts[0].success[:50]).sum()  # saturated samples keep their gradient
 
 
 def test_who_is_stronger_on_resnet20() -> None:
-    x, y = start("cifar10_resnet20", 40)
+    x, y = start("cifar10_resnet20", 24)
     classifier = asset_victim(asset("cifar10_resnet20"))
     eps = 1 / 255
 
@@ -60,27 +60,26 @@ def test_who_is_stronger_on_resnet20() -> None:
     single = robust(fgsm(classifier, x, y, eps=eps))
     walked = robust(pgd(classifier, x, y, eps=eps, max_iter=10))
     adaptive = [robust(apgd(classifier, x, y, eps=eps, max_iter=10, loss=loss)) for loss in (Loss.CE, Loss.DLR)]
-    targeted = robust(apgd_targeted(classifier, x, y, eps=eps, max_iter=5))
-    black = robust(square(classifier, x, y, eps=eps, max_iter=100))
+    targeted = robust(apgd_targeted(classifier, x, y, eps=eps, max_iter=4))
+    black = robust(square(classifier, x, y, eps=eps, max_iter=60))
     noise = robust(run_attack(classifier, x, y, settings=Settings("noise", eps)))
     assert max(walked, targeted, *adaptive) <= min(single, black)
     assert max(single, black) <= noise
-    reached = pgd(classifier, x, (y + 1) % 10, eps=8 / 255, max_iter=10, targeted=True)
+    reached = pgd(classifier, x, (y + 1) % 10, eps=8 / 255, max_iter=8, targeted=True)
     assert reached.success.mean() > 0.9
 
 
 def test_preprocessing_outside_the_model() -> None:
     """The ResNet without its normalisation, given --mean and --std, fares as the one that has it inside."""
-    x, y = start("cifar10_resnet20", 40)
+    x, y = start("cifar10_resnet20", 24)
     inside, outside = (asset_victim(asset(name)) for name in ("cifar10_resnet20", "cifar10_resnet20_raw"))
     one, two = (fgsm(each, x, y, eps=2 / 255) for each in (inside, outside))
     assert (np.abs(one.x - two.x) < 1e-6).mean() > 0.999
-    one, two = (pgd(each, x, y, eps=1 / 255, max_iter=10) for each in (inside, outside))
+    one, two = (pgd(each, x, y, eps=1 / 255, max_iter=5) for each in (inside, outside))
     assert (one.success != two.success).sum() <= 1
 
 
-def test_another_preprocessing_is_weaker() -> None:
-    """Not the model's own: the test above would notice."""
+def test_preprocessing_of_one_channel() -> None:
     x, y = start("mnist_cnn_raw", 60)
     classifier = asset_victim(asset("mnist_cnn_raw"))
     assert (classifier.predict(x) == y).mean() > 0.95
