@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cloakonnx.data import Dataset, Pairs, Preprocessing, open_script, open_source
     from cloakonnx.errors import CheckError, CloakError
-    from cloakonnx.evaluation import (  # type: ignore[no-redef]
+    from cloakonnx.evaluation import (
         Accuracy,
         Evaluation,
         Verification,

@@ -8,7 +8,7 @@ from cloakonnx.evaluation.adaptive import evaluate
 from cloakonnx.evaluation.intervals import CONFIDENCE, Interval, Paired, mcnemar_exact, newcombe_paired, wilson
 from cloakonnx.evaluation.plan import PRESETS, plan
 from cloakonnx.evaluation.result import STATEMENT, AtEps, Evaluation, RandomMask, Robustness, Stage
-from cloakonnx.evaluation.verify import Check, Verification, verify
+from cloakonnx.evaluation.verification import Check, Verification, verify
 
 __all__ = [
     "CONFIDENCE",
