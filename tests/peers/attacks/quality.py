@@ -19,16 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.resnet20 import from_onnx
 from cloakonnx.attacks import Settings, Victim, run_attack
 from cloakonnx.attacks.arithmetic import Norm, norms
 from cloakonnx.graph import load
 from cloakonnx.runtime import choose_provider
 from tests.fixtures.real import manifest
-from tests.peers.gradient import onnx_torch
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -39,23 +38,13 @@ MODEL = "cifar10_resnet20"
 BATCH = 100
 
 
-class Network(torch.nn.Module):
-    """The ONNX file's own weights and graph, run by torch."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        super().__init__()
-        self.onnx = model
-        self.anchor = torch.nn.Parameter(torch.zeros(1))  # peers ask the parameters for the device
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = onnx_torch.run(self.onnx, {"image": x}, torch.float32)[self.onnx.graph.output[0].name]
-        return found
-
-
 @cache
-def network() -> Network:
-    """Return the ResNet in torch."""
-    return Network(onnx.load(path())).eval()
+def network() -> torch.nn.Module:
+    """Return the ResNet in torch with the file's weights, laid out as torchattacks needs them."""
+    net = from_onnx(path())
+    for parameter in net.parameters():
+        parameter.data = parameter.data.contiguous()
+    return net
 
 
 def path() -> Path:
