@@ -151,11 +151,7 @@ class _Setup:
         )
 
     def keeper(self) -> Keeper:
-        keeper = Keeper(self.x)
-        if self.early_stop:
-            keeper.won(done := fooled(self.victim.logits(self.x), self.y, targeted=False), self.x)
-            keeper.drop(done)
-        return keeper
+        return Keeper.of(self.victim, self.x, self.y, targeted=False, early_stop=self.early_stop)
 
     def run(self, keeper: Keeper, restart: int, *, targets: NDArray[np.int64] | None = None) -> None:
         rows = keeper.active

@@ -71,10 +71,7 @@ def noise(
     check_settings(victim, x, eps=eps, norm=norm, restarts=restarts)
     victim.check_labels(y)
     indices = np.arange(len(x)) if samples is None else samples
-    keeper = Keeper(x)
-    if early_stop:
-        keeper.won(done := fooled(victim.logits(x), y, targeted=targeted), x)
-        keeper.drop(done)
+    keeper = Keeper.of(victim, x, y, targeted=targeted, early_stop=early_stop)
     for restart in range(restarts):
         rows = keeper.active
         if not len(rows):

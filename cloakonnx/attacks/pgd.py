@@ -97,10 +97,7 @@ def pgd(
     size = np.float32(_STEP_FACTOR * eps / max_iter if eps_step is None else eps_step)
     arithmetic = Arithmetic(x.ndim, norm=norm, bounds=victim.bounds, provider=victim.provider)
     indices = np.arange(len(x)) if samples is None else samples
-    keeper = Keeper(x)
-    if early_stop:
-        keeper.won(done := fooled(victim.logits(x), y, targeted=targeted), x)
-        keeper.drop(done)
+    keeper = Keeper.of(victim, x, y, targeted=targeted, early_stop=early_stop)
     for restart in range(restarts):
         rows = keeper.active
         if not len(rows):

@@ -86,6 +86,18 @@ class Keeper:
         self.success = np.zeros(len(x), np.bool_)
         self.active = np.arange(len(x))
 
+    @classmethod
+    def of(
+        cls, victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64], *, targeted: bool, early_stop: bool
+    ) -> Keeper:
+        """Start on a batch; with ``early_stop`` the samples that are fooled as they are leave at once, unchanged."""
+        keeper = cls(x)
+        if early_stop:
+            done = fooled(victim.logits(x), y, targeted=targeted)
+            keeper.won(done, x)
+            keeper.drop(done)
+        return keeper
+
     def won(self, which: NDArray[np.bool_], x: Value) -> None:
         """Record the active samples of a mask as won with these inputs."""
         if which.any():

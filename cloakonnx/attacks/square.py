@@ -59,11 +59,7 @@ def square(
     victim.check_labels(y)
     indices = np.arange(len(x)) if samples is None else samples
     canvas = _Canvas(x.shape[1:], channel_axis)
-    keeper = Keeper(x)
-    if early_stop:
-        margin = _margin(victim, x, y, targeted=targeted)
-        keeper.won(margin < 0, x)
-        keeper.drop(margin < 0)
+    keeper = Keeper.of(victim, x, y, targeted=targeted, early_stop=early_stop)
     for restart in range(restarts):
         if len(keeper.active):
             stream = Stream.of(seed, f"square-{norm}", restart, indices[keeper.active])
