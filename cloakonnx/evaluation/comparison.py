@@ -1,0 +1,98 @@
+"""A hardened model, its baseline and the random masks on one batch: every plan on both, everything tried on both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks import Settings, Victim
+from cloakonnx.errors import DifferentiationError
+from cloakonnx.evaluation.plan import control
+from cloakonnx.evaluation.tally import Found, FoundAtEps, FoundOfModel
+from cloakonnx.evaluation.trial import Samples, Trial
+from cloakonnx.gradient import Loss
+
+
+class Comparison:
+    """Two models under the same plans.
+
+    Args:
+        model: The hardened model.
+        baseline: What it is compared with.
+        shuffled: Models whose masks remove as many features at random.
+        plans: The attacks, one plan for each eps.
+        norm: The balls' norm.
+        seed: Of all random numbers.
+    """
+
+    def __init__(
+        self,
+        model: Victim,
+        baseline: Victim,
+        shuffled: Sequence[Victim],
+        plans: Sequence[tuple[Settings, ...]],
+        *,
+        norm: Literal["linf", "l2"],
+        seed: int,
+    ) -> None:
+        self._model, self._baseline, self._shuffled, self._plans = model, baseline, shuffled, plans
+        self._norm, self._seed = norm, seed
+        self._has_gradients: bool | None = None
+
+    def on(self, batch: Samples) -> Found:
+        """Evaluate a batch."""
+        x, y = batch.x, batch.y
+        if self._has_gradients is None:
+            victims = (self._model, self._baseline, *self._shuffled[:1])
+            self._has_gradients = all(_differentiable(victim, x, y) for victim in victims)
+        clean, clean_baseline = (victim.predict(x) == y for victim in (self._model, self._baseline))
+        clean_random = tuple(victim.predict(x) == y for victim in self._shuffled)
+        at = []
+        for attacks in self._plans:
+            model, baseline = Trial(self._model, batch, clean), Trial(self._baseline, batch, clean_baseline)
+            static = _attack(attacks, model, baseline)
+            usual = self._control(attacks[0].eps)
+            noise = Settings("noise", attacks[0].eps, self._norm, seed=self._seed)
+            hardened, bare = (_found(trial, noise, usual) for trial in (model, baseline))
+            random = tuple(
+                Trial(victim, batch, right).controls(usual)[0]
+                for victim, right in zip(self._shuffled, clean_random, strict=True)
+            )
+            at.append(FoundAtEps(static, hardened, bare, random))
+        return Found(clean, clean_baseline, clean_random, tuple(at))
+
+    def control_settings(self) -> dict[str, Any]:
+        """Return the settings of the control attack, but for what depends on eps."""
+        settings = self._control(self._plans[0][0].eps).as_dict()
+        return {key: value for key, value in settings.items() if key not in {"eps", "eps_step"}}
+
+    def _control(self, eps: float) -> Settings:
+        return control(eps, norm=self._norm, seed=self._seed, gradients=bool(self._has_gradients))
+
+
+def _attack(attacks: Sequence[Settings], model: Trial, baseline: Trial) -> NDArray[np.bool_]:
+    """Attack both models, try each one's inputs on the other; return what the baseline's inputs left of the model."""
+    for settings in attacks:
+        baseline.attack(settings)
+    model.replay(baseline.inputs)
+    static = model.standing.copy()
+    for settings in attacks:
+        model.attack(settings)
+    baseline.replay(model.inputs)
+    return static
+
+
+def _found(trial: Trial, noise: Settings, usual: Settings) -> FoundOfModel:
+    noisy, controlled = trial.controls(noise, usual)
+    return FoundOfModel(trial.standing, noisy, controlled, tuple(trial.stages))
+
+
+def _differentiable(victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64]) -> bool:
+    try:
+        victim.gradient(x[:1], y[:1], loss=Loss.CE)
+    except DifferentiationError:
+        return False
+    return True

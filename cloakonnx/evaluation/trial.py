@@ -1,0 +1,112 @@
+"""One model at one eps on one batch: attack after attack on what still stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks import Settings, Victim, run_attack
+from cloakonnx.evaluation.result import Stage
+
+_REPLAYED, _CONTROLS = "replayed inputs", "controls"
+
+Inputs = list[tuple[NDArray[np.int64], NDArray[np.float32]]]
+"""Adversarial inputs of a batch, each with the rows that it was made from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A batch.
+
+    Attributes:
+        x: (N, ...) float32 pixels in the model's layout.
+        y: (N,) labels.
+        indices: (N,) of the samples in the whole data, for their random numbers.
+        channel_axis: The axis of x that counts channels.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    channel_axis: int
+
+
+class Trial:
+    """What still stands, and every input that was made.
+
+    Args:
+        victim: The model.
+        batch: The samples.
+        correct: (N,) which of them the model classifies correctly as they are.
+    """
+
+    def __init__(self, victim: Victim, batch: Samples, correct: NDArray[np.bool_]) -> None:
+        self._victim, self._batch = victim, batch
+        self._correct = correct
+        self.standing = correct.copy()
+        self.inputs: Inputs = []
+        self.stages: list[Stage] = []
+
+    def attack(self, settings: Settings) -> None:
+        """Attack what still stands."""
+        standing = self.standing.copy()
+        self._stage(settings.attack, settings.as_dict(), lambda: self._fell(settings, standing))
+
+    def replay(self, inputs: Inputs) -> None:
+        """Try inputs that were made on another model."""
+        self._stage(_REPLAYED, None, lambda: self._fell_to(inputs))
+
+    def controls(self, *each: Settings) -> list[NDArray[np.bool_]]:
+        """Make other attacks on all correct samples; return what withstands each. What falls stands no more."""
+        outcomes: list[NDArray[np.bool_]] = []
+
+        def make() -> NDArray[np.bool_]:
+            outcomes.extend(self._correct & ~self._fell(settings, self._correct) for settings in each)
+            return np.asarray(~np.logical_and.reduce(outcomes))
+
+        self._stage(_CONTROLS, None, make)
+        return outcomes
+
+    def _stage(self, name: str, settings: dict[str, Any] | None, make: Callable[[], NDArray[np.bool_]]) -> None:
+        counts = self._victim.counts
+        before = int(self.standing.sum()), counts.queries, counts.gradients
+        self.standing &= ~make()
+        self.stages.append(
+            Stage(
+                name,
+                settings,
+                attacked=before[0],
+                robust=int(self.standing.sum()),
+                queries=counts.queries - before[1],
+                gradients=counts.gradients - before[2],
+            )
+        )
+
+    def _fell(self, settings: Settings, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        rows = np.flatnonzero(which)
+        fell = np.zeros(len(which), np.bool_)
+        if len(rows):
+            found = run_attack(
+                self._victim,
+                self._batch.x[rows],
+                self._batch.y[rows],
+                settings=settings,
+                channel_axis=self._batch.channel_axis,
+                samples=self._batch.indices[rows],
+            )
+            self.inputs.append((rows, found.x))
+            fell[rows] = found.success
+        return fell
+
+    def _fell_to(self, inputs: Inputs) -> NDArray[np.bool_]:
+        fell = np.zeros(len(self.standing), np.bool_)
+        for rows, x in inputs:
+            keep = self.standing[rows] & ~fell[rows]
+            if keep.any():
+                kept = rows[keep]
+                fell[kept] = self._victim.predict(x[keep]) != self._batch.y[kept]
+        return fell
