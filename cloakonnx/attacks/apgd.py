@@ -173,7 +173,7 @@ class _Run:
     def _ask(self, x: Value) -> tuple[NDArray[np.bool_], NDArray[np.float32], Value]:
         rows = self.keeper.active
         targets = None if self.targets is None else self.targets[rows]
-        answer = self.s.victim.gradient(x, self.s.y[rows], loss=self.s.loss, targets=targets)
+        answer = self.s.victim.gradient(x, self.s.y[rows], loss=self.s.loss.climbed, targets=targets)
         return fooled(answer.logits, self.s.y[rows], targeted=False), answer.loss, answer.gradient
 
     def go(self, x: Value, origin: Value) -> None:

@@ -45,7 +45,7 @@ def fgsm(
     victim.check_labels(y)
     arithmetic = Arithmetic(x.ndim, norm=norm, bounds=victim.bounds, provider=victim.provider)
     start = arithmetic.put(x)
-    answer = victim.gradient(start, y, loss=loss, targets=y if targeted else None)
+    answer = victim.gradient(start, y, loss=loss.climbed, targets=y if targeted else None)
     moved = arithmetic.step(start, answer.gradient, start, size=np.full(len(x), eps, np.float32), eps=eps)
     keeper = Keeper(x)
     keeper.ended(moved)
@@ -129,7 +129,7 @@ class _Walk:
         leave: bool,
     ) -> None:
         self._victim, self._arithmetic, self._keeper, self._y = victim, arithmetic, keeper, y
-        self._eps, self._size, self._loss, self._targeted, self._leave = eps, size, loss, targeted, leave
+        self._eps, self._size, self._loss, self._targeted, self._leave = eps, size, loss.climbed, targeted, leave
 
     def go(self, x: Value, origin: Value, max_iter: int) -> None:
         for _ in range(max_iter):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @options.data_options
 @options.batch_option
 @options.input_option
+@click.option("--output-name", metavar="NAME", help="The class scores for --attack, where there are several outputs.")
 @options.provider_options
 @click.option("-o", "--output", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
 @options.force_option
@@ -50,6 +51,7 @@ def command(
     criterion: str,
     batch_size: int,
     input_name: str | None,
+    output_name: str | None,
     provider: str | None,
     device_id: int,
     output: Path | None,
@@ -80,7 +82,7 @@ def command(
     check_output(target, inputs=inputs, force=force)
     chosen = options.choose(provider, device_id)
     dataset = options.dataset(loaded, clean, rest, input_name)
-    pairs = _pairs(loaded, dataset, twins, rest, input_name=input_name, provider=chosen)
+    pairs = _pairs(loaded, dataset, twins, rest, input_name=input_name, output_name=output_name, provider=chosen)
     with progress("scoring", pairs.clean.count()) as advance:
         result = analyze(
             loaded,
@@ -115,6 +117,7 @@ def _pairs(
     rest: attack_options.AttackAndDataOptions,
     *,
     input_name: str | None,
+    output_name: str | None,
     provider: Provider,
 ) -> PairSource:
     """Return pairs of files, or pairs whose twins an attack makes on the fly."""
@@ -124,7 +127,8 @@ def _pairs(
     if twins is not None:
         return Pairs(dataset, options.dataset(model, twins, rest, input_name))
     ((settings, _),) = attack_options.attack_settings(rest, early_stop=False)
-    return AttackedPairs(dataset, attack_options.victim(model, dataset, provider, input_name, None), settings)
+    victim = attack_options.victim(model, dataset, provider, input_name, output_name)
+    return AttackedPairs(dataset, victim, settings)
 
 
 def _tell(result: Analysis, target: Path) -> None:

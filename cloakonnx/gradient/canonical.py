@@ -188,7 +188,7 @@ def _convert(model: onnx.ModelProto) -> onnx.ModelProto:
         reason = " ".join(str(error).split())[:200]
         raise DifferentiationError(
             f"cannot differentiate the model: it does not convert from opset {opset_of(model)} to {OPSET} ({reason}); "
-            "export it again at opset 18, or use --attack square"
+            "export it again at opset 18"
         ) from error
     converted.ir_version = IR_VERSION
     return converted

@@ -149,24 +149,37 @@ def differentiate(
     keep = [*taps, *(t for t in asked if t != INPUT)]
     work = canonical(model, keep=keep, shapes=shapes)
     output = _output(work, output_name)
+    declared = TensorInfo.of(onnx.GraphProto(output=model.graph.output)).shape(output)
     weights = take_weights(work.graph)
     image = _prepend(work.graph, name, preprocessing)
     mask_inputs = {tap: _insert_mask(work.graph, tap, axis) for tap, axis in taps.items()}
     work = infer_shapes(work)
     put_weights(work, weights)
-    return _Builder(work, provider, image, mask_inputs, output).build(chosen, targeted, asked, mask_gradients)
+    return _Builder(work, provider, image, mask_inputs, output, declared=declared).build(
+        chosen, targeted, asked, mask_gradients
+    )
 
 
 class _Builder:
     """The steps that share the emitter."""
 
-    def __init__(self, model: onnx.ModelProto, provider: str, image: str, masks: dict[str, str], output: str) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        provider: str,
+        image: str,
+        masks: dict[str, str],
+        output: str,
+        *,
+        declared: tuple[Dim, ...] | None,
+    ) -> None:
         self.model = model
         self.info = TensorInfo.of(model.graph)
         self.e = Emitter(model.graph, self.info, opset=opset_of(model), provider=provider.lower())
         self.image = image
         self.masks = masks
         self.output = output
+        self.declared = declared
 
     def build(self, loss: Loss | None, targeted: bool, wrt: Sequence[str], mask_gradients: bool) -> GradientGraph:
         variables = {t: self.image if t == INPUT else t for t in wrt} if loss is not None else {}
@@ -174,7 +187,7 @@ class _Builder:
             variables.update({f"mask of {tap}": name for tap, name in self.masks.items()})
         # An op without a rule often leaves the shapes behind it unknown: say so first.
         check_rules(find_path(self.model.graph.node, self.info, [self.output], variables.values()), self.e.opset)
-        logits = logits_of(self.e, self.output)
+        logits = logits_of(self.e, self.output, self.declared)
         forward = list(self.model.graph.node)
         inputs = self._loss_inputs(loss, targeted, logits)
         del self.model.graph.output[:]
@@ -256,10 +269,12 @@ def _data_input(model: onnx.ModelProto, wanted: str | None) -> str:
         name, elem_type = next(((n, t) for n, t in inputs.items() if wanted in {None, n}), ("", 0))
         kind = TensorProto.DataType.Name(elem_type).lower() if name else "missing"
         raise DifferentiationError(
-            f"input {name!r} is {kind}, so there is no gradient by it: export the model with a floating-point input, "
-            "or use --attack square"
+            f"input {name!r} is {kind}; attacks, black-box ones too, need a floating-point input: export the model "
+            "with one"
         )
-    raise DifferentiationError(f"the model has several floating-point inputs ({', '.join(floats)}): name one")
+    raise DifferentiationError(
+        f"the model has several floating-point inputs ({', '.join(floats)}): name one with --input"
+    )
 
 
 def _output(model: onnx.ModelProto, wanted: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloakonnx.errors import DifferentiationError
@@ -28,10 +29,15 @@ class Logits:
     stripped: str | None
 
 
-def logits_of(e: Emitter, output: str) -> Logits:
+def logits_of(e: Emitter, output: str, declared: Sequence[Dim] | None = None) -> Logits:
     """Find the logits behind ``output`` and emit what brings them to (N, classes).
 
     A single output z, with or without a Sigmoid, is two classes with logits (0, z).
+
+    Args:
+        e: Where to emit.
+        output: The output that holds the probabilities or logits.
+        declared: Its shape as the model declares it, for where inference does not reach (behind If, Loop or Scan).
 
     Raises:
         DifferentiationError: The output has no class axis of known size.
@@ -40,12 +46,14 @@ def logits_of(e: Emitter, output: str) -> Logits:
     if not e.info.is_float(source):
         raise DifferentiationError(
             f"output {output!r} is not floating point, so it has no gradient: name the output that holds the "
-            "probabilities or logits, or use --attack square"
+            "probabilities or logits with --output-name"
         )
-    classes = _classes(e.info, source)
+    # Between source and output nothing changes the number of elements.
+    classes = _classes(e.info.shape(source)) or _classes(e.info.shape(output)) or _classes(declared)
     if classes is None:
         raise DifferentiationError(
-            f"the number of classes at {source!r} is unknown; give the model an input of fixed shape"
+            f"the number of classes at {source!r} is unknown: declare the shape of output {output!r} as (N, classes), "
+            "or give the model an input of fixed shape"
         )
     name = _as_matrix(e, source, classes)
     if e.info.dtype(source).itemsize < 4:
@@ -87,11 +95,10 @@ def _over_classes(info: TensorInfo, name: str, axis: int) -> bool:
     return all(d == 1 for i, d in enumerate(shape) if i not in {0, axis})
 
 
-def _classes(info: TensorInfo, name: str) -> int | None:
-    shape = info.shape(name)
+def _classes(shape: Sequence[Dim] | None) -> int | None:
     if shape is None:
         return None
-    rest: tuple[Dim, ...] = shape[1:] or (1,)
+    rest: Sequence[Dim] = shape[1:] or (1,)
     known = [d for d in rest if isinstance(d, int)]
     if len(known) < len(rest):
         return None

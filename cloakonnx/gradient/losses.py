@@ -27,6 +27,9 @@ class Loss(StrEnum):
         CE: Cross-entropy of the label; targeted: minus that of the target.
         CE_SOFTMAX: The same loss with the gradient that frameworks compute, softmax minus one-hot: where the label's
             probability rounds to 1 its own entry is lost, and attacks are weaker. For comparisons.
+        LOG_ODDS: log((1 - p) / p) of the label's probability p, that is logsumexp(other logits) - logit; targeted:
+            minus that of the target. CE = softplus(LOG_ODDS), so both put inputs in the same order and their gradients
+            point the same way, but this one never vanishes.
         MARGIN: Largest other logit less the label's (Carlini & Wagner 2017); targeted: the target's less the largest
             other.
         DLR: Difference of logits ratio (Croce & Hein 2020, arXiv:2003.01690, equations 5 and 6). Fewer than four
@@ -36,9 +39,18 @@ class Loss(StrEnum):
 
     CE = "ce"
     CE_SOFTMAX = "ce-softmax"
+    LOG_ODDS = "log-odds"
     MARGIN = "margin"
     DLR = "dlr"
     COTANGENT = "cotangent"
+
+    @property
+    def climbed(self) -> Loss:
+        """What an attack climbs to increase this loss, where it heeds only the gradient's direction and the order.
+
+        The cross-entropy of a label whose logit is 100 above the others, and its gradient, are 0 in float32.
+        """
+        return Loss.LOG_ODDS if self is Loss.CE else self
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,8 @@ def seed(scores: Scores, loss: Loss, *, labels: str | None, targets: str | None,
         hot = scores.one_hot(scores.column(targets or labels or ""))
         exact = _cross_entropy(scores, hot, targeted=bool(targets))
         return exact if loss is Loss.CE else _rounded(scores, exact, hot, targeted=bool(targets))
+    if loss is Loss.LOG_ODDS:
+        return _log_odds(scores, scores.one_hot(scores.column(targets or labels or "")), targeted=bool(targets))
     if loss is Loss.DLR and targets and labels:
         return _dlr_targeted(scores, labels, targets)
     if targets:
@@ -145,6 +159,17 @@ def _cross_entropy(scores: Scores, hot: str, *, targeted: bool) -> Seed:
     probabilities = e.op("Div", others, e.op("Add", own, total))
     # The label's own gradient is minus the sum of the others': 1 - p would be lost to rounding.
     gradient = e.op("Sub", probabilities, e.op("Mul", hot, scores.total(probabilities)))
+    return Seed(e.negate(loss), e.negate(gradient)) if targeted else Seed(loss, gradient)
+
+
+def _log_odds(scores: Scores, hot: str, *, targeted: bool) -> Seed:
+    e = scores.e
+    others = scores.without(hot)
+    top = scores.largest(others)
+    powers = e.op("Exp", e.op("Sub", others, top))  # 0 at the label
+    total = scores.total(powers)
+    loss = scores.flat(e.op("Add", e.op("Sub", top, scores.at(hot)), e.op("Log", total)))
+    gradient = e.op("Sub", e.op("Div", powers, total), hot)
     return Seed(e.negate(loss), e.negate(gradient)) if targeted else Seed(loss, gradient)
 
 

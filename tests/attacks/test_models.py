@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from cloakonnx.attacks import Settings, Victim, apgd, apgd_targeted, fgsm, pgd, run_attack, square
+from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient import Loss
 from cloakonnx.graph import Normalisation
+from tests.fixtures import subgraphs
 
 from .helpers import convolution, flat, victim
 
@@ -70,6 +72,27 @@ def test_targets_are_nine_or_all_other_classes(classes: int, targets: int) -> No
     found = apgd_targeted(classifier, x, y, eps=1e-6, max_iter=3)  # nothing is fooled, so every target is tried
     assert not found.success.any()
     assert classifier.counts.gradients == targets * 4 * 4
+
+
+LOOPS = {f.name: f for f in subgraphs.fixtures()}
+
+
+@pytest.mark.parametrize(("name", "op"), [("tap_from_if", "If"), ("tap_from_loop", "Loop"), ("scan_capture", "Scan")])
+def test_control_flow_falls_to_square(name: str, op: str) -> None:
+    """Nothing infers the shape behind a body, so the declared output tells the classes."""
+    made = LOOPS[name].model
+    output = made.graph.output[-1].name
+    shape = made.graph.output[-1].type.tensor_type.shape
+    classifier = victim(made, output_name=output)
+    assert classifier.classes == shape.dim[1].dim_value
+    x = samples(40, 4)
+    y = classifier.predict(x)
+    found = square(classifier, x, y, eps=0.3, max_iter=40)
+    np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
+    assert found.success.any()
+    for attack in (fgsm, pgd, apgd, apgd_targeted):
+        with pytest.raises(DifferentiationError, match=rf"{op} \(node '.*control flow.*--attack square"):
+            attack(classifier, x, y, eps=0.3)
 
 
 def test_nhwc_is_as_nchw() -> None:

@@ -343,7 +343,9 @@ def test_byte_input() -> None:
     model.graph.input[0].name = "bytes"
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
     model.graph.node.insert(0, helper.make_node("Cast", ["bytes"], ["x"], to=TensorProto.FLOAT))
-    with pytest.raises(DifferentiationError, match=r"input 'bytes' is uint8.*--attack square"):
+    with pytest.raises(
+        DifferentiationError, match=r"input 'bytes' is uint8.*black-box ones too, need a floating-point input"
+    ):
         differentiate(model)
 
 
@@ -366,7 +368,9 @@ def test_mask_axis_out_of_range() -> None:
 def test_several_float_inputs() -> None:
     model = classifier(helper.make_node("Mul", ["features", "gain"], ["more"]))
     model.graph.input.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [1]))
-    with pytest.raises(DifferentiationError, match=r"several floating-point inputs"):
+    with pytest.raises(
+        DifferentiationError, match=r"several floating-point inputs \(x, gain\): name one with --input$"
+    ):
         differentiate(model)
     graph = differentiate(model, input_name="x")
     feeds = {"x": X.astype(np.float32), "labels": Y, "gain": np.ones(1, np.float32)}
@@ -382,9 +386,24 @@ def test_labels_as_the_output() -> None:
     model = classifier()
     model.graph.node.append(helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0))
     model.graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]))
-    with pytest.raises(DifferentiationError, match="output 'label' is not floating point"):
+    with pytest.raises(DifferentiationError, match=r"output 'label' is not floating point.*--output-name$"):
         differentiate(model)
     assert differentiate(model, output_name="probabilities").stripped == "Softmax"
+
+
+def test_classes_that_the_model_does_not_tell() -> None:
+    model = classifier()
+    model.graph.input.append(helper.make_tensor_value_info("to", TensorProto.INT64, [2]))
+    model.graph.node.append(helper.make_node("Reshape", ["probabilities", "to"], ["shaped"]))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("shaped", TensorProto.FLOAT, None))
+    model.graph.node.append(helper.make_node("Neg", ["shaped"], ["negative"]))
+    model.graph.output[0].name = "negative"
+    with pytest.raises(DifferentiationError, match=r"classes at 'negative' is unknown: declare the shape of output"):
+        differentiate(model)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("negative", TensorProto.FLOAT, ["N", 5]))
+    graph = differentiate(model)
+    assert graph.classes == 5
 
 
 def test_same_graph_every_time() -> None:

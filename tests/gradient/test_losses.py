@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from scipy.special import log_softmax, logsumexp, softmax
 
-from cloakonnx.gradient import GradientGraph, differentiate, to_double
+from cloakonnx.gradient import GradientGraph, Loss, differentiate, to_double
 
 from .harness import evaluator, ort_run
 
@@ -42,6 +43,10 @@ def value(z: Array, name: str, y: Array, t: Array | None) -> Array:
         shifted = z - z.max(1, keepdims=True)
         log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
         return -log_probabilities[rows, y] if t is None else log_probabilities[rows, t]
+    if name == "log-odds":
+        others = np.where(np.arange(z.shape[1]) == (y if t is None else t)[:, None], -np.inf, z)
+        odds = logsumexp(others, axis=1) - z[rows, y if t is None else t]
+        return odds if t is None else -odds
     if name == "margin":
         return but(y) - z[rows, y] if t is None else z[rows, t] - but(t)
     if t is None:
@@ -59,7 +64,7 @@ def evaluate(graph: GradientGraph, run: Callable[..., Any], z: Array, y: Array, 
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-@pytest.mark.parametrize("loss", ["ce", "margin", "dlr"])
+@pytest.mark.parametrize("loss", ["ce", "log-odds", "margin", "dlr"])
 def test_loss_and_gradient(loss: str, targeted: bool) -> None:
     rng = np.random.default_rng(0)
     z = rng.normal(size=(N, K)) * 3
@@ -100,6 +105,28 @@ def test_cross_entropy_as_frameworks_have_it() -> None:
     assert found[graph.gradient][0, 0] == 0  # lost, which the exact one keeps
     np.testing.assert_allclose(found[graph.gradient][1], p - [1, 0, 0], rtol=1e-5)
     np.testing.assert_array_equal(found[graph.loss or ""], expected[exact.loss or ""])
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_log_odds_stand_in_for_the_cross_entropy(targeted: bool) -> None:
+    """The same order and direction as the cross-entropy in float64, in float32 too, where that one is 0."""
+    rng = np.random.default_rng(2)
+    z = (rng.normal(size=(60, K)) * np.logspace(-1, 3, 60)[:, None]).astype(np.float32)
+    y = np.where(np.arange(60) % 2, z.argmax(1), rng.integers(0, K, 60))
+    graph = differentiate(identity(K), loss=Loss.CE.climbed, targeted=targeted)
+    found = evaluate(graph, ort_run(graph.proto), z, y, y)
+    gradient, odds = found[graph.gradient], found[graph.loss or ""].astype(np.float64) * (-1 if targeted else 1)
+    wide = z.astype(np.float64)
+    # -log p = log(1 + e^odds), and its gradient by the logits is softmax - onehot, a positive multiple of ours.
+    rows = np.arange(60)
+    exact = -log_softmax(wide, axis=1)[rows, y]
+    np.testing.assert_allclose(np.logaddexp(0, odds), exact, rtol=1e-5, atol=1e-12)
+    p = softmax(np.where(np.arange(K) == y[:, None], -np.inf, wide), axis=1)
+    p[rows, y] = -1
+    np.testing.assert_allclose(gradient, -p if targeted else p, rtol=1e-4, atol=1e-6)
+    assert (exact == 0).sum() > 5  # even in float64
+    assert (np.abs(gradient).max(axis=1) == 1).all()
+    assert Loss.MARGIN.climbed is Loss.MARGIN
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -36,6 +36,8 @@ FORMULAS: dict[tuple[Loss, bool], Formula] = {
     (Loss.CE, False): lambda z, y, t: cross_entropy(z, y, reduction="none"),
     (Loss.CE, True): lambda z, y, t: -cross_entropy(z, t, reduction="none"),
     (Loss.CE_SOFTMAX, False): lambda z, y, t: cross_entropy(z, y, reduction="none"),
+    (Loss.LOG_ODDS, False): lambda z, y, t: z.scatter(1, y[:, None], -torch.inf).logsumexp(1) - at(z, y),
+    (Loss.LOG_ODDS, True): lambda z, y, t: at(z, t) - z.scatter(1, t[:, None], -torch.inf).logsumexp(1),
     (Loss.MARGIN, False): lambda z, y, t: largest_other(z, y) - at(z, y),
     (Loss.MARGIN, True): lambda z, y, t: at(z, t) - largest_other(z, t),
     # Croce & Hein 2020, equations 5 and 6.

@@ -1,0 +1,38 @@
+"""Messages name options that exist."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import cloakonnx
+import cloakonnx.cli
+
+SOURCES = Path(cloakonnx.__file__).parent
+
+
+@cache
+def options() -> frozenset[str]:
+    modules = [importlib.import_module(f"cloakonnx.cli.{m.name}") for m in pkgutil.iter_modules(cloakonnx.cli.__path__)]
+    verbs = [module.command for module in modules if hasattr(module, "command")]
+    assert len(verbs) >= 7
+    return frozenset(name for verb in verbs for p in verb.params for name in p.opts) | {"--help", "--version"}
+
+
+def named(path: Path) -> set[str]:
+    """Options in the strings of a module, but for the front part of one that an f-string completes ("--eps-{what}")."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return {name for text in texts for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?!-$)", text)}
+
+
+@pytest.mark.parametrize("folder", sorted(p.name for p in SOURCES.iterdir() if (p / "__init__.py").exists()))
+def test_options_in_messages_exist(folder: str) -> None:
+    found = {path.name: named(path) - options() for path in (SOURCES / folder).rglob("*.py")}
+    assert not {name: unknown for name, unknown in found.items() if unknown}
