@@ -4,7 +4,7 @@ What the other packages may use is named here.
 """
 
 from cloakonnx.attacks.apgd import apgd, apgd_targeted
-from cloakonnx.attacks.checkpoints import Attacked
+from cloakonnx.attacks.joining import Attacked
 from cloakonnx.attacks.noise import noise
 from cloakonnx.attacks.pgd import fgsm, pgd
 from cloakonnx.attacks.result import Adversarial

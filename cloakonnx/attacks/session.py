@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from math import prod
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.checkpoints import Attacked, Checkpoints
+from cloakonnx.attacks.joining import Attacked, join
 from cloakonnx.attacks.result import check_eps
 from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.data import Batch, Dataset, PairBatch, as_levels, rounded_inward
-from cloakonnx.errors import CloakError, DataError, InferenceError, OptionError
+from cloakonnx.data import Batch, Checkpoints, Dataset, PairBatch, as_levels, rounded_inward
+from cloakonnx.errors import DataError, OptionError
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class AttackJob:
             "batch_size": batch_size,
             "provider": victim.provider.name,
         }
-        self._checkpoints = Checkpoints(output, record)
+        self._checkpoints = Checkpoints(output, record, run="an attack")
         self._batches = 0
 
     def run(self, on_progress: Callable[[int], None] = lambda samples: None) -> None:
@@ -118,22 +117,16 @@ class AttackJob:
             DataError: no labels for a targeted attack, or other samples than those of the call that is resumed.
             OutputError: other settings than those, or the folder can't be written.
         """
-        resumed = self._checkpoints.open(resume=self._resume)
         self._batches = 0
-        try:
+        with self._checkpoints.opened(resume=self._resume):
             for batch in self._dataset.batches(self._batch_size):
                 self._attack_or_skip(batch)
                 self._batches += 1
                 on_progress(batch.start + len(batch.x))
-        except BaseException as error:
-            is_bad_input = isinstance(error, CloakError) and not isinstance(error, InferenceError)
-            if not resumed and (is_bad_input or not self._batches):
-                self._checkpoints.remove()
-            raise
 
     def write(self) -> Attacked:
         """Write the file; raises OutputError where that fails."""
-        return self._checkpoints.join(self._batches)
+        return join(self._checkpoints, self._batches)
 
     def clear(self) -> None:
         """Remove the finished batches, once the file is written."""
@@ -143,13 +136,8 @@ class AttackJob:
         name = self._dataset.source.name
         if batch.y is None and self._settings.targeted:
             raise DataError(f"{name} has no labels; a targeted attack takes the classes to reach from them")
-        labels = b"" if batch.y is None else batch.y.tobytes()
-        digest = hashlib.sha256(batch.x.tobytes() + labels).hexdigest()
-        known = self._checkpoints.digest(self._batches)
-        if known is None:
-            self._checkpoints.save(self._batches, digest, self._attack(batch))
-        elif known != digest:
-            raise DataError(f"{name} has other samples than the attack that is resumed; start again without --resume")
+        if not self._checkpoints.holds(self._batches, batch, name=name):
+            self._checkpoints.save(self._batches, batch, self._attack(batch))
 
     def _attack(self, batch: Batch) -> dict[str, NDArray[Any]]:
         victim, dataset, x = self._victim, self._dataset, batch.x
@@ -168,6 +156,7 @@ class AttackJob:
         levels = as_levels(stored) if dataset.preprocessing.bounds == (0.0, 1.0) else None
         return {
             "x": stored if levels is None else levels,
+            "is_level": np.array(levels is not None),
             "y": y,
             "success": success,
             "correct": (predicted != y) if targeted else (predicted == y),

@@ -4,6 +4,7 @@ What the other packages may use is named here.
 """
 
 from cloakonnx.data.arrays import load_array
+from cloakonnx.data.checkpoints import Checkpoints
 from cloakonnx.data.dataset import Dataset, PairBatch, Pairs, sample_hashes
 from cloakonnx.data.preprocessing import Layout, Preprocessing
 from cloakonnx.data.sources import ArraySource, ScriptSource, Source, open_script, open_source
@@ -13,6 +14,7 @@ from cloakonnx.data.writing import Parts, as_levels, rounded_inward, write_npz
 __all__ = [
     "ArraySource",
     "Batch",
+    "Checkpoints",
     "Dataset",
     "Layout",
     "PairBatch",

@@ -1,0 +1,56 @@
+"""Joins the finished batches of an attack to the adversarial file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.data import Checkpoints, Parts, write_npz
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack on a set of samples came to.
+
+    Attributes:
+        count: Samples.
+        correct: Classified as labelled before (targeted: not as the target).
+        robust: Still so under the attack.
+        queries: Forward passes asked for, in samples.
+        gradients: Gradients asked for, in samples.
+    """
+
+    count: int
+    correct: int
+    robust: int
+    queries: int
+    gradients: int
+
+
+def join(checkpoints: Checkpoints, count: int) -> Attacked:
+    """Write the first so many batches as one file, holding one of them at a time, and count.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+
+    def column(key: str) -> NDArray[Any]:
+        return np.concatenate([checkpoints.read(number, key) for number in range(count)])
+
+    def images() -> Iterator[NDArray[Any]]:
+        """Yield the images of each batch: all as uint8, or all as float32."""
+        for number in range(count):
+            x = checkpoints.read(number, "x")
+            yield x if is_level or x.dtype != np.uint8 else np.divide(x, np.float32(255), dtype=np.float32)
+
+    y, success, correct = (column(key) for key in ("y", "success", "correct"))
+    is_level = all(checkpoints.read(number, "is_level") for number in range(count))
+    shape = (len(y), *checkpoints.read(0, "x").shape[1:])
+    x = Parts(shape, np.dtype(np.uint8 if is_level else np.float32), images())
+    write_npz(checkpoints.output, {"x": x, "y": y, "success": success, "settings": np.array(checkpoints.record)})
+    queries, gradients = (int(total) for total in column("counts").reshape(-1, 2).sum(axis=0))
+    return Attacked(len(y), int(correct.sum()), int((correct & ~success).sum()), queries, gradients)
