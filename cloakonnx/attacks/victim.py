@@ -108,6 +108,10 @@ class Victim:
             gradient = to_numpy(gradient).astype(np.float32)
         return Answer(to_numpy(logits).astype(np.float32), to_numpy(value).astype(np.float32), gradient)
 
+    def prepare(self, loss: Loss) -> None:
+        """Build the graph of a loss's gradient; raises DifferentiationError where an op has no rule."""
+        self._graph(loss, targeted=False)
+
     def check_labels(self, y: NDArray[np.int64]) -> None:
         """Raise DataError for a label that is no class of the model."""
         wrong = y[(y < 0) | (y >= self.classes)]

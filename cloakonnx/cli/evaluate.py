@@ -29,6 +29,7 @@ from cloakonnx.cli.types import Numbers
 @click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
 @options.provider_options
 @click.option("-o", "--output", type=options.PATH, help="Write the result as JSON, too.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings and -o stopped.")
 @click.option("--markdown", is_flag=True, help="Print the result as Markdown.")
 @options.force_option
 @options.json_option
@@ -51,6 +52,7 @@ def command(
     provider: str | None,
     device_id: int,
     output: Path | None,
+    resume: bool,
     markdown: bool,
     force: bool,
     as_json: bool,
@@ -70,6 +72,8 @@ def command(
 
     if as_json and markdown:
         raise click.UsageError("--json and --markdown exclude each other")
+    if resume and output is None:
+        raise click.UsageError("--resume needs -o: finished batches are kept beside the output")
     loaded = load(model)
     known = None if analysis is None else load_analysis(analysis, model=model.name)
     other = None if baseline is None else load(baseline)
@@ -96,10 +100,11 @@ def command(
             input_name=input_name,
             output_name=output_name,
             analysis=known,
+            output=output,
+            resume=resume,
             on_progress=advance,
         )
     if output is not None:
-        found.save(output)
         say(f"wrote {output}")
     if found.data.seen:
         say(f"cloakonnx: warning: {analysis} has seen {found.data.seen} of the {found.data.count} samples")

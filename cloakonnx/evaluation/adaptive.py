@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from cloakonnx.attacks import Victim
-from cloakonnx.data import Dataset, sample_hashes
+from cloakonnx.data import Batch, Checkpoints, Dataset, sample_hashes
 from cloakonnx.errors import DataError, ModelError
 from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.intervals import Paired
+from cloakonnx.evaluation.keeping import Keeper, model_digests
 from cloakonnx.evaluation.plan import CONTROL_MASKS, check_eps, plan
 from cloakonnx.evaluation.result import DataRecord, Evaluation, MaskRecord, ModelRecord
 from cloakonnx.evaluation.tally import Found
 from cloakonnx.evaluation.trial import Samples
 from cloakonnx.graph import Mask, Model, hardened, read_masks, stripped, stripped_sha256
 from cloakonnx.runtime import Provider, input_shape
-from cloakonnx.scoring import Analysis
+from cloakonnx.scoring import Analysis, installed_versions
 
 
 def evaluate(
@@ -44,6 +48,8 @@ def evaluate(
     input_name: str | None = None,
     output_name: str | None = None,
     analysis: Analysis | None = None,
+    output: Path | None = None,
+    resume: bool = False,
     on_progress: Callable[[int], None] = lambda samples: None,
 ) -> Evaluation:
     """Attack a hardened model and its baseline in the same way, and compare them sample by sample.
@@ -63,6 +69,8 @@ def evaluate(
         input_name: The data input, where there are several.
         output_name: The class scores, where there are several outputs.
         analysis: What the masks come from, to tell how many of the samples it has seen.
+        output: Where to save the evaluation; until then, finished batches lie in a folder beside it.
+        resume: Whether to go on with what an interrupted evaluation with this output has left.
         on_progress: Called with the number of samples that are done.
 
     Raises:
@@ -70,6 +78,7 @@ def evaluate(
         DataError: no labels, or labels that are no classes.
         OptionError: an eps, attack or setting that makes no sense.
         DifferentiationError: an op without a gradient, under an attack that needs one.
+        OutputError: the output can't be written, or what is to be resumed was left by other settings.
     """
     bounds = dataset.preprocessing.bounds
     check_eps(eps, norm=norm, bounds=bounds, shape=dataset.sample_shape)
@@ -101,26 +110,41 @@ def evaluate(
         )
     shuffled = [] if bare is None else [victim(hardened(bare, _shuffled(masks, seed, i))) for i in range(CONTROL_MASKS)]
     comparison = Comparison(first, second, shuffled, plans, norm=norm, seed=seed)
+    checkpoints = None
+    if output is not None:
+        record = {
+            "model": model_digests(model),
+            "baseline": "stripped" if baseline is None else model_digests(baseline),
+            "plans": [[settings.as_dict() for settings in attacks] for attacks in plans],
+            "control": comparison.control_settings(),
+            "control_masks": len(shuffled),
+            "seed": seed,
+            "batch_size": batch_size,
+            "input": first.input_name,
+            "output": first.output_name,
+            "preprocessing": asdict(dataset.preprocessing),
+            "provider": provider.name,
+            "versions": installed_versions(),
+        }
+        checkpoints = Checkpoints(output, record, run="an evaluation")
+    keeper = Keeper(checkpoints, name=dataset.source.name)
     parts: list[Found] = []
     digests = hashlib.sha256(), hashlib.sha256()
     known = frozenset(analysis.samples.hashes) if analysis is not None else frozenset()
     count = seen = 0
-    for batch in dataset.batches(batch_size):
-        if batch.y is None:
-            raise DataError(
-                f"{dataset.source.name} has no labels; an evaluation needs them (--labels, or y in an .npz)"
-            )
-        first.check_labels(batch.y)
-        for digest, values in zip(digests, (batch.x, batch.y), strict=True):
-            digest.update(values.tobytes())
-        indices = np.arange(batch.start, batch.start + len(batch.x))
-        parts.append(comparison.on(Samples(batch.x, batch.y, indices, dataset.arrangement.channel_axis)))
-        count += len(batch.x)
-        if known:
-            seen += sum(each in known for each in sample_hashes(batch.x))
-        on_progress(count)
+    with nullcontext() if checkpoints is None else checkpoints.opened(resume=resume):
+        for batch in dataset.batches(batch_size):
+            samples = _samples(batch, dataset)
+            first.check_labels(samples.y)
+            digests[0].update(samples.x.tobytes())
+            digests[1].update(samples.y.tobytes())
+            parts.append(keeper.found(batch, partial(comparison.on, samples)))
+            count += len(batch.x)
+            if known:
+                seen += sum(each in known for each in sample_hashes(batch.x))
+            on_progress(count)
     found = Found.joined(parts)
-    return Evaluation(
+    evaluation = Evaluation(
         model=ModelRecord(model.name, model.sha256),
         baseline=ModelRecord(other.name, stripped_sha256(model) if baseline is None else baseline.sha256),
         baseline_is_stripped=baseline is None,
@@ -141,6 +165,18 @@ def evaluate(
         clean=Paired.of(found.clean, found.clean_baseline),
         results=found.results(eps),
     )
+    if output is not None:
+        evaluation.save(output)
+    if checkpoints is not None:
+        checkpoints.remove()
+    return evaluation
+
+
+def _samples(batch: Batch, dataset: Dataset) -> Samples:
+    if batch.y is None:
+        raise DataError(f"{dataset.source.name} has no labels; an evaluation needs them (--labels, or y in an .npz)")
+    indices = np.arange(batch.start, batch.start + len(batch.x))
+    return Samples(batch.x, batch.y, indices, dataset.arrangement.channel_axis)
 
 
 def _check_alike(model: Model, baseline: Model, input_name: str | None) -> None:

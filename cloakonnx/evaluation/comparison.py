@@ -40,14 +40,12 @@ class Comparison:
     ) -> None:
         self._model, self._baseline, self._shuffled, self._plans = model, baseline, shuffled, plans
         self._norm, self._seed = norm, seed
-        self._has_gradients: bool | None = None
+        victims = (model, baseline, *shuffled[:1])
+        self._has_gradients = all(map(_differentiable, victims))
 
     def on(self, batch: Samples) -> Found:
         """Evaluate a batch."""
         x, y = batch.x, batch.y
-        if self._has_gradients is None:
-            victims = (self._model, self._baseline, *self._shuffled[:1])
-            self._has_gradients = all(_differentiable(victim, x, y) for victim in victims)
         clean, clean_baseline = (victim.predict(x) == y for victim in (self._model, self._baseline))
         clean_random = tuple(victim.predict(x) == y for victim in self._shuffled)
         at = []
@@ -70,7 +68,7 @@ class Comparison:
         return {key: value for key, value in settings.items() if key not in {"eps", "eps_step"}}
 
     def _control(self, eps: float) -> Settings:
-        return control(eps, norm=self._norm, seed=self._seed, gradients=bool(self._has_gradients))
+        return control(eps, norm=self._norm, seed=self._seed, gradients=self._has_gradients)
 
 
 def _attack(attacks: Sequence[Settings], model: Trial, baseline: Trial) -> NDArray[np.bool_]:
@@ -90,9 +88,9 @@ def _found(trial: Trial, noise: Settings, usual: Settings) -> FoundOfModel:
     return FoundOfModel(trial.standing, noisy, controlled, tuple(trial.stages))
 
 
-def _differentiable(victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64]) -> bool:
+def _differentiable(victim: Victim) -> bool:
     try:
-        victim.gradient(x[:1], y[:1], loss=Loss.CE)
+        victim.prepare(Loss.CE)
     except DifferentiationError:
         return False
     return True

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +88,7 @@ def test_samples_that_the_analysis_has_seen(run: Run, masked: Path, fresh: int, 
         (("m.hardened.onnx", "--data", "bare.npz", "--eps", "0.1"), "bare.npz has no labels"),
         (("m.hardened.onnx", "--data", "many.npz", "--eps", "0.1"), "has label 7, but the model has 3 classes"),
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "-o", "m.onnx"), "m.onnx exists"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--resume"), "--resume needs -o"),
     ],
 )
 def test_bad_input(run: Run, masked: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -96,3 +102,45 @@ def test_bad_input(run: Run, masked: Path, arguments: tuple[str, ...], said: str
     assert err.count("\n") == 1
     assert said in err
     assert files(masked) == before
+
+
+LONG = ("--attack", "square", "--max-iter", "20", "--batch-size", "2", "--eps", "0.1", "--data", "many.npz")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT and SIGKILL")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
+def test_resume_after_an_interrupt(run: Run, masked: Path, how: signal.Signals) -> None:
+    """At whatever batch it comes, nothing is half-written and the resumed call ends with the same bytes."""
+    x = np.random.default_rng(0).random((48, 4)).astype(np.float32)
+    np.savez(masked / "many.npz", x=x, y=np.arange(48) % 3)
+    options = ("evaluate", "m.hardened.onnx", *LONG)
+    assert run(*options, "-o", "whole.json").code == 0
+    before = set(files(masked))
+    wanted = random.Random(int(how)).randrange(1, 16)
+    command = [sys.executable, "-m", "cloakonnx", *options, "-o", "result.json", "--resume"]
+    with subprocess.Popen(command, cwd=masked, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+        end = time.monotonic() + 60
+        while len(parts(masked)) < wanted and child.poll() is None and time.monotonic() < end:
+            time.sleep(0.001)
+        child.send_signal(how)
+        said = child.communicate()[1]
+    if how is signal.SIGKILL:
+        assert child.returncode == -how
+    else:
+        assert child.returncode == 130
+        assert said.splitlines()[-1] == "cloakonnx: interrupted; no output was left half-written"
+    assert not (masked / "result.json").exists()
+    assert {name for name in files(masked) if ".result.json.parts" not in name} == before
+    kept = parts(masked)
+    assert len(kept) >= wanted
+    oldest = masked / ".result.json.parts" / kept[0]
+    made = oldest.stat().st_mtime_ns
+    assert run(*options, "-o", "result.json", "--resume", "--seed", "1").code == 2
+    assert oldest.stat().st_mtime_ns == made
+    assert run(*options, "-o", "result.json", "--resume").code == 0
+    assert (masked / "result.json").read_bytes() == (masked / "whole.json").read_bytes()
+    assert not (masked / ".result.json.parts").exists()
+
+
+def parts(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob(".result.json.parts/0*.npz"))
