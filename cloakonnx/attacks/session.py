@@ -154,6 +154,9 @@ class AttackJob:
             success = (victim.predict(adversarial) == y) == targeted
         stored = dataset.arrangement.undo(adversarial, dataset.stored_shape)
         levels = as_levels(stored) if dataset.preprocessing.bounds == (0.0, 1.0) else None
+        if levels is not None:
+            read_back = np.divide(np.rint(adversarial * 255), 255, dtype=np.float32)
+            success = victim.confirmed(read_back, success, y, targeted=targeted)
         return {
             "x": stored if levels is None else levels,
             "is_level": np.array(levels is not None),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,19 @@ def run_attack(
     Raises:
         OptionError: settings that make no sense for the model.
     """
-    s = settings
+    found = _run(victim, x, y, settings, channel_axis=channel_axis, samples=samples)
+    return replace(found, success=victim.confirmed(found.x, found.success, y, targeted=settings.targeted))
+
+
+def _run(
+    victim: Victim,
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+    s: Settings,
+    *,
+    channel_axis: int,
+    samples: NDArray[np.int64] | None,
+) -> Adversarial:
     loss = Loss(s.loss) if s.loss else Loss.CE
     common: dict[str, Any] = {"eps": s.eps, "norm": s.norm}
     if s.attack == "fgsm":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cloakonnx.errors import DataError
 from cloakonnx.gradient import GradientGraph, Loss, differentiate
 from cloakonnx.graph import Model, Normalisation, inline
-from cloakonnx.runtime import Provider, Session, Value, to_numpy
+from cloakonnx.runtime import Classifier, Provider, Session, Value, to_numpy
 
 
 @dataclass
@@ -76,7 +76,17 @@ class Victim:
         self.input_name = model.input(input_name).name
         self.output_name = model.output(output_name).name
         self._sample_shape = sample_shape
-        self._is_double = model.input(input_name).type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
+        elem_type = model.input(input_name).type.tensor_type.elem_type
+        self._is_double = elem_type == onnx.TensorProto.DOUBLE
+        self._in_use: Classifier | None = None
+        if elem_type == onnx.TensorProto.FLOAT16:
+            self._in_use = Classifier(
+                model,
+                provider=provider,
+                normalisation=normalisation,
+                input_name=input_name,
+                output_name=output_name,
+            )
         self._graphs: dict[tuple[Loss | None, bool], tuple[GradientGraph, Session]] = {}
         self.classes = self._graph(None, targeted=False)[0].classes
 
@@ -88,8 +98,24 @@ class Victim:
         return to_numpy(values[0]).astype(np.float32)
 
     def predict(self, x: Value) -> NDArray[np.int64]:
-        """Return (N,) the predicted classes."""
-        return np.asarray(self.logits(x).argmax(axis=1), np.int64)
+        """Return (N,) the predicted classes.
+
+        A float16 model is asked as its user runs it: derived graphs round at other places, and where two classes are
+        equal in float16 that decides.
+        """
+        if self._in_use is None:
+            return np.asarray(self.logits(x).argmax(axis=1), np.int64)
+        images = to_numpy(x)
+        self.counts.queries += len(images)
+        return self._in_use.predict(images)
+
+    def confirmed(
+        self, x: NDArray[np.float32], success: NDArray[np.bool_], y: NDArray[np.int64], *, targeted: bool
+    ) -> NDArray[np.bool_]:
+        """Return (N,) which samples fool the model, asking it again where its logits and its own scores may differ."""
+        if self._in_use is None:
+            return success
+        return np.asarray((self.predict(x) == y) == targeted)
 
     def gradient(
         self, x: Value, y: NDArray[np.int64], *, loss: Loss, targets: NDArray[np.int64] | None = None

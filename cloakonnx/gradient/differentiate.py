@@ -18,6 +18,7 @@ from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.info import FLOATS, Dim, TensorInfo, producers
 from cloakonnx.gradient.logits import Logits, logits_of
 from cloakonnx.gradient.losses import Loss, Scores, seed
+from cloakonnx.gradient.narrow import round_input, rounded
 
 INPUT = "input"
 """Stands for the model's input, in pixel space, among the tensors to differentiate by."""
@@ -56,7 +57,8 @@ class GradientGraph:
         targets: Input, int64 (N,), or None for an untargeted loss.
         cotangent: Input, (N, classes), or None where the loss is another one.
         masks: Input (features,) of the mask at each tap.
-        logits: Output (N, classes), before any final Softmax or Sigmoid.
+        logits: Output (N, classes), before any final Softmax or Sigmoid; rounded as the model's own where those are
+            float16. Losses and gradients are of the unrounded ones.
         loss: Output (N,): larger is better for the attacker; None where no loss was asked for.
         gradients: Output with the gradient of each tensor asked for, of that tensor's shape. The sum of the losses is
             differentiated, so each sample has the gradient of its own loss.
@@ -155,9 +157,10 @@ def differentiate(
     mask_inputs = {tap: _insert_mask(work.graph, tap, axis) for tap, axis in taps.items()}
     work = infer_shapes(work)
     put_weights(work, weights)
-    return _Builder(work, provider, image, mask_inputs, output, declared=declared).build(
-        chosen, targeted, asked, mask_gradients
-    )
+    builder = _Builder(work, provider, image, mask_inputs, output, declared=declared)
+    graph = builder.build(chosen, targeted, asked, mask_gradients)
+    round_input(graph.proto.graph, name)
+    return graph
 
 
 class _Builder:
@@ -191,7 +194,9 @@ class _Builder:
         forward = list(self.model.graph.node)
         inputs = self._loss_inputs(loss, targeted, logits)
         del self.model.graph.output[:]
-        named = {"logits": self._give("logits", logits.name, self.info.shape(logits.name))}
+        given = rounded(self.e, logits.name, self.info.elem_type(logits.source))
+        self.info.copy(logits.name, given)
+        named = {"logits": self._give("logits", given, self.info.shape(logits.name))}
         gradients: dict[str, str] = {}
         blocked: tuple[str, ...] = ()
         if loss is not None:
