@@ -146,7 +146,7 @@ class _Setup:
             x,
             y,
             samples=np.arange(len(x)) if samples is None else samples,
-            arithmetic=Arithmetic(x.ndim, norm=norm, bounds=victim.bounds, provider=victim.provider),
+            arithmetic=victim.arithmetic(x.ndim, norm),
             **given,
         )
 

@@ -43,7 +43,7 @@ def fgsm(
     """
     check_settings(victim, x, eps=eps, norm=norm)
     victim.check_labels(y)
-    arithmetic = Arithmetic(x.ndim, norm=norm, bounds=victim.bounds, provider=victim.provider)
+    arithmetic = victim.arithmetic(x.ndim, norm)
     start = arithmetic.put(x)
     answer = victim.gradient(start, y, loss=loss.climbed, targets=y if targeted else None)
     moved = arithmetic.step(start, answer.gradient, start, size=np.full(len(x), eps, np.float32), eps=eps)
@@ -95,7 +95,7 @@ def pgd(
     check_settings(victim, x, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts, eps_step=eps_step)
     victim.check_labels(y)
     size = np.float32(_STEP_FACTOR * eps / max_iter if eps_step is None else eps_step)
-    arithmetic = Arithmetic(x.ndim, norm=norm, bounds=victim.bounds, provider=victim.provider)
+    arithmetic = victim.arithmetic(x.ndim, norm)
     indices = np.arange(len(x)) if samples is None else samples
     keeper = Keeper.of(victim, x, y, targeted=targeted, early_stop=early_stop)
     for restart in range(restarts):

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from cloakonnx.attacks.arithmetic import Arithmetic, Norm
 from cloakonnx.errors import DataError
 from cloakonnx.gradient import GradientGraph, Loss, differentiate
 from cloakonnx.graph import Model, Normalisation, inline
@@ -87,8 +88,16 @@ class Victim:
                 input_name=input_name,
                 output_name=output_name,
             )
+        self._arithmetic: dict[tuple[int, Norm], Arithmetic] = {}
         self._graphs: dict[tuple[Loss | None, bool], tuple[GradientGraph, Session]] = {}
         self.classes = self._graph(None, targeted=False)[0].classes
+
+    def arithmetic(self, rank: int, norm: Norm) -> Arithmetic:
+        """Return the steps on batches of a rank, made once: their sessions cost more than a step."""
+        key = (rank, norm)
+        if key not in self._arithmetic:
+            self._arithmetic[key] = Arithmetic(rank, norm=norm, bounds=self.bounds, provider=self.provider)
+        return self._arithmetic[key]
 
     def logits(self, x: Value) -> NDArray[np.float32]:
         """Return (N, classes) float32 for a batch in pixel space and in the model's layout."""

@@ -7,12 +7,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from cloakonnx.attacks import Adversarial, Settings, Victim, apgd, fgsm, pgd, run_attack
 from cloakonnx.attacks.arithmetic import Norm, norms
 from cloakonnx.errors import DataError, DifferentiationError, OptionError
 from cloakonnx.gradient import Loss
+from cloakonnx.runtime import Provider, Session
 
 from .helpers import digits, flat, victim
 
@@ -239,3 +241,24 @@ def test_the_black_box_needs_no_gradient() -> None:
         pgd(classifier, x, y, eps=0.1)
     found = run_attack(classifier, x, y, settings=Settings("square", 0.3, max_iter=50))
     np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
+
+
+@BOTH_NORMS
+def test_a_second_call_makes_no_sessions(norm: Norm, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[onnx.ModelProto] = []
+
+    def session(graph: onnx.ModelProto, provider: Provider) -> Session:
+        made.append(graph)
+        return Session(graph, provider)
+
+    for module in ("arithmetic", "victim"):
+        monkeypatch.setattr(f"cloakonnx.attacks.{module}.Session", session)
+    shared, x, y = digits(12)
+    for attack in ("fgsm", "pgd", "apgd-ce"):
+        plan = Settings(attack, EPS[norm], norm, max_iter=None if attack == "fgsm" else 4)
+        run_attack(shared, x, y, settings=plan)
+        count = len(made)
+        assert count > 0
+        again = run_attack(shared, x[:7], y[:7], settings=plan)
+        assert len(made) == count
+        np.testing.assert_array_equal(again.x, run_attack(digits(7)[0], x[:7], y[:7], settings=plan).x)
