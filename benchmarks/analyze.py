@@ -25,7 +25,7 @@ import peak
 import torch
 from numpy.typing import NDArray
 from onnx.utils import Extractor
-from resnet20 import ResNet20, from_onnx
+from resnet20 import ResNet, from_onnx
 
 import cloakonnx as ck
 
@@ -94,7 +94,7 @@ def two_passes(run: ort.InferenceSession, data: Setup, batch: int) -> None:
         run.run(None, {name: data.twin_pixels[start : start + batch]})
 
 
-def hooked(net: ResNet20, module: str, clean: Images, twins: Images, batch: int) -> NDArray[np.float64]:
+def hooked(net: ResNet, module: str, clean: Images, twins: Images, batch: int) -> NDArray[np.float64]:
     """The same job as a PyTorch user writes it, in the layout that is PyTorch's faster one here: channels last."""
     kept: list[torch.Tensor] = []
     handle = net.get_submodule(module).register_forward_hook(lambda _, __, output: kept.append(output))
@@ -112,7 +112,7 @@ def hooked(net: ResNet20, module: str, clean: Images, twins: Images, batch: int)
     return total.numpy()
 
 
-def check(data: Setup, net: ResNet20) -> None:
+def check(data: Setup, net: ResNet) -> None:
     """Exit unless PyTorch's network is the file's, and both ways give the same scores."""
     x = data.clean_pixels[:64]
     expected = session(onnx.load(data.model)).run(None, {"image": x})[0]
@@ -127,7 +127,7 @@ def check(data: Setup, net: ResNet20) -> None:
             sys.exit(f"the scores of {tap} differ")
 
 
-def measure(data: Setup, net: ResNet20, tap: str, batch: int, rounds: int) -> list[str]:
+def measure(data: Setup, net: ResNet, tap: str, batch: int, rounds: int) -> list[str]:
     """Return one row of the table."""
     jobs: dict[str, Callable[[], object]] = {
         "ours": partial(ours, data.model, data.clean, data.twins, tap, batch),

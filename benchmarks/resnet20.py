@@ -1,4 +1,4 @@
-"""ResNet-20 as a PyTorch user has it, with the weights of cifar10_resnet20.onnx."""
+"""The CIFAR ResNets as a PyTorch user has them, with the weights of cifar10_resnet20.onnx and its like."""
 
 from __future__ import annotations
 
@@ -29,22 +29,28 @@ class Block(nn.Module):
         return torch.relu_(out + x)
 
 
-class ResNet20(nn.Module):
-    """He et al., arXiv 1512.03385, section 4.2, for pixels in [0, 1]: normalisation is inside."""
+class ResNet(nn.Module):
+    """He et al., arXiv 1512.03385, section 4.2, for pixels in [0, 1]: normalisation is inside.
+
+    Args:
+        blocks: In each of the three stages: 3 make the ResNet-20, 9 the ResNet-56.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
         self.register_buffer("std", torch.ones(1, 3, 1, 1))
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1)
         self.relu = nn.ReLU()
         self.layers = nn.Sequential(
-            *(Block(16, 16) for _ in range(3)),
-            *(Block(before, 32) for before in (16, 32, 32)),
-            *(Block(before, 64) for before in (32, 64, 64)),
+            *(Block(16, 16) for _ in range(blocks)),
+            Block(16, 32),
+            *(Block(32, 32) for _ in range(blocks - 1)),
+            Block(32, 64),
+            *(Block(64, 64) for _ in range(blocks - 1)),
         )
         self.pool = nn.AvgPool2d(8)
         self.flatten = nn.Flatten()
@@ -57,14 +63,14 @@ class ResNet20(nn.Module):
         return out
 
 
-def from_onnx(path: Path) -> ResNet20:
+def from_onnx(path: Path) -> ResNet:
     """Return the network with an exported file's weights: convolutions and the Gemm in their order, mean and std."""
     graph = onnx.load(path).graph
     weights = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     constants = {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"}
-    net = ResNet20()
-    layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     nodes = [n for n in graph.node if n.op_type in {"Conv", "Gemm"}]
+    net = ResNet(blocks=(len(nodes) - 2) // 6)
+    layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
         for node, layer in zip(nodes, layers, strict=True):
             layer.weight.copy_(torch.tensor(weights[node.input[1]]))

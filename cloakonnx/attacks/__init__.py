@@ -4,6 +4,7 @@ What the other packages may use is named here.
 """
 
 from cloakonnx.attacks.apgd import apgd, apgd_targeted
+from cloakonnx.attacks.fab import fab_targeted
 from cloakonnx.attacks.joining import Attacked
 from cloakonnx.attacks.noise import noise
 from cloakonnx.attacks.pgd import fgsm, pgd
@@ -11,10 +12,12 @@ from cloakonnx.attacks.result import Adversarial
 from cloakonnx.attacks.session import AttackedPairs, AttackJob, attack_file
 from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
 from cloakonnx.attacks.square import square
+from cloakonnx.attacks.targets import TARGETS
 from cloakonnx.attacks.victim import Victim
 
 __all__ = [
     "ATTACKS",
+    "TARGETS",
     "Adversarial",
     "AttackJob",
     "Attacked",
@@ -24,6 +27,7 @@ __all__ = [
     "apgd",
     "apgd_targeted",
     "attack_file",
+    "fab_targeted",
     "fgsm",
     "noise",
     "pgd",

@@ -12,6 +12,7 @@ from cloakonnx.attacks.arithmetic import Arithmetic, Norm
 from cloakonnx.attacks.noise import on_sphere
 from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.result import Adversarial, Keeper, check_settings, fooled
+from cloakonnx.attacks.targets import TARGETS, others_by_logit
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.gradient import Loss
 from cloakonnx.runtime import Value
@@ -75,7 +76,7 @@ def apgd_targeted(
     max_iter: int = 100,
     norm: Norm = "linf",
     restarts: int = 1,
-    targets: int = 9,
+    targets: int = TARGETS,
     early_stop: bool = True,
     seed: int = 0,
     samples: NDArray[np.int64] | None = None,
@@ -103,19 +104,12 @@ def apgd_targeted(
         eps=eps, max_iter=max_iter, norm=norm, early_stop=early_stop, seed=seed, samples=samples, restarts=restarts,
     )  # fmt: skip
     keeper = setup.keeper()
-    order = _others_by_logit(victim.logits(x), y)
+    order = others_by_logit(victim.logits(x), y)
     for rank in range(min(targets, victim.classes - 1)):
         for restart in range(restarts):
             if len(keeper.active):
                 setup.run(keeper, rank * restarts + restart, targets=order[:, rank])
     return keeper.result()
-
-
-def _others_by_logit(logits: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return (N, classes - 1) the classes but the label, the most likely first."""
-    without = logits.copy()
-    without[np.arange(len(y)), y] = -np.inf
-    return np.argsort(-without, axis=1, kind="stable")[:, :-1]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.apgd import apgd, apgd_targeted
 from cloakonnx.attacks.arithmetic import Norm
+from cloakonnx.attacks.fab import fab_targeted
 from cloakonnx.attacks.noise import noise
 from cloakonnx.attacks.pgd import fgsm, pgd
 from cloakonnx.attacks.result import Adversarial
-from cloakonnx.attacks.square import square
+from cloakonnx.attacks.square import P_INIT, square
+from cloakonnx.attacks.targets import TARGETS
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import OptionError, nearest
 from cloakonnx.gradient import Loss
@@ -24,12 +27,15 @@ ATTACKS: dict[str, frozenset[str]] = {
     "apgd-ce": frozenset({"max_iter", "restarts"}),
     "apgd-dlr": frozenset({"max_iter", "restarts"}),
     "apgd-t": frozenset({"max_iter", "restarts"}),
+    "fab-t": frozenset({"max_iter", "restarts"}),
     "square": frozenset({"max_iter", "restarts", "targeted"}),
     "noise": frozenset({"restarts", "targeted"}),
 }
 """Name to the settings it takes beside eps, norm, early_stop and seed."""
 
-MAX_ITER = {"pgd": 40, "apgd-ce": 100, "apgd-dlr": 100, "apgd-t": 100, "square": 5000}
+_TARGETED: dict[str, Callable[..., Adversarial]] = {"apgd-t": apgd_targeted, "fab-t": fab_targeted}
+
+MAX_ITER = {"pgd": 40, "apgd-ce": 100, "apgd-dlr": 100, "apgd-t": 100, "fab-t": 100, "square": 5000}
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,10 @@ class Settings:
             filled["restarts"] = self.restarts or 1
         if "loss" in ATTACKS[self.attack]:
             filled["loss"] = self.loss or Loss.CE.value
+        if self.attack in _TARGETED:
+            filled["targets"] = TARGETS
+        if self.attack == "square":
+            filled["p_init"] = P_INIT
         if self.attack == "pgd" and self.eps_step is None:
             filled["eps_step"] = 2.5 * self.eps / filled["max_iter"]
         return filled
@@ -132,6 +142,6 @@ def _run(
         return pgd(victim, x, y, eps_step=s.eps_step, loss=loss, targeted=s.targeted, **common)
     if s.attack == "square":
         return square(victim, x, y, targeted=s.targeted, channel_axis=channel_axis, **common)
-    if s.attack == "apgd-t":
-        return apgd_targeted(victim, x, y, **common)
+    if s.attack in _TARGETED:
+        return _TARGETED[s.attack](victim, x, y, **common)
     return apgd(victim, x, y, loss=Loss.CE if s.attack == "apgd-ce" else Loss.DLR, **common)

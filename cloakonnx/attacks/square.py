@@ -12,6 +12,9 @@ from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.result import Adversarial, Keeper, check_settings
 from cloakonnx.attacks.victim import Victim
 
+P_INIT = 0.8
+"""Share of pixels that the first squares change, as in AutoAttack."""
+
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10,000, after which the share of changed pixels is halved (section 5, "initialisation and schedule")."""
 
@@ -28,7 +31,7 @@ def square(
     max_iter: int = 5000,
     norm: Norm = "linf",
     restarts: int = 1,
-    p_init: float = 0.8,
+    p_init: float = P_INIT,
     targeted: bool = False,
     channel_axis: int = 1,
     early_stop: bool = True,

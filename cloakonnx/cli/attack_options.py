@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _LOSSES = ["ce", "ce-softmax", "margin", "dlr"]
+_NAMES = "fgsm, pgd, apgd-ce, apgd-dlr, apgd-t, fab-t, square or noise."
 
 
 class AttackOptions(TypedDict):
@@ -40,12 +41,12 @@ class AttackAndDataOptions(AttackOptions, DataOptions):
 def attack_options(*, required: bool) -> Callable[[F], F]:
     """Which attack, and how."""
     return group(
-        click.option("--attack", required=required, help="fgsm, pgd, apgd-ce, apgd-dlr, apgd-t, square or noise."),
+        click.option("--attack", required=required, help=_NAMES),
         click.option(
             "--eps", required=required, metavar="NUMBER", help="Radius of the ball in pixel space: 8/255, say."
         ),
         click.option("--eps-step", type=Number(), help="Step size of pgd.  [2.5 eps / max-iter]"),
-        click.option("--max-iter", type=click.IntRange(min=1), help="Steps.  [pgd 40, apgd 100, square 5000]"),
+        click.option("--max-iter", type=click.IntRange(min=1), help="Steps.  [pgd 40, apgd, fab-t 100, square 5000]"),
         click.option("--restarts", type=click.IntRange(min=1), help="Random starts.  [1]"),
         click.option(
             "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball."

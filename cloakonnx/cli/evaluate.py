@@ -17,7 +17,7 @@ from cloakonnx.cli.types import Numbers
 @options.data_option(required=True)
 @click.option("--baseline", type=options.PATH, help="What to compare with.  [MODEL without its masks]")
 @click.option("--analysis", type=options.PATH, help="The masks' analysis: warn where it has seen samples of --data.")
-@click.option("--attack", default="quick", show_default=True, help="quick, or one attack: pgd, apgd-t, square, ...")
+@click.option("--attack", default="quick", show_default=True, help="quick, standard, or one attack: pgd, ...")
 @click.option("--eps", type=Numbers(), required=True, help="Radii in pixel space: 1/255,2/255, say.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball.")
 @click.option("--max-iter", type=click.IntRange(min=1), help="Steps of a single attack.")

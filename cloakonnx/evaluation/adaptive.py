@@ -23,7 +23,7 @@ from cloakonnx.errors import DataError, ModelError
 from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.intervals import Paired
 from cloakonnx.evaluation.keeping import Keeper, model_digests
-from cloakonnx.evaluation.plan import CONTROL_MASKS, check_eps, plan
+from cloakonnx.evaluation.plan import CONTROL_MASKS, check_eps, plan, replaced
 from cloakonnx.evaluation.result import DataRecord, Evaluation, MaskRecord, ModelRecord
 from cloakonnx.evaluation.tally import Found
 from cloakonnx.evaluation.trial import Samples
@@ -164,6 +164,7 @@ def evaluate(
         control=comparison.control_settings(),
         clean=Paired.of(found.clean, found.clean_baseline),
         results=found.results(eps),
+        notes=replaced(plans[0], classes=first.classes),
     )
     if output is not None:
         evaluation.save(output)

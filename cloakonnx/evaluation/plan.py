@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from math import prod, sqrt
 from typing import Any, Literal
 
-from cloakonnx.attacks import ATTACKS, Settings
+from cloakonnx.attacks import ATTACKS, TARGETS, Settings
 from cloakonnx.errors import OptionError, nearest
+from cloakonnx.gradient import DLR_CLASSES
 
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "quick": (
@@ -15,8 +16,18 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
         {"attack": "apgd-ce", "max_iter": 50},
         {"attack": "square", "max_iter": 500},
     ),
+    "standard": (
+        {"attack": "apgd-ce", "max_iter": 100, "restarts": 1},
+        {"attack": "apgd-t", "max_iter": 100, "restarts": 1},
+        {"attack": "fab-t", "max_iter": 100, "restarts": 1},
+        {"attack": "square", "max_iter": 5000, "restarts": 1},
+    ),
 }
-"""Name to its attacks, in order; each is made on the survivors of those before."""
+"""Name to its attacks, in order; each is made on the survivors of those before.
+
+``standard`` has the attacks, the order and the budgets of AutoAttack's standard version (Croce & Hein 2020, arXiv
+2003.01690, section 5 and its published code): 9 targets each for APGD-T and FAB-T, squares of 0.8 at first.
+"""
 
 CONTROL_MASKS = 3
 """How many masks that remove as many features at random an evaluation compares with."""
@@ -44,6 +55,22 @@ def plan(
         known = (*PRESETS, *ATTACKS)
         raise OptionError(f"there is no attack or preset {name!r}; there are {', '.join(known)}{nearest(name, known)}")
     return (Settings(name, eps, norm, max_iter=max_iter, restarts=restarts, seed=seed),)
+
+
+def replaced(attacks: Sequence[Settings], *, classes: int) -> tuple[str, ...]:
+    """Say in words which losses and how many targets the attacks take instead of their own, for lack of classes."""
+    names = list(dict.fromkeys(each.attack for each in attacks))
+    ratio = [name for name in names if name in {"apgd-dlr", "apgd-t"}]
+    targeted = [name for name in names if name in {"apgd-t", "fab-t"}]
+    notes = []
+    if ratio and classes < DLR_CLASSES:
+        notes.append(
+            f"{' and '.join(ratio)}: the margin instead of DLR, which needs {DLR_CLASSES} classes; there are {classes}"
+        )
+    if targeted and classes - 1 < TARGETS:
+        count = f"{classes - 1} target" + ("s" if classes > 2 else "")
+        notes.append(f"{' and '.join(targeted)}: {count} instead of {TARGETS}; there are {classes} classes")
+    return tuple(notes)
 
 
 def control(eps: float, *, norm: Literal["linf", "l2"], seed: int, gradients: bool) -> Settings:

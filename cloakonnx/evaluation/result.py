@@ -145,6 +145,7 @@ class Evaluation:
         control: Settings of the control attack, but for eps.
         clean: Clean samples that the hardened model (first) and the baseline (second) classify correctly.
         results: One for each eps.
+        notes: What the attacks took instead of their own losses or targets, in words.
         versions: Of the packages.
     """
 
@@ -162,6 +163,7 @@ class Evaluation:
     control: Mapping[str, Any]
     clean: Paired
     results: tuple[AtEps, ...]
+    notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=installed_versions)
 
     @property
@@ -184,6 +186,7 @@ class Evaluation:
             "difference": _difference(self.clean),
         }
         content["results"] = [_at_eps(result) for result in self.results]
+        content["notes"] = list(self.notes)
         content["versions"] = dict(self.versions)
         head = {"format": FORMAT, "version": VERSION, "statement": STATEMENT, "confidence": CONFIDENCE}
         return {**head, **content}
@@ -244,6 +247,7 @@ class Evaluation:
             control=entries.optional_object("control") or {},
             clean=_pairs(entries.object("clean").object("difference")),
             results=tuple(map(_read_at_eps, entries.objects("results"))),
+            notes=entries.texts("notes"),
             versions=entries.text_map("versions"),
         )
 

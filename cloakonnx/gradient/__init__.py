@@ -2,6 +2,6 @@
 
 from cloakonnx.gradient.differentiate import INPUT, GradientGraph, Preprocessing, differentiate
 from cloakonnx.gradient.double import to_double
-from cloakonnx.gradient.losses import Loss
+from cloakonnx.gradient.losses import DLR_CLASSES, Loss
 
-__all__ = ["INPUT", "GradientGraph", "Loss", "Preprocessing", "differentiate", "to_double"]
+__all__ = ["DLR_CLASSES", "INPUT", "GradientGraph", "Loss", "Preprocessing", "differentiate", "to_double"]

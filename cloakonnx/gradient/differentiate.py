@@ -234,9 +234,9 @@ class _Builder:
             shape = (batch, logits.classes)
             cotangent = self._take("cotangent", self.info.elem_type(logits.name), shape)
         elif loss is not None:
-            if not targeted or loss is Loss.DLR:
+            if not targeted or loss in {Loss.DLR, Loss.DIFFERENCE}:
                 labels = self._take("labels", TensorProto.INT64, (batch,))
-            if targeted:
+            if targeted or loss is Loss.DIFFERENCE:
                 targets = self._take("targets", TensorProto.INT64, (batch,))
         return _Inputs(self.image, labels, targets, cotangent, self.masks)
 

@@ -34,6 +34,7 @@ class Loss(StrEnum):
             other.
         DLR: Difference of logits ratio (Croce & Hein 2020, arXiv:2003.01690, equations 5 and 6). Fewer than four
             classes: the numerator alone.
+        DIFFERENCE: The target's logit less the label's; always targeted.
         COTANGENT: The sum of the logits weighted by a graph input (N, classes).
     """
 
@@ -42,6 +43,7 @@ class Loss(StrEnum):
     LOG_ODDS = "log-odds"
     MARGIN = "margin"
     DLR = "dlr"
+    DIFFERENCE = "difference"
     COTANGENT = "cotangent"
 
     @property
@@ -120,7 +122,7 @@ def seed(scores: Scores, loss: Loss, *, labels: str | None, targets: str | None,
     Args:
         scores: The logits.
         loss: Which loss.
-        labels: int64 (N,), for untargeted losses and for the targeted DLR.
+        labels: int64 (N,), for untargeted losses, the difference and the targeted DLR.
         targets: int64 (N,); given, the loss is the targeted one.
         cotangent: (N, classes), for :attr:`Loss.COTANGENT`.
     """
@@ -132,8 +134,8 @@ def seed(scores: Scores, loss: Loss, *, labels: str | None, targets: str | None,
         return exact if loss is Loss.CE else _rounded(scores, exact, hot, targeted=bool(targets))
     if loss is Loss.LOG_ODDS:
         return _log_odds(scores, scores.one_hot(scores.column(targets or labels or "")), targeted=bool(targets))
-    if loss is Loss.DLR and targets and labels:
-        return _dlr_targeted(scores, labels, targets)
+    if targets and labels:
+        return (_dlr_targeted if loss is Loss.DLR else _difference)(scores, labels, targets)
     if targets:
         return _margin(scores, scores.one_hot(scores.column(targets)), targeted=True)
     hot = scores.one_hot(scores.column(labels or ""))
@@ -223,12 +225,17 @@ def _dlr(scores: Scores, hot: str) -> Seed:
     return _ratio(scores, above, scores.e.op("Sub", first, third))
 
 
+def _difference(scores: Scores, labels: str, targets: str) -> Seed:
+    hot, target = (scores.one_hot(scores.column(name)) for name in (labels, targets))
+    above = scores.e.op("Sub", target, hot)
+    return Seed(scores.flat(scores.at(above)), above)
+
+
 def _dlr_targeted(scores: Scores, labels: str, targets: str) -> Seed:
     e = scores.e
-    hot, target = (scores.one_hot(scores.column(name)) for name in (labels, targets))
-    above = e.op("Sub", target, hot)
+    plain = _difference(scores, labels, targets)
     if scores.classes < DLR_CLASSES:
-        return Seed(scores.flat(scores.at(above)), above)
+        return plain
     first, _, third, fourth = _ranks(scores, 4)
     tail = e.op("Mul", e.op("Add", third, fourth), scores.number(0.5))
-    return _ratio(scores, above, e.op("Sub", first, tail))
+    return _ratio(scores, plain.gradient, e.op("Sub", first, tail))

@@ -69,6 +69,7 @@ def _facts(found: Evaluation) -> tuple[str, ...]:
         f"Masks: {masks}. Baseline: {baseline}.",
         f"Data: {found.data.name}, n = {found.data.count}.{warning} Seed {found.seed}, batch size {found.batch_size}, "
         f"{found.provider}. Intervals: 95%, Wilson; differences: Newcombe's paired interval, McNemar's exact test.",
+        *(f"Note: {note}." for note in found.notes),
     )
 
 

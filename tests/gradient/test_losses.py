@@ -86,6 +86,18 @@ def test_loss_and_gradient(loss: str, targeted: bool) -> None:
     np.testing.assert_allclose(narrow[single.gradient], found[graph.gradient], rtol=1e-4, atol=1e-6)
 
 
+def test_the_difference_of_two_logits() -> None:
+    """Labels and targets are always asked for, and its gradient is that of a plain difference."""
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(N, K)).astype(np.float32), rng.integers(0, K, N)
+    t = (y + rng.integers(1, K, N)) % K
+    for targeted in (False, True):
+        graph = differentiate(identity(K), loss="difference", targeted=targeted)
+        found = evaluate(graph, ort_run(graph.proto), z, y, t)
+        np.testing.assert_allclose(found[graph.loss or ""], z[np.arange(N), t] - z[np.arange(N), y], rtol=1e-6)
+        np.testing.assert_array_equal(found[graph.gradient], np.eye(K)[t] - np.eye(K)[y])
+
+
 def test_saturated_sample_keeps_its_gradient() -> None:
     z = np.array([[60.0, 0.0, 10.0], [-200.0, 100.0, 0.0]], np.float32)
     graph = differentiate(identity(3))

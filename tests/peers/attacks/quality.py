@@ -39,17 +39,17 @@ BATCH = 100
 
 
 @cache
-def network() -> torch.nn.Module:
-    """Return the ResNet in torch with the file's weights, laid out as torchattacks needs them."""
-    net = from_onnx(path())
+def network(model: str = MODEL) -> torch.nn.Module:
+    """Return a ResNet in torch with the file's weights, laid out as torchattacks needs them."""
+    net = from_onnx(path(model))
     for parameter in net.parameters():
         parameter.data = parameter.data.contiguous()
     return net
 
 
-def path() -> Path:
-    """Return the ResNet's file."""
-    return (manifest() or {})[MODEL].path
+def path(model: str = MODEL) -> Path:
+    """Return a ResNet's file."""
+    return (manifest() or {})[model].path
 
 
 @cache
@@ -62,9 +62,9 @@ def samples(count: int) -> tuple[Images, Labels]:
 
 
 @cache
-def victim() -> Victim:
-    """Return the ResNet under our own attacks."""
-    return Victim(load(path()), provider=choose_provider("cpu"), sample_shape=(3, 32, 32))
+def victim(model: str = MODEL) -> Victim:
+    """Return a ResNet under our own attacks."""
+    return Victim(load(path(model)), provider=choose_provider("cpu"), sample_shape=(3, 32, 32))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,209 @@
+"""FAB-T: the smallest perturbation, found along the decision boundary (Croce & Hein 2020, arXiv 1907.02044).
+
+Targeted as in AutoAttack (Croce & Hein 2020, arXiv 2003.01690, section 5): towards one class at a time, so that a step
+takes one gradient and not one for each class.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks.arithmetic import Arithmetic, Norm, norms
+from cloakonnx.attacks.hyperplane import to_hyperplane
+from cloakonnx.attacks.noise import on_sphere
+from cloakonnx.attacks.random import Stream
+from cloakonnx.attacks.result import Adversarial, Keeper, check_settings, fooled
+from cloakonnx.attacks.targets import TARGETS, others_by_logit
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.gradient import Loss
+from cloakonnx.runtime import to_numpy
+
+_ALPHA_MAX = 0.1
+"""Largest weight of the step that starts at the clean input."""
+
+_ETA = 1.05
+"""How far over the boundary a step goes."""
+
+_BETA = 0.9
+"""What is left of the perturbation after the step back."""
+
+_FINAL_STEPS = 3
+"""Of the search between the clean input and the best one found."""
+
+_SECANT = 0.99
+"""How far along the secant: all the way, rounding puts half of the points on the wrong side of the boundary."""
+
+
+def fab_targeted(
+    victim: Victim,
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+    *,
+    eps: float,
+    max_iter: int = 100,
+    norm: Norm = "linf",
+    restarts: int = 1,
+    targets: int = TARGETS,
+    early_stop: bool = True,
+    seed: int = 0,
+    samples: NDArray[np.int64] | None = None,
+) -> Adversarial:
+    """Look for the smallest perturbation that fools, towards each of the most likely other classes in turn.
+
+    Only perturbations inside the ball count. A sample with none ends at its smallest perturbation, or where the last
+    step went, brought back into the ball.
+
+    Args:
+        victim: The classifier.
+        x: (N, ...) float32 pixels in the model's layout.
+        y: (N,) labels.
+        eps: Radius of the ball, in pixel space.
+        max_iter: Steps a target and restart.
+        norm: The ball's norm.
+        restarts: Starts a target: the input itself, then points at random half way to the ball's edge.
+        targets: How many classes, the most likely ones first; at most all but one.
+        early_stop: Whether a sample leaves the batch once it is fooled inside the ball; where not, it takes all steps
+            and ends at its smallest perturbation.
+        seed: Of the random starts.
+        samples: (N,) indices of the samples in the whole data; 0 to N - 1 where None.
+
+    Raises:
+        OptionError: eps, max_iter or restarts that make no sense.
+    """
+    check_settings(victim, x, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts)
+    victim.check_labels(y)
+    indices = np.arange(len(x)) if samples is None else samples
+    keeper = Keeper.of(victim, x, y, targeted=False, early_stop=early_stop)
+    if not len(keeper.active):
+        return keeper.result()
+    search = _Search(victim, keeper, x, y, eps=eps, norm=norm, early_stop=early_stop)
+    order = others_by_logit(victim.logits(x), y)
+    for rank in range(min(targets, victim.classes - 1)):
+        for restart in range(restarts):
+            rows = keeper.active
+            start = x[rows]
+            if restart:
+                stream = Stream.of(seed, "fab-t", rank * restarts + restart, indices[rows])
+                start = np.clip(on_sphere(stream, start, eps=eps / 2, norm=norm), *victim.bounds)
+            search.go(start, order[:, rank], max_iter)
+    search.finish()
+    return keeper.result()
+
+
+class _Search:
+    """The samples of a batch, and the smallest perturbation of each so far.
+
+    Attributes:
+        best: (N, ...) float32 the input with it.
+        size: (N,) float64 its norm; infinite where there is none yet.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        keeper: Keeper,
+        x: NDArray[np.float32],
+        y: NDArray[np.int64],
+        *,
+        eps: float,
+        norm: Norm,
+        early_stop: bool,
+    ) -> None:
+        self._victim, self._keeper, self._x, self._y = victim, keeper, x, y
+        self._eps, self._norm, self._early_stop = eps, norm, early_stop
+        self.best = x.copy()
+        self.size = np.full(len(x), np.inf)
+
+    def go(self, x: NDArray[np.float32], targets: NDArray[np.int64], max_iter: int) -> None:
+        """Walk along the boundary to one target: algorithm 1. ``x`` is where the active samples start."""
+        for _ in range(max_iter):
+            rows = self._keeper.active
+            if not len(rows):
+                return
+            x = self._step(x, rows, targets[rows])
+            adversarial = fooled(self._victim.logits(x), self._y[rows], targeted=False)
+            done = self._note(x, rows, adversarial)
+            back = self._x[rows] + np.float32(_BETA) * (x - self._x[rows])
+            x = np.where(_wide(adversarial, x), back, x)
+            if self._early_stop and done.any():
+                x = x[self._keeper.drop(done)]
+        rows = self._keeper.active
+        unknown = np.isinf(self.size[rows])
+        self.best[rows[unknown]] = x[unknown]
+
+    def finish(self) -> None:
+        """Search on the way back to the clean input; bring what is outside the ball into it."""
+        rows = self._keeper.active
+        self._search_back(rows[np.isfinite(self.size[rows])])
+        if len(rows):
+            arithmetic = Arithmetic(
+                self._x.ndim, norm=self._norm, bounds=self._victim.bounds, provider=self._victim.provider
+            )
+            ends = arithmetic.project(self.best[rows], arithmetic.put(self._x[rows]), eps=self._eps)
+            # What won by a smaller perturbation stays; the others may win here, where the ball's edge is near enough.
+            won = fooled(self._victim.logits(ends), self._y[rows], targeted=False) & ~self._keeper.success[rows]
+            self._keeper.won(won, ends)
+            self._keeper.ended(ends)
+
+    def _step(self, x: NDArray[np.float32], rows: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Step over the linearised boundary, from x and from the clean input, and mix the two."""
+        answer = self._victim.gradient(x, self._y[rows], loss=Loss.DIFFERENCE, targets=targets)
+        here, clean = (each.reshape(len(rows), -1).astype(np.float64) for each in (x, self._x[rows]))
+        # A gradient that is not a number says nothing.
+        w = np.nan_to_num(to_numpy(answer.gradient).reshape(here.shape).astype(np.float64), posinf=0, neginf=0)
+        value = answer.loss.astype(np.float64)
+        ahead = np.concatenate([-value, ((here - clean) * w).sum(axis=1) - value])
+        moves = to_hyperplane(
+            np.concatenate([here, clean]), np.concatenate([w, w]), ahead, norm=self._norm, bounds=self._victim.bounds
+        )
+        own, other = np.split(norms(moves, self._norm), 2)
+        whole = own + other
+        alpha = np.minimum(np.divide(own, whole, out=np.zeros_like(own), where=whole > 0), _ALPHA_MAX)[:, None]
+        from_here, from_clean = here + _ETA * moves[: len(rows)], clean + _ETA * moves[len(rows) :]
+        mixed = np.clip((1 - alpha) * from_here + alpha * from_clean, *self._victim.bounds)
+        return np.asarray(mixed.astype(np.float32).reshape(x.shape))
+
+    def _note(
+        self, x: NDArray[np.float32], rows: NDArray[np.int64], adversarial: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Keep the inputs that fool with a smaller perturbation; return (N,) which ones fool inside the ball."""
+        size = norms(x - self._x[rows].astype(np.float64), self._norm)
+        better = adversarial & (size < self.size[rows])
+        self.best[rows[better]], self.size[rows[better]] = x[better], size[better]
+        inside = rows[better & (size <= self._eps)]
+        self._keeper.x[inside], self._keeper.success[inside] = self.best[inside], True
+        return np.asarray(adversarial & (size <= self._eps))
+
+    def _search_back(self, rows: NDArray[np.int64]) -> None:
+        """Follow the secant of the margin between the clean input and the best one found."""
+        if not len(rows):
+            return
+        low, high = self._x[rows], self.best[rows]
+        below, above = (_margin(self._victim.logits(each), self._y[rows]) for each in (low, high))
+        for _ in range(_FINAL_STEPS):
+            span = above - below
+            # A clean input that is misclassified has no boundary on the way.
+            share = np.divide(above, span, out=np.zeros_like(span), where=(below < 0) & (span > 0))
+            middle = high - _wide(_SECANT * share, high) * (high - low)
+            middle = np.clip(middle, *self._victim.bounds).astype(np.float32)
+            logits = self._victim.logits(middle)
+            margin, adversarial = _margin(logits, self._y[rows]), fooled(logits, self._y[rows], targeted=False)
+            self._note(middle, rows, adversarial)
+            is_high = _wide(adversarial, high)
+            low, high = np.where(is_high, low, middle), np.where(is_high, middle, high)
+            below, above = np.where(adversarial, below, margin), np.where(adversarial, margin, above)
+
+
+def _margin(logits: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return (N,) the largest other logit less the label's."""
+    others = logits.copy()
+    others[np.arange(len(y)), y] = -np.inf
+    return np.asarray(others.max(axis=1) - logits[np.arange(len(y)), y])
+
+
+def _wide(values: NDArray[Any], x: NDArray[np.float32]) -> NDArray[Any]:
+    """Shape one value a sample so that it broadcasts over a batch."""
+    return values.reshape(-1, *(1,) * (x.ndim - 1))
