@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.arithmetic import Arithmetic, Norm, norms
+from cloakonnx.attacks.arithmetic import Norm, norms
 from cloakonnx.attacks.hyperplane import to_hyperplane
 from cloakonnx.attacks.noise import on_sphere
 from cloakonnx.attacks.random import Stream
@@ -139,9 +139,7 @@ class _Search:
         rows = self._keeper.active
         self._search_back(rows[np.isfinite(self.size[rows])])
         if len(rows):
-            arithmetic = Arithmetic(
-                self._x.ndim, norm=self._norm, bounds=self._victim.bounds, provider=self._victim.provider
-            )
+            arithmetic = self._victim.arithmetic(self._x.ndim, self._norm)
             ends = arithmetic.project(self.best[rows], arithmetic.put(self._x[rows]), eps=self._eps)
             # What won by a smaller perturbation stays; the others may win here, where the ball's edge is near enough.
             won = fooled(self._victim.logits(ends), self._y[rows], targeted=False) & ~self._keeper.success[rows]
