@@ -13,7 +13,8 @@ from cloakonnx.attacks.session import AttackedPairs, AttackJob, attack_file
 from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
 from cloakonnx.attacks.square import square
 from cloakonnx.attacks.targets import TARGETS
-from cloakonnx.attacks.victim import Victim
+from cloakonnx.attacks.victim import Counts, Victim
+from cloakonnx.attacks.work import most_work, seconds_per_unit
 
 __all__ = [
     "ATTACKS",
@@ -22,6 +23,7 @@ __all__ = [
     "AttackJob",
     "Attacked",
     "AttackedPairs",
+    "Counts",
     "Settings",
     "Victim",
     "apgd",
@@ -29,8 +31,10 @@ __all__ = [
     "attack_file",
     "fab_targeted",
     "fgsm",
+    "most_work",
     "noise",
     "pgd",
     "run_attack",
+    "seconds_per_unit",
     "square",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,11 @@ class Counts:
     queries: int = 0
     gradients: int = 0
 
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.queries + self.gradients
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -41,6 +47,8 @@ class Answer:
 
 class Victim:
     """A classifier under attack.
+
+    ``on_answer`` is called after each batch of logits or gradients, to watch ``counts`` grow.
 
     Args:
         model: The model.
@@ -72,6 +80,7 @@ class Victim:
         self.provider = provider
         self.bounds = bounds
         self.counts = Counts()
+        self.on_answer: Callable[[], None] = lambda: None
         self._proto = inline(model)
         self._normalisation = normalisation
         self.input_name = model.input(input_name).name
@@ -104,6 +113,7 @@ class Victim:
         graph, session = self._graph(None, targeted=False)
         values = self._run(session, graph, x, {}, [graph.logits])
         self.counts.queries += len(to_numpy(values[0]))
+        self.on_answer()
         return to_numpy(values[0]).astype(np.float32)
 
     def predict(self, x: Value) -> NDArray[np.int64]:
@@ -139,6 +149,7 @@ class Victim:
         assert graph.loss is not None  # it was asked for
         logits, value, gradient = self._run(session, graph, x, feed, [graph.logits, graph.loss, graph.gradient])
         self.counts.gradients += len(y)
+        self.on_answer()
         if self._is_double:
             gradient = to_numpy(gradient).astype(np.float32)
         return Answer(to_numpy(logits).astype(np.float32), to_numpy(value).astype(np.float32), gradient)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli.output import progress, say
 from cloakonnx.cli.types import Numbers
+
+if TYPE_CHECKING:
+    from cloakonnx.evaluation import Estimate
+
+_LONG = 10.0
+"""Seconds from which on a run is worth an estimate."""
 
 
 @click.command("evaluate")
@@ -102,6 +109,7 @@ def command(
             analysis=known,
             output=output,
             resume=resume,
+            on_estimate=_announce,
             on_progress=advance,
         )
     if output is not None:
@@ -120,3 +128,9 @@ def command(
 
     console = Console()
     print_evaluation(found, console if console.is_terminal else Console(width=140))
+
+
+def _announce(estimate: Estimate) -> None:
+    """Tell what a long run takes at most."""
+    if (estimate.seconds or math.inf) >= _LONG:
+        say(str(estimate))

@@ -5,6 +5,7 @@ What the other packages may use is named here.
 
 from cloakonnx.evaluation.accuracies import Accuracy, accuracy
 from cloakonnx.evaluation.adaptive import evaluate
+from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.intervals import CONFIDENCE, Interval, Paired, mcnemar_exact, newcombe_paired, wilson
 from cloakonnx.evaluation.plan import PRESETS, plan
 from cloakonnx.evaluation.result import STATEMENT, AtEps, Evaluation, RandomMask, Robustness, Stage
@@ -17,6 +18,7 @@ __all__ = [
     "Accuracy",
     "AtEps",
     "Check",
+    "Estimate",
     "Evaluation",
     "Interval",
     "Paired",

@@ -21,6 +21,7 @@ from cloakonnx.attacks import Victim
 from cloakonnx.data import Batch, Checkpoints, Dataset, sample_hashes
 from cloakonnx.errors import DataError, ModelError
 from cloakonnx.evaluation.comparison import Comparison
+from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.intervals import Paired
 from cloakonnx.evaluation.keeping import Keeper, model_digests
 from cloakonnx.evaluation.plan import CONTROL_MASKS, check_eps, plan, replaced
@@ -50,7 +51,8 @@ def evaluate(
     analysis: Analysis | None = None,
     output: Path | None = None,
     resume: bool = False,
-    on_progress: Callable[[int], None] = lambda samples: None,
+    on_estimate: Callable[[Estimate], None] | None = None,
+    on_progress: Callable[[float], None] = lambda samples: None,
 ) -> Evaluation:
     """Attack a hardened model and its baseline in the same way, and compare them sample by sample.
 
@@ -71,7 +73,8 @@ def evaluate(
         analysis: What the masks come from, to tell how many of the samples it has seen.
         output: Where to save the evaluation; until then, finished batches lie in a folder beside it.
         resume: Whether to go on with what an interrupted evaluation with this output has left.
-        on_progress: Called with the number of samples that are done.
+        on_estimate: Called before the attacks with what they take at most, which is measured for it.
+        on_progress: Called with the number of samples that are done, and with fractions in between.
 
     Raises:
         ModelError: no masks and no baseline, or a baseline that takes other inputs or has other classes.
@@ -128,6 +131,10 @@ def evaluate(
         }
         checkpoints = Checkpoints(output, record, run="an evaluation")
     keeper = Keeper(checkpoints, name=dataset.source.name)
+    if on_estimate is not None:
+        axis = dataset.arrangement.channel_axis
+        seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size, channel_axis=axis)
+        on_estimate(Estimate(seconds, dataset.count(), len(plans), len(shuffled)))
     parts: list[Found] = []
     digests = hashlib.sha256(), hashlib.sha256()
     known = frozenset(analysis.samples.hashes) if analysis is not None else frozenset()
@@ -138,7 +145,7 @@ def evaluate(
             first.check_labels(samples.y)
             digests[0].update(samples.x.tobytes())
             digests[1].update(samples.y.tobytes())
-            parts.append(keeper.found(batch, partial(comparison.on, samples)))
+            parts.append(keeper.found(batch, partial(comparison.on, samples, partial(_tell, on_progress, batch))))
             count += len(batch.x)
             if known:
                 seen += sum(each in known for each in sample_hashes(batch.x))
@@ -171,6 +178,10 @@ def evaluate(
     if checkpoints is not None:
         checkpoints.remove()
     return evaluation
+
+
+def _tell(on_progress: Callable[[float], None], batch: Batch, share: float) -> None:
+    on_progress(batch.start + share * len(batch.x))
 
 
 def _samples(batch: Batch, dataset: Dataset) -> Samples:

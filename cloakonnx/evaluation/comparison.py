@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import Settings, Victim
+from cloakonnx.attacks import Settings, Victim, most_work
 from cloakonnx.errors import DifferentiationError
+from cloakonnx.evaluation.estimate import seconds_per_sample
+from cloakonnx.evaluation.meter import Meter
 from cloakonnx.evaluation.plan import control
 from cloakonnx.evaluation.tally import Found, FoundAtEps, FoundOfModel
 from cloakonnx.evaluation.trial import Samples, Trial
@@ -43,20 +45,22 @@ class Comparison:
         victims = (model, baseline, *shuffled[:1])
         self._has_gradients = all(map(_differentiable, victims))
 
-    def on(self, batch: Samples) -> Found:
-        """Evaluate a batch."""
+    def on(self, batch: Samples, on_share: Callable[[float], None] = lambda share: None) -> Found:
+        """Evaluate a batch; ``on_share`` is called with the share of its work that is done, below 1."""
         x, y = batch.x, batch.y
+        meter = Meter(self._work(), on_share)
         clean, clean_baseline = (victim.predict(x) == y for victim in (self._model, self._baseline))
         clean_random = tuple(victim.predict(x) == y for victim in self._shuffled)
         at = []
         for attacks in self._plans:
-            model, baseline = Trial(self._model, batch, clean), Trial(self._baseline, batch, clean_baseline)
+            model = Trial(self._model, batch, clean, meter)
+            baseline = Trial(self._baseline, batch, clean_baseline, meter)
             static = _attack(attacks, model, baseline)
             usual = self._control(attacks[0].eps)
-            noise = Settings("noise", attacks[0].eps, self._norm, seed=self._seed)
+            noise = self._noise(attacks[0].eps)
             hardened, bare = (_found(trial, noise, usual) for trial in (model, baseline))
             random = tuple(
-                Trial(victim, batch, right).controls(usual)[0]
+                Trial(victim, batch, right, meter).controls(usual)[0]
                 for victim, right in zip(self._shuffled, clean_random, strict=True)
             )
             at.append(FoundAtEps(static, hardened, bare, random))
@@ -66,6 +70,31 @@ class Comparison:
         """Return the settings of the control attack, but for what depends on eps."""
         settings = self._control(self._plans[0][0].eps).as_dict()
         return {key: value for key, value in settings.items() if key not in {"eps", "eps_step"}}
+
+    def seconds_per_sample(self, shape: tuple[int, ...], *, batch_size: int, channel_axis: int) -> float:
+        """Measure what a sample of this shape takes at most; what it runs changes no result."""
+        return seconds_per_sample(
+            (self._model, self._baseline),
+            self._plans,
+            [self._control(attacks[0].eps) for attacks in self._plans],
+            random_masks=len(self._shuffled),
+            shape=shape,
+            batch_size=batch_size,
+            channel_axis=channel_axis,
+        )
+
+    def _work(self) -> int:
+        """What a sample of a batch asks of all models at most."""
+        work = 0
+        for attacks in self._plans:
+            of_both = (*attacks, self._noise(attacks[0].eps))
+            work += 2 * sum(most_work(each, classes=self._model.classes).total for each in of_both)
+            usual = most_work(self._control(attacks[0].eps), classes=self._model.classes).total
+            work += (2 + len(self._shuffled)) * usual
+        return work
+
+    def _noise(self, eps: float) -> Settings:
+        return Settings("noise", eps, self._norm, seed=self._seed)
 
     def _control(self, eps: float) -> Settings:
         return control(eps, norm=self._norm, seed=self._seed, gradients=self._has_gradients)
@@ -90,7 +119,7 @@ def _found(trial: Trial, noise: Settings, usual: Settings) -> FoundOfModel:
 
 def _differentiable(victim: Victim) -> bool:
     try:
-        victim.prepare(Loss.CE)
+        victim.prepare(Loss.CE.climbed)
     except DifferentiationError:
         return False
     return True

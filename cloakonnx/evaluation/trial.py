@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.attacks import Settings, Victim, run_attack
+from cloakonnx.evaluation.meter import Meter
 from cloakonnx.evaluation.result import Stage
 
 _REPLAYED, _CONTROLS = "replayed inputs", "controls"
@@ -42,10 +43,11 @@ class Trial:
         victim: The model.
         batch: The samples.
         correct: (N,) which of them the model classifies correctly as they are.
+        meter: Follows the attacks.
     """
 
-    def __init__(self, victim: Victim, batch: Samples, correct: NDArray[np.bool_]) -> None:
-        self._victim, self._batch = victim, batch
+    def __init__(self, victim: Victim, batch: Samples, correct: NDArray[np.bool_], meter: Meter) -> None:
+        self._victim, self._batch, self._meter = victim, batch, meter
         self._correct = correct
         self.standing = correct.copy()
         self.inputs: Inputs = []
@@ -89,17 +91,18 @@ class Trial:
     def _fell(self, settings: Settings, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
         rows = np.flatnonzero(which)
         fell = np.zeros(len(which), np.bool_)
-        if len(rows):
-            found = run_attack(
-                self._victim,
-                self._batch.x[rows],
-                self._batch.y[rows],
-                settings=settings,
-                channel_axis=self._batch.channel_axis,
-                samples=self._batch.indices[rows],
-            )
-            self.inputs.append((rows, found.x))
-            fell[rows] = found.success
+        with self._meter.attack(self._victim, settings, len(rows)):
+            if len(rows):
+                found = run_attack(
+                    self._victim,
+                    self._batch.x[rows],
+                    self._batch.y[rows],
+                    settings=settings,
+                    channel_axis=self._batch.channel_axis,
+                    samples=self._batch.indices[rows],
+                )
+                self.inputs.append((rows, found.x))
+                fell[rows] = found.success
         return fell
 
     def _fell_to(self, inputs: Inputs) -> NDArray[np.bool_]:

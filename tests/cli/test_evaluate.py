@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,14 @@ def test_json(run: Run, masked: Path) -> None:
     assert content["baseline"]["name"] == "m.onnx"
     assert not content["baseline_is_stripped"]
     assert len(content["results"][0]["random_masks"]) == 3
+
+
+def test_a_long_run_is_announced(run: Run, masked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloakonnx.cli.evaluate._LONG", 0.0)
+    code, out, err = run(*ARGUMENTS, "--json", "--limit", "8")
+    assert code == 0
+    assert json.loads(out)["data"]["count"] == 8
+    assert re.fullmatch(r"about \S+ s at most: 8 samples, 1 eps, 2 models and 3 random masks\n", err)
 
 
 @pytest.mark.parametrize(("fresh", "seen"), [(0, 12), (8, 4)])

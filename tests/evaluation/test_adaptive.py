@@ -184,9 +184,17 @@ def test_the_same_again(model: Model) -> None:
 
 
 def test_progress(model: Model) -> None:
-    done: list[int] = []
-    evaluated(model, count=20, attack="fgsm", batch_size=8, on_progress=done.append)
-    assert done == [8, 16, 20]
+    """After every batch, and while it is attacked: never back, never a whole batch before it is done."""
+    done: list[float] = []
+    evaluated(model, count=20, attack="pgd", max_iter=5, batch_size=8, eps=EPS, on_progress=done.append)
+    assert done == sorted(done)
+    assert done[-1] == 20
+    for start, end in ((0, 8), (8, 16), (16, 20)):
+        assert end in done
+        within = [each for each in done if start < each < end]
+        assert len(within) > 50
+        assert within[-1] > start + 0.99 * (end - start)
+        assert np.diff([start, *within]).max() < 0.5 * (end - start)
 
 
 def test_a_baseline_of_ones_own() -> None:

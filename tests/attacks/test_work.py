@@ -1,0 +1,37 @@
+"""What an attack asks at most is what it asks of a model that withstands it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cloakonnx.attacks import ATTACKS, Settings, most_work, run_attack, seconds_per_unit
+
+from .helpers import flat, victim
+
+
+@pytest.mark.parametrize("restarts", [None, 2])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_most_work(name: str, restarts: int | None) -> None:
+    if restarts and "restarts" not in ATTACKS[name]:
+        return
+    settings = Settings(
+        name, 1e-6, max_iter=5 if "max_iter" in ATTACKS[name] else None, restarts=restarts, early_stop=True
+    )
+    classifier = victim(flat(4))
+    x = np.random.default_rng(0).random((7, 12)).astype(np.float32)
+    y = classifier.predict(x)
+    before = classifier.counts.queries
+    found = run_attack(classifier, x, y, settings=settings)
+    assert not found.success.any()
+    most = most_work(settings, classes=4)
+    queries = classifier.counts.queries - before
+    assert classifier.counts.gradients == 7 * most.gradients
+    assert queries <= 7 * most.queries
+    assert queries >= 7 * (most.queries - 6 * (name == "fab-t"))  # its last search needs a perturbation to start from
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_seconds_per_unit(name: str) -> None:
+    x = np.random.default_rng(0).random((3, 12)).astype(np.float32)
+    assert 0 < seconds_per_unit(victim(flat(4)), Settings(name, 0.1), x, channel_axis=1) < 1
