@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     "--criterion",
     default="deepcloak",
     show_default=True,
-    help="deepcloak: sum of |delta|; relative: over the sum of |clean|; standardised: over clean's deviation.",
+    help="deepcloak: sum of |delta|; relative: over the sum of |clean|; standardised: over clean's deviation; with "
+    "labels also discriminability, margin, evidence and gradient-x-activation (docs/how-it-works.md).",
 )
 @options.data_options
 @options.batch_option
 @options.input_option
-@click.option("--output-name", metavar="NAME", help="The class scores for --attack, where there are several outputs.")
+@click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
 @options.provider_options
 @click.option("-o", "--output", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
 @options.force_option
@@ -93,6 +94,7 @@ def command(
             criterion_name=criterion,
             batch_size=batch_size,
             input_name=input_name,
+            output_name=output_name,
             on_progress=advance,
         )
     result.save(target)
@@ -144,7 +146,7 @@ def _tell(result: Analysis, target: Path) -> None:
     )
     say(f"highest: {top}")
     if scores.dead:
-        say(f"dead: {len(scores.dead)} features never moved (score 0); they are removed last")
+        say(f"dead: {len(scores.dead)} features score 0; they are removed after all that score higher")
     if result.samples.largest_difference == 0:
         say("warning: clean and adversarial samples are the same; every score is 0")
     say(f"wrote {target}")

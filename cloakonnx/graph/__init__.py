@@ -6,6 +6,7 @@ What the other packages may use is named here.
 from cloakonnx.graph.derive import Normalisation, tapped
 from cloakonnx.graph.diff import Difference, diff, file_sha256
 from cloakonnx.graph.hardening import canonical_buffer, harden_file, hardened, strip_file
+from cloakonnx.graph.head import Head, head
 from cloakonnx.graph.inline import inline
 from cloakonnx.graph.insert import check_opset
 from cloakonnx.graph.load import Model, load, load_bytes
@@ -25,6 +26,7 @@ __all__ = [
     "STRIPPED_KEY",
     "VERSION_KEY",
     "Difference",
+    "Head",
     "Mask",
     "MaskEntry",
     "Model",
@@ -41,6 +43,7 @@ __all__ = [
     "find_tap",
     "harden_file",
     "hardened",
+    "head",
     "infer",
     "inline",
     "list_taps",

@@ -3,7 +3,7 @@
 What the other packages may use is named here.
 """
 
-from cloakonnx.scoring.accumulator import Moments
+from cloakonnx.scoring.accumulator import Moments, Sums
 from cloakonnx.scoring.analysis import (
     Analysis,
     SampleSet,
@@ -12,7 +12,7 @@ from cloakonnx.scoring.analysis import (
     installed_versions,
     load_analysis,
 )
-from cloakonnx.scoring.criteria import CRITERIA, criterion
+from cloakonnx.scoring.criteria import CRITERIA, Criterion, criterion
 from cloakonnx.scoring.reading import Entries
 from cloakonnx.scoring.score import DEFAULT_BATCH_SIZE, PairSource, analyze
 
@@ -20,10 +20,12 @@ __all__ = [
     "CRITERIA",
     "DEFAULT_BATCH_SIZE",
     "Analysis",
+    "Criterion",
     "Entries",
     "Moments",
     "PairSource",
     "SampleSet",
+    "Sums",
     "TapScores",
     "analyze",
     "criterion",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What all criteria need of a tap's activations, per feature, in float64.
+    """What criteria need of a tap's activations, per feature, in float64.
 
     Attributes:
         count: Values behind each feature's sums: samples times the size of every other axis.
@@ -47,3 +47,64 @@ class Moments:
             self.mean + delta * (other.count / count),
             self.m2 + other.m2 + delta * delta * (self.count * other.count / count),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class ClassSums:
+    """Sums of the clean activations class by class.
+
+    Attributes:
+        labels: (C,) int64, ascending: the classes that came up.
+        counts: (C,) int64: values behind each class's sums, for one feature.
+        totals: (C, F) float64.
+    """
+
+    labels: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    totals: NDArray[np.float64]
+
+    def merge(self, other: ClassSums) -> ClassSums:
+        """Return the sums of both together."""
+        labels, places = np.unique(np.concatenate([self.labels, other.labels]), return_inverse=True)
+        counts = np.zeros(len(labels), np.int64)
+        totals = np.zeros((len(labels), self.totals.shape[1]))
+        np.add.at(counts, places, np.concatenate([self.counts, other.counts]))
+        np.add.at(totals, places, np.concatenate([self.totals, other.totals]))
+        return ClassSums(labels, counts, totals)
+
+    def between(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (F,) the sum of squared deviations of the classes' means from the mean, each as often as it counts."""
+        counts = self.counts[:, None]
+        return np.asarray((counts * (self.totals / counts - mean) ** 2).sum(axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Value times gradient, summed.
+
+    Attributes:
+        samples: How many samples went in.
+        total: (F,) float64 over samples and every axis but the feature axis.
+    """
+
+    samples: int
+    total: NDArray[np.float64]
+
+    def merge(self, other: Attribution) -> Attribution:
+        """Return the sums of both together."""
+        return Attribution(self.samples + other.samples, self.total + other.total)
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """All that a criterion asked for; None for what it did not."""
+
+    moments: Moments
+    classes: ClassSums | None = None
+    attribution: Attribution | None = None
+
+    def merge(self, other: Sums) -> Sums:
+        """Return the sums of both sets of pairs together."""
+        classes = self.classes.merge(other.classes) if self.classes and other.classes else None
+        attribution = self.attribution.merge(other.attribution) if self.attribution and other.attribution else None
+        return Sums(self.moments.merge(other.moments), classes, attribution)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cloakonnx.data import Layout, Preprocessing
 from cloakonnx.errors import AnalysisError, CloakError, nearest
 from cloakonnx.graph import Mask, Model, write_text
+from cloakonnx.scoring.criteria import CRITERIA
 from cloakonnx.scoring.reading import Entries
 
 FORMAT, VERSION = "cloakonnx.analysis", 1
@@ -65,7 +66,7 @@ class TapScores:
         feature_axis: The axis that counts its features.
         dtype: Its element type.
         criterion: What the scores are.
-        scores: (F,) float64, not negative; higher means more worth masking.
+        scores: (F,) float64; higher means more worth masking. Negative only under a signed criterion.
         values_per_feature: How many values went into each score: samples times the size of every other axis.
     """
 
@@ -78,7 +79,7 @@ class TapScores:
 
     @property
     def dead(self) -> list[int]:
-        """Indices of the features that never moved: score 0."""
+        """Indices of the features that score 0: those that never moved, under most criteria."""
         return [int(i) for i in np.flatnonzero(self.scores == 0)]
 
 
@@ -258,13 +259,14 @@ def _scores(entries: Entries) -> TapScores:
     tap, scores = entries.object("tap"), np.array(entries.numbers("scores"), np.float64)
     if not len(scores) or len(scores) != tap.whole("features"):
         raise ValueError(f"it has {len(scores)} scores for {tap.whole('features')} features")
-    if (scores < 0).any():
-        raise ValueError("a score is negative")
+    criterion = entries.text("criterion")
+    if (scores < 0).any() and not (criterion in CRITERIA and CRITERIA[criterion].signed):
+        raise ValueError(f"a score is negative, which criterion {criterion!r} never gives")
     return TapScores(
         tap=tap.text("name"),
         feature_axis=tap.whole("feature_axis", 1),
         dtype=tap.text("dtype"),
-        criterion=entries.text("criterion"),
+        criterion=criterion,
         scores=scores,
         values_per_feature=entries.whole("values_per_feature", 1),
     )

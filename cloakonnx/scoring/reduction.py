@@ -1,9 +1,9 @@
-"""The reduction as a graph: two activations in, sums per feature out, so only these leave the device."""
+"""The reductions as graphs: activations in, sums per feature out, so only these leave the device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -14,8 +14,10 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from cloakonnx.errors import InferenceError
 from cloakonnx.graph import Tap
 from cloakonnx.runtime import Provider, Session, Value, to_numpy
-from cloakonnx.scoring.accumulator import Moments
+from cloakonnx.scoring.accumulator import Attribution, ClassSums, Moments
+from cloakonnx.scoring.criteria import Attributed
 
+_Step: TypeAlias = "tuple[str, list[str | gs.Constant], str, dict[str, Any]]"
 _OUTPUTS = ("abs_delta", "abs_clean", "mean", "m2")
 _OPSET = 13  # ReduceSum's axes are an input from here on, ReduceMean's an attribute up to 17
 
@@ -27,9 +29,9 @@ def reduction_graph(tap: Tap, rank: int, *, full: bool) -> onnx.ModelProto:
     half the memory traffic of casting both activations first. ``full`` adds what criteria other than DeepCloak's need.
     """
     others = [axis for axis in range(rank) if axis != tap.feature_axis]
-    axes = gs.Constant("axes", np.array(others, np.int64))
+    axes = _axes(others)
     wide = tap.elem_type if tap.elem_type == onnx.TensorProto.DOUBLE else onnx.TensorProto.FLOAT
-    steps: list[tuple[str, list[str | gs.Constant], str, dict[str, Any]]] = [
+    steps: list[_Step] = [
         ("Cast", ["clean"], "wide_clean", {"to": wide}),
         ("Cast", ["adversarial"], "wide_adversarial", {"to": wide}),
         ("Sub", ["wide_adversarial", "wide_clean"], "d", {}),
@@ -48,22 +50,63 @@ def reduction_graph(tap: Tap, rank: int, *, full: bool) -> onnx.ModelProto:
             ("Mul", ["deviation", "deviation"], "square", {}),
             ("ReduceSum", ["square", axes], "m2", {"keepdims": 0}),
         ]
-    nodes = []
-    for op, inputs, output, attributes in steps:
-        tensors = [gs.Variable(i) if isinstance(i, str) else i for i in inputs]
+    inputs = dict.fromkeys(("clean", "adversarial"), (tap.elem_type, rank))
+    return _graph(steps, inputs, dict.fromkeys(_OUTPUTS if full else _OUTPUTS[:1], 1))
+
+
+def class_graph(tap: Tap, rank: int) -> onnx.ModelProto:
+    """Return the graph from a clean activation and (C, N) double memberships, 0 or 1, to (C, F) double sums."""
+    inside = [axis for axis in range(1, rank) if axis != tap.feature_axis]
+    steps: list[_Step] = [("Cast", ["clean"], "c", {"to": onnx.TensorProto.DOUBLE})]
+    if inside:
+        steps.append(("ReduceSum", ["c", _axes(inside)], "samples", {"keepdims": 0}))
+    steps.append(("MatMul", ["membership", "samples" if inside else "c"], "totals", {}))
+    inputs = {"clean": (tap.elem_type, rank), "membership": (onnx.TensorProto.DOUBLE, 2)}
+    return _graph(steps, inputs, {"totals": 2})
+
+
+def attribution_graph(tap: Tap, rank: int, attributed: Attributed, gradient_type: int) -> onnx.ModelProto:
+    """Return the graph from the adversarial and clean activations and a gradient of their shape to (F,) double sums.
+
+    Values are cast to double before they are subtracted, multiplied and summed.
+    """
+    others = [axis for axis in range(rank) if axis != tap.feature_axis]
+    double = {"to": onnx.TensorProto.DOUBLE}
+    steps: list[_Step] = [("Cast", ["adversarial"], "a", double), ("Cast", ["gradient"], "g", double)]
+    inputs = {"adversarial": (tap.elem_type, rank), "gradient": (gradient_type, rank)}
+    if attributed is Attributed.MOVEMENT:
+        steps += [("Cast", ["clean"], "c", double), ("Sub", ["a", "c"], "d", {})]
+        inputs["clean"] = (tap.elem_type, rank)
+    value = "d" if attributed is Attributed.MOVEMENT else "a"
+    steps += [
+        ("Mul", [value, "g"], "product", {}),
+        ("ReduceSum", ["product", _axes(others)], "total", {"keepdims": 0}),
+    ]
+    return _graph(steps, inputs, {"total": 1})
+
+
+def _axes(axes: Sequence[int]) -> gs.Constant:
+    return gs.Constant("axes", np.array(axes, np.int64))
+
+
+def _graph(
+    steps: Sequence[_Step], inputs: Mapping[str, tuple[int, int]], outputs: Mapping[str, int]
+) -> onnx.ModelProto:
+    """Return a model of these steps; inputs by element type and rank, double outputs by rank."""
+    nodes, constants = [], {}
+    for op, names, output, attributes in steps:
+        tensors = [gs.Variable(i) if isinstance(i, str) else i for i in names]
+        constants.update({i.name: i for i in names if isinstance(i, gs.Constant)})
         nodes.append(
             OnnxExporter.export_node(gs.Node(op, attrs=attributes, inputs=tensors, outputs=[gs.Variable(output)]))
         )
-    shape = [None] * rank
+    value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         nodes,
         "reduction",
-        [onnx.helper.make_tensor_value_info(name, tap.elem_type, shape) for name in ("clean", "adversarial")],
-        [
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, [None])
-            for name in (_OUTPUTS if full else _OUTPUTS[:1])
-        ],
-        [OnnxExporter.export_tensor_proto(axes)],
+        [value(name, elem_type, [None] * rank) for name, (elem_type, rank) in inputs.items()],
+        [value(name, onnx.TensorProto.DOUBLE, [None] * rank) for name, rank in outputs.items()],
+        [OnnxExporter.export_tensor_proto(constant) for constant in constants.values()],
     )
     return onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", _OPSET)])
 
@@ -99,6 +142,45 @@ class Reducer:
         features = shape[self._tap.feature_axis]
         empty: Sequence[NDArray[np.float64]] = [np.zeros(features)] * (len(_OUTPUTS) - len(sums))
         return Moments(int(np.prod(shape)) // features, *sums, *empty)
+
+
+class ClassReducer:
+    """Turns clean activations into sums class by class, on the device where they are."""
+
+    def __init__(self, tap: Tap, provider: Provider) -> None:
+        self._session = Session(class_graph(tap, len(tap.shape)), provider)
+
+    def __call__(self, clean: Value, y: NDArray[np.int64], *, count: int) -> ClassSums:
+        """Return the sums of one batch of samples with labels (N,); ``count``: values of each sample for a feature."""
+        labels, counts = np.unique(y, return_counts=True)
+        membership = (labels[:, None] == y).astype(np.float64)
+        (totals,) = self._session.run({"clean": clean, "membership": membership})
+        return ClassSums(labels, counts * count, to_numpy(totals))
+
+
+class AttributionReducer:
+    """Turns activations and gradients into sums of their products, on the device where they are."""
+
+    def __init__(self, tap: Tap, provider: Provider, attributed: Attributed, *, gradient_type: int) -> None:
+        self._tap = tap
+        self._session = Session(attribution_graph(tap, len(tap.shape), attributed, gradient_type), provider)
+
+    def __call__(self, clean: Value, adversarial: Value, gradient: Value, *, start: int) -> Attribution:
+        """Return the sums of one batch.
+
+        Raises:
+            InferenceError: a gradient that is NaN or infinite.
+        """
+        given = {"clean": clean, "adversarial": adversarial, "gradient": gradient}
+        (total,) = self._session.run({name: given[name] for name in self._session.inputs})
+        found = to_numpy(total)
+        if not np.isfinite(found).all():
+            feature = int(np.argwhere(~np.isfinite(found))[0][0])
+            raise InferenceError(
+                f"the gradient by tap {self._tap.name!r} is not finite at feature {feature} in the batch at sample "
+                f"{start}"
+            )
+        return Attribution(_shape(adversarial)[0], found)
 
 
 def _shape(value: Value) -> tuple[int, ...]:

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cloakonnx.data import Dataset, PairBatch, sample_hashes
 from cloakonnx.errors import DataError
-from cloakonnx.graph import Model, check_opset, find_tap
-from cloakonnx.runtime import Activations, Provider
-from cloakonnx.scoring.accumulator import Moments
+from cloakonnx.graph import Model, Tap, check_opset, find_tap
+from cloakonnx.runtime import Activations, Chunk, Provider
+from cloakonnx.scoring.accumulator import Sums
 from cloakonnx.scoring.analysis import Analysis, SampleSet, TapScores
-from cloakonnx.scoring.criteria import criterion
-from cloakonnx.scoring.reduction import Reducer
+from cloakonnx.scoring.criteria import Criterion, criterion
+from cloakonnx.scoring.reduction import AttributionReducer, ClassReducer, Reducer
+from cloakonnx.scoring.tail import TailGradient
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -54,6 +56,39 @@ class _Tally:
         self.samples += len(batch.clean)
 
 
+class _Reduction:
+    """The sums that a criterion asks for, from a batch of activations."""
+
+    def __init__(
+        self, model: Model, tap: Tap, provider: Provider, wanted: Criterion, *, output_name: str | None
+    ) -> None:
+        self._moments = Reducer(tap, provider, full=wanted.clean)
+        self._classes = ClassReducer(tap, provider) if wanted.classes else None
+        self._gradient: TailGradient | None = None
+        if wanted.attributed is not None:
+            linear = wanted.name if wanted.linear else None
+            self._gradient = TailGradient(model, tap, provider, linear=linear, output_name=output_name)
+            kind = self._gradient.elem_type
+            self._attribution = AttributionReducer(tap, provider, wanted.attributed, gradient_type=kind)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Tensors that are needed beside the tap."""
+        return () if self._gradient is None else self._gradient.sides
+
+    def __call__(self, clean: Chunk, adversarial: Chunk, y: NDArray[np.int64], *, start: int) -> Sums:
+        """Return the sums of one chunk; y may be empty where no labels are needed."""
+        tap, moved = clean.values[0], adversarial.values[0]
+        moments = self._moments(tap, moved, start=start)
+        classes = attribution = None
+        if self._classes is not None:
+            classes = self._classes(tap, y, count=moments.count // len(y))
+        if self._gradient is not None:
+            gradient = self._gradient(adversarial.values, y)
+            attribution = self._attribution(tap, moved, gradient, start=start)
+        return Sums(moments, classes, attribution)
+
+
 def analyze(
     model: Model,
     pairs: PairSource,
@@ -64,6 +99,7 @@ def analyze(
     criterion_name: str = "deepcloak",
     batch_size: int = DEFAULT_BATCH_SIZE,
     input_name: str | None = None,
+    output_name: str | None = None,
     on_progress: Callable[[int], None] = lambda samples: None,
 ) -> Analysis:
     """Score the features of a tap by how far they move between clean inputs and their adversarial twins.
@@ -74,33 +110,42 @@ def analyze(
         provider: Where it runs.
         tap: The tensor; None for the default one.
         feature_axis: Overrules its feature axis.
-        criterion_name: ``deepcloak``, ``relative`` or ``standardised``.
+        criterion_name: One of :data:`CRITERIA`.
         batch_size: Samples at a time; memory grows with it, and not with their number.
         input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs, for criteria that need a gradient.
         on_progress: Called with the number of samples after every batch.
 
     Raises:
-        TapError, ModelError: the tap can't be scored or later masked.
-        DataError: the pairs do not fit one another or the model.
+        TapError, ModelError: the tap can't be scored or later masked, or has no linear head although the criterion
+            needs one.
+        DataError: the pairs do not fit one another or the model, or have no labels although the criterion needs them.
+        DifferentiationError: the graph after the tap has no gradient although the criterion needs one.
         InferenceError: ONNX Runtime fails, or an activation is not finite.
     """
-    to_scores = criterion(criterion_name)
+    wanted = criterion(criterion_name)
     check_opset(model)
     chosen = find_tap(model, tap, axis=feature_axis)
+    reduction = _Reduction(model, chosen, provider, wanted, output_name=output_name)
     activations = Activations(
-        model, [chosen.name], provider=provider, normalisation=pairs.clean.normalisation, input_name=input_name
+        model,
+        [chosen.name, *reduction.sides],
+        provider=provider,
+        normalisation=pairs.clean.normalisation,
+        input_name=input_name,
     )
-    reducer = Reducer(chosen, provider, full=criterion_name != "deepcloak")
-    moments: Moments | None = None
+    sums: Sums | None = None
     tally = _Tally()
     for batch in pairs.batches(batch_size):
+        y = _labels(batch, pairs, criterion_name) if wanted.labels else np.zeros(0, np.int64)
         both = zip(activations.chunks(batch.clean), activations.chunks(batch.adversarial), strict=True)
         for clean, adversarial in both:
-            found = reducer(clean.values[0], adversarial.values[0], start=batch.start + clean.start)
-            moments = found if moments is None else moments.merge(found)
+            own = y[clean.start : clean.start + _length(clean)]
+            found = reduction(clean, adversarial, own, start=batch.start + clean.start)
+            sums = found if sums is None else sums.merge(found)
         tally.add(batch)
         on_progress(tally.samples)
-    if moments is None:
+    if sums is None:
         raise DataError(f"{pairs.clean.source.name} is empty: it has no samples")
     return Analysis(
         model_name=model.name,
@@ -120,7 +165,21 @@ def analyze(
             feature_axis=chosen.feature_axis,
             dtype=chosen.dtype,
             criterion=criterion_name,
-            scores=to_scores(moments),
-            values_per_feature=moments.count,
+            scores=wanted.scores(sums),
+            values_per_feature=sums.moments.count,
         ),
     )
+
+
+def _labels(batch: PairBatch, pairs: PairSource, name: str) -> NDArray[np.int64]:
+    if batch.y is None:
+        raise DataError(
+            f"{pairs.clean.source.name} has no labels; --criterion {name} needs the true ones (y in an .npz, --labels "
+            "for an .npy)"
+        )
+    return batch.y
+
+
+def _length(chunk: Chunk) -> int:
+    value = chunk.values[0]
+    return int(value.shape[0] if isinstance(value, np.ndarray) else value.shape()[0])

@@ -38,14 +38,18 @@ DEFAULT_AMOUNT = Share(0.05)
 
 
 def ranking(scores: TapScores) -> list[int]:
-    """Return the features from the first to go to the last: by falling score, ties by index, dead ones at the end."""
+    """Return the features from the first to go to the last: by falling score, ties by index.
+
+    Dead features (score 0) come after every feature of a higher score; under a signed criterion those that stand
+    against the attack come after them.
+    """
     return [int(i) for i in np.argsort(-scores.scores, kind="stable")]
 
 
 def select(scores: TapScores, amount: Amount = DEFAULT_AMOUNT) -> Mask:
     """Return the mask that removes the top features; ties are broken by index, so the result is always the same.
 
-    Dead features (score 0) are picked only after every live one.
+    Dead features (score 0) are picked only after every one that scores higher.
 
     Raises:
         OptionError: the amount is none or all of the features, or not possible.

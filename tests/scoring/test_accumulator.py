@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from cloakonnx.graph import Tap
 from cloakonnx.runtime import choose_provider
-from cloakonnx.scoring import CRITERIA, Moments, criterion
+from cloakonnx.scoring import CRITERIA, Moments, Sums, criterion
 from cloakonnx.scoring.reduction import Reducer
 
 FEATURES = 3
@@ -85,4 +85,4 @@ def test_the_graph_gives_the_same_moments() -> None:
 
 def test_criteria_of_nothing_are_zero() -> None:
     for name in CRITERIA:
-        np.testing.assert_array_equal(criterion(name)(Moments.zero(FEATURES)), np.zeros(FEATURES))
+        np.testing.assert_array_equal(criterion(name).scores(Sums(Moments.zero(FEATURES))), np.zeros(FEATURES))

@@ -1,0 +1,147 @@
+"""The head: the graph after a tap, with the tap as its input; and whether it is linear in the tap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+from cloakonnx.errors import TapError
+from cloakonnx.graph.load import Model
+from cloakonnx.graph.structure import Structure, node_inputs
+
+_MIN_IR = 8
+_SHAPE_ONLY = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_AVERAGES = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
+_PRODUCTS = frozenset({"Gemm", "MatMul", "Mul", "Conv"})
+_SUMS = frozenset({"Add", "Sub"})
+_FINAL = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The graph after a tap.
+
+    Attributes:
+        proto: The model; its weights are as in the source, references or inline.
+        tap: Its first input.
+        sides: Its other inputs: computed tensors that it reads beside the tap, such as the other branch of a residual
+            block, in graph order. Together with the tap they are all that it needs of a sample.
+        nonlinear: What keeps the class scores from being linear in the tap, described; None where they are. A Softmax
+            or Sigmoid at the very end does not count.
+    """
+
+    proto: onnx.ModelProto
+    tap: str
+    sides: tuple[str, ...]
+    nonlinear: str | None
+
+
+def head(model: Model, tap: str, output_name: str | None = None) -> Head:
+    """Cut the part of a model that leads from a tap to an output.
+
+    Args:
+        model: The model.
+        tap: A computed tensor of the main graph.
+        output_name: The class scores, where there are several outputs.
+
+    Raises:
+        TapError: the output does not depend on the tap.
+        ModelError: the output can't be told.
+    """
+    graph, output = model.structure, model.output(output_name)
+    nodes = _after(graph, tap) & _before(graph, output.name)
+    if not nodes:
+        raise TapError(f"{model.name}: output {output.name!r} does not depend on {tap!r}; choose another tap")
+    made = {name for index in nodes for name in graph.graph.node[index].output if name}
+    read = {name for index in nodes for name in node_inputs(graph.graph.node[index])}
+    constant, weights = _constant_part(graph, (read | {output.name}) & graph.constants)
+    sides = tuple(name for name in graph.producers if name in read - made - graph.constants - {tap})
+    sides += tuple(i.name for i in graph.graph.input if i.name in read - graph.constants - {tap})
+    proto = onnx.ModelProto(ir_version=max(model.proto.ir_version, _MIN_IR), opset_import=model.proto.opset_import)
+    proto.functions.extend(model.proto.functions)
+    part, source = proto.graph, model.proto.graph
+    part.name = "head"
+    part.node.extend(node for i, node in enumerate(source.node) if i in nodes | constant)
+    part.initializer.extend(t for t in source.initializer if t.name in weights)
+    part.sparse_initializer.extend(t for t in source.sparse_initializer if t.values.name in weights)
+    part.input.extend(_value(graph, name) for name in (tap, *sides))
+    part.output.append(output)
+    return Head(proto, tap, sides, _nonlinear(graph, sorted(nodes), tap, output.name))
+
+
+def _after(graph: Structure, tap: str) -> set[int]:
+    """Return the nodes that depend on a tensor, be it on its shape alone."""
+    nodes: set[int] = set()
+    waiting = [tap]
+    while waiting:
+        for index in graph.consumers.get(waiting.pop(), []):
+            if index not in nodes:
+                nodes.add(index)
+                waiting += [name for name in graph.graph.node[index].output if name]
+    return nodes
+
+
+def _before(graph: Structure, tensor: str) -> set[int]:
+    """Return the nodes that a tensor depends on."""
+    nodes: set[int] = set()
+    waiting = [tensor]
+    while waiting:
+        found = graph.producers.get(waiting.pop())
+        if found is not None and found[0] not in nodes:
+            nodes.add(found[0])
+            waiting += node_inputs(graph.graph.node[found[0]])
+    return nodes
+
+
+def _constant_part(graph: Structure, names: set[str]) -> tuple[set[int], set[str]]:
+    """Return the nodes that compute constants, and the names of the initializers behind them."""
+    nodes: set[int] = set()
+    weights: set[str] = set()
+    for name in names:
+        nodes |= _before(graph, name)
+        if name not in graph.producers:
+            weights.add(name)
+    weights |= {name for index in nodes for name in node_inputs(graph.graph.node[index])} - set(graph.producers)
+    return nodes, weights
+
+
+def _value(graph: Structure, name: str) -> onnx.ValueInfoProto:
+    info = graph.infos.get(name)
+    if info is None or not info.elem_type:
+        raise TapError(f"the type of tensor {name!r}, which the graph after the tap reads, is not known")
+    return onnx.helper.make_tensor_value_info(name, info.elem_type, info.shape)
+
+
+def _nonlinear(graph: Structure, nodes: list[int], tap: str, output: str) -> str | None:
+    """Return what is not linear between a tap and the output; nodes that only read shapes are no matter."""
+    final = _final_activation(graph, output)
+    values = {tap}  # what depends on the tap's values, not only on its shape
+    for index in nodes:
+        node = graph.graph.node[index]
+        own = [name for name in node_inputs(node) if name in values]
+        if index == final or not own or node.op_type in {"Shape", "Size"}:
+            continue
+        if node.domain not in {"", "ai.onnx"} or not _is_linear(graph, node, own):
+            return f"{node.op_type} {node.name!r}" if node.name else f"{node.op_type} that makes {node.output[0]!r}"
+        values.update(name for name in node.output if name)
+    return None
+
+
+def _is_linear(graph: Structure, node: onnx.NodeProto, own: list[str]) -> bool:
+    if node.op_type in _SHAPE_ONLY | _AVERAGES:
+        return own == [node.input[0]]
+    others = [name for name in node_inputs(node) if name not in own]
+    if node.op_type in _PRODUCTS:
+        return len(own) == 1 and list(node.input).count(own[0]) == 1 and set(others) <= graph.constants
+    if node.op_type == "Div":
+        return own == [node.input[0]] and set(others) <= graph.constants
+    return node.op_type in _SUMS
+
+
+def _final_activation(graph: Structure, output: str) -> int | None:
+    """Return the index of the Softmax or Sigmoid that the output comes from, None where there is none."""
+    found = graph.producers.get(output)
+    while found is not None and graph.graph.node[found[0]].op_type in _SHAPE_ONLY:
+        found = graph.producers.get(graph.graph.node[found[0]].input[0])
+    return found[0] if found is not None and graph.graph.node[found[0]].op_type in _FINAL else None
