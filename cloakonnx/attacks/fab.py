@@ -1,6 +1,6 @@
 """FAB-T: the smallest perturbation, found along the decision boundary (Croce & Hein 2020, arXiv 1907.02044).
 
-Targeted as in AutoAttack (Croce & Hein 2020, arXiv 2003.01690, section 5): towards one class at a time, so that a step
+Targeted as in AutoAttack (Croce & Hein 2020, arXiv 2003.01690): towards one class at a time, so that a step
 takes one gradient and not one for each class.
 """
 
@@ -150,9 +150,9 @@ class _Search:
         """Step over the linearised boundary, from x and from the clean input, and mix the two."""
         answer = self._victim.gradient(x, self._y[rows], loss=Loss.DIFFERENCE, targets=targets)
         here, clean = (each.reshape(len(rows), -1).astype(np.float64) for each in (x, self._x[rows]))
-        # A gradient that is not a number says nothing.
+        # A gradient or a difference that is not a number says nothing.
         w = np.nan_to_num(to_numpy(answer.gradient).reshape(here.shape).astype(np.float64), posinf=0, neginf=0)
-        value = answer.loss.astype(np.float64)
+        value = np.nan_to_num(answer.loss.astype(np.float64))
         ahead = np.concatenate([-value, ((here - clean) * w).sum(axis=1) - value])
         moves = to_hyperplane(
             np.concatenate([here, clean]), np.concatenate([w, w]), ahead, norm=self._norm, bounds=self._victim.bounds

@@ -22,7 +22,7 @@ def to_hyperplane(
     """Return the smallest move from points in a box onto hyperplanes, inside the box.
 
     Exactly the solution of: minimise ||d|| subject to <w, d> = c and low <= x + d <= high (Croce & Hein 2020, arXiv
-    1907.02044, section 3: the projection onto a hyperplane with box constraints). Where the hyperplane does not meet
+    1907.02044: the projection onto a hyperplane with box constraints). Where the hyperplane does not meet
     the box: to the corner that is next to it.
 
     Every value moves towards the hyperplane until it meets its bound: d_i = sign(c w_i) min(t p_i, room_i), with p_i =

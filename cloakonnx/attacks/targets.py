@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TARGETS = 9
-"""How many classes a targeted attack tries, the most likely first (Croce & Hein 2020, arXiv 2003.01690, section 5)."""
+"""How many classes a targeted attack tries, the most likely first (Croce & Hein 2020, arXiv 2003.01690)."""
 
 
 def others_by_logit(logits: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.int64]:

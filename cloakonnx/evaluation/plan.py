@@ -26,7 +26,7 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
 """Name to its attacks, in order; each is made on the survivors of those before.
 
 ``standard`` has the attacks, the order and the budgets of AutoAttack's standard version (Croce & Hein 2020, arXiv
-2003.01690, section 5 and its published code): 9 targets each for APGD-T and FAB-T, squares of 0.8 at first.
+2003.01690, and its published code): 9 targets each for APGD-T and FAB-T, squares of 0.8 at first.
 """
 
 CONTROL_MASKS = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from scipy.optimize import linprog, minimize
 from cloakonnx.attacks import Victim, fab_targeted
 from cloakonnx.attacks.arithmetic import Norm, norms
 from cloakonnx.attacks.hyperplane import to_hyperplane
+from cloakonnx.attacks.victim import Answer
+from cloakonnx.graph import load_bytes
 
-from .helpers import Images, Labels, digits, flat, model, victim
+from .helpers import CPU, Images, Labels, digits, flat, model, victim
 
 Array = NDArray[np.float64]
 NORMS: list[Norm] = ["linf", "l2"]
@@ -190,6 +193,22 @@ def test_what_it_asks_for() -> None:
         assert not found.success.any()
         assert classifier.counts.gradients == 6 * 3 * 2 * targets
         assert classifier.counts.queries - before - 6 * 3 * 2 * targets <= 6 * 8  # beside the steps
+
+
+class _Numberless(Victim):
+    """Answers with gradients that are not numbers."""
+
+    def gradient(self, x: Any, *args: Any, **options: Any) -> Answer:
+        answer = super().gradient(x, *args, **options)
+        return replace(answer, loss=answer.loss * np.float32("nan"), gradient=np.full_like(x, np.nan))
+
+
+def test_what_is_no_number_moves_nothing() -> None:
+    classifier = _Numberless(load_bytes(flat(3).SerializeToString()), provider=CPU)
+    x = np.random.default_rng(0).random((4, 12)).astype(np.float32)
+    found = fab_targeted(classifier, x, classifier.predict(x), eps=0.5, max_iter=3)
+    np.testing.assert_array_equal(found.x, x)
+    assert not found.success.any()
 
 
 def test_a_dead_gradient_moves_nothing_and_wins_nothing() -> None:
