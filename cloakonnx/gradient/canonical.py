@@ -215,7 +215,20 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
         model = infer_shapes(model)
         if not _fold_once(model):
             break
+        _forget_invented(model.graph)
     return model
+
+
+def _forget_invented(graph: onnx.GraphProto) -> None:
+    """Drop shapes that inference made up names for: new constants tell more, but it keeps what it once said."""
+    inferred = {name for node in graph.node if not node.domain for name in node.output}
+    kept = [_copied(v) for v in graph.value_info if v.name not in inferred or not _is_invented(v)]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+
+
+def _is_invented(value: onnx.ValueInfoProto) -> bool:
+    return any(dim.dim_param.startswith("unk__") for dim in value.type.tensor_type.shape.dim)
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -193,6 +193,8 @@ SELECTION = {
     "Slice all": one("Slice", X, ints(0), ints(2**62)),
     "Slice step": one("Slice", X, ints(0, 3), ints(3, 0), ints(1, 2), ints(2, -2)),
     "Slice reversed": one("Slice", X, ints(-1), ints(-(2**62)), ints(2), ints(-1)),
+    "Slice rows": one("Slice", away(2, 3, 7, 5), ints(0, 1), ints(2**62, 2**62), ints(2, 3), ints(2, 3)),
+    "Slice rows, few": one("Slice", away(2, 3, 9, 4), ints(1, 0), ints(4, 4), ints(2, 3), ints(2, 2)),
     "Slice open": one("Slice", X, ints(1, 3), ints(3, 0), ints(1, 2), ints(1, -2), open_axes=(0, 1, 2)),
     "Slice open batch": one("Slice", X, ints(1), ints(3), ints(1), open_axes=(0,)),
     "Gather scalar": one("Gather", X, np.array(-1), axis=1),
