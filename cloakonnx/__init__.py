@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "data": ("Dataset", "Pairs", "Preprocessing", "open_script", "open_source"),
     "errors": ("CheckError", "CloakError"),
-    "evaluation": ("Accuracy", "Evaluation", "Verification", "accuracy", "evaluate", "verify"),
+    "evaluation": ("Accuracy", "Estimate", "Evaluation", "Verification", "accuracy", "evaluate", "verify"),
     "graph": (
         "Difference", "Mask", "Model", "Tap", "diff", "find_tap", "harden_file", "hardened", "list_taps", "load",
         "read_masks", "strip_file", "stripped",
@@ -61,6 +61,7 @@ __all__ = [
     "Count",
     "Dataset",
     "Difference",
+    "Estimate",
     "Evaluation",
     "Mask",
     "Model",

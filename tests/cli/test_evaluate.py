@@ -9,15 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from cloakonnx.evaluation import STATEMENT, Evaluation
+from tests.attacks.helpers import convolution, flat
+from tests.fixtures import core
 
 from .conftest import Run, files
+from .test_bad_input import assert_refused
 
 ARGUMENTS = ("evaluate", "m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--attack", "pgd", "--max-iter", "2")
 
@@ -98,19 +103,82 @@ def test_samples_that_the_analysis_has_seen(run: Run, masked: Path, fresh: int, 
         (("m.hardened.onnx", "--data", "many.npz", "--eps", "0.1"), "has label 7, but the model has 3 classes"),
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "-o", "m.onnx"), "m.onnx exists"),
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--resume"), "--resume needs -o"),
+        (("m.hardened.onnx", "--data", "levels.npz", "--eps", "0.1"), "outside pixel space [0, 1]"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "8", "--norm", "l2"), "[0, 1], in l2 (2)"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "8/255", "--bounds", "0,0.1"), "outside pixel space"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0"), "--eps 0 must be above 0"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "-1/255"), "must be above 0"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--max-iter", "3"), "quick has its own --max-iter"),
+        (
+            ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--limit", "0"),
+            "'--limit': 0 is not in the range",
+        ),
     ],
 )
 def test_bad_input(run: Run, masked: Path, arguments: tuple[str, ...], said: str) -> None:
     x = np.zeros((3, 4), np.float32)
     np.savez(masked / "bare.npz", x=x)
     np.savez(masked / "many.npz", x=x, y=np.array([0, 1, 7]))
-    before = files(masked)
-    code, out, err = run("evaluate", *arguments)
-    assert (code, out) == (2, "")
-    assert err.startswith("cloakonnx: ")
-    assert err.count("\n") == 1
-    assert said in err
-    assert files(masked) == before
+    np.savez(masked / "levels.npz", x=x + 255, y=np.zeros(3, np.int64))
+    assert_refused(run, masked, ("evaluate", *arguments), said)
+
+
+USUAL = ("m.onnx", "--data", "clean.npz", "--eps", "0.1", "--attack", "fgsm", "--baseline")
+
+
+def with_two_inputs() -> onnx.ModelProto:
+    """The model of the folder, with a second input that is added to the first."""
+    made = core.mlp()
+    first = made.graph.node[0]
+    first.input[0] = "sum"
+    made.graph.input.append(core.value("other", ["N", 4]))
+    made.graph.node.insert(0, core.node("Add", "x other", "sum"))
+    return made
+
+
+def with_two_outputs() -> onnx.ModelProto:
+    made = core.mlp()
+    made.graph.output.append(core.value(core.TAP, ["N", 6]))
+    return made
+
+
+OTHERS: list[tuple[str, Callable[[], onnx.ModelProto], tuple[str, ...], str]] = [
+    ("baseline missing", core.mlp, (*USUAL, "n.onnx"), "no file n.onnx"),
+    ("baseline is data", core.mlp, (*USUAL, "clean.npz"), "clean.npz is not an ONNX model"),
+    ("wider baseline", lambda: flat(3, features=5), (*USUAL, "other.onnx"), "takes inputs of shape (4,), the baseline"),
+    (
+        "baseline of images",
+        lambda: convolution(nhwc=False),
+        (*USUAL, "other.onnx"),
+        "the baseline other.onnx of (3, 8, 8)",
+    ),
+    ("classes of baseline", lambda: flat(4, features=4), (*USUAL, "other.onnx"), "the baseline other.onnx 4"),
+    ("inputs", with_two_inputs, ("other.onnx", *USUAL[1:], "m.onnx"), "has 2 inputs (x, other); name one with --input"),
+    (
+        "an input without values",
+        with_two_inputs,
+        ("other.onnx", *USUAL[1:], "m.onnx", "--input", "x"),
+        "ONNX Runtime cannot run the model: Error in execution",
+    ),
+    ("inputs of baseline", with_two_inputs, (*USUAL, "other.onnx"), "other.onnx has 2 inputs (x, other); name one"),
+    (
+        "outputs",
+        with_two_outputs,
+        ("other.onnx", *USUAL[1:], "m.onnx"),
+        "2 outputs (logits, features); name one with --output-name",
+    ),
+    ("outputs of baseline", with_two_outputs, (*USUAL, "other.onnx"), "other.onnx has 2 outputs (logits, features)"),
+    ("unknown input", core.mlp, (*USUAL, "m.onnx", "--input", "y"), "m.onnx has no input 'y'; it has x"),
+    ("unknown output", core.mlp, (*USUAL, "m.onnx", "--output-name", "logit"), "did you mean 'logits'"),
+]
+
+
+@pytest.mark.parametrize(("make", "arguments", "said"), [c[1:] for c in OTHERS], ids=[c[0] for c in OTHERS])
+def test_models_that_do_not_fit(
+    run: Run, folder: Path, make: Callable[[], onnx.ModelProto], arguments: tuple[str, ...], said: str
+) -> None:
+    (folder / "other.onnx").write_bytes(make().SerializeToString())
+    assert_refused(run, folder, ("evaluate", *arguments), said)
 
 
 LONG = ("--attack", "square", "--max-iter", "20", "--batch-size", "2", "--eps", "0.1", "--data", "many.npz")
