@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.attacks.arithmetic import Arithmetic, Norm
-from cloakonnx.errors import DataError
+from cloakonnx.errors import DataError, MaskError
 from cloakonnx.gradient import GradientGraph, Loss, differentiate
-from cloakonnx.graph import Model, Normalisation, inline
+from cloakonnx.graph import Mask, Model, Normalisation, find_tap, hardened, inline, mask_values
 from cloakonnx.runtime import Classifier, Provider, Session, Value, to_numpy
 
 
@@ -58,8 +59,10 @@ class Victim:
         output_name: The class scores, where there are several outputs.
         sample_shape: Shape of a sample in the model's layout; fixes open dimensions, which gives faster graphs.
         bounds: Smallest and largest value of pixel space.
+        masks: Multiplied in at their taps, as inputs of the graphs: :meth:`masked` puts in others.
 
     Raises:
+        TapError, MaskError: a mask that does not fit.
         DifferentiationError: the model has no floating-point input, or (when the first gradient is asked for) an op
             without a rule.
         InferenceError: ONNX Runtime refuses the graph.
@@ -75,8 +78,11 @@ class Victim:
         output_name: str | None = None,
         sample_shape: tuple[int, ...] | None = None,
         bounds: tuple[float, float] = (0.0, 1.0),
+        masks: Sequence[Mask] = (),
     ) -> None:
         self.name = model.name
+        self._model = model
+        self._taps = {mask.tap: find_tap(model, mask.tap, axis=mask.feature_axis) for mask in masks}
         self.provider = provider
         self.bounds = bounds
         self.counts = Counts()
@@ -88,18 +94,42 @@ class Victim:
         self._sample_shape = sample_shape
         elem_type = model.input(input_name).type.tensor_type.elem_type
         self._is_double = elem_type == onnx.TensorProto.DOUBLE
-        self._in_use: Classifier | None = None
-        if elem_type == onnx.TensorProto.FLOAT16:
-            self._in_use = Classifier(
-                model,
-                provider=provider,
-                normalisation=normalisation,
-                input_name=input_name,
-                output_name=output_name,
-            )
+        self._rounds_in_use = elem_type == onnx.TensorProto.FLOAT16
+        self._put_in(masks)
         self._arithmetic: dict[tuple[int, Norm], Arithmetic] = {}
         self._graphs: dict[tuple[Loss | None, bool], tuple[GradientGraph, Session]] = {}
         self.classes = self._graph(None, targeted=False)[0].classes
+
+    def masked(self, masks: Sequence[Mask]) -> Victim:
+        """Return the classifier with other masks at the same taps: it shares the sessions, and counts for itself.
+
+        Raises:
+            MaskError: other taps than those that the classifier was made with, or weights that do not fit.
+        """
+        other = copy.copy(self)
+        other.counts = Counts()
+        other.on_answer = lambda: None
+        other._put_in(masks)
+        return other
+
+    def _put_in(self, masks: Sequence[Mask]) -> None:
+        if len(masks) != len(self._taps) or {mask.tap for mask in masks} != set(self._taps):
+            raise MaskError(f"{self.name} is attacked with masks at {', '.join(map(repr, self._taps)) or 'no tap'}")
+        self._weights: dict[str, NDArray[Any]] = {}
+        for mask in masks:
+            tap = self._taps[mask.tap]
+            mask_values(tap, mask)
+            wide = np.float64 if tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
+            self._weights[mask.tap] = mask.weights.astype(wide)
+        self._in_use: Classifier | None = None
+        if self._rounds_in_use:
+            self._in_use = Classifier(
+                hardened(self._model, masks) if masks else self._model,
+                provider=self.provider,
+                normalisation=self._normalisation,
+                input_name=self.input_name,
+                output_name=self.output_name,
+            )
 
     def arithmetic(self, rank: int, norm: Norm) -> Arithmetic:
         """Return the steps on batches of a rank, made once: their sessions cost more than a step."""
@@ -176,6 +206,7 @@ class Victim:
                 input_name=self.input_name,
                 input_shape=None if self._sample_shape is None else (None, *self._sample_shape),
                 output_name=self.output_name,
+                masks={name: tap.feature_axis for name, tap in self._taps.items()},
             )
             self._graphs[key] = graph, Session(graph.proto, self.provider)
         return self._graphs[key]
@@ -185,14 +216,15 @@ class Victim:
     ) -> list[Value]:
         if self._is_double:
             x = to_numpy(x).astype(np.float64)
+        masks = {name: self._weights[tap] for tap, name in graph.masks.items()}
         if session.fixed_batch is None:
-            return list(session.run({graph.image: x, **feed}, outputs))
+            return list(session.run({graph.image: x, **feed, **masks}, outputs))
         parts = []
         images, size = to_numpy(x), session.fixed_batch
         for start in range(0, len(images), size):
             chunk = {k: _filled(v[start : start + size], size) for k, v in {graph.image: images, **feed}.items()}
             real = min(size, len(images) - start)
-            parts.append([to_numpy(v)[:real] for v in session.run(chunk, outputs)])
+            parts.append([to_numpy(v)[:real] for v in session.run({**chunk, **masks}, outputs)])
         return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 

@@ -8,7 +8,7 @@ from cloakonnx.graph.diff import Difference, diff, file_sha256
 from cloakonnx.graph.hardening import canonical_buffer, harden_file, hardened, strip_file
 from cloakonnx.graph.head import Head, head
 from cloakonnx.graph.inline import inline
-from cloakonnx.graph.insert import check_opset
+from cloakonnx.graph.insert import check_opset, mask_values
 from cloakonnx.graph.load import Model, load, load_bytes
 from cloakonnx.graph.mask import Mask
 from cloakonnx.graph.metadata import SOURCE as SOURCE_KEY
@@ -49,6 +49,7 @@ __all__ = [
     "list_taps",
     "load",
     "load_bytes",
+    "mask_values",
     "mask_values_of",
     "masks_of",
     "read_masks",
