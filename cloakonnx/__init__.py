@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cloakonnx.errors import CheckError, CloakError
     from cloakonnx.evaluation import (
         Accuracy,
+        Estimate,
         Evaluation,
         Verification,
         accuracy,

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cloakonnx.errors import CloakError, DataError
+from cloakonnx.errors import DataError
 from cloakonnx.evaluation.accuracies import Accuracy
 from cloakonnx.evaluation.intervals import CONFIDENCE, Paired, mcnemar_exact, newcombe_paired
 from cloakonnx.graph import write_text
-from cloakonnx.scoring import Entries, installed_versions
+from cloakonnx.scoring import Entries, installed_versions, read_json
 
 FORMAT, VERSION = "cloakonnx.evaluation", 1
 
@@ -206,21 +206,9 @@ class Evaluation:
         Raises:
             DataError: it is not an evaluation, or one of a later version.
         """
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{name} is not JSON: {error}") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise DataError(f"{name} is not an evaluation: its format is not {FORMAT!r}")
-        if content.get("version") != VERSION:
-            raise DataError(
-                f"{name} has version {content.get('version')!r} of the evaluation format; this cloakonnx reads "
-                f"version {VERSION}"
-            )
-        try:
-            return cls._from_entries(Entries(content))
-        except (ValueError, CloakError) as error:
-            raise DataError(f"{name} is damaged: {error}; make it again with cloakonnx evaluate") from None
+        return read_json(
+            text, cls._from_entries, kind="evaluation", version=VERSION, verb="evaluate", name=name, error=DataError
+        )
 
     @classmethod
     def _from_entries(cls, entries: Entries) -> Evaluation:

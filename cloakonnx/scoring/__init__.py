@@ -13,7 +13,7 @@ from cloakonnx.scoring.analysis import (
     load_analysis,
 )
 from cloakonnx.scoring.criteria import CRITERIA, Criterion, criterion
-from cloakonnx.scoring.reading import Entries
+from cloakonnx.scoring.reading import Entries, read_json
 from cloakonnx.scoring.score import DEFAULT_BATCH_SIZE, PairSource, analyze
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "default_path",
     "installed_versions",
     "load_analysis",
+    "read_json",
 ]

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data import Layout, Preprocessing
-from cloakonnx.errors import AnalysisError, CloakError, nearest
+from cloakonnx.errors import AnalysisError, nearest
 from cloakonnx.graph import Mask, Model, write_text
 from cloakonnx.scoring.criteria import CRITERIA
-from cloakonnx.scoring.reading import Entries
+from cloakonnx.scoring.reading import Entries, read_json
 
 FORMAT, VERSION = "cloakonnx.analysis", 1
 _PACKAGES = ("cloakonnx", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
@@ -157,21 +157,9 @@ class Analysis:
         Raises:
             AnalysisError: it is not an analysis, or one of a later version.
         """
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise AnalysisError(f"{name} is not JSON: {error}") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise AnalysisError(f"{name} is not an analysis: its format is not {FORMAT!r}")
-        if content.get("version") != VERSION:
-            raise AnalysisError(
-                f"{name} has version {content.get('version')!r} of the analysis format; this cloakonnx reads "
-                f"version {VERSION}"
-            )
-        try:
-            return cls._from_entries(Entries(content))
-        except (ValueError, CloakError) as error:
-            raise AnalysisError(f"{name} is damaged: {error}; make it again with cloakonnx analyze") from None
+        return read_json(
+            text, cls._from_entries, kind="analysis", version=VERSION, verb="analyze", name=name, error=AnalysisError
+        )
 
     @classmethod
     def _from_entries(cls, entries: Entries) -> Analysis:

@@ -2,9 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from cloakonnx.errors import CloakError
+
+T = TypeVar("T")
+
+
+def read_json(
+    text: str,
+    build: Callable[[Entries], T],
+    *,
+    kind: str,
+    version: int,
+    verb: str,
+    name: str,
+    error: type[CloakError],
+) -> T:
+    """Read the text of one of our own JSON files.
+
+    Args:
+        text: Of the file.
+        build: Makes the value of the entries.
+        kind: Of the file: ``analysis`` for the format ``cloakonnx.analysis``.
+        version: The one that is read.
+        verb: What makes such a file.
+        name: Of the file, for messages.
+        error: Raised where it is not JSON, of another kind or version, or damaged.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as found:
+        raise error(f"{name} is not JSON: {found}") from None
+    wanted = f"cloakonnx.{kind}"
+    if not isinstance(content, dict) or content.get("format") != wanted:
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise error(f"{name} is not {article} {kind}: its format is not {wanted!r}")
+    if content.get("version") != version:
+        raise error(
+            f"{name} has version {content.get('version')!r} of the {kind} format; this cloakonnx reads "
+            f"version {version}"
+        )
+    try:
+        return build(Entries(content))
+    except (ValueError, CloakError) as found:
+        raise error(f"{name} is damaged: {found}; make it again with cloakonnx {verb}") from None
 
 
 class Entries:
