@@ -2,7 +2,8 @@
 
 python benchmarks/latency.py
 
-A second session of the original runs along: its ratio to the first is what noise alone makes.
+A second session of the original runs along: its ratio to the first is what noise alone makes. The second table has a
+mask after every Relu, as Mul nodes and folded into the weights.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 import cloakonnx as ck
 
 MODELS = ["cifar10_resnet20.onnx", "mnist_cnn_raw.onnx"]
-CONTESTANTS = ("original", "again", "hardened")
 Seconds = dict[str, list[float]]
 
 
@@ -62,30 +62,49 @@ def block(run: ort.InferenceSession, feed: dict[str, NDArray[np.float32]], secon
     return statistics.median(calls)
 
 
-def rounds_of(original: Path, hardened: Path, batch: int, options: argparse.Namespace) -> Seconds:
+def rounds_of(files: dict[str, Path], batch: int, options: argparse.Namespace) -> Seconds:
     """Time blocks of calls in turn, with new sessions several times: where a session's memory lies matters too."""
-    seconds: Seconds = {name: [] for name in CONTESTANTS}
+    names = list(files)
+    seconds: Seconds = {name: [] for name in names}
     for fresh in range(options.sessions):
-        turned = CONTESTANTS[fresh % 3 :] + CONTESTANTS[: fresh % 3]
-        files = {name: hardened if name == "hardened" else original for name in turned}
-        running = {name: session(file, options.threads) for name, file in files.items()}
+        turned = names[fresh % len(names) :] + names[: fresh % len(names)]
+        running = {name: session(files[name], options.threads) for name in turned}
         feed = sample(running["original"], batch)
         for index in range(options.rounds):
             turn = index % len(turned)
             for name in turned[turn:] + turned[:turn]:
                 seconds[name].append(block(running[name], feed, options.block))
-        common.progress(f"{original.name}, batch {batch}: sessions {fresh + 1} of {options.sessions}")
+        common.progress(f"{files['original'].name}, batch {batch}: sessions {fresh + 1} of {options.sessions}")
     return seconds
+
+
+def cells(seconds: Seconds, names: list[str]) -> list[str]:
+    """Return times of the original and some others, and ratios of these and of the original to itself."""
+    times = [f"{statistics.median(seconds[name]) * 1000:.3f}" for name in ("original", *names)]
+    found = [common.spread(common.ratios(seconds[name], seconds["original"]), 3) for name in (*names, "again")]
+    return [*times, *found]
 
 
 def row(path: Path, batch: int, options: argparse.Namespace) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "hardened.onnx"
         removed = harden(path, output)
-        seconds = rounds_of(path, output, batch, options)
-    times = [f"{statistics.median(seconds[name]) * 1000:.3f}" for name in ("original", "hardened")]
-    found = [common.spread(common.ratios(seconds[name], seconds["original"]), 3) for name in ("hardened", "again")]
-    return [path.name, removed, str(batch), *times, *found]
+        seconds = rounds_of({"original": path, "again": path, "hardened": output}, batch, options)
+    return [path.name, removed, str(batch), *cells(seconds, ["hardened"])]
+
+
+def folded_row(path: Path, batch: int, options: argparse.Namespace) -> list[str]:
+    """Time a model with seeded masks in [0.05, 2] after every Relu, as Mul nodes and folded."""
+    model = ck.load(path)
+    rng = np.random.default_rng(0)
+    taps = [ck.find_tap(model, node.output[0]) for node in model.proto.graph.node if node.op_type == "Relu"]
+    masks = [ck.Mask(tap.name, rng.uniform(0.05, 2, tap.features or 0).astype(np.float32)) for tap in taps]
+    with tempfile.TemporaryDirectory() as folder:
+        mul, folded = Path(folder) / "mul.onnx", Path(folder) / "folded.onnx"
+        ck.harden_file(model, masks, mul)
+        count = sum(fate.folded for fate in ck.fold_file(model, masks, folded))
+        seconds = rounds_of({"original": path, "again": path, "mul": mul, "folded": folded}, batch, options)
+    return [path.name, f"{count} of {len(masks)}", str(batch), *cells(seconds, ["mul", "folded"])]
 
 
 def main() -> None:
@@ -102,6 +121,10 @@ def main() -> None:
     rows = [row(path, batch, options) for path in paths for batch in options.batch_sizes]
     head = ["model", "features removed", "batch", "original, ms", "hardened, ms"]
     print(common.table([*head, "hardened / original", "original / itself"], rows))
+    print()
+    rows = [folded_row(path, batch, options) for path in paths for batch in options.batch_sizes]
+    head = ["model", "masks folded", "batch", "original, ms", "Mul nodes, ms", "folded, ms"]
+    print(common.table([*head, "Mul nodes / original", "folded / original", "original / itself"], rows))
 
 
 if __name__ == "__main__":

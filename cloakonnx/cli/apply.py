@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +13,7 @@ from cloakonnx.cli.output import print_json, say
 from cloakonnx.cli.types import Number, Remove
 
 if TYPE_CHECKING:
-    from cloakonnx.graph import Mask, Model
+    from cloakonnx.graph import Mask, MaskFate, Model
     from cloakonnx.selection import Amount
 
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--tap", metavar="TENSOR", multiple=True, help="The tensor that --mask is for; one for each --mask.")
 @click.option("--feature-axis", type=int, help="The axis that --mask runs along.  [told from the graph]")
 @click.option("-o", "--output", type=options.PATH, help="The hardened model.  [MODEL.hardened.onnx]")
+@click.option("--fold", is_flag=True, help="Move masks into weights where that is exact; no Mul nodes for these.")
 @click.option("--dry-run", is_flag=True, help="Say what would be masked and write nothing.")
 @options.force_option
 @options.json_option
@@ -40,6 +42,7 @@ def command(
     tap: tuple[str, ...],
     feature_axis: int | None,
     output: Path | None,
+    fold: bool,
     dry_run: bool,
     force: bool,
     as_json: bool,
@@ -50,10 +53,14 @@ def command(
     cloakonnx apply model.onnx
     cloakonnx apply model.onnx --remove 10% --dry-run
     cloakonnx apply model.onnx --mask mask.npy --tap features
+    cloakonnx apply model.onnx --fold
 
     External data stays where it is when the output is beside MODEL, and is copied when not.
+
+    With --fold the model keeps its nodes and its speed, and weights change instead. Masks that can't fold stay Mul
+    nodes; each is named with the reason. 'strip' can't undo it, and 'verify' needs --source.
     """
-    from cloakonnx.graph import check_output, harden_file, hardened, load
+    from cloakonnx.graph import check_output, fold_file, folding, harden_file, hardened, load
 
     loaded = load(model)
     if mask or tap:
@@ -65,12 +72,18 @@ def command(
             raise click.UsageError("--feature-axis goes with --mask; an analysis knows its own")
         masks = _analysed_masks(loaded, model, analysis, remove, threshold)
     target = output or model.with_suffix(".hardened.onnx")
+    fates: Sequence[MaskFate] = ()
     if dry_run:
-        hardened(loaded, masks)
+        if fold:
+            fates = folding(loaded, masks).fates
+        else:
+            hardened(loaded, masks)
         check_output(target, inputs=[model], force=True)
+    elif fold:
+        fates = fold_file(loaded, masks, target, force=force)
     else:
         harden_file(loaded, masks, target, force=force)
-    _tell(masks, target, dry_run=dry_run, as_json=as_json)
+    _tell(masks, fates, target, dry_run=dry_run, as_json=as_json)
 
 
 def _analysed_masks(
@@ -102,9 +115,11 @@ def _own_masks(files: tuple[Path, ...], taps: tuple[str, ...], feature_axis: int
     return [Mask(tap, load_array(file), feature_axis) for file, tap in zip(files, taps, strict=True)]
 
 
-def _tell(masks: list[Mask], target: Path, *, dry_run: bool, as_json: bool) -> None:
+def _tell(masks: list[Mask], fates: Sequence[MaskFate], target: Path, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        listed = [{"tap": m.tap, "features": len(m.weights), "removed": m.removed} for m in masks]
+        listed: list[dict[str, Any]] = [{"tap": m.tap, "features": len(m.weights), "removed": m.removed} for m in masks]
+        for entry, fate in zip(listed, fates, strict=bool(fates)):
+            entry |= {"folded": fate.folded, "layers": list(fate.layers), "reason": fate.reason}
         print_json({"output": str(target), "written": not dry_run, "masks": listed})
         return
     for mask in masks:
@@ -113,7 +128,24 @@ def _tell(masks: list[Mask], target: Path, *, dry_run: bool, as_json: bool) -> N
         scaled = f", {other} scaled" if other else ""
         verb = "would remove" if dry_run else "removed"
         say(f"{mask.tap}: {verb} {len(removed)} of {len(mask.weights)} features{scaled}: {_shortened(removed)}")
+    if fates:
+        _tell_fates(fates)
     say(f"would write {target}" if dry_run else f"wrote {target}")
+
+
+def _tell_fates(fates: Sequence[MaskFate]) -> None:
+    for fate in fates:
+        if fate.folded:
+            more = f" and {len(fate.layers) - 2} more layers" if len(fate.layers) > 2 else ""
+            where = f"folded into {', '.join(fate.layers[:2])}{more}" if fate.layers else "folded: no weight changes"
+            say(f"{fate.tap}: {where}")
+        else:
+            say(f"{fate.tap}: stays a Mul node: {fate.reason}")
+    count = sum(fate.folded for fate in fates)
+    if count == 0:
+        say("no mask folds: the model gets Mul nodes only, and 'strip' can undo it")
+    else:
+        say(f"{count} of {len(fates)} masks folded")
 
 
 def _shortened(indices: list[int]) -> str:

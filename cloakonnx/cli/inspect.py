@@ -24,17 +24,20 @@ def command(model: Path, as_json: bool) -> None:
     cloakonnx inspect model.onnx
     cloakonnx inspect model.onnx --json | jq '.taps[] | select(.default)'
     """
-    from cloakonnx.graph import list_taps, load, masks_of
+    from cloakonnx.graph import folded_masks, is_folded, list_taps, load, masks_of
 
     loaded = load(model)
     taps, masks = list_taps(loaded), masks_of(loaded.proto)
+    inserted = {mask.tap for mask in masks}
+    given = folded_masks(loaded.proto) if is_folded(loaded.proto) else []
+    folded = [mask.tap for mask in given if mask.tap not in inserted]
     if as_json:
-        print_json(_as_json(loaded, taps, masks))
+        print_json(_as_json(loaded, taps, masks, folded))
     else:
-        _print(loaded, taps, masks)
+        _print(loaded, taps, masks, folded)
 
 
-def _as_json(model: Model, taps: list[Tap], masks: list[MaskEntry]) -> dict[str, Any]:
+def _as_json(model: Model, taps: list[Tap], masks: list[MaskEntry], folded: list[str]) -> dict[str, Any]:
     return {
         "model": model.name,
         "sha256": model.sha256,
@@ -43,7 +46,9 @@ def _as_json(model: Model, taps: list[Tap], masks: list[MaskEntry]) -> dict[str,
         "inputs": [i.name for i in model.inputs],
         "outputs": [o.name for o in model.proto.graph.output],
         "external_files": model.external_files,
+        "kind": "folded" if folded else "masked" if masks else None,
         "masks": [m.tap for m in masks],
+        "folded": folded,
         "taps": [
             {
                 "name": tap.name,
@@ -60,7 +65,7 @@ def _as_json(model: Model, taps: list[Tap], masks: list[MaskEntry]) -> dict[str,
     }
 
 
-def _print(model: Model, taps: list[Tap], masks: list[MaskEntry]) -> None:
+def _print(model: Model, taps: list[Tap], masks: list[MaskEntry], folded: list[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -71,6 +76,8 @@ def _print(model: Model, taps: list[Tap], masks: list[MaskEntry]) -> None:
         click.echo(f"external data: {location}")
     for mask in masks:
         click.echo(f"masked: {mask.tap}")
+    for name in folded:
+        click.echo(f"folded into the weights: the mask of {name}")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("", "tap", "features", "axis", "shape", "dtype", "from", "to"):
         table.add_column(column, overflow="fold", justify="right" if column in {"features", "axis"} else "left")

@@ -20,6 +20,8 @@ def command(*, model: Path, output: Path | None, force: bool, as_json: bool) -> 
 
     \b
     cloakonnx strip model.hardened.onnx -o model.onnx
+
+    A folded model is refused: its masks are part of its weights.
     """
     from cloakonnx.graph import load, strip_file
 

@@ -42,6 +42,8 @@ def command(
     cloakonnx verify model.hardened.onnx --source model.onnx
     cloakonnx verify model.hardened.onnx --source model.onnx --data test.npz
 
+    A folded model needs --source: its masks are folded into that again, and the files compared.
+
     Without --source it can only check that the model agrees with its own metadata, and says so. Exit code 1 when a
     check fails.
     """

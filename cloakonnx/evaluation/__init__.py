@@ -5,11 +5,12 @@ What the other packages may use is named here.
 
 from cloakonnx.evaluation.accuracies import Accuracy, accuracy
 from cloakonnx.evaluation.adaptive import evaluate
+from cloakonnx.evaluation.checks import Check
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.intervals import CONFIDENCE, Interval, Paired, mcnemar_exact, newcombe_paired, wilson
 from cloakonnx.evaluation.plan import PRESETS, plan
 from cloakonnx.evaluation.result import STATEMENT, AtEps, Evaluation, RandomMask, Robustness, Stage
-from cloakonnx.evaluation.verification import Check, Verification, verify
+from cloakonnx.evaluation.verification import Verification, verify
 
 __all__ = [
     "CONFIDENCE",

@@ -28,7 +28,17 @@ from cloakonnx.evaluation.plan import CONTROL_MASKS, check_eps, plan, replaced
 from cloakonnx.evaluation.result import DataRecord, Evaluation, MaskRecord, ModelRecord
 from cloakonnx.evaluation.tally import Found
 from cloakonnx.evaluation.trial import Samples
-from cloakonnx.graph import Mask, Model, hardened, read_masks, stripped, stripped_sha256
+from cloakonnx.graph import (
+    SOURCE_KEY,
+    Mask,
+    Model,
+    entries,
+    hardened,
+    is_folded,
+    read_masks,
+    stripped,
+    stripped_sha256,
+)
 from cloakonnx.runtime import Provider, input_shape
 from cloakonnx.scoring import Analysis, installed_versions
 
@@ -77,7 +87,7 @@ def evaluate(
         on_progress: Called with the number of samples that are done, and with fractions in between.
 
     Raises:
-        ModelError: no masks and no baseline, or a baseline that takes other inputs or has other classes.
+        ModelError: no masks or folded ones and no baseline, or a baseline that takes other inputs or has other classes.
         DataError: no labels, or labels that are no classes.
         OptionError: an eps, attack or setting that makes no sense.
         DifferentiationError: an op without a gradient, under an attack that needs one.
@@ -87,7 +97,7 @@ def evaluate(
     check_eps(eps, norm=norm, bounds=bounds, shape=dataset.sample_shape)
     plans = [plan(attack, eps=e, norm=norm, max_iter=max_iter, restarts=restarts, seed=seed) for e in eps]
     masks = read_masks(model)
-    bare = stripped(model) if masks else None
+    bare = _bare(model, baseline) if masks else None
     if baseline is None and bare is None:
         raise ModelError(f"{model.name} carries no cloakonnx masks to compare it without: name another with --baseline")
     other = baseline if baseline is not None else bare
@@ -189,6 +199,17 @@ def _samples(batch: Batch, dataset: Dataset) -> Samples:
         raise DataError(f"{dataset.source.name} has no labels; an evaluation needs them (--labels, or y in an .npz)")
     indices = np.arange(batch.start, batch.start + len(batch.x))
     return Samples(batch.x, batch.y, indices, dataset.arrangement.channel_axis)
+
+
+def _bare(model: Model, baseline: Model | None) -> Model | None:
+    """Return the model without its masks: for a folded model that is the baseline, if it is the recorded source."""
+    if not is_folded(model.proto):
+        return stripped(model)
+    if baseline is None:
+        raise ModelError(
+            f"{model.name} is folded: its masks can't be taken out; name the model it was made from with --baseline"
+        )
+    return baseline if baseline.sha256 == entries(model.proto).get(SOURCE_KEY) else None
 
 
 def _check_alike(model: Model, baseline: Model, input_name: str | None) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data import Dataset
-from cloakonnx.errors import CheckError, CloakError, DataError, InferenceError, ModelError
+from cloakonnx.errors import CheckError, CloakError, DataError, ModelError
+from cloakonnx.evaluation.checks import Check, NotComparableError, Trial, as_not_comparable, largest_difference, listed
+from cloakonnx.evaluation.folded import folded_checks
 from cloakonnx.graph import (
     SOURCE_KEY,
     STRIPPED_KEY,
     VERSION_KEY,
-    Difference,
     MaskEntry,
     Model,
     canonical_buffer,
@@ -25,6 +25,7 @@ from cloakonnx.graph import (
     entries,
     file_sha256,
     hardened,
+    is_folded,
     mask_values_of,
     masks_of,
     read_masks,
@@ -32,25 +33,10 @@ from cloakonnx.graph import (
     stripped,
     stripped_sha256,
 )
-from cloakonnx.runtime import Activations, Provider, input_shape
+from cloakonnx.runtime import Provider
 
-Status = Literal["passed", "failed", "not checked"]
 _TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
 """Of the largest activation: fusions around the mask may round once more than the unfused graph."""
-
-_SEEDED_SAMPLES = 4
-_SEEDED_SIDE = 64
-_BATCH = 64
-_LISTED = 5
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was checked, or could not be."""
-
-    name: str
-    status: Status
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -87,8 +73,13 @@ def verify(
         input_name: The data input, where there are several.
 
     Raises:
-        ModelError: the model carries no masks.
+        ModelError: the model carries no masks, or is folded and no source is given.
     """
+    trial = Trial(provider, samples, seed, input_name)
+    if is_folded(model.proto):
+        return Verification(
+            model.name, None if source is None else source.name, tuple(folded_checks(model, source, trial))
+        )
     if not masks_of(model.proto):
         raise ModelError(
             f"{model.name} carries no cloakonnx masks: it was not hardened, or its metadata was removed "
@@ -104,7 +95,7 @@ def verify(
         checks.append(Check("numbers", "not checked", "the masks are not in place"))
     else:
         reference = source if source is not None else stripped(model)
-        checks += _numbers(model, reference, _Trial(provider, samples, seed, input_name))
+        checks += _numbers(model, reference, trial)
     return Verification(model.name, None if source is None else source.name, tuple(checks))
 
 
@@ -116,7 +107,7 @@ def _masks_in_place(model: Model) -> Check:
     except CloakError as error:
         return Check(name, "failed", str(error))
     if found:
-        return Check(name, "failed", f"not as cloakonnx puts masks in: {_listed(found)}")
+        return Check(name, "failed", f"not as cloakonnx puts masks in: {listed(found)}")
     taps = ", ".join(entry.tap for entry in masks_of(model.proto))
     return Check(name, "passed", f"a Mul node after {taps}")
 
@@ -133,12 +124,6 @@ def _mask_hashes(model: Model) -> Check:
         removed = int((values.astype(np.float64) == 0).sum())
         said.append(f"{entry.tap} (removes {removed} of {values.size}) sha256 {entry.sha256[:16]}...")
     return Check(name, "passed", f"as the metadata records: {', '.join(said)}")
-
-
-def _listed(found: Sequence[Difference]) -> str:
-    """The first few differences, in words."""
-    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    return "; ".join(map(str, found[:_LISTED])) + more
 
 
 def _self_consistent(model: Model) -> Check:
@@ -171,7 +156,7 @@ def _structure(model: Model, source: Model) -> Check:
         found = diff(source, stripped(model))
     except CheckError as error:
         return Check("structure", "failed", str(error))
-    said = _listed(found) or "the same content is encoded in other bytes"
+    said = listed(found) or "the same content is encoded in other bytes"
     return Check("structure", "failed", f"beside the masks: {said}")
 
 
@@ -190,31 +175,7 @@ def _external_data(model: Model, source: Model) -> Check:
     return Check(name, "passed", f"{len(source.external_files)} files have the same content")
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """What the numbers are compared on and with."""
-
-    provider: Provider
-    samples: Dataset | None
-    seed: int
-    input_name: str | None
-
-    def run(self, model: Model, tap: str) -> Activations:
-        normalisation = None if self.samples is None else self.samples.normalisation
-        return Activations(
-            model, [tap], provider=self.provider, normalisation=normalisation, input_name=self.input_name
-        )
-
-    def batches(self, model: Model) -> Iterator[NDArray[np.float32]]:
-        if self.samples is not None:
-            yield from (batch.x for batch in self.samples.batches(_BATCH))
-            return
-        shape: Sequence[int | None] = input_shape(model, self.input_name) or ()
-        sides = [side or _SEEDED_SIDE for side in shape]
-        yield np.random.default_rng(self.seed).random((_SEEDED_SAMPLES, *sides), np.float32)
-
-
-def _numbers(model: Model, reference: Model, trial: _Trial) -> Iterator[Check]:
+def _numbers(model: Model, reference: Model, trial: Trial) -> Iterator[Check]:
     """Compare each masked tap with mask * tap of the source that carries the other masks only."""
     try:
         masks = read_masks(model)
@@ -222,7 +183,7 @@ def _numbers(model: Model, reference: Model, trial: _Trial) -> Iterator[Check]:
             others = [mask for mask in masks if mask.tap != entry.tap]
             base = hardened(reference, others) if others else reference
             yield _compared(entry, mask_values_of(model, entry), model, base, trial)
-    except _NotComparableError as error:
+    except NotComparableError as error:
         hint = "" if trial.samples is not None else " (on seeded random inputs; give real ones with --data)"
         yield Check("numbers", "not checked", f"the model without this mask does not run: {error}{hint}")
     except DataError:
@@ -231,41 +192,21 @@ def _numbers(model: Model, reference: Model, trial: _Trial) -> Iterator[Check]:
         yield Check("numbers", "failed", str(error))
 
 
-class _NotComparableError(Exception):
-    """What the masked model is to be compared with does not run, so nothing can be said of the masked one."""
-
-
-def _compared(entry: MaskEntry, mask: NDArray[Any], model: Model, base: Model, trial: _Trial) -> Check:
-    with _as_not_comparable():
+def _compared(entry: MaskEntry, mask: NDArray[Any], model: Model, base: Model, trial: Trial) -> Check:
+    with as_not_comparable():
         tap = trial.run(base, entry.tap)
     masked_tap = trial.run(model, entry.tap)
     largest = error = 0.0
     count, dtype = 0, "float32"
     for batch in trial.batches(model):
-        with _as_not_comparable():
+        with as_not_comparable():
             unmasked = tap(batch)[0].astype(np.float64)
         masked = masked_tap(batch)[0]
         with np.errstate(invalid="ignore"):  # 0 * infinity
             wanted = unmasked * mask.astype(np.float64)
         largest = max(largest, float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)))
-        error = float(np.max([error, _largest_difference(masked.astype(np.float64), wanted)]))  # keeps NaN
+        error = float(np.max([error, largest_difference(masked.astype(np.float64), wanted)]))  # keeps NaN
         count, dtype = count + len(batch), str(masked.dtype)
     tolerance = _TOLERANCE[dtype] * largest
     said = f"tap {entry.tap!r}: largest difference from mask * tap {error:.3g}, tolerance {tolerance:.3g}"
     return Check("numbers", "passed" if error <= tolerance else "failed", f"{said}, {count} samples")
-
-
-@contextmanager
-def _as_not_comparable() -> Iterator[None]:
-    try:
-        yield
-    except (InferenceError, ModelError) as error:
-        raise _NotComparableError(error) from None
-
-
-def _largest_difference(masked: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
-    """NaN equals NaN here, and infinity itself: what the source has of them is not the mask's doing."""
-    if masked.shape != wanted.shape:
-        return float("nan")
-    differ = (masked != wanted) & ~(np.isnan(masked) & np.isnan(wanted))
-    return float(np.abs(masked[differ] - wanted[differ]).max(initial=0.0))

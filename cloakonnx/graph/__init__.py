@@ -5,6 +5,7 @@ What the other packages may use is named here.
 
 from cloakonnx.graph.derive import Normalisation, tapped
 from cloakonnx.graph.diff import Difference, diff, file_sha256
+from cloakonnx.graph.fold import Folding, MaskFate, fold_file, folded, folding, refolded
 from cloakonnx.graph.hardening import canonical_buffer, harden_file, hardened, strip_file
 from cloakonnx.graph.head import Head, head
 from cloakonnx.graph.inline import inline
@@ -14,7 +15,7 @@ from cloakonnx.graph.mask import Mask
 from cloakonnx.graph.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.metadata import STRIPPED as STRIPPED_KEY
 from cloakonnx.graph.metadata import VERSION as VERSION_KEY
-from cloakonnx.graph.metadata import MaskEntry, entries, masks_of
+from cloakonnx.graph.metadata import MaskEntry, entries, folded_masks, is_folded, masks_of
 from cloakonnx.graph.save import atomic, check_output, write_text
 from cloakonnx.graph.shapes import infer
 from cloakonnx.graph.strip import mask_values_of, read_masks, reinserted, stripped, stripped_bytes, stripped_sha256
@@ -26,9 +27,11 @@ __all__ = [
     "STRIPPED_KEY",
     "VERSION_KEY",
     "Difference",
+    "Folding",
     "Head",
     "Mask",
     "MaskEntry",
+    "MaskFate",
     "Model",
     "Normalisation",
     "Structure",
@@ -41,11 +44,16 @@ __all__ = [
     "entries",
     "file_sha256",
     "find_tap",
+    "fold_file",
+    "folded",
+    "folded_masks",
+    "folding",
     "harden_file",
     "hardened",
     "head",
     "infer",
     "inline",
+    "is_folded",
     "list_taps",
     "load",
     "load_bytes",
@@ -53,6 +61,7 @@ __all__ = [
     "mask_values_of",
     "masks_of",
     "read_masks",
+    "refolded",
     "reinserted",
     "strip_file",
     "stripped",

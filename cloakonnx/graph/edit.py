@@ -6,6 +6,7 @@ field order included, so nothing that the edit doesn't name can change and weigh
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -33,6 +34,8 @@ class Edit:
         remove_nodes: Indices of nodes that go.
         add_initializers: Tensors that are appended to the initializers.
         remove_initializers: Names of initializers that go.
+        replace_nodes: Node index to the node that takes its place.
+        replace_initializers: Name to the tensor that takes its place.
         metadata: Entries that are set: in place where the key is there, else appended.
         remove_metadata: Keys of entries that go.
     """
@@ -42,6 +45,8 @@ class Edit:
     remove_nodes: frozenset[int] = frozenset()
     add_initializers: tuple[onnx.TensorProto, ...] = ()
     remove_initializers: frozenset[str] = frozenset()
+    replace_nodes: Mapping[int, onnx.NodeProto] = field(default_factory=dict)
+    replace_initializers: Mapping[str, onnx.TensorProto] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     remove_metadata: frozenset[str] = frozenset()
 
@@ -56,11 +61,15 @@ def edit_proto(model: onnx.ModelProto, edit: Edit) -> onnx.ModelProto:
         if index in edit.remove_nodes:
             continue
         kept = graph.node.add()
-        kept.CopyFrom(node)
+        kept.CopyFrom(edit.replace_nodes.get(index, node))
         for position in range(len(node.output)):
             kept.output[position] = edit.rename.get((index, position), node.output[position])
         graph.node.extend(edit.insert.get(index, ()))
-    kept_weights = [t for t in graph.initializer if t.name not in edit.remove_initializers]
+    kept_weights = [
+        edit.replace_initializers.get(t.name, t)
+        for t in model.graph.initializer
+        if t.name not in edit.remove_initializers
+    ]
     del graph.initializer[:]
     graph.initializer.extend([*kept_weights, *edit.add_initializers])
     kept_entries = [p for p in model.metadata_props if p.key not in edit.remove_metadata]
@@ -115,6 +124,15 @@ def joined(buf: _wire.Buffer, pieces: Iterable[Piece]) -> bytes:
     return b"".join(p if isinstance(p, bytes) else buf[p[0] : p[1]] for p in pieces)
 
 
+def sha256(buf: _wire.Buffer, pieces: Iterable[Piece]) -> str:
+    """Return the hex digest of the edited file."""
+    digest = hashlib.sha256()
+    with memoryview(buf) as source:  # its slices are no copies
+        for piece in pieces:
+            digest.update(piece if isinstance(piece, bytes) else source[piece[0] : piece[1]])
+    return digest.hexdigest()
+
+
 def _merged(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Join ranges that touch, so that a large file is copied in a few long stretches."""
     held: Span | None = None
@@ -141,15 +159,19 @@ def _graph_pieces(buf: _wire.Buffer, graph: _wire.Record, edit: Edit) -> Iterato
             yield from added
         if rec.holds(GRAPH_NODE):
             index += 1
-            if index not in edit.remove_nodes:
+            if index in edit.replace_nodes:
+                yield _wire.record(GRAPH_NODE, edit.replace_nodes[index].SerializeToString())
+            elif index not in edit.remove_nodes:
                 yield from _node_pieces(buf, rec, {o: n for (i, o), n in edit.rename.items() if i == index})
             for node in edit.insert.get(index, ()):
                 yield _wire.record(GRAPH_NODE, node.SerializeToString())
-        elif not (
-            rec.holds(GRAPH_INITIALIZER)
-            and edit.remove_initializers
-            and _string(buf, rec, _TENSOR_NAME) in edit.remove_initializers
-        ):
+        elif rec.holds(GRAPH_INITIALIZER) and (edit.remove_initializers or edit.replace_initializers):
+            name = _string(buf, rec, _TENSOR_NAME)
+            if name in edit.replace_initializers:
+                yield _wire.record(GRAPH_INITIALIZER, edit.replace_initializers[name].SerializeToString())
+            elif name not in edit.remove_initializers:
+                yield (rec.start, rec.end)
+        else:
             yield (rec.start, rec.end)
     if place == len(records):
         yield from added

@@ -45,7 +45,7 @@ def harden_file(model: Model, masks: Sequence[Mask], output: Path, *, force: boo
         OutputError: the output exists, is the input, or can't be written.
         ModelError, TapError, MaskError: as :func:`insertion`.
     """
-    _check_output(model, output, force=force)
+    check_target(model, output, force=force)
     edit = plan(model, masks)
     buf = canonical_buffer(model)
     copy_external(model, output.absolute().parent, force=force)
@@ -60,7 +60,7 @@ def strip_file(model: Model, output: Path, *, force: bool = False) -> None:
         ModelError: the model carries no masks.
         CheckError: the result would not be the recorded source; the model was changed after it was hardened.
     """
-    _check_output(model, output, force=force)
+    check_target(model, output, force=force)
     edit = removal(model)
     recorded = metadata.entries(model.proto).get(metadata.STRIPPED)
     found = stripped_sha256(model)
@@ -73,8 +73,12 @@ def strip_file(model: Model, output: Path, *, force: bool = False) -> None:
     write_pieces(output, model.buf, edit_bytes(model.buf, edit))
 
 
-def _check_output(model: Model, output: Path, *, force: bool) -> None:
-    """Check the output; no ``force`` allows what would overwrite the weights that the output refers to."""
+def check_target(model: Model, output: Path, *, force: bool) -> None:
+    """Check an output made from a model; no ``force`` allows what would overwrite the weights that it refers to.
+
+    Raises:
+        OutputError: the output exists, is the input, is a data file of the model, or can't be written.
+    """
     folders = {output.absolute().parent, *([model.folder] if model.folder else [])}
     data = [folder / location for folder in folders for location in model.external_files]
     target = output.absolute().parent.resolve() / output.name

@@ -35,6 +35,18 @@ def inline(model: Model) -> onnx.ModelProto:
     return whole
 
 
+def complete(model: Model, tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """Return a copy of one tensor with its data inside, from the model file or its external file."""
+    whole = onnx.TensorProto()
+    whole.CopyFrom(tensor)
+    if is_external(tensor):
+        span = model.own_data(tensor)
+        whole.ClearField("external_data")
+        whole.ClearField("data_location")
+        whole.raw_data = model.buf[slice(*span)] if span is not None else _from_file(model, tensor)
+    return whole
+
+
 def _from_file(model: Model, tensor: onnx.TensorProto) -> bytes:
     entries = reference(tensor)
     if model.folder is None:

@@ -42,6 +42,8 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
     if not masks:
         raise MaskError("there is no mask to insert")
     check_opset(model)
+    if metadata.is_folded(model.proto):
+        raise ModelError(f"{model.name} is folded and takes no more masks; start from the model it was made from")
     names = model.structure.names()
     nodes_named = {node.name for node in model.proto.graph.node}
     already = metadata.masks_of(model.proto)

@@ -1,17 +1,22 @@
 """What cloakonnx writes into a hardened model's ``metadata_props``, and reads back.
 
-``cloakonnx.masks`` is a JSON list with an object a mask; the other entries are plain strings.
+``cloakonnx.masks`` is a JSON list with an object for each Mul node, ``cloakonnx.folded`` of a folded model one for each
+mask that was given, with its weights; the other entries are plain strings.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
+from importlib.metadata import version
 
+import numpy as np
 import onnx
 
-from cloakonnx.errors import ModelError
+from cloakonnx.errors import MaskError, ModelError
+from cloakonnx.graph.mask import Mask
 
 PREFIX = "cloakonnx."
 MASKS = PREFIX + "masks"
@@ -19,6 +24,8 @@ SOURCE = PREFIX + "source_sha256"
 STRIPPED = PREFIX + "stripped_sha256"
 VERSION = PREFIX + "version"
 EXTERNAL = PREFIX + "external_sha256"
+KIND = PREFIX + "kind"
+FOLDED = PREFIX + "folded"
 
 
 @dataclass(frozen=True)
@@ -73,3 +80,48 @@ def masks_of(model: onnx.ModelProto) -> list[MaskEntry]:
 def masks_text(masks: Sequence[MaskEntry]) -> str:
     """Encode masks for the metadata: compact JSON with sorted keys."""
     return json.dumps([asdict(mask) for mask in masks], sort_keys=True, separators=(",", ":"))
+
+
+def is_folded(model: onnx.ModelProto) -> bool:
+    """Whether the metadata says that masks are folded into the weights."""
+    return entries(model).get(KIND) == "folded"
+
+
+def folded_entries(masks: Sequence[Mask], *, source_sha256: str) -> dict[str, str]:
+    """Return the metadata of a folded model: all that it takes to fold again.
+
+    Weights are base64 of little-endian float32.
+    """
+    listed = [
+        {
+            "feature_axis": mask.feature_axis,
+            "tap": mask.tap,
+            "weights": base64.b64encode(mask.weights.astype("<f4").tobytes()).decode(),
+        }
+        for mask in masks
+    ]
+    return {
+        KIND: "folded",
+        FOLDED: json.dumps(listed, sort_keys=True, separators=(",", ":")),
+        SOURCE: source_sha256,
+        VERSION: version("cloakonnx"),
+    }
+
+
+def folded_masks(model: onnx.ModelProto) -> list[Mask]:
+    """Return the masks that a folded model was made with, in the order they were given.
+
+    Raises:
+        ModelError: the entry is not there or is not what cloakonnx writes.
+    """
+    try:
+        found = []
+        for fields in json.loads(entries(model)[FOLDED]):
+            tap, axis, text = fields["tap"], fields["feature_axis"], fields["weights"]
+            if type(tap) is not str or type(axis) is not int or len(fields) != 3:
+                raise TypeError
+            weights = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+            found.append(Mask(tap, weights, axis))
+        return found
+    except (KeyError, TypeError, ValueError, RecursionError, MaskError):
+        raise ModelError(f"the metadata entry {FOLDED!r} is damaged: it is not a list of masks") from None

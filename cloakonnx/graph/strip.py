@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 
 import numpy as np
 import onnx
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import CheckError, ModelError
 from cloakonnx.graph import metadata
-from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, joined
+from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, joined, sha256
 from cloakonnx.graph.external import is_external
 from cloakonnx.graph.insert import insertion
 from cloakonnx.graph.load import Model
@@ -23,9 +22,15 @@ def removal(model: Model) -> Edit:
     """Return the edit that takes every mask out of a hardened model.
 
     Raises:
-        ModelError: the model carries no masks.
+        ModelError: the model carries no masks, or they are folded into its weights.
         CheckError: a mask is not where the metadata says; the model was changed after it was hardened.
     """
+    if metadata.is_folded(model.proto):
+        source = metadata.entries(model.proto).get(metadata.SOURCE, "unknown")
+        raise ModelError(
+            f"{model.name} is folded: its masks are in the weights and can't be taken out; use the model that it was "
+            f"made from (sha256 {source[:16]}...)"
+        )
     masks = metadata.masks_of(model.proto)
     if not masks:
         raise ModelError(f"{model.name} carries no cloakonnx masks: its metadata has no entry {metadata.MASKS!r}")
@@ -113,9 +118,14 @@ def reinserted(model: Model) -> Model:
 def read_masks(model: Model) -> list[Mask]:
     """Return the masks that a hardened model carries, in the order they were put in; none for another model.
 
+    Those of a folded model are the ones that its metadata records, whether they are in the weights or Mul nodes.
+
     Raises:
         CheckError: a mask is gone or was moved.
+        ModelError: the metadata is damaged.
     """
+    if metadata.is_folded(model.proto):
+        return metadata.folded_masks(model.proto)
     return [
         Mask(entry.tap, mask_values_of(model, entry).reshape(-1).astype(np.float32), entry.feature_axis)
         for entry in metadata.masks_of(model.proto)
@@ -129,11 +139,7 @@ def stripped(model: Model) -> Model:
 
 def stripped_sha256(model: Model) -> str:
     """Return the digest of what stripping gives now, whatever the metadata says; raises as :func:`removal` does."""
-    digest = hashlib.sha256()
-    with memoryview(model.buf) as source:  # its slices are no copies
-        for piece in edit_bytes(model.buf, removal(model)):
-            digest.update(piece if isinstance(piece, bytes) else source[piece[0] : piece[1]])
-    return digest.hexdigest()
+    return sha256(model.buf, edit_bytes(model.buf, removal(model)))
 
 
 def stripped_bytes(model: Model) -> bytes:

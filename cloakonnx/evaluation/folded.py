@@ -1,0 +1,142 @@
+"""Verifies a folded model: folding its masks into the source again must give the same file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+
+from cloakonnx.errors import CloakError, DataError, ModelError
+from cloakonnx.evaluation.checks import Check, NotComparableError, Trial, as_not_comparable, largest_difference, listed
+from cloakonnx.graph import (
+    SOURCE_KEY,
+    VERSION_KEY,
+    Model,
+    diff,
+    entries,
+    file_sha256,
+    folded_masks,
+    hardened,
+    refolded,
+)
+
+_TOLERANCE: dict[int, float] = {
+    onnx.TensorProto.DOUBLE: 1e-10,
+    onnx.TensorProto.FLOAT: 1e-3,
+    onnx.TensorProto.FLOAT16: 5e-2,
+    onnx.TensorProto.BFLOAT16: 2e-1,
+}
+"""Of the largest output, by its type: each changed weight is rounded once more, which later layers carry on."""
+
+
+_LEAST = 1e-300
+
+
+def folded_checks(model: Model, source: Model | None, trial: Trial) -> Iterator[Check]:
+    """Yield the checks of a folded model.
+
+    Raises:
+        ModelError: no source, for without it nothing can be told of the weights.
+    """
+    if source is None:
+        raise ModelError(
+            f"{model.name} is folded, so its weights can only be checked by folding again; name the model it was made "
+            "from with --source"
+        )
+    recorded = _recorded(model)
+    yield recorded
+    if recorded.status == "failed":
+        names = ("source", "structure", "external data", "numbers")
+        yield from (Check(name, "not checked", "the record of the masks is damaged") for name in names)
+        return
+    yield _source(model, source)
+    yield _structure(model, source)
+    yield _external_data(model, source)
+    yield _numbers(model, source, trial)
+
+
+def _recorded(model: Model) -> Check:
+    name, found = "metadata", entries(model.proto)
+    missing = [key for key in (SOURCE_KEY, VERSION_KEY) if key not in found]
+    if missing:
+        return Check(name, "failed", f"the metadata lacks {', '.join(missing)}")
+    try:
+        masks = folded_masks(model.proto)
+    except CloakError as error:
+        return Check(name, "failed", str(error))
+    said = ", ".join(f"{mask.tap} (removes {len(mask.removed)} of {len(mask.weights)})" for mask in masks)
+    return Check(name, "passed" if masks else "failed", f"records the folded masks of {said or 'no tap'}")
+
+
+def _source(model: Model, source: Model) -> Check:
+    recorded = entries(model.proto)[SOURCE_KEY]
+    if recorded == source.sha256:
+        return Check("source", "passed", f"{source.name} has the recorded sha256 {recorded[:16]}...")
+    return Check(
+        "source", "failed", f"{source.name} has sha256 {source.sha256[:16]}..., but {recorded[:16]}... is recorded"
+    )
+
+
+def _structure(model: Model, source: Model) -> Check:
+    try:
+        again, sha256 = refolded(model, source)
+    except CloakError as error:
+        return Check("structure", "failed", f"the masks can't be folded into the source: {error}")
+    if sha256 == model.sha256:
+        return Check("structure", "passed", "folding the masks into the source again gives this file, byte for byte")
+    said = listed(diff(again, model)) or "the same content is encoded in other bytes"
+    return Check("structure", "failed", f"not what folding the masks into the source gives: {said}")
+
+
+def _external_data(model: Model, source: Model) -> Check:
+    name = "external data"
+    if not model.external_files:
+        return Check(name, "passed", "there is none")
+    if model.folder is None or source.folder is None or model.folder.resolve() == source.folder.resolve():
+        return Check(name, "passed", "both models refer to the same files")
+    for location in model.external_files:
+        original = source.folder / location
+        if not original.is_file() or file_sha256(original) != file_sha256(model.folder / location):
+            return Check(name, "failed", f"{location!r} differs from the source's")
+    return Check(name, "passed", f"{len(model.external_files)} files have the same content")
+
+
+def _numbers(model: Model, source: Model, trial: Trial) -> Check:
+    """Compare the outputs with those of the source that carries the same masks as Mul nodes."""
+    try:
+        return _compared(model, source, trial)
+    except NotComparableError as error:
+        hint = "" if trial.samples is not None else " (on seeded random inputs; give real ones with --data)"
+        return Check("numbers", "not checked", f"the source with Mul nodes does not run: {error}{hint}")
+    except DataError:
+        raise
+    except CloakError as error:
+        return Check("numbers", "failed", str(error))
+
+
+def _compared(model: Model, source: Model, trial: Trial) -> Check:
+    tolerances = {
+        output.name: _TOLERANCE[output.type.tensor_type.elem_type]
+        for output in source.inferred.graph.output
+        if output.type.tensor_type.elem_type in _TOLERANCE
+    }
+    outputs = list(tolerances)
+    if not outputs:
+        return Check("numbers", "not checked", "no output is known to be of a floating-point type")
+    with as_not_comparable():
+        reference = trial.run(hardened(source, folded_masks(model.proto)), *outputs)
+    run = trial.run(model, *outputs)
+    worst, count = 0.0, 0
+    for batch in trial.batches(model):
+        with as_not_comparable():
+            wanted = reference(batch)
+        for name, mine, its in zip(outputs, run(batch), wanted, strict=True):
+            expected = its.astype(np.float64)
+            largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
+            allowed = tolerances[name] * largest
+            error = largest_difference(mine.astype(np.float64), expected)
+            worst = float(np.max([worst, np.float64(error) / max(allowed, _LEAST)]))  # keeps NaN
+        count += len(batch)
+    said = f"largest difference from the source with Mul nodes {worst:.3g} of the tolerance, {count} samples"
+    return Check("numbers", "passed" if worst <= 1 else "failed", said)

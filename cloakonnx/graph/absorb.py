@@ -1,0 +1,203 @@
+"""Weights that absorb scales: finds what a node reads, says why it can't be changed, and multiplies it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from cloakonnx.errors import MaskError
+from cloakonnx.graph.constants import Constants, attributes
+from cloakonnx.graph.inline import complete
+from cloakonnx.graph.load import Model
+from cloakonnx.graph.taps import FLOAT_TYPES
+
+_INITIALIZER_MIN_IR = 4
+_BLOCK = 1 << 20
+"""Elements that are multiplied in float64 at a time."""
+
+_MOST_ZEROS = 1 << 16
+
+
+@dataclass(frozen=True)
+class View:
+    """An op that moves a weight's values about: a Transpose by ``perm``, or a Reshape where that is None."""
+
+    perm: tuple[int, ...] | None
+    before: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight that may be changed.
+
+    Attributes:
+        name: The initializer, or the output of the Constant node that holds it.
+        tensor: The tensor as it is in the model.
+        node: Index of the Constant node, None for an initializer.
+        views: What the graph makes of it before it is read, in order.
+        shape: Its shape as it is read.
+    """
+
+    name: str
+    tensor: onnx.TensorProto
+    node: int | None
+    views: tuple[View, ...]
+    shape: tuple[int, ...]
+
+
+class Weights:
+    """The weights of a model's main graph."""
+
+    def __init__(self, model: Model, constants: Constants) -> None:
+        """Index the initializers."""
+        self._model, self._constants = model, constants
+        graph = model.proto.graph
+        self._initializers = {t.name: t for t in graph.initializer}
+        names = [t.name for t in graph.initializer]
+        self._twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+        fed = {i.name for i in graph.input} if model.proto.ir_version >= _INITIALIZER_MIN_IR else set()
+        self._fed = fed & set(self._initializers)
+        self._outputs = {o.name for o in graph.output}
+
+    def find(self, index: int, name: str) -> Weight | str:
+        """Return the weight that a node reads, or why it can't be changed, as a clause.
+
+        Args:
+            index: The node.
+            name: The input.
+        """
+        structure = self._model.structure
+        reason = self._shared(index, name)
+        if reason is not None:
+            return reason
+        if name in self._initializers:
+            return self._checked(name, self._initializers[name], None)
+        node = structure.producer(name)
+        if name not in structure.constants or node is None:
+            return f"its weight {name!r} is computed or sparse"
+        made = structure.producers[name][0]
+        if node.op_type == "Constant":
+            return self._checked(name, _held(self._model.proto.graph.node[made]), made)
+        return self._viewed(made, node)
+
+    def is_zero(self, name: str) -> bool:
+        """Whether a small constant has only zeros, so that every scale leaves it as it is."""
+        value = self._constants.value(name)
+        tensor = self._initializers.get(name)
+        if value is None and tensor is not None and np.prod(tensor.dims, dtype=np.float64) <= _MOST_ZEROS:
+            value = onnx.numpy_helper.to_array(complete(self._model, tensor))
+        return value is not None and not value.astype(np.float64).any()
+
+    def _shared(self, index: int, name: str) -> str | None:
+        structure = self._model.structure
+        readers = structure.consumers.get(name, [])
+        if readers != [index] or list(structure.graph.node[index].input).count(name) != 1:
+            others = [structure.graph.node[i] for i in readers if i != index]
+            by = f"{others[0].op_type} node {others[0].name or others[0].output[0]!r}" if others else "the same node"
+            return f"its weight {name!r} is used elsewhere, by {by}"
+        if name in self._outputs:
+            return f"its weight {name!r} is an output of the model"
+        if name in self._fed:
+            return f"its weight {name!r} is an input of the model that a caller may feed"
+        return f"its weight {name!r} is there twice" if name in self._twice else None
+
+    def _checked(self, name: str, tensor: onnx.TensorProto | None, node: int | None) -> Weight | str:
+        if tensor is None:
+            return f"its weight {name!r} is no plain tensor"
+        if tensor.data_type not in FLOAT_TYPES:
+            return f"its weight {name!r} is of type {onnx.TensorProto.DataType.Name(tensor.data_type).lower()}"
+        if tensor.HasField("segment"):
+            return f"its weight {name!r} is stored in segments"
+        return Weight(name, tensor, node, (), tuple(tensor.dims))
+
+    def _viewed(self, index: int, node: onnx.NodeProto) -> Weight | str:
+        """Look through ops that only move a weight's values about."""
+        if node.op_type == "DequantizeLinear":
+            return f"its weight {node.output[0]!r} is quantised"
+        what = f"its weight {node.output[0]!r} is computed by {node.op_type} node {node.name or node.output[0]!r}"
+        if node.op_type not in {"Reshape", "Transpose", "Identity", "Unsqueeze", "Squeeze", "Flatten"}:
+            return what
+        found = self.find(index, node.input[0])
+        if isinstance(found, str) or node.op_type == "Identity":
+            return found
+        if node.op_type == "Transpose":
+            perm = tuple(attributes(node).get("perm", range(len(found.shape))[::-1]))
+            view, shape = View(perm, found.shape), tuple(found.shape[axis] for axis in perm)
+        else:
+            known = self._model.structure.shape(node.output[0])
+            if known is None or not all(isinstance(d, int) for d in known):
+                return what
+            view, shape = View(None, found.shape), tuple(int(d) for d in known if isinstance(d, int))
+            if np.prod(shape) != np.prod(found.shape):
+                return what
+        return Weight(found.name, found.tensor, found.node, (*found.views, view), shape)
+
+
+def _held(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return the tensor that a Constant node holds as such."""
+    return next((each.t for each in node.attribute if each.name == "value"), None)
+
+
+def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float64]]) -> onnx.TensorProto | None:
+    """Return the weight times the factors, multiplied in float64 and rounded once; None where that changes nothing.
+
+    Args:
+        model: Where the weight is.
+        weight: The weight.
+        factors: Arrays that broadcast to its shape as it is read.
+
+    Raises:
+        MaskError: a product overflows the weight's dtype.
+    """
+    factor = np.ones([1] * len(weight.shape))
+    for each in factors:
+        factor = factor * each
+    if (factor == 1).all():
+        return None
+    shape = weight.shape
+    for view in reversed(weight.views):
+        if view.perm is not None:
+            factor = np.transpose(factor, np.argsort(view.perm))
+        else:
+            factor = np.broadcast_to(factor, shape).reshape(view.before)
+        shape = view.before
+    old = onnx.numpy_helper.to_array(complete(model, weight.tensor))
+    new = np.empty_like(old)
+    flat_old, flat_new = np.atleast_1d(old), np.atleast_1d(new)
+    wide = np.broadcast_to(np.atleast_1d(factor), flat_old.shape)
+    rows = max(1, _BLOCK // max(1, flat_old[:1].size))
+    with np.errstate(over="ignore"):  # told below
+        for start in range(0, len(flat_old), rows):
+            part = slice(start, start + rows)
+            flat_new[part] = rounded(flat_old[part].astype(np.float64) * wide[part], old.dtype)
+            lost = np.isfinite(flat_old[part].astype(np.float64)) & ~np.isfinite(flat_new[part].astype(np.float64))
+            if lost.any():
+                dtype = FLOAT_TYPES[weight.tensor.data_type]
+                raise MaskError(f"the weight {weight.name!r} would overflow {dtype}; apply the masks without --fold")
+    tensor = onnx.TensorProto()
+    tensor.CopyFrom(weight.tensor)
+    for field in ("external_data", "data_location", "float_data", "double_data", "int32_data"):
+        tensor.ClearField(field)
+    tensor.raw_data = onnx.numpy_helper.from_array(new).raw_data
+    return tensor
+
+
+def rounded(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Round float64 to a dtype once, to nearest, ties to even.
+
+    The path to bfloat16 leads through float32, which would round twice: there the value is rounded to odd first
+    (Boldo and Melquiond 2008), so that the second rounding sees on which side of a tie it was.
+    """
+    if dtype.itemsize != 2 or dtype == np.float16:
+        return values.astype(dtype)
+    nearest = values.astype(np.float32)
+    inexact = np.isfinite(values) & np.isfinite(nearest) & (nearest.astype(np.float64) != values)
+    beyond = inexact & (np.abs(nearest.astype(np.float64)) > np.abs(values))
+    bits = nearest.view(np.uint32) - beyond.astype(np.uint32)  # one step towards zero
+    odd: NDArray[Any] = (bits | inexact.astype(np.uint32)).view(np.float32)
+    return odd.astype(dtype)

@@ -1,0 +1,244 @@
+"""Folds masks into weights: the same numbers with the original's nodes, so at the original's speed.
+
+Lays scales over the graph (:mod:`cloakonnx.graph.scales`), multiplies the weights that absorb them, and leaves each
+mask that can't fold a ``Mul``, with the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from cloakonnx.errors import MaskError, ModelError
+from cloakonnx.graph import metadata
+from cloakonnx.graph.absorb import Weights, multiplied
+from cloakonnx.graph.constants import Constants
+from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, sha256, size
+from cloakonnx.graph.forest import Ids
+from cloakonnx.graph.hardening import canonical_buffer, check_target, plan
+from cloakonnx.graph.insert import check_opset, insertion, mask_values
+from cloakonnx.graph.load import Model
+from cloakonnx.graph.mask import Mask
+from cloakonnx.graph.rules import rule_of, split
+from cloakonnx.graph.save import copy_external, write_pieces
+from cloakonnx.graph.scales import Solution, System
+from cloakonnx.graph.site import Absorption, Site, StuckError
+from cloakonnx.graph.structure import node_inputs
+from cloakonnx.graph.taps import FLOAT_TYPES, Tap, find_tap
+
+_WIDEST = {"float16": 2.0**8, "bfloat16": 2.0**40, "float32": 2.0**40, "float64": 2.0**40}
+"""How far apart scales that are tied together may be, by the narrowest dtype of the taps."""
+
+_MOST_BYTES = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class MaskFate:
+    """What became of one mask.
+
+    Attributes:
+        tap: The masked tensor.
+        layers: The layers whose weights changed because of it, in graph order; empty where it stays a Mul.
+        reason: Why it stays a Mul node; None where it is folded.
+    """
+
+    tap: str
+    layers: tuple[str, ...]
+    reason: str | None
+
+    @property
+    def folded(self) -> bool:
+        """Whether it is in the weights."""
+        return self.reason is None
+
+
+@dataclass(frozen=True)
+class Folding:
+    """An edit that folds masks, and what it does to each."""
+
+    edit: Edit
+    fates: tuple[MaskFate, ...]
+
+
+def folding(model: Model, masks: Sequence[Mask]) -> Folding:
+    """Return the edit that folds what can be folded of some masks into a model and puts the others in as Mul nodes.
+
+    Where no mask folds this is the edit that :func:`~cloakonnx.graph.hardening.harden_file` makes.
+
+    Raises:
+        ModelError: an opset below 7, or a model that was hardened before.
+        TapError: a tap that can't carry a mask.
+        MaskError: no mask, two for one tap, weights that do not fit, or products that overflow their dtype.
+    """
+    if not masks:
+        raise MaskError("there is no mask to fold")
+    check_opset(model)
+    if metadata.entries(model.proto):
+        raise ModelError(f"{model.name} was hardened before; fold all masks at once into the model it was made from")
+    taps = [find_tap(model, mask.tap, axis=mask.feature_axis) for mask in masks]
+    twice = next((tap.name for i, tap in enumerate(taps) if tap.name in {t.name for t in taps[:i]}), None)
+    if twice is not None:
+        raise MaskError(f"tensor {twice!r} has two masks; multiply them into one")
+    solution, absorbed = _solved(model, masks, taps)
+    kept = [mask for number, mask in enumerate(masks) if number in solution.kept]
+    if len(kept) == len(masks):
+        return Folding(plan(model, masks), tuple(_fate(n, tap, solution, set()) for n, tap in enumerate(taps)))
+    edit, changed = _reweighted(model, absorbed, solution)
+    if kept:
+        inserted = insertion(model, kept, stripped_sha256="")
+        edit = dataclasses.replace(
+            inserted, replace_nodes=edit.replace_nodes, replace_initializers=edit.replace_initializers
+        )
+    listed = [Mask(mask.tap, mask.weights, tap.feature_axis) for mask, tap in zip(masks, taps, strict=True)]
+    own = metadata.folded_entries(listed, source_sha256=model.sha256)
+    own |= {metadata.MASKS: edit.metadata[metadata.MASKS]} if kept else {}
+    edit = dataclasses.replace(edit, metadata=own)
+    return Folding(edit, tuple(_fate(n, tap, solution, changed) for n, tap in enumerate(taps)))
+
+
+def folded(model: Model, masks: Sequence[Mask]) -> Model:
+    """Return the folded model in memory, to run or look at; nothing is written. Raises as :func:`folding` does."""
+    return dataclasses.replace(model, proto=edit_proto(model.proto, folding(model, masks).edit))
+
+
+def fold_file(model: Model, masks: Sequence[Mask], output: Path, *, force: bool = False) -> tuple[MaskFate, ...]:
+    """Write the folded model, atomically, and say what became of each mask; the source is only read.
+
+    Weights that change are written into the model file, also where the source has them in an external file. That file
+    stays where it is for the others when the output is beside the source, and is copied when not.
+
+    Raises:
+        OutputError: the output exists, is the input, or can't be written.
+        ModelError, TapError, MaskError: as :func:`folding`; ModelError also where the file would be over 2 GB.
+    """
+    check_target(model, output, force=force)
+    found = folding(model, masks)
+    buf = canonical_buffer(model)
+    pieces = edit_bytes(buf, found.edit)
+    if size(pieces) > _MOST_BYTES and len(buf) <= _MOST_BYTES:
+        raise ModelError(
+            f"{model.name}: with the changed weights inside the model file would be over 2 GB; apply without --fold"
+        )
+    copy_external(model, output.absolute().parent, force=force)
+    write_pieces(output, buf, pieces)
+    return found.fates
+
+
+def refolded(model: Model, source: Model) -> tuple[Model, str]:
+    """Fold the masks that a folded model records into a source again.
+
+    Returns:
+        The model that this gives, in memory, and the sha256 of its file. The recorded version of cloakonnx is taken as
+        it stands.
+
+    Raises:
+        ModelError, TapError, MaskError: as :func:`folding`.
+    """
+    edit = folding(source, metadata.folded_masks(model.proto)).edit
+    version = metadata.entries(model.proto).get(metadata.VERSION, "")
+    edit = dataclasses.replace(edit, metadata={**edit.metadata, metadata.VERSION: version})
+    buf = canonical_buffer(source)
+    return dataclasses.replace(source, proto=edit_proto(source.proto, edit)), sha256(buf, edit_bytes(buf, edit))
+
+
+def _fate(number: int, tap: Tap, solution: Solution, changed: set[str]) -> MaskFate:
+    reason = solution.kept.get(number)
+    layers = () if reason is not None else tuple(each for each in solution.users.get(number, ()) if each in changed)
+    return MaskFate(tap.name, layers, reason)
+
+
+def _solved(model: Model, masks: Sequence[Mask], taps: Sequence[Tap]) -> tuple[Solution, list[Absorption]]:
+    system = System()
+    weights = {}
+    for number, (mask, tap) in enumerate(zip(masks, taps, strict=True)):
+        values = mask_values(tap, mask).astype(np.float64)
+        weights[tap.name] = number, values.reshape((1,) * (len(tap.shape) - values.ndim) + values.shape)
+    absorbed = _laid(model, system, weights)
+    dtypes = {FLOAT_TYPES[tap.elem_type] for tap in taps}
+    return system.solve(min(_WIDEST[dtype] for dtype in dtypes)), absorbed
+
+
+def _laid(model: Model, system: System, masks: dict[str, tuple[int, np.ndarray]]) -> list[Absorption]:
+    """Number the channels of every computed tensor and ask for what each node needs; return what weights absorb."""
+    structure = model.structure
+    constants = Constants(structure)
+    weights = Weights(model, constants)
+    channels: dict[str, Ids] = {}
+    absorbed: list[Absorption] = []
+    for value in model.proto.graph.input:
+        if value.name not in structure.constants:
+            channels[value.name] = system.fixed(_rank(model, value.name), f"{value.name!r} is an input of the model")
+    for index, node in enumerate(structure.graph.node):
+        if all(name in structure.constants for name in node.output if name):
+            continue
+        site = Site(node, index, system, structure, weights, constants, channels)
+        for name, ids in zip(node.output, _moved(site), strict=True):
+            channels[name] = system.mask(masks[name][0], ids, masks[name][1]) if name in masks else ids
+        for absorption in site.absorbed:
+            for ids, power in absorption.factors:
+                system.use(ids, power, absorption.layer)
+        absorbed += site.absorbed
+    for value in model.proto.graph.output:
+        if value.name in channels:
+            system.fix(channels[value.name], f"{value.name!r} is an output of the model")
+    return absorbed
+
+
+def _moved(site: Site) -> list[Ids]:
+    """Return the channels of a node's outputs; where no scale moves through it, all around it are fixed."""
+    ranks = [len(site.structure.shape(name) or ()) for name in site.node.output]
+    reason = "lets no scale through"
+    try:
+        if site.node.op_type == "Split" and site.node.domain in {"", "ai.onnx"}:
+            return _fitting(split(site), ranks)
+        rule = rule_of(site.node)
+        if rule is not None:
+            first = _fitting([rule(site)], ranks[:1])
+            return first + [site.system.fixed(rank, f"{site.label} makes it") for rank in ranks[1:]]
+    except StuckError as stuck:
+        reason = f"lets no scale through: {stuck}"
+    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError):
+        reason = "has attributes or shapes that do not fit together"
+    site.absorbed.clear()
+    why = f"{site.label} {reason}"
+    if site.node.op_type not in {"Shape", "Size"}:
+        for name in dict.fromkeys(node_inputs(site.node)):
+            if name in site.channels:
+                site.system.fix(site.channels[name], why)
+    return [site.system.fixed(rank, why) for rank in ranks]
+
+
+def _fitting(channels: list[Ids], ranks: list[int]) -> list[Ids]:
+    if [ids.ndim for ids in channels] != ranks:
+        raise StuckError("shape inference tells another rank of its output")
+    return channels
+
+
+def _rank(model: Model, name: str) -> int:
+    return len(model.structure.shape(name) or ())
+
+
+def _reweighted(model: Model, absorbed: Sequence[Absorption], solution: Solution) -> tuple[Edit, set[str]]:
+    """Multiply the weights; return the edit that exchanges them and the layers that have changed ones."""
+    nodes: dict[int, onnx.NodeProto] = {}
+    tensors: dict[str, onnx.TensorProto] = {}
+    changed: set[str] = set()
+    for each in absorbed:
+        factors = [(solution.scale if power == 1 else solution.inverse)[ids] for ids, power in each.factors]
+        tensor = multiplied(model, each.weight, factors)
+        if tensor is None:
+            continue
+        changed.add(each.layer)
+        if each.weight.node is None:
+            tensors[each.weight.name] = tensor
+        else:
+            node = onnx.NodeProto()
+            node.CopyFrom(model.proto.graph.node[each.weight.node])
+            next(a for a in node.attribute if a.name == "value").t.CopyFrom(tensor)
+            nodes[each.weight.node] = node
+    return Edit(replace_nodes=nodes, replace_initializers=tensors), changed

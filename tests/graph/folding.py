@@ -1,0 +1,92 @@
+"""What the tests of folding share: float64 nets, and the folded model beside the one with Mul nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from cloakonnx.graph import Mask, Model, find_tap, folded, folding, hardened, inline, load_bytes
+
+F64 = TensorProto.DOUBLE
+
+
+def net(
+    nodes: Sequence[NodeProto],
+    weights: dict[str, NDArray[Any]],
+    shape: Sequence[int | str | None],
+    outputs: Sequence[str] = ("y",),
+    *,
+    opset: int = 17,
+    ir: int = 8,
+    elem_type: int = F64,
+) -> Model:
+    """Make a model on ``x`` whose weights have the dtype that they are given in."""
+    graph = helper.make_graph(
+        list(nodes),
+        "graph",
+        [helper.make_tensor_value_info("x", elem_type, shape)],
+        [onnx.ValueInfoProto(name=name) for name in outputs],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in weights.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    made.ir_version = ir
+    inferred = onnx.shape_inference.infer_shapes(made)
+    types = {value.name: value for value in inferred.graph.output}
+    for output in made.graph.output:
+        output.CopyFrom(types[output.name])
+    return load_bytes(made.SerializeToString())
+
+
+def node(op_type: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
+    """Make a node named after its first output; names are divided by blanks, ``_`` is none."""
+    names = [("" if name == "_" else name) for name in inputs.split()]
+    return helper.make_node(op_type, names, outputs.split(), name=f"n_{outputs.split(maxsplit=1)[0]}", **attributes)
+
+
+def normal(seed: int, *shape: int, dtype: Any = np.float64) -> NDArray[Any]:
+    """Return a weight."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def positive(model: Model, tap: str, seed: int = 0, features: int | None = None) -> Mask:
+    """Return a mask with weights in [0.05, 2]."""
+    count = find_tap(model, tap).features or features
+    assert count is not None
+    return Mask(tap, np.random.default_rng(seed).uniform(0.05, 2, count).astype(np.float32))
+
+
+def run(proto: ModelProto, x: NDArray[Any]) -> list[NDArray[Any]]:
+    """Run a model in onnx's reference implementation."""
+    found = ReferenceEvaluator(proto).run(None, {"x": x})
+    assert isinstance(found, list)
+    return found
+
+
+def relative(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Return the largest difference over the largest value of the second."""
+    assert first.shape == second.shape
+    wide = first.astype(np.float64), second.astype(np.float64)
+    return float(np.abs(wide[0] - wide[1]).max(initial=0) / max(np.abs(wide[1]).max(initial=0), 1e-300))
+
+
+def compared(model: Model, masks: Sequence[Mask], x: NDArray[Any], tolerance: float = 1e-13) -> dict[str, str | None]:
+    """Check that folding changes no output and no node, and return why each tap stays a Mul, None where it folds."""
+    made = folding(model, masks)
+    reasons = {fate.tap: fate.reason for fate in made.fates}
+    proto = inline(folded(model, masks))
+    reference = inline(hardened(model, masks))
+    original = run(model.proto, x)
+    for mine, its, plain in zip(run(proto, x), run(reference, x), original, strict=True):
+        assert relative(mine, its) <= tolerance
+        assert mine.dtype == plain.dtype
+    kept = sum(reason is not None for reason in reasons.values())
+    types = [each.op_type for each in proto.graph.node]
+    assert len(types) == len(model.proto.graph.node) + kept * (1 if model.proto.ir_version >= 4 else 2)
+    onnx.checker.check_model(proto, full_check=True)
+    return reasons
