@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
+
+_WINDOW = 600.0
+"""Seconds whose speed tells the time left: progress goes by leaps, as samples leave an attack."""
+
+_MOVES = 0.6
+"""Seconds between two moves of a bar: it remembers 1,000, which are to fill the window."""
 
 
 def say(text: str) -> None:
@@ -22,12 +29,21 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
-    """Show a progress bar on stderr while a terminal watches; yields the function that moves it."""
+    """Show a progress bar and the time left on stderr while a terminal watches; yields the function that moves it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True)
+    watched = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not watched, speed_estimate_period=_WINDOW) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        next_move = 0.0
+
+        def move(done: float) -> None:
+            nonlocal next_move
+            if watched and (time.monotonic() >= next_move or done == total):
+                next_move = time.monotonic() + _MOVES
+                bar.update(task, completed=done)
+
+        yield move

@@ -141,15 +141,15 @@ def evaluate(
         }
         checkpoints = Checkpoints(output, record, run="an evaluation")
     keeper = Keeper(checkpoints, name=dataset.source.name)
-    if on_estimate is not None:
-        axis = dataset.arrangement.channel_axis
-        seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size, channel_axis=axis)
-        on_estimate(Estimate(seconds, dataset.count(), len(plans), len(shuffled)))
     parts: list[Found] = []
     digests = hashlib.sha256(), hashlib.sha256()
     known = frozenset(analysis.samples.hashes) if analysis is not None else frozenset()
     count = seen = 0
     with nullcontext() if checkpoints is None else checkpoints.opened(resume=resume):
+        if on_estimate is not None:
+            axis = dataset.arrangement.channel_axis
+            seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size, channel_axis=axis)
+            on_estimate(Estimate(seconds, dataset.count(), len(plans), len(shuffled)))
         for batch in dataset.batches(batch_size):
             samples = _samples(batch, dataset)
             first.check_labels(samples.y)

@@ -1,0 +1,31 @@
+"""The progress bar: shown to a terminal only, with the time left."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from cloakonnx.cli.output import progress
+
+
+def test_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("cloakonnx.cli.output._MOVES", 0.0)
+    with progress("evaluate, quick", 4) as move:
+        for done in (0.5, 1, 2.75, 3):
+            time.sleep(0.12)  # ten pictures a second
+            move(done)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "evaluate, quick" in err
+    assert re.search(r"2/4.*0:00:0\d", err)
+
+
+def test_no_bar_in_a_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    with progress("evaluate, quick", None) as move:
+        move(3)
+    assert capfd.readouterr() == ("", "")
