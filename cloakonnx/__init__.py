@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     )
     from cloakonnx.runtime import Classifier, Provider, choose_provider, input_shape
     from cloakonnx.scoring import Analysis, analyze, load_analysis
-    from cloakonnx.selection import Count, Share, Threshold, select
+    from cloakonnx.selection import Count, Recipe, Share, Threshold, learn, select
 
 _HOMES = {
     "data": ("Dataset", "Pairs", "Preprocessing", "open_script", "open_source"),
@@ -52,7 +52,7 @@ _HOMES = {
     ),
     "runtime": ("Classifier", "Provider", "choose_provider", "input_shape"),
     "scoring": ("Analysis", "analyze", "load_analysis"),
-    "selection": ("Count", "Share", "Threshold", "select"),
+    "selection": ("Count", "Recipe", "Share", "Threshold", "learn", "select"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -73,6 +73,7 @@ __all__ = [
     "Pairs",
     "Preprocessing",
     "Provider",
+    "Recipe",
     "Share",
     "Tap",
     "Threshold",
@@ -88,6 +89,7 @@ __all__ = [
     "harden_file",
     "hardened",
     "input_shape",
+    "learn",
     "list_taps",
     "load",
     "load_analysis",

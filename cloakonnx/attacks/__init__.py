@@ -4,11 +4,14 @@ What the other packages may use is named here.
 """
 
 from cloakonnx.attacks.apgd import apgd, apgd_targeted
+from cloakonnx.attacks.arithmetic import Norm
 from cloakonnx.attacks.fab import fab_targeted
 from cloakonnx.attacks.joining import Attacked
-from cloakonnx.attacks.noise import noise
+from cloakonnx.attacks.masked import MaskAnswer, MaskedVictim, Weights
+from cloakonnx.attacks.noise import inside_ball, noise
 from cloakonnx.attacks.pgd import fgsm, pgd
-from cloakonnx.attacks.result import Adversarial
+from cloakonnx.attacks.random import Stream
+from cloakonnx.attacks.result import Adversarial, check_eps
 from cloakonnx.attacks.session import AttackedPairs, AttackJob, attack_file
 from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
 from cloakonnx.attacks.square import square
@@ -24,13 +27,20 @@ __all__ = [
     "Attacked",
     "AttackedPairs",
     "Counts",
+    "MaskAnswer",
+    "MaskedVictim",
+    "Norm",
     "Settings",
+    "Stream",
     "Victim",
+    "Weights",
     "apgd",
     "apgd_targeted",
     "attack_file",
+    "check_eps",
     "fab_targeted",
     "fgsm",
+    "inside_ball",
     "most_work",
     "noise",
     "pgd",

@@ -83,6 +83,7 @@ class Victim:
         self.name = model.name
         self._model = model
         self._taps = {mask.tap: find_tap(model, mask.tap, axis=mask.feature_axis) for mask in masks}
+        self._axes = {mask.tap: self._axis(mask) for mask in masks}
         self.provider = provider
         self.bounds = bounds
         self.counts = Counts()
@@ -112,9 +113,17 @@ class Victim:
         other._put_in(masks)
         return other
 
+    def _axis(self, mask: Mask) -> int | None:
+        """Return the axis that a mask runs along, None for a mask of elements."""
+        return None if mask.weights.ndim > 1 else self._taps[mask.tap].feature_axis
+
     def _put_in(self, masks: Sequence[Mask]) -> None:
         if len(masks) != len(self._taps) or {mask.tap for mask in masks} != set(self._taps):
             raise MaskError(f"{self.name} is attacked with masks at {', '.join(map(repr, self._taps)) or 'no tap'}")
+        if {mask.tap: self._axis(mask) for mask in masks} != self._axes:
+            raise MaskError(
+                f"{self.name} is attacked with other masks: of features at some taps, of elements at others"
+            )
         self._weights: dict[str, NDArray[Any]] = {}
         for mask in masks:
             tap = self._taps[mask.tap]
@@ -197,26 +206,32 @@ class Victim:
     def _graph(self, loss: Loss | None, *, targeted: bool) -> tuple[GradientGraph, Session]:
         key = (loss, targeted)
         if key not in self._graphs:
-            graph = differentiate(
-                self._proto,
-                loss=loss,
-                targeted=targeted,
-                preprocessing=self._normalisation,
-                provider=self.provider.device,
-                input_name=self.input_name,
-                input_shape=None if self._sample_shape is None else (None, *self._sample_shape),
-                output_name=self.output_name,
-                masks={name: tap.feature_axis for name, tap in self._taps.items()},
-            )
-            self._graphs[key] = graph, Session(graph.proto, self.provider)
+            self._graphs[key] = self._built(loss=loss, targeted=targeted)
         return self._graphs[key]
+
+    def _built(self, **asked: Any) -> tuple[GradientGraph, Session]:
+        """Return a gradient graph of the model as it is fed here, and its session."""
+        graph = differentiate(
+            self._proto,
+            preprocessing=self._normalisation,
+            provider=self.provider.device,
+            input_name=self.input_name,
+            input_shape=None if self._sample_shape is None else (None, *self._sample_shape),
+            output_name=self.output_name,
+            masks=self._axes,
+            **asked,
+        )
+        return graph, Session(graph.proto, self.provider)
+
+    def _masks_fed(self, graph: GradientGraph) -> dict[str, NDArray[Any]]:
+        return {name: self._weights[tap] for tap, name in graph.masks.items()}
 
     def _run(
         self, session: Session, graph: GradientGraph, x: Value, feed: dict[str, NDArray[Any]], outputs: list[str]
     ) -> list[Value]:
         if self._is_double:
             x = to_numpy(x).astype(np.float64)
-        masks = {name: self._weights[tap] for tap, name in graph.masks.items()}
+        masks = self._masks_fed(graph)
         if session.fixed_batch is None:
             return list(session.run({graph.image: x, **feed, **masks}, outputs))
         parts = []

@@ -117,7 +117,7 @@ def _own_masks(files: tuple[Path, ...], taps: tuple[str, ...], feature_axis: int
 
 def _tell(masks: list[Mask], fates: Sequence[MaskFate], target: Path, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        listed: list[dict[str, Any]] = [{"tap": m.tap, "features": len(m.weights), "removed": m.removed} for m in masks]
+        listed: list[dict[str, Any]] = [{"tap": m.tap, "features": m.weights.size, "removed": m.removed} for m in masks]
         for entry, fate in zip(listed, fates, strict=bool(fates)):
             entry |= {"folded": fate.folded, "layers": list(fate.layers), "reason": fate.reason}
         print_json({"output": str(target), "written": not dry_run, "masks": listed})
@@ -127,7 +127,9 @@ def _tell(masks: list[Mask], fates: Sequence[MaskFate], target: Path, *, dry_run
         other = int(((mask.weights != 0) & (mask.weights != 1)).sum())
         scaled = f", {other} scaled" if other else ""
         verb = "would remove" if dry_run else "removed"
-        say(f"{mask.tap}: {verb} {len(removed)} of {len(mask.weights)} features{scaled}: {_shortened(removed)}")
+        what = "features" if mask.weights.ndim == 1 else "elements"
+        which = f": {_shortened(removed)}" if removed or not other else ""
+        say(f"{mask.tap}: {verb} {len(removed)} of {mask.weights.size} {what}{scaled}{which}")
     if fates:
         _tell_fates(fates)
     say(f"would write {target}" if dry_run else f"wrote {target}")

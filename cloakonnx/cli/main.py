@@ -16,6 +16,7 @@ _VERBS = {
     "inspect": "List the tensors of a model that can carry a mask.",
     "attack": "Make adversarial inputs from an ONNX file.",
     "analyze": "Score features on clean and adversarial pairs.",
+    "learn": "Learn masks against attacks that see them.",
     "apply": "Write the hardened model: the source and the mask.",
     "evaluate": "Attack a hardened model and its baseline, and compare.",
     "verify": "Check that a hardened model is its source and the mask.",

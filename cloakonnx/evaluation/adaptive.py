@@ -165,7 +165,7 @@ def evaluate(
         model=ModelRecord(model.name, model.sha256),
         baseline=ModelRecord(other.name, stripped_sha256(model) if baseline is None else baseline.sha256),
         baseline_is_stripped=baseline is None,
-        masks=tuple(MaskRecord(m.tap, len(m.weights), len(m.removed)) for m in masks),
+        masks=tuple(MaskRecord(m.tap, m.weights.size, len(m.removed)) for m in masks),
         data=DataRecord(
             dataset.source.name,
             count,
@@ -227,7 +227,10 @@ def _check_alike(model: Model, baseline: Model, input_name: str | None) -> None:
 def _shuffled(masks: Sequence[Mask], seed: int, index: int) -> list[Mask]:
     """Return masks with the same weights in random places: as many features go, but others."""
     rng = np.random.default_rng([seed, index])
-    return [Mask(mask.tap, rng.permutation(mask.weights), mask.feature_axis) for mask in masks]
+    return [
+        Mask(mask.tap, rng.permutation(mask.weights.ravel()).reshape(mask.weights.shape), mask.feature_axis)
+        for mask in masks
+    ]
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -56,13 +56,15 @@ class GradientGraph:
         labels: Input, int64 (N,), or None where the loss needs no label.
         targets: Input, int64 (N,), or None for an untargeted loss.
         cotangent: Input, (N, classes), or None where the loss is another one.
-        masks: Input (features,) of the mask at each tap.
+        masks: Input (features,) of the mask at each tap; for a mask of single elements of the tap's shape without the
+            batch.
         logits: Output (N, classes), before any final Softmax or Sigmoid; rounded as the model's own where those are
             float16. Losses and gradients are of the unrounded ones.
         loss: Output (N,): larger is better for the attacker; None where no loss was asked for.
         gradients: Output with the gradient of each tensor asked for, of that tensor's shape. The sum of the losses is
             differentiated, so each sample has the gradient of its own loss.
-        mask_gradients: Output (features,) with the gradient of each mask, summed over batch and space.
+        mask_gradients: Output with the gradient of each mask, of its shape, summed over the batch and, where it has one
+            weight a feature, over space.
         classes: Number of classes, at least 2.
         stripped: Op type of the final activation that was left out, or None.
         blocked: Non-differentiable ops (Round, Sign, ...) that hide part of the gradient, described.
@@ -112,7 +114,7 @@ def differentiate(
     *,
     loss: Loss | str | None = Loss.CE,
     wrt: str | Sequence[str] = INPUT,
-    masks: Mapping[str, int] | None = None,
+    masks: Mapping[str, int | None] | None = None,
     mask_gradients: bool = False,
     targeted: bool = False,
     preprocessing: Preprocessing | None = None,
@@ -127,8 +129,8 @@ def differentiate(
         model: The classifier with all its weights inline; not changed.
         loss: What to differentiate; None gives the forward graph alone.
         wrt: Tensors to differentiate by: :data:`INPUT`, names of tensors, or both.
-        masks: Feature axis of each tap that a mask input is multiplied in at. Gradients by such a tap are by the
-            masked features.
+        masks: Feature axis of each tap that a mask input is multiplied in at; None for a mask with a weight for every
+            element of a sample. Gradients by such a tap are by the masked features.
         mask_gradients: Whether to differentiate by the masks too.
         targeted: Whether the loss pulls towards target labels.
         preprocessing: Put before the model's input; None where the model takes pixels.
@@ -187,7 +189,7 @@ class _Builder:
     def build(self, loss: Loss | None, targeted: bool, wrt: Sequence[str], mask_gradients: bool) -> GradientGraph:
         variables = {t: self.image if t == INPUT else t for t in wrt} if loss is not None else {}
         if mask_gradients and loss is not None:
-            variables.update({f"mask of {tap}": name for tap, name in self.masks.items()})
+            variables.update({_mask_key(tap): name for tap, name in self.masks.items()})
         # An op without a rule often leaves the shapes behind it unknown: say so first.
         check_rules(find_path(self.model.graph.node, self.info, [self.output], variables.values()), self.e.opset)
         logits = logits_of(self.e, self.output, self.declared)
@@ -208,8 +210,9 @@ class _Builder:
             path = find_path(forward, self.info, [logits.name], variables.values())
             blocked = path.blocked
             found = backpropagate(self.e, path, {logits.name: made.gradient}, list(variables.values()))
+            masked = {name: tap for tap, name in self.masks.items()}
             for key, name in variables.items():
-                gradients[key] = self._give_gradient(name, found, blocked)
+                gradients[key] = self._give_gradient(name, found, blocked, tap=masked.get(name))
         prune(self.model.graph)
         return GradientGraph(
             proto=self.model,
@@ -221,7 +224,7 @@ class _Builder:
             logits=named["logits"],
             loss=named.get("loss"),
             gradients={t: gradients[t] for t in wrt if t in gradients},
-            mask_gradients={tap: gradients[f"mask of {tap}"] for tap in self.masks if f"mask of {tap}" in gradients},
+            mask_gradients={tap: gradients[_mask_key(tap)] for tap in self.masks if _mask_key(tap) in gradients},
             classes=logits.classes,
             stripped=logits.stripped,
             blocked=blocked,
@@ -251,15 +254,26 @@ class _Builder:
         self.model.graph.output.append(value)
         return output
 
-    def _give_gradient(self, name: str, found: Mapping[str, str], blocked: Sequence[str]) -> str:
+    def _give_gradient(
+        self, name: str, found: Mapping[str, str], blocked: Sequence[str], *, tap: str | None = None
+    ) -> str:
         if name not in found:
             why = f": {blocked[0]} has a zero gradient everywhere" if blocked else ""
+            if tap is not None:
+                raise TapError(
+                    f"the output does not depend on tap {tap!r} in a way that can be differentiated{why}, so no mask "
+                    "can be learned there; choose another tap"
+                )
             raise DifferentiationError(
                 f"the output does not depend on {name!r} in a way that can be differentiated{why}; "
                 "black-box attacks need no gradient: --attack square"
             )
         self.info.copy(name, found[name])
         return self._give(f"gradient/{name}", found[name], self.info.shape(name))
+
+
+def _mask_key(tap: str) -> str:
+    return f"mask of {tap}"
 
 
 def _data_input(model: onnx.ModelProto, wanted: str | None) -> str:
@@ -345,7 +359,7 @@ def _free(hint: str, taken: set[str]) -> str:
     return name
 
 
-def _insert_mask(graph: onnx.GraphProto, tap: str, axis: int) -> str:
+def _insert_mask(graph: onnx.GraphProto, tap: str, axis: int | None) -> str:
     """Multiply a mask input in at a tap: rename what makes it, so that every consumer follows."""
     producer = producers(graph).get(tap)
     info = TensorInfo.of(graph)
@@ -354,7 +368,7 @@ def _insert_mask(graph: onnx.GraphProto, tap: str, axis: int) -> str:
         raise TapError(f"tensor {tap!r} does not depend on the data: choose another tap")
     if shape is None or not info.is_float(tap):
         raise TapError(f"tensor {tap!r} cannot be masked: its rank is unknown or it is not floating point")
-    if not -len(shape) <= axis < len(shape):
+    if axis is not None and not -len(shape) <= axis < len(shape):
         raise TapError(f"feature axis {axis} is not an axis of {tap!r}, which has {len(shape)}")
     taken = {n for node in graph.node for n in (*node.input, *node.output)} | {v.name for v in graph.input}
     raw, mask, cast, broad, places = (
@@ -362,21 +376,20 @@ def _insert_mask(graph: onnx.GraphProto, tap: str, axis: int) -> str:
     )
     elem_type = info.elem_type(tap)
     wide = elem_type if elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
-    features = shape[axis] if isinstance(shape[axis], int) else None
-    graph.input.append(onnx.helper.make_tensor_value_info(mask, wide, [features]))
-    axis %= len(shape)
-    form = np.array([-1, *(1,) * (len(shape) - 1 - axis)], np.int64)
-    graph.initializer.append(onnx.numpy_helper.from_array(form, places))
+    dims = [d if isinstance(d, int) else None for d in (shape[1:] if axis is None else [shape[axis]])]
+    graph.input.append(onnx.helper.make_tensor_value_info(mask, wide, dims))
     producer.output[list(producer.output).index(tap)] = raw
     place = next(i for i, node in enumerate(graph.node) if raw in node.output) + 1
-    nodes = [
-        onnx.helper.make_node("Cast", [mask], [cast], name=cast, to=elem_type),
-        onnx.helper.make_node("Reshape", [cast, places], [broad], name=broad),
-        onnx.helper.make_node("Mul", [raw, broad], [tap], name=f"{tap}_masking"),
-    ]
-    if wide == elem_type:
-        nodes = nodes[1:]
-        nodes[0].input[0] = mask
+    nodes, last = [], mask
+    if wide != elem_type:
+        nodes.append(onnx.helper.make_node("Cast", [last], [cast], name=cast, to=elem_type))
+        last = cast
+    if axis is not None:
+        form = np.array([-1, *(1,) * (len(shape) - 1 - axis % len(shape))], np.int64)
+        graph.initializer.append(onnx.numpy_helper.from_array(form, places))
+        nodes.append(onnx.helper.make_node("Reshape", [last, places], [broad], name=broad))
+        last = broad
+    nodes.append(onnx.helper.make_node("Mul", [raw, last], [tap], name=f"{tap}_masking"))
     rest = list(graph.node)
     _set_nodes(graph, [*rest[:place], *nodes, *rest[place:]])
     return mask

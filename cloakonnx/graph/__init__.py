@@ -3,6 +3,7 @@
 What the other packages may use is named here.
 """
 
+from cloakonnx.graph.activations import activation_taps
 from cloakonnx.graph.derive import Normalisation, tapped
 from cloakonnx.graph.diff import Difference, diff, file_sha256
 from cloakonnx.graph.fold import Folding, MaskFate, fold_file, folded, folding, refolded
@@ -36,6 +37,7 @@ __all__ = [
     "Normalisation",
     "Structure",
     "Tap",
+    "activation_taps",
     "atomic",
     "canonical_buffer",
     "check_opset",

@@ -100,19 +100,29 @@ def check_opset(model: Model) -> None:
 
 
 def mask_values(tap: Tap, mask: Mask) -> Values:
-    """Return the mask in the tap's dtype, shaped to broadcast along its feature axis.
+    """Return the mask in the tap's dtype, shaped to broadcast along its feature axis or over the batch.
 
     Raises:
-        MaskError: a length other than the number of features, or a weight that the dtype can't hold.
+        MaskError: a length other than the number of features, a shape other than a sample's, or a weight that the dtype
+            can't hold.
     """
     count = len(mask.weights)
-    if tap.features is not None and count != tap.features:
+    whole = mask.weights.ndim > 1
+    if whole and mask.weights.shape != tap.shape[1:]:
+        dims = ", ".join(str(d) if isinstance(d, int) else "open" for d in tap.shape[1:])
+        raise MaskError(
+            f"the mask for {tap.name!r} has shape {mask.weights.shape}, but a sample of it has ({dims}); a mask "
+            "has one weight a feature, or the shape of a sample where the model fixes that"
+        )
+    if not whole and tap.features is not None and count != tap.features:
         raise MaskError(
             f"the mask for {tap.name!r} has {count} weights, but the tensor has {tap.features} features on axis "
             f"{tap.feature_axis}"
         )
     with np.errstate(over="ignore"):
-        values = mask.weights.astype(onnx.helper.tensor_dtype_to_np_dtype(tap.elem_type)).reshape(tap.mask_shape)
+        values = mask.weights.astype(onnx.helper.tensor_dtype_to_np_dtype(tap.elem_type))
+    if not whole:
+        values = values.reshape(tap.mask_shape)
     if not np.isfinite(values.astype(np.float64)).all():
         raise MaskError(f"the mask for {tap.name!r} has a weight that overflows {tap.dtype}")
     return values

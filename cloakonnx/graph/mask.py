@@ -1,4 +1,4 @@
-"""The mask: constant weights over the feature axis of one tap."""
+"""The mask: constant weights over the feature axis of one tap, or over all that it holds of a sample."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class Mask:
 
     Attributes:
         tap: Name of the tensor.
-        weights: (F,) float32; 1 keeps a feature, 0 removes it, learned weights lie in between or above.
-        feature_axis: The axis that the weights run along; None takes the tap's own.
+        weights: (F,) float32; 1 keeps a feature, 0 removes it, learned weights lie in between or above. Or one weight
+            for every element of a sample: the tap's shape without the batch axis.
+        feature_axis: The axis that the weights of features run along; None takes the tap's own.
 
     Raises:
-        MaskError: weights that are not a vector of finite numbers.
+        MaskError: weights that are no finite numbers, or a single one without an axis.
     """
 
     tap: str
@@ -30,8 +31,11 @@ class Mask:
     def __post_init__(self) -> None:
         """Check the weights and keep a private float32 copy."""
         given = np.asarray(self.weights)
-        if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "fiub":
-            raise MaskError(f"a mask for {self.tap!r} must be a vector of numbers, not {given.dtype} {given.shape}")
+        if given.ndim == 0 or given.size == 0 or given.dtype.kind not in "fiub":
+            raise MaskError(
+                f"a mask for {self.tap!r} must be a vector of numbers, or have the shape of a sample there, not "
+                f"{given.dtype} {given.shape}"
+            )
         with np.errstate(over="ignore"):  # told below
             weights = given.astype(np.float32)
         if not np.isfinite(weights).all():
@@ -41,5 +45,5 @@ class Mask:
 
     @property
     def removed(self) -> list[int]:
-        """Indices of the features that the mask sets to 0, ascending."""
+        """Indices of the features (or elements, counted in C order) that the mask sets to 0, ascending."""
         return [int(i) for i in np.flatnonzero(self.weights == 0)]

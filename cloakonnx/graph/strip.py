@@ -127,9 +127,19 @@ def read_masks(model: Model) -> list[Mask]:
     if metadata.is_folded(model.proto):
         return metadata.folded_masks(model.proto)
     return [
-        Mask(entry.tap, mask_values_of(model, entry).reshape(-1).astype(np.float32), entry.feature_axis)
+        Mask(entry.tap, _weights(model, entry).astype(np.float32), entry.feature_axis)
         for entry in metadata.masks_of(model.proto)
     ]
+
+
+def _weights(model: Model, entry: metadata.MaskEntry) -> NDArray[np.generic]:
+    """Return a mask as one weight a feature, or in the shape of a sample where it has one for every element."""
+    values = mask_values_of(model, entry)
+    along_axis_1 = entry.feature_axis == 1 and all(size == 1 for size in values.shape[1:])
+    if values.ndim < 2 or along_axis_1:
+        return values.reshape(-1)
+    shape = model.structure.shape(entry.tap)
+    return values if shape is not None and shape[1:] == values.shape else values.reshape(-1)
 
 
 def stripped(model: Model) -> Model:

@@ -131,7 +131,7 @@ def _last_weighted_input(graph: Structure) -> str | None:
     """Return the data input of the last node with constant weights that the first output depends on."""
     if not graph.graph.output:
         return None
-    for index in sorted(_ancestors(graph, graph.graph.output[0].name), reverse=True):
+    for index in sorted(ancestors(graph, graph.graph.output[0].name), reverse=True):
         node = graph.graph.node[index]
         if node.op_type not in _WEIGHTED or node.domain not in {"", "ai.onnx"}:
             continue
@@ -141,7 +141,8 @@ def _last_weighted_input(graph: Structure) -> str | None:
     return None
 
 
-def _ancestors(graph: Structure, tensor: str) -> set[int]:
+def ancestors(graph: Structure, tensor: str) -> set[int]:
+    """Return the indices of the nodes that a tensor depends on."""
     readers: dict[int, list[str]] = {}
     for name, indices in graph.consumers.items():
         for index in indices:

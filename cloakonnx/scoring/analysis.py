@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -96,6 +97,7 @@ class Analysis:
         scores: Scores of one tap, or None.
         masks: Masks that were learned; empty where there are scores.
         attack: Settings of the attack that made the adversarial samples, or None where they were given.
+        learning: How masks were learned: settings, select part, choice and curve; None where there are scores.
         versions: Versions of the packages that were used.
     """
 
@@ -107,6 +109,7 @@ class Analysis:
     scores: TapScores | None = None
     masks: tuple[Mask, ...] = ()
     attack: Mapping[str, Any] | None = None
+    learning: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=installed_versions)
 
     def check_model(self, model: Model) -> None:
@@ -143,6 +146,7 @@ class Analysis:
             content["values_per_feature"] = self.scores.values_per_feature
         else:
             content["masks"] = [_mask_to_json(mask) for mask in self.masks]
+            content["learning"] = dict(self.learning) if self.learning is not None else None
         content["preprocessing"] = asdict(self.preprocessing)
         content["attack"] = dict(self.attack) if self.attack is not None else None
         content["samples"] = asdict(self.samples)
@@ -178,6 +182,7 @@ class Analysis:
             scores=_scores(entries) if kind == "scores" else None,
             masks=masks,
             attack=entries.optional_object("attack"),
+            learning=entries.optional_object("learning") if kind == "masks" else None,
             versions=entries.text_map("versions"),
         )
 
@@ -276,8 +281,9 @@ def _mask_to_json(mask: Mask) -> dict[str, Any]:
 
 
 def _mask(entries: Entries) -> Mask:
-    (features,) = entries.numbers("shape", 1)
+    sizes = entries.numbers("shape")
+    shape = tuple(int(size) for size in sizes)
     weights = np.frombuffer(base64.b64decode(entries.text("data"), validate=True), "<f4")
-    if len(weights) != features:
-        raise ValueError(f"a mask has {len(weights)} weights, not the {features:g} of its shape")
-    return Mask(entries.text("tap"), weights, entries.optional_whole("feature_axis"))
+    if not shape or shape != sizes or min(shape) < 1 or math.prod(shape) != len(weights):
+        raise ValueError(f"a mask has {len(weights)} weights, which do not fit its shape {list(sizes)}")
+    return Mask(entries.text("tap"), weights.reshape(shape), entries.optional_whole("feature_axis"))

@@ -1,8 +1,24 @@
-"""From scores to masks.
+"""From scores, or from gradients, to masks.
 
 What the other packages may use is named here.
 """
 
+from cloakonnx.selection.learning import Progress, is_photographic, learn
+from cloakonnx.selection.memory import forget
+from cloakonnx.selection.recipe import Recipe
 from cloakonnx.selection.topk import DEFAULT_AMOUNT, Amount, Count, Share, Threshold, ranking, select
 
-__all__ = ["DEFAULT_AMOUNT", "Amount", "Count", "Share", "Threshold", "ranking", "select"]
+__all__ = [
+    "DEFAULT_AMOUNT",
+    "Amount",
+    "Count",
+    "Progress",
+    "Recipe",
+    "Share",
+    "Threshold",
+    "forget",
+    "is_photographic",
+    "learn",
+    "ranking",
+    "select",
+]

@@ -37,7 +37,7 @@ def with_scores(**changes: Any) -> Analysis:
 
 
 def with_masks() -> Analysis:
-    masks = Mask("tap", np.array([0, 1, 0.25, 1 / 3], np.float32), 1), Mask("other", np.ones(2, np.float32))
+    masks = Mask("tap", np.array([0, 1, 0.25, 1 / 3], np.float32), 1), Mask("other", np.ones((2, 3, 1), np.float32))
     attack = {"name": "pgd", "eps": 8 / 255, "targeted": False, "seed": None}
     return with_scores(scores=None, masks=masks, attack=attack, preprocessing=Preprocessing())
 
@@ -115,8 +115,12 @@ DAMAGE: list[tuple[Callable[[], Analysis], Callable[[Content], None], str]] = [
     (with_masks, put("masks", 0, "data", value="!!"), "damaged"),
     (with_masks, put("masks", 0, "data", value=base64.b64encode(b"12345").decode()), "damaged"),
     (with_masks, put("masks", 0, "data", value=base64.b64encode(b"\0\0\xc0\x7f" * 4).decode()), "NaN"),
-    (with_masks, put("masks", 0, "shape", value=[5]), "4 weights, not the 5"),
-    (with_masks, put("masks", 0, "shape", value=[2, 2]), "shape has 2 entries"),
+    (with_masks, put("masks", 0, "shape", value=[5]), "4 weights, which do not fit its shape"),
+    (with_masks, put("masks", 0, "shape", value=[2, 3]), "4 weights, which do not fit its shape"),
+    (with_masks, put("masks", 0, "shape", value=[]), "4 weights, which do not fit its shape"),
+    (with_masks, put("masks", 0, "shape", value=[-2, -2]), "4 weights, which do not fit its shape"),
+    (with_masks, put("masks", 0, "shape", value=[2, 2.5]), "4 weights, which do not fit its shape"),
+    (with_masks, put("learning", value=[]), "learning is not an object"),
     (with_masks, put("masks", 0, "feature_axis", value="1"), "feature_axis is not a whole number"),
     (with_scores, put("tap", "features", value=5), "4 scores for 5 features"),
     (with_scores, put("tap", "feature_axis", value=0), "tap.feature_axis is 0"),

@@ -1,0 +1,232 @@
+"""``cloakonnx learn``: masks learned against attacks that see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+
+import click
+
+from cloakonnx.cli import options
+from cloakonnx.cli.output import progress, say
+from cloakonnx.cli.types import Number, Numbers
+
+if TYPE_CHECKING:
+    from cloakonnx.data import Dataset
+    from cloakonnx.graph import Model
+    from cloakonnx.scoring import Analysis
+    from cloakonnx.selection import Progress, Recipe
+
+
+class RecipeOptions(TypedDict):
+    """Values of the options that make the recipe."""
+
+    eps: float
+    budget: float
+    norm: str
+    granularity: str
+    inner_steps: int
+    loss: str
+    clean_weight: float | None
+    epochs: int
+    learning_rate: float
+    warm_up: float
+    batch_size: int
+    flip: bool | None
+    mask_bounds: tuple[float, float]
+    l1: float
+    zero_below: float
+    foldable: bool
+    seed: int
+
+
+class LearnAndDataOptions(RecipeOptions, options.DataOptions):
+    """Values of both groups."""
+
+
+_recipe_options = options.group(
+    click.option("--eps", type=Number(), required=True, help="Radius of the ball in pixel space: 2/255, say."),
+    click.option("--budget", type=Number(), required=True, help="Clean accuracy that may be lost: 4% is 4 points."),
+    click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball."),
+    click.option(
+        "--granularity",
+        type=click.Choice(["channel", "element"]),
+        default="channel",
+        show_default=True,
+        help="One weight a feature, or one for every element of a sample.",
+    ),
+    click.option(
+        "--inner-steps",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Steps of the inner attack from a random start: 1 is FGSM, more are PGD.",
+    ),
+    click.option(
+        "--loss",
+        type=click.Choice(["ce", "trades"]),
+        default="ce",
+        show_default=True,
+        help="Cross-entropy of adversarial inputs, or their divergence from the clean ones.",
+    ),
+    click.option("--clean-weight", type=Number(), help="Weight of the clean cross-entropy.  [ce 0.5, trades 1/6]"),
+    click.option("--epochs", type=click.IntRange(min=1), default=12, show_default=True, help="Passes over the data."),
+    click.option(
+        "--learning-rate", type=Number(), default=0.02, show_default=True, help="Top of the one-cycle schedule."
+    ),
+    click.option(
+        "--warm-up", type=Number(), default=0.5, show_default=True, help="Share of the steps over which eps grows."
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), default=100, show_default=True, help="Samples a step."),
+    click.option("--flip/--no-flip", default=None, help="Mirror samples at random.  [images of three channels only]"),
+    click.option(
+        "--mask-bounds", type=Numbers(2), default=(0.0, 4.0), help="Smallest and largest weight of a mask.  [0,4]"
+    ),
+    click.option("--l1", type=Number(), default=0.0, show_default=True, help="Pull of the weights towards 1."),
+    click.option("--zero-below", type=Number(), default=0.0, show_default=True, help="Weights below become exactly 0."),
+    click.option("--foldable", is_flag=True, help="Keep weights at or above 0.05, so that they can be folded."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."),
+)
+
+
+@click.command("learn")
+@options.model_argument
+@options.data_option(required=True)
+@click.option("--select-data", type=options.PATH, help="Samples for choosing.  [a fifth of the data is held out]")
+@_recipe_options
+@click.option("--tap", metavar="TENSOR", multiple=True, help="Where to mask.  [activations that feed linear layers]")
+@click.option("--tap-pattern", metavar="GLOB", multiple=True, help="Every tap whose name fits: '*relu*', say.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings stopped.")
+@options.data_options
+@options.input_option
+@click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
+@options.provider_options
+@click.option("-o", "--output", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
+@click.option("--force", is_flag=True, help="Overwrite the output; write masks that miss the budget too.")
+@options.json_option
+def command(
+    *,
+    model: Path,
+    data: Path | None,
+    data_script: str | None,
+    select_data: Path | None,
+    tap: tuple[str, ...],
+    tap_pattern: tuple[str, ...],
+    resume: bool,
+    input_name: str | None,
+    output_name: str | None,
+    provider: str | None,
+    device_id: int,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    **rest: Unpack[LearnAndDataOptions],
+) -> None:
+    """Learn masks for MODEL against attacks that see them: many taps, no weight touched.
+
+    \b
+    cloakonnx learn model.onnx --data train.npz --eps 2/255 --budget 4%
+    cloakonnx learn model.onnx --data train.npz --select-data more.npz --eps 2/255 --budget 4% --foldable
+    cloakonnx apply model.onnx
+
+    Masks are chosen on samples that were not used for learning. Where the model was trained on all of --data, name
+    others with --select-data: images that it knows by heart understate the clean loss.
+    """
+    from cloakonnx.graph import check_output, load
+    from cloakonnx.scoring import default_path
+    from cloakonnx.selection import forget, learn
+
+    loaded = load(model)
+    source = options.open_data(data, data_script, rest, option="data")
+    if source is None:
+        raise click.UsageError("labelled samples are needed: --data is missing")
+    dataset = options.dataset(loaded, source, rest, input_name)
+    select = None
+    if select_data is not None:
+        select = _select(loaded, select_data, rest, input_name)
+    target = output or default_path(model)
+    inputs = [path for path in (model, data, select_data) if path is not None]
+    check_output(target, inputs=inputs, force=force)
+    recipe = _recipe(rest, dataset)
+    chosen = options.choose(provider, device_id)
+    with _told(recipe) as on_progress:
+        result = learn(
+            loaded,
+            dataset,
+            recipe,
+            provider=chosen,
+            select=select,
+            taps=tap,
+            tap_patterns=tap_pattern,
+            input_name=input_name,
+            output_name=output_name,
+            output=target,
+            resume=resume,
+            over_budget=force,
+            on_progress=on_progress,
+        )
+    result.save(target)
+    forget(target)
+    if as_json:
+        click.echo(result.to_json(), nl=False)
+    _tell(result, target)
+
+
+def _select(model: Model, path: Path, rest: LearnAndDataOptions, input_name: str | None) -> Dataset:
+    """Return all samples of the select file; --labels and --limit are of the data to learn on."""
+    own = cast("LearnAndDataOptions", {**rest, "labels": None, "limit": None})
+    source = options.open_data(path, None, own, option="data")
+    assert source is not None  # a path was given
+    return options.dataset(model, source, own, input_name)
+
+
+def _recipe(rest: LearnAndDataOptions, dataset: Dataset) -> Recipe:
+    from cloakonnx.selection import Recipe, is_photographic
+
+    fields: dict[str, Any] = {name: rest[name] for name in RecipeOptions.__annotations__ if name != "mask_bounds"}  # type: ignore[literal-required]
+    fields["flip"] = is_photographic(dataset) if rest["flip"] is None else rest["flip"]
+    return Recipe(**fields, bounds=rest["mask_bounds"])
+
+
+@contextmanager
+def _told(recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
+    """Show a bar for the steps, and a line for every epoch."""
+    total = None
+    with progress("learning", total) as advance:
+
+        def on_progress(now: Progress) -> None:
+            advance(now.step)
+            if now.epoch is not None:
+                e = now.epoch
+                say(
+                    f"epoch {e['epoch']} of {recipe.epochs}: loss {e['loss']:.4f}, learning clean "
+                    f"{e['clean_accuracy']:.1%}, adversarial {e['adversarial_accuracy']:.1%}; select clean "
+                    f"{e['select_clean']}, robust {e['select_robust']}"
+                )
+
+        yield on_progress
+
+
+def _tell(result: Analysis, target: Path) -> None:
+    learning = cast("dict[str, Any]", result.learning)
+    select, chosen, recipe = learning["select"], learning["chosen"], learning["recipe"]
+    weights = sum(mask.weights.size for mask in result.masks)
+    say(
+        f"{len(result.masks)} masks, {weights} weights ({result.provider}); epoch {chosen['epoch']}, "
+        f"blend {chosen['blend']:g}"
+    )
+    say(
+        f"select part ({select['source']}): clean {chosen['clean']} of {select['count']} (before: "
+        f"{select['clean_before']}), PGD-{select['attack_steps']} at eps {recipe['eps']:.4g} {chosen['robust']} of "
+        f"{select['attacked']} (before: {select['robust_before']})"
+    )
+    if not chosen["within_budget"]:
+        say("warning: these masks miss the budget, or gain nothing")
+    if select["held_out"]:
+        say(
+            "note: chosen on a held-out fifth of the data; if the model was trained on it, the clean loss on new "
+            "samples is larger: --select-data"
+        )
+    say(f"wrote {target}; no claim before 'cloakonnx evaluate' on samples of its own")

@@ -1,0 +1,145 @@
+"""Which of the learned masks to take: the most robust ones on the select part that keep within the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks import MaskedVictim, Weights, pgd
+from cloakonnx.selection.recipe import Recipe
+from cloakonnx.selection.samples import Samples
+
+ROBUST_STEPS = 10
+"""Steps of the PGD that candidates are compared under; the final word is evaluate's."""
+_MOST_ATTACKED = 300
+_BLENDS = tuple(round(0.1 * i, 3) for i in range(10, 0, -1))
+_REFINEMENTS = (0.075, 0.05, 0.025)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The masks that were taken.
+
+    Attributes:
+        masks: Their weights.
+        epoch: When they were learned, counted from 1.
+        blend: How far they are from no masks (0) to what was learned (1).
+        clean: How many samples of the select part are classified correctly.
+        robust: How many of its attacked samples hold.
+        within_budget: Whether the clean loss keeps within the budget and robust accuracy gains.
+    """
+
+    masks: Weights
+    epoch: int
+    blend: float
+    clean: int
+    robust: int
+    within_budget: bool
+
+
+class SelectPart:
+    """The samples that candidates are compared on.
+
+    Args:
+        victim: The classifier; its masks are set and left set.
+        samples: The select part.
+        recipe: The settings.
+    """
+
+    def __init__(self, victim: MaskedVictim, samples: Samples, recipe: Recipe) -> None:
+        self._victim, self._samples, self._recipe = victim, samples, recipe
+        count = min(len(samples), _MOST_ATTACKED)
+        self._attacked = np.linspace(0, len(samples) - 1, count).astype(np.int64)  # spread, for data sorted by class
+        none = {tap: np.ones_like(mask) for tap, mask in victim.masks.items()}
+        self.clean_before, self.robust_before = self.clean(none), self.robust(none)
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return len(self._samples)
+
+    @property
+    def attacked(self) -> int:
+        """How many of them are attacked."""
+        return len(self._attacked)
+
+    @property
+    def least(self) -> int:
+        """How many samples must be classified correctly to keep within the budget."""
+        return self.clean_before - int(self._recipe.budget * self.count + 1e-9)
+
+    def clean(self, masks: Weights) -> int:
+        """Return how many samples are classified correctly under these masks."""
+        self._victim.masks = masks
+        size = self._recipe.batch_size
+        found = 0
+        for start in range(0, self.count, size):
+            part = slice(start, start + size)
+            found += int((self._victim.predict(self._samples.pixels(part)) == self._samples.y[part]).sum())
+        return found
+
+    def robust(self, masks: Weights) -> int:
+        """Return how many of the attacked samples hold against a PGD that is made on these masks."""
+        self._victim.masks = masks
+        size, r = self._recipe.batch_size, self._recipe
+        found = 0
+        for start in range(0, self.attacked, size):
+            rows = self._attacked[start : start + size]
+            x, y = self._samples.pixels(rows), self._samples.y[rows]
+            result = pgd(self._victim, x, y, eps=r.eps, norm=r.norm, max_iter=ROBUST_STEPS, seed=r.seed, samples=rows)
+            found += int((~result.success).sum())
+        return found
+
+    def choose(self, learned: Sequence[Weights], *, on_progress: Callable[[], None] = lambda: None) -> Choice:
+        """Return the best masks: for each epoch the largest blend within the budget, of these the most robust.
+
+        Where none is within the budget and gains, the most robust ones that were learned, marked so.
+
+        Args:
+            learned: The masks at the end of each epoch.
+            on_progress: Called after each epoch's masks were tried.
+        """
+        best: Choice | None = None
+        for number, masks in enumerate(learned, 1):
+            found = self._largest_blend(masks, number, _BLENDS)
+            if found is not None and (best is None or (found.robust, found.clean) >= (best.robust, best.clean)):
+                best = found
+            on_progress()
+        if best is None or not best.within_budget:
+            return self._most_robust(learned)
+        if best.blend < 1:
+            source = learned[best.epoch - 1]
+            finer = self._largest_blend(source, best.epoch, [round(best.blend + r, 3) for r in _REFINEMENTS])
+            if finer is not None and finer.robust >= best.robust:
+                best = finer
+        return best
+
+    def _largest_blend(self, masks: Weights, epoch: int, blends: Sequence[float]) -> Choice | None:
+        for blend in blends:
+            mixed = finished(masks, blend, self._recipe)
+            clean = self.clean(mixed)
+            if clean >= self.least:
+                robust = self.robust(mixed)
+                return Choice(mixed, epoch, blend, clean, robust, within_budget=robust > self.robust_before)
+        return None
+
+    def _most_robust(self, learned: Sequence[Weights]) -> Choice:
+        tried = []
+        for number, masks in enumerate(learned, 1):
+            whole = finished(masks, 1.0, self._recipe)
+            tried.append(Choice(whole, number, 1.0, self.clean(whole), self.robust(whole), within_budget=False))
+        return max(tried, key=lambda choice: (choice.robust, choice.clean, choice.epoch))
+
+
+def finished(masks: Weights, blend: float, recipe: Recipe) -> Weights:
+    """Return ``1 + blend * (mask - 1)`` in float32, inside the bounds, with small weights set to 0 where asked for."""
+    low, high = recipe.range
+    found: dict[str, NDArray[np.float32]] = {}
+    for tap, mask in masks.items():
+        mixed = np.clip(1 + blend * (mask.astype(np.float64) - 1), low, high)
+        mixed[mixed < recipe.zero_below] = 0
+        found[tap] = mixed.astype(np.float32)
+    return found

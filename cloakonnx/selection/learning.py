@@ -1,0 +1,322 @@
+"""Adversarially learned masks: constant weights at many taps, learned against attacks on the model that has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cloakonnx.attacks import MaskedVictim, Stream, check_eps
+from cloakonnx.data import Dataset
+from cloakonnx.errors import CheckError, DataError, InferenceError
+from cloakonnx.graph import Mask, Model, Tap, check_opset
+from cloakonnx.runtime import Provider
+from cloakonnx.scoring import Analysis, SampleSet, installed_versions
+from cloakonnx.selection.adam import Adam, OneCycle
+from cloakonnx.selection.choosing import ROBUST_STEPS, Choice, SelectPart
+from cloakonnx.selection.memory import Memory, State, Tally
+from cloakonnx.selection.objective import Objective
+from cloakonnx.selection.places import places
+from cloakonnx.selection.recipe import Recipe
+from cloakonnx.selection.samples import Samples, mirrored, shuffled, split
+
+_SAVE_EVERY = 50
+"""Steps between two checkpoints; there is one at the end of each epoch too."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far learning is.
+
+    Attributes:
+        step: Steps taken.
+        steps: Steps in all.
+        epoch: The record of the epoch that has just ended, or None.
+        choosing: How many epochs' masks were tried on the select part after the last step.
+    """
+
+    step: int
+    steps: int
+    epoch: Mapping[str, Any] | None = None
+    choosing: int = 0
+
+
+def learn(
+    model: Model,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    provider: Provider,
+    select: Dataset | None = None,
+    taps: Sequence[str] = (),
+    tap_patterns: Sequence[str] = (),
+    input_name: str | None = None,
+    output_name: str | None = None,
+    output: Path | None = None,
+    resume: bool = False,
+    over_budget: bool = False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Analysis:
+    """Learn masks for a model against attacks that see them; no weight of the model changes.
+
+    Every step attacks a batch under the masks of the moment, takes the gradient of the loss by each mask through the
+    backward graph, and moves the masks by Adam. The masks of each epoch are then tried on samples that were not used
+    for learning: drawn towards 1 as far as the budget of clean accuracy asks for, the most robust ones are taken.
+
+    Args:
+        model: The model.
+        dataset: Labelled samples to learn on; a fifth of each class is held out for choosing where ``select`` is None.
+        recipe: The settings.
+        provider: Where it runs.
+        select: Labelled samples for choosing. Samples that the model was trained on understate the clean loss.
+        taps: Tensors to mask; without them and patterns, every activation that feeds a linear layer.
+        tap_patterns: Globs over the names of taps.
+        input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs.
+        output: Where the analysis will go: checkpoints are kept beside it, for :func:`~cloakonnx.selection.forget` to
+            remove; None keeps none.
+        resume: Whether to go on from them; the budget may be another one.
+        over_budget: Whether to return the most robust masks where the budget can't be met.
+        on_progress: Called after every step and every epoch.
+
+    Raises:
+        DataError: no labels, labels of one class, too few samples.
+        TapError, ModelError: taps that can't be masked or have no gradient.
+        OptionError: settings that make no sense.
+        CheckError: no masks within the budget gain robust accuracy, and ``over_budget`` was not given.
+        InferenceError: ONNX Runtime fails, or the loss is not finite.
+        OutputError: checkpoints of other settings, or they can't be written.
+    """
+    check_opset(model)
+    check_eps(recipe.eps, norm=recipe.norm, bounds=dataset.preprocessing.bounds, values=math.prod(dataset.sample_shape))
+    chosen = places(model, names=taps, patterns=tap_patterns)
+    train = Samples.read(dataset)
+    train.check_classes()
+    part = None if select is None else Samples.read(select)
+    if part is None:
+        train, part = split(train, seed=recipe.seed)
+    part.check_classes()
+    victim = MaskedVictim(
+        model,
+        chosen,
+        provider=provider,
+        elements=recipe.granularity == "element",
+        normalisation=dataset.normalisation,
+        input_name=input_name,
+        output_name=output_name,
+        sample_shape=dataset.sample_shape,
+        bounds=dataset.preprocessing.bounds,
+    )
+    for samples in (train, part):
+        victim.check_labels(samples.y)
+    record = {
+        "recipe": {k: v for k, v in recipe.as_dict().items() if k not in {"budget", "zero_below"}},  # choosing only
+        "taps": [tap.name for tap in chosen],
+        "model": model.sha256,
+        "input": victim.input_name,
+        "output": victim.output_name,
+        "preprocessing": asdict(dataset.preprocessing),
+        "train": train.digest,
+        "select": part.digest,
+        "provider": provider.name,
+        "versions": installed_versions(),
+    }
+    memory = None if output is None else Memory(output, record)
+    axis = _flip_axis(dataset) if recipe.flip else None
+    learner = _Learner(victim, recipe, train, part, flip_axis=axis, on_progress=on_progress)
+    if memory is not None:
+        memory.open(resume=resume)
+    choice = learner.run(memory)
+    if not choice.within_budget and not over_budget:
+        raise CheckError(_over_budget(learner.part, choice, recipe))
+    return Analysis(
+        model_name=model.name,
+        model_sha256=model.sha256,
+        preprocessing=dataset.preprocessing,
+        samples=SampleSet(
+            clean=train.name,
+            adversarial=None,
+            count=len(train) + len(part),
+            largest_difference=recipe.eps,
+            hashes=train.hashes + part.hashes,
+        ),
+        provider=provider.name,
+        masks=_masks(choice, chosen, recipe),
+        attack=_inner_attack(recipe),
+        learning=_learning(learner, choice, part, recipe, held_out=select is None),
+    )
+
+
+class _Learner:
+    """The loop."""
+
+    def __init__(
+        self,
+        victim: MaskedVictim,
+        recipe: Recipe,
+        train: Samples,
+        part: Samples,
+        *,
+        flip_axis: int | None,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.state = State(Adam(victim.masks))
+        self._victim, self._recipe, self._train, self._part = victim, recipe, train, part
+        self._flip_axis, self._tell = flip_axis, on_progress
+        self._objective = Objective(victim, recipe, rank=train.x.ndim)
+        self._size = _batch_size(recipe.batch_size, len(train), victim.fixed_batch, train.name)
+        count = len(train) if victim.fixed_batch is None else len(train) - len(train) % victim.fixed_batch
+        self._starts = range(0, count, self._size)
+        self._count = count
+        self.steps = recipe.epochs * len(self._starts)
+        self._schedule = OneCycle(recipe.learning_rate, self.steps)
+
+    def run(self, memory: Memory | None) -> Choice:
+        """Learn from the kept state on, and choose."""
+        if memory is not None:
+            memory.load(self.state)
+        self.part = SelectPart(self._victim, self._part, self._recipe)
+        while self.state.adam.steps < self.steps:
+            epoch, index = divmod(self.state.adam.steps, len(self._starts))
+            self._step(epoch, self._starts[index])
+            record = None
+            if index == len(self._starts) - 1:
+                record = self._end_epoch(epoch)
+            if memory is not None and (record is not None or self.state.adam.steps % _SAVE_EVERY == 0):
+                memory.save(self.state)
+            self._tell(Progress(self.state.adam.steps, self.steps, record))
+        tried = iter(range(1, len(self.state.learned) + 1))
+        return self.part.choose(
+            self.state.learned, on_progress=lambda: self._tell(Progress(self.steps, self.steps, choosing=next(tried)))
+        )
+
+    def _step(self, epoch: int, start: int) -> None:
+        recipe, adam, tally = self._recipe, self.state.adam, self.state.tally
+        order = shuffled(len(self._train), seed=recipe.seed, epoch=epoch)[: self._count]
+        rows = order[start : start + self._size]
+        x, y = self._train.pixels(rows), self._train.y[rows]
+        if self._flip_axis is not None:
+            x = mirrored(x, rows, axis=self._flip_axis, seed=recipe.seed, epoch=epoch)
+        step = adam.steps
+        self._victim.masks = adam.values
+        stream = Stream.of(recipe.seed, "learn", epoch, rows)
+        found = self._objective(x, y, eps=recipe.eps_at(step, self.steps), stream=stream)
+        if not math.isfinite(found.loss):
+            raise InferenceError(
+                f"the loss is not finite at epoch {epoch + 1}: a lower --learning-rate or narrower --mask-bounds may "
+                "help"
+            )
+        rate = self._schedule.rate(step)
+        adam.step(found.gradients, rate=rate, beta=self._schedule.beta(step))
+        low, high = recipe.range
+        for values in adam.values.values():
+            if recipe.l1:  # the proximal step of rate * l1 * |m - 1|
+                away = values - 1
+                values[:] = 1 + np.sign(away) * np.maximum(np.abs(away) - rate * recipe.l1, 0)
+            np.clip(values, low, high, out=values)
+        tally.loss += found.loss
+        tally.clean += found.clean
+        tally.adversarial += found.adversarial
+        tally.samples += len(y)
+
+    def _end_epoch(self, epoch: int) -> dict[str, Any]:
+        tally, last = self.state.tally, self.state.adam.steps - 1
+        masks = {tap: values.astype(np.float32) for tap, values in self.state.adam.values.items()}
+        record = {
+            "epoch": epoch + 1,
+            "eps": self._recipe.eps_at(last, self.steps),
+            "loss": tally.loss / tally.samples,
+            "clean_accuracy": tally.clean / tally.samples,
+            "adversarial_accuracy": tally.adversarial / tally.samples,
+            "select_clean": self.part.clean(masks),
+            "select_robust": self.part.robust(masks),
+        }
+        self.state.tally = Tally()
+        self.state.curve.append(record)
+        self.state.learned.append(masks)
+        return record
+
+
+def _batch_size(wanted: int, count: int, fixed: int | None, name: str) -> int:
+    if fixed is None:
+        return min(wanted, count)
+    if count < fixed:
+        raise DataError(f"{name}: {count} samples to learn on are fewer than the model's fixed batch of {fixed}")
+    return min(max(fixed, wanted - wanted % fixed), count - count % fixed)
+
+
+def _flip_axis(dataset: Dataset) -> int:
+    """Return the axis of a batch that runs from left to right.
+
+    Raises:
+        DataError: the samples are no images.
+    """
+    if len(dataset.sample_shape) != 3:
+        raise DataError(
+            f"{dataset.source.name}: samples of shape {dataset.sample_shape} are no images with channels, so there is "
+            "nothing to mirror; leave out --flip"
+        )
+    return 3 if dataset.arrangement.channel_axis == 1 else 2
+
+
+def is_photographic(dataset: Dataset) -> bool:
+    """Whether samples are images of three channels: mirroring those keeps their class, as a rule; digits are grey."""
+    shape = dataset.sample_shape
+    return len(shape) == 3 and shape[dataset.arrangement.channel_axis - 1] == 3
+
+
+def _masks(choice: Choice, taps: Sequence[Tap], recipe: Recipe) -> tuple[Mask, ...]:
+    """Return the masks that do something."""
+    axes = {tap.name: tap.feature_axis for tap in taps}
+    kept = {tap: weights for tap, weights in choice.masks.items() if (weights != 1).any()}
+    return tuple(Mask(tap, weights, axes[tap]) for tap, weights in (kept or choice.masks).items())
+
+
+def _inner_attack(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "attack": "fgsm" if recipe.inner_steps == 1 else "pgd",
+        "eps": recipe.eps,
+        "norm": recipe.norm,
+        "eps_step": recipe.step_size(recipe.eps),
+        "max_iter": recipe.inner_steps,
+        "random_start": True,
+        "seed": recipe.seed,
+    }
+
+
+def _learning(learner: _Learner, choice: Choice, samples: Samples, recipe: Recipe, *, held_out: bool) -> dict[str, Any]:
+    part = learner.part
+    return {
+        "recipe": recipe.as_dict(),
+        "select": {
+            "source": samples.name,
+            "held_out": held_out,
+            "count": part.count,
+            "attacked": part.attacked,
+            "attack_steps": ROBUST_STEPS,
+            "clean_before": part.clean_before,
+            "robust_before": part.robust_before,
+        },
+        "chosen": {
+            "epoch": choice.epoch,
+            "blend": choice.blend,
+            "clean": choice.clean,
+            "robust": choice.robust,
+            "within_budget": choice.within_budget,
+        },
+        "curve": list(learner.state.curve),
+    }
+
+
+def _over_budget(part: SelectPart, choice: Choice, recipe: Recipe) -> str:
+    lost = 100 * (part.clean_before - choice.clean) / part.count
+    return (
+        f"no masks gain robust accuracy within the budget of {100 * recipe.budget:g} points on {part.count} select "
+        f"samples; the most robust ones lose {lost:.1f} points and hold {choice.robust} of {part.attacked} attacked "
+        f"samples (before: {part.robust_before}); raise --budget, or write them as they are with --force "
+        "(with --resume nothing is learned again)"
+    )

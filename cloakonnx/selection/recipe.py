@@ -1,0 +1,117 @@
+"""What masks are learned with: every setting that decides the result, checked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+from cloakonnx.attacks import Norm
+from cloakonnx.errors import OptionError
+
+Granularity: TypeAlias = Literal["channel", "element"]
+LossName: TypeAlias = Literal["ce", "trades"]
+
+FOLDABLE_FLOOR = 0.05
+"""Masks that are to be folded into weights stay this far above 0."""
+
+_CLEAN_WEIGHTS: dict[LossName, float] = {"ce": 0.5, "trades": 1 / 6}
+_ONE_STEP_FACTOR, _MANY_STEPS_FACTOR = 1.25, 2.5
+"""Step sizes over eps: 1.25 for one step from a random start (Wong et al. 2020, arXiv 2001.03994), else 2.5 / steps."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of learning.
+
+    Attributes:
+        eps: Radius of the ball that the masks are learned against, in pixel space.
+        budget: Clean accuracy that may be lost on the select part, as a share (0.04: 4 points).
+        norm: The ball's norm.
+        granularity: One weight a feature (``channel``), or one for every element of a sample (``element``).
+        inner_steps: Steps of the inner attack from a random start: 1 is FGSM, more are PGD.
+        loss: ``ce``: cross-entropy of the adversarial input plus ``clean_weight`` times that of the clean one;
+            ``trades``: KL(clean, adversarial) plus ``clean_weight`` times the clean cross-entropy (Zhang et al. 2019,
+            arXiv 1901.08573, equation 5; its lambda is the clean weight).
+        clean_weight: None takes 0.5 for ``ce`` and 1/6 for ``trades``.
+        epochs: How often every training sample is seen.
+        learning_rate: Top of the one-cycle schedule; 0.05 wrecks networks.
+        warm_up: Share of the steps over which eps grows to its size.
+        batch_size: Samples a step.
+        flip: Whether samples are mirrored at random, left to right.
+        bounds: Smallest and largest weight.
+        l1: Pull of every weight towards 1; weights that it holds there are exactly 1.
+        zero_below: Weights below it become exactly 0 in the end.
+        foldable: Whether weights stay at or above 0.05, so that they can be folded.
+        seed: Of all random numbers.
+
+    Raises:
+        OptionError: a setting that makes no sense.
+    """
+
+    eps: float
+    budget: float
+    norm: Norm = "linf"
+    granularity: Granularity = "channel"
+    inner_steps: int = 1
+    loss: LossName = "ce"
+    clean_weight: float | None = None
+    epochs: int = 12
+    learning_rate: float = 0.02
+    warm_up: float = 0.5
+    batch_size: int = 100
+    flip: bool = False
+    bounds: tuple[float, float] = (0.0, 4.0)
+    l1: float = 0.0
+    zero_below: float = 0.0
+    foldable: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checks = (
+            (self.eps > 0, f"--eps {self.eps:g} must be above 0"),
+            (0 <= self.budget < 1, f"--budget {self.budget:g} must be a share from 0 to 1, such as 4%"),
+            (self.inner_steps >= 1, f"--inner-steps {self.inner_steps} must be at least 1"),
+            (self.weight >= 0, f"--clean-weight {self.weight:g} is negative"),
+            (self.epochs >= 1, f"--epochs {self.epochs} must be at least 1"),
+            (self.learning_rate > 0, f"--learning-rate {self.learning_rate:g} must be above 0"),
+            (0 <= self.warm_up <= 1, f"--warm-up {self.warm_up:g} must be a share from 0 to 1"),
+            (self.batch_size >= 1, f"--batch-size {self.batch_size} must be at least 1"),
+            (
+                0 <= self.bounds[0] <= 1 < self.bounds[1],
+                f"--mask-bounds {self.bounds[0]:g},{self.bounds[1]:g} must hold 1, start at 0 or above, end above 1",
+            ),
+            (self.l1 >= 0, f"--l1 {self.l1:g} is negative"),
+            (0 <= self.zero_below < 1, f"--zero-below {self.zero_below:g} must be from 0 to 1"),
+            (
+                not (self.foldable and self.zero_below),
+                "--foldable keeps weights above 0 and --zero-below makes zeros: leave out one",
+            ),
+        )
+        for holds, message in checks:
+            if not holds:
+                raise OptionError(message)
+
+    @property
+    def weight(self) -> float:
+        """The weight of the clean loss."""
+        return _CLEAN_WEIGHTS[self.loss] if self.clean_weight is None else self.clean_weight
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest weight of a mask, with the floor of foldable ones."""
+        low, high = self.bounds
+        return (max(low, FOLDABLE_FLOOR) if self.foldable else low), high
+
+    def step_size(self, eps: float) -> float:
+        """Return the step of the inner attack at a radius."""
+        return _ONE_STEP_FACTOR * eps if self.inner_steps == 1 else _MANY_STEPS_FACTOR * eps / self.inner_steps
+
+    def eps_at(self, step: int, steps: int) -> float:
+        """Return the radius at a step, counted from 0, of so many."""
+        warm = self.warm_up * steps
+        return self.eps if step + 1 >= warm else self.eps * (step + 1) / warm
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings with the defaults filled in, for records."""
+        return {**asdict(self), "clean_weight": self.weight, "bounds": list(self.range)}

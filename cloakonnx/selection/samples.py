@@ -1,0 +1,126 @@
+"""Labelled samples in memory: read once, split once, mirrored and shuffled by seed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks import Stream
+from cloakonnx.data import Dataset, as_levels, sample_hashes
+from cloakonnx.errors import DataError
+
+_READ = 256
+HELD_OUT = 0.2
+"""Share of the data that is held out for choosing (design decision 6)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Labelled samples.
+
+    Attributes:
+        name: Of their source.
+        x: (N, ...) pixels in the model's layout: uint8 where every value is a level of 1/255, else float32.
+        y: (N,) int64 labels.
+        hashes: One for each.
+    """
+
+    name: str
+    x: NDArray[Any]
+    y: NDArray[np.int64]
+    hashes: tuple[str, ...]
+
+    @classmethod
+    def read(cls, dataset: Dataset) -> Samples:
+        """Read all samples of a dataset.
+
+        Raises:
+            DataError: no sample, or no labels.
+        """
+        parts: list[NDArray[Any]] = []
+        labels: list[NDArray[np.int64]] = []
+        hashes: list[str] = []
+        for batch in dataset.batches(_READ):
+            if batch.y is None:
+                raise DataError(
+                    f"{dataset.source.name} has no labels; learning needs them (y in .npz, --labels for .npy)"
+                )
+            levels = as_levels(batch.x) if dataset.preprocessing.bounds == (0.0, 1.0) else None
+            exact = levels is not None and np.array_equal(_pixels(levels), batch.x)
+            parts.append(levels if levels is not None and exact else batch.x)
+            labels.append(batch.y)
+            hashes += sample_hashes(batch.x)
+        if not parts:
+            raise DataError(f"{dataset.source.name} is empty: it has no samples")
+        if len({part.dtype for part in parts}) > 1:
+            parts = [_pixels(part) for part in parts]
+        return cls(dataset.source.name, np.concatenate(parts), np.concatenate(labels), tuple(hashes))
+
+    def __len__(self) -> int:
+        """Return how many samples there are."""
+        return len(self.y)
+
+    @property
+    def digest(self) -> str:
+        """Hex digest that tells these samples and labels from others."""
+        return hashlib.sha256("".join(self.hashes).encode() + self.y.tobytes()).hexdigest()
+
+    def take(self, rows: NDArray[np.int64]) -> Samples:
+        """Return some of the samples."""
+        return Samples(self.name, self.x[rows], self.y[rows], tuple(self.hashes[i] for i in rows))
+
+    def pixels(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
+        """Return some samples as float32 pixels."""
+        return _pixels(self.x[rows])
+
+    def check_classes(self) -> None:
+        """Raise DataError where all labels are one class."""
+        if len(np.unique(self.y)) < 2:
+            raise DataError(
+                f"{self.name}: all {len(self)} labels are class {int(self.y[0])}; learning needs samples of two "
+                "classes or more"
+            )
+
+
+def _pixels(x: NDArray[Any]) -> NDArray[np.float32]:
+    return np.divide(x, np.float32(255), dtype=np.float32) if x.dtype == np.uint8 else np.asarray(x, np.float32)
+
+
+def split(samples: Samples, *, seed: int) -> tuple[Samples, Samples]:
+    """Hold out a fifth of the samples, class by class; return the others and the held-out ones, both in their order.
+
+    Raises:
+        DataError: too few samples: no class has three.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, 0x5EED]))
+    held: list[int] = []
+    for label in np.unique(samples.y):
+        rows = rng.permutation(np.flatnonzero(samples.y == label))
+        held += [int(i) for i in rows[: round(HELD_OUT * len(rows))]]
+    if not held:
+        raise DataError(
+            f"{samples.name}: {len(samples)} samples are too few to hold out a fifth of each class; give more, or name "
+            "others for choosing with --select-data"
+        )
+    chosen = np.zeros(len(samples), np.bool_)
+    chosen[held] = True
+    return samples.take(np.flatnonzero(~chosen)), samples.take(np.flatnonzero(chosen))
+
+
+def shuffled(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of an epoch."""
+    return np.random.Generator(np.random.PCG64([seed, 1, epoch])).permutation(count)
+
+
+def mirrored(
+    x: NDArray[np.float32], rows: NDArray[np.int64], *, axis: int, seed: int, epoch: int
+) -> NDArray[np.float32]:
+    """Return a batch with about half of its samples mirrored; which ones is a function of sample and epoch."""
+    turned = Stream.of(seed, "learn-flip", epoch, rows).integers(2) == 1
+    found = x.copy()
+    found[turned] = np.flip(x[turned], axis)
+    return found

@@ -1,0 +1,93 @@
+"""``cloakonnx learn`` as a user sees it: what it writes, what apply makes of it, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+
+from cloakonnx.graph import load, masks_of, read_masks
+from cloakonnx.scoring import load_analysis
+from tests.attacks.helpers import DIGITS, ROOT, digits_arrays
+from tests.cli.conftest import Run
+from tests.selection.helpers import training_arrays
+
+pytest.importorskip("sklearn")
+
+SCHEMA = json.loads((ROOT / "docs" / "analysis.schema.json").read_text())
+QUICK = ("--eps", "2/16", "--budget", "10%", "--epochs", "1", "--batch-size", "50", "--learning-rate", "0.05")
+
+
+@pytest.fixture
+def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the current folder, with the sample model and its data."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").write_bytes(DIGITS.read_bytes())
+    for name, (x, y), count in (("train", training_arrays(), 150), ("select", digits_arrays(), 60)):
+        np.savez(tmp_path / f"{name}.npz", x=x[:count], y=y[:count])
+    return tmp_path
+
+
+@pytest.mark.parametrize("granularity", ["channel", "element"])
+def test_learn_apply_verify_strip(digits: Path, run: Run, granularity: str) -> None:
+    made = run(
+        *("learn", "m.onnx", "--data", "train.npz", "--select-data", "select.npz", *QUICK, "--force", "--json"),
+        *("--granularity", granularity),
+    )
+    assert made.code == 0, made.err
+    content = json.loads(made.out)
+    assert made.out == (digits / "m.cloak.json").read_text()
+    Draft202012Validator(SCHEMA).validate(content)
+    assert [m["tap"] for m in content["masks"]] == ["/1/Relu_output_0", "/3/Relu_output_0", "/6/Relu_output_0"]
+    assert "epoch 1 of 1: loss" in made.err
+    assert not list(digits.glob(".*"))
+    assert run("apply", "m.onnx", "--remove", "5%").code == 2
+    assert run("apply", "m.onnx").code == 0
+    hardened = load(digits / "m.hardened.onnx")
+    learned = load_analysis(digits / "m.cloak.json", model="m.onnx").masks
+    for mask, again in zip(learned, read_masks(hardened), strict=True):
+        assert mask.tap == again.tap
+        assert np.array_equal(mask.weights, again.weights)
+    assert len(masks_of(hardened.proto)) == 3
+    assert run("verify", "m.hardened.onnx", "--source", "m.onnx").code == 0
+    assert run("strip", "m.hardened.onnx", "-o", "s.onnx").code == 0
+    assert (digits / "s.onnx").read_bytes() == DIGITS.read_bytes()
+
+
+def test_a_missed_budget_is_a_failed_check_and_writes_nothing(digits: Path, run: Run) -> None:
+    command = ("learn", "m.onnx", "--data", "train.npz", "--eps", "1/16", "--budget", "0", "--epochs", "1")
+    missed = run(*command, "--learning-rate", "1e-9")
+    assert missed.code == 1
+    assert missed.err.splitlines()[-1].startswith("cloakonnx: no masks gain robust accuracy within the budget of 0 ")
+    assert not (digits / "m.cloak.json").exists()
+    forced = run(*command, "--learning-rate", "1e-9", "--resume", "--force")
+    assert forced.code == 0
+    assert "miss the budget" in forced.err
+    assert "epoch 1 of 1" not in forced.err
+    assert (digits / "m.cloak.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "x.npy"), "x.npy has no labels; learning needs them"),
+        (("--data", "one.npz"), "one.npz: all 20 labels are class 7"),
+        (("--data", "train.npz", "--tap", "/1/Relu_output"), "does not exist; did you mean '/1/Relu_output_0'"),
+        (("--data", "train.npz", "--tap-pattern", "*Tanh*"), "--tap-pattern *Tanh* finds no tap"),
+        (("--data", "train.npz", "--budget", "4"), "--budget 4 must be a share"),
+        ((), "--data is missing"),
+    ],
+)
+def test_bad_input_is_one_line(digits: Path, run: Run, arguments: tuple[str, ...], message: str) -> None:
+    x, _ = training_arrays()
+    np.save(digits / "x.npy", x[:20])
+    np.savez(digits / "one.npz", x=x[:20], y=np.full(20, 7))
+    before = sorted(digits.iterdir())
+    failed = run("learn", "m.onnx", *QUICK, *arguments)
+    assert failed.code == 2
+    assert len(failed.err.splitlines()) == 1
+    assert message in failed.err
+    assert sorted(digits.iterdir()) == before

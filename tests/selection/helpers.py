@@ -1,0 +1,48 @@
+"""The sample classifier on digits, with data to learn masks on."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.data import ArraySource, Dataset, Preprocessing
+from cloakonnx.graph import Model, load
+from cloakonnx.runtime import choose_provider, input_shape
+from tests.attacks.helpers import DIGITS, ROOT, digits_arrays
+
+CPU = choose_provider("cpu")
+EPS = 2 / 16
+
+
+@cache
+def model() -> Model:
+    return load(DIGITS)
+
+
+@cache
+def training_arrays() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    spec = importlib.util.spec_from_file_location("samples_digits", ROOT / "samples" / "digits.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    parts = list(module.train())
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+
+
+def dataset(x: NDArray[Any], y: NDArray[np.int64] | None, name: str = "digits") -> Dataset:
+    return Dataset(ArraySource(name, x, y), Preprocessing(), input_shape(model()), classes=10)
+
+
+def learning_data(count: int = 300) -> Dataset:
+    x, y = training_arrays()
+    return dataset(x[:count], y[:count], "train")
+
+
+def select_data(count: int = 150) -> Dataset:
+    x, y = digits_arrays()
+    return dataset(x[:count], y[:count], "select")

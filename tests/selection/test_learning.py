@@ -1,0 +1,252 @@
+"""Masks learned on the sample classifier: they hold under attack, keep within the budget, and come out the same."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from cloakonnx.attacks import Victim, pgd
+from cloakonnx.data import ArraySource, Dataset, Preprocessing
+from cloakonnx.errors import CheckError, DataError, OptionError, OutputError, TapError
+from cloakonnx.graph import Model, hardened, load_bytes
+from cloakonnx.scoring import Analysis
+from cloakonnx.selection import Progress, Recipe, forget, is_photographic, learn
+from cloakonnx.selection.samples import Samples, mirrored, split
+from tests.attacks.helpers import digits_arrays
+from tests.selection.helpers import CPU, EPS, dataset, learning_data, model, select_data, training_arrays
+
+pytest.importorskip("sklearn")
+
+QUICK = Recipe(eps=EPS, budget=0.04, epochs=2, batch_size=50, learning_rate=0.05)
+
+
+def learned(recipe: Recipe = QUICK, **options: Any) -> Analysis:
+    options = {"select": select_data(60), "over_budget": True} | options
+    return learn(model(), learning_data(150), recipe, provider=CPU, **options)
+
+
+def correct(target: Model, attack: Callable[[Victim], NDArray[np.float32]]) -> NDArray[np.bool_]:
+    victim = Victim(target, provider=CPU, sample_shape=(1, 8, 8))
+    _, y = digits_arrays()
+    return victim.predict(attack(victim)) == y[200:]
+
+
+@pytest.mark.parametrize("granularity", ["channel", "element"])
+def test_masks_hold_against_an_attack_made_again_on_other_samples(granularity: Any) -> None:
+    recipe = Recipe(eps=EPS, budget=0.04, epochs=6, learning_rate=0.05, granularity=granularity)
+    analysis = learn(model(), learning_data(500), recipe, provider=CPU, select=select_data(200))
+    x, y = digits_arrays()
+    x, y = x[200:], y[200:]
+    made = hardened(model(), analysis.masks)
+    before, after = (
+        correct(each, lambda v: pgd(v, x, y, eps=EPS, max_iter=20, restarts=2, seed=5).x) for each in (model(), made)
+    )
+    clean_before, clean_after = (correct(each, lambda v: x) for each in (model(), made))
+    assert clean_before.mean() - clean_after.mean() <= 0.04
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    assert after.mean() >= before.mean() + 0.04
+    assert (gained - lost) ** 2 / (gained + lost) > 6.63  # McNemar, p < 0.01
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_others() -> None:
+    first = learned().to_json()
+    assert learned().to_json() == first
+    assert learned(Recipe(eps=EPS, budget=0.04, epochs=2, batch_size=50, learning_rate=0.05, seed=1)).to_json() != first
+
+
+def test_an_analysis_is_read_as_it_was_written(tmp_path: Path) -> None:
+    found = learned(Recipe(eps=EPS, budget=0.04, epochs=1, granularity="element", l1=0.5))
+    found.save(tmp_path / "a.json")
+    text = (tmp_path / "a.json").read_text()
+    again = Analysis.from_json(text)
+    assert again.to_json() == text
+    assert [m.weights.shape for m in found.masks] == [m.weights.shape for m in again.masks]
+    first = json.loads(text)["masks"][0]
+    stored = np.frombuffer(base64.b64decode(first["data"]), "<f4").reshape(first["shape"])
+    assert np.array_equal(stored, found.masks[0].weights)
+
+
+class StoppedError(Exception):
+    """As if killed."""
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5])
+def test_an_interrupted_call_goes_on_to_the_same_bytes(
+    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloakonnx.selection.learning._SAVE_EVERY", 2)
+    whole = learned().to_json()
+    output = tmp_path / "m.cloak.json"
+    told: list[int] = []
+
+    def interrupt(now: Progress) -> None:
+        told.append(now.step)
+        if now.step == stop:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        learned(output=output, on_progress=interrupt)
+    assert told == list(range(1, stop + 1))
+    told.clear()
+    kept, stop = {1: 0, 4: 4, 5: 4}[stop], -1
+    assert learned(output=output, resume=True, on_progress=interrupt).to_json() == whole
+    assert told[0] == kept + 1
+    forget(output)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_wants_the_same_settings_but_for_the_budget(tmp_path: Path) -> None:
+    output = tmp_path / "m.cloak.json"
+    learned(output=output)
+    with pytest.raises(OutputError, match="other samples or settings; start again without --resume"):
+        learned(Recipe(eps=EPS, budget=0.04, epochs=3), output=output, resume=True)
+    other = Recipe(eps=EPS, budget=0.02, epochs=2, batch_size=50, learning_rate=0.05)
+    steps: list[int] = []
+    learned(other, output=output, resume=True, on_progress=lambda now: steps.append(now.step))
+    assert set(steps) == {6}  # only choosing is left
+
+
+def test_damaged_checkpoints_are_made_again(tmp_path: Path) -> None:
+    output = tmp_path / "m.cloak.json"
+    whole = learned(output=output).to_json()
+    (tmp_path / ".m.cloak.json.parts" / "state.npz").write_bytes(b"PK")
+    assert learned(output=output, resume=True).to_json() == whole
+
+
+def test_a_budget_that_cannot_be_met() -> None:
+    recipe = Recipe(eps=EPS, budget=0, epochs=1, batch_size=50, learning_rate=1e-9)
+    with pytest.raises(CheckError, match="no masks gain robust accuracy within the budget of 0 points") as error:
+        learned(recipe, over_budget=False)
+    assert error.value.exit_code == 1
+    found = learned(recipe).learning
+    assert found is not None
+    assert found["chosen"]["within_budget"] is False
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.02, 0.1])
+def test_the_clean_loss_on_the_select_part_keeps_within_the_budget(budget: float) -> None:
+    recipe = Recipe(eps=3 / 16, budget=budget, epochs=2, batch_size=50, learning_rate=0.1)
+    found = learned(recipe).learning
+    assert found is not None
+    select, chosen = found["select"], found["chosen"]
+    if chosen["within_budget"]:
+        assert select["clean_before"] - chosen["clean"] <= budget * select["count"]
+        assert chosen["robust"] > select["robust_before"]
+
+
+def test_weights_keep_within_their_bounds() -> None:
+    recipe = Recipe(eps=EPS, budget=0.5, epochs=2, batch_size=50, learning_rate=0.3, bounds=(0, 1.2), foldable=True)
+    masks = learned(recipe).masks
+    values = np.concatenate([m.weights.ravel() for m in masks])
+    assert values.min() >= np.float32(0.05)
+    assert values.max() <= np.float32(1.2)
+    assert values.min() < 0.5
+
+
+def test_l1_leaves_weights_at_exactly_1_and_small_ones_become_exactly_0() -> None:
+    recipe = Recipe(eps=EPS, budget=0.9, epochs=2, batch_size=50, learning_rate=0.3, l1=0.02, zero_below=0.5)
+    values = np.concatenate([m.weights.ravel() for m in learned(recipe).masks])
+    assert (values == 1).any()
+    assert (values == 0).any()
+    assert not ((values > 0) & (values < np.float32(0.5))).any()
+
+
+def test_a_fifth_of_each_class_is_held_out() -> None:
+    x, y = training_arrays()
+    samples = Samples.read(dataset(x, y))
+    train, held = split(samples, seed=3)
+    assert sorted(train.hashes + held.hashes) == sorted(samples.hashes)
+    for label in range(10):
+        assert (held.y == label).sum() == round(0.2 * (y == label).sum())
+    assert split(samples, seed=3)[1].hashes == held.hashes
+    assert split(samples, seed=4)[1].hashes != held.hashes
+
+
+def test_without_select_data_the_held_out_part_chooses() -> None:
+    x, y = training_arrays()
+    found = learn(model(), dataset(x[:150], y[:150]), QUICK, provider=CPU, over_budget=True)
+    assert found.samples.count == 150
+    assert found.learning is not None
+    assert found.learning["select"]["held_out"] is True
+    assert found.learning["select"]["count"] < 40
+
+
+def test_bad_data() -> None:
+    x, _ = training_arrays()
+    bad = {
+        "train has no labels": dataset(x[:50], None, "train"),
+        "train: all 50 labels are class 3": dataset(x[:50], np.full(50, 3), "train"),
+        "too few to hold out": dataset(x[:2], np.array([0, 1]), "train"),
+    }
+    for message, data in bad.items():
+        with pytest.raises(DataError, match=message):
+            learn(model(), data, QUICK, provider=CPU)
+
+
+def test_bad_taps() -> None:
+    with pytest.raises(TapError, match=r"'/1/Relu' does not exist; did you mean '/1/Relu_output_0'"):
+        learned(taps=["/1/Relu"])
+    with pytest.raises(TapError, match=r"--tap-pattern relu\* finds no tap"):
+        learned(tap_patterns=["relu*"])
+
+
+def test_a_tap_without_gradient() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["h"]),
+        helper.make_node("Sign", ["h"], ["s"]),
+        helper.make_node("Gemm", ["s", "w"], ["logits"]),
+    ]
+    weights = onnx.numpy_helper.from_array(np.eye(4, 3, dtype=np.float32), "w")
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
+        [weights],
+    )
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    blocked = load_bytes(made.SerializeToString())
+    data = dataset(np.random.default_rng(0).random((30, 4), np.float32), np.arange(30) % 3)
+    data = type(data)(data.source, data.preprocessing, (4,), classes=3)
+    with pytest.raises(TapError, match="does not depend on tap 'h' in a way that can be differentiated: Sign"):
+        learn(blocked, data, QUICK, provider=CPU, taps=["h"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"eps": 0}, "--eps 0 must be above 0"),
+        ({"eps": 2}, "--eps 2 is larger than pixel space"),
+        ({"budget": 4}, "--budget 4 must be a share"),
+        ({"learning_rate": 0}, "--learning-rate"),
+        ({"bounds": (0.5, 0.9)}, "--mask-bounds 0.5,0.9"),
+        ({"foldable": True, "zero_below": 0.1}, "--foldable"),
+        ({"warm_up": 2}, "--warm-up"),
+    ],
+)
+def test_bad_settings(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        learned(Recipe(**({"eps": EPS, "budget": 0.04} | wrong)))
+
+
+def test_only_images_of_three_channels_are_mirrored_unless_asked_for() -> None:
+    x, y = training_arrays()
+    color = Dataset(ArraySource("c", x.repeat(3, axis=1), y), Preprocessing(), (3, 8, 8))
+    assert is_photographic(color)
+    assert not is_photographic(dataset(x, y))
+    rows = np.arange(100)
+    mirror = mirrored(x[:100], rows, axis=3, seed=0, epoch=0)
+    turned = (mirror == x[:100, :, :, ::-1]).all(axis=(1, 2, 3))
+    assert 30 < turned.sum() < 70
+    assert (mirror[~turned] == x[:100][~turned]).all()
+    part = mirrored(x[50:100], rows[50:], axis=3, seed=0, epoch=0)
+    assert np.array_equal(part, mirror[50:])
