@@ -92,7 +92,7 @@ class Objective:
         size = np.full(len(x), self._recipe.step_size(eps), np.float32)
         for _ in range(self._recipe.inner_steps):
             if clean is None:
-                gradient = victim.gradient(moved, y, loss=Loss.CE).gradient
+                gradient = victim.gradient(moved, y, loss=Loss.CE.climbed).gradient
             else:
                 gradient = victim.pull_to_input(moved, (softmax(victim.logits(moved)) - clean).astype(np.float32))
             moved = arithmetic.step(moved, gradient, origin, size=size, eps=eps)
