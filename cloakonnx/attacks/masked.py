@@ -77,7 +77,9 @@ class MaskedVictim(Victim):
             output_name=output_name,
             sample_shape=sample_shape,
             bounds=bounds,
-            masks=[Mask(tap.name, np.ones(_shape(tap, elements=elements)), tap.feature_axis) for tap in taps],
+            masks=[
+                Mask(tap.name, np.ones(_shape(tap, elements=elements), np.float32), tap.feature_axis) for tap in taps
+            ],
         )
         self._in_use = None  # a float16 model in use would have to be written anew for every step
         self.fixed_batch = self._graph(None, targeted=False)[1].fixed_batch
