@@ -95,6 +95,7 @@ def folded_entries(masks: Sequence[Mask], *, source_sha256: str) -> dict[str, st
     listed = [
         {
             "feature_axis": mask.feature_axis,
+            "shape": list(mask.weights.shape),
             "tap": mask.tap,
             "weights": base64.b64encode(mask.weights.astype("<f4").tobytes()).decode(),
         }
@@ -118,10 +119,10 @@ def folded_masks(model: onnx.ModelProto) -> list[Mask]:
         found = []
         for fields in json.loads(entries(model)[FOLDED]):
             tap, axis, text = fields["tap"], fields["feature_axis"], fields["weights"]
-            if type(tap) is not str or type(axis) is not int or len(fields) != 3:
+            if type(tap) is not str or type(axis) is not int or len(fields) != 4:
                 raise TypeError
             weights = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-            found.append(Mask(tap, weights, axis))
+            found.append(Mask(tap, weights.reshape([int(size) for size in fields["shape"]]), axis))
         return found
     except (KeyError, TypeError, ValueError, RecursionError, MaskError):
         raise ModelError(f"the metadata entry {FOLDED!r} is damaged: it is not a list of masks") from None

@@ -1,6 +1,6 @@
 """How scales move through each op: kept, tied together, absorbed by weights, or stuck.
 
-Everything that is not named here lets no scale through: Sigmoid, Softmax, Gelu, HardSwish, LayerNormalization, Clip
+Everything that is not named here lets no scale through: Sigmoid, Softmax, Gelu, HardSwish, Clip
 with an upper bound, bodies of If and Loop, ops of other domains.
 """
 
@@ -14,6 +14,7 @@ import onnx
 
 from cloakonnx.graph.constants import sliced
 from cloakonnx.graph.forest import Ids
+from cloakonnx.graph.scales import MOST_CHANNELS
 from cloakonnx.graph.site import Site, StuckError, reshaped
 from cloakonnx.graph.taps import FLOAT_TYPES
 
@@ -115,6 +116,8 @@ def _concat(site: Site) -> Ids:
             site.system.equal(parts[0], part, site.label)
         return np.broadcast_arrays(*parts)[0]
     others = np.broadcast_shapes(*((*part.shape[:axis], 1, *part.shape[axis + 1 :]) for part in parts))
+    if np.prod(others, dtype=np.float64) * sum(size for size in sizes if isinstance(size, int)) > MOST_CHANNELS:
+        raise StuckError("it has too many channels")
     wide = [
         np.broadcast_to(part, (*others[:axis], size, *others[axis + 1 :]))
         for part, size in zip(parts, sizes, strict=True)
@@ -189,6 +192,8 @@ def _pad(site: Site) -> Ids:
             continue
         if mode != "constant" or not isinstance(size, int) or min(before[axis], after[axis]) < 0:
             raise StuckError("it pads the channels")
+        if ids.size // ids.shape[axis] * (size + before[axis] + after[axis]) > MOST_CHANNELS:
+            raise StuckError("it has too many channels")
         wide = np.broadcast_to(ids, (*ids.shape[:axis], size, *ids.shape[axis + 1 :]))
         around = [(*ids.shape[:axis], count, *ids.shape[axis + 1 :]) for count in (before[axis], after[axis])]
         ids = np.concatenate([site.system.fresh(*around[0]), wide, site.system.fresh(*around[1])], axis)
@@ -268,12 +273,32 @@ def _batch_normalization(site: Site) -> Ids:
     return made.reshape(1, count, *[1] * (ids.ndim - 2))
 
 
+def _normalisation(site: Site) -> Ids:
+    """LayerNormalization and InstanceNormalization: nothing goes in, but what they multiply by can scale the output."""
+    weight = site.weight(1)
+    bias = site.changeable(2) if site.has(2) else None
+    ids = site.data()
+    if len(site.node.output) > 1 and any(site.node.output[1:]):
+        raise StuckError("its statistics are read")
+    if bias is not None and bias.shape != weight.shape:
+        raise StuckError("its scale and its bias differ in shape")
+    site.system.fix(ids, f"{site.label} does away with scales")
+    made = site.system.fresh(*weight.shape)
+    site.absorb(weight, (made, 1))
+    site.absorb(bias, (made, 1))
+    if site.node.op_type == "InstanceNormalization":
+        return made.reshape(1, -1, *[1] * (ids.ndim - 2))
+    return made.reshape(*[1] * (ids.ndim - made.ndim), *made.shape)
+
+
 def _conv(site: Site) -> Ids:
     weight = site.weight(1)
     transposed = site.node.op_type == "ConvTranspose"
     bias = site.changeable(2) if site.has(2) else None
     group = site.attributes.get("group", 1)
     rows, columns, *kernel = weight.shape
+    if group < 1 or rows % group:
+        raise StuckError(f"its weight {weight.name!r} does not divide into {group} groups")
     inputs, outputs = (rows, columns * group) if transposed else (columns * group, rows)
     ids = site.data()
     if ids.ndim != len(weight.shape):
@@ -346,6 +371,9 @@ RULES: dict[str, Rule] = {
     "Concat": _concat,
     "Slice": _slice,
     "Pad": _pad,
+    "LayerNormalization": _normalisation,
+    "RMSNormalization": _normalisation,
+    "InstanceNormalization": _normalisation,
     "BatchNormalization": _batch_normalization,
     "Gemm": _gemm,
     "MatMul": _matmul,

@@ -14,6 +14,7 @@ before it only comes out of them (they give 0): no division is needed then.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.graph.forest import GROUND, Edges, Forest, Ids
+
+MOST_CHANNELS = 1 << 26
+"""Of one tensor: a file may claim any shape."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,10 @@ class System:
         self._uses: list[_Use] = []
 
     def fresh(self, *shape: int) -> Ids:
-        """Return new channels with free scales."""
-        size = int(np.prod(shape, dtype=np.int64))
+        """Return new channels with free scales; raises ValueError for more than any tensor has."""
+        size = math.prod(shape)
+        if size > MOST_CHANNELS:
+            raise ValueError("too many channels")
         ids = np.arange(self._count, self._count + size, dtype=np.int64).reshape(shape)
         self._count += size
         return ids

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cloakonnx.graph.absorb import Weight, Weights
 from cloakonnx.graph.constants import Constants, attributes
 from cloakonnx.graph.forest import Ids
-from cloakonnx.graph.scales import System
+from cloakonnx.graph.scales import MOST_CHANNELS, System
 from cloakonnx.graph.structure import Structure
 
 
@@ -177,7 +177,7 @@ def reshaped(
     if len(rest) == 1 and isinstance(rest[0], int):
         sizes = _filled(sizes, tail, rest[0])
     total = _product(sizes)
-    if total is None or total != _product(rest):
+    if total is None or total != _product(rest) or math.prod(head) * total > MOST_CHANNELS:
         return None
     spread = np.broadcast_to(ids, [*head, *(int(size) for size in sizes if size is not None)])
     return _compressed(spread.reshape([*head, *(int(size) for size in rest if size is not None)]), start)

@@ -279,6 +279,25 @@ def test_features_last() -> None:
     }
 
 
+@pytest.mark.parametrize("op_type", ["LayerNormalization", "RMSNormalization", "InstanceNormalization"])
+def test_the_output_of_a_normalisation(op_type: str) -> None:
+    """A transformer's taps: what follows takes the mask, and where nothing can, the normalisation's own weights do."""
+    inputs = "x k" if op_type == "RMSNormalization" else "x k kb"
+    opset = 23 if op_type == "RMSNormalization" else 17
+    count = 3 if op_type == "InstanceNormalization" else 8
+    weights = {"k": normal(1, count), "kb": normal(2, count), "v": normal(3, count, 5)}
+    weights = {name: value for name, value in weights.items() if name != "kb" or "kb" in inputs}
+    shape, x = (["N", 3, 8], normal(4, 2, 3, 8))
+    stuck = {name: value for name, value in weights.items() if name != "v"}
+    model = net([node(op_type, inputs, "a"), node("Sigmoid", "a", "y")], stuck, shape, opset=opset)
+    mask = Mask("a", np.linspace(0, 2, count, dtype=np.float32), 1 if count == 3 else 2)
+    assert compared(model, [mask], x, 1e-6 if count == 3 else 1e-13) == {"a": None}
+    if count == 8:
+        model = net([node(op_type, inputs, "a"), node("MatMul", "a v", "y")], weights, shape, opset=opset)
+        assert folding(model, [mask]).fates[0].layers == ("MatMul node 'n_y'",)
+        assert compared(model, [mask], x) == {"a": None}
+
+
 def test_shared_weights_stay_as_they_are() -> None:
     nodes = [conv("x w", "z"), node("Relu", "z", "a"), conv("a v", "p"), node("Sigmoid", "p", "q"), conv("q v", "r")]
     nodes += [node("Sigmoid", "r", "s"), conv("s v", "y")]
