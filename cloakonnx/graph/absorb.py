@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cloakonnx.errors import MaskError
+from cloakonnx.errors import MaskError, ModelError
 from cloakonnx.graph.constants import Constants, attributes
 from cloakonnx.graph.inline import complete
 from cloakonnx.graph.load import Model
@@ -90,7 +90,7 @@ class Weights:
         value = self._constants.value(name)
         tensor = self._initializers.get(name)
         if value is None and tensor is not None and np.prod(tensor.dims, dtype=np.float64) <= _MOST_ZEROS:
-            value = onnx.numpy_helper.to_array(complete(self._model, tensor))
+            value = _array(self._model, tensor)
         return value is not None and not value.astype(np.float64).any()
 
     def _shared(self, index: int, name: str) -> str | None:
@@ -143,6 +143,14 @@ def _held(node: onnx.NodeProto) -> onnx.TensorProto | None:
     return next((each.t for each in node.attribute if each.name == "value"), None)
 
 
+def _array(model: Model, tensor: onnx.TensorProto) -> NDArray[Any]:
+    try:
+        found: NDArray[Any] = onnx.numpy_helper.to_array(complete(model, tensor))
+    except (TypeError, ValueError) as error:  # whatever numpy makes of dims, type and data that do not fit together
+        raise ModelError(f"{model.name}: the weight {tensor.name!r} is no tensor: {error}".replace("\n", " ")) from None
+    return found
+
+
 def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float64]]) -> onnx.TensorProto | None:
     """Return the weight times the factors, multiplied in float64 and rounded once; None where that changes nothing.
 
@@ -153,6 +161,7 @@ def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float6
 
     Raises:
         MaskError: a product overflows the weight's dtype.
+        ModelError: its data does not fit its shape and type.
     """
     factor = np.ones([1] * len(weight.shape))
     for each in factors:
@@ -166,7 +175,7 @@ def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float6
         else:
             factor = np.broadcast_to(factor, shape).reshape(view.before)
         shape = view.before
-    old = onnx.numpy_helper.to_array(complete(model, weight.tensor))
+    old = _array(model, weight.tensor)
     new = np.empty_like(old)
     flat_old, flat_new = np.atleast_1d(old), np.atleast_1d(new)
     wide = np.broadcast_to(np.atleast_1d(factor), flat_old.shape)

@@ -498,6 +498,17 @@ def test_bad_input() -> None:
         folding(model, [Mask("a0", np.ones(5, np.float32))])
 
 
+def test_weights_that_only_claim_to_be_there() -> None:
+    made = onnx.ModelProto.FromString(bytes(residual().buf))
+    (weight,) = (t for t in made.graph.initializer if t.name == "w2")
+    weight.raw_data = weight.raw_data[:-8]
+    with pytest.raises(ModelError, match="the weight 'w2' is no tensor"):
+        folding(load_bytes(made.SerializeToString()), [positive(residual(), "i1")])
+    weight.dims[0] = 1 << 40
+    (fate,) = folding(load_bytes(made.SerializeToString()), [positive(residual(), "i1")]).fates
+    assert fate.layers == ("Conv node 'n_z1'",), "the layer before it takes the mask"
+
+
 def test_a_mask_of_ones_changes_no_weight() -> None:
     model = residual()
     made = folding(model, [Mask("a0", np.ones(4, np.float32))])
