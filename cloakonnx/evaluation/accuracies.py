@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cloakonnx.data import Dataset
 from cloakonnx.errors import DataError
@@ -27,6 +28,10 @@ class Accuracy:
     def interval(self) -> Interval:
         """Wilson's 95% interval of the share."""
         return wilson(self.correct, self.count)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts, the share and its interval, for files."""
+        return {**asdict(self), "share": self.value, "interval": [self.interval.low, self.interval.high]}
 
     def __str__(self) -> str:
         """Return the share and the counts behind it."""

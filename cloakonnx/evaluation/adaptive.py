@@ -24,13 +24,12 @@ from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.intervals import Paired
 from cloakonnx.evaluation.keeping import Keeper, model_digests
-from cloakonnx.evaluation.plan import CONTROL_MASKS, check_eps, plan, replaced
+from cloakonnx.evaluation.plan import CONTROL_MASKS, check_eps, plan, replaced, shuffled
 from cloakonnx.evaluation.result import DataRecord, Evaluation, MaskRecord, ModelRecord
 from cloakonnx.evaluation.tally import Found
 from cloakonnx.evaluation.trial import Samples
 from cloakonnx.graph import (
     SOURCE_KEY,
-    Mask,
     Model,
     entries,
     hardened,
@@ -121,8 +120,8 @@ def evaluate(
             f"{model.name} has {first.classes} classes, the baseline {other.name} {second.classes}; they can't be "
             "compared"
         )
-    shuffled = [] if bare is None else [victim(hardened(bare, _shuffled(masks, seed, i))) for i in range(CONTROL_MASKS)]
-    comparison = Comparison(first, second, shuffled, plans, norm=norm, seed=seed)
+    controls = [] if bare is None else [victim(hardened(bare, shuffled(masks, seed, i))) for i in range(CONTROL_MASKS)]
+    comparison = Comparison(first, second, controls, plans, norm=norm, seed=seed)
     checkpoints = None
     if output is not None:
         record = {
@@ -130,7 +129,7 @@ def evaluate(
             "baseline": "stripped" if baseline is None else model_digests(baseline),
             "plans": [[settings.as_dict() for settings in attacks] for attacks in plans],
             "control": comparison.control_settings(),
-            "control_masks": len(shuffled),
+            "control_masks": len(controls),
             "seed": seed,
             "batch_size": batch_size,
             "input": first.input_name,
@@ -149,7 +148,7 @@ def evaluate(
         if on_estimate is not None:
             axis = dataset.arrangement.channel_axis
             seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size, channel_axis=axis)
-            on_estimate(Estimate(seconds, dataset.count(), len(plans), len(shuffled)))
+            on_estimate(Estimate(seconds, dataset.count(), len(plans), len(controls)))
         for batch in dataset.batches(batch_size):
             samples = _samples(batch, dataset)
             first.check_labels(samples.y)
@@ -222,15 +221,6 @@ def _check_alike(model: Model, baseline: Model, input_name: str | None) -> None:
             f"{model.name} takes inputs of shape {shapes[0]}, the baseline {baseline.name} of {shapes[1]}; they can't "
             "be compared on the same samples"
         )
-
-
-def _shuffled(masks: Sequence[Mask], seed: int, index: int) -> list[Mask]:
-    """Return masks with the same weights in random places: as many features go, but others."""
-    rng = np.random.default_rng([seed, index])
-    return [
-        Mask(mask.tap, rng.permutation(mask.weights.ravel()).reshape(mask.weights.shape), mask.feature_axis)
-        for mask in masks
-    ]
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

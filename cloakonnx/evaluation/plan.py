@@ -1,4 +1,4 @@
-"""Which attacks an evaluation makes: one of the presets, or one attack by its name."""
+"""Which attacks an evaluation makes, a preset or one by its name, and the controls beside them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from math import prod, sqrt
 from typing import Any, Literal
 
+import numpy as np
+
 from cloakonnx.attacks import ATTACKS, TARGETS, Settings
 from cloakonnx.errors import OptionError, nearest
 from cloakonnx.gradient import DLR_CLASSES
+from cloakonnx.graph import Mask
 
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "quick": (
@@ -78,6 +81,15 @@ def control(eps: float, *, norm: Literal["linf", "l2"], seed: int, gradients: bo
     if gradients:
         return Settings("pgd", eps, norm, max_iter=20, seed=seed)
     return Settings("square", eps, norm, max_iter=500, seed=seed)
+
+
+def shuffled(masks: Sequence[Mask], seed: int, index: int) -> list[Mask]:
+    """Return masks with the same weights in random places: as many features go, but others."""
+    rng = np.random.default_rng([seed, index])
+    return [
+        Mask(mask.tap, rng.permutation(mask.weights.ravel()).reshape(mask.weights.shape), mask.feature_axis)
+        for mask in masks
+    ]
 
 
 def check_eps(

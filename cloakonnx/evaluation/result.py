@@ -91,6 +91,10 @@ class AtEps:
     pairs: Paired
     random_masks: tuple[RandomMask, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts and what follows from them, for files."""
+        return _at_eps(self)
+
 
 @dataclass(frozen=True)
 class ModelRecord:
@@ -183,7 +187,7 @@ class Evaluation:
         content["clean"] = {
             "hardened": _share(self.clean_hardened),
             "baseline": _share(self.clean_baseline),
-            "difference": _difference(self.clean),
+            "difference": difference_entries(self.clean),
         }
         content["results"] = [_at_eps(result) for result in self.results]
         content["notes"] = list(self.notes)
@@ -241,11 +245,11 @@ class Evaluation:
 
 
 def _share(accuracy: Accuracy) -> dict[str, Any]:
-    interval = accuracy.interval
-    return {**asdict(accuracy), "share": accuracy.value, "interval": [interval.low, interval.high]}
+    return accuracy.as_dict()
 
 
-def _difference(pairs: Paired) -> dict[str, Any]:
+def difference_entries(pairs: Paired) -> dict[str, Any]:
+    """Return a paired difference with its interval and p-value, for files."""
     interval = newcombe_paired(pairs)
     return {
         **asdict(pairs),
@@ -270,7 +274,7 @@ def _at_eps(result: AtEps) -> dict[str, Any]:
         "static": _share(result.static),
         "hardened": _robustness(result.hardened),
         "baseline": _robustness(result.baseline),
-        "difference": _difference(result.pairs),
+        "difference": difference_entries(result.pairs),
         "random_masks": [{"clean": _share(m.clean), "control": _share(m.control)} for m in result.random_masks],
     }
 

@@ -13,6 +13,7 @@ from cloakonnx.graph.inline import inline
 from cloakonnx.graph.insert import check_opset, mask_values
 from cloakonnx.graph.load import Model, load, load_bytes
 from cloakonnx.graph.mask import Mask
+from cloakonnx.graph.masking import MaskedHead, masked_head
 from cloakonnx.graph.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.metadata import STRIPPED as STRIPPED_KEY
 from cloakonnx.graph.metadata import VERSION as VERSION_KEY
@@ -33,6 +34,7 @@ __all__ = [
     "Mask",
     "MaskEntry",
     "MaskFate",
+    "MaskedHead",
     "Model",
     "Normalisation",
     "Structure",
@@ -61,6 +63,7 @@ __all__ = [
     "load_bytes",
     "mask_values",
     "mask_values_of",
+    "masked_head",
     "masks_of",
     "read_masks",
     "refolded",

@@ -50,7 +50,8 @@ def tapped(
 
     Args:
         model: The model, large weights as references or inline.
-        outputs: Tensors of the main graph, in the order of the new graph's outputs.
+        outputs: Tensors of the main graph, in the order of the new graph's outputs; the data input, too, which comes
+            as the model sees it.
         input_name: The data input. In the new graph it is called the same unless it has to be converted.
         normalisation: Prepended as nodes.
 
@@ -71,8 +72,9 @@ def tapped(
 def _part(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     """Return a copy that keeps the nodes, weights and inputs that the outputs need."""
     producers = structure(model).producers
-    known = {o.name: o for o in (*model.graph.output, *model.graph.value_info)}
-    missing = next((name for name in outputs if name not in producers), None)
+    known = {o.name: o for o in (*model.graph.input, *model.graph.output, *model.graph.value_info)}
+    inputs = {i.name for i in model.graph.input}
+    missing = next((name for name in outputs if name not in producers and name not in inputs), None)
     if missing is not None:
         raise TapError(f"tensor {missing!r} is not computed by the model{nearest(missing, producers)}")
     kept: set[int] = set()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cloakonnx.errors import InferenceError, ModelError
 from cloakonnx.graph import Model, Normalisation, structure, tapped
 from cloakonnx.runtime.provider import Provider
-from cloakonnx.runtime.session import Chunk, Session, to_numpy
+from cloakonnx.runtime.session import Chunk, Session, Value, to_numpy
 
 _SHAPE_ONLY = {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 
@@ -53,6 +53,16 @@ class Activations:
     def chunks(self, batch: NDArray[np.float32]) -> Iterator[Chunk]:
         """Yield the tensors for a batch in pixel space, left on the device, for as many samples as the graph takes."""
         return self._session.apply(batch if self._half is None else self._half(batch))
+
+    def filled(self, batch: NDArray[np.float32]) -> Iterator[tuple[list[Value], int, int]]:
+        """Yield the tensors as the graph gives them, with the number of real samples and of all in each.
+
+        Where the graph fixes the batch, the last chunk is filled up with copies of its last sample. Nothing is cut off,
+        so that tensors whose first axis is not the batch come whole.
+        """
+        given = batch if self._half is None else self._half(batch)
+        for chunk, real in self._session.chunks(given):
+            yield list(self._session.run({self._session.inputs[0]: chunk})), real, len(chunk)
 
     def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Return the tensors for a batch in pixel space in host memory, each with the samples along axis 0."""
@@ -113,8 +123,7 @@ class Classifier:
         output_name: str | None = None,
     ) -> None:
         self._output = model.output(output_name).name
-        # A single score is a probability after a Sigmoid, else a logit.
-        self._threshold = 0.5 if _is_probability(model, self._output) else 0.0
+        self._threshold = single_score_threshold(model, self._output)
         self._run = Activations(
             model, [self._output], provider=provider, normalisation=normalisation, input_name=input_name
         )
@@ -125,27 +134,45 @@ class Classifier:
         Raises:
             InferenceError: the output is not one row of scores a sample.
         """
-        scores = self._run(batch)[0]
-        if scores.shape[0] == len(batch) and scores.ndim > 2:
-            scores = scores.reshape(len(batch), -1) if scores[0].size == max(scores.shape[1:]) else scores
-        if scores.ndim == 1 and len(scores) == len(batch):
-            scores = scores[:, None]
-        if scores.ndim != 2 or len(scores) != len(batch):
-            raise InferenceError(
-                f"output {self._output!r} has shape {scores.shape} for {len(batch)} samples; a classifier gives one "
-                "row of class scores a sample"
-            )
-        return scores.astype(np.float32)
+        return class_scores(self._run(batch)[0], len(batch), self._output)
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the predicted classes, (N,) int64; one score a sample stands for two classes."""
-        scores = self.logits(batch)
-        found = scores[:, 0] > self._threshold if scores.shape[1] == 1 else scores.argmax(axis=1)
-        return np.asarray(found, np.int64)
+        return predicted(self.logits(batch), self._threshold)
 
     def predictions(self, batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.int64]]:
         """Yield the predicted classes batch by batch."""
         return (self.predict(batch) for batch in batches)
+
+
+def class_scores(values: NDArray[Any], count: int, output: str) -> NDArray[np.float32]:
+    """Return an output's values for so many samples as (N, classes) float32.
+
+    Raises:
+        InferenceError: it is not one row of scores a sample.
+    """
+    scores = values
+    if scores.shape[:1] == (count,) and scores.ndim > 2:
+        scores = scores.reshape(count, -1) if scores[0].size == max(scores.shape[1:]) else scores
+    if scores.ndim == 1 and len(scores) == count:
+        scores = scores[:, None]
+    if scores.ndim != 2 or len(scores) != count:
+        raise InferenceError(
+            f"output {output!r} has shape {scores.shape} for {count} samples; a classifier gives one row of class "
+            "scores a sample"
+        )
+    return scores.astype(np.float32)
+
+
+def predicted(scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
+    """Return the classes (N,) of scores (N, classes); one score a sample stands for two classes."""
+    found = scores[:, 0] > threshold if scores.shape[1] == 1 else scores.argmax(axis=1)
+    return np.asarray(found, np.int64)
+
+
+def single_score_threshold(model: Model, output: str) -> float:
+    """Return what a single score must exceed for class 1: it is a probability after a Sigmoid, else a logit."""
+    return 0.5 if _is_probability(model, output) else 0.0
 
 
 def _is_probability(model: Model, output: str) -> bool:
