@@ -125,6 +125,19 @@ def test_bad_input(
     assert files(folder) == before
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_fab(folder: Path, run: Run, norm: str) -> None:
+    result = run(*PGD, "--attack", "fab-t", "--max-iter", "3", "--norm", norm)
+    assert result.code == 0, result.err
+    with np.load(folder / "adv.npz") as found, np.load(folder / "clean.npz") as clean:
+        settings = json.loads(str(found["settings"]))
+        moved = (found["x"].astype(np.float64) / (255 if found["x"].dtype == np.uint8 else 1) - clean["x"]).reshape(
+            len(found["x"]), -1
+        )
+    assert (settings["attack"], settings["max_iter"], settings["restarts"], settings["targets"]) == ("fab-t", 3, 1, 9)
+    assert np.linalg.norm(moved, ord=np.inf if norm == "linf" else 2, axis=1).max() <= 0.1 + 1e-6
+
+
 @pytest.mark.parametrize("made", [no_rule(), conditional(), trees()])
 def test_square_where_there_is_no_gradient(folder: Path, run: Run, made: onnx.ModelProto) -> None:
     model(made)(folder)
