@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,7 +145,12 @@ def _held(node: onnx.NodeProto) -> onnx.TensorProto | None:
 
 
 def _array(model: Model, tensor: onnx.TensorProto) -> NDArray[Any]:
+    """Return a tensor's values; those of a large one in the model file are a view of the mapped file."""
+    span = model.own_data(tensor)
     try:
+        if span is not None and sys.byteorder == "little":
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            return np.frombuffer(model.buf, np.uint8, span[1] - span[0], span[0]).view(dtype).reshape(tensor.dims)
         found: NDArray[Any] = onnx.numpy_helper.to_array(complete(model, tensor))
     except (TypeError, ValueError) as error:  # whatever numpy makes of dims, type and data that do not fit together
         raise ModelError(f"{model.name}: the weight {tensor.name!r} is no tensor: {error}".replace("\n", " ")) from None
@@ -192,7 +198,7 @@ def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float6
     tensor.CopyFrom(weight.tensor)
     for field in ("external_data", "data_location", "float_data", "double_data", "int32_data"):
         tensor.ClearField(field)
-    tensor.raw_data = onnx.numpy_helper.from_array(new).raw_data
+    tensor.raw_data = (new if sys.byteorder == "little" else new.byteswap()).tobytes()
     return tensor
 
 

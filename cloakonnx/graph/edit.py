@@ -168,7 +168,9 @@ def _graph_pieces(buf: _wire.Buffer, graph: _wire.Record, edit: Edit) -> Iterato
         elif rec.holds(GRAPH_INITIALIZER) and (edit.remove_initializers or edit.replace_initializers):
             name = _string(buf, rec, _TENSOR_NAME)
             if name in edit.replace_initializers:
-                yield _wire.record(GRAPH_INITIALIZER, edit.replace_initializers[name].SerializeToString())
+                content = edit.replace_initializers[name].SerializeToString()
+                yield _wire.header(GRAPH_INITIALIZER, len(content))
+                yield content  # apart, for it may be large
             elif name not in edit.remove_initializers:
                 yield (rec.start, rec.end)
         else:
