@@ -514,3 +514,22 @@ def test_a_mask_of_ones_changes_no_weight() -> None:
     made = folding(model, [Mask("a0", np.ones(4, np.float32))])
     assert made.fates[0].folded and not made.fates[0].layers
     assert not made.edit.replace_initializers and is_folded(folded(model, [Mask("a0", np.ones(4, np.float32))]).proto)
+
+
+def test_one_weight_for_every_element_folds_into_a_gemm_and_not_past_a_convolution() -> None:
+    nodes = [
+        conv("x w", "z"),
+        node("Relu", "z", "a"),
+        node("MaxPool", "a", "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Flatten", "p", "f"),
+        node("Gemm", "f g", "y"),
+    ]
+    model = net(nodes, {"w": normal(1, 4, 3, 1, 1), "g": normal(2, 64, 5)}, ["N", 3, 8, 8])
+    rng = np.random.default_rng(0)
+    last, early = (
+        Mask(tap, rng.uniform(0, 2, (4, side, side)).astype(np.float32)) for tap, side in (("p", 4), ("a", 8))
+    )
+    assert compared(model, [last], X) == {"p": None}
+    assert "MaxPool node 'n_p' (it mixes what the mask tells apart)" in str(compared(model, [early], X)["a"])
+    (found,) = read_masks(folded(model, [last]))
+    assert np.array_equal(found.weights, last.weights)
