@@ -6,8 +6,9 @@ What the other packages may use is named here.
 from cloakonnx.graph.activations import activation_taps
 from cloakonnx.graph.derive import Normalisation, tapped
 from cloakonnx.graph.diff import Difference, diff, file_sha256
+from cloakonnx.graph.edit import canonical_buffer
 from cloakonnx.graph.fold import Folding, MaskFate, fold_file, folded, folding, refolded
-from cloakonnx.graph.hardening import canonical_buffer, harden_file, hardened, strip_file
+from cloakonnx.graph.hardening import harden_file, hardened, strip_file
 from cloakonnx.graph.head import Head, head
 from cloakonnx.graph.inline import inline
 from cloakonnx.graph.insert import check_opset, mask_values

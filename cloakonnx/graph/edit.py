@@ -6,22 +6,19 @@ field order included, so nothing that the edit doesn't name can change and weigh
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import onnx
 
 from cloakonnx.graph import _wire
-from cloakonnx.graph.load import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, MODEL_METADATA, Span
+from cloakonnx.graph.load import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, MODEL_METADATA, Model, Piece, Span
 
 _NODE_OUTPUT = 2
 _TENSOR_NAME = 8
 _ENTRY_KEY = 1
-
-Piece: TypeAlias = bytes | Span
-"""A part of an edited file: new bytes, or a range of the source's bytes that is copied as it is."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +80,25 @@ def edit_proto(model: onnx.ModelProto, edit: Edit) -> onnx.ModelProto:
         if key not in known:
             edited.metadata_props.add(key=key, value=value)
     return edited
+
+
+def edited(model: Model, edit: Edit) -> Model:
+    """Return an edited model in memory, to run or look at; its file's bytes are made when they are asked for."""
+    return dataclasses.replace(
+        model, proto=edit_proto(model.proto, edit), unwritten=lambda: _pieces_of_own_buffer(model, edit)
+    )
+
+
+def _pieces_of_own_buffer(model: Model, edit: Edit) -> list[Piece]:
+    buf = canonical_buffer(model)
+    pieces = edit_bytes(buf, edit)
+    return pieces if buf is model.buf else [joined(buf, pieces)]
+
+
+def canonical_buffer(model: Model) -> _wire.Buffer:
+    """Return the bytes that edits go into: the file's own, or, where those can't be edited reversibly, the proto's."""
+    content = model.content
+    return content if is_editable(content) else onnx.ModelProto.FromString(content[:]).SerializeToString()
 
 
 def is_editable(buf: _wire.Buffer) -> bool:

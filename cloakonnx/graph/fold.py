@@ -18,9 +18,9 @@ from cloakonnx.errors import MaskError, ModelError
 from cloakonnx.graph import metadata
 from cloakonnx.graph.absorb import Weights, multiplied
 from cloakonnx.graph.constants import Constants
-from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, sha256, size
+from cloakonnx.graph.edit import Edit, canonical_buffer, edit_bytes, edited, size
 from cloakonnx.graph.forest import Ids
-from cloakonnx.graph.hardening import canonical_buffer, check_target, plan
+from cloakonnx.graph.hardening import check_target, plan
 from cloakonnx.graph.insert import check_opset, insertion, mask_values
 from cloakonnx.graph.load import Model
 from cloakonnx.graph.mask import Mask
@@ -103,7 +103,7 @@ def folding(model: Model, masks: Sequence[Mask]) -> Folding:
 
 def folded(model: Model, masks: Sequence[Mask]) -> Model:
     """Return the folded model in memory, to run or look at; nothing is written. Raises as :func:`folding` does."""
-    return dataclasses.replace(model, proto=edit_proto(model.proto, folding(model, masks).edit))
+    return edited(model, folding(model, masks).edit)
 
 
 def fold_file(model: Model, masks: Sequence[Mask], output: Path, *, force: bool = False) -> tuple[MaskFate, ...]:
@@ -142,8 +142,8 @@ def refolded(model: Model, source: Model) -> tuple[Model, str]:
     edit = folding(source, metadata.folded_masks(model.proto)).edit
     version = metadata.entries(model.proto).get(metadata.VERSION, "")
     edit = dataclasses.replace(edit, metadata={**edit.metadata, metadata.VERSION: version})
-    buf = canonical_buffer(source)
-    return dataclasses.replace(source, proto=edit_proto(source.proto, edit)), sha256(buf, edit_bytes(buf, edit))
+    again = edited(source, edit)
+    return again, again.sha256
 
 
 def _fate(number: int, tap: Tap, solution: Solution, changed: set[str]) -> MaskFate:

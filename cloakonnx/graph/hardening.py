@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx
-
 from cloakonnx.errors import CheckError, OutputError
 from cloakonnx.graph import metadata
-from cloakonnx.graph._wire import Buffer
-from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, is_editable
+from cloakonnx.graph.edit import Edit, canonical_buffer, edit_bytes, edited, is_editable
 from cloakonnx.graph.insert import insertion
 from cloakonnx.graph.load import Model
 from cloakonnx.graph.mask import Mask
@@ -20,20 +16,16 @@ from cloakonnx.graph.save import check_output, copy_external, write_pieces
 from cloakonnx.graph.strip import removal, stripped_sha256
 
 
-def canonical_buffer(model: Model) -> Buffer:
-    """Return the bytes that masks go into: the file's own, or, where those can't be edited reversibly, the proto's."""
-    return model.buf if is_editable(model.buf) else onnx.ModelProto.FromString(model.buf[:]).SerializeToString()
-
-
 def plan(model: Model, masks: Sequence[Mask]) -> Edit:
     """Return the edit that puts masks into a model; raises as :func:`insertion` does."""
-    buf = canonical_buffer(model)
-    return insertion(model, masks, stripped_sha256=model.sha256 if buf is model.buf else _sha256(buf))
+    if model.unwritten is not None or is_editable(model.buf):  # an edit leaves what can be edited again
+        return insertion(model, masks, stripped_sha256=model.sha256)
+    return insertion(model, masks, stripped_sha256=hashlib.sha256(canonical_buffer(model)).hexdigest())
 
 
 def hardened(model: Model, masks: Sequence[Mask]) -> Model:
     """Return the hardened model in memory, to run or look at; nothing is written. Raises as :func:`insertion` does."""
-    return dataclasses.replace(model, proto=edit_proto(model.proto, plan(model, masks)))
+    return edited(model, plan(model, masks))
 
 
 def harden_file(model: Model, masks: Sequence[Mask], output: Path, *, force: bool = False) -> None:
@@ -70,7 +62,8 @@ def strip_file(model: Model, output: Path, *, force: bool = False) -> None:
             "it was hardened: the model was changed since; nothing was written (verify --source names the change)"
         )
     copy_external(model, output.absolute().parent, force=force)
-    write_pieces(output, model.buf, edit_bytes(model.buf, edit))
+    content = model.content
+    write_pieces(output, content, edit_bytes(content, edit))
 
 
 def check_target(model: Model, output: Path, *, force: bool) -> None:
@@ -85,7 +78,3 @@ def check_target(model: Model, output: Path, *, force: bool) -> None:
     if any(file.parent.resolve() / file.name == target for file in data):
         raise OutputError(f"the output {output} is a data file of {model.name}; name another with -o")
     check_output(output, inputs=[model.path] if model.path else [], force=force)
-
-
-def _sha256(buf: Buffer) -> str:
-    return hashlib.sha256(buf).hexdigest()

@@ -25,6 +25,8 @@ GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
 _TENSOR_RAW_DATA, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 9, 13, 14
 
 Span: TypeAlias = tuple[int, int]
+Piece: TypeAlias = bytes | Span
+"""A part of an edited file: new bytes, or a range of the source's bytes that is copied as it is."""
 _T = TypeVar("_T")
 
 _INLINE_LIMIT = 4096
@@ -43,12 +45,14 @@ class Model:
         buf: The bytes of the file, mapped read-only.
         path: The file, or None for a model that lives in memory only; then ``proto`` is complete.
         folder: The folder that all references in ``proto`` are relative to.
+        unwritten: For a model that was edited in memory, what gives its file in terms of ``buf``; else None.
     """
 
     proto: onnx.ModelProto
     buf: _wire.Buffer = field(repr=False)
     path: Path | None
     folder: Path | None
+    unwritten: Callable[[], Sequence[Piece]] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -57,11 +61,22 @@ class Model:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of the file's bytes."""
+        """Hex digest of the file's bytes; of a model edited in memory, of those that writing it would give."""
         digest = hashlib.sha256()
-        for start in range(0, len(self.buf), _HASH_BLOCK):
-            digest.update(self.buf[start : start + _HASH_BLOCK])
+        for piece in [(0, len(self.buf))] if self.unwritten is None else self.unwritten():
+            if isinstance(piece, bytes):
+                digest.update(piece)
+                continue
+            for start in range(*piece, _HASH_BLOCK):
+                digest.update(self.buf[start : min(start + _HASH_BLOCK, piece[1])])
         return digest.hexdigest()
+
+    @property
+    def content(self) -> _wire.Buffer:
+        """The file's bytes; those of a model edited in memory are put together anew."""
+        if self.unwritten is None:
+            return self.buf
+        return b"".join(p if isinstance(p, bytes) else self.buf[slice(*p)] for p in self.unwritten())
 
     @property
     def opset(self) -> int:

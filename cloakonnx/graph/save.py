@@ -12,8 +12,7 @@ from typing import BinaryIO
 
 from cloakonnx.errors import OutputError
 from cloakonnx.graph import _wire
-from cloakonnx.graph.edit import Piece
-from cloakonnx.graph.load import Model
+from cloakonnx.graph.load import Model, Piece
 
 _BLOCK = 1 << 22
 

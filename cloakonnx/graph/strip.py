@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import CheckError, ModelError
 from cloakonnx.graph import metadata
-from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, joined, sha256
+from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, edited, joined, sha256
 from cloakonnx.graph.external import is_external
 from cloakonnx.graph.insert import insertion
 from cloakonnx.graph.load import Model
@@ -144,14 +144,16 @@ def _weights(model: Model, entry: metadata.MaskEntry) -> NDArray[np.generic]:
 
 def stripped(model: Model) -> Model:
     """Return the model without its masks in memory, to run or compare it; raises as :func:`removal` does."""
-    return dataclasses.replace(model, proto=edit_proto(model.proto, removal(model)))
+    return edited(model, removal(model))
 
 
 def stripped_sha256(model: Model) -> str:
     """Return the digest of what stripping gives now, whatever the metadata says; raises as :func:`removal` does."""
-    return sha256(model.buf, edit_bytes(model.buf, removal(model)))
+    content = model.content
+    return sha256(content, edit_bytes(content, removal(model)))
 
 
 def stripped_bytes(model: Model) -> bytes:
     """Return the file without its masks, in memory; raises as :func:`removal` does."""
-    return joined(model.buf, edit_bytes(model.buf, removal(model)))
+    content = model.content
+    return joined(content, edit_bytes(content, removal(model)))

@@ -14,7 +14,20 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from cloakonnx.graph import Mask, MaskEntry, Model, Tap, diff, harden_file, hardened, load, masks_of, strip_file
+from cloakonnx.graph import (
+    Mask,
+    MaskEntry,
+    Model,
+    Tap,
+    diff,
+    harden_file,
+    hardened,
+    load,
+    masks_of,
+    strip_file,
+    stripped,
+    stripped_sha256,
+)
 from tests.fixtures.models import Feed
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2}
@@ -71,6 +84,9 @@ def round_trip(path: Path, masks: Sequence[Mask], folder: Path) -> Model:
     assert versions[0] == versions[1]
     in_memory = hardened(source, masks)
     assert not diff(in_memory, model), "what is run is what is shipped"
+    assert (in_memory.sha256, stripped_sha256(in_memory)) == (model.sha256, stripped_sha256(model))
+    assert bytes(in_memory.content) == bytes(model.buf)
+    assert stripped(in_memory).sha256 == stripped(model).sha256 == stripped_sha256(model)
     assert rank(output) >= rank(path), "the checker's status is worse"
     return model
 

@@ -176,8 +176,8 @@ def test_masks_that_do_not_fit(masks: list[tuple[str, int]], message: str, tmp_p
     assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"]
 
 
-@pytest.mark.parametrize("values", [[], [[1.0, 0.0]], [1.0, np.nan], [np.inf], ["a"], [1e39], [1j]])
-def test_weights_that_are_no_mask(values: list[object]) -> None:
+@pytest.mark.parametrize("values", [[], [[]], 1.0, [1.0, np.nan], [np.inf], ["a"], [1e39], [1j]])
+def test_weights_that_are_no_mask(values: object) -> None:
     with pytest.raises(MaskError, match="'tap'"):
         Mask("tap", np.array(values))
 
