@@ -65,7 +65,7 @@ def _recorded(model: Model) -> Check:
         masks = folded_masks(model.proto)
     except CloakError as error:
         return Check(name, "failed", str(error))
-    said = ", ".join(f"{mask.tap} (removes {len(mask.removed)} of {len(mask.weights)})" for mask in masks)
+    said = ", ".join(f"{mask.tap} (removes {len(mask.removed)} of {mask.weights.size})" for mask in masks)
     return Check(name, "passed" if masks else "failed", f"records the folded masks of {said or 'no tap'}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -128,9 +129,8 @@ def learn(
     memory = None if output is None else Memory(output, record)
     axis = _flip_axis(dataset) if recipe.flip else None
     learner = _Learner(victim, recipe, train, part, flip_axis=axis, on_progress=on_progress)
-    if memory is not None:
-        memory.open(resume=resume)
-    choice = learner.run(memory)
+    with memory.opened(resume=resume) if memory is not None else nullcontext():
+        choice = learner.run(memory)
     if not choice.within_budget and not over_budget:
         raise CheckError(_over_budget(learner.part, choice, recipe))
     return Analysis(

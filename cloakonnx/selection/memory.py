@@ -6,6 +6,8 @@ import json
 import shutil
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,9 +73,11 @@ class Memory:
         self._folder = _folder(output)
         self._output = output
         self._record = json.dumps(record, sort_keys=True)
+        self._holds_work = False
 
-    def open(self, *, resume: bool) -> None:
-        """Make the folder, or with ``resume`` take the one that is there.
+    @contextmanager
+    def opened(self, *, resume: bool) -> Iterator[None]:
+        """Make the folder, or with ``resume`` take the one that is there; where the block ends early, work stays.
 
         Raises:
             OutputError: it was left by other settings or data, or can't be made.
@@ -85,13 +89,23 @@ class Memory:
                     f"{self._folder} was left by a call with another model, other samples or settings; start again "
                     "without --resume"
                 )
-            return
+            self._holds_work = True
+        else:
+            self._make()
+        try:
+            yield
+        except BaseException:
+            if not self._holds_work:
+                forget(self._output)
+            raise
+
+    def _make(self) -> None:
         forget(self._output)
         try:
             self._folder.mkdir()
         except OSError as error:
             raise OutputError(f"cannot write {self._output}: {error.strerror or error}") from None
-        write_text(settings, self._record)
+        write_text(self._folder / _SETTINGS, self._record)
 
     def save(self, state: State) -> None:
         """Keep the state, in place of the last one."""
@@ -105,6 +119,7 @@ class Memory:
                 arrays[f"learned{number}_{index}"] = masks[tap]
         rest = {"steps": adam.steps, "tally": vars(tally), "curve": state.curve, "epochs": len(state.learned)}
         write_npz(self._folder / _STATE, {**arrays, "rest": np.array(json.dumps(rest))})
+        self._holds_work = True
 
     def load(self, state: State) -> None:
         """Bring a fresh state to where the kept one was; one that is missing or damaged leaves it fresh."""

@@ -16,6 +16,7 @@ from cloakonnx.errors import ModelError
 from cloakonnx.evaluation import evaluate, verify
 from cloakonnx.graph import Mask, fold_file, load
 from cloakonnx.runtime import input_shape
+from tests.attacks.helpers import DIGITS
 from tests.fixtures.models import TAP, mlp, write_external
 
 from .helpers import CPU, checked, failures, flip, statuses, weight, write
@@ -41,6 +42,15 @@ def test_a_folded_model_passes(source: Path) -> None:
     assert found.passed
     assert set(statuses(found).values()) == {"passed"}
     assert set(statuses(found)) == {"metadata", "source", "structure", "external data", "numbers"}
+
+
+def test_masks_of_elements_that_fold_are_checked_too(tmp_path: Path) -> None:
+    source = tmp_path / "digits.onnx"
+    source.write_bytes(DIGITS.read_bytes())
+    rng = np.random.default_rng(0)
+    taps = {"/3/Relu_output_0": (32, 4, 4), "/6/Relu_output_0": (64,)}
+    masks = [Mask(tap, rng.uniform(0.5, 1.5, shape).astype(np.float32), 1) for tap, shape in taps.items()]
+    assert checked(fold(source, *masks), source).passed
 
 
 def test_without_its_source_nothing_can_be_said(source: Path) -> None:

@@ -96,6 +96,7 @@ def test_an_interrupted_call_goes_on_to_the_same_bytes(
     assert told == list(range(1, stop + 1))
     told.clear()
     kept, stop = {1: 0, 4: 4, 5: 4}[stop], -1
+    assert bool(list(tmp_path.iterdir())) == (kept > 0)
     assert learned(output=output, resume=True, on_progress=interrupt).to_json() == whole
     assert told[0] == kept + 1
     forget(output)
@@ -188,6 +189,23 @@ def test_bad_data() -> None:
     for message, data in bad.items():
         with pytest.raises(DataError, match=message):
             learn(model(), data, QUICK, provider=CPU)
+
+
+def test_a_fixed_batch_is_learned_on_in_whole_runs() -> None:
+    """The model with its batch fixed at 4, on 60 samples: steps of 28 of them, what is left makes a smaller one."""
+    proto = load_bytes(model().buf[:]).proto
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    recipe = Recipe(eps=EPS, budget=0.04, epochs=1, batch_size=28, learning_rate=0.05)
+    options: dict[str, Any] = {"provider": CPU, "select": select_data(30), "over_budget": True}
+    found, wanted = (
+        learn(m, learning_data(60), recipe, **options) for m in (load_bytes(proto.SerializeToString()), model())
+    )
+    for mask, other in zip(found.masks, wanted.masks, strict=True):
+        np.testing.assert_allclose(mask.weights, other.weights, atol=1e-3)
+    assert learn(load_bytes(proto.SerializeToString()), learning_data(63), recipe, **options).samples.count == 93
+    with pytest.raises(DataError, match="3 samples to learn on are fewer than the model's fixed batch of 4"):
+        learn(load_bytes(proto.SerializeToString()), learning_data(3), recipe, **options)
 
 
 def test_bad_taps() -> None:
