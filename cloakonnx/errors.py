@@ -56,6 +56,10 @@ class DifferentiationError(CloakError):
     """The model, or an op in it, has no gradient here."""
 
 
+class ZeroGradientError(DifferentiationError):
+    """Every way from the input to the output passes an op whose gradient is zero everywhere, such as Round."""
+
+
 class MissingDependencyError(CloakError):
     """An optional package is needed; the message names the extra that installs it."""
 

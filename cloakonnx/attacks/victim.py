@@ -147,6 +147,11 @@ class Victim:
             self._arithmetic[key] = Arithmetic(rank, norm=norm, bounds=self.bounds, provider=self.provider)
         return self._arithmetic[key]
 
+    @property
+    def blocked(self) -> tuple[str, ...]:
+        """The ops of zero gradient (Round, QuantizeLinear, ArgMax, ...) that hide part of the input's, described."""
+        return self._graph(None, targeted=False)[0].blocked
+
     def logits(self, x: Value) -> NDArray[np.float32]:
         """Return (N, classes) float32 for a batch in pixel space and in the model's layout."""
         graph, session = self._graph(None, targeted=False)

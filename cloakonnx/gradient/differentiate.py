@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 import cloakonnx.gradient.rules  # noqa: F401  fills the registry
-from cloakonnx.errors import DifferentiationError, TapError, nearest
+from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, nearest
 from cloakonnx.gradient.backward import backpropagate, check_rules, find_path
 from cloakonnx.gradient.canonical import canonical, infer_shapes, opset_of, prune, put_weights, take_weights
 from cloakonnx.gradient.emit import Emitter
@@ -46,7 +46,8 @@ class GradientGraph:
             weight a feature, over space.
         classes: Number of classes, at least 2.
         stripped: Op type of the final activation that was left out, or None.
-        blocked: Non-differentiable ops (Round, Sign, ...) that hide part of the gradient, described.
+        blocked: Non-differentiable ops (Round, Sign, ...) that hide part of the gradient, described; without a loss,
+            those that would hide part of the input's.
     """
 
     proto: onnx.ModelProto
@@ -179,19 +180,17 @@ class _Builder:
         self.info.copy(logits.name, given)
         named = {"logits": self._give("logits", given, self.info.shape(logits.name))}
         gradients: dict[str, str] = {}
-        blocked: tuple[str, ...] = ()
+        path = find_path(forward, self.info, [logits.name], list(variables.values()) or [self.image])
         if loss is not None:
             scores = Scores(self.e, logits.name, logits.classes)
             made = seed(scores, loss, labels=inputs.labels, targets=inputs.targets, cotangent=inputs.cotangent)
             batch = (self.info.shape(logits.name) or (None,))[:1]
             self.info.types[made.loss] = self.info.elem_type(logits.name)
             named["loss"] = self._give("loss", made.loss, batch)
-            path = find_path(forward, self.info, [logits.name], variables.values())
-            blocked = path.blocked
             found = backpropagate(self.e, path, {logits.name: made.gradient}, list(variables.values()))
             masked = {name: tap for tap, name in self.masks.items()}
             for key, name in variables.items():
-                gradients[key] = self._give_gradient(name, found, blocked, tap=masked.get(name))
+                gradients[key] = self._give_gradient(name, found, path.blocked, tap=masked.get(name))
         prune(self.model.graph)
         return GradientGraph(
             proto=self.model,
@@ -206,7 +205,7 @@ class _Builder:
             mask_gradients={tap: gradients[_mask_key(tap)] for tap in self.masks if _mask_key(tap) in gradients},
             classes=logits.classes,
             stripped=logits.stripped,
-            blocked=blocked,
+            blocked=path.blocked,
         )
 
     def _loss_inputs(self, loss: Loss | None, targeted: bool, logits: Logits) -> _Inputs:
@@ -243,7 +242,8 @@ class _Builder:
                     f"the output does not depend on tap {tap!r} in a way that can be differentiated{why}, so no mask "
                     "can be learned there; choose another tap"
                 )
-            raise DifferentiationError(
+            kind = ZeroGradientError if blocked else DifferentiationError
+            raise kind(
                 f"the output does not depend on {name!r} in a way that can be differentiated{why}; "
                 "black-box attacks need no gradient: --attack square"
             )

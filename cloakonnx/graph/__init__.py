@@ -19,6 +19,7 @@ from cloakonnx.graph.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.metadata import STRIPPED as STRIPPED_KEY
 from cloakonnx.graph.metadata import VERSION as VERSION_KEY
 from cloakonnx.graph.metadata import MaskEntry, entries, folded_masks, is_folded, masks_of
+from cloakonnx.graph.randomness import random_ops
 from cloakonnx.graph.save import atomic, check_output, write_text
 from cloakonnx.graph.shapes import infer
 from cloakonnx.graph.strip import mask_values_of, read_masks, reinserted, stripped, stripped_bytes, stripped_sha256
@@ -66,6 +67,7 @@ __all__ = [
     "mask_values_of",
     "masked_head",
     "masks_of",
+    "random_ops",
     "read_masks",
     "refolded",
     "reinserted",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-_RANDOM_OPS = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+RANDOM_OPS = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _inner_names(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _is_random(node: onnx.NodeProto) -> bool:
-    if node.op_type in _RANDOM_OPS:
+    if node.op_type in RANDOM_OPS:
         return True
     return any(_is_random(inner) for graph in subgraphs(node) for inner in graph.node)
 

@@ -1,0 +1,101 @@
+"""Attacks on one batch of samples, each made once however many checks ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks import Settings, Victim, run_attack
+from cloakonnx.evaluation.tally import Outcomes
+from cloakonnx.evaluation.trial import Samples
+from cloakonnx.gradient import Loss
+
+MAX_ITER, QUERIES = 20, 200
+"""Iterations of PGD, and queries of Square."""
+
+
+class Bench:
+    """A model and the samples that the sanity checks are made on.
+
+    Args:
+        victim: The model.
+        samples: Samples that it classifies correctly, at least one.
+        plans: The evaluation's attacks, one plan for each eps.
+        batch_size: Samples at a time.
+    """
+
+    def __init__(self, victim: Victim, samples: Samples, plans: Sequence[Sequence[Settings]], batch_size: int) -> None:
+        self.victim, self._samples, self._batch_size = victim, samples, batch_size
+        self._norm, self._seed = plans[0][0].norm, plans[0][0].seed
+        self.eps = tuple(sorted(attacks[0].eps for attacks in plans))
+        # An evaluation by fewer iterations than ours is doubled from those.
+        given = [s.as_dict()["max_iter"] for s in plans[0] if s.attack.startswith(("pgd", "apgd"))]
+        self.max_iter = min(MAX_ITER, max(given, default=MAX_ITER))
+        self._made: dict[Settings, Outcomes] = {}
+        self._settings: dict[str, dict[str, Any]] = {}
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return len(self._samples.y)
+
+    @property
+    def half(self) -> float:
+        """Radius of half of pixel space: a ball around any sample that holds the grey image in its middle."""
+        low, high = self.victim.bounds
+        return (high - low) / 2 * (sqrt(prod(self._samples.x.shape[1:])) if self._norm == "l2" else 1)
+
+    @property
+    def ladder(self) -> tuple[float, ...]:
+        """The balls of the evaluation, then twice the largest, then half of pixel space."""
+        return tuple(sorted({*self.eps, min(2 * self.eps[-1], max(self.half, self.eps[-1])), self.half}))
+
+    def attacks(self) -> tuple[dict[str, Any], ...]:
+        """Return the settings of all attacks that were made, but for what hangs on eps."""
+        return tuple(self._settings.values())
+
+    def each(self, ask: Callable[[Samples], NDArray[Any]], among: Outcomes | None = None) -> NDArray[Any]:
+        """Ask something of the samples, or of those among them, batch by batch; return the answers joined."""
+        return np.concatenate([ask(batch) for batch in self._batches(among)])
+
+    def fgsm(self, eps: float) -> Outcomes:
+        """Return (N,) which samples withstand one step."""
+        return self._stands(Settings("fgsm", eps, self._norm, seed=self._seed))
+
+    def pgd(self, eps: float, *, loss: Loss = Loss.CE, times: int = 1) -> Outcomes:
+        """Return (N,) which samples withstand PGD, with its iterations or a multiple of them."""
+        iterations = times * self.max_iter
+        return self._stands(Settings("pgd", eps, self._norm, max_iter=iterations, loss=loss.value, seed=self._seed))
+
+    def square(self, eps: float, among: Outcomes | None = None) -> Outcomes:
+        """Return (N,) which samples, or which among some of them, withstand Square."""
+        return self._stands(Settings("square", eps, self._norm, max_iter=QUERIES, seed=self._seed), among)
+
+    def _stands(self, settings: Settings, among: Outcomes | None = None) -> Outcomes:
+        if among is None and settings in self._made:
+            return self._made[settings]
+        entry = {k: v for k, v in settings.as_dict().items() if k not in {"eps", "eps_step"}}
+        self._settings.setdefault(str(entry), entry)
+        rows = np.ones(self.count, np.bool_) if among is None else among
+        found = np.zeros(self.count, np.bool_)
+        if rows.any():
+            found[rows] = self.each(lambda batch: self._withstands(batch, settings), rows)
+        if among is None:
+            self._made[settings] = found
+        return found
+
+    def _withstands(self, batch: Samples, settings: Settings) -> Outcomes:
+        axis, samples = batch.channel_axis, batch.indices
+        found = run_attack(self.victim, batch.x, batch.y, settings=settings, channel_axis=axis, samples=samples)
+        return ~found.success
+
+    def _batches(self, among: Outcomes | None) -> Iterator[Samples]:
+        s = self._samples
+        rows = np.arange(self.count) if among is None else np.flatnonzero(among)
+        for start in range(0, len(rows), self._batch_size):
+            part = rows[start : start + self._batch_size]
+            yield Samples(s.x[part], s.y[part], s.indices[part], s.channel_axis)

@@ -1,0 +1,80 @@
+"""What the sanity checks of an evaluation say: one flag a check, each with its number and its threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MEANINGS = {
+    "single-step": "one step beats many, so the gradient misleads the attack: masked or shattered gradients",
+    "black-box": "an attack without gradients finds what those with gradients miss: masked gradients",
+    "iterations": "twice the iterations find more, so the attacks had not converged: raise --max-iter",
+    "eps-curve": "a larger ball holds every input of a smaller one: the attacks fail, not the model withstands",
+    "large-eps": "nothing withstands a ball that holds a grey image: the attacks fail, not the model withstands",
+    "zero-gradients": "an input gradient of exactly 0 gives an attack no direction: masked gradients",
+    "saturation": "the scores are so far apart that the cross-entropy's gradient dies in float32: figures of tools "
+    "that climb it flatter the model (the attacks here climb the log odds instead)",
+    "run-to-run": "outputs that differ between two runs make every figure a draw: attack their mean (EOT)",
+    "random-ops": "a defence by chance: attack the mean of many runs (EOT); these figures are of single ones",
+    "non-differentiable": "gradients are 0 through these ops and straight-through was not used: what withstands here "
+    "may fall to an attack that goes around them (BPDA)",
+    "static-gain": "most of what the masks gain against replayed inputs is gone once the attack is made again with the "
+    "masks in sight: no robustness",
+}
+"""Name of each flag, in the order in which they are shown, to what it means where it fires."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One check.
+
+    Attributes:
+        name: One of :data:`MEANINGS`.
+        fired: Whether the number is beyond its threshold; None where it could not be measured.
+        value: The number; None where it could not be measured.
+        unit: Of number and threshold: ``points``, ``share``, ``ops`` or ``relative``.
+        threshold: What the number has to pass.
+        eps: The ball in which the number was found, the worst of those tried; None where there is none.
+        measured: What was measured, or why it could not be, with all counts.
+    """
+
+    name: str
+    fired: bool | None
+    value: float | None
+    unit: str
+    threshold: float
+    eps: float | None
+    measured: str
+
+    @property
+    def meaning(self) -> str:
+        """What it means where it fires."""
+        return MEANINGS[self.name]
+
+
+@dataclass(frozen=True)
+class Sanity:
+    """The sanity checks of an evaluation, apart from its cascade.
+
+    Attributes:
+        samples: How many samples they were made on: the first that the model classifies correctly.
+        eps: The balls that were tried, the smallest first; beyond those asked for, twice the largest and half of pixel
+            space.
+        attacks: Settings of the attacks, but for what hangs on eps.
+        queries: Forward passes they took, in samples.
+        gradients: Gradients they took, in samples.
+        flags: One a check.
+    """
+
+    samples: int
+    eps: tuple[float, ...]
+    attacks: tuple[Mapping[str, Any], ...]
+    queries: int
+    gradients: int
+    flags: tuple[Flag, ...]
+
+    @property
+    def fired(self) -> tuple[Flag, ...]:
+        """The flags that fired."""
+        return tuple(flag for flag in self.flags if flag.fired)

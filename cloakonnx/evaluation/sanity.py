@@ -1,0 +1,305 @@
+"""Sanity checks: signs that attacks fail for reasons of their own, where the model is not robust.
+
+After Carlini et al. 2019 (arXiv 1902.06705, section 5), Athalye et al. 2018 (arXiv 1802.00420, section 3.1: signs of
+obfuscated gradients) and Tramer et al. 2020 (arXiv 2002.08347). They are made apart from the cascade, with budgets of
+their own, on the first samples that the model classifies correctly. docs/sanity.md says what each flag measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from cloakonnx.attacks import Settings, Victim
+from cloakonnx.errors import DifferentiationError, ZeroGradientError
+from cloakonnx.evaluation.bench import QUERIES, Bench
+from cloakonnx.evaluation.flags import Flag, Sanity
+from cloakonnx.evaluation.intervals import Paired, newcombe_paired
+from cloakonnx.evaluation.tally import Outcomes
+from cloakonnx.evaluation.trial import Samples
+from cloakonnx.gradient import Loss
+from cloakonnx.runtime import to_numpy
+
+SAMPLES = 100
+"""How many samples the checks are made on, at most."""
+
+SINGLE_STEP, BLACK_BOX, ITERATIONS, RISE, WEAKER = 1.0, 0.2, 1.0, 1.0, 2.0
+"""Thresholds in points."""
+
+ABOVE_CHANCE, ZERO, DIFFERENCE = 0.05, 0.01, 1e-4
+"""Robust share above chance in half of pixel space; share of zero gradients; relative difference between two runs."""
+
+_UNITS = {
+    "single-step": ("points", SINGLE_STEP),
+    "black-box": ("points", BLACK_BOX),
+    "iterations": ("points", ITERATIONS),
+    "eps-curve": ("points", RISE),
+    "large-eps": ("share", ABOVE_CHANCE),
+    "zero-gradients": ("share", ZERO),
+    "saturation": ("points", WEAKER),
+    "run-to-run": ("relative", DIFFERENCE),
+}
+"""The flags that need samples; their units and thresholds."""
+
+_NAMED = 3
+"""Ops that a flag names, at most."""
+
+_LEAST = 2
+"""Samples that a comparison of two attacks needs to fire: one sample more or less is chance."""
+
+Gain = tuple[float, Paired, Paired]
+"""An eps; robust samples of the hardened model and the baseline under replayed inputs, and under their own attacks."""
+
+
+class Correct:
+    """Gathers the first samples that a model classifies correctly.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int = SAMPLES) -> None:
+        self._count = count
+        self._parts: list[Samples] = []
+
+    def add(self, batch: Samples, right: Outcomes) -> None:
+        """Take what is still wanted of a batch, of which the model gets some right."""
+        missing = self._count - sum(len(part.y) for part in self._parts)
+        rows = np.flatnonzero(right)[: max(missing, 0)]
+        if len(rows):
+            self._parts.append(Samples(batch.x[rows], batch.y[rows], batch.indices[rows], batch.channel_axis))
+
+    def samples(self) -> Samples | None:
+        """Return them as one batch; None where there are none."""
+        if not self._parts:
+            return None
+        x, y, indices = (np.concatenate([getattr(p, name) for p in self._parts]) for name in ("x", "y", "indices"))
+        return Samples(x, y, indices, self._parts[0].channel_axis)
+
+
+def check(
+    victim: Victim,
+    samples: Samples | None,
+    *,
+    plans: Sequence[Sequence[Settings]],
+    random_ops: Sequence[str],
+    gains: Sequence[Gain],
+    batch_size: int,
+) -> Sanity:
+    """Make all checks on a model.
+
+    Args:
+        victim: The model.
+        samples: Samples that it classifies correctly, from :class:`Correct`.
+        plans: The evaluation's attacks, one plan for each eps.
+        random_ops: The model's random ops, described.
+        gains: What the masks gain in the evaluation, static and adaptive, at each eps.
+        batch_size: Samples at a time.
+    """
+    before = victim.counts.queries, victim.counts.gradients
+    bench = None if samples is None else Bench(victim, samples, plans, batch_size)
+    flags = (
+        *_on_samples(bench),
+        _counted("random-ops", random_ops, "the scores hang on no random op"),
+        _counted("non-differentiable", victim.blocked, "gradients pass no op of zero gradient"),
+        _static_gain(gains),
+    )
+    return Sanity(
+        samples=0 if samples is None else len(samples.y),
+        eps=() if bench is None else bench.ladder,
+        attacks=() if bench is None else bench.attacks(),
+        queries=victim.counts.queries - before[0],
+        gradients=victim.counts.gradients - before[1],
+        flags=flags,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Gradients:
+    """Whether the model has input gradients here.
+
+    Attributes:
+        dead: (N,) which samples have one that is 0 everywhere, or not a number; None where an op has no rule.
+        reason: Why there are none; empty where there are.
+    """
+
+    dead: Outcomes | None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, bench: Bench) -> _Gradients:
+        """Ask for the gradient that the attacks climb, at every clean sample."""
+
+        def dead(batch: Samples) -> Outcomes:
+            gradient = to_numpy(bench.victim.gradient(batch.x, batch.y, loss=Loss.CE.climbed).gradient)
+            flat = gradient.reshape(len(gradient), -1)
+            return np.asarray(~flat.any(axis=1) | ~np.isfinite(flat).all(axis=1))
+
+        try:
+            return cls(bench.each(dead))
+        except ZeroGradientError as error:
+            return cls(np.ones(bench.count, np.bool_), str(error))
+        except DifferentiationError as error:
+            return cls(None, str(error))
+
+
+def _on_samples(bench: Bench | None) -> tuple[Flag, ...]:
+    if bench is None:
+        missing = "the model classifies none of the samples correctly"
+        return tuple(_not_measured(name, missing) for name in _UNITS)
+    gradients = _Gradients.of(bench)
+    white = f"PGD-{bench.max_iter}"
+    if gradients.reason:
+        climbing = [_not_measured(name, gradients.reason) for name in ("single-step", "iterations", "saturation")]
+    else:
+        saturated = int(bench.each(lambda batch: _saturated(bench.victim, batch)).sum())
+        double = f"PGD-{2 * bench.max_iter}"
+        climbing = [
+            _compared(bench, "single-step", SINGLE_STEP, (white, bench.pgd), ("one step of FGSM", bench.fgsm)),
+            _compared(bench, "iterations", ITERATIONS, (white, bench.pgd), (double, partial(bench.pgd, times=2))),
+            _compared(
+                bench,
+                "saturation",
+                WEAKER,
+                (f"{white} up frameworks' cross-entropy", partial(bench.pgd, loss=Loss.CE_SOFTMAX)),
+                (f"{white} up the margin", partial(bench.pgd, loss=Loss.MARGIN)),
+                also=f"; {saturated} of {bench.count} have a probability of exactly 1 as they are",
+                possible=saturated > 0,
+            ),
+        ]
+    found = {flag.name: flag for flag in climbing}
+    return (
+        found["single-step"],
+        _black_box(bench, gradients),
+        found["iterations"],
+        *_curve(bench, square=bool(gradients.reason)),
+        _zero_gradients(bench, gradients),
+        found["saturation"],
+        _run_to_run(bench),
+    )
+
+
+def _compared(
+    bench: Bench,
+    name: str,
+    threshold: float,
+    expected: tuple[str, Callable[[float], Outcomes]],
+    other: tuple[str, Callable[[float], Outcomes]],
+    *,
+    least: int = _LEAST,
+    also: str = "",
+    possible: bool = True,
+) -> Flag:
+    """Count how many samples fewer withstand an attack than the one that should be at least as strong."""
+    worst, said, at = -bench.count - 1, "", 0.0
+    for eps in bench.eps:
+        left, fewer = int(expected[1](eps).sum()), int(other[1](eps).sum())
+        if left - fewer > worst:
+            worst, at = left - fewer, eps
+            said = f"{left} of {bench.count} withstand {expected[0]}, {fewer} {other[0]}{also}"
+    value = 100 * worst / bench.count
+    fired = possible and worst >= least and value > threshold
+    return Flag(name, fired, value, "points", threshold, at, said)
+
+
+def _black_box(bench: Bench, gradients: _Gradients) -> Flag:
+    if gradients.dead is None:
+        return _not_measured("black-box", gradients.reason)
+
+    def white(eps: float) -> Outcomes:
+        if gradients.reason:  # every gradient is 0: no step moves anything
+            return np.ones(bench.count, np.bool_)
+        made = bench.fgsm(eps), bench.pgd(eps), bench.pgd(eps, times=2), bench.pgd(eps, loss=Loss.MARGIN)
+        return np.asarray(np.logical_and.reduce(made))
+
+    return _compared(
+        bench,
+        "black-box",
+        BLACK_BOX,
+        ("all attacks with gradients", white),
+        (f"Square with {QUERIES} queries after them", lambda eps: bench.square(eps, white(eps))),
+        least=1,
+    )
+
+
+def _curve(bench: Bench, *, square: bool) -> tuple[Flag, Flag]:
+    """Look at robust accuracy along the ladder of eps."""
+    attack = bench.square if square else bench.pgd
+    by = f"Square with {QUERIES} queries" if square else f"PGD-{bench.max_iter}"
+    left = [int(attack(eps).sum()) for eps in bench.ladder]
+    rises = [after - before for before, after in pairwise(left)]
+    chance = 1 / bench.victim.classes
+    at = left[bench.ladder.index(bench.half)]
+    stuck = left[0] > chance * bench.count and left[-1] >= left[0]
+    worst = max(range(len(rises)), key=rises.__getitem__) if rises else 0
+    rise = max(rises, default=0)
+    points = " ".join(f"{count} at {eps:.4g}," for eps, count in zip(bench.ladder, left, strict=True)).rstrip(",")
+    said = f"of {bench.count} withstand {by}: {points}"
+    share, limit = at / bench.count, chance + ABOVE_CHANCE
+    return (
+        Flag(
+            "eps-curve",
+            stuck or (rise >= _LEAST and 100 * rise / bench.count > RISE),
+            100 * rise / bench.count,
+            "points",
+            RISE,
+            bench.ladder[min(worst + 1, len(left) - 1)],
+            f"{said}; it never falls" if stuck else said,
+        ),
+        Flag("large-eps", share > limit, share, "share", limit, bench.half, f"{at} {said.partition(':')[0]}"),
+    )
+
+
+def _zero_gradients(bench: Bench, gradients: _Gradients) -> Flag:
+    if gradients.dead is None:
+        return _not_measured("zero-gradients", gradients.reason)
+    count = int(gradients.dead.sum())
+    share = count / bench.count
+    said = (
+        f"{count} of {bench.count} clean samples have an input gradient of 0 in every pixel, or none that is a number"
+    )
+    why = f": {gradients.reason.partition(';')[0]}" if gradients.reason else ""
+    return Flag("zero-gradients", share >= ZERO, share, "share", ZERO, None, said + why)
+
+
+def _saturated(victim: Victim, batch: Samples) -> Outcomes:
+    logits = victim.logits(batch.x)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray((powers / powers.sum(axis=1, keepdims=True)).max(axis=1) == 1)
+
+
+def _run_to_run(bench: Bench) -> Flag:
+    first, second = (bench.each(lambda batch: bench.victim.logits(batch.x)) for _ in range(2))
+    size = float(np.abs(first).max(initial=0)) or 1.0
+    value = float(np.abs(first.astype(np.float64) - second).max()) / size
+    classes = int((first.argmax(axis=1) != second.argmax(axis=1)).sum())
+    said = f"of a logit, at most, over the largest logit; {classes} of {bench.count} samples change class"
+    return Flag("run-to-run", value > DIFFERENCE, value, "relative", DIFFERENCE, None, said)
+
+
+def _counted(name: str, ops: Sequence[str], nothing: str) -> Flag:
+    said = ", ".join(ops[:_NAMED]) + (f" and {len(ops) - _NAMED} more" if len(ops) > _NAMED else "")
+    return Flag(name, bool(ops), float(len(ops)), "ops", 0.0, None, said or nothing)
+
+
+def _static_gain(gains: Sequence[Gain]) -> Flag:
+    """Compare what the masks gain against replayed inputs with what they gain against attacks that see them."""
+    flags = []
+    for eps, static, adaptive in gains:
+        gain, left = 100 * static.difference, 100 * adaptive.difference
+        low = 100 * newcombe_paired(static).low
+        fired = low > 0 and left < gain / 2
+        said = (
+            f"{gain:+.1f} points (at least {low:+.1f}, 95%) against inputs made on the baseline, {left:+.1f} adaptive"
+        )
+        flags.append(Flag("static-gain", fired, gain - left, "points", max(gain / 2, 0.0), eps, said))
+    return max(flags, key=lambda flag: (bool(flag.fired), flag.value or 0.0))
+
+
+def _not_measured(name: str, reason: str) -> Flag:
+    unit, threshold = _UNITS[name]
+    return Flag(name, None, None, unit, threshold, None, f"not measured: {reason}")
