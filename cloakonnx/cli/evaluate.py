@@ -37,6 +37,7 @@ _LONG = 10.0
 @options.provider_options
 @click.option("-o", "--output", type=options.PATH, help="Write the result as JSON, too.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings and -o stopped.")
+@click.option("--no-sanity", is_flag=True, help="Leave out the sanity checks; the result says so.")
 @click.option("--markdown", is_flag=True, help="Print the result as Markdown.")
 @options.force_option
 @options.json_option
@@ -60,6 +61,7 @@ def command(
     device_id: int,
     output: Path | None,
     resume: bool,
+    no_sanity: bool,
     markdown: bool,
     force: bool,
     as_json: bool,
@@ -107,6 +109,7 @@ def command(
             input_name=input_name,
             output_name=output_name,
             analysis=known,
+            sanity=not no_sanity,
             output=output,
             resume=resume,
             on_estimate=_announce,
@@ -116,6 +119,8 @@ def command(
         say(f"wrote {output}")
     if found.data.seen:
         say(f"cloakonnx: warning: {analysis} has seen {found.data.seen} of the {found.data.count} samples")
+    for flag in found.sanity.fired if found.sanity is not None else ():
+        say(f"cloakonnx: warning: sanity flag {flag.name}: {flag.measured}; {flag.meaning}")
     if as_json:
         click.echo(found.to_json(), nl=False)
         return

@@ -7,6 +7,7 @@ from cloakonnx.evaluation.accuracies import Accuracy, accuracy
 from cloakonnx.evaluation.adaptive import evaluate
 from cloakonnx.evaluation.checks import Check
 from cloakonnx.evaluation.estimate import Estimate
+from cloakonnx.evaluation.flags import MEANINGS, Flag, Sanity
 from cloakonnx.evaluation.intervals import CONFIDENCE, Interval, Paired, mcnemar_exact, newcombe_paired, wilson
 from cloakonnx.evaluation.plan import PRESETS, plan
 from cloakonnx.evaluation.result import STATEMENT, AtEps, Evaluation, RandomMask, Robustness, Stage
@@ -14,6 +15,7 @@ from cloakonnx.evaluation.verification import Verification, verify
 
 __all__ = [
     "CONFIDENCE",
+    "MEANINGS",
     "PRESETS",
     "STATEMENT",
     "Accuracy",
@@ -21,10 +23,12 @@ __all__ = [
     "Check",
     "Estimate",
     "Evaluation",
+    "Flag",
     "Interval",
     "Paired",
     "RandomMask",
     "Robustness",
+    "Sanity",
     "Stage",
     "Verification",
     "accuracy",

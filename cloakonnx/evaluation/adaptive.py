@@ -26,6 +26,7 @@ from cloakonnx.evaluation.intervals import Paired
 from cloakonnx.evaluation.keeping import Keeper, model_digests
 from cloakonnx.evaluation.plan import CONTROL_MASKS, check_eps, plan, replaced, shuffled
 from cloakonnx.evaluation.result import DataRecord, Evaluation, MaskRecord, ModelRecord
+from cloakonnx.evaluation.sanity import Correct, check
 from cloakonnx.evaluation.tally import Found
 from cloakonnx.evaluation.trial import Samples
 from cloakonnx.graph import (
@@ -34,6 +35,7 @@ from cloakonnx.graph import (
     entries,
     hardened,
     is_folded,
+    random_ops,
     read_masks,
     stripped,
     stripped_sha256,
@@ -58,6 +60,7 @@ def evaluate(
     input_name: str | None = None,
     output_name: str | None = None,
     analysis: Analysis | None = None,
+    sanity: bool = True,
     output: Path | None = None,
     resume: bool = False,
     on_estimate: Callable[[Estimate], None] | None = None,
@@ -80,6 +83,7 @@ def evaluate(
         input_name: The data input, where there are several.
         output_name: The class scores, where there are several outputs.
         analysis: What the masks come from, to tell how many of the samples it has seen.
+        sanity: Whether to make the sanity checks, on the first samples that the model classifies correctly.
         output: Where to save the evaluation; until then, finished batches lie in a folder beside it.
         resume: Whether to go on with what an interrupted evaluation with this output has left.
         on_estimate: Called before the attacks with what they take at most, which is measured for it.
@@ -141,6 +145,7 @@ def evaluate(
         checkpoints = Checkpoints(output, record, run="an evaluation")
     keeper = Keeper(checkpoints, name=dataset.source.name)
     parts: list[Found] = []
+    correct = Correct()
     digests = hashlib.sha256(), hashlib.sha256()
     known = frozenset(analysis.samples.hashes) if analysis is not None else frozenset()
     count = seen = 0
@@ -155,11 +160,22 @@ def evaluate(
             digests[0].update(samples.x.tobytes())
             digests[1].update(samples.y.tobytes())
             parts.append(keeper.found(batch, partial(comparison.on, samples, partial(_tell, on_progress, batch))))
+            correct.add(samples, parts[-1].clean)
             count += len(batch.x)
             if known:
                 seen += sum(each in known for each in sample_hashes(batch.x))
             on_progress(count)
-    found = Found.joined(parts)
+        found = Found.joined(parts)
+        checked = None
+        if sanity:
+            checked = check(
+                first,
+                correct.samples(),
+                plans=plans,
+                random_ops=random_ops(model.proto, first.output_name),
+                gains=found.gains(eps),
+                batch_size=batch_size,
+            )
     evaluation = Evaluation(
         model=ModelRecord(model.name, model.sha256),
         baseline=ModelRecord(other.name, stripped_sha256(model) if baseline is None else baseline.sha256),
@@ -181,6 +197,7 @@ def evaluate(
         clean=Paired.of(found.clean, found.clean_baseline),
         results=found.results(eps),
         notes=replaced(plans[0], classes=first.classes),
+        sanity=checked,
     )
     if output is not None:
         evaluation.save(output)

@@ -14,8 +14,8 @@ from cloakonnx.evaluation.tally import Outcomes
 from cloakonnx.evaluation.trial import Samples
 from cloakonnx.gradient import Loss
 
-MAX_ITER, QUERIES = 20, 200
-"""Iterations of PGD, and queries of Square."""
+MAX_ITER, QUERIES, STRONG = 20, 200, 100
+"""Iterations of PGD, queries of Square, iterations of APGD against what Square finds."""
 
 
 class Bench:
@@ -74,6 +74,13 @@ class Bench:
     def square(self, eps: float, among: Outcomes | None = None) -> Outcomes:
         """Return (N,) which samples, or which among some of them, withstand Square."""
         return self._stands(Settings("square", eps, self._norm, max_iter=QUERIES, seed=self._seed), among)
+
+    def strong(self, eps: float, among: Outcomes) -> Outcomes:
+        """Return (N,) which of some samples withstand APGD-CE and then APGD-targeted, both with more iterations."""
+        left = among
+        for attack in ("apgd-ce", "apgd-t"):
+            left = self._stands(Settings(attack, eps, self._norm, max_iter=STRONG, seed=self._seed), left)
+        return left
 
     def _stands(self, settings: Settings, among: Outcomes | None = None) -> Outcomes:
         if among is None and settings in self._made:

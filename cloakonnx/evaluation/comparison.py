@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cloakonnx.attacks import Settings, Victim, most_work
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.evaluation.estimate import seconds_per_sample
 from cloakonnx.evaluation.meter import Meter
 from cloakonnx.evaluation.plan import control
-from cloakonnx.evaluation.tally import Found, FoundAtEps, FoundOfModel
+from cloakonnx.evaluation.tally import Found, FoundAtEps, FoundOfModel, Outcomes
 from cloakonnx.evaluation.trial import Samples, Trial
 from cloakonnx.gradient import Loss
 
@@ -55,7 +52,7 @@ class Comparison:
         for attacks in self._plans:
             model = Trial(self._model, batch, clean, meter)
             baseline = Trial(self._baseline, batch, clean_baseline, meter)
-            static = _attack(attacks, model, baseline)
+            static, beside = _attack(attacks, model, baseline)
             usual = self._control(attacks[0].eps)
             noise = self._noise(attacks[0].eps)
             hardened, bare = (_found(trial, noise, usual) for trial in (model, baseline))
@@ -63,7 +60,7 @@ class Comparison:
                 Trial(victim, batch, right, meter).controls(usual)[0]
                 for victim, right in zip(self._shuffled, clean_random, strict=True)
             )
-            at.append(FoundAtEps(static, hardened, bare, random))
+            at.append(FoundAtEps(static, beside, hardened, bare, random))
         return Found(clean, clean_baseline, clean_random, tuple(at))
 
     def control_settings(self) -> dict[str, Any]:
@@ -100,16 +97,16 @@ class Comparison:
         return control(eps, norm=self._norm, seed=self._seed, gradients=self._has_gradients)
 
 
-def _attack(attacks: Sequence[Settings], model: Trial, baseline: Trial) -> NDArray[np.bool_]:
-    """Attack both models, try each one's inputs on the other; return what the baseline's inputs left of the model."""
+def _attack(attacks: Sequence[Settings], model: Trial, baseline: Trial) -> tuple[Outcomes, Outcomes]:
+    """Attack both models, try each one's inputs on the other; return what the baseline's inputs left of each."""
     for settings in attacks:
         baseline.attack(settings)
     model.replay(baseline.inputs)
-    static = model.standing.copy()
+    static, beside = model.standing.copy(), baseline.standing.copy()
     for settings in attacks:
         model.attack(settings)
     baseline.replay(model.inputs)
-    return static
+    return static, beside
 
 
 def _found(trial: Trial, noise: Settings, usual: Settings) -> FoundOfModel:

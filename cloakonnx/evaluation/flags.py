@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from cloakonnx.scoring import Entries
 
 MEANINGS = {
     "single-step": "one step beats many, so the gradient misleads the attack: masked or shattered gradients",
@@ -74,7 +76,41 @@ class Sanity:
     gradients: int
     flags: tuple[Flag, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the JSON file of an evaluation holds."""
+        flags = [{**asdict(flag), "meaning": flag.meaning} for flag in self.flags]
+        return {**asdict(self), "eps": list(self.eps), "attacks": list(map(dict, self.attacks)), "flags": flags}
+
+    @classmethod
+    def read(cls, entries: Entries) -> Sanity:
+        """Read what :meth:`as_dict` gave; raises ValueError where it is damaged."""
+        return cls(
+            samples=entries.whole("samples"),
+            eps=entries.numbers("eps"),
+            attacks=tuple(dict(each.all()) for each in entries.objects("attacks")),
+            queries=entries.whole("queries"),
+            gradients=entries.whole("gradients"),
+            flags=tuple(map(_read_flag, entries.objects("flags"))),
+        )
+
     @property
     def fired(self) -> tuple[Flag, ...]:
         """The flags that fired."""
         return tuple(flag for flag in self.flags if flag.fired)
+
+
+def _read_flag(entries: Entries) -> Flag:
+    name, fired = entries.text("name"), entries.any("fired")
+    if name not in MEANINGS:
+        raise ValueError(f"there is no flag {name!r}")
+    if fired is not None and not isinstance(fired, bool):
+        raise ValueError(f"fired of the flag {name} is not true, false or null")
+    return Flag(
+        name=name,
+        fired=fired,
+        value=entries.optional_number("value"),
+        unit=entries.text("unit"),
+        threshold=entries.number("threshold"),
+        eps=entries.optional_number("eps"),
+        measured=entries.text("measured"),
+    )

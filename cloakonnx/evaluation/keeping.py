@@ -74,7 +74,8 @@ def _read(text: str) -> Found:
 def _read_at_eps(content: dict[str, Any]) -> FoundAtEps:
     hardened, baseline = (_read_model(content[key]) for key in ("hardened", "baseline"))
     random = tuple(map(_outcomes, content["random_masks"]))
-    return FoundAtEps(_outcomes(content["static"]), hardened, baseline, random)
+    static, beside = (_outcomes(content[key]) for key in ("static", "static_baseline"))
+    return FoundAtEps(static, beside, hardened, baseline, random)
 
 
 def _read_model(content: dict[str, Any]) -> FoundOfModel:

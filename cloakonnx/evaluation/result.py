@@ -13,6 +13,7 @@ from typing import Any
 
 from cloakonnx.errors import DataError
 from cloakonnx.evaluation.accuracies import Accuracy
+from cloakonnx.evaluation.flags import Sanity
 from cloakonnx.evaluation.intervals import CONFIDENCE, Paired, mcnemar_exact, newcombe_paired
 from cloakonnx.graph import write_text
 from cloakonnx.scoring import Entries, installed_versions, read_json
@@ -150,6 +151,7 @@ class Evaluation:
         clean: Clean samples that the hardened model (first) and the baseline (second) classify correctly.
         results: One for each eps.
         notes: What the attacks took instead of their own losses or targets, in words.
+        sanity: The sanity checks of the hardened model; None where they were not made.
         versions: Of the packages.
     """
 
@@ -168,6 +170,7 @@ class Evaluation:
     clean: Paired
     results: tuple[AtEps, ...]
     notes: tuple[str, ...] = ()
+    sanity: Sanity | None = None
     versions: Mapping[str, str] = field(default_factory=installed_versions)
 
     @property
@@ -191,6 +194,7 @@ class Evaluation:
         }
         content["results"] = [_at_eps(result) for result in self.results]
         content["notes"] = list(self.notes)
+        content["sanity"] = None if self.sanity is None else self.sanity.as_dict()
         content["versions"] = dict(self.versions)
         head = {"format": FORMAT, "version": VERSION, "statement": STATEMENT, "confidence": CONFIDENCE}
         return {**head, **content}
@@ -240,6 +244,7 @@ class Evaluation:
             clean=_pairs(entries.object("clean").object("difference")),
             results=tuple(map(_read_at_eps, entries.objects("results"))),
             notes=entries.texts("notes"),
+            sanity=None if entries.any("sanity") is None else Sanity.read(entries.object("sanity")),
             versions=entries.text_map("versions"),
         )
 

@@ -16,6 +16,21 @@ Outcomes = NDArray[np.bool_]
 """(N,) which samples are right."""
 
 
+@dataclass(frozen=True)
+class Gain:
+    """Robust samples of the hardened model (first) and of the baseline (second) at one eps.
+
+    Attributes:
+        eps: The radius, in pixel space.
+        static: Both under the inputs made on the baseline.
+        adaptive: Both under their own attacks.
+    """
+
+    eps: float
+    static: Paired
+    adaptive: Paired
+
+
 @dataclass(frozen=True, eq=False)
 class FoundOfModel:
     """One model at one eps; the fields are those of :class:`Robustness`, sample by sample."""
@@ -42,9 +57,13 @@ class FoundOfModel:
 
 @dataclass(frozen=True, eq=False)
 class FoundAtEps:
-    """Both models at one eps; the fields are those of :class:`AtEps`, sample by sample."""
+    """Both models at one eps; the fields are those of :class:`AtEps`, sample by sample.
+
+    ``static_baseline`` is what the inputs made on the baseline left of the baseline itself.
+    """
 
     static: Outcomes
+    static_baseline: Outcomes
     hardened: FoundOfModel
     baseline: FoundOfModel
     random_masks: tuple[Outcomes, ...]
@@ -54,6 +73,7 @@ class FoundAtEps:
         """Join batches."""
         return cls(
             np.concatenate([part.static for part in parts]),
+            np.concatenate([part.static_baseline for part in parts]),
             FoundOfModel.joined([part.hardened for part in parts]),
             FoundOfModel.joined([part.baseline for part in parts]),
             _each([part.random_masks for part in parts]),
@@ -99,6 +119,17 @@ class Found:
                     RandomMask(count(clean), count(control))
                     for clean, control in zip(self.clean_random, found.random_masks, strict=True)
                 ),
+            )
+            for each, found in zip(eps, self.at, strict=True)
+        )
+
+    def gains(self, eps: Sequence[float]) -> tuple[Gain, ...]:
+        """Return what the masks gain at each eps, against replayed inputs and against attacks that see them."""
+        return tuple(
+            Gain(
+                each,
+                static=Paired.of(found.static, found.static_baseline),
+                adaptive=Paired.of(found.hardened.robust, found.baseline.robust),
             )
             for each, found in zip(eps, self.at, strict=True)
         )

@@ -75,6 +75,10 @@ class Entries:
         """Return an object."""
         return Entries(self.any(key), f"{self._where}{key}.")
 
+    def all(self) -> dict[str, Any]:
+        """Return the object as it is."""
+        return dict(self._content)
+
     def objects(self, key: str) -> list[Entries]:
         """Return a list of objects."""
         return [Entries(item, f"{self._where}{key}[{i}].") for i, item in enumerate(self._list(key))]
@@ -126,6 +130,10 @@ class Entries:
     def optional_whole(self, key: str) -> int | None:
         """Return a whole number, or None."""
         return None if self.any(key) is None else self.whole(key)
+
+    def optional_number(self, key: str) -> float | None:
+        """Return a finite number, or None."""
+        return None if self.any(key) is None else self.number(key)
 
     def _list(self, key: str) -> list[Any]:
         return list(self._typed(key, list, "a list"))
