@@ -17,17 +17,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cloakonnx.attacks import Victim
+from cloakonnx.attacks import Settings, Victim
 from cloakonnx.data import Batch, Checkpoints, Dataset, sample_hashes
 from cloakonnx.errors import DataError, ModelError
 from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.estimate import Estimate
+from cloakonnx.evaluation.flags import Sanity
 from cloakonnx.evaluation.intervals import Paired
 from cloakonnx.evaluation.keeping import Keeper, model_digests
 from cloakonnx.evaluation.plan import CONTROL_MASKS, check_eps, plan, replaced, shuffled
 from cloakonnx.evaluation.result import DataRecord, Evaluation, MaskRecord, ModelRecord
 from cloakonnx.evaluation.sanity import Correct, check
-from cloakonnx.evaluation.tally import Found
+from cloakonnx.evaluation.tally import Found, Gain
 from cloakonnx.evaluation.trial import Samples
 from cloakonnx.graph import (
     SOURCE_KEY,
@@ -166,16 +167,8 @@ def evaluate(
                 seen += sum(each in known for each in sample_hashes(batch.x))
             on_progress(count)
         found = Found.joined(parts)
-        checked = None
-        if sanity:
-            checked = check(
-                first,
-                correct.samples(),
-                plans=plans,
-                random_ops=random_ops(model.proto, first.output_name),
-                gains=found.gains(eps),
-                batch_size=batch_size,
-            )
+        gains = found.gains(eps)
+        checked = _checked(first, model, correct, gains, plans=plans, batch_size=batch_size) if sanity else None
     evaluation = Evaluation(
         model=ModelRecord(model.name, model.sha256),
         baseline=ModelRecord(other.name, stripped_sha256(model) if baseline is None else baseline.sha256),
@@ -226,6 +219,19 @@ def _bare(model: Model, baseline: Model | None) -> Model | None:
             f"{model.name} is folded: its masks can't be taken out; name the model it was made from with --baseline"
         )
     return baseline if baseline.sha256 == entries(model.proto).get(SOURCE_KEY) else None
+
+
+def _checked(
+    victim: Victim,
+    model: Model,
+    correct: Correct,
+    gains: Sequence[Gain],
+    *,
+    plans: Sequence[Sequence[Settings]],
+    batch_size: int,
+) -> Sanity:
+    ops = random_ops(model.proto, victim.output_name)
+    return check(victim, correct.samples(), plans=plans, random_ops=ops, gains=gains, batch_size=batch_size)
 
 
 def _check_alike(model: Model, baseline: Model, input_name: str | None) -> None:

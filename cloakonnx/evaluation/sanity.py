@@ -202,9 +202,11 @@ def _compared(
     for eps in bench.eps:
         pairs = Paired.of(expected[1](eps), other[1](eps))
         left, fewer = pairs.both + pairs.only_first, pairs.both + pairs.only_second
-        value = 100 * (left - fewer) / bench.count
-        fired = possible and left - fewer >= _LEAST and value > threshold and mcnemar_exact(pairs) <= level
+        value, p = 100 * (left - fewer) / bench.count, mcnemar_exact(pairs)
+        fired = possible and left - fewer >= _LEAST and value > threshold and p <= level
         said = f"{left} of {bench.count} withstand {expected[0]}, {fewer} {other[0]}{also}"
+        if value > threshold and possible and not fired:
+            said += f"; that may be chance: {left - fewer} of {bench.count}, McNemar's p {p:.2g}"
         flags.append(Flag(name, fired, value, "points", threshold, eps, said))
     return _worst(flags)
 
@@ -308,6 +310,8 @@ def _static_gain(gains: Sequence[Gain]) -> Flag:
         said = (
             f"{gain:+.1f} points (at least {low:+.1f}, 95%) against inputs made on the baseline, {left:+.1f} adaptive"
         )
+        if gain > 0 >= low:
+            said += "; the static gain itself may be chance"
         flags.append(Flag("static-gain", fired, gain - left, "points", max(gain / 2, 0.0), each.eps, said))
     return _worst(flags)
 

@@ -14,8 +14,10 @@ from cloakonnx.evaluation import (
     Accuracy,
     AtEps,
     Evaluation,
+    Flag,
     Interval,
     Paired,
+    Sanity,
     mcnemar_exact,
     newcombe_paired,
 )
@@ -70,7 +72,51 @@ def _facts(found: Evaluation) -> tuple[str, ...]:
         f"Data: {found.data.name}, n = {found.data.count}.{warning} Seed {found.seed}, batch size {found.batch_size}, "
         f"{found.provider}. Intervals: 95%, Wilson; differences: Newcombe's paired interval, McNemar's exact test.",
         *(f"Note: {note}." for note in found.notes),
+        *_flags(found.sanity),
     )
+
+
+def _flags(sanity: Sanity | None) -> tuple[str, ...]:
+    if sanity is None:
+        return ("Sanity: not checked.",)
+    missing = sum(flag.fired is None for flag in sanity.flags)
+    said = f"Sanity: {len(sanity.fired)} of {len(sanity.flags)} flags fired"
+    said += f", {missing} could not be measured" if missing else ""
+    flags = (f"FLAG {flag.name}: {flag.measured}. That is: {flag.meaning}." for flag in sanity.fired)
+    return (f"{said}; first {sanity.samples} samples that the model gets right.", *flags)
+
+
+def _sanity(sanity: Sanity) -> _Grid:
+    rows = tuple(
+        (
+            flag.name,
+            _status(flag),
+            "" if flag.value is None else _amount(flag.value, flag.unit),
+            _bound(flag),
+            "" if flag.eps is None else eps_text(flag.eps),
+        )
+        for flag in sanity.flags
+    )
+    return _Grid("Sanity flags: attacks that fail for reasons of their own", ("", "", "number", "fires", "eps"), rows)
+
+
+def _status(flag: Flag) -> str:
+    if flag.fired is None:
+        return "not measured"
+    if flag.fired:
+        return "FIRED"
+    # Beyond the threshold, but with too few samples to tell: the file's "measured" says so.
+    return "quiet, may be chance" if flag.value is not None and flag.value > flag.threshold else "quiet"
+
+
+def _bound(flag: Flag) -> str:
+    return f"{'from' if flag.name == 'zero-gradients' else 'above'} {_amount(flag.threshold, flag.unit)}"
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit == "points":
+        return f"{value:.1f} points"
+    return {"share": f"{value:.1%}", "ops": f"{value:.0f}", "relative": f"{value:.1e}"}[unit]
 
 
 def _grids(found: Evaluation) -> list[_Grid]:
@@ -84,7 +130,8 @@ def _grids(found: Evaluation) -> list[_Grid]:
         )
         rows.append((f"at {eps}, {_NO_CLAIM}", _share(each.static), "", "", ""))
     summary = _Grid("Accuracy", ("", "hardened", "baseline", "difference, points", "p"), tuple(rows))
-    return [summary, *(_controls(found, each) for each in found.results), *(map(_stages, found.results))]
+    checks = [] if found.sanity is None else [_sanity(found.sanity)]
+    return [summary, *checks, *(_controls(found, each) for each in found.results), *(map(_stages, found.results))]
 
 
 def _controls(found: Evaluation, each: AtEps) -> _Grid:
