@@ -20,6 +20,7 @@ from tests.attacks.helpers import CPU, DIGITS, digits_arrays
 
 COUNT, SIZE = 22, 4
 OPTIONS: dict[str, Any] = {"eps": (1 / 16, 2 / 16), "attack": "pgd", "max_iter": 3, "provider": CPU, "batch_size": SIZE}
+BARE: dict[str, Any] = {**OPTIONS, "sanity": False}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_resumed_twice_it_ends_with_the_same_bytes(
 
 def interrupted(model: Model, output: Path) -> list[str]:
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, dataset(model), output=output, on_progress=stopper(SIZE * 2, KeyboardInterrupt), **OPTIONS)
+        evaluate(model, dataset(model), output=output, on_progress=stopper(SIZE * 2, KeyboardInterrupt), **BARE)
     return left(output)
 
 
@@ -102,7 +103,7 @@ def test_damage_is_done_again(model: Model, whole: bytes, tmp_path: Path) -> Non
     content = bytearray(part.read_bytes())
     content[len(content) // 3] ^= 1
     part.write_bytes(content)
-    evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
+    evaluate(model, dataset(model), output=output, resume=True, **BARE)
     assert output.read_bytes() == whole
 
 
@@ -119,7 +120,7 @@ def test_damage_is_done_again(model: Model, whole: bytes, tmp_path: Path) -> Non
 def test_with_other_settings(model: Model, tmp_path: Path, changed: dict[str, Any], named: str) -> None:
     before = interrupted(model, tmp_path / "r.json")
     with pytest.raises(OutputError, match=rf"left by an evaluation with other settings \({named}\)"):
-        evaluate(model, dataset(model), output=tmp_path / "r.json", resume=True, **{**OPTIONS, **changed})
+        evaluate(model, dataset(model), output=tmp_path / "r.json", resume=True, **{**BARE, **changed})
     assert left(tmp_path / "r.json") == before
 
 
@@ -128,13 +129,13 @@ def test_with_another_model_or_version(model: Model, tmp_path: Path) -> None:
     interrupted(model, output)
     other = hardened(load(DIGITS), [Mask("/6/Relu_output_0", np.r_[np.zeros(4), np.ones(60)].astype(np.float32))])
     with pytest.raises(OutputError, match=r"other settings \(model\)"):
-        evaluate(other, dataset(other), output=output, resume=True, **OPTIONS)
+        evaluate(other, dataset(other), output=output, resume=True, **BARE)
     settings = tmp_path / ".r.json.parts" / "settings.json"
     record = json.loads(settings.read_text())
     record["versions"]["onnxruntime"] = "1.0.0"
     settings.write_text(json.dumps(record, sort_keys=True))
     with pytest.raises(OutputError, match=r"other settings \(versions\)"):
-        evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
+        evaluate(model, dataset(model), output=output, resume=True, **BARE)
 
 
 @pytest.mark.parametrize("changed", [{"changed": 0}, {"changed": 5}, {"label": 6}])
@@ -142,9 +143,9 @@ def test_with_other_samples(model: Model, whole: bytes, tmp_path: Path, changed:
     output = tmp_path / "r.json"
     before = interrupted(model, output)
     with pytest.raises(DataError, match=r"digits\.npz has other samples than an evaluation that is resumed"):
-        evaluate(model, dataset(model, **changed), output=output, resume=True, **OPTIONS)
+        evaluate(model, dataset(model, **changed), output=output, resume=True, **BARE)
     assert left(output) == before
-    evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
+    evaluate(model, dataset(model), output=output, resume=True, **BARE)
     assert output.read_bytes() == whole
 
 
@@ -153,7 +154,7 @@ def test_without_resume_it_starts_again(model: Model, whole: bytes, tmp_path: Pa
     interrupted(model, output)
     settings = tmp_path / ".r.json.parts" / "settings.json"
     settings.write_text("{}")
-    evaluate(model, dataset(model), output=output, **OPTIONS)
+    evaluate(model, dataset(model), output=output, **BARE)
     assert output.read_bytes() == whole
 
 
@@ -162,7 +163,7 @@ def test_bad_input_leaves_nothing(model: Model, tmp_path: Path) -> None:
     assert isinstance(data.source, ArraySource)
     data.source.x[13, 0, 0, 0] = 1.5
     with pytest.raises(DataError, match="sample 13"):
-        evaluate(model, data, output=tmp_path / "r.json", **OPTIONS)
+        evaluate(model, data, output=tmp_path / "r.json", **BARE)
     with pytest.raises(OptionError, match="--eps 8"):
-        evaluate(model, dataset(model), output=tmp_path / "r.json", **{**OPTIONS, "eps": (8.0,)})
+        evaluate(model, dataset(model), output=tmp_path / "r.json", **{**BARE, "eps": (8.0,)})
     assert not list(tmp_path.iterdir())
