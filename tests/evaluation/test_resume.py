@@ -103,7 +103,7 @@ def test_damage_is_done_again(model: Model, whole: bytes, tmp_path: Path) -> Non
     content = bytearray(part.read_bytes())
     content[len(content) // 3] ^= 1
     part.write_bytes(content)
-    evaluate(model, dataset(model), output=output, resume=True, **BARE)
+    evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
     assert output.read_bytes() == whole
 
 
@@ -145,7 +145,7 @@ def test_with_other_samples(model: Model, whole: bytes, tmp_path: Path, changed:
     with pytest.raises(DataError, match=r"digits\.npz has other samples than an evaluation that is resumed"):
         evaluate(model, dataset(model, **changed), output=output, resume=True, **BARE)
     assert left(output) == before
-    evaluate(model, dataset(model), output=output, resume=True, **BARE)
+    evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
     assert output.read_bytes() == whole
 
 
@@ -154,7 +154,7 @@ def test_without_resume_it_starts_again(model: Model, whole: bytes, tmp_path: Pa
     interrupted(model, output)
     settings = tmp_path / ".r.json.parts" / "settings.json"
     settings.write_text("{}")
-    evaluate(model, dataset(model), output=output, **BARE)
+    evaluate(model, dataset(model), output=output, **OPTIONS)
     assert output.read_bytes() == whole
 
 
