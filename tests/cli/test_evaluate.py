@@ -18,8 +18,8 @@ import onnx
 import pytest
 
 from cloakonnx.evaluation import STATEMENT, Evaluation
-from tests.attacks.helpers import convolution, flat
-from tests.fixtures import core
+from tests.attacks.helpers import convolution, digits_arrays, flat
+from tests.fixtures import core, false_defences
 
 from .conftest import Run, files
 from .test_bad_input import assert_refused
@@ -53,6 +53,27 @@ def test_markdown_and_a_file(run: Run, masked: Path) -> None:
     code, _, err = run(*ARGUMENTS, "-o", "result.json")
     assert code == 2
     assert "--force" in err
+
+
+def test_without_sanity_checks(run: Run, masked: Path) -> None:
+    code, out, err = run(*ARGUMENTS, "--no-sanity", "--markdown", "-o", "result.json")
+    assert (code, err) == (0, "wrote result.json\n")
+    assert "Sanity: not checked." in out
+    assert json.loads((masked / "result.json").read_text(encoding="utf-8"))["sanity"] is None
+
+
+def test_a_flag_that_fires_is_a_warning(run: Run, folder: Path) -> None:
+    (folder / "q.onnx").write_bytes(false_defences.quantised().SerializeToString())
+    x, y = digits_arrays()
+    np.savez(folder / "digits.npz", x=x[:12], y=y[:12])
+    data = ("--baseline", "q.onnx", "--data", "digits.npz")
+    code, out, err = run("evaluate", "q.onnx", *data, "--eps", "2/16", "--attack", "square", "--max-iter", "5")
+    assert code == 0
+    warned = [line for line in err.splitlines() if line.startswith("cloakonnx: warning: sanity flag ")]
+    assert any(re.search(r"zero-gradients: (\d+) of \1 clean samples", line) for line in warned)
+    assert any("non-differentiable: Round (node 'quantise')" in line for line in warned)
+    assert "FLAG zero-gradients" in out
+    assert "straight-through was not used" in out
 
 
 def test_json(run: Run, masked: Path) -> None:

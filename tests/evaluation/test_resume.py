@@ -19,8 +19,14 @@ from cloakonnx.runtime import input_shape
 from tests.attacks.helpers import CPU, DIGITS, digits_arrays
 
 COUNT, SIZE = 22, 4
-OPTIONS: dict[str, Any] = {"eps": (1 / 16, 2 / 16), "attack": "pgd", "max_iter": 3, "provider": CPU, "batch_size": SIZE}
-BARE: dict[str, Any] = {**OPTIONS, "sanity": False}
+OPTIONS: dict[str, Any] = {
+    "eps": (1 / 16, 2 / 16),
+    "attack": "pgd",
+    "max_iter": 3,
+    "provider": CPU,
+    "batch_size": SIZE,
+    "sanity": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +92,28 @@ def test_resumed_twice_it_ends_with_the_same_bytes(
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_interrupted_in_the_sanity_checks(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {**OPTIONS, "eps": (2 / 16,), "max_iter": 1, "sanity": True}
+    straight, output = tmp_path / "straight.json", tmp_path / "r.json"
+    found = evaluate(model, dataset(model), output=straight, **options)
+    assert found.sanity is not None
+    assert found.sanity.samples > COUNT / 2
+
+    def stop(*arguments: Any, **rest: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cloakonnx.evaluation.adaptive.check", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(model, dataset(model), output=output, **options)
+    monkeypatch.setattr("cloakonnx.evaluation.comparison.Comparison.on", stop)  # every batch is done
+    evaluate(model, dataset(model), output=output, resume=True, **options)
+    assert output.read_bytes() == straight.read_bytes()
+
+
 def interrupted(model: Model, output: Path) -> list[str]:
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, dataset(model), output=output, on_progress=stopper(SIZE * 2, KeyboardInterrupt), **BARE)
+        evaluate(model, dataset(model), output=output, on_progress=stopper(SIZE * 2, KeyboardInterrupt), **OPTIONS)
     return left(output)
 
 
@@ -120,7 +145,7 @@ def test_damage_is_done_again(model: Model, whole: bytes, tmp_path: Path) -> Non
 def test_with_other_settings(model: Model, tmp_path: Path, changed: dict[str, Any], named: str) -> None:
     before = interrupted(model, tmp_path / "r.json")
     with pytest.raises(OutputError, match=rf"left by an evaluation with other settings \({named}\)"):
-        evaluate(model, dataset(model), output=tmp_path / "r.json", resume=True, **{**BARE, **changed})
+        evaluate(model, dataset(model), output=tmp_path / "r.json", resume=True, **{**OPTIONS, **changed})
     assert left(tmp_path / "r.json") == before
 
 
@@ -129,13 +154,13 @@ def test_with_another_model_or_version(model: Model, tmp_path: Path) -> None:
     interrupted(model, output)
     other = hardened(load(DIGITS), [Mask("/6/Relu_output_0", np.r_[np.zeros(4), np.ones(60)].astype(np.float32))])
     with pytest.raises(OutputError, match=r"other settings \(model\)"):
-        evaluate(other, dataset(other), output=output, resume=True, **BARE)
+        evaluate(other, dataset(other), output=output, resume=True, **OPTIONS)
     settings = tmp_path / ".r.json.parts" / "settings.json"
     record = json.loads(settings.read_text())
     record["versions"]["onnxruntime"] = "1.0.0"
     settings.write_text(json.dumps(record, sort_keys=True))
     with pytest.raises(OutputError, match=r"other settings \(versions\)"):
-        evaluate(model, dataset(model), output=output, resume=True, **BARE)
+        evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
 
 
 @pytest.mark.parametrize("changed", [{"changed": 0}, {"changed": 5}, {"label": 6}])
@@ -143,7 +168,7 @@ def test_with_other_samples(model: Model, whole: bytes, tmp_path: Path, changed:
     output = tmp_path / "r.json"
     before = interrupted(model, output)
     with pytest.raises(DataError, match=r"digits\.npz has other samples than an evaluation that is resumed"):
-        evaluate(model, dataset(model, **changed), output=output, resume=True, **BARE)
+        evaluate(model, dataset(model, **changed), output=output, resume=True, **OPTIONS)
     assert left(output) == before
     evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
     assert output.read_bytes() == whole
@@ -163,7 +188,7 @@ def test_bad_input_leaves_nothing(model: Model, tmp_path: Path) -> None:
     assert isinstance(data.source, ArraySource)
     data.source.x[13, 0, 0, 0] = 1.5
     with pytest.raises(DataError, match="sample 13"):
-        evaluate(model, data, output=tmp_path / "r.json", **BARE)
+        evaluate(model, data, output=tmp_path / "r.json", **OPTIONS)
     with pytest.raises(OptionError, match="--eps 8"):
-        evaluate(model, dataset(model), output=tmp_path / "r.json", **{**BARE, "eps": (8.0,)})
+        evaluate(model, dataset(model), output=tmp_path / "r.json", **{**OPTIONS, "eps": (8.0,)})
     assert not list(tmp_path.iterdir())

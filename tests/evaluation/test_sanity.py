@@ -68,12 +68,12 @@ def one(sanity: Sanity, name: str) -> Flag:
 
 @cache
 def plain() -> Sanity:
-    return checked(load(DIGITS), eps=(EPS, EPS / 2))
+    return checked(load(DIGITS), count=40, eps=(EPS, EPS / 2))
 
 
 def test_every_flag_is_there_once() -> None:
     assert [flag.name for flag in plain().flags] == list(MEANINGS)
-    assert plain().samples == 60
+    assert plain().samples == 40
     assert plain().eps == (1 / 16, 2 / 16, 4 / 16, 1 / 2)
     assert one(plain(), "large-eps").eps == 1 / 2
     assert one(plain(), "large-eps").threshold == pytest.approx(1 / 10 + 0.05)
@@ -93,7 +93,7 @@ def test_quiet_in_l2() -> None:
 
 
 def test_independent_of_the_batch_size() -> None:
-    small = checked(load(DIGITS), eps=(EPS, EPS / 2), batch_size=7)
+    small = checked(load(DIGITS), count=40, eps=(EPS, EPS / 2), batch_size=17)
     assert [(f.name, f.fired, f.value) for f in small.flags] == [(f.name, f.fired, f.value) for f in plain().flags]
 
 
@@ -137,7 +137,7 @@ def test_scaled_logits() -> None:
 
 def test_saturated_samples_alone_are_normal() -> None:
     assert "have a probability of exactly 1" in one(plain(), "saturation").measured
-    assert not one(plain(), "saturation").measured.endswith("; 0 of 60 have a probability of exactly 1 as they are")
+    assert not one(plain(), "saturation").measured.endswith("; 0 of 40 have a probability of exactly 1 as they are")
     assert one(plain(), "saturation").fired is False
 
 
@@ -306,12 +306,12 @@ def test_quiet_on_the_plain_resnet() -> None:
     assets = manifest()
     assert assets is not None
     asset = assets["cifar10_resnet20"]
-    victim, x, y = asset_victim(asset), asset_pixels(asset, 24), asset.labels(24)
+    victim, x, y = asset_victim(asset), asset_pixels(asset, 12), asset.labels(12)
     assert y is not None
-    correct = Correct(20)
-    correct.add(Samples(x, y, np.arange(24), 1), victim.predict(x) == y)
+    correct = Correct(10)
+    correct.add(Samples(x, y, np.arange(12), 1), victim.predict(x) == y)
     plans = [plan("quick", eps=1 / 255)]
-    found = check(victim, correct.samples(), plans=plans, random_ops=(), gains=SAME, batch_size=24)
-    assert found.samples == 20
+    found = check(victim, correct.samples(), plans=plans, random_ops=(), gains=SAME, batch_size=12)
+    assert found.samples == 10
     assert not fired(found)
     assert all(flag.fired is False for flag in found.flags)
