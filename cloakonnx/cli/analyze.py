@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from cloakonnx.cli import attack_options, options
+from cloakonnx.cli import attack_options, greedy, options
 from cloakonnx.cli.output import progress, say
+from cloakonnx.cli.types import Number
 
 if TYPE_CHECKING:
     from cloakonnx.data import Dataset, Source
@@ -27,18 +28,23 @@ if TYPE_CHECKING:
 @click.option("--feature-axis", type=int, help="The axis that counts features.  [told from the graph]")
 @click.option(
     "--criterion",
-    default="deepcloak",
-    show_default=True,
+    metavar="NAME",
     help="deepcloak: sum of |delta|; relative: over the sum of |clean|; standardised: over clean's deviation; with "
-    "labels also discriminability, margin, evidence and gradient-x-activation (docs/how-it-works.md).",
+    "labels also discriminability, margin, evidence and gradient-x-activation (docs/how-it-works.md).  [deepcloak]",
 )
+@click.option(
+    "--select", type=click.Choice(["greedy"]), help="Select features within --budget instead of scoring them."
+)
+@click.option("--budget", type=Number(), help="Clean accuracy that --select may lose: 1% is 1 point.")
+@click.option("--rounds", type=click.IntRange(min=1), help="How often --select attacks the masked model again.  [3]")
+@click.option("--select-data", type=options.PATH, help="Samples for choosing.  [a fifth of the data is held out]")
 @options.data_options
 @options.batch_option
 @options.input_option
 @click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
 @options.provider_options
 @click.option("-o", "--output", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
-@options.force_option
+@click.option("--force", is_flag=True, help="Overwrite the output; write a selection that gains nothing too.")
 @options.json_option
 def command(
     *,
@@ -49,7 +55,11 @@ def command(
     adversarial_script: str | None,
     tap: str | None,
     feature_axis: int | None,
-    criterion: str,
+    criterion: str | None,
+    select: str | None,
+    budget: float | None,
+    rounds: int | None,
+    select_data: Path | None,
     batch_size: int,
     input_name: str | None,
     output_name: str | None,
@@ -65,6 +75,7 @@ def command(
     \b
     cloakonnx analyze model.onnx --data clean.npz --adversarial adversarial.npz
     cloakonnx analyze model.onnx --data clean.npz --attack fgsm --eps 4/255
+    cloakonnx analyze model.onnx --data clean.npz --attack pgd --eps 2/255 --select greedy --budget 1%
 
     Samples are read in pixel space: uint8 is divided by 255, floats must lie within --bounds. The same preprocessing
     (--scale, --mean, --std) that the model was trained with leads from there to its input.
@@ -72,6 +83,7 @@ def command(
     from cloakonnx.graph import check_output, load
     from cloakonnx.scoring import analyze, default_path
 
+    _check_selection(select, criterion, budget, rounds, select_data)
     loaded = load(model)
     clean = options.open_data(data, data_script, rest, option="data")
     twins = options.open_data(adversarial, adversarial_script, rest, option="adversarial")
@@ -79,10 +91,32 @@ def command(
         raise click.UsageError("clean samples are needed: --data is missing")
     _check_twins(twins, rest["attack"], rest["eps"])
     target = output or default_path(model)
-    inputs = [path for path in (model, data, adversarial) if path is not None]
+    inputs = [path for path in (model, data, adversarial, select_data) if path is not None]
     check_output(target, inputs=inputs, force=force)
     chosen = options.choose(provider, device_id)
     dataset = options.dataset(loaded, clean, rest, input_name)
+    if budget is not None:
+        found = greedy.select(
+            loaded,
+            dataset,
+            rest,
+            budget=budget,
+            twins=None if twins is None else options.dataset(loaded, twins, rest, input_name),
+            select_data=select_data,
+            provider=chosen,
+            without_gain=force,
+            tap=tap,
+            feature_axis=feature_axis,
+            rounds=rounds,
+            batch_size=batch_size,
+            input_name=input_name,
+            output_name=output_name,
+        )
+        found.save(target)
+        if as_json:
+            click.echo(found.to_json(), nl=False)
+        greedy.tell(found, target)
+        return
     pairs = _pairs(loaded, dataset, twins, rest, input_name=input_name, output_name=output_name, provider=chosen)
     with progress("scoring", pairs.clean.count()) as advance:
         result = analyze(
@@ -91,7 +125,7 @@ def command(
             provider=chosen,
             tap=tap,
             feature_axis=feature_axis,
-            criterion_name=criterion,
+            criterion_name=criterion or "deepcloak",
             batch_size=batch_size,
             input_name=input_name,
             output_name=output_name,
@@ -101,6 +135,21 @@ def command(
     if as_json:
         click.echo(result.to_json(), nl=False)
     _tell(result, target)
+
+
+def _check_selection(
+    select: str | None, criterion: str | None, budget: float | None, rounds: int | None, select_data: Path | None
+) -> None:
+    if select is None:
+        given = {"--budget": budget, "--rounds": rounds, "--select-data": select_data}
+        name = next((name for name, value in given.items() if value is not None), None)
+        if name is not None:
+            raise click.UsageError(f"{name} goes with --select greedy")
+        return
+    if criterion is not None:
+        raise click.UsageError("--criterion and --select exclude each other")
+    if budget is None:
+        raise click.UsageError("--select greedy needs --budget: how much clean accuracy it may lose, 1% say")
 
 
 def _check_twins(twins: Source | None, attack: str | None, eps: str | None) -> None:

@@ -15,6 +15,7 @@ from cloakonnx.scoring.analysis import (
 from cloakonnx.scoring.criteria import CRITERIA, Criterion, criterion
 from cloakonnx.scoring.reading import Entries, read_json
 from cloakonnx.scoring.score import DEFAULT_BATCH_SIZE, PairSource, analyze
+from cloakonnx.scoring.tail import Tail, linear_weights
 
 __all__ = [
     "CRITERIA",
@@ -26,11 +27,13 @@ __all__ = [
     "PairSource",
     "SampleSet",
     "Sums",
+    "Tail",
     "TapScores",
     "analyze",
     "criterion",
     "default_path",
     "installed_versions",
+    "linear_weights",
     "load_analysis",
     "read_json",
 ]

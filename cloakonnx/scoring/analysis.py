@@ -95,9 +95,10 @@ class Analysis:
         samples: What was seen.
         provider: The execution provider.
         scores: Scores of one tap, or None.
-        masks: Masks that were learned; empty where there are scores.
+        masks: Masks that were learned or selected; empty where there are scores.
         attack: Settings of the attack that made the adversarial samples, or None where they were given.
         learning: How masks were learned: settings, select part, choice and curve; None where there are scores.
+        selection: How features were selected: method, budget, parts, rounds; None where masks come from elsewhere.
         versions: Versions of the packages that were used.
     """
 
@@ -110,6 +111,7 @@ class Analysis:
     masks: tuple[Mask, ...] = ()
     attack: Mapping[str, Any] | None = None
     learning: Mapping[str, Any] | None = None
+    selection: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=installed_versions)
 
     def check_model(self, model: Model) -> None:
@@ -147,6 +149,7 @@ class Analysis:
         else:
             content["masks"] = [_mask_to_json(mask) for mask in self.masks]
             content["learning"] = dict(self.learning) if self.learning is not None else None
+            content["selection"] = dict(self.selection) if self.selection is not None else None
         content["preprocessing"] = asdict(self.preprocessing)
         content["attack"] = dict(self.attack) if self.attack is not None else None
         content["samples"] = asdict(self.samples)
@@ -183,6 +186,7 @@ class Analysis:
             masks=masks,
             attack=entries.optional_object("attack"),
             learning=entries.optional_object("learning") if kind == "masks" else None,
+            selection=entries.optional_object("selection") if kind == "masks" else None,
             versions=entries.text_map("versions"),
         )
 

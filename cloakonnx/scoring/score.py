@@ -17,7 +17,7 @@ from cloakonnx.scoring.accumulator import Sums
 from cloakonnx.scoring.analysis import Analysis, SampleSet, TapScores
 from cloakonnx.scoring.criteria import Criterion, criterion
 from cloakonnx.scoring.reduction import AttributionReducer, ClassReducer, Reducer
-from cloakonnx.scoring.tail import TailGradient
+from cloakonnx.scoring.tail import MarginGradient
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -64,10 +64,10 @@ class _Reduction:
     ) -> None:
         self._moments = Reducer(tap, provider, full=wanted.clean)
         self._classes = ClassReducer(tap, provider) if wanted.classes else None
-        self._gradient: TailGradient | None = None
+        self._gradient: MarginGradient | None = None
         if wanted.attributed is not None:
             linear = wanted.name if wanted.linear else None
-            self._gradient = TailGradient(model, tap, provider, linear=linear, output_name=output_name)
+            self._gradient = MarginGradient(model, tap, provider, linear=linear, output_name=output_name)
             kind = self._gradient.elem_type
             self._attribution = AttributionReducer(tap, provider, wanted.attributed, gradient_type=kind)
 

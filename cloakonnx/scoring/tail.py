@@ -1,8 +1,4 @@
-"""The gradient of z_a - z_t by a tap: t is the label, a the class of the largest logit but the label's.
-
-It comes from the backward graph of the head alone, so the backbone runs forward only. Where the head is linear it is
-the difference of two columns of its weights, W_a - W_t.
-"""
+"""The gradient of class scores by a tap, from the backward graph of the head alone: the backbone runs forward only."""
 
 from __future__ import annotations
 
@@ -13,21 +9,87 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError, TapError
-from cloakonnx.gradient import Loss, differentiate
-from cloakonnx.graph import Model, Tap, head, inline
+from cloakonnx.gradient import GradientGraph, Loss, differentiate
+from cloakonnx.graph import Head, Model, Tap, head, inline
 from cloakonnx.runtime import Provider, Session, Value, to_numpy
 
 _NUMPY_TYPES: dict[int, type[np.floating]] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 
 
-class TailGradient:
-    """Gradients of the margin between the strongest other class and the label, by a tap.
+class Tail:
+    """A head that runs: forward, and with a loss backward to the tap.
 
     Args:
         model: The model.
         tap: The tap.
         provider: Where it runs.
-        linear: Whether the class scores must be linear in the tap, and for what, for the message.
+        loss: What the gradient is of; None for the class scores alone.
+        masked: Whether a mask is an input.
+        output_name: The class scores, where there are several outputs.
+
+    Raises:
+        TapError: the output does not depend on the tap.
+        DifferentiationError: an op without a rule, or an output that is no class scores.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tap: Tap,
+        provider: Provider,
+        *,
+        loss: Loss | None,
+        masked: bool = False,
+        output_name: str | None = None,
+    ) -> None:
+        self.head: Head = head(model, tap, output_name, masked=masked)
+        self.graph: GradientGraph = differentiate(
+            inline(dataclasses.replace(model, proto=self.head.proto)),
+            loss=loss,
+            provider=provider.device,
+            input_name=self.head.tap,
+            output_name=output_name,
+        )
+        self._session = Session(self.graph.proto, provider)
+        self._types = {v.name: v.type.tensor_type.elem_type for v in self.graph.proto.graph.input}
+        self._casts = tap.elem_type not in _NUMPY_TYPES
+
+    @property
+    def elem_type(self) -> int:
+        """ONNX element type in which the tap goes in, and gradients come out."""
+        return self._types[self.graph.image]
+
+    def run(self, values: list[Value], output: str, extra: dict[str, NDArray[np.generic]]) -> Value:
+        """Return one output for a batch.
+
+        Args:
+            values: The tap and the sides.
+            output: An output of :attr:`graph`.
+            extra: The graph's other inputs; those of as many samples as the batch are filled up with it where the
+                graph fixes the batch.
+        """
+        tap, *sides = values
+        image: Value = to_numpy(tap).astype(_NUMPY_TYPES[self.elem_type]) if self._casts else tap
+        count = int(image.shape[0] if isinstance(image, np.ndarray) else image.shape()[0])
+        size = self._session.fixed_batch or count
+        feed: dict[str, Value] = {self.graph.image: image, **dict(zip(self.head.sides, sides, strict=True)), **extra}
+        if count < size:
+            shared = {self.head.mask}
+            feed = {name: value if name in shared else _filled(to_numpy(value), size) for name, value in feed.items()}
+        (found,) = self._session.run({n: v for n, v in feed.items() if n in self._session.inputs}, [output])
+        return found if count == size else to_numpy(found)[:count]
+
+
+class MarginGradient:
+    """Gradients of z_a - z_t by a tap: t is the label, a the class of the largest logit but the label's.
+
+    Where the head is linear it is the difference of two columns of its weights, W_a - W_t.
+
+    Args:
+        model: The model.
+        tap: The tap.
+        provider: Where it runs.
+        linear: The criterion that asks the class scores to be linear in the tap, for the message; None where none does.
         output_name: The class scores, where there are several outputs.
 
     Raises:
@@ -38,29 +100,24 @@ class TailGradient:
     def __init__(
         self, model: Model, tap: Tap, provider: Provider, *, linear: str | None = None, output_name: str | None = None
     ) -> None:
-        part = head(model, tap.name, output_name)
-        if linear is not None and part.nonlinear is not None:
+        self._tail = Tail(model, tap, provider, loss=Loss.MARGIN, output_name=output_name)
+        self._name = model.name
+        found = self._tail.head.nonlinear
+        if linear is not None and found is not None:
             raise TapError(
-                f"--criterion {linear} needs a linear head after the tap, but {part.nonlinear} comes after "
-                f"{tap.name!r}; take --criterion gradient-x-activation, which works at any tap, or a later tap"
+                f"--criterion {linear} needs a linear head after the tap, but {found} comes after {tap.name!r}; take "
+                "--criterion gradient-x-activation, which works at any tap, or a later tap"
             )
-        self.sides = part.sides
+
+    @property
+    def sides(self) -> tuple[str, ...]:
         """Tensors that are needed beside the tap."""
-        self._name, self._model_name = tap.name, model.name
-        self._graph = differentiate(
-            inline(dataclasses.replace(model, proto=part.proto)),
-            loss=Loss.MARGIN,
-            provider=provider.device,
-            input_name=tap.name,
-        )
-        self._session = Session(self._graph.proto, provider)
-        self._types = {v.name: v.type.tensor_type.elem_type for v in self._graph.proto.graph.input}
-        self._casts = tap.elem_type not in _NUMPY_TYPES
+        return self._tail.head.sides
 
     @property
     def elem_type(self) -> int:
         """ONNX element type of the gradients."""
-        return self._types[self._graph.image]
+        return self._tail.elem_type
 
     def __call__(self, values: list[Value], y: NDArray[np.int64]) -> Value:
         """Return the gradient of each sample's own margin, of the tap's shape.
@@ -72,21 +129,35 @@ class TailGradient:
         Raises:
             DataError: a label that is no class of the model.
         """
-        wrong = y[(y < 0) | (y >= self._graph.classes)]
+        graph = self._tail.graph
+        wrong = y[(y < 0) | (y >= graph.classes)]
         if len(wrong):
-            raise DataError(
-                f"label {int(wrong[0])} does not fit {self._model_name}, which has {self._graph.classes} classes"
-            )
-        assert self._graph.labels is not None  # the margin asks for them
-        tap, *sides = values
-        image: Value = to_numpy(tap).astype(_NUMPY_TYPES[self.elem_type]) if self._casts else tap
-        count, size = len(y), self._session.fixed_batch or len(y)
-        feed = {self._graph.image: image, **dict(zip(self.sides, sides, strict=True)), self._graph.labels: y}
-        if count < size:
-            feed = {name: _filled(to_numpy(value), size) for name, value in feed.items()}
-        feed = {name: value for name, value in feed.items() if name in self._session.inputs}
-        (gradient,) = self._session.run(feed, [self._graph.gradient])
-        return gradient if count == size else to_numpy(gradient)[:count]
+            raise DataError(f"label {int(wrong[0])} does not fit {self._name}, which has {graph.classes} classes")
+        assert graph.labels is not None  # the margin asks for them
+        return self._tail.run(values, graph.gradient, {graph.labels: y})
+
+
+def linear_weights(
+    model: Model, tap: Tap, provider: Provider, values: list[Value], *, output_name: str | None = None
+) -> NDArray[np.float64]:
+    """Return (classes, ...) the weights of a linear head: the gradient of each class score by the tap.
+
+    Args:
+        model: The model.
+        tap: A tap with a linear head.
+        provider: Where it runs.
+        values: The tap and the sides for any samples.
+        output_name: The class scores, where there are several outputs.
+    """
+    tail = Tail(model, tap, provider, loss=Loss.COTANGENT, output_name=output_name)
+    assert tail.head.nonlinear is None
+    assert tail.graph.cotangent is not None  # the loss asks for it
+    count, classes = len(to_numpy(values[0])), tail.graph.classes
+    rows = []
+    for one in np.eye(classes, dtype=_NUMPY_TYPES[tail.elem_type]):
+        extra = {tail.graph.cotangent: np.broadcast_to(one, (count, classes))}
+        rows.append(to_numpy(tail.run(values, tail.graph.gradient, extra))[0])
+    return np.stack(rows).astype(np.float64)
 
 
 def _filled(part: NDArray[np.generic], size: int) -> NDArray[np.generic]:

@@ -6,12 +6,14 @@ What the other packages may use is named here.
 from cloakonnx.selection.learning import Progress, is_photographic, learn
 from cloakonnx.selection.memory import forget
 from cloakonnx.selection.recipe import Recipe
+from cloakonnx.selection.rounds import GreedyProgress, select_greedy
 from cloakonnx.selection.topk import DEFAULT_AMOUNT, Amount, Count, Share, Threshold, ranking, select
 
 __all__ = [
     "DEFAULT_AMOUNT",
     "Amount",
     "Count",
+    "GreedyProgress",
     "Progress",
     "Recipe",
     "Share",
@@ -21,4 +23,5 @@ __all__ = [
     "learn",
     "ranking",
     "select",
+    "select_greedy",
 ]

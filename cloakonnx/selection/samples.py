@@ -47,7 +47,7 @@ class Samples:
         for batch in dataset.batches(_READ):
             if batch.y is None:
                 raise DataError(
-                    f"{dataset.source.name} has no labels; learning needs them (y in .npz, --labels for .npy)"
+                    f"{dataset.source.name} has no labels, which are needed here (y in .npz, --labels for .npy)"
                 )
             levels = as_levels(batch.x) if dataset.preprocessing.bounds == (0.0, 1.0) else None
             exact = levels is not None and np.array_equal(_pixels(levels), batch.x)
@@ -81,8 +81,7 @@ class Samples:
         """Raise DataError where all labels are one class."""
         if len(np.unique(self.y)) < 2:
             raise DataError(
-                f"{self.name}: all {len(self)} labels are class {int(self.y[0])}; learning needs samples of two "
-                "classes or more"
+                f"{self.name}: all {len(self)} labels are class {int(self.y[0])}; samples of two classes or more are needed"
             )
 
 

@@ -73,7 +73,7 @@ def test_a_missed_budget_is_a_failed_check_and_writes_nothing(digits: Path, run:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--data", "x.npy"), "x.npy has no labels; learning needs them"),
+        (("--data", "x.npy"), "x.npy has no labels, which are needed here"),
         (("--data", "one.npz"), "one.npz: all 20 labels are class 7"),
         (("--data", "train.npz", "--tap", "/1/Relu_output"), "does not exist; did you mean '/1/Relu_output_0'"),
         (("--data", "train.npz", "--tap-pattern", "*Tanh*"), "--tap-pattern *Tanh* finds no tap"),

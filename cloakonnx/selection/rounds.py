@@ -1,0 +1,355 @@
+"""Greedy selection in rounds: select, attack the masked model, select again against all inputs that were made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks import Settings, Victim, run_attack
+from cloakonnx.data import Dataset, Pairs, sample_hashes
+from cloakonnx.errors import CheckError, DataError, InferenceError, OptionError
+from cloakonnx.graph import Mask, Model, Tap, check_opset, find_tap, hardened
+from cloakonnx.runtime import Provider
+from cloakonnx.scoring import DEFAULT_BATCH_SIZE, Analysis, SampleSet
+from cloakonnx.selection.ablation import Ablation, Ablations
+from cloakonnx.selection.greedy import Part, Step, best_prefix, greedy_path, least_correct, mask_without
+from cloakonnx.selection.samples import Samples, split
+
+_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class GreedyProgress:
+    """A step of a greedy path.
+
+    Attributes:
+        round: Which round, counted from 1.
+        step: What is removed now; the counts are of the samples that features are selected on.
+        count: How many these samples are.
+    """
+
+    round: int
+    step: Step
+    count: int
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What a round gave: its number, the step with its counts on the select part, and how many samples hold there."""
+
+    round: int
+    step: Step
+    robust: int
+
+
+@dataclass(eq=False)
+class _Side:
+    """The samples to select features on, or those to choose on.
+
+    Attributes:
+        samples: The samples.
+        twins: Their adversarial twins, where they were given.
+        clean: The samples at the tap.
+        attacked: Their adversarial inputs at the tap, one a round.
+        before: How many samples are classified correctly without a mask.
+        least: How many must be within the budget.
+    """
+
+    samples: Samples
+    twins: Samples | None
+    clean: Ablation
+    before: int
+    least: int
+    attacked: list[Ablation] = field(default_factory=list)
+
+    @property
+    def part(self) -> Part:
+        """What greedy selection works on."""
+        return Part(self.samples.y, self.clean, tuple(self.attacked))
+
+    def holds(self, mask: NDArray[np.bool_]) -> int:
+        """Return how many samples hold against the last attack under a mask."""
+        return Part(self.samples.y, self.attacked[-1], ()).correct(mask)
+
+
+def select_greedy(
+    model: Model,
+    dataset: Dataset,
+    *,
+    budget: float,
+    provider: Provider,
+    attack: Settings | None = None,
+    twins: Dataset | None = None,
+    select: Dataset | None = None,
+    tap: str | None = None,
+    feature_axis: int | None = None,
+    rounds: int | None = None,
+    seed: int = 0,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    input_name: str | None = None,
+    output_name: str | None = None,
+    without_gain: bool = False,
+    on_progress: Callable[[GreedyProgress], None] = lambda progress: None,
+) -> Analysis:
+    """Select the features of one tap whose removal makes the model most robust within a budget of clean accuracy.
+
+    Features are removed one by one (:func:`~cloakonnx.selection.greedy.greedy_path`); how many is decided on the select
+    part, which features are not selected on. In every further round the model is attacked again under the mask that
+    the round before has led to, and features are selected anew against the inputs of all rounds. The mask under which
+    most samples of the select part hold against the attack made on it is taken.
+
+    Args:
+        model: The model.
+        dataset: Labelled samples to select on; a fifth of each class is held out where ``select`` is None.
+        budget: Clean accuracy that may be lost, as a share (0.01: 1 point), on both parts.
+        provider: Where it runs.
+        attack: The attack; it should take all steps, fooled or not.
+        twins: Adversarial twins of the dataset instead; there is one round then, and no attack made again.
+        select: Other labelled samples to choose on, with ``attack`` only.
+        tap: The tensor; None for the default one.
+        feature_axis: Overrules its feature axis.
+        rounds: How often to select at most; 3 with an attack and 1 with twins where None.
+        seed: Of the split.
+        batch_size: Samples at a time. Activations at the tap are kept for all samples.
+        input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs.
+        without_gain: Whether to return the best mask where none makes more samples of the select part hold.
+        on_progress: Called after every removal.
+
+    Raises:
+        DataError: no labels, labels of one class, too few samples, twins that do not fit.
+        TapError, ModelError: the tap can't be masked, or leads nowhere.
+        OptionError: settings that make no sense.
+        CheckError: no mask within the budget gains, and ``without_gain`` was not given.
+    """
+    if rounds is None:
+        rounds = _ROUNDS if twins is None else 1
+    _check(budget, rounds, attack, twins, select)
+    check_opset(model)
+    chosen = find_tap(model, tap, axis=feature_axis)
+    fit = Samples.read(dataset)
+    fit.check_classes()
+    pairs = None if twins is None else _read_twins(dataset, twins, fit)
+    moved: tuple[Samples | None, Samples | None] = (None, None) if pairs is None else split(pairs, seed=seed)
+    fit, held = split(fit, seed=seed) if select is None else (fit, Samples.read(select))
+    held.check_classes()
+    options: dict[str, Any] = {
+        "normalisation": dataset.normalisation,
+        "input_name": input_name,
+        "output_name": output_name,
+    }
+    search = _Search(
+        Ablations(model, chosen, provider, **options),
+        _Attacker(model, chosen, dataset, settings=attack, size=batch_size, options={"provider": provider, **options}),
+        samples=(fit, held),
+        twins=moved,
+        budget=budget,
+        on_progress=on_progress,
+    )
+    best = search.run(rounds)
+    if best is None or (best.robust <= search.robust_before and not without_gain):
+        raise CheckError(search.no_gain(best, chosen.name, budget))
+    weights = mask_without(search.features, best.step.removed).astype(np.float32)
+    return Analysis(
+        model_name=model.name,
+        model_sha256=model.sha256,
+        preprocessing=dataset.preprocessing,
+        samples=SampleSet(
+            clean=fit.name,
+            adversarial=None if twins is None else twins.source.name,
+            count=len(fit) + len(held),
+            largest_difference=search.largest_difference,
+            hashes=fit.hashes + held.hashes,
+        ),
+        provider=provider.name,
+        masks=(Mask(chosen.name, weights, chosen.feature_axis),),
+        attack=None if attack is None else attack.as_dict(),
+        selection=search.record(best, budget=budget, seed=seed, held_out=select is None),
+    )
+
+
+class _Attacker:
+    """Makes adversarial inputs for the model as it is masked."""
+
+    def __init__(
+        self,
+        model: Model,
+        tap: Tap,
+        dataset: Dataset,
+        *,
+        settings: Settings | None,
+        size: int,
+        options: dict[str, Any],
+    ) -> None:
+        self._model, self._tap, self._settings = model, tap, settings
+        self._channel_axis = dataset.arrangement.channel_axis
+        self._options = {
+            **options,
+            "sample_shape": dataset.sample_shape,
+            "bounds": dataset.preprocessing.bounds,
+        }
+        self.size = size
+        self.is_there = settings is not None
+
+    def under(self, mask: NDArray[np.bool_], samples: Samples) -> Iterator[NDArray[np.float32]]:
+        """Yield the adversarial inputs of some samples batch by batch."""
+        assert self._settings is not None
+        weights = Mask(self._tap.name, mask.astype(np.float32), self._tap.feature_axis)
+        victim = Victim(self._model if mask.all() else hardened(self._model, [weights]), **self._options)
+        for start in range(0, len(samples), self.size):
+            rows = np.arange(start, min(start + self.size, len(samples)))
+            x, y = samples.pixels(rows), samples.y[rows]
+            axis = self._channel_axis
+            yield run_attack(victim, x, y, settings=self._settings, channel_axis=axis, samples=rows).x
+
+
+class _Search:
+    """The loop."""
+
+    def __init__(
+        self,
+        ablations: Ablations,
+        attacker: _Attacker,
+        *,
+        samples: tuple[Samples, Samples],
+        twins: tuple[Samples | None, Samples | None],
+        budget: float,
+        on_progress: Callable[[GreedyProgress], None],
+    ) -> None:
+        self._ablations, self._attacker, self._tell = ablations, attacker, on_progress
+        self.features = ablations.features(samples[0].pixels(slice(0, 1)))
+        self._fit, self._held = (self._side(*each, budget) for each in zip(samples, twins, strict=True))
+        self.robust_before = 0
+        self.largest_difference = 0.0
+        self._rounds: list[_Candidate] = []
+        self._paths: list[Step] = []
+
+    def run(self, rounds: int) -> _Candidate | None:
+        """Select; return the best mask, None where no removal helps."""
+        mask = np.ones(self.features, np.bool_)
+        self._attack(self._held, mask)
+        self.robust_before = self._held.holds(mask)
+        for number in range(1, rounds + 1):
+            self._attack(self._fit, mask)
+            step = self._select(number)
+            if not step.removed or any(set(step.removed) == set(known.step.removed) for known in self._rounds):
+                break
+            mask = mask_without(self.features, step.removed)
+            if self._attacker.is_there:
+                self._attack(self._held, mask)
+            self._rounds.append(_Candidate(number, step, self._held.holds(mask)))
+        return max(self._rounds, key=lambda found: (found.robust, found.step.correct, -found.round), default=None)
+
+    def _select(self, number: int) -> Step:
+        fit, held = self._fit, self._held
+
+        def tell(step: Step) -> None:
+            self._tell(GreedyProgress(number, step, len(fit.samples)))
+
+        path = greedy_path(fit.part, self.features, least=fit.least, on_step=tell)
+        step = best_prefix(path, held.part, self.features, least=held.least)
+        self._paths.append(path[len(step.removed)])
+        return step
+
+    def _side(self, samples: Samples, twins: Samples | None, budget: float) -> _Side:
+        wrong = samples.y[samples.y >= self._ablations.classes]
+        if len(wrong):
+            raise DataError(
+                f"{samples.name}: label {int(wrong[0])} does not fit the model, which has {self._ablations.classes} "
+                "classes"
+            )
+        clean = self._ablations.of(_batches(samples, self._attacker.size))
+        before = Part(samples.y, clean, ()).correct(np.ones(self.features, np.bool_))
+        return _Side(samples, twins, clean, before, least_correct(before, len(samples), budget))
+
+    def _attack(self, side: _Side, mask: NDArray[np.bool_]) -> None:
+        """Add the inputs of an attack made under a mask, or the twins."""
+        size = self._attacker.size
+        given = side.twins is not None
+        inputs = _batches(side.twins, size) if side.twins is not None else self._attacker.under(mask, side.samples)
+        side.attacked.append(self._ablations.of(self._measured(inputs, side.samples)))
+        if not np.isfinite(side.part.objective(np.ones(self.features, np.bool_))):
+            kind = "twins" if given else "attacked samples"
+            raise InferenceError(f"{side.samples.name}: the class scores of {kind} are not finite")
+
+    def _measured(self, inputs: Iterator[NDArray[np.float32]], samples: Samples) -> Iterator[NDArray[np.float32]]:
+        for x, clean in zip(inputs, _batches(samples, self._attacker.size), strict=True):
+            self.largest_difference = max(self.largest_difference, float(np.abs(x - clean).max()))
+            yield x
+
+    def record(self, best: _Candidate, *, budget: float, seed: int, held_out: bool) -> dict[str, Any]:
+        """Return what the analysis keeps of the search."""
+        fit, held = self._fit, self._held
+        return {
+            "method": "greedy",
+            "budget": budget,
+            "seed": seed,
+            "attack_made_again": self._attacker.is_there,
+            "fit": {"source": fit.samples.name, "count": len(fit.samples), "clean_before": fit.before},
+            "select": {
+                "source": held.samples.name,
+                "held_out": held_out,
+                "count": len(held.samples),
+                "clean_before": held.before,
+                "robust_before": self.robust_before,
+            },
+            "chosen_round": best.round,
+            "rounds": [
+                {
+                    "round": found.round,
+                    "removed": list(found.step.removed),
+                    "fit_clean": path.correct,
+                    "fit_objective": path.objective,
+                    "select_clean": found.step.correct,
+                    "select_objective": found.step.objective,
+                    "select_robust": found.robust,
+                }
+                for found, path in zip(self._rounds, self._paths, strict=False)
+            ],
+        }
+
+    def no_gain(self, best: _Candidate | None, tap: str, budget: float) -> str:
+        """Return the message where no mask gains."""
+        start = f"removing features of {tap!r} within the budget of {100 * budget:g} points"
+        count = len(self._held.samples)
+        if best is None:
+            return (
+                f"{start} helps none of the {count} select samples on the whole; raise --budget, choose another tap, "
+                "or learn masks at many: cloakonnx learn"
+            )
+        again = " once the attack is made again" if self._attacker.is_there else ""
+        return (
+            f"{start} gains nothing{again}: at best {best.robust} of {count} select samples hold (before: "
+            f"{self.robust_before}); raise --budget, choose another tap, learn masks at many (cloakonnx learn), or "
+            "write the mask as it is with --force"
+        )
+
+
+def _batches(samples: Samples, size: int) -> Iterator[NDArray[np.float32]]:
+    return (samples.pixels(slice(start, start + size)) for start in range(0, len(samples), size))
+
+
+def _check(budget: float, rounds: int, attack: Settings | None, twins: Dataset | None, select: Dataset | None) -> None:
+    if not 0 <= budget < 1:
+        raise OptionError(f"--budget {budget:g} must be a share from 0 to 1, such as 1%")
+    if rounds < 1:
+        raise OptionError(f"--rounds {rounds} must be at least 1")
+    if (attack is None) == (twins is None):
+        raise OptionError("greedy selection needs either an attack or adversarial twins")
+    if twins is not None and rounds > 1:
+        raise OptionError("with --adversarial there is one round: only --attack can be made again on the masked model")
+    if twins is not None and select is not None:
+        raise OptionError("--select-data goes with --attack: its samples have no adversarial twins")
+    if attack is not None and attack.targeted:
+        raise OptionError("greedy selection takes untargeted attacks")
+
+
+def _read_twins(dataset: Dataset, twins: Dataset, clean: Samples) -> Samples:
+    """Return the adversarial twins, in the order of the clean samples and with their labels."""
+    pairs = Pairs(dataset, twins)
+    x = np.concatenate([batch.adversarial for batch in pairs.batches(DEFAULT_BATCH_SIZE)])
+    return Samples(twins.source.name, x, clean.y, tuple(sample_hashes(x)))
