@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     )
     from cloakonnx.runtime import Classifier, Provider, choose_provider, input_shape
     from cloakonnx.scoring import Analysis, analyze, load_analysis
-    from cloakonnx.selection import Count, Recipe, Share, Threshold, learn, select
+    from cloakonnx.selection import Count, Recipe, Share, Threshold, learn, select, select_greedy
 
 _HOMES = {
     "data": ("Dataset", "Pairs", "Preprocessing", "open_script", "open_source"),
@@ -52,7 +52,7 @@ _HOMES = {
     ),
     "runtime": ("Classifier", "Provider", "choose_provider", "input_shape"),
     "scoring": ("Analysis", "analyze", "load_analysis"),
-    "selection": ("Count", "Recipe", "Share", "Threshold", "learn", "select"),
+    "selection": ("Count", "Recipe", "Share", "Threshold", "learn", "select", "select_greedy"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -97,6 +97,7 @@ __all__ = [
     "open_source",
     "read_masks",
     "select",
+    "select_greedy",
     "strip_file",
     "stripped",
     "verify",

@@ -81,7 +81,8 @@ class Samples:
         """Raise DataError where all labels are one class."""
         if len(np.unique(self.y)) < 2:
             raise DataError(
-                f"{self.name}: all {len(self)} labels are class {int(self.y[0])}; samples of two classes or more are needed"
+                f"{self.name}: all {len(self)} labels are class {int(self.y[0])}; samples of two classes or more are "
+                "needed"
             )
 
 

@@ -99,7 +99,7 @@ CASES: list[Case] = [
     ("analysis is a folder", nothing, ("apply", "m.onnx", "--analysis", "."), "Is a directory"),
     ("analysis is no JSON", nothing, ("apply", "m.onnx", "--analysis", "m.onnx"), "m.onnx is not"),
     ("mask length", npy("m.npy", np.ones(5)), ("apply", "m.onnx", "--mask", "m.npy", "--tap", "features"), "5"),
-    ("mask shape", npy("m.npy", X), ("apply", "m.onnx", "--mask", "m.npy", "--tap", "features"), "vector"),
+    ("mask shape", npy("m.npy", X), ("apply", "m.onnx", "--mask", "m.npy", "--tap", "features"), "shape (12, 4)"),
     ("mask NaN", npy("m.npy", X[0] * np.nan), ("apply", "m.onnx", "--mask", "m.npy", "--tap", "features"), "NaN"),
     ("mask is npz", nothing, ("apply", "m.onnx", "--mask", "clean.npz", "--tap", "features"), "an .npz file"),
     ("mask missing", nothing, ("apply", "m.onnx", "--mask", "m.npy", "--tap", "features"), "no file or folder m.npy"),
