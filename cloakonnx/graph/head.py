@@ -1,4 +1,4 @@
-"""The head: the graph after a tap, with the tap and a mask as its inputs; and whether it is linear in the tap."""
+"""The head: the graph after a tap, with the tap as its input; and whether it is linear in the tap."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import onnx
 from cloakonnx.errors import TapError
 from cloakonnx.graph.load import Model
 from cloakonnx.graph.structure import Structure, node_inputs
-from cloakonnx.graph.taps import Tap
 
 _MIN_IR = 8
 _SHAPE_ONLY = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -25,8 +24,7 @@ class Head:
 
     Attributes:
         proto: The model; its weights are as in the source, references or inline.
-        tap: Its first input. Where there is a mask, what comes in is multiplied with it first.
-        mask: Its last input, of the shape that broadcasts along the feature axis and of the tap's type; None without.
+        tap: Its first input.
         sides: Its other inputs: computed tensors that it reads beside the tap, such as the other branch of a residual
             block, in graph order. Together with the tap they are all that it needs of a sample.
         nonlinear: What keeps the class scores from being linear in the tap, described; None where they are. A Softmax
@@ -35,61 +33,41 @@ class Head:
 
     proto: onnx.ModelProto
     tap: str
-    mask: str | None
     sides: tuple[str, ...]
     nonlinear: str | None
 
 
-def head(model: Model, tap: Tap, output_name: str | None = None, *, masked: bool = False) -> Head:
+def head(model: Model, tap: str, output_name: str | None = None) -> Head:
     """Cut the part of a model that leads from a tap to an output.
 
     Args:
         model: The model.
         tap: A computed tensor of the main graph.
         output_name: The class scores, where there are several outputs.
-        masked: Whether the mask of the tap is an input.
 
     Raises:
         TapError: the output does not depend on the tap.
         ModelError: the output can't be told.
     """
     graph, output = model.structure, model.output(output_name)
-    nodes = _after(graph, tap.name) & _before(graph, output.name)
+    nodes = _after(graph, tap) & _before(graph, output.name)
     if not nodes:
-        raise TapError(f"{model.name}: output {output.name!r} does not depend on {tap.name!r}; choose another tap")
+        raise TapError(f"{model.name}: output {output.name!r} does not depend on {tap!r}; choose another tap")
     made = {name for index in nodes for name in graph.graph.node[index].output if name}
     read = {name for index in nodes for name in node_inputs(graph.graph.node[index])}
     constant, weights = _constant_part(graph, (read | {output.name}) & graph.constants)
-    sides = tuple(name for name in graph.producers if name in read - made - graph.constants - {tap.name})
-    sides += tuple(i.name for i in graph.graph.input if i.name in read - graph.constants - {tap.name})
+    sides = tuple(name for name in graph.producers if name in read - made - graph.constants - {tap})
+    sides += tuple(i.name for i in graph.graph.input if i.name in read - graph.constants - {tap})
     proto = onnx.ModelProto(ir_version=max(model.proto.ir_version, _MIN_IR), opset_import=model.proto.opset_import)
     proto.functions.extend(model.proto.functions)
     part, source = proto.graph, model.proto.graph
     part.name = "head"
-    part.input.extend(_value(graph, name) for name in (tap.name, *sides))
-    mask = _add_mask(part, tap, taken=graph.names()) if masked else None
     part.node.extend(node for i, node in enumerate(source.node) if i in nodes | constant)
     part.initializer.extend(t for t in source.initializer if t.name in weights)
     part.sparse_initializer.extend(t for t in source.sparse_initializer if t.values.name in weights)
+    part.input.extend(_value(graph, name) for name in (tap, *sides))
     part.output.append(output)
-    nonlinear = _nonlinear(graph, sorted(nodes), tap.name, output.name)
-    return Head(proto, part.input[0].name, mask, sides, nonlinear)
-
-
-def _add_mask(part: onnx.GraphProto, tap: Tap, *, taken: set[str]) -> str:
-    """Let the tap come in under another name, so that all that reads it follows; return the name of the mask."""
-    entry, mask = (_free(f"{tap.name}_{suffix}", taken) for suffix in ("unmasked", "mask"))
-    part.input[0].name = entry
-    shape = [tap.features, *tap.mask_shape[1:]]
-    part.input.append(onnx.helper.make_tensor_value_info(mask, tap.elem_type, shape))
-    part.node.append(onnx.helper.make_node("Mul", [entry, mask], [tap.name], name=mask))
-    return mask
-
-
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name
+    return Head(proto, tap, sides, _nonlinear(graph, sorted(nodes), tap, output.name))
 
 
 def _after(graph: Structure, tap: str) -> set[int]:

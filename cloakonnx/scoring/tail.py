@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError, TapError
 from cloakonnx.gradient import GradientGraph, Loss, differentiate
-from cloakonnx.graph import Head, Model, Tap, head, inline
+from cloakonnx.graph import Model, Tap, head, inline, masked_head
 from cloakonnx.runtime import Provider, Session, Value, to_numpy
 
 _NUMPY_TYPES: dict[int, type[np.floating]] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
@@ -27,6 +27,12 @@ class Tail:
         masked: Whether a mask is an input.
         output_name: The class scores, where there are several outputs.
 
+    Attributes:
+        sides: Tensors that are needed beside the tap.
+        nonlinear: What keeps the class scores from being linear in the tap; None where they are.
+        mask: Input of :attr:`graph` for the mask, float32, double where the tap is double; None without.
+        graph: What runs.
+
     Raises:
         TapError: the output does not depend on the tap.
         DifferentiationError: an op without a rule, or an output that is no class scores.
@@ -42,12 +48,18 @@ class Tail:
         masked: bool = False,
         output_name: str | None = None,
     ) -> None:
-        self.head: Head = head(model, tap, output_name, masked=masked)
+        part = head(model, tap.name, output_name)
+        self.sides, self.nonlinear = part.sides, part.nonlinear
+        proto, entry = part.proto, tap.name
+        self.mask: str | None = None
+        if masked:
+            cut = masked_head(model, tap, output_name)
+            proto, entry, self.mask, self.sides = cut.proto, cut.unmasked, cut.mask, cut.sides
         self.graph: GradientGraph = differentiate(
-            inline(dataclasses.replace(model, proto=self.head.proto)),
+            inline(dataclasses.replace(model, proto=proto)),
             loss=loss,
             provider=provider.device,
-            input_name=self.head.tap,
+            input_name=entry,
             output_name=output_name,
         )
         self._session = Session(self.graph.proto, provider)
@@ -72,9 +84,9 @@ class Tail:
         image: Value = to_numpy(tap).astype(_NUMPY_TYPES[self.elem_type]) if self._casts else tap
         count = int(image.shape[0] if isinstance(image, np.ndarray) else image.shape()[0])
         size = self._session.fixed_batch or count
-        feed: dict[str, Value] = {self.graph.image: image, **dict(zip(self.head.sides, sides, strict=True)), **extra}
+        feed: dict[str, Value] = {self.graph.image: image, **dict(zip(self.sides, sides, strict=True)), **extra}
         if count < size:
-            shared = {self.head.mask}
+            shared = {self.mask}
             feed = {name: value if name in shared else _filled(to_numpy(value), size) for name, value in feed.items()}
         (found,) = self._session.run({n: v for n, v in feed.items() if n in self._session.inputs}, [output])
         return found if count == size else to_numpy(found)[:count]
@@ -102,7 +114,7 @@ class MarginGradient:
     ) -> None:
         self._tail = Tail(model, tap, provider, loss=Loss.MARGIN, output_name=output_name)
         self._name = model.name
-        found = self._tail.head.nonlinear
+        found = self._tail.nonlinear
         if linear is not None and found is not None:
             raise TapError(
                 f"--criterion {linear} needs a linear head after the tap, but {found} comes after {tap.name!r}; take "
@@ -112,7 +124,7 @@ class MarginGradient:
     @property
     def sides(self) -> tuple[str, ...]:
         """Tensors that are needed beside the tap."""
-        return self._tail.head.sides
+        return self._tail.sides
 
     @property
     def elem_type(self) -> int:
@@ -150,7 +162,7 @@ def linear_weights(
         output_name: The class scores, where there are several outputs.
     """
     tail = Tail(model, tap, provider, loss=Loss.COTANGENT, output_name=output_name)
-    assert tail.head.nonlinear is None
+    assert tail.nonlinear is None
     assert tail.graph.cotangent is not None  # the loss asks for it
     count, classes = len(to_numpy(values[0])), tail.graph.classes
     rows = []

@@ -84,12 +84,12 @@ class HeadAblation:
 
     def __init__(self, tail: Tail, tap: Tap, parts: list[list[Value]]) -> None:
         self._tail, self._parts, self._shape = tail, parts, tap.mask_shape
-        self._dtype = onnx.helper.tensor_dtype_to_np_dtype(tap.elem_type)
+        self._dtype = np.float64 if tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
 
     def logits(self, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return (N, classes) under a mask."""
-        assert self._tail.head.mask is not None  # it was asked for
-        extra = {self._tail.head.mask: mask.astype(self._dtype).reshape(self._shape)}
+        assert self._tail.mask is not None  # it was asked for
+        extra = {self._tail.mask: mask.astype(self._dtype).reshape(self._shape)}
         runs = [to_numpy(self._tail.run(values, self._tail.graph.logits, extra)) for values in self._parts]
         return np.concatenate(runs).astype(np.float64)
 
@@ -133,7 +133,7 @@ class Ablations:
         self._tail = Tail(model, tap, provider, loss=None, masked=True, output_name=output_name)
         self._activations = Activations(
             model,
-            [tap.name, *self._tail.head.sides],
+            [tap.name, *self._tail.sides],
             provider=provider,
             normalisation=normalisation,
             input_name=input_name,
@@ -143,7 +143,7 @@ class Ablations:
     @property
     def is_linear(self) -> bool:
         """Whether logits are had in closed form."""
-        return self._tail.head.nonlinear is None
+        return self._tail.nonlinear is None
 
     @property
     def classes(self) -> int:
