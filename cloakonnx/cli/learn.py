@@ -94,7 +94,9 @@ _recipe_options = options.group(
 @click.command("learn")
 @options.model_argument
 @options.data_option(required=True)
-@click.option("--select-data", type=options.PATH, help="Samples for choosing.  [a fifth of the data is held out]")
+@click.option(
+    "--select-data", type=options.PATH, help="Labelled samples for choosing (.npz, folder).  [a fifth of the data]"
+)
 @_recipe_options
 @click.option("--tap", metavar="TENSOR", multiple=True, help="Where to mask.  [activations that feed linear layers]")
 @click.option("--tap-pattern", metavar="GLOB", multiple=True, help="Every tap whose name fits: '*relu*', say.")

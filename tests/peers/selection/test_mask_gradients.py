@@ -1,0 +1,65 @@
+"""One step's mask gradients beside torch's autograd on the same network, masks of features and of elements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+from torch.nn import functional
+
+from cloakonnx.attacks import MaskedVictim
+from cloakonnx.graph import activation_taps, load
+from cloakonnx.runtime import choose_provider
+
+DIGITS = Path(__file__).parents[3] / "samples" / "digits_cnn.onnx"
+
+
+def masked(masks: list[Tensor], x: Tensor) -> Tensor:
+    """The sample classifier with a factor after each ReLU, in torch."""
+    graph = onnx.load(DIGITS).graph
+    weights = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in graph.initializer}
+    rest = iter(masks)
+    for node in graph.node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == "Conv":
+            x = functional.conv2d(
+                x, weights[node.input[1]], weights[node.input[2]], attributes["strides"], attributes["pads"][:2]
+            )
+        elif node.op_type == "Relu":
+            x = functional.relu(x) * next(rest)
+        elif node.op_type == "Flatten":
+            x = x.flatten(1)
+        elif node.op_type == "Gemm":
+            assert attributes.get("transB") == 1
+            x = functional.linear(x, weights[node.input[1]], weights[node.input[2]])
+        else:
+            raise AssertionError(node.op_type)
+    return x
+
+
+@pytest.mark.parametrize("elements", [False, True])
+def test_mask_gradients(elements: bool) -> None:
+    model = load(DIGITS)
+    taps = activation_taps(model)
+    victim = MaskedVictim(model, taps, elements=elements, provider=choose_provider("cpu"), sample_shape=(1, 8, 8))
+    rng = np.random.default_rng(0)
+    victim.masks = {tap: rng.uniform(0.2, 1.5, mask.shape) for tap, mask in victim.masks.items()}
+    x, y = rng.random((20, 1, 8, 8), np.float32), rng.integers(0, 10, 20)
+    found = victim.mask_gradients(x, y)
+    forms = [(-1, *(1,) * (len(tap.shape) - 2)) if not elements else victim.masks[tap.name].shape for tap in taps]
+    leaves = [
+        torch.tensor(victim.masks[tap.name].reshape(form), requires_grad=True)
+        for tap, form in zip(taps, forms, strict=True)
+    ]
+    loss = functional.cross_entropy(masked(leaves, torch.tensor(x)), torch.tensor(y), reduction="none")
+    loss.sum().backward()
+    np.testing.assert_allclose(found.loss, loss.detach().numpy(), rtol=1e-4, atol=1e-6)
+    for tap, leaf in zip(taps, leaves, strict=True):
+        assert leaf.grad is not None
+        wanted = leaf.grad.numpy().reshape(victim.masks[tap.name].shape)
+        np.testing.assert_allclose(found.gradients[tap.name], wanted, rtol=1e-3, atol=1e-4)
