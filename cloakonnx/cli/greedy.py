@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cloakonnx.cli import attack_options, options
-from cloakonnx.cli.output import say
+from cloakonnx.cli.output import progress, say
 
 if TYPE_CHECKING:
     from cloakonnx.data import Dataset
@@ -42,19 +42,21 @@ def select(
             f"{now.count}, objective {step.objective:.4f}"
         )
 
-    return select_greedy(
-        model,
-        dataset,
-        budget=budget,
-        provider=provider,
-        attack=attack,
-        twins=twins,
-        select=None if select_data is None else _select_part(model, select_data, rest, settings["input_name"]),
-        seed=rest["seed"],
-        without_gain=without_gain,
-        on_progress=on_progress,
-        **settings,
-    )
+    with progress("adversarial inputs", None) as advance:
+        return select_greedy(
+            model,
+            dataset,
+            budget=budget,
+            provider=provider,
+            attack=attack,
+            twins=twins,
+            select=None if select_data is None else _select_part(model, select_data, rest, settings["input_name"]),
+            seed=rest["seed"],
+            without_gain=without_gain,
+            on_progress=on_progress,
+            on_samples=advance,
+            **settings,
+        )
 
 
 def _select_part(

@@ -94,6 +94,7 @@ def select_greedy(
     output_name: str | None = None,
     without_gain: bool = False,
     on_progress: Callable[[GreedyProgress], None] = lambda progress: None,
+    on_samples: Callable[[int], None] = lambda samples: None,
 ) -> Analysis:
     """Select the features of one tap whose removal makes the model most robust within a budget of clean accuracy.
 
@@ -119,6 +120,7 @@ def select_greedy(
         output_name: The class scores, where there are several outputs.
         without_gain: Whether to return the best mask where none makes more samples of the select part hold.
         on_progress: Called after every removal.
+        on_samples: Called after every batch of adversarial inputs with how many there are by now, of all rounds.
 
     Raises:
         DataError: no labels, labels of one class, too few samples, twins that do not fit.
@@ -148,7 +150,7 @@ def select_greedy(
         samples=(fit, held),
         twins=moved,
         budget=budget,
-        on_progress=on_progress,
+        tell=(on_progress, on_samples),
     )
     best = search.run(rounds)
     if best is None or (best.robust <= search.robust_before and not without_gain):
@@ -218,9 +220,11 @@ class _Search:
         samples: tuple[Samples, Samples],
         twins: tuple[Samples | None, Samples | None],
         budget: float,
-        on_progress: Callable[[GreedyProgress], None],
+        tell: tuple[Callable[[GreedyProgress], None], Callable[[int], None]],
     ) -> None:
-        self._ablations, self._attacker, self._tell = ablations, attacker, on_progress
+        self._ablations, self._attacker = ablations, attacker
+        self._tell, self._tell_samples = tell
+        self._made = 0
         self.features = ablations.features(samples[0].pixels(slice(0, 1)))
         self._fit, self._held = (self._side(*each, budget) for each in zip(samples, twins, strict=True))
         self.robust_before = 0
@@ -279,6 +283,8 @@ class _Search:
     def _measured(self, inputs: Iterator[NDArray[np.float32]], samples: Samples) -> Iterator[NDArray[np.float32]]:
         for x, clean in zip(inputs, _batches(samples, self._attacker.size), strict=True):
             self.largest_difference = max(self.largest_difference, float(np.abs(x - clean).max()))
+            self._made += len(x)
+            self._tell_samples(self._made)
             yield x
 
     def record(self, best: _Candidate, *, budget: float, seed: int, held_out: bool) -> dict[str, Any]:
