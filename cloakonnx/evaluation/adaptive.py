@@ -154,7 +154,7 @@ def evaluate(
         if on_estimate is not None:
             axis = dataset.arrangement.channel_axis
             seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size, channel_axis=axis)
-            on_estimate(Estimate(seconds, dataset.count(), len(plans), len(controls)))
+            on_estimate(Estimate(seconds, dataset.count(), len(plans), len(controls), sanity))
         for batch in dataset.batches(batch_size):
             samples = _samples(batch, dataset)
             first.check_labels(samples.y)

@@ -24,12 +24,14 @@ class Estimate:
         samples: How many; None where only the end will tell.
         eps: How many radii.
         random_masks: How many.
+        sanity: Whether sanity checks follow, whose time is not in it.
     """
 
     seconds_per_sample: float
     samples: int | None
     eps: int
     random_masks: int
+    sanity: bool = False
 
     @property
     def seconds(self) -> float | None:
@@ -39,6 +41,7 @@ class Estimate:
     def __str__(self) -> str:
         """Return the estimate as a line."""
         masks = f", 2 models and {self.random_masks} random masks" if self.random_masks else ", 2 models"
+        masks += "; the sanity checks come on top" if self.sanity else ""
         seconds = self.seconds
         if seconds is None:
             return f"about {_spoken(self.seconds_per_sample)} a sample at most: {self.eps} eps{masks}"

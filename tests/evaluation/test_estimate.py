@@ -56,6 +56,10 @@ def test_it_changes_nothing() -> None:
     ("estimate", "said"),
     [
         (Estimate(1.2, 600, 3, 3), "about 12 min at most: 600 samples, 3 eps, 2 models and 3 random masks"),
+        (
+            Estimate(0.1, 100, 1, 0, sanity=True),
+            "about 10 s at most: 100 samples, 1 eps, 2 models; the sanity checks come on top",
+        ),
         (Estimate(0.1, 100, 1, 0), "about 10 s at most: 100 samples, 1 eps, 2 models"),
         (Estimate(22.0, 600, 1, 3), "about 3.7 h at most: 600 samples, 1 eps, 2 models and 3 random masks"),
         (Estimate(22.0, 10_000, 1, 0), "about 2.5 days at most: 10000 samples, 1 eps, 2 models"),
