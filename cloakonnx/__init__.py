@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         Accuracy,
         Estimate,
         Evaluation,
+        Sweep,
         Verification,
         accuracy,
         evaluate,
+        sweep,
         verify,
     )
     from cloakonnx.graph import (
@@ -45,7 +47,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "data": ("Dataset", "Pairs", "Preprocessing", "open_script", "open_source"),
     "errors": ("CheckError", "CloakError"),
-    "evaluation": ("Accuracy", "Estimate", "Evaluation", "Verification", "accuracy", "evaluate", "verify"),
+    "evaluation": (
+        "Accuracy", "Estimate", "Evaluation", "Sweep", "Verification", "accuracy", "evaluate", "sweep", "verify",
+    ),
     "graph": (
         "Difference", "Mask", "MaskFate", "Model", "Tap", "diff", "find_tap", "fold_file", "folded", "harden_file",
         "hardened", "list_taps", "load", "read_masks", "strip_file", "stripped",
@@ -75,6 +79,7 @@ __all__ = [
     "Provider",
     "Recipe",
     "Share",
+    "Sweep",
     "Tap",
     "Threshold",
     "Verification",
@@ -100,6 +105,7 @@ __all__ = [
     "select_greedy",
     "strip_file",
     "stripped",
+    "sweep",
     "verify",
 ]
 

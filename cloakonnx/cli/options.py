@@ -109,6 +109,30 @@ def preprocessing(options: DataOptions) -> Preprocessing:
     )
 
 
+def as_analysed(options: DataOptions, analysed: Preprocessing) -> DataOptions:
+    """Return the options with an analysis's preprocessing.
+
+    Raises:
+        UsageError: an option that says otherwise.
+    """
+    given, plain = preprocessing(options), type(analysed)()
+    for name in ("scale", "mean", "std", "layout", "bounds"):
+        wanted, found = getattr(analysed, name), getattr(given, name)
+        if found not in (getattr(plain, name), wanted):
+            raise click.UsageError(
+                f"--{name} {_written(found)} contradicts the analysis, which was made with {_written(wanted)}; leave "
+                "it out"
+            )
+        options = cast(DataOptions, {**options, name: wanted})
+    return options
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
 def open_data(path: Path | None, script: str | None, options: DataOptions, *, option: str) -> Source | None:
     """Open the samples that ``--OPTION`` or ``--OPTION-script`` names; None where neither was given."""
     from cloakonnx.data import open_script, open_source

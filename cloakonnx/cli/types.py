@@ -11,6 +11,8 @@ import click
 if TYPE_CHECKING:
     from cloakonnx.selection import Amount
 
+_MOST_AMOUNTS = 1000
+
 
 def parse_number(text: str) -> float:
     """Read ``0.03``, ``8/255`` or ``5%``; raises ValueError for anything else."""
@@ -79,3 +81,57 @@ class Remove(click.ParamType["Amount"]):
             return Share(parse_number(text)) if text.endswith("%") else Count(int(text))
         except ValueError:
             self.fail(f"{value!r} is neither a share like 5% nor a count like 3", param, ctx)
+
+
+class Amounts(click.ParamType["tuple[Amount, ...]"]):
+    """Shares or counts: a list with commas, a range with two dots, or both; a range takes a step after a colon.
+
+    Args:
+        none: Whether the word ``none`` stands for no amount at all.
+    """
+
+    name = "amounts"
+
+    def __init__(self, *, none: bool = False) -> None:
+        self._none = none
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Amount, ...]:
+        """Return Shares and Counts, in the order given."""
+        if isinstance(value, tuple):
+            return value
+        text = str(value)
+        if self._none and text.strip() == "none":
+            return ()
+        try:
+            return tuple(amount for part in text.split(",") for amount in _amounts(part.strip()))
+        except ValueError:
+            self.fail(
+                f"{text!r} is neither a range like 0%..30% or 0%..30%:5%, nor a list like 5%,10%, nor counts like 0..8",
+                param,
+                ctx,
+            )
+
+
+def _amounts(part: str) -> list[Amount]:
+    """Read ``5%``, ``3``, ``0%..30%``, ``0..8`` or a range with ``:STEP``; raises ValueError for anything else."""
+    from cloakonnx.selection import Count, Share
+
+    range_text, colon, step_text = part.partition(":")
+    first, dots, last = range_text.partition("..")
+    if colon and not dots:
+        raise ValueError(part)
+    texts = [first, *([last] if dots else []), *([step_text] if colon else [])]
+    is_share = texts[0].strip().endswith("%")
+    if any(text.strip().endswith("%") != is_share for text in texts):
+        raise ValueError(part)
+    # Fractions, so that the shares of a range are the same numbers as those of a list.
+    numbers = [Fraction(text.strip().removesuffix("%")) for text in texts]
+    if not is_share and any(number.denominator != 1 for number in numbers):
+        raise ValueError(part)
+    start, end, step = numbers[0], numbers[1] if dots else numbers[0], numbers[2] if colon else Fraction(1)
+    if step <= 0 or end < start or start < 0 or (end - start) / step >= _MOST_AMOUNTS:
+        raise ValueError(part)
+    steps = range(int((end - start) / step) + 1)
+    if is_share:
+        return [Share(float((start + i * step) / 100)) for i in steps]
+    return [Count(int(start + i * step)) for i in steps]

@@ -11,6 +11,8 @@ from cloakonnx.evaluation.flags import MEANINGS, Flag, Sanity
 from cloakonnx.evaluation.intervals import CONFIDENCE, Interval, Paired, mcnemar_exact, newcombe_paired, wilson
 from cloakonnx.evaluation.plan import PRESETS, plan
 from cloakonnx.evaluation.result import STATEMENT, AtEps, Evaluation, RandomMask, Robustness, Stage
+from cloakonnx.evaluation.sweep_result import Adaptive, Attacks, OfMask, Point, Sweep
+from cloakonnx.evaluation.sweeping import sweep
 from cloakonnx.evaluation.verification import Verification, verify
 
 __all__ = [
@@ -19,23 +21,29 @@ __all__ = [
     "PRESETS",
     "STATEMENT",
     "Accuracy",
+    "Adaptive",
     "AtEps",
+    "Attacks",
     "Check",
     "Estimate",
     "Evaluation",
     "Flag",
     "Interval",
+    "OfMask",
     "Paired",
+    "Point",
     "RandomMask",
     "Robustness",
     "Sanity",
     "Stage",
+    "Sweep",
     "Verification",
     "accuracy",
     "evaluate",
     "mcnemar_exact",
     "newcombe_paired",
     "plan",
+    "sweep",
     "verify",
     "wilson",
 ]

@@ -4,5 +4,6 @@ What the other packages may use is named here.
 """
 
 from cloakonnx.report.evaluation import evaluation_markdown, print_evaluation
+from cloakonnx.report.sweep import print_sweep
 
-__all__ = ["evaluation_markdown", "print_evaluation"]
+__all__ = ["evaluation_markdown", "print_evaluation", "print_sweep"]

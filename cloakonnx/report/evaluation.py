@@ -11,16 +11,13 @@ from rich.table import Table
 
 from cloakonnx.evaluation import (
     STATEMENT,
-    Accuracy,
     AtEps,
     Evaluation,
     Flag,
-    Interval,
-    Paired,
     Sanity,
-    mcnemar_exact,
-    newcombe_paired,
 )
+from cloakonnx.report.cells import difference_cells as _difference
+from cloakonnx.report.cells import share_cell as _share
 
 _NO_CLAIM = "static: made on the baseline, replayed (no claim)"
 
@@ -167,19 +164,3 @@ def eps_text(eps: float) -> str:
     if levels and abs(float(levels) / 255 - eps) < 1e-9:
         return f"{float(levels):g}/255"
     return f"{eps:.4g}"
-
-
-def _share(accuracy: Accuracy) -> str:
-    return f"{accuracy.value:.1%} {_interval(accuracy.interval)}"
-
-
-def _interval(interval: Interval) -> str:
-    return f"[{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
-
-
-def _difference(pairs: Paired) -> tuple[str, str]:
-    p = mcnemar_exact(pairs)
-    return (
-        f"{pairs.difference * 100:+.1f} {_interval(newcombe_paired(pairs))}",
-        "<0.001" if p < 0.001 else f"{p:.3f}",
-    )

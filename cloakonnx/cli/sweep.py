@@ -1,0 +1,155 @@
+"""``cloakonnx sweep``: many masks of one analysis in one pass."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, cast
+
+import click
+
+from cloakonnx.cli import options
+from cloakonnx.cli.output import progress, say
+from cloakonnx.cli.types import Amounts, Numbers
+
+if TYPE_CHECKING:
+    from cloakonnx.evaluation import Estimate
+    from cloakonnx.selection import Amount
+
+_LONG = 10.0
+"""Seconds from which on the attacks are worth an estimate."""
+
+
+@click.command("sweep")
+@options.model_argument
+@click.option("--analysis", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
+@options.data_option(required=True)
+@click.option("--adversarial", type=options.PATH, help="Their adversarial twins, in the same order.")
+@click.option("--adversarial-script", metavar="FILE.py:FUNCTION", help="Run a script that yields the twins instead.")
+@click.option(
+    "--remove",
+    type=Amounts(),
+    default="0%..30%",
+    show_default=True,
+    help="How many features: 0%..30% (by 1%), 0%..30%:5%, 5%,10% or 0..8.",
+)
+@click.option(
+    "--adaptive-at", type=Amounts(none=True), help="Where to attack the hardened model itself: 5%,10%, or none.  [last]"
+)
+@click.option("--attack", default="quick", show_default=True, help="quick, standard, or one attack: pgd, ...")
+@click.option("--eps", type=Numbers(), default=(), help="Radii in pixel space.  [the twins' largest difference]")
+@click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball.")
+@click.option("--max-iter", type=click.IntRange(min=1), help="Steps of a single attack.")
+@click.option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers.")
+@options.data_options
+@options.batch_option
+@options.input_option
+@click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
+@options.provider_options
+@click.option("-o", "--output", type=options.PATH, help="Write the result as JSON, too.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings and -o stopped.")
+@options.force_option
+@options.json_option
+def command(
+    *,
+    model: Path,
+    analysis: Path | None,
+    data: Path | None,
+    data_script: str | None,
+    adversarial: Path | None,
+    adversarial_script: str | None,
+    remove: tuple[Amount, ...],
+    adaptive_at: tuple[Amount, ...] | None,
+    attack: str,
+    eps: tuple[float, ...],
+    norm: str,
+    max_iter: int | None,
+    restarts: int | None,
+    seed: int,
+    batch_size: int,
+    input_name: str | None,
+    output_name: str | None,
+    provider: str | None,
+    device_id: int,
+    output: Path | None,
+    resume: bool,
+    force: bool,
+    as_json: bool,
+    **rest: Unpack[options.DataOptions],
+) -> None:
+    """Measure MODEL under the masks of many amounts: clean and static accuracy for each, adaptive accuracy where asked.
+
+    \b
+    cloakonnx sweep model.onnx --data clean.npz --adversarial adversarial.npz
+    cloakonnx sweep model.onnx --data clean.npz --adversarial adversarial.npz --adaptive-at 5%,10% --eps 2/255
+
+    The network runs once for each image up to the tap, then only what comes after it, for each mask. The preprocessing
+    is the analysis's.
+    """
+    from cloakonnx.data import Pairs
+    from cloakonnx.evaluation import sweep
+    from cloakonnx.graph import check_output, load
+    from cloakonnx.scoring import default_path, load_analysis
+
+    if resume and output is None:
+        raise click.UsageError("--resume needs -o: finished batches are kept beside the output")
+    if adaptive_at == () and eps:
+        raise click.UsageError("--eps goes with adaptive accuracy, which --adaptive-at none leaves out")
+    loaded = load(model)
+    scores = analysis or default_path(model)
+    known = load_analysis(scores, model=model.name)
+    rest = options.as_analysed(rest, known.preprocessing)
+    clean = options.open_data(data, data_script, rest, option="data")
+    twins = options.open_data(adversarial, adversarial_script, rest, option="adversarial")
+    if clean is None:
+        raise click.UsageError("clean samples are needed: --data is missing")
+    if twins is None:
+        raise click.UsageError("adversarial twins are needed: --adversarial is missing ('cloakonnx attack' makes them)")
+    if output is not None:
+        inputs = [path for path in (model, scores, data, adversarial) if path is not None]
+        check_output(output, inputs=inputs, force=force)
+    pairs = Pairs(*(options.dataset(loaded, source, rest, input_name) for source in (clean, twins)))
+    chosen = options.choose(provider, device_id)
+    count, rounds = pairs.clean.count(), 2 if adaptive_at is None else 1 + len(adaptive_at)
+    with progress("sweep", None if count is None else count * rounds) as advance:
+        found = sweep(
+            loaded,
+            known,
+            pairs,
+            amounts=remove,
+            adaptive_at=adaptive_at,
+            eps=eps,
+            attack=attack,
+            norm=cast(Any, norm),
+            max_iter=max_iter,
+            restarts=restarts,
+            seed=seed,
+            provider=chosen,
+            batch_size=batch_size,
+            input_name=input_name,
+            output_name=output_name,
+            output=output,
+            resume=resume,
+            on_estimate=_announce,
+            on_progress=advance,
+        )
+    if output is not None:
+        say(f"wrote {output}")
+    if found.data.seen:
+        say(f"cloakonnx: warning: {scores} has seen {found.data.seen} of the {found.data.count} samples")
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+        return
+    from rich.console import Console
+
+    from cloakonnx.report import print_sweep
+
+    console = Console()
+    print_sweep(found, console if console.is_terminal else Console(width=140))
+
+
+def _announce(estimate: Estimate) -> None:
+    """Tell what long attacks take at most."""
+    if (estimate.seconds or math.inf) >= _LONG:
+        say(f"adaptive accuracy: {estimate}")

@@ -1,0 +1,203 @@
+"""What a sweep found: a curve of clean and static accuracy, and adaptive accuracy at some of its points.
+
+The file is JSON; its schema is published as docs/sweep.schema.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloakonnx.evaluation.accuracies import Accuracy
+from cloakonnx.evaluation.intervals import CONFIDENCE, Paired
+from cloakonnx.evaluation.result import STATEMENT, AtEps, DataRecord, ModelRecord, difference_entries
+from cloakonnx.graph import write_text
+from cloakonnx.scoring import installed_versions
+
+FORMAT, VERSION = "cloakonnx.sweep", 1
+
+
+@dataclass(frozen=True)
+class OfMask:
+    """One mask.
+
+    Attributes:
+        clean: On clean samples.
+        static: On the adversarial twins, made without the mask in sight. No claim of robustness.
+    """
+
+    clean: Accuracy
+    static: Accuracy
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return both, for files."""
+        return {"clean": self.clean.as_dict(), "static": self.static.as_dict()}
+
+
+@dataclass(frozen=True)
+class Point:
+    """The curve at one amount.
+
+    Attributes:
+        remove: The amount as people write it: 5%, or 3.
+        removed: How many features that is.
+        mask: Of the highest scores.
+        random_masks: Controls: as many features in random places; none where nothing is removed.
+    """
+
+    remove: str
+    removed: int
+    mask: OfMask
+    random_masks: tuple[OfMask, ...]
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """The hardened model at one amount under attacks that are made on it, beside the model without a mask.
+
+    Attributes:
+        remove: The amount as people write it.
+        removed: How many features that is.
+        clean: Clean samples that the hardened model (first) and the model without a mask (second) classify correctly.
+        results: One for each eps; the baseline is the model without a mask.
+    """
+
+    remove: str
+    removed: int
+    clean: Paired
+    results: tuple[AtEps, ...]
+
+
+@dataclass(frozen=True)
+class Twins:
+    """The adversarial samples of the static numbers.
+
+    Attributes:
+        name: The source's name.
+        sha256: Of their pixels, in order.
+        largest_difference: Largest |adversarial - clean| in pixel space.
+    """
+
+    name: str
+    sha256: str
+    largest_difference: float
+
+
+@dataclass(frozen=True)
+class Attacks:
+    """How adaptive accuracy was measured.
+
+    Attributes:
+        attack: Name of the preset or of the attack.
+        eps: Radii, in pixel space.
+        norm: Of the balls.
+        eps_is_of_twins: Whether the radius is the largest difference of the twins, because none was given.
+        control: Settings of the control attack, but for eps.
+        notes: What the attacks took instead of their own losses or targets, in words.
+    """
+
+    attack: str
+    eps: tuple[float, ...]
+    norm: str
+    eps_is_of_twins: bool
+    control: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Where the masks come from."""
+
+    tap: str
+    feature_axis: int
+    features: int
+    criterion: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep over masks of one analysis.
+
+    Attributes:
+        model: The model without a mask.
+        scores: What ranks its features.
+        data: The clean samples.
+        twins: Their adversarial twins.
+        preprocessing: From pixel space to the model's input.
+        seed: Of all random numbers.
+        batch_size: Samples at a time.
+        provider: The execution provider.
+        points: The curve.
+        attacks: How adaptive accuracy was measured; None where it was not.
+        adaptive: Adaptive accuracy at some of the points.
+        asked: How many of the images the hardened models themselves were asked, because rounding may decide there.
+        versions: Of the packages.
+    """
+
+    model: ModelRecord
+    scores: Scored
+    data: DataRecord
+    twins: Twins
+    preprocessing: Mapping[str, Any]
+    seed: int
+    batch_size: int
+    provider: str
+    points: tuple[Point, ...]
+    attacks: Attacks | None
+    adaptive: tuple[Adaptive, ...]
+    asked: int
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the JSON file holds: the counts, and the shares, intervals and p-values that follow from them."""
+        attacks = None if self.attacks is None else asdict(self.attacks)
+        if self.attacks is not None and attacks is not None:
+            attacks |= {"eps": list(self.attacks.eps), "notes": list(self.attacks.notes)}
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "statement": STATEMENT,
+            "confidence": CONFIDENCE,
+            "model": asdict(self.model),
+            "scores": asdict(self.scores),
+            "data": asdict(self.data),
+            "twins": asdict(self.twins),
+            "preprocessing": dict(self.preprocessing),
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "provider": self.provider,
+            "points": [_point(point) for point in self.points],
+            "attacks": attacks,
+            "adaptive": [_adaptive(each) for each in self.adaptive],
+            "asked": self.asked,
+            "versions": dict(self.versions),
+        }
+
+    def to_json(self) -> str:
+        """Return the file's text: the same sweep always gives the same text."""
+        return json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write the file atomically; raises OutputError where it can't be written."""
+        write_text(path, self.to_json())
+
+
+def _point(point: Point) -> dict[str, Any]:
+    return {
+        "remove": point.remove,
+        "removed": point.removed,
+        **point.mask.as_dict(),
+        "random_masks": [mask.as_dict() for mask in point.random_masks],
+    }
+
+
+def _adaptive(found: Adaptive) -> dict[str, Any]:
+    return {
+        "remove": found.remove,
+        "removed": found.removed,
+        "clean": difference_entries(found.clean),
+        "results": [result.as_dict() for result in found.results],
+    }

@@ -1,0 +1,117 @@
+"""What every part of a sweep works with, and the masks that the amounts stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.data import PairBatch, Pairs
+from cloakonnx.errors import AnalysisError, DataError, OptionError
+from cloakonnx.graph import Mask, Model
+from cloakonnx.runtime import Provider
+from cloakonnx.scoring import Analysis, TapScores
+from cloakonnx.selection import Amount, Share, Threshold, select
+
+
+class Labelled(NamedTuple):
+    """A batch of pairs with labels."""
+
+    pairs: PairBatch
+    y: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The model, the samples, and how they are run.
+
+    Attributes:
+        model: Without a mask.
+        pairs: Clean and adversarial samples.
+        seed: Of all random numbers.
+        provider: Where it runs.
+        batch_size: Samples at a time.
+        input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs.
+    """
+
+    model: Model
+    pairs: Pairs
+    seed: int
+    provider: Provider
+    batch_size: int
+    input_name: str | None
+    output_name: str | None
+
+    def batches(self) -> Iterator[Labelled]:
+        """Yield the pairs; raises DataError where there are no labels."""
+        for batch in self.pairs.batches(self.batch_size):
+            if batch.y is None:
+                raise DataError(
+                    f"{self.pairs.clean.source.name} has no labels; a sweep needs them (--labels, or y in an .npz)"
+                )
+            yield Labelled(batch, batch.y)
+
+
+def scores_of(analysis: Analysis, model: Model) -> TapScores:
+    """Return the scores of an analysis.
+
+    Raises:
+        AnalysisError: it was made for another model, or holds masks.
+    """
+    analysis.check_model(model)
+    if analysis.scores is None:
+        raise AnalysisError(
+            "the analysis holds learned masks, which are applied as they are; a sweep needs scores: make them with "
+            "cloakonnx analyze"
+        )
+    return analysis.scores
+
+
+def masks_of(scores: TapScores, amounts: Sequence[Amount]) -> dict[Amount, Mask]:
+    """Return the mask of each amount; a share or count of 0 removes nothing.
+
+    Raises:
+        OptionError: no amount, one twice, or one that is not possible.
+    """
+    if not amounts:
+        raise OptionError("--remove names nothing; 0%..30%, say")
+    if len(set(amounts)) < len(amounts):
+        raise OptionError("--remove names the same amount twice")
+    return {amount: _mask(scores, amount) for amount in amounts}
+
+
+def attacked_of(masks: Mapping[Amount, Mask], wanted: Sequence[Amount] | None) -> list[Amount]:
+    """Return the amounts whose masks are to be attacked: those wanted, or the last.
+
+    The model without a mask is attacked beside each of them, so it needs no place in the list.
+
+    Raises:
+        OptionError: one that the sweep does not have, or nothing but the model without a mask.
+    """
+    if wanted is None:
+        last = list(masks)[-1]
+        return [last] if masks[last].removed else []
+    for amount in wanted:
+        if amount not in masks:
+            raise OptionError(f"--adaptive-at {amount_text(amount)} is not among the amounts of --remove; add it there")
+    found = [amount for amount in dict.fromkeys(wanted) if masks[amount].removed]
+    if wanted and not found:
+        raise OptionError("--adaptive-at names only the model without a mask, which is attacked beside other masks")
+    return found
+
+
+def amount_text(amount: Amount) -> str:
+    """Return an amount as people write it."""
+    if isinstance(amount, Share):
+        return f"{amount.value * 100:g}%"
+    return str(amount.value)
+
+
+def _mask(scores: TapScores, amount: Amount) -> Mask:
+    if not isinstance(amount, Threshold) and amount.value == 0:
+        return Mask(scores.tap, np.ones(len(scores.scores), np.float32), scores.feature_axis)
+    return select(scores, amount)

@@ -1,0 +1,156 @@
+"""Many masks of one analysis: the curve of clean and static accuracy, and adaptive accuracy beside it.
+
+Static numbers say how the masks fare against inputs that were made without them in sight: DeepCloak's own protocol, and
+no claim of robustness. So at least one point is attacked again by default, and every point has random masks beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from cloakonnx.data import Checkpoints, Pairs
+from cloakonnx.errors import OptionError
+from cloakonnx.evaluation.estimate import Estimate
+from cloakonnx.evaluation.plan import check_eps, plan, replaced
+from cloakonnx.evaluation.result import ModelRecord
+from cloakonnx.evaluation.sweep_adaptive import Attacked
+from cloakonnx.evaluation.sweep_pass import Pass
+from cloakonnx.evaluation.sweep_result import Adaptive, Attacks, Scored, Sweep
+from cloakonnx.evaluation.sweep_setup import Setup, amount_text, attacked_of, masks_of, scores_of
+from cloakonnx.graph import Model, check_opset
+from cloakonnx.runtime import Provider
+from cloakonnx.scoring import Analysis
+from cloakonnx.selection import Amount
+
+_LEVEL = 1e-3
+"""How close to a whole level of 1/255 a largest difference must be to be taken for it."""
+
+
+def sweep(
+    model: Model,
+    analysis: Analysis,
+    pairs: Pairs,
+    *,
+    amounts: Sequence[Amount],
+    adaptive_at: Sequence[Amount] | None = None,
+    eps: Sequence[float] = (),
+    attack: str = "quick",
+    norm: Literal["linf", "l2"] = "linf",
+    max_iter: int | None = None,
+    restarts: int | None = None,
+    seed: int = 0,
+    provider: Provider,
+    batch_size: int = 64,
+    input_name: str | None = None,
+    output_name: str | None = None,
+    output: Path | None = None,
+    resume: bool = False,
+    on_estimate: Callable[[Estimate], None] | None = None,
+    on_progress: Callable[[float], None] = lambda samples: None,
+) -> Sweep:
+    """Measure accuracy under the masks of several amounts, in one pass over the images.
+
+    Args:
+        model: The model, without a mask.
+        analysis: Scores of its features.
+        pairs: Clean and adversarial samples with labels, fitted to the model.
+        amounts: How many features to remove; a share or count of 0 is the model without a mask.
+        adaptive_at: At which of them to attack the hardened model itself; the last where None.
+        eps: Radii of the adaptive attacks, in pixel space; the largest difference of the pairs where none is given.
+        attack: A preset (``quick``) or an attack's name.
+        norm: The balls' norm.
+        max_iter: Steps of a single attack.
+        restarts: Random starts of a single attack.
+        seed: Of all random numbers.
+        provider: Where it runs.
+        batch_size: Samples at a time.
+        input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs.
+        output: Where to save the sweep; until then, batches whose attacks are done lie in a folder beside it.
+        resume: Whether to go on with what an interrupted sweep with this output has left.
+        on_estimate: Called before the attacks with what they take at most, which is measured for it.
+        on_progress: Called with the number of samples that are done, once for the curve and again for each amount of
+            ``adaptive_at``, and with fractions in between.
+
+    Raises:
+        AnalysisError: it was made for another model, or holds no scores.
+        TapError: the class scores do not depend on the tap.
+        DataError: no labels, labels that are no classes, or samples that do not fit one another.
+        OptionError: an amount, eps, attack or setting that makes no sense.
+        DifferentiationError: an op without a gradient, under an attack that needs one.
+        InferenceError: ONNX Runtime fails.
+        OutputError: the output can't be written, or what is to be resumed was left by other settings.
+    """
+    check_opset(model)
+    scores = scores_of(analysis, model)
+    masks = masks_of(scores, amounts)
+    chosen = attacked_of(masks, adaptive_at)
+    check = partial(check_eps, norm=norm, bounds=pairs.clean.preprocessing.bounds, shape=pairs.clean.sample_shape)
+    plan_of = partial(plan, attack, norm=norm, max_iter=max_iter, restarts=restarts, seed=seed)
+    if eps:
+        check(eps)
+    elif chosen and norm == "l2":
+        raise OptionError("--norm l2 needs --eps: the largest difference of the adversarial samples is one in linf")
+    plan_of(eps=1.0)  # wrong names are told before the pass
+    setup = Setup(model, pairs, seed, provider, batch_size, input_name, output_name)
+    one_pass = Pass(setup, masks, analysis)
+    points = one_pass.run(on_progress)
+    attacks: Attacks | None = None
+    adaptive: tuple[Adaptive, ...] = ()
+    checkpoints: Checkpoints | None = None
+    if chosen:
+        radii = tuple(eps) or (_radius(one_pass.largest, pairs),)
+        check(radii)
+        attacked = Attacked(setup, [masks[each] for each in chosen], [plan_of(eps=each) for each in radii], norm=norm)
+        checkpoints = None if output is None else attacked.checkpoints(output)
+        results = attacked.run(
+            checkpoints,
+            resume=resume,
+            on_estimate=on_estimate,
+            on_progress=lambda done: on_progress(one_pass.count + done),
+        )
+        adaptive = tuple(
+            Adaptive(amount_text(amount), len(masks[amount].removed), *found)
+            for amount, found in zip(chosen, results, strict=True)
+        )
+        notes = replaced(plan_of(eps=1.0), classes=attacked.classes)
+        attacks = Attacks(attack, radii, norm, not eps, attacked.control, notes)
+    preprocessing = asdict(pairs.clean.preprocessing)
+    found = Sweep(
+        model=ModelRecord(model.name, model.sha256),
+        scores=Scored(scores.tap, scores.feature_axis, len(scores.scores), scores.criterion),
+        data=one_pass.data_record(),
+        twins=one_pass.twins(),
+        preprocessing={key: list(v) if isinstance(v, tuple) else v for key, v in preprocessing.items()},
+        seed=seed,
+        batch_size=batch_size,
+        provider=provider.name,
+        points=points,
+        attacks=attacks,
+        adaptive=adaptive,
+        asked=one_pass.asked,
+    )
+    if output is not None:
+        found.save(output)
+    if checkpoints is not None:
+        checkpoints.remove()
+    return found
+
+
+def _radius(largest: float, pairs: Pairs) -> float:
+    """Return the radius of the adversarial samples: their largest difference, a whole level where it is close to one.
+
+    Raises:
+        OptionError: there is no difference.
+    """
+    if not largest > 0:
+        raise OptionError(
+            f"{pairs.clean.source.name} and {pairs.adversarial.source.name} hold the same samples, which tell no eps "
+            "for the adaptive attacks; name it with --eps"
+        )
+    levels = round(largest * 255)
+    return levels / 255 if levels and abs(largest * 255 - levels) < _LEVEL else largest

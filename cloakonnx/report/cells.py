@@ -1,0 +1,23 @@
+"""Numbers as people read them in a table: a share with its interval, a paired difference with its p-value."""
+
+from __future__ import annotations
+
+from cloakonnx.evaluation import Accuracy, Interval, Paired, mcnemar_exact, newcombe_paired
+
+
+def share_cell(accuracy: Accuracy) -> str:
+    """Return a share with its interval, in points."""
+    return f"{accuracy.value:.1%} {_interval(accuracy.interval)}"
+
+
+def _interval(interval: Interval) -> str:
+    return f"[{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
+
+
+def difference_cells(pairs: Paired) -> tuple[str, str]:
+    """Return a paired difference with its interval, in points, and its p-value."""
+    p = mcnemar_exact(pairs)
+    return (
+        f"{pairs.difference * 100:+.1f} {_interval(newcombe_paired(pairs))}",
+        "<0.001" if p < 0.001 else f"{p:.3f}",
+    )

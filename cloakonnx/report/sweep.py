@@ -1,0 +1,110 @@
+"""A sweep as tables: the curve with adaptive accuracy in it, then what stands behind the adaptive numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cloakonnx.evaluation import STATEMENT, Accuracy, Point, Sweep
+from cloakonnx.report.cells import difference_cells, share_cell
+from cloakonnx.report.evaluation import eps_text
+
+
+def print_sweep(found: Sweep, console: Console) -> None:
+    """Print a sweep to a terminal or a file."""
+    for line in _facts(found):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(_curve(found), markup=False, highlight=False)
+    if found.adaptive:
+        console.print(_adaptive(found), markup=False, highlight=False)
+    console.print(STATEMENT, markup=False, highlight=False, soft_wrap=True)
+
+
+def _facts(found: Sweep) -> list[str]:
+    scores, seen = found.scores, found.data.seen
+    warning = f" WARNING: the analysis has seen {seen} of the samples; the numbers are too good." if seen else ""
+    widest = eps_text(found.twins.largest_difference)
+    lines = [
+        f"{found.model.name}: {scores.features} features of {scores.tap}, removed by {scores.criterion}",
+        f"Data: {found.data.name} and {found.twins.name}, which differ by {widest} at most; n = {found.data.count}."
+        f"{warning} Seed {found.seed}, batch size {found.batch_size}, {found.provider}. "
+        "Intervals: 95%, Wilson; differences: Newcombe's paired interval, McNemar's exact test.",
+        "Static: on the given adversarial samples, made without the mask in sight. It is no claim of robustness.",
+    ]
+    if found.attacks is None:
+        lines.append("Adaptive accuracy was not measured, so nothing here tells how robust any of these masks is.")
+        return lines
+    origin = " (the largest difference of the adversarial samples)" if found.attacks.eps_is_of_twins else ""
+    radii = ", ".join(map(eps_text, found.attacks.eps))
+    lines.append(
+        f"Adaptive: {found.attacks.attack} ({found.attacks.norm}) at {radii}{origin}, made on the model with the mask; "
+        "the worst case of each sample."
+    )
+    return [*lines, *(f"Note: {note}." for note in found.attacks.notes)]
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    return table
+
+
+def _curve(found: Sweep) -> Table:
+    radii = () if found.attacks is None else found.attacks.eps
+    columns = ["remove", "features", "clean", "random: clean", "static (no claim)", "random: static"]
+    table = _table("Accuracy", [*columns, *(f"adaptive at {eps_text(eps)}" for eps in radii)])
+    robust = {each.removed: [share_cell(at.hardened.robust) for at in each.results] for each in found.adaptive}
+    if found.adaptive:
+        beside = zip(*(each.results for each in found.adaptive), strict=True)
+        robust[0] = [
+            share_cell(min((at.baseline.robust for at in of_eps), key=lambda a: a.correct)) for of_eps in beside
+        ]
+    for removed, points in groupby(found.points, key=lambda point: point.removed):
+        same = list(points)
+        table.add_row(
+            _amounts(same),
+            str(removed),
+            share_cell(same[0].mask.clean),
+            _random([mask.clean for mask in same[0].random_masks]),
+            share_cell(same[0].mask.static),
+            _random([mask.static for mask in same[0].random_masks]),
+            *robust.get(removed, [""] * len(radii)),
+        )
+    return table
+
+
+def _amounts(points: Sequence[Point]) -> str:
+    first, last = points[0].remove, points[-1].remove
+    return first if first == last else f"{first}..{last}"
+
+
+def _random(shares: Sequence[Accuracy]) -> str:
+    """Return the mean of some random masks, and the least and the most of them."""
+    if not shares:
+        return ""
+    values = sorted(share.value * 100 for share in shares)
+    return f"{sum(values) / len(values):.1f}% ({values[0]:.1f} to {values[-1]:.1f})"
+
+
+def _adaptive(found: Sweep) -> Table:
+    attacks = found.attacks
+    control = "" if attacks is None else f"{attacks.control.get('attack')}-{attacks.control.get('max_iter')} alone"
+    columns = ["remove", "eps", "masked", "without mask", "difference, points", "p", control, "random masks"]
+    table = _table("Adaptive accuracy, beside the model without a mask", columns)
+    for each in found.adaptive:
+        for at in each.results:
+            table.add_row(
+                each.remove,
+                eps_text(at.eps),
+                share_cell(at.hardened.robust),
+                share_cell(at.baseline.robust),
+                *difference_cells(at.pairs),
+                share_cell(at.hardened.control),
+                _random([mask.control for mask in at.random_masks]),
+            )
+    return table
