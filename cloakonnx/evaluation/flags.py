@@ -21,8 +21,8 @@ MEANINGS = {
     "random-ops": "a defence by chance: attack the mean of many runs (EOT); these figures are of single ones",
     "non-differentiable": "gradients are 0 through these ops and straight-through was not used: what withstands here "
     "may fall to an attack that goes around them (BPDA)",
-    "static-gain": "most of what the masks gain against replayed inputs is gone once the attack is made again with the "
-    "masks in sight: no robustness",
+    "static-gain": "what the masks gain against replayed inputs is gone once the attack is made again with the masks "
+    "in sight: no robustness",
 }
 """Name of each flag, in the order in which they are shown, to what it means where it fires."""
 
@@ -36,7 +36,7 @@ class Flag:
         fired: Whether the number is beyond its threshold; None where it could not be measured.
         value: The number; None where it could not be measured.
         unit: Of number and threshold: ``points``, ``share``, ``ops`` or ``relative``.
-        threshold: What the number has to pass.
+        threshold: What the number has to pass; ``static-gain`` fires where it does not.
         eps: The ball in which the number was found, the worst of those tried; None where there is none.
         measured: What was measured, or why it could not be, with all counts.
     """

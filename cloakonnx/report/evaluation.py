@@ -103,11 +103,13 @@ def _status(flag: Flag) -> str:
     if flag.fired:
         return "FIRED"
     # Beyond the threshold, but with too few samples to tell: the file's "measured" says so.
-    return "quiet, may be chance" if flag.value is not None and flag.value > flag.threshold else "quiet"
+    beyond = flag.value is not None and flag.value > flag.threshold and flag.name != "static-gain"
+    return "quiet, may be chance" if beyond else "quiet"
 
 
 def _bound(flag: Flag) -> str:
-    return f"{'from' if flag.name == 'zero-gradients' else 'above'} {_amount(flag.threshold, flag.unit)}"
+    bound = {"zero-gradients": "from", "static-gain": "up to"}.get(flag.name, "above")
+    return f"{bound} {_amount(flag.threshold, flag.unit)}"
 
 
 def _amount(value: float, unit: str) -> str:
