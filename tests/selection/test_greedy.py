@@ -96,6 +96,26 @@ def test_layouts_and_types(name: str) -> None:
             np.testing.assert_allclose(found, wanted, rtol=slack, atol=slack)
 
 
+@pytest.mark.parametrize("name", ["cifar10_resnet20_raw", "mnist_cntk_ir3", "text_direction_rapidocr"])
+def test_real_models(name: str) -> None:
+    """Preprocessing, a batch fixed at 1 with a tap before Reshape and MatMul, a Softmax at the end."""
+    known = models.manifest()
+    if known is None or name not in known:
+        pytest.skip(f"the real model {name} is not beside the checkout (set CLOAKONNX_ASSETS)")
+    asset = known[name]
+    model = load(asset.path)
+    preprocessing = Preprocessing(scale=asset.scale, mean=asset.mean, std=asset.std)
+    data = Dataset(ArraySource(name, asset.images(6), None), preprocessing, input_shape(model))
+    tap, batches = find_tap(model), [batch.x for batch in data.batches(4)]
+    made = Ablations(model, tap, CPU, normalisation=data.normalisation)
+    assert made.is_linear
+    keep = np.random.default_rng(1).random(asset.features) < 0.8
+    masked = hardened(model, [Mask(tap.name, keep.astype(np.float32), tap.feature_axis)])
+    victim = Victim(masked, provider=CPU, normalisation=data.normalisation, sample_shape=data.sample_shape)
+    wanted = np.concatenate([victim.logits(batch) for batch in batches])
+    np.testing.assert_allclose(made.of(batches).logits(keep), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
 def test_bfloat16_taps_are_refused() -> None:
     """ONNX Runtime's CPU provider has no Mul for them."""
     fixture = next(f for f in models.FIXTURES if f.name == "bfloat16_inside")
