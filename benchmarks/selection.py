@@ -1,7 +1,7 @@
 """Greedy selection beside DeepCloak's top-k, the other criteria and random masks, at the same budget of clean accuracy.
 
     python benchmarks/selection.py digits            # 3 minutes
-    python benchmarks/selection.py cifar10_resnet20  # needs $CLOAKONNX_ASSETS; 20 minutes, --fit 300 a quarter of it
+    python benchmarks/selection.py cifar10_resnet20  # needs $CLOAKONNX_ASSETS; an estimated 30 minutes in quiet
 
 Every method sees the same three parts. On `fit` features are scored (with the twins of a PGD made on the model as it
 is) or selected. On `select`, the first 200 test images, each ranking takes as many features as the budget allows, or
@@ -115,25 +115,26 @@ class Bench:
         none = np.ones(self.features, np.bool_)
         least = least_correct(self.part.correct(none), len(self.part.y), budget)
         baseline = self.outcome(none)
-        rows = [self.row("no mask", [none])]
+        print(table(["", "removed", "clean", "static", "adaptive", "adaptive, 95%"], []))
+        self.print_row("no mask", [none])
         compared = {}
         for name, order in orders.items():
             path = [mask_without(self.features, order[:k]) for k in range(1, self.features)]
             allowed = [mask for mask in path if self.part.correct(mask) >= least]
             if not allowed:
-                rows.append([f"{name}: no feature within the budget", *[""] * 5])
+                print(f"| {name}: no feature within the budget | | | | | |")
                 continue
             for how, mask in (("most", allowed[-1]), ("best", max(allowed, key=self.part.objective))):
-                rows.append(self.row(f"{name}, {how}", [mask]))
+                self.print_row(f"{name}, {how}", [mask])
                 compared[f"{name}, {how}"] = mask
         for how in ("most", "best"):
             if f"deepcloak, {how}" in compared:
                 count = int((~compared[f"deepcloak, {how}"]).sum())
-                rows.append(self.row(f"random, as many as deepcloak, {how}", list(self.random(count))))
+                self.print_row(f"random, as many as deepcloak, {how}", list(self.random(count)))
         for said, mask in self.greedy(budget, rounds).items():
-            rows.append(self.row(said, [mask]))
+            self.print_row(said, [mask])
             compared[said] = mask
-        print(table(["", "removed", "clean", "static", "adaptive", "adaptive, 95%"], rows), "\n")
+        print()
         chosen = [name for name in compared if name.startswith(("greedy", "deepcloak"))]
         for first in (name for name in chosen if name.startswith("greedy")):
             for second in (*(name for name in chosen if name.startswith("deepcloak")), "no mask"):
@@ -168,10 +169,9 @@ class Bench:
         for seed in range(RANDOM):
             yield mask_without(self.features, np.random.default_rng(seed).permutation(self.features)[:count].tolist())
 
-    def row(self, name: str, masks: Sequence[NDArray[np.bool_]]) -> list[str]:
-        """Return a row: counts of correct samples; of several masks the mean, and no interval."""
+    def print_row(self, name: str, masks: Sequence[NDArray[np.bool_]]) -> None:
+        """Print a row: percent of correct samples; of several masks the mean, and no interval."""
         outcomes = [self.outcome(mask) for mask in masks]
-        progress(name)
         removed = int((~masks[0]).sum())
         counts = [[int(each.sum()) for each in (o.clean, o.static, o.adaptive)] for o in outcomes]
         shares = [100 * float(np.mean(column)) / len(outcomes[0].clean) for column in zip(*counts, strict=True)]
@@ -180,7 +180,7 @@ class Bench:
         if len(masks) == 1:
             found = wilson(counts[0][2], len(outcomes[0].clean))
             interval = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
-        return [name, str(removed), *cells, interval]
+        print(f"| {' | '.join([name, str(removed), *cells, interval])} |", flush=True)
 
     def outcome(self, mask: NDArray[np.bool_]) -> Outcome:
         """Return what the hardened model makes of the report part; each mask is measured once."""
