@@ -71,12 +71,12 @@ class Curve:
             raise DataError(f"label {int(wrong[0])} does not fit the model, which has {self._split.classes} classes")
         weights = [mask.weights for mask in self._masks]
         for kind, x in enumerate((batch.clean, batch.adversarial)):
-            for index, found in enumerate(self._split.predict(x, weights)):
-                right = (found.classes == y) & ~found.close
-                self._correct[index, kind] += int(right.sum())
-                if found.close.any():
-                    self._close[index].add(x[found.close], y[found.close], kind)
-                    self._ask(index, least=self._batch_size)
+            found = self._split.predict(x, weights)
+            self._correct[:, kind] += ((found.classes == y) & ~found.close).sum(axis=1)
+            for index in np.flatnonzero(found.close.any(axis=1)):
+                close = found.close[index]
+                self._close[index].add(x[close], y[close], kind)
+                self._ask(int(index), least=self._batch_size)
         self._count += len(y)
 
     def accuracies(self) -> list[tuple[Accuracy, Accuracy]]:

@@ -18,7 +18,8 @@ class MaskedHead:
     Attributes:
         proto: The model; its weights are as in the source, references or inline.
         unmasked: Its first input: the tap as the backbone gives it.
-        mask: Its second input: float32 weights, double where the tap is double, of the tap's :attr:`Tap.mask_shape`.
+        mask: Its second input: weights of the tap's rank, float32 or double where the tap is double; 1 long on every
+            axis but the feature axis, or on every one but that and the first, for a mask of each sample's own.
         sides: Its other inputs: computed tensors, or the model's inputs, that it reads beside the tap.
     """
 
@@ -48,7 +49,8 @@ def masked_head(model: Model, tap: Tap, output_name: str | None = None) -> Maske
     entry.name = unmasked
     is_plain = tap.elem_type in {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
     wide = tap.elem_type if is_plain else onnx.TensorProto.FLOAT
-    shape = [tap.features, *tap.mask_shape[1:]]
+    shape: list[int | str | None] = [1] * len(tap.shape)
+    shape[0], shape[tap.feature_axis] = None, tap.features
     sides = list(graph.input)[1:]
     del graph.input[1:]
     graph.input.extend([onnx.helper.make_tensor_value_info(mask, wide, shape), *sides])

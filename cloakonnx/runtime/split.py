@@ -7,7 +7,8 @@ together than such differences can reach are named as close: only the hardened m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,12 +31,16 @@ _MOST = 0.02
 """Share of the largest score that the parts may differ by; float16 models reach a few thousandths."""
 
 
+_TOGETHER = 1 << 19
+"""Values of the tap, all masks together, that one run of the head takes."""
+
+
 class Decided(NamedTuple):
-    """What a mask makes of a batch.
+    """What masks make of a batch.
 
     Attributes:
-        classes: (N,) predicted.
-        close: (N,) where rounding may have decided.
+        classes: (masks, N) predicted.
+        close: (masks, N) where rounding may have decided.
     """
 
     classes: NDArray[np.int64]
@@ -81,6 +86,10 @@ class SplitClassifier:
             input_name=input_name,
         )
         self._session = Session(self._head.proto, provider, folder=model.folder)
+        # The overhead of a run outweighs a small head, so many masks go in one. Side inputs hold one batch only.
+        self._together = (
+            not self._head.sides and self._session.fixed_batch is None and tap.elem_type != onnx.TensorProto.BFLOAT16
+        )
         self._slack: float | None = None
         self.classes = 0
         """How many there are; 0 until :meth:`compare` has seen scores."""
@@ -91,10 +100,12 @@ class SplitClassifier:
         Raises:
             InferenceError: they differ by more than rounding explains.
         """
-        scores, ones = whole.logits(batch), np.ones(features, np.float32)
-        # Twice, because what draws random numbers may well begin with the same ones as the whole model.
-        difference = max(_difference(found, scores) for _ in range(2) for found in self._scores(batch, [ones]))
+        scores = whole.logits(batch)
+        difference = self._compared(batch, features, scores)
         scale = float(np.abs(scores)[np.isfinite(scores)].max(initial=0))
+        if self._together and not difference <= _MOST * scale:
+            self._together = False  # a head that does not take any number of samples
+            difference = self._compared(batch, features, scores)
         if not difference <= _MOST * scale:
             raise InferenceError(
                 f"{self._name} cut at {self._tap.name!r} gives scores that differ by {difference:.3g} from its own "
@@ -103,15 +114,33 @@ class SplitClassifier:
         self._slack = max(_SAFETY * difference, _LEAST * scale)
         self.classes = max(scores.shape[1], 2)
 
-    def predict(self, batch: NDArray[np.float32], masks: Sequence[NDArray[np.float32]]) -> Iterator[Decided]:
-        """Yield what each mask, (F,) weights, makes of a batch in pixel space; the backbone runs once.
+    def predict(self, batch: NDArray[np.float32], masks: Sequence[NDArray[np.float32]]) -> Decided:
+        """Return what masks, (F,) weights each, make of a batch in pixel space; the backbone runs once.
 
         Raises:
             InferenceError: the output is not one row of scores a sample.
         """
         assert self._slack is not None  # compare() comes first
-        for scores in self._scores(batch, masks):
-            yield Decided(predicted(scores, self._threshold), ~(self._gaps(scores) > self._slack))
+        scores = self._scores(batch, masks)
+        rows = scores.reshape(-1, scores.shape[-1])
+        shape = scores.shape[:2]
+        close = ~(self._gaps(rows) > self._slack)
+        return Decided(predicted(rows, self._threshold).reshape(shape), close.reshape(shape))
+
+    def _compared(self, batch: NDArray[np.float32], features: int, scores: NDArray[np.float32]) -> float:
+        """Return how far scores without a mask are from the whole model's, beside another mask in the same run.
+
+        Twice, because what draws random numbers may begin with the same ones as the whole model. The other mask
+        would change the scores of a head that mixes the samples of a run.
+        """
+        ones, zeros = np.ones(features, np.float32), np.zeros(features, np.float32)
+        try:
+            first, _, second = self._scores(batch, [ones, zeros, ones])
+        except InferenceError:
+            if self._together:
+                return np.inf
+            raise
+        return max(_difference(first, scores), _difference(second, scores))
 
     def _gaps(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (N,) how far the highest score is above the next; NaN stays NaN, which is above nothing."""
@@ -121,21 +150,39 @@ class SplitClassifier:
             top = np.partition(scores, -2, axis=1)[:, -2:]
             return np.asarray(top[:, 1] - top[:, 0])
 
-    def _scores(
-        self, batch: NDArray[np.float32], masks: Sequence[NDArray[np.float32]]
-    ) -> Iterator[NDArray[np.float32]]:
-        wide = np.float64 if self._tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
-        shaped = [mask.astype(wide).reshape(self._tap.mask_shape) for mask in masks]
-        parts: list[list[NDArray[np.float32]]] = [[] for _ in masks]
+    def _scores(self, batch: NDArray[np.float32], masks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return (masks, N, classes)."""
+        parts = []
         for (tap, *sides), real, filled in self._backbone.filled(batch):
-            feed: dict[str, Value] = dict(zip(self._head.sides, sides, strict=True))
-            feed[self._head.unmasked] = tap
-            feed = {name: value for name, value in feed.items() if name in self._session.inputs}
-            for mask, found in zip(shaped, parts, strict=True):
-                (output,) = self._session.run({**feed, self._head.mask: mask})
-                values = np.atleast_1d(to_numpy(output))
-                found.append(class_scores(values, filled, self._output)[:real])
-        return (np.concatenate(found) for found in parts)
+            given = dict(zip(self._head.sides, sides, strict=True))
+            feed = {name: value for name, value in given.items() if name in self._session.inputs}
+            size = max(_TOGETHER // max(_size(tap), 1), 1) if self._together else 1
+            found = [
+                self._run(tap, feed, masks[start : start + size], filled)[:, :real]
+                for start in range(0, len(masks), size)
+            ]
+            parts.append(np.concatenate(found))
+        return np.concatenate(parts, axis=1)
+
+    def _run(
+        self, tap: Value, feed: dict[str, Value], masks: Sequence[NDArray[np.float32]], count: int
+    ) -> NDArray[np.float32]:
+        """Run the head for some masks at once; return (masks, N, classes)."""
+        wide = np.float64 if self._tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
+        shape = [1] * len(self._tap.shape)
+        shape[0], shape[self._tap.feature_axis] = len(masks), -1
+        weights = np.stack(masks).astype(wide).reshape(shape)
+        if len(masks) > 1:
+            values = to_numpy(tap)
+            tap = np.tile(values, (len(masks), *(1 for _ in values.shape[1:])))
+            weights = np.repeat(weights, len(values), axis=0)
+        (output,) = self._session.run({**feed, self._head.unmasked: tap, self._head.mask: weights})
+        scores = class_scores(np.atleast_1d(to_numpy(output)), len(masks) * count, self._output)
+        return scores.reshape(len(masks), count, -1)
+
+
+def _size(value: Value) -> int:
+    return math.prod(value.shape if isinstance(value, np.ndarray) else value.shape())
 
 
 def _difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:

@@ -18,7 +18,7 @@ from cloakonnx.data import ArraySource, Dataset, Pairs, Preprocessing, open_sour
 from cloakonnx.errors import AnalysisError, DataError, OptionError
 from cloakonnx.evaluation import STATEMENT, OfMask, Sweep, accuracy, evaluate, sweep
 from cloakonnx.graph import Mask, Model, hardened, load, load_bytes
-from cloakonnx.runtime import Classifier, SplitClassifier, input_shape
+from cloakonnx.runtime import Classifier, Decided, SplitClassifier, input_shape
 from cloakonnx.scoring import Analysis, analyze
 from cloakonnx.selection import Amount, Count, Share, select
 from tests.attacks.helpers import CPU, DIGITS, convolution, digits_arrays, flat
@@ -107,9 +107,9 @@ def test_what_rounding_decides_is_asked_of_the_hardened_model(monkeypatch: pytes
     model, pairs = digits()
     original = SplitClassifier.predict
 
-    def unsure(self: SplitClassifier, *arguments: Any) -> Any:
-        for found in original(self, *arguments):
-            yield found._replace(classes=(found.classes + 1) % 10, close=np.ones_like(found.close))
+    def unsure(self: SplitClassifier, *arguments: Any) -> Decided:
+        found = original(self, *arguments)
+        return Decided((found.classes + 1) % 10, np.ones_like(found.close))
 
     monkeypatch.setattr(SplitClassifier, "predict", unsure)
     found = check(model, pairs, [Count(0), Count(5), Count(20)])
