@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from cloakonnx.errors import CheckError, CloakError
     from cloakonnx.evaluation import (
         Accuracy,
+        Attestation,
         Estimate,
         Evaluation,
         Sweep,
         Verification,
         accuracy,
+        attest,
         evaluate,
+        load_attestation,
         sweep,
         verify,
     )
@@ -48,7 +51,8 @@ _HOMES = {
     "data": ("Dataset", "Pairs", "Preprocessing", "open_script", "open_source"),
     "errors": ("CheckError", "CloakError"),
     "evaluation": (
-        "Accuracy", "Estimate", "Evaluation", "Sweep", "Verification", "accuracy", "evaluate", "sweep", "verify",
+        "Accuracy", "Attestation", "Estimate", "Evaluation", "Sweep", "Verification", "accuracy", "attest", "evaluate",
+        "load_attestation", "sweep", "verify",
     ),
     "graph": (
         "Difference", "Mask", "MaskFate", "Model", "Tap", "diff", "find_tap", "fold_file", "folded", "harden_file",
@@ -63,6 +67,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Accuracy",
     "Analysis",
+    "Attestation",
     "CheckError",
     "Classifier",
     "CloakError",
@@ -85,6 +90,7 @@ __all__ = [
     "Verification",
     "accuracy",
     "analyze",
+    "attest",
     "choose_provider",
     "diff",
     "evaluate",
@@ -98,6 +104,7 @@ __all__ = [
     "list_taps",
     "load",
     "load_analysis",
+    "load_attestation",
     "open_script",
     "open_source",
     "read_masks",

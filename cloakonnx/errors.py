@@ -36,6 +36,10 @@ class AnalysisError(CloakError):
     """An analysis file is missing, malformed, or made for another model."""
 
 
+class AttestationError(CloakError):
+    """An attestation is missing, malformed, or not of a hardened model."""
+
+
 class OptionError(CloakError):
     """An option has a value that makes no sense here, or contradicts another one."""
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @click.option("--feature-axis", type=int, help="The axis that --mask runs along.  [told from the graph]")
 @click.option("-o", "--output", type=options.PATH, help="The hardened model.  [MODEL.hardened.onnx]")
 @click.option("--fold", is_flag=True, help="Move masks into weights where that is exact; no Mul nodes for these.")
+@click.option("--hash-external", is_flag=True, help="Record digests of external data in the hardened model.")
+@click.option("--attestation", type=options.PATH, help="Write what was made of what, for 'verify --attestation'.")
 @click.option("--dry-run", is_flag=True, help="Say what would be masked and write nothing.")
 @options.force_option
 @options.json_option
@@ -43,6 +45,8 @@ def command(
     feature_axis: int | None,
     output: Path | None,
     fold: bool,
+    hash_external: bool,
+    attestation: Path | None,
     dry_run: bool,
     force: bool,
     as_json: bool,
@@ -58,7 +62,7 @@ def command(
     External data stays where it is when the output is beside MODEL, and is copied when not.
 
     With --fold the model keeps its nodes and its speed, and weights change instead. Masks that can't fold stay Mul
-    nodes; each is named with the reason. 'strip' can't undo it, and 'verify' needs --source.
+    nodes; each is named with the reason. 'strip' can't undo it, and 'verify' needs --source or --attestation.
     """
     from cloakonnx.graph import check_output, fold_file, folding, harden_file, hardened, load
 
@@ -72,6 +76,11 @@ def command(
             raise click.UsageError("--feature-axis goes with --mask; an analysis knows its own")
         masks = _analysed_masks(loaded, model, analysis, remove, threshold)
     target = output or model.with_suffix(".hardened.onnx")
+    inputs = [path for path in (model, analysis, *mask) if path is not None]
+    if attestation is not None:
+        if attestation.absolute() == target.absolute():
+            raise click.UsageError(f"the attestation and the hardened model are both {target}")
+        check_output(attestation, inputs=inputs, force=force or dry_run)
     fates: Sequence[MaskFate] = ()
     if dry_run:
         if fold:
@@ -80,10 +89,33 @@ def command(
             hardened(loaded, masks)
         check_output(target, inputs=[model], force=True)
     elif fold:
-        fates = fold_file(loaded, masks, target, force=force)
+        fates = fold_file(loaded, masks, target, force=force, hash_external=hash_external)
     else:
-        harden_file(loaded, masks, target, force=force)
+        harden_file(loaded, masks, target, force=force, hash_external=hash_external)
     _tell(masks, fates, target, dry_run=dry_run, as_json=as_json)
+    if attestation is not None and not dry_run:
+        from cloakonnx.evaluation import attest
+
+        settings = _settings(model, analysis, mask, remove, threshold) | {"fold": fold, "hash_external": hash_external}
+        attest(load(target), loaded, settings=settings).save(attestation)
+        say(f"wrote {attestation}")
+
+
+def _settings(
+    model: Path, analysis: Path | None, masks: tuple[Path, ...], remove: Amount | None, threshold: float | None
+) -> dict[str, Any]:
+    """Return where the masks came from, for the attestation: names and digests, no paths."""
+    from cloakonnx.graph import file_sha256
+    from cloakonnx.scoring import default_path
+
+    files = masks or (analysis or default_path(model),)
+    named = [{"name": path.name, "sha256": file_sha256(path)} for path in files]
+    settings: dict[str, Any] = {"verb": "apply", "masks" if masks else "analysis": named if masks else named[0]}
+    if remove is not None:
+        settings["remove"] = remove.value
+    if threshold is not None:
+        settings["threshold"] = threshold
+    return settings
 
 
 def _analysed_masks(

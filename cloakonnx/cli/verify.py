@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli.output import print_json, say
 
+if TYPE_CHECKING:
+    from cloakonnx.evaluation import Verification
+
 _SIGNS = {"passed": "ok  ", "failed": "FAIL", "not checked": "-   "}
 
 
 @click.command("verify")
-@options.model_argument
-@click.option("--source", type=options.PATH, help="The model it was hardened from: the trusted reference.")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=options.PATH)
+@click.option("--source", type=options.PATH, help="The model it was hardened from: a trusted reference.")
+@click.option("--attestation", type=options.PATH, help="What 'apply --attestation' wrote: a trusted reference.")
+@click.option("--analysis", type=options.PATH, help="What its masks come from: the reference for these.")
 @options.data_option(required=False)
 @options.data_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random inputs.")
@@ -25,8 +30,10 @@ _SIGNS = {"passed": "ok  ", "failed": "FAIL", "not checked": "-   "}
 @options.json_option
 def command(
     *,
-    model: Path,
+    models: tuple[Path, ...],
     source: Path | None,
+    attestation: Path | None,
+    analysis: Path | None,
     data: Path | None,
     data_script: str | None,
     seed: int,
@@ -40,38 +47,64 @@ def command(
 
     \b
     cloakonnx verify model.hardened.onnx --source model.onnx
-    cloakonnx verify model.hardened.onnx --source model.onnx --data test.npz
+    cloakonnx verify model.hardened.onnx --source model.onnx --analysis model.cloak.json
+    cloakonnx verify model.hardened.onnx --attestation model.attestation.json
 
-    A folded model needs --source: its masks are folded into that again, and the files compared.
+    A source can't know which masks were meant; --analysis or --attestation tells. A folded model needs --source, to
+    fold its masks into that again, or --attestation.
 
-    Without --source it can only check that the model agrees with its own metadata, and says so. Exit code 1 when a
-    check fails.
+    Without --source or --attestation it can only check that the model agrees with its own metadata, and says so.
+    Several models are checked like that too. Exit code 1 when a check fails.
     """
-    from cloakonnx.evaluation import verify
+    from cloakonnx.evaluation import load_attestation, verify
     from cloakonnx.graph import load
+    from cloakonnx.scoring import load_analysis
 
-    loaded = load(model)
+    if len(models) > 1 and (source or attestation or analysis):
+        raise click.UsageError("--source, --attestation and --analysis go with one model")
     reference = None if source is None else load(source)
-    opened = options.open_data(data, data_script, data_options, option="data")
-    samples = None if opened is None else options.dataset(loaded, opened, data_options, input_name)
-    result = verify(
-        loaded,
-        source=reference,
-        provider=options.choose(provider, device_id),
-        samples=samples,
-        seed=seed,
-        input_name=input_name,
-    )
+    attested = None if attestation is None else load_attestation(attestation)
+    known = None if analysis is None else load_analysis(analysis, model=models[0].name)
+    chosen = options.choose(provider, device_id)
+    results = []
+    for path in models:
+        loaded = load(path)
+        opened = options.open_data(data, data_script, data_options, option="data")
+        samples = None if opened is None else options.dataset(loaded, opened, data_options, input_name)
+        results.append(
+            verify(
+                loaded,
+                source=reference,
+                attestation=attested,
+                analysis=known,
+                provider=chosen,
+                samples=samples,
+                seed=seed,
+                input_name=input_name,
+            )
+        )
     if as_json:
-        print_json({**asdict(result), "passed": result.passed})
-    else:
-        for check in result.checks:
-            click.echo(f"{_SIGNS[check.status]} {check.name}: {check.detail}")
-    if not result.passed:
-        say(f"cloakonnx: {loaded.name} failed verification")
+        listed = [{**asdict(result), "passed": result.passed} for result in results]
+        print_json(listed if len(models) > 1 else listed[0])
+    for result in results:
+        if not as_json:
+            _print(result, named=len(models) > 1)
+        _conclude(result, attestation)
+    if not all(result.passed for result in results):
         raise click.exceptions.Exit(1)
-    say(
-        f"{loaded.name} is consistent with itself"
-        if source is None
-        else f"{loaded.name} is {source.name} with its masks"
-    )
+
+
+def _print(result: Verification, *, named: bool) -> None:
+    for check in result.checks:
+        click.echo(f"{_SIGNS[check.status]} {f'{result.model}: ' if named else ''}{check.name}: {check.detail}")
+
+
+def _conclude(result: Verification, attestation: Path | None) -> None:
+    if not result.passed:
+        say(f"cloakonnx: {result.model} failed verification")
+    elif attestation is not None:
+        say(f"{result.model} is as {attestation.name} says")
+    elif result.source is not None:
+        say(f"{result.model} is {result.source} with its masks")
+    else:
+        say(f"{result.model} is consistent with itself; no trusted reference given")

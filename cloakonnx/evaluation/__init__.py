@@ -5,6 +5,7 @@ What the other packages may use is named here.
 
 from cloakonnx.evaluation.accuracies import Accuracy, accuracy
 from cloakonnx.evaluation.adaptive import evaluate
+from cloakonnx.evaluation.attestation import Attestation, attest, load_attestation
 from cloakonnx.evaluation.checks import Check
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.flags import MEANINGS, Flag, Sanity
@@ -24,6 +25,7 @@ __all__ = [
     "Adaptive",
     "AtEps",
     "Attacks",
+    "Attestation",
     "Check",
     "Estimate",
     "Evaluation",
@@ -39,7 +41,9 @@ __all__ = [
     "Sweep",
     "Verification",
     "accuracy",
+    "attest",
     "evaluate",
+    "load_attestation",
     "mcnemar_exact",
     "newcombe_paired",
     "plan",

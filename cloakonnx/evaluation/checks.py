@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.data import Dataset
 from cloakonnx.errors import InferenceError, ModelError
-from cloakonnx.graph import Difference, Model
+from cloakonnx.graph import Difference, ExternalFile, Model, external_recorded, file_sha256
 from cloakonnx.runtime import Activations, Provider, input_shape
 
 Status = Literal["passed", "failed", "not checked"]
@@ -32,10 +33,71 @@ class Check:
     detail: str
 
 
+NO_REFERENCE = "no trusted reference given; name the source with --source or its attestation with --attestation"
+
+
 def listed(found: Sequence[Difference]) -> str:
     """The first few differences, in words."""
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     return "; ".join(map(str, found[:_LISTED])) + more
+
+
+def external_data(model: Model, source: Model | None, locations: Sequence[str]) -> Check:
+    """Check a model's external files against what its metadata records of them, if it does, and against the source's.
+
+    Args:
+        model: The hardened model.
+        source: What it was made from, where it is given.
+        locations: The files that both must have.
+    """
+    name = "external data"
+    try:
+        recorded = external_recorded(model.proto)
+    except ModelError as error:
+        return Check(name, "failed", str(error))
+    fault = _fault_by_record(model, recorded or {}) if recorded is not None else None
+    if fault is None and source is not None:
+        fault = _fault_by_source(model, source, locations)
+    if fault is not None:
+        return Check(name, "failed", fault)
+    if source is None:
+        return Check(name, "passed", "as the metadata records it") if recorded else Check(name, *_UNKNOWN)
+    said = ", as the metadata records it" if recorded else ""
+    if not locations:
+        return Check(name, "passed", "there is none")
+    if _share_folder(model, source):
+        return Check(name, "passed", f"both models refer to the same files{said}")
+    return Check(name, "passed", f"{len(locations)} files have the same content{said}")
+
+
+_UNKNOWN: tuple[Status, str] = ("not checked", NO_REFERENCE)
+
+
+def _fault_by_record(model: Model, recorded: Mapping[str, ExternalFile]) -> str | None:
+    odd = sorted({*recorded} ^ {*model.external_files})
+    if odd:
+        return f"{odd[0]!r} is recorded or referred to, not both"
+    for location, wanted in recorded.items():
+        path = (model.folder or Path()) / location
+        if path.stat().st_size != wanted.size or file_sha256(path) != wanted.sha256:
+            return f"{location!r} is not as the metadata records it"
+    return None
+
+
+def _fault_by_source(model: Model, source: Model, locations: Sequence[str]) -> str | None:
+    if model.folder is None or source.folder is None or _share_folder(model, source):
+        return None
+    for location in locations:
+        original, copy = source.folder / location, model.folder / location
+        if not copy.is_file():
+            return f"{location!r} is missing beside the hardened model"
+        if not original.is_file() or file_sha256(original) != file_sha256(copy):
+            return f"{location!r} differs from the source's"
+    return None
+
+
+def _share_folder(model: Model, source: Model) -> bool:
+    return model.folder is None or source.folder is None or model.folder.resolve() == source.folder.resolve()
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,21 @@ import numpy as np
 import onnx
 
 from cloakonnx.errors import CloakError, DataError, ModelError
-from cloakonnx.evaluation.checks import Check, NotComparableError, Trial, as_not_comparable, largest_difference, listed
+from cloakonnx.evaluation.checks import (
+    Check,
+    NotComparableError,
+    Trial,
+    as_not_comparable,
+    external_data,
+    largest_difference,
+    listed,
+)
 from cloakonnx.graph import (
     SOURCE_KEY,
     VERSION_KEY,
     Model,
     diff,
     entries,
-    file_sha256,
     folded_masks,
     hardened,
     refolded,
@@ -33,16 +40,20 @@ _TOLERANCE: dict[int, float] = {
 _LEAST = 1e-300
 
 
-def folded_checks(model: Model, source: Model | None, trial: Trial) -> Iterator[Check]:
-    """Yield the checks of a folded model.
+def folded_checks(model: Model, source: Model | None, trial: Trial, *, is_attested: bool = False) -> Iterator[Check]:
+    """Yield the checks of a folded model; of an attested one without a source only its record is left to check.
 
     Raises:
-        ModelError: no source, for without it nothing can be told of the weights.
+        ModelError: neither source nor attestation, for without them nothing can be told of the weights.
     """
+    if source is None and is_attested:
+        yield _recorded(model)
+        yield Check("numbers", "not checked", "name the source with --source to compare them")
+        return
     if source is None:
         raise ModelError(
             f"{model.name} is folded, so its weights can only be checked by folding again; name the model it was made "
-            "from with --source"
+            "from with --source, or its attestation with --attestation"
         )
     recorded = _recorded(model)
     yield recorded
@@ -52,7 +63,7 @@ def folded_checks(model: Model, source: Model | None, trial: Trial) -> Iterator[
         return
     yield _source(model, source)
     yield _structure(model, source)
-    yield _external_data(model, source)
+    yield external_data(model, source, model.external_files)
     yield _numbers(model, source, trial)
 
 
@@ -87,19 +98,6 @@ def _structure(model: Model, source: Model) -> Check:
         return Check("structure", "passed", "folding the masks into the source again gives this file, byte for byte")
     said = listed(diff(again, model)) or "the same content is encoded in other bytes"
     return Check("structure", "failed", f"not what folding the masks into the source gives: {said}")
-
-
-def _external_data(model: Model, source: Model) -> Check:
-    name = "external data"
-    if not model.external_files:
-        return Check(name, "passed", "there is none")
-    if model.folder is None or source.folder is None or model.folder.resolve() == source.folder.resolve():
-        return Check(name, "passed", "both models refer to the same files")
-    for location in model.external_files:
-        original = source.folder / location
-        if not original.is_file() or file_sha256(original) != file_sha256(model.folder / location):
-            return Check(name, "failed", f"{location!r} differs from the source's")
-    return Check(name, "passed", f"{len(model.external_files)} files have the same content")
 
 
 def _numbers(model: Model, source: Model, trial: Trial) -> Check:

@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 
 from cloakonnx.data import Dataset
 from cloakonnx.errors import CheckError, CloakError, DataError, ModelError
-from cloakonnx.evaluation.checks import Check, NotComparableError, Trial, as_not_comparable, largest_difference, listed
+from cloakonnx.evaluation.attestation import Attestation
+from cloakonnx.evaluation.attested import attested_checks, intended_masks
+from cloakonnx.evaluation.checks import (
+    NO_REFERENCE,
+    Check,
+    NotComparableError,
+    Trial,
+    as_not_comparable,
+    external_data,
+    largest_difference,
+    listed,
+)
 from cloakonnx.evaluation.folded import folded_checks
 from cloakonnx.graph import (
     SOURCE_KEY,
@@ -23,7 +34,6 @@ from cloakonnx.graph import (
     canonical_buffer,
     diff,
     entries,
-    file_sha256,
     hardened,
     is_folded,
     mask_values_of,
@@ -34,9 +44,14 @@ from cloakonnx.graph import (
     stripped_sha256,
 )
 from cloakonnx.runtime import Provider
+from cloakonnx.scoring import Analysis
 
 _TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
 """Of the largest activation: fusions around the mask may round once more than the unfused graph."""
+
+_NO_MASKS = (
+    "{} carries no cloakonnx masks: it was not hardened, or its metadata was removed ('cloakonnx apply' hardens it)"
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,8 @@ def verify(
     model: Model,
     *,
     source: Model | None = None,
+    attestation: Attestation | None = None,
+    analysis: Analysis | None = None,
     provider: Provider,
     samples: Dataset | None = None,
     seed: int = 0,
@@ -66,37 +83,65 @@ def verify(
 
     Args:
         model: The hardened model.
-        source: The model it was made from: the trusted reference. Without it only self-consistency is checked.
+        source: The model it was made from: a trusted reference for all but which masks were meant.
+        attestation: What was written when it was hardened: a trusted reference for the whole file. Without either only
+            self-consistency is checked.
+        analysis: What the masks come from: the trusted reference for these.
         provider: Where the numbers are compared.
         samples: What they are compared on; seeded random inputs in [0, 1] where none are given.
         seed: Of these.
         input_name: The data input, where there are several.
 
     Raises:
-        ModelError: the model carries no masks, or is folded and no source is given.
+        ModelError: without a trusted reference: the model carries no masks, their record is damaged, or it is folded.
     """
     trial = Trial(provider, samples, seed, input_name)
+    return Verification(
+        model.name,
+        None if source is None else source.name,
+        tuple(_checks(model, source, attestation, analysis, trial)),
+    )
+
+
+def _checks(
+    model: Model, source: Model | None, attestation: Attestation | None, analysis: Analysis | None, trial: Trial
+) -> Iterator[Check]:
+    try:
+        damage = None if is_folded(model.proto) or masks_of(model.proto) else _NO_MASKS.format(model.name)
+    except ModelError as error:
+        damage = str(error)
+    if damage is not None and source is None and attestation is None:
+        raise ModelError(damage)
+    if attestation is not None:
+        yield from attested_checks(model, source, attestation)
+    if damage is not None:
+        yield Check("metadata", "failed", damage)
+        if source is not None:
+            found = listed(diff(source, model))
+            said = f"beside the source: {found}" if found else f"it is {source.name} itself"
+            yield Check("structure", "failed", said)
+        return
+    if analysis is not None:
+        yield intended_masks(model, analysis)
     if is_folded(model.proto):
-        return Verification(
-            model.name, None if source is None else source.name, tuple(folded_checks(model, source, trial))
-        )
-    if not masks_of(model.proto):
-        raise ModelError(
-            f"{model.name} carries no cloakonnx masks: it was not hardened, or its metadata was removed "
-            "('cloakonnx apply' hardens it)"
-        )
-    checks = [_masks_in_place(model), _mask_hashes(model), _self_consistent(model)]
-    if source is None:
-        reason = "no trusted reference given; name the source with --source"
-        checks += [Check(name, "not checked", reason) for name in ("source", "structure", "external data")]
+        yield from folded_checks(model, source, trial, is_attested=attestation is not None)
     else:
-        checks += [_source_is_recorded(model, source), _structure(model, source), _external_data(model, source)]
-    if any(check.status == "failed" for check in checks[:1]):
-        checks.append(Check("numbers", "not checked", "the masks are not in place"))
+        yield from _mul_checks(model, source, trial, is_attested=attestation is not None)
+
+
+def _mul_checks(model: Model, source: Model | None, trial: Trial, *, is_attested: bool) -> Iterator[Check]:
+    first = _masks_in_place(model)
+    yield from (first, _mask_hashes(model), _self_consistent(model))
+    if source is not None:
+        yield from (_source_is_recorded(model, source), _structure(model, source))
+        yield external_data(model, source, source.external_files)
+    elif not is_attested:
+        yield from (Check(name, "not checked", NO_REFERENCE) for name in ("source", "structure"))
+        yield external_data(model, None, model.external_files)
+    if first.status == "failed":
+        yield Check("numbers", "not checked", "the masks are not in place")
     else:
-        reference = source if source is not None else stripped(model)
-        checks += _numbers(model, reference, trial)
-    return Verification(model.name, None if source is None else source.name, tuple(checks))
+        yield from _numbers(model, source if source is not None else stripped(model), trial)
 
 
 def _masks_in_place(model: Model) -> Check:
@@ -158,21 +203,6 @@ def _structure(model: Model, source: Model) -> Check:
         return Check("structure", "failed", str(error))
     said = listed(found) or "the same content is encoded in other bytes"
     return Check("structure", "failed", f"beside the masks: {said}")
-
-
-def _external_data(model: Model, source: Model) -> Check:
-    name = "external data"
-    if not source.external_files:
-        return Check(name, "passed", "there is none")
-    if model.folder is None or source.folder is None or model.folder.resolve() == source.folder.resolve():
-        return Check(name, "passed", "both models refer to the same files")
-    for location in source.external_files:
-        copy = model.folder / location
-        if not copy.is_file():
-            return Check(name, "failed", f"{location!r} is missing beside the hardened model")
-        if file_sha256(source.folder / location) != file_sha256(copy):
-            return Check(name, "failed", f"{location!r} differs from the source's")
-    return Check(name, "passed", f"{len(source.external_files)} files have the same content")
 
 
 def _numbers(model: Model, reference: Model, trial: Trial) -> Iterator[Check]:

@@ -7,6 +7,7 @@ from cloakonnx.graph.activations import activation_taps
 from cloakonnx.graph.derive import Normalisation, tapped
 from cloakonnx.graph.diff import Difference, diff, file_sha256
 from cloakonnx.graph.edit import canonical_buffer
+from cloakonnx.graph.fingerprint import changes, fingerprint
 from cloakonnx.graph.fold import Folding, MaskFate, fold_file, folded, folding, refolded
 from cloakonnx.graph.hardening import harden_file, hardened, strip_file
 from cloakonnx.graph.head import Head, head
@@ -18,7 +19,15 @@ from cloakonnx.graph.masking import MaskedHead, masked_head
 from cloakonnx.graph.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.metadata import STRIPPED as STRIPPED_KEY
 from cloakonnx.graph.metadata import VERSION as VERSION_KEY
-from cloakonnx.graph.metadata import MaskEntry, entries, folded_masks, is_folded, masks_of
+from cloakonnx.graph.metadata import (
+    ExternalFile,
+    MaskEntry,
+    entries,
+    external_recorded,
+    folded_masks,
+    is_folded,
+    masks_of,
+)
 from cloakonnx.graph.randomness import random_ops
 from cloakonnx.graph.save import atomic, check_output, write_text
 from cloakonnx.graph.shapes import infer
@@ -31,6 +40,7 @@ __all__ = [
     "STRIPPED_KEY",
     "VERSION_KEY",
     "Difference",
+    "ExternalFile",
     "Folding",
     "Head",
     "Mask",
@@ -44,12 +54,15 @@ __all__ = [
     "activation_taps",
     "atomic",
     "canonical_buffer",
+    "changes",
     "check_opset",
     "check_output",
     "diff",
     "entries",
+    "external_recorded",
     "file_sha256",
     "find_tap",
+    "fingerprint",
     "fold_file",
     "folded",
     "folded_masks",

@@ -17,7 +17,7 @@ from cloakonnx.graph import _wire
 from cloakonnx.graph.external import is_external, reference, tensors
 from cloakonnx.graph.load import Model
 
-_UNKNOWN = "unknown fields"
+UNKNOWN = "unknown fields"
 Change = Literal["added", "removed", "changed", "moved"]
 
 
@@ -58,21 +58,21 @@ def diff(first: Model, second: Model) -> list[Difference]:
 def _fields(part: str, first: Message, second: Message, skipped: set[str]) -> Iterator[Difference]:
     """Compare every field but some, and what is unknown to this version of the format."""
     for name in _changed_fields(first, second, skipped):
-        known = name != _UNKNOWN
+        known = name != UNKNOWN
         yield Difference(f"{part}.{name}" if known else f"{part}: fields unknown to onnx {onnx.__version__}", "changed")
 
 
 def _changed_fields(first: Message, second: Message, skipped: frozenset[str] | set[str] = frozenset()) -> list[str]:
     """Return the names of the fields that differ, what is unknown last."""
-    before, after = _records(first), _records(second)
+    before, after = records(first), records(second)
     numbers = first.DESCRIPTOR.fields_by_number
     changed = [number for number in {**before, **after} if before.get(number) != after.get(number)]
     names = [field.name for number, field in numbers.items() if number in changed and field.name not in skipped]
-    return names + ([_UNKNOWN] if any(number not in numbers for number in changed) else [])
+    return names + ([UNKNOWN] if any(number not in numbers for number in changed) else [])
 
 
-def _records(message: Message) -> dict[int, list[bytes]]:
-    """The encoded fields of a message by number; protobuf's own reflection would decode, and fail on odd texts."""
+def records(message: Message) -> dict[int, list[bytes]]:
+    """Return a message's encoded fields by number; protobuf's own reflection would decode, and fail on odd texts."""
     data = _bytes(message)
     found: dict[int, list[bytes]] = {}
     for rec in _wire.scan(data, 0, len(data)):
@@ -118,14 +118,14 @@ def _nodes(first: list[onnx.NodeProto], second: list[onnx.NodeProto]) -> Iterato
         same = next((j for j in added if _identity(second[j]) & _identity(node)), None)
         if moved is not None:
             added.remove(moved)
-            yield Difference(_label(node), "moved", f"from position {index} to {moved}")
+            yield Difference(node_label(node), "moved", f"from position {index} to {moved}")
         elif same is not None:
             added.remove(same)
-            yield Difference(_label(node), "changed", _what_changed(node, second[same]))
+            yield Difference(node_label(node), "changed", _what_changed(node, second[same]))
         else:
-            yield Difference(_label(node), "removed")
+            yield Difference(node_label(node), "removed")
     for index in added:
-        yield Difference(_label(second[index]), "added")
+        yield Difference(node_label(second[index]), "added")
 
 
 def _identity(node: onnx.NodeProto) -> set[tuple[str, str, str]]:
@@ -135,7 +135,8 @@ def _identity(node: onnx.NodeProto) -> set[tuple[str, str, str]]:
     return {(node.op_type, "inputs", "\0".join(node.input)), (node.op_type, "outputs", "\0".join(node.output))}
 
 
-def _label(node: onnx.NodeProto) -> str:
+def node_label(node: onnx.NodeProto) -> str:
+    """Name a node for a reader: by its name, or by its outputs."""
     return f"{node.op_type} node {node.name!r}" if node.name else f"{node.op_type} node of {list(node.output)}"
 
 
@@ -148,7 +149,7 @@ def _what_changed(first: onnx.NodeProto, second: onnx.NodeProto) -> str:
 
 
 def _initializers(first: Model, second: Model) -> Iterator[Difference]:
-    before, after = _by_name(first.proto.graph), _by_name(second.proto.graph)
+    before, after = by_name(first.proto.graph), by_name(second.proto.graph)
     for key, tensor in before.items():
         if key not in after:
             yield Difference(f"initializer {tensor.name!r}", "removed")
@@ -161,8 +162,8 @@ def _initializers(first: Model, second: Model) -> Iterator[Difference]:
         yield Difference("initializers", "moved", "their order")
 
 
-def _by_name(graph: onnx.GraphProto) -> dict[tuple[str, int], onnx.TensorProto]:
-    """The initializers by name and, where a name comes more than once, by which of them it is."""
+def by_name(graph: onnx.GraphProto) -> dict[tuple[str, int], onnx.TensorProto]:
+    """Return the initializers by name and, where a name comes more than once, by which of them it is."""
     counts: Counter[str] = Counter()
     found = {}
     for tensor in graph.initializer:
@@ -175,14 +176,15 @@ def _tensor_change(first: Model, a: onnx.TensorProto, second: Model, b: onnx.Ten
     spans = first.own_data(a), second.own_data(b)
     skipped: set[str] = set()
     if spans != (None, None):  # large raw data, left in one file or in both
-        with _raw_data(first, a, spans[0]) as x, _raw_data(second, b, spans[1]) as y:
+        with raw_data(first, a, spans[0]) as x, raw_data(second, b, spans[1]) as y:
             if x != y:
                 return "values"
         skipped = {"external_data", "data_location", "raw_data"}
     return ", ".join(_changed_fields(a, b, skipped)) or None
 
 
-def _raw_data(model: Model, tensor: onnx.TensorProto, span: tuple[int, int] | None) -> memoryview:
+def raw_data(model: Model, tensor: onnx.TensorProto, span: tuple[int, int] | None) -> memoryview:
+    """Return a tensor's raw data, wherever it is; ``span`` is what ``model.own_data`` says of it."""
     return memoryview(tensor.raw_data) if span is None else memoryview(model.buf)[slice(*span)]
 
 

@@ -20,7 +20,7 @@ from cloakonnx.graph.absorb import Weights, multiplied
 from cloakonnx.graph.constants import Constants
 from cloakonnx.graph.edit import Edit, canonical_buffer, edit_bytes, edited, size
 from cloakonnx.graph.forest import Ids
-from cloakonnx.graph.hardening import check_target, plan
+from cloakonnx.graph.hardening import check_target, plan, recording_external
 from cloakonnx.graph.insert import check_opset, insertion, mask_values
 from cloakonnx.graph.load import Model
 from cloakonnx.graph.mask import Mask
@@ -106,11 +106,14 @@ def folded(model: Model, masks: Sequence[Mask]) -> Model:
     return edited(model, folding(model, masks).edit)
 
 
-def fold_file(model: Model, masks: Sequence[Mask], output: Path, *, force: bool = False) -> tuple[MaskFate, ...]:
+def fold_file(
+    model: Model, masks: Sequence[Mask], output: Path, *, force: bool = False, hash_external: bool = False
+) -> tuple[MaskFate, ...]:
     """Write the folded model, atomically, and say what became of each mask; the source is only read.
 
     Weights that change are written into the model file, also where the source has them in an external file. That file
-    stays where it is for the others when the output is beside the source, and is copied when not.
+    stays where it is for the others when the output is beside the source, and is copied when not. ``hash_external``
+    records the digests of those that the folded model refers to.
 
     Raises:
         OutputError: the output exists, is the input, or can't be written.
@@ -118,8 +121,9 @@ def fold_file(model: Model, masks: Sequence[Mask], output: Path, *, force: bool 
     """
     check_target(model, output, force=force)
     found = folding(model, masks)
+    edit = recording_external(model, found.edit) if hash_external else found.edit
     buf = canonical_buffer(model)
-    pieces = edit_bytes(buf, found.edit)
+    pieces = edit_bytes(buf, edit)
     if size(pieces) > _MOST_BYTES and len(buf) <= _MOST_BYTES:
         raise ModelError(
             f"{model.name}: with the changed weights inside the model file would be over 2 GB; apply without --fold"
@@ -133,15 +137,18 @@ def refolded(model: Model, source: Model) -> tuple[Model, str]:
     """Fold the masks that a folded model records into a source again.
 
     Returns:
-        The model that this gives, in memory, and the sha256 of its file. The recorded version of cloakonnx is taken as
-        it stands.
+        The model that this gives, in memory, and the sha256 of its file. What is recorded of cloakonnx's
+        version and of external files is taken as it stands.
 
     Raises:
         ModelError, TapError, MaskError: as :func:`folding`.
     """
     edit = folding(source, metadata.folded_masks(model.proto)).edit
-    version = metadata.entries(model.proto).get(metadata.VERSION, "")
-    edit = dataclasses.replace(edit, metadata={**edit.metadata, metadata.VERSION: version})
+    recorded = metadata.entries(model.proto)
+    own = {**edit.metadata, metadata.VERSION: recorded.get(metadata.VERSION, "")}
+    if metadata.EXTERNAL in recorded:
+        own[metadata.EXTERNAL] = recorded[metadata.EXTERNAL]
+    edit = dataclasses.replace(edit, metadata=own)
     again = edited(source, edit)
     return again, again.sha256
 

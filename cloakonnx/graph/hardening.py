@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from cloakonnx.errors import CheckError, OutputError
 from cloakonnx.graph import metadata
+from cloakonnx.graph.diff import file_sha256
 from cloakonnx.graph.edit import Edit, canonical_buffer, edit_bytes, edited, is_editable
 from cloakonnx.graph.insert import insertion
 from cloakonnx.graph.load import Model
@@ -28,10 +30,29 @@ def hardened(model: Model, masks: Sequence[Mask]) -> Model:
     return edited(model, plan(model, masks))
 
 
-def harden_file(model: Model, masks: Sequence[Mask], output: Path, *, force: bool = False) -> None:
+def recording_external(model: Model, edit: Edit) -> Edit:
+    """Return an edit that also records size and digest of each external file that the edited model refers to.
+
+    What a model that was hardened before records of them stays as it is.
+    """
+    if model.folder is None or metadata.EXTERNAL in metadata.entries(model.proto):
+        return edit
+    files = {
+        location: metadata.ExternalFile(file_sha256(model.folder / location), (model.folder / location).stat().st_size)
+        for location in edited(model, edit).external_files
+    }
+    if not files:
+        return edit
+    return dataclasses.replace(edit, metadata={**edit.metadata, metadata.EXTERNAL: metadata.external_text(files)})
+
+
+def harden_file(
+    model: Model, masks: Sequence[Mask], output: Path, *, force: bool = False, hash_external: bool = False
+) -> None:
     """Write the hardened model, atomically; the source is only read.
 
-    External data stays where it is when the output is beside the source, and is copied when not.
+    External data stays where it is when the output is beside the source, and is copied when not. ``hash_external``
+    records its digests in the metadata.
 
     Raises:
         OutputError: the output exists, is the input, or can't be written.
@@ -39,6 +60,8 @@ def harden_file(model: Model, masks: Sequence[Mask], output: Path, *, force: boo
     """
     check_target(model, output, force=force)
     edit = plan(model, masks)
+    if hash_external:
+        edit = recording_external(model, edit)
     buf = canonical_buffer(model)
     copy_external(model, output.absolute().parent, force=force)
     write_pieces(output, buf, edit_bytes(buf, edit))

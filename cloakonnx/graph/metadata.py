@@ -1,14 +1,16 @@
 """What cloakonnx writes into a hardened model's ``metadata_props``, and reads back.
 
 ``cloakonnx.masks`` is a JSON list with an object for each Mul node, ``cloakonnx.folded`` of a folded model one for each
-mask that was given, with its weights; the other entries are plain strings.
+mask that was given, with its weights, ``cloakonnx.external_sha256`` an object of the external files by location; the
+other entries are plain strings.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import version
 
@@ -126,3 +128,35 @@ def folded_masks(model: onnx.ModelProto) -> list[Mask]:
         return found
     except (KeyError, TypeError, ValueError, RecursionError, MaskError):
         raise ModelError(f"the metadata entry {FOLDED!r} is damaged: it is not a list of masks") from None
+
+
+@dataclass(frozen=True)
+class ExternalFile:
+    """What is recorded of an external data file: hex digest and length in bytes."""
+
+    sha256: str
+    size: int
+
+
+def external_text(files: Mapping[str, ExternalFile]) -> str:
+    """Encode external files by location for the metadata: compact JSON with sorted keys."""
+    return json.dumps({name: asdict(file) for name, file in files.items()}, sort_keys=True, separators=(",", ":"))
+
+
+def external_recorded(model: onnx.ModelProto) -> dict[str, ExternalFile] | None:
+    """Return the external files that the metadata records, by location; None where it records none.
+
+    Raises:
+        ModelError: the entry is there but is not what cloakonnx writes.
+    """
+    text = entries(model).get(EXTERNAL)
+    if text is None:
+        return None
+    try:
+        found = {name: ExternalFile(**fields) for name, fields in json.loads(text).items()}
+        for file in found.values():
+            if type(file.size) is not int or re.fullmatch("[0-9a-f]{64}", file.sha256) is None:
+                raise TypeError
+        return found
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        raise ModelError(f"the metadata entry {EXTERNAL!r} is damaged: it is not an object of files") from None

@@ -106,6 +106,8 @@ def reinserted(model: Model) -> Model:
     edit = insertion(without, read_masks(model), stripped_sha256="")
     known = metadata.entries(model.proto)
     own = {key: value if key == metadata.MASKS else known.get(key, value) for key, value in edit.metadata.items()}
+    if metadata.EXTERNAL in known:
+        own[metadata.EXTERNAL] = known[metadata.EXTERNAL]
     made = edit_proto(without.proto, dataclasses.replace(edit, metadata=own))
     hashes = [entry.sha256 for entry in metadata.masks_of(model.proto)]
     listed = [

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from cloakonnx.evaluation import Verification, verify
+from cloakonnx.data import Preprocessing
+from cloakonnx.evaluation import Attestation, Verification, verify
 from cloakonnx.graph import Mask, harden_file, load
 from cloakonnx.runtime import Provider
+from cloakonnx.scoring import Analysis, SampleSet
 from tests.fixtures.models import TAP
 
 CPU = Provider("CPUExecutionProvider")
@@ -27,8 +30,15 @@ def harden(path: Path, *masks: Mask, output: str = "hardened.onnx") -> Path:
     return target
 
 
-def checked(model: Path, source: Path | None = None) -> Verification:
-    return verify(load(model), source=None if source is None else load(source), provider=CPU)
+def checked(
+    model: Path,
+    source: Path | None = None,
+    *,
+    attestation: Attestation | None = None,
+    analysis: Analysis | None = None,
+) -> Verification:
+    reference = None if source is None else load(source)
+    return verify(load(model), source=reference, attestation=attestation, analysis=analysis, provider=CPU)
 
 
 def statuses(result: Verification) -> dict[str, str]:
@@ -47,3 +57,15 @@ def flip(tensor: TensorProto, at: int = 2) -> None:
     raw = bytearray(tensor.raw_data)
     raw[at] ^= 1
     tensor.raw_data = bytes(raw)
+
+
+def analysis(source: Path, **found: Any) -> Analysis:
+    """An analysis of a model, with scores or masks."""
+    return Analysis(
+        model_name=source.name,
+        model_sha256=load(source).sha256,
+        preprocessing=Preprocessing(),
+        samples=SampleSet("clean", None, 1, 0.1, ("0" * 16,)),
+        provider=CPU.name,
+        **found,
+    )

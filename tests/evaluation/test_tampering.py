@@ -12,11 +12,11 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from cloakonnx.errors import ModelError
-from cloakonnx.evaluation import verify
-from cloakonnx.graph import load
-from tests.fixtures.models import FEATURES, FIXTURES, TAP, mlp
+from cloakonnx.evaluation import attest, verify
+from cloakonnx.graph import Mask, harden_file, load
+from tests.fixtures.models import FEATURES, FIXTURES, TAP, mlp, write_external
 
-from .helpers import CPU, checked, failures, flip, harden, weight, write
+from .helpers import CPU, MASK, analysis, checked, failures, flip, harden, statuses, weight, write
 
 
 def _node(made: ModelProto, name: str) -> object:
@@ -76,6 +76,16 @@ def _scalar_mask(made: ModelProto) -> None:
     scalar = numpy_helper.from_array(np.float32(1), "features_mask")
     weight(made, "features_mask").CopyFrom(scalar)
     _masks(made, sha256=hashlib.sha256(scalar.raw_data).hexdigest())
+
+
+def _swap_initializers(made: ModelProto) -> None:
+    weights = list(made.graph.initializer)
+    del made.graph.initializer[:]
+    made.graph.initializer.extend([weights[1], weights[0], *weights[2:]])
+
+
+def _strip_metadata(made: ModelProto) -> None:
+    del made.metadata_props[:]
 
 
 def _second_mask_of_the_name(made: ModelProto) -> None:
@@ -148,6 +158,19 @@ TAMPERING: dict[str, tuple[Callable[[ModelProto], object], str | None, str, str]
         "Mul node 'features_cloak' changed (domain)",
     ),
     "mask bypassed": (_bypass, "metadata", "structure", "Gemm node 'second' changed (input)"),
+    "model's doc": (
+        lambda m: _set(m, doc_string="x"),
+        "metadata",
+        "structure",
+        "model.doc_string changed",
+    ),
+    "node's doc": (
+        lambda m: _set(_node(m, "relu"), doc_string="x"),
+        "metadata",
+        "structure",
+        "Relu node 'relu' changed (doc_string)",
+    ),
+    "initializers moved": (_swap_initializers, "metadata", "structure", "initializers moved (their order)"),
     "changed attribute": (
         lambda m: _node(m, "second").attribute.add(name="alpha", type=1, f=0.5),  # type: ignore[attr-defined]
         "metadata",
@@ -232,6 +255,68 @@ def test_tampering(how: str, tmp_path: Path) -> None:
     found = failures(checked(model))
     assert (alone is None) == (not found)
     assert alone is None or alone in found
+    found = failures(checked(model, attestation=attest(load(honest), load(source), settings={})))
+    assert found["attested file"].startswith("not the attested file: ")
+    assert "encoded" not in found["attested file"], "the difference is named"
+    assert all("\n" not in detail for detail in found.values())
+
+
+@pytest.mark.parametrize("how", ["stripped", "damaged"])
+def test_metadata_stripped_or_damaged(how: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "source.onnx", mlp())
+    honest = harden(source)
+    made = ModelProto.FromString(honest.read_bytes())
+    if how == "stripped":
+        _strip_metadata(made)
+    else:
+        _set(_entry(made, "masks"), value="[")
+    model = write(tmp_path / "tampered.onnx", made)
+    found = failures(checked(model, source))
+    assert ("carries no cloakonnx masks" if how == "stripped" else "is damaged") in found["metadata"]
+    assert "Relu node 'relu' changed (output 'features' is now 'features_unmasked')" in found["structure"]
+    found = failures(checked(model, attestation=attest(load(honest), load(source), settings={})))
+    wanted = "metadata 'cloakonnx.masks' " + ("removed" if how == "stripped" else "changed")
+    assert wanted in found["attested file"]
+    with pytest.raises(ModelError):
+        checked(model)
+
+
+def test_external_data(tmp_path: Path) -> None:
+    """In one folder both models refer to the changed file: only a record of its digest tells."""
+    source = write_external(tmp_path)
+    bare = harden(source, output="bare.onnx")
+    recorded = tmp_path / "recorded.onnx"
+    harden_file(load(source), [Mask(TAP, MASK)], recorded, hash_external=True)
+    attested = {path: attest(load(path), load(source), settings={}) for path in (bare, recorded)}
+    assert all(checked(path, source, attestation=attested[path]).passed for path in attested)
+    assert statuses(checked(recorded))["external data"] == "passed"
+    data = bytearray((tmp_path / "external.data").read_bytes())
+    data[7] ^= 4
+    (tmp_path / "external.data").write_bytes(data)
+    assert checked(bare, source).passed
+    for found in (failures(checked(recorded, source)), failures(checked(recorded))):
+        assert found["external data"] == "'external.data' is not as the metadata records it"
+    for path, attestation in attested.items():
+        found = failures(checked(path, attestation=attestation))
+        assert found["attested data"] == "external data 'external.data' is not the attested one"
+
+
+def test_record_of_external_data(tmp_path: Path) -> None:
+    source = write_external(tmp_path)
+    model = tmp_path / "recorded.onnx"
+    harden_file(load(source), [Mask(TAP, MASK)], model, hash_external=True)
+    for value, said in (
+        ('{"weights/w2.bin":{"sha256":"' + "0" * 64 + '","size":3}}', "'external.data' is recorded or referred to"),
+        ("{}", "is recorded or referred to, not both"),
+        ('{"../a":{"sha256":"' + "0" * 64 + '","size":3}}', "'../a' is recorded or referred to"),
+        ("[]", "is damaged"),
+        ('{"a":{"sha256":"x","size":3}}', "is damaged"),
+        ('{"a":{"sha256":3}}', "is damaged"),
+    ):
+        made = ModelProto.FromString(model.read_bytes())
+        _set(_entry(made, "external_sha256"), value=value)
+        found = failures(checked(write(tmp_path / "tampered.onnx", made), source))
+        assert said in found["external data"]
 
 
 def test_tampering_of_a_model_below_ir_4(tmp_path: Path) -> None:
@@ -290,6 +375,13 @@ def test_another_mask_with_its_own_hash_is_another_mask(tmp_path: Path) -> None:
     assert "removes 2 of 6" in said[0]
     assert "removes 6 of 6" in said[1]
     assert checked(model, source).passed
+    attested = attest(load(tmp_path / "hardened.onnx"), load(source), settings={})
+    found = failures(checked(model, attestation=attested))
+    assert "initializer 'features_mask' changed" in found["attested file"]
+    assert "the mask of 'features' (removes 6," in found["attested masks"]
+    learned = analysis(source, masks=(Mask(TAP, MASK),))
+    assert "analysis" in failures(checked(model, source, analysis=learned))
+    assert checked(tmp_path / "hardened.onnx", source, analysis=learned).passed
 
 
 def test_many_differences_are_counted(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ def test_honest(fixture: Fixture, tmp_path: Path) -> None:
     trusted = {"source", "structure", "external data"}
     assert statuses(alone) == wanted | dict.fromkeys(trusted, "not checked")
     details = {check.detail for check in alone.checks if check.name in trusted}
-    assert details == {"no trusted reference given; name the source with --source"}
+    assert details == {
+        "no trusted reference given; name the source with --source or its attestation with --attestation"
+    }
 
 
 @pytest.mark.parametrize("fixture", STRUCTURE_ONLY)
@@ -197,4 +199,7 @@ def test_a_model_without_masks(tmp_path: Path) -> None:
     back = tmp_path / "back.onnx"
     strip_file(load(harden(source)), back)
     with pytest.raises(ModelError, match="carries no cloakonnx masks"):
-        checked(back, source)
+        checked(back)
+    found = failures(checked(back, source))
+    assert "carries no cloakonnx masks" in found["metadata"]
+    assert found["structure"] == "it is source.onnx itself"

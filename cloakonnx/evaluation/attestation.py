@@ -1,0 +1,217 @@
+"""An attestation: what a hardened model is and how it was made, as an in-toto Statement v1.
+
+https://github.com/in-toto/attestation, spec/v1/statement.md; the predicate's schema is published as
+docs/attestation.schema.json. It is a trusted reference as far as the file itself is trusted: sign it, or keep it where
+who can change the model can't change it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from cloakonnx.errors import AttestationError
+from cloakonnx.graph import (
+    SOURCE_KEY,
+    Mask,
+    Model,
+    entries,
+    file_sha256,
+    fingerprint,
+    is_folded,
+    read_masks,
+    write_text,
+)
+from cloakonnx.scoring import Entries, installed_versions
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "urn:cloakonnx:hardening:1"
+
+
+@dataclass(frozen=True)
+class AttestedMask:
+    """A mask as the file holds it.
+
+    Attributes:
+        tap: The masked tensor.
+        feature_axis: The axis that its weights run along; None where that is the tap's own.
+        shape: Of its weights: (F,), or that of a sample.
+        removed: How many weights are 0.
+        sha256: Of the weights as little-endian float32, in C order.
+    """
+
+    tap: str
+    feature_axis: int | None
+    shape: tuple[int, ...]
+    removed: int
+    sha256: str
+
+    @classmethod
+    def of(cls, mask: Mask) -> AttestedMask:
+        """Describe a mask."""
+        digest = hashlib.sha256(mask.weights.astype("<f4").tobytes()).hexdigest()
+        return cls(mask.tap, mask.feature_axis, mask.weights.shape, len(mask.removed), digest)
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """What a hardened model is.
+
+    Attributes:
+        name: The model's file name when it was made.
+        sha256: Digest of the file.
+        files: Digests of its external data files, by location.
+        source_name: The model it was made from.
+        source_sha256: Digest of that.
+        kind: ``mul`` or ``folded``.
+        masks: What it carries.
+        settings: Of the command that made it.
+        versions: Of the packages.
+        parts: The file's :func:`~cloakonnx.graph.fingerprint`, to name what was changed.
+    """
+
+    name: str
+    sha256: str
+    files: Mapping[str, str]
+    source_name: str
+    source_sha256: str
+    kind: Literal["mul", "folded"]
+    masks: tuple[AttestedMask, ...]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    parts: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """Return the file's text: the same model, settings and versions always give the same text."""
+        subjects = {self.name: self.sha256, **self.files}
+        statement = {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in subjects.items()],
+            "predicateType": PREDICATE_TYPE,
+            "predicate": {
+                "source": {"name": self.source_name, "digest": {"sha256": self.source_sha256}},
+                "kind": self.kind,
+                "masks": [asdict(mask) for mask in self.masks],
+                "settings": dict(self.settings),
+                "versions": dict(self.versions),
+                "parts": dict(self.parts),
+            },
+        }
+        return json.dumps(statement, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, name: str = "attestation") -> Attestation:
+        """Read the file's text.
+
+        Raises:
+            AttestationError: it is not an attestation of a hardened model, or damaged.
+        """
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise AttestationError(f"{name} is not JSON: {error}") from None
+        wanted = {"_type": STATEMENT_TYPE, "predicateType": PREDICATE_TYPE}
+        for key, value in wanted.items():
+            if not isinstance(content, dict) or content.get(key) != value:
+                raise AttestationError(f"{name} is not an attestation of a hardened model: its {key} is not {value!r}")
+        try:
+            return cls._from_entries(Entries(content))
+        except ValueError as error:
+            raise AttestationError(f"{name} is damaged: {error}; make it with: cloakonnx apply --attestation") from None
+
+    @classmethod
+    def _from_entries(cls, entries: Entries) -> Attestation:
+        subjects = [_subject(each) for each in entries.objects("subject")]
+        predicate = entries.object("predicate")
+        if not subjects or len(dict(subjects)) != len(subjects):
+            raise ValueError("it names no subject, or one twice")
+        kind = predicate.text("kind")
+        if kind not in {"mul", "folded"}:
+            raise ValueError(f"predicate.kind is {kind!r}, neither 'mul' nor 'folded'")
+        (name, sha256), *files = subjects
+        source_name, source_sha256 = _subject(predicate.object("source"))
+        return cls(
+            name=name,
+            sha256=sha256,
+            files=dict(files),
+            source_name=source_name,
+            source_sha256=source_sha256,
+            kind=cast(Literal["mul", "folded"], kind),
+            masks=tuple(map(_mask, predicate.objects("masks"))),
+            settings=predicate.object("settings").all(),
+            versions=predicate.text_map("versions"),
+            parts=predicate.text_map("parts"),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the file atomically; raises OutputError where it can't be written."""
+        write_text(path, self.to_json())
+
+
+def attest(model: Model, source: Model, *, settings: Mapping[str, Any]) -> Attestation:
+    """Describe a hardened model that was just made.
+
+    Args:
+        model: The hardened model, loaded from its file.
+        source: What it was made from: its name is taken, its digest is the one that the model records.
+        settings: Of what made it, for the record; JSON values.
+
+    Raises:
+        AttestationError: the model carries no masks.
+    """
+    masks = read_masks(model)
+    if not masks:
+        raise AttestationError(f"{model.name} carries no cloakonnx masks, so there is nothing to attest")
+    folder = model.folder or Path()
+    return Attestation(
+        name=model.name,
+        sha256=model.sha256,
+        files={location: file_sha256(folder / location) for location in model.external_files},
+        source_name=source.name,
+        source_sha256=entries(model.proto).get(SOURCE_KEY, source.sha256),
+        kind="folded" if is_folded(model.proto) else "mul",
+        masks=tuple(map(AttestedMask.of, masks)),
+        settings=settings,
+        versions=installed_versions(),
+        parts=fingerprint(model),
+    )
+
+
+def load_attestation(path: Path) -> Attestation:
+    """Read an attestation file.
+
+    Raises:
+        AttestationError: missing or damaged.
+    """
+    try:
+        return Attestation.from_json(path.read_text(encoding="utf-8"), name=str(path))
+    except OSError as error:
+        raise AttestationError(f"cannot read the attestation {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise AttestationError(f"{path} is not an attestation: it is not text") from None
+
+
+def _subject(entries: Entries) -> tuple[str, str]:
+    return entries.text("name"), _digest(entries.object("digest"))
+
+
+def _digest(entries: Entries) -> str:
+    text = entries.text("sha256")
+    if re.fullmatch("[0-9a-f]{64}", text) is None:
+        raise ValueError("a sha256 is not 64 hex digits")
+    return text
+
+
+def _mask(entries: Entries) -> AttestedMask:
+    return AttestedMask(
+        tap=entries.text("tap"),
+        feature_axis=entries.optional_whole("feature_axis"),
+        shape=tuple(int(size) for size in entries.numbers("shape")),
+        removed=entries.whole("removed"),
+        sha256=_digest(entries),
+    )

@@ -1,0 +1,86 @@
+"""A digest for each part of a model: tells later what changed, without the model that it was taken from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
+
+import onnx
+from google.protobuf.message import Message
+
+from cloakonnx.graph.diff import UNKNOWN, Difference, by_name, node_label, raw_data, records
+from cloakonnx.graph.load import Model
+
+_DIGITS = 16
+
+
+def fingerprint(model: Model) -> dict[str, str]:
+    """Return the first 16 hex digits of the sha256 of every part of the file, in order, by what the part is.
+
+    Parts are the model's and the graph's fields, metadata entries, nodes and initializers, named as
+    :func:`~cloakonnx.graph.diff.diff` names them; one that comes again has its number. External data is not read. They
+    say what differs between two files; that files are the same only their whole digests can say.
+    """
+    found: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for label, digest in _parts(model):
+        counts[label] += 1
+        found[label if counts[label] == 1 else f"{label} ({counts[label]})"] = digest
+    return found
+
+
+def changes(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[Difference]:
+    """Return what differs from one fingerprint to another."""
+    listed = [Difference(part, "removed") for part in recorded if part not in found]
+    listed += [Difference(part, "changed") for part in recorded if part in found and recorded[part] != found[part]]
+    listed += [Difference(part, "added") for part in found if part not in recorded]
+    before, after = [p for p in recorded if p in found], [p for p in found if p in recorded]
+    if before != after:
+        steps = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+        listed += [
+            Difference(p, "moved") for tag, a, b, _, _ in steps if tag in {"delete", "replace"} for p in before[a:b]
+        ]
+    return listed
+
+
+def _parts(model: Model) -> Iterator[tuple[str, str]]:
+    proto = model.proto
+    yield from _fields("model", proto, {"graph", "metadata_props"})
+    yield from ((f"metadata {entry.key!r}", _digest(_bytes(entry))) for entry in proto.metadata_props)
+    yield from _fields("graph", proto.graph, {"node", "initializer"})
+    yield from ((node_label(node), _digest(_bytes(node))) for node in proto.graph.node)
+    for tensor in by_name(proto.graph).values():
+        yield f"initializer {tensor.name!r}", _tensor_digest(model, tensor)
+
+
+def _fields(part: str, message: Message, skipped: set[str]) -> Iterator[tuple[str, str]]:
+    known = message.DESCRIPTOR.fields_by_number
+    for number, encoded in records(message).items():
+        name = known[number].name if number in known else UNKNOWN
+        if name not in skipped:
+            yield f"{part}: {UNKNOWN}" if name is UNKNOWN else f"{part}.{name}", _digest(*encoded)
+
+
+def _tensor_digest(model: Model, tensor: onnx.TensorProto) -> str:
+    span = model.own_data(tensor)
+    if span is None:
+        return _digest(_bytes(tensor))
+    rest = onnx.TensorProto()  # without the reference into the file, which hangs on where the data is in it
+    rest.CopyFrom(tensor)
+    rest.ClearField("external_data")
+    rest.ClearField("data_location")
+    with raw_data(model, tensor, span) as data:
+        return _digest(_bytes(rest), data)
+
+
+def _bytes(message: Message) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+def _digest(*parts: bytes | memoryview) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:_DIGITS]
