@@ -18,6 +18,9 @@ from cloakonnx.runtime import Classifier, SplitClassifier
 from cloakonnx.scoring import Analysis
 from cloakonnx.selection import Amount
 
+_LEVEL = 1e-3
+"""How close to a whole level of 1/255 a largest difference must be to be taken for it."""
+
 
 class Pass:
     """Runs the backbone once over each image.
@@ -58,8 +61,7 @@ class Pass:
         )
         self._digests = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         self.count = self._seen = 0
-        self.largest = 0.0
-        """Largest |adversarial - clean| so far, in pixel space."""
+        self._largest = 0.0
 
     def run(self, on_progress: Callable[[float], None]) -> tuple[Point, ...]:
         """Go over the samples; return the curve.
@@ -87,6 +89,12 @@ class Pass:
         """How many images the hardened models themselves were asked."""
         return self._curve.asked
 
+    @property
+    def largest(self) -> float:
+        """Largest |adversarial - clean| in pixel space; a whole level of 1/255 where it is one but for rounding."""
+        levels = round(self._largest * 255)
+        return levels / 255 if levels and abs(self._largest * 255 - levels) < _LEVEL else self._largest
+
     def data_record(self) -> DataRecord:
         """Return what the clean samples were."""
         both = self._digests[0].digest() + self._digests[1].digest()
@@ -103,7 +111,7 @@ class Pass:
         for digest, part in zip(self._digests, parts, strict=True):
             digest.update(part)
         self.count += len(batch.y)
-        self.largest = max(self.largest, float(np.abs(pairs.adversarial - pairs.clean).max(initial=0)))
+        self._largest = max(self._largest, float(np.abs(pairs.adversarial - pairs.clean).max(initial=0)))
         if self._known:
             self._seen += sum(each in self._known for each in sample_hashes(pairs.clean))
 

@@ -26,9 +26,6 @@ from cloakonnx.runtime import Provider
 from cloakonnx.scoring import Analysis
 from cloakonnx.selection import Amount
 
-_LEVEL = 1e-3
-"""How close to a whole level of 1/255 a largest difference must be to be taken for it."""
-
 
 def sweep(
     model: Model,
@@ -142,7 +139,7 @@ def sweep(
 
 
 def _radius(largest: float, pairs: Pairs) -> float:
-    """Return the radius of the adversarial samples: their largest difference, a whole level where it is close to one.
+    """Return the radius of the adversarial samples: their largest difference.
 
     Raises:
         OptionError: there is no difference.
@@ -152,5 +149,4 @@ def _radius(largest: float, pairs: Pairs) -> float:
             f"{pairs.clean.source.name} and {pairs.adversarial.source.name} hold the same samples, which tell no eps "
             "for the adaptive attacks; name it with --eps"
         )
-    levels = round(largest * 255)
-    return levels / 255 if levels and abs(largest * 255 - levels) < _LEVEL else largest
+    return largest
