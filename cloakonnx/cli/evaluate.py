@@ -23,7 +23,9 @@ _LONG = 10.0
 @options.model_argument
 @options.data_option(required=True)
 @click.option("--baseline", type=options.PATH, help="What to compare with.  [MODEL without its masks]")
-@click.option("--analysis", type=options.PATH, help="The masks' analysis: warn where it has seen samples of --data.")
+@click.option(
+    "--analysis", type=options.PATH, help="The masks' analysis: takes its preprocessing, warns of samples that it saw."
+)
 @click.option("--attack", default="quick", show_default=True, help="quick, standard, or one attack: pgd, ...")
 @click.option("--eps", type=Numbers(), required=True, help="Radii in pixel space: 1/255,2/255, say.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball.")
@@ -85,6 +87,8 @@ def command(
         raise click.UsageError("--resume needs -o: finished batches are kept beside the output")
     loaded = load(model)
     known = None if analysis is None else load_analysis(analysis, model=model.name)
+    if known is not None:
+        rest = options.as_analysed(rest, known.preprocessing)
     other = None if baseline is None else load(baseline)
     source = options.open_data(data, data_script, rest, option="data")
     if source is None:

@@ -91,7 +91,9 @@ def test_a_long_run_is_announced(run: Run, masked: Path, monkeypatch: pytest.Mon
     code, out, err = run(*ARGUMENTS, "--json", "--limit", "8")
     assert code == 0
     assert json.loads(out)["data"]["count"] == 8
-    assert re.fullmatch(r"about \S+ s at most: 8 samples, 1 eps, 2 models and 3 random masks\n", err)
+    assert re.fullmatch(
+        r"about \S+ s at most: 8 samples, 1 eps, 2 models and 3 random masks; the sanity checks come on top\n", err
+    )
 
 
 @pytest.mark.parametrize(("fresh", "seen"), [(0, 12), (8, 4)])
@@ -108,6 +110,16 @@ def test_samples_that_the_analysis_has_seen(run: Run, masked: Path, fresh: int, 
     assert f"WARNING: the analysis has seen {seen} of the samples" in out
     content = json.loads(run(*arguments, "--analysis", "m.cloak.json", "--json").out)
     assert content["data"]["seen"] == seen
+
+
+def test_preprocessing_comes_from_the_analysis(run: Run, masked: Path) -> None:
+    assert run("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "twins.npz", "--scale", "2").code == 0
+    ran = run(*ARGUMENTS, "--analysis", "m.cloak.json", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["preprocessing"]["scale"] == 2
+    code, _, err = run(*ARGUMENTS, "--analysis", "m.cloak.json", "--scale", "3")
+    assert code == 2
+    assert "--scale 3.0 contradicts the analysis, which was made with 2.0" in err
 
 
 @pytest.mark.parametrize(
