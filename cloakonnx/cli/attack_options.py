@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import click
 
 from cloakonnx.cli.options import DataOptions, F, group
-from cloakonnx.cli.types import Number, parse_number
+from cloakonnx.cli.types import Number
+from cloakonnx.numbers import parse_number
 
 if TYPE_CHECKING:
     from cloakonnx.attacks import Settings, Victim

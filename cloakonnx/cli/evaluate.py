@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import click
 
 from cloakonnx.cli import options
+from cloakonnx.cli.gate import conclude
 from cloakonnx.cli.output import progress, say
 from cloakonnx.cli.types import Numbers
 
 if TYPE_CHECKING:
-    from cloakonnx.evaluation import Estimate
+    from cloakonnx.evaluation import Decision, Estimate, Evaluation, Gate
+    from cloakonnx.graph import Model
+    from cloakonnx.runtime import Provider
 
 _LONG = 10.0
 """Seconds from which on a run is worth an estimate."""
@@ -41,6 +45,7 @@ _LONG = 10.0
 @click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings and -o stopped.")
 @click.option("--no-sanity", is_flag=True, help="Leave out the sanity checks; the result says so.")
 @click.option("--markdown", is_flag=True, help="Print the result as Markdown.")
+@options.gate_options(required=False)
 @options.force_option
 @options.json_option
 def command(
@@ -65,6 +70,8 @@ def command(
     resume: bool,
     no_sanity: bool,
     markdown: bool,
+    require: tuple[str, ...],
+    allow_inconclusive: bool,
     force: bool,
     as_json: bool,
     **rest: Unpack[options.DataOptions],
@@ -74,10 +81,11 @@ def command(
     \b
     cloakonnx evaluate model.hardened.onnx --data test.npz --eps 1/255,2/255
     cloakonnx evaluate model.hardened.onnx --data test.npz --eps 8/255 --attack apgd-t --markdown
+    cloakonnx evaluate model.hardened.onnx --data test.npz --eps 2/255 --require 'robust-gain>=5%@2/255'
 
     Robust means correct on the clean input and on every input that any attack, restart or replay came up with.
     """
-    from cloakonnx.evaluation import evaluate
+    from cloakonnx.evaluation import check_measured, evaluate, parse_gate
     from cloakonnx.graph import check_output, load
     from cloakonnx.scoring import load_analysis
 
@@ -85,6 +93,8 @@ def command(
         raise click.UsageError("--json and --markdown exclude each other")
     if resume and output is None:
         raise click.UsageError("--resume needs -o: finished batches are kept beside the output")
+    gates = [parse_gate(text) for text in require]
+    check_measured(gates, eps=eps, sanity=not no_sanity, latency=True)
     loaded = load(model)
     known = None if analysis is None else load_analysis(analysis, model=model.name)
     if known is not None:
@@ -125,6 +135,39 @@ def command(
         say(f"cloakonnx: warning: {analysis} has seen {found.data.seen} of the {found.data.count} samples")
     for flag in found.sanity.fired if found.sanity is not None else ():
         say(f"cloakonnx: warning: sanity flag {flag.name}: {flag.measured}; {flag.meaning}")
+    decisions: tuple[Decision, ...] = ()
+    if gates:
+        decisions = _judge(found, gates, loaded, other, provider=chosen, input_name=input_name)
+    _print(found, as_json=as_json, markdown=markdown)
+    for decision in decisions:
+        say(str(decision))
+    conclude(decisions, allow_inconclusive=allow_inconclusive)
+
+
+def _judge(
+    found: Evaluation,
+    gates: Sequence[Gate],
+    model: Model,
+    baseline: Model | None,
+    *,
+    provider: Provider,
+    input_name: str | None,
+) -> tuple[Decision, ...]:
+    """Judge by gates; the latency is measured where one asks for it."""
+    from cloakonnx.evaluation import check_gates
+    from cloakonnx.graph import stripped
+    from cloakonnx.runtime import LATENCY_SESSIONS, latency_ratios
+
+    latency = None
+    if any(gate.name == "latency-ratio" for gate in gates):
+        with progress("latency", LATENCY_SESSIONS) as advance:
+            latency = latency_ratios(
+                model, baseline or stripped(model), provider=provider, input_name=input_name, on_progress=advance
+            )
+    return check_gates(found, gates, latency=latency)
+
+
+def _print(found: Evaluation, *, as_json: bool, markdown: bool) -> None:
     if as_json:
         click.echo(found.to_json(), nl=False)
         return

@@ -91,6 +91,21 @@ batch_option = click.option(
     "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Samples at a time."
 )
 
+
+def gate_options(*, required: bool) -> Callable[[F], F]:
+    """What the result must show."""
+    return group(
+        click.option(
+            "--require",
+            metavar="GATE",
+            multiple=True,
+            required=required,
+            help="Fail unless: clean-drop<=1%, robust-gain>=5%@2/255, robust>=40%@2/255, flags==0, ... (docs/gates.md)",
+        ),
+        click.option("--allow-inconclusive", is_flag=True, help="Fail only where a gate surely does."),
+    )
+
+
 force_option = click.option("--force", is_flag=True, help="Overwrite the output.")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")

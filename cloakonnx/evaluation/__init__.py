@@ -9,9 +9,19 @@ from cloakonnx.evaluation.attestation import Attestation, attest, load_attestati
 from cloakonnx.evaluation.checks import Check
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.flags import MEANINGS, Flag, Sanity
-from cloakonnx.evaluation.intervals import CONFIDENCE, Interval, Paired, mcnemar_exact, newcombe_paired, wilson
+from cloakonnx.evaluation.gates import Decision, Gate, check_gates, check_measured, parse_gate
+from cloakonnx.evaluation.intervals import (
+    CONFIDENCE,
+    Interval,
+    Paired,
+    exact,
+    mcnemar_exact,
+    median_interval,
+    newcombe_paired,
+    wilson,
+)
 from cloakonnx.evaluation.plan import PRESETS, plan
-from cloakonnx.evaluation.result import STATEMENT, AtEps, Evaluation, RandomMask, Robustness, Stage
+from cloakonnx.evaluation.result import STATEMENT, AtEps, Evaluation, RandomMask, Robustness, Stage, load_evaluation
 from cloakonnx.evaluation.sweep_result import Adaptive, Attacks, OfMask, Point, Sweep
 from cloakonnx.evaluation.sweeping import sweep
 from cloakonnx.evaluation.verification import Verification, verify
@@ -27,9 +37,11 @@ __all__ = [
     "Attacks",
     "Attestation",
     "Check",
+    "Decision",
     "Estimate",
     "Evaluation",
     "Flag",
+    "Gate",
     "Interval",
     "OfMask",
     "Paired",
@@ -42,10 +54,16 @@ __all__ = [
     "Verification",
     "accuracy",
     "attest",
+    "check_gates",
+    "check_measured",
     "evaluate",
+    "exact",
     "load_attestation",
+    "load_evaluation",
     "mcnemar_exact",
+    "median_interval",
     "newcombe_paired",
+    "parse_gate",
     "plan",
     "sweep",
     "verify",

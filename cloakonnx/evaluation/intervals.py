@@ -6,6 +6,7 @@ Scores, not Wald: near 0 and 1, where robust accuracies live, the usual plus or 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -45,6 +46,52 @@ def wilson(successes: int, count: int, *, confidence: float = CONFIDENCE) -> Int
     low = 0.0 if successes == 0 else (middle - half) / (1 + square)
     high = 1.0 if successes == count else (middle + half) / (1 + square)
     return Interval(low, high)
+
+
+def exact(successes: int, count: int, *, confidence: float = CONFIDENCE) -> Interval:
+    """Return the exact interval for a share: its ends are what binomial tests just do not reject.
+
+    Each end errs in at most (1 - confidence) / 2 of all cases, whatever the share. Clopper and Pearson 1934, Biometrika
+    26:404-413.
+
+    Raises:
+        ValueError: counts that make no share.
+    """
+    if not 0 <= successes <= count or count < 1:
+        raise ValueError(f"{successes} of {count} is no share")
+    level = (1 - confidence) / 2
+    low = 0.0 if successes == 0 else 1 - _largest_share(count - successes, count, level)
+    high = 1.0 if successes == count else _largest_share(successes, count, level)
+    return Interval(low, high)
+
+
+def _largest_share(successes: int, count: int, level: float) -> float:
+    """Return the share at which so few successes, or fewer, have a chance of ``level``."""
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    k = np.arange(successes + 1)
+    choices = factorials[count] - factorials[k] - factorials[count - k]
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        tail = np.exp(choices + k * math.log(middle) + (count - k) * math.log1p(-middle)).sum()
+        low, high = (middle, high) if tail > level else (low, middle)
+    return low
+
+
+def median_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+    """Return the sign test's interval for the median of what the values are drawn from, whatever its shape.
+
+    Its ends are values, each beyond the median in at most (1 - confidence) / 2 of all cases; infinite where there are
+    too few values for that.
+    """
+    ordered, count = sorted(values), len(values)
+    level, tail, skipped = (1 - confidence) / 2, 0.0, -1
+    while skipped + 1 < count and tail + math.comb(count, skipped + 1) / 2**count <= level:
+        skipped += 1
+        tail += math.comb(count, skipped) / 2**count
+    if skipped < 0:
+        return Interval(-math.inf, math.inf)
+    return Interval(ordered[skipped], ordered[count - 1 - skipped])
 
 
 @dataclass(frozen=True)

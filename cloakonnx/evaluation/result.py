@@ -249,6 +249,20 @@ class Evaluation:
         )
 
 
+def load_evaluation(path: Path) -> Evaluation:
+    """Read an evaluation's file.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    try:
+        return Evaluation.from_json(path.read_text(encoding="utf-8"), name=str(path))
+    except OSError as error:
+        raise DataError(f"cannot read the evaluation {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not an evaluation: it is not text") from None
+
+
 def _share(accuracy: Accuracy) -> dict[str, Any]:
     return accuracy.as_dict()
 

@@ -4,11 +4,14 @@ What the other packages may use is named here.
 """
 
 from cloakonnx.runtime.classifier import Activations, Classifier, class_count, input_shape
+from cloakonnx.runtime.latency import SESSIONS as LATENCY_SESSIONS
+from cloakonnx.runtime.latency import latency_ratios
 from cloakonnx.runtime.provider import Provider, choose_provider, installation_warning
 from cloakonnx.runtime.session import Chunk, Session, Value, to_numpy
 from cloakonnx.runtime.split import Decided, SplitClassifier
 
 __all__ = [
+    "LATENCY_SESSIONS",
     "Activations",
     "Chunk",
     "Classifier",
@@ -21,5 +24,6 @@ __all__ = [
     "class_count",
     "input_shape",
     "installation_warning",
+    "latency_ratios",
     "to_numpy",
 ]

@@ -1,0 +1,93 @@
+"""evaluate --require and gate on the command line: a line each, exit codes, bad input before any work."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .conftest import Run
+from .test_bad_input import assert_refused
+
+EVALUATE = ("evaluate", "m.hardened.onnx", "--data", "many.npz", "--eps", "0.05,0.1", "--attack", "fgsm", "--no-sanity")
+
+
+@pytest.fixture
+def masked(run: Run, folder: Path) -> Path:
+    """A folder with a hardened model whose labels are the source's own, so that it is right on all clean samples."""
+    from cloakonnx.graph import load
+    from cloakonnx.runtime import Classifier, Provider
+
+    np.save(folder / "mask.npy", np.array([1, 1, 1, 1, 1, 0.99], np.float32))
+    assert run("apply", "m.onnx", "--mask", "mask.npy", "--tap", "features").code == 0
+    x = np.random.default_rng(0).random((300, 4)).astype(np.float32)
+    y = Classifier(load(folder / "m.onnx"), provider=Provider("CPUExecutionProvider")).predict(x)
+    np.savez(folder / "many.npz", x=x, y=y)
+    return folder
+
+
+def test_pass_and_fail(run: Run, masked: Path) -> None:
+    given = ("--require", "clean-drop<=3%", "--require", "robust-gain>=-5%@0.1")
+    code, out, err = run(*EVALUATE, *given, "-o", "e.json")
+    assert code == 0, err
+    assert "worst case, adaptive" in out
+    lines = [line for line in err.splitlines() if not line.startswith("wrote")]
+    assert [line.split()[:2] for line in lines] == [["pass", "clean-drop<=3%:"], ["pass", "robust-gain>=-5%@0.1:"]]
+    code, out, err = run(*EVALUATE, *given, "--require", "clean>=99.9%", "--markdown")
+    assert code == 1
+    assert err.splitlines()[-1].startswith("inconclusive clean>=99.9%: ")
+    assert run(*EVALUATE, "--require", "clean>=99.9%", "--allow-inconclusive").code == 0
+    assert run(*EVALUATE, "--require", "robust-gain>=20%@0.1", "--allow-inconclusive").code == 1
+    judged = run("gate", "e.json", *given, "--require", "robust-gain>=20%@0.1")
+    assert (judged.code, judged.err) == (1, "")
+    assert [line.split()[0] for line in judged.out.splitlines()] == ["pass", "pass", "fail"]
+    listed = json.loads(run("gate", "e.json", *given, "--json").out)
+    assert [each["verdict"] for each in listed] == ["pass", "pass"]
+    assert run("gate", "e.json", "--require", "clean>=99.9%").code == 1
+    assert run("gate", "e.json", "--require", "clean>=99.9%", "--allow-inconclusive").code == 0
+
+
+def test_flags(run: Run, masked: Path) -> None:
+    arguments = [each for each in EVALUATE if each != "--no-sanity"]
+    code, _, err = run(*arguments, "--limit", "12", "--require", "flags==0", "-o", "e.json")
+    fired = [f["name"] for f in json.loads((masked / "e.json").read_text())["sanity"]["flags"] if f["fired"]]
+    assert code == bool(fired)
+    assert f"flags==0: {len(fired)} of 11 fired" in err
+    assert run("gate", "e.json", "--require", "flags==0").code == code
+
+
+def test_latency(run: Run, masked: Path) -> None:
+    code, _, err = run(*EVALUATE, "--require", "latency-ratio<=50")
+    assert code == 0
+    assert re.search(r"^pass         latency-ratio<=50: [\d.]+, at most [\d.]+ \(95%\), 9 pairs of sessions", err, re.M)
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ("robust-gian>=5%@0.1", "there is no gate 'robust-gian'; did you mean 'robust-gain'"),
+        ("static-gain>=5%@0.1", "static figures are of inputs made on another model"),
+        ("robust>=5%@0.2", "asks for what wasn't measured: eps 0.2 is not among 0.05, 0.1"),
+        ("robust>=5%", "does not say at which eps"),
+        ("flags==0", "the sanity checks were left out"),
+        ("clean-drop<=1", "write 1%"),
+    ],
+)
+def test_refused_before_any_work(run: Run, masked: Path, gate: str, said: str) -> None:
+    assert_refused(run, masked, (*EVALUATE, "-o", "e.json", "--require", gate), said)
+
+
+def test_refused_by_gate(run: Run, masked: Path) -> None:
+    assert run(*EVALUATE, "-o", "e.json").code == 0
+    for arguments, said in (
+        (("e.json",), "Missing option '--require'"),
+        (("e.json", "--require", "latency-ratio<=1.02"), "an evaluation's file holds no times"),
+        (("e.json", "--require", "flags==0"), "the sanity checks were left out"),
+        (("none.json", "--require", "flags==0"), "cannot read the evaluation none.json"),
+        (("m.onnx", "--require", "flags==0"), "m.onnx is not"),
+        (("e.json", "--require", "robust>=1%@0.2"), "eps 0.2 is not among"),
+    ):
+        assert_refused(run, masked, ("gate", *arguments), said)
