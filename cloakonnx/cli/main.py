@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import click
 
+from cloakonnx.cli.options import PATH
+from cloakonnx.cli.settings import read_settings
 from cloakonnx.errors import CloakError, nearest
 
 _VERBS = {
@@ -23,10 +26,13 @@ _VERBS = {
     "gate": "Judge an evaluation: pass, fail or inconclusive.",
     "verify": "Check that a hardened model is its source and the mask.",
     "strip": "Take the masks out again, to the byte.",
+    "config": "Print the options in force, and where they come from.",
 }
 """Verb to its line in the list; a module of the same name under cloakonnx.cli holds its command."""
 
 _INTERRUPTED = 130
+_ARGUMENTS = "cloakonnx.arguments"
+_HELP = ["-h", "--help"]
 
 
 class _Verbs(click.Group):
@@ -54,12 +60,16 @@ class _Verbs(click.Group):
         """Find the verb, or name the nearest ones."""
         if args and args[0] not in _VERBS and not args[0].startswith("-"):
             ctx.fail(f"no command {args[0]!r}{nearest(args[0], _VERBS)}")
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        ctx.meta[_ARGUMENTS] = found[2]
+        return found
 
 
-@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=_Verbs, context_settings={"help_option_names": _HELP, "max_content_width": 100})
 @click.version_option(package_name="cloakonnx")
-def _cloakonnx() -> None:
+@click.option("--config", type=PATH, help="Take options from this TOML file.  [cloakonnx.toml, pyproject.toml]")
+@click.pass_context
+def _cloakonnx(ctx: click.Context, *, config: Path | None) -> None:
     """Harden exported ONNX classifiers with constant masks: no retraining, no framework.
 
     \b
@@ -69,6 +79,16 @@ def _cloakonnx() -> None:
 
     Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input, 130 interrupted.
     """
+    ctx.obj = config
+    verb, arguments = ctx.invoked_subcommand, ctx.meta.get(_ARGUMENTS, [])
+    if verb is None or verb == "config" or not {*_HELP}.isdisjoint(arguments):
+        return
+    group = ctx.command
+    assert isinstance(group, click.Group)
+    commands = {name: found for name in _VERBS if (found := group.get_command(ctx, name)) is not None}
+    settings = read_settings(config, commands)
+    if settings is not None:
+        ctx.default_map = {verb: settings.defaults(verb, commands[verb], arguments)}
 
 
 def main() -> NoReturn:

@@ -1,0 +1,183 @@
+"""Options from a file: ``cloakonnx.toml``, or ``[tool.cloakonnx]`` of ``pyproject.toml``, beside where one works.
+
+Keys are the options' names; those of a table named as a verb are that verb's, those above the tables go to every verb
+that has such an option. Flags win over the file, a verb's table over what is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cloakonnx.errors import OptionError, nearest
+
+_OWN, _PYPROJECT = Path("cloakonnx.toml"), Path("pyproject.toml")
+_LISTS = {"eps", "classes"}
+"""Options that take text with commas in it, and so a list."""
+
+_REPLACES = {
+    "data": {"data-script"},
+    "data-script": {"data"},
+    "adversarial": {"adversarial-script", "attack", "eps"},
+    "adversarial-script": {"adversarial", "attack", "eps"},
+    "attack": {"adversarial", "adversarial-script"},
+    "analysis": {"mask", "tap", "feature-axis"},
+    "mask": {"analysis", "remove", "threshold"},
+    "remove": {"threshold", "mask", "tap", "feature-axis"},
+    "threshold": {"remove", "mask", "tap", "feature-axis"},
+    "criterion": {"select", "budget", "rounds", "select-data"},
+    "select": {"criterion"},
+    "json": {"markdown"},
+    "markdown": {"json"},
+}
+"""What a flag also takes the place of in the file, because both together would be an error."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One option of one verb, from the file.
+
+    Attributes:
+        name: The option without its dashes.
+        value: As it stands in the file.
+        origin: The file, and the table in it.
+    """
+
+    name: str
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a file says.
+
+    Attributes:
+        name: Of the file, with the table for pyproject.toml.
+        shared: Above the tables, by option name.
+        tables: By verb.
+    """
+
+    name: str
+    shared: Mapping[str, Any]
+    tables: Mapping[str, Mapping[str, Any]]
+
+    def of(self, verb: str, command: click.Command) -> Iterator[Setting]:
+        """Yield what the file says of a verb's options."""
+        table = self.tables.get(verb, {})
+        for name in options(command):
+            if name in table:
+                yield Setting(name, table[name], f"{self.name} [{verb}]")
+            elif name in self.shared:
+                yield Setting(name, self.shared[name], self.name)
+
+    def defaults(self, verb: str, command: click.Command, arguments: Sequence[str]) -> dict[str, Any]:
+        """Return a verb's values by parameter, as click's ``default_map`` takes them; what flags replace is left out.
+
+        Raises:
+            OptionError: a value of the wrong type.
+        """
+        known = options(command)
+        given = {name for name in known if any(a == f"--{name}" or a.startswith(f"--{name}=") for a in arguments)}
+        replaced = given.union(*(_REPLACES.get(name, set()) for name in given))
+        found = (setting for setting in self.of(verb, command) if setting.name not in replaced)
+        return {str(known[each.name].name): converted(each, known[each.name]) for each in found}
+
+
+def options(command: click.Command) -> dict[str, click.Option]:
+    """Return a verb's options by their long names."""
+    found = {}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            name = next(each for each in parameter.opts if each.startswith("--"))
+            found[name.removeprefix("--")] = parameter
+    return found
+
+
+def read_settings(path: Path | None, commands: Mapping[str, click.Command]) -> Settings | None:
+    """Read the file that was named, or the one in the working directory; None where there is none.
+
+    Raises:
+        OptionError: it can't be read, is not TOML, or has a key that is no option or verb.
+    """
+    found = _table(path)
+    if found is None:
+        return None
+    name, table = found
+    shared = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    tables = {key: value for key, value in table.items() if isinstance(value, dict)}
+    everywhere = {option for command in commands.values() for option in options(command)}
+    for key in shared:
+        _check_known(key, everywhere, name, "no verb has an option")
+    for verb, entries in tables.items():
+        _check_known(verb, commands, name, "there is no verb")
+        for key in entries:
+            _check_known(key, options(commands[verb]), f"{name} [{verb}]", f"{verb} has no option")
+    return Settings(name, shared, tables)
+
+
+def _check_known(key: str, known: Collection[str], where: str, said: str) -> None:
+    if key not in known:
+        raise OptionError(f"{where}: {said} {key!r}{nearest(key, known)}")
+
+
+def _table(path: Path | None) -> tuple[str, dict[str, Any]] | None:
+    """Return the table of options and its name: of the file that is named, else of what is in the working directory."""
+    named = path is not None
+    path = path or (_OWN if _OWN.is_file() else _PYPROJECT)
+    if not named and not path.is_file():
+        return None
+    table = _parsed(path)
+    if path.name != _PYPROJECT.name:
+        return str(path), table
+    tools = table.get("tool")
+    own = tools.get("cloakonnx") if isinstance(tools, dict) else None
+    if own is None and not named:
+        return None
+    if not isinstance(own, dict):
+        raise OptionError(f"{path} has no table [tool.cloakonnx]")
+    return f"{path} [tool.cloakonnx]", own
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as error:
+        raise OptionError(f"cannot read {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise OptionError(f"{path} is not TOML: {error}") from None
+
+
+def converted(setting: Setting, option: click.Option) -> Any:
+    """Return a setting as click takes it: a truth value, a text, or a list of texts.
+
+    Raises:
+        OptionError: the option takes no such value.
+    """
+    value, where = setting.value, f"{setting.origin}: {setting.name}"
+    if option.is_flag:
+        if not isinstance(value, bool):
+            raise OptionError(f"{where} is true or false, not {value!r}")
+        return value
+    parts = value if isinstance(value, list) else [value]
+    if not parts or not all(isinstance(part, (str, int, float)) and not isinstance(part, bool) for part in parts):
+        raise OptionError(f"{where} is a text or a number, not {value!r}")
+    texts = [str(part) for part in parts]
+    if not option.multiple:
+        plain = isinstance(option.type, (click.types.StringParamType, click.Path, click.Choice))
+        if isinstance(value, list) and plain and setting.name not in _LISTS:
+            raise OptionError(f"{where} is one text, not the list {value!r}")
+        texts = [",".join(texts)]
+    for text in texts:
+        try:
+            option.type.convert(text, option, None)
+        except click.BadParameter as error:
+            raise OptionError(f"{where}: {error.message}") from None
+    return texts if option.multiple else texts[0]
