@@ -112,7 +112,8 @@ def _number(written: str, text: str) -> float:
 def _limit(name: str, written: str, text: str) -> float:
     limit = _number(written, text)
     if name in _SHARES and not -1 < limit < 1:
-        raise OptionError(f"{text!r} is no gate: {written} is {limit:.0%}; write {limit:g}% for {limit:g} points")
+        meant = f"; write {limit:g}% for {limit:g} points" if "%" not in written else ""
+        raise OptionError(f"{text!r} is no gate: {limit:.0%} is beyond what shares can differ by{meant}")
     if name == "flags" and limit != 0:
         raise OptionError(f"{text!r} is no gate: no flag may fire; write flags==0")
     if name == "latency-ratio" and limit <= 0:

@@ -114,7 +114,7 @@ def test_gates(text: str, gate: Gate) -> None:
         ("flags<=0", "flags goes with =="),
         ("flags==1", "write flags==0"),
         ("flags==0@2/255", "flags has no eps"),
-        ("clean-drop<=1", "1 is 100%; write 1% for 1 points"),
+        ("clean-drop<=1", "100% is beyond what shares can differ by; write 1% for 1 points"),
         ("clean-drop<=x", "'x' is not a number"),
         ("clean-drop<=", "'' is not a number"),
         ("robust>=5%@", "'' is not a number"),
