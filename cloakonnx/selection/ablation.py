@@ -83,7 +83,7 @@ class HeadAblation:
     """
 
     def __init__(self, tail: Tail, tap: Tap, parts: list[list[Value]]) -> None:
-        self._tail, self._parts, self._shape = tail, parts, tap.mask_shape
+        self._tail, self._parts, self._shape = tail, parts, (*(1,) * tap.feature_axis, *tap.mask_shape)
         self._dtype = np.float64 if tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
 
     def logits(self, mask: NDArray[np.bool_]) -> NDArray[np.float64]:

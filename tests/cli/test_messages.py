@@ -22,7 +22,8 @@ def options() -> frozenset[str]:
     modules = [importlib.import_module(f"cloakonnx.cli.{m.name}") for m in pkgutil.iter_modules(cloakonnx.cli.__path__)]
     verbs = [module.command for module in modules if hasattr(module, "command")]
     assert len(verbs) >= 7
-    return frozenset(name for verb in verbs for p in verb.params for name in p.opts) | {"--help", "--version"}
+    known = {name for verb in verbs for p in verb.params for name in (*p.opts, *p.secondary_opts)}
+    return frozenset(known | {"--help", "--version", "--config"})
 
 
 def named(path: Path) -> set[str]:
