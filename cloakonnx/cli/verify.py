@@ -10,6 +10,7 @@ import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli.output import print_json, say
+from cloakonnx.errors import CheckError, ModelError
 
 if TYPE_CHECKING:
     from cloakonnx.evaluation import Verification
@@ -68,7 +69,12 @@ def command(
     chosen = options.choose(provider, device_id)
     results = []
     for path in models:
-        loaded = load(path)
+        try:
+            loaded = load(path)
+        except ModelError as error:
+            if path.is_file() and (reference is not None or attested is not None):  # it was a model once
+                raise CheckError(f"{path.name} failed verification: {error}") from None
+            raise
         opened = options.open_data(data, data_script, data_options, option="data")
         samples = None if opened is None else options.dataset(loaded, opened, data_options, input_name)
         results.append(

@@ -88,6 +88,28 @@ def test_external_data(run: Run, folder: Path, mask: tuple[str, ...]) -> None:
     assert (folder / "back.onnx").read_bytes() == (folder / "e.onnx").read_bytes()
 
 
+@pytest.mark.parametrize("how", ["truncated data", "no data", "no model"])
+def test_what_does_not_load_any_more(run: Run, folder: Path, mask: tuple[str, ...], how: str) -> None:
+    """With a reference it is a check that failed, not bad input."""
+    (folder / "made").mkdir()
+    write_external(folder, "e.onnx")
+    model = ("-o", "made/h.onnx", "--attestation", "a.json")
+    assert run("apply", "e.onnx", *mask, *model).code == 0
+    data = folder / "made" / "external.data"
+    if how == "truncated data":
+        data.write_bytes(data.read_bytes()[:40])
+    elif how == "no data":
+        data.unlink()
+    else:
+        (folder / "made" / "h.onnx").write_bytes(b"hello")
+    for reference in (("--source", "e.onnx"), ("--attestation", "a.json")):
+        found = run("verify", "made/h.onnx", *reference)
+        assert (found.code, found.out, found.err.count("\n")) == (1, "", 1)
+        assert found.err.startswith("cloakonnx: h.onnx failed verification: ")
+    assert run("verify", "made/h.onnx").code == 2
+    assert run("verify", "made/none.onnx", "--source", "e.onnx").code == 2
+
+
 def test_without_a_reference(run: Run, folder: Path, mask: tuple[str, ...]) -> None:
     run("apply", "m.onnx", *mask)
     found = run("verify", "m.hardened.onnx")
