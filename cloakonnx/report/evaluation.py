@@ -19,6 +19,9 @@ from cloakonnx.evaluation import (
 from cloakonnx.report.cells import difference_cells as _difference
 from cloakonnx.report.cells import share_cell as _share
 
+_NAMED = 3
+"""Masks that are named, at most."""
+
 _NO_CLAIM = "static: made on the baseline, replayed (no claim)"
 
 
@@ -60,17 +63,24 @@ def _headline(found: Evaluation) -> str:
 
 
 def _facts(found: Evaluation) -> tuple[str, ...]:
-    masks = "; ".join(f"{m.removed} of {m.features} features of {m.tap} removed" for m in found.masks) or "no masks"
     seen = found.data.seen
     warning = f" WARNING: the analysis has seen {seen} of the samples; the numbers are too good." if seen else ""
     baseline = f"{found.model.name} without its masks" if found.baseline_is_stripped else found.baseline.name
     return (
-        f"Masks: {masks}. Baseline: {baseline}.",
+        f"Masks: {_masks(found)}. Baseline: {baseline}.",
         f"Data: {found.data.name}, n = {found.data.count}.{warning} Seed {found.seed}, batch size {found.batch_size}, "
         f"{found.provider}. Intervals: 95%, Wilson; differences: Newcombe's paired interval, McNemar's exact test.",
         *(f"Note: {note}." for note in found.notes),
         *_flags(found.sanity),
     )
+
+
+def _masks(found: Evaluation) -> str:
+    """Name few masks one by one, and add many up."""
+    if len(found.masks) > _NAMED:
+        weights, removed = sum(m.features for m in found.masks), sum(m.removed for m in found.masks)
+        return f"{len(found.masks)} taps, {weights} weights, {removed} of them 0"
+    return "; ".join(f"{m.removed} of {m.features} features of {m.tap} removed" for m in found.masks) or "no masks"
 
 
 def _flags(sanity: Sanity | None) -> tuple[str, ...]:
