@@ -211,13 +211,13 @@ def test_resume_after_an_interrupt(folder: Path, run: Run, how: signal.Signals) 
     rng = random.Random(int(how))
     for _ in range(2):
         wanted = rng.randrange(3, 45)
-        with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as child:
+        with subprocess.Popen(command, cwd=folder, stderr=(folder / "log").open("w")) as child:
             end = time.monotonic() + 60
             while len(list(folder.glob(".adv*.parts/0*.npz"))) < wanted and time.monotonic() < end:
                 time.sleep(0.001)
             os.kill(child.pid, how)
             code = child.wait()
-        assert code == (130 if how is signal.SIGINT else -how)
+        assert code == (130 if how is signal.SIGINT else -how), (folder / "log").read_text()
         assert not list(folder.glob("adv*"))
         assert len(list(folder.glob(".adv*.parts/0*.npz"))) >= wanted
     assert run(*PGD, *options, "--resume").code == 0
