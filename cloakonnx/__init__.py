@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         evaluate,
         load_attestation,
         load_evaluation,
+        load_sweep,
         parse_gate,
         sweep,
         verify,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         strip_file,
         stripped,
     )
+    from cloakonnx.report import report_html
     from cloakonnx.runtime import Classifier, Provider, choose_provider, input_shape
     from cloakonnx.scoring import Analysis, analyze, load_analysis
     from cloakonnx.selection import Count, Recipe, Share, Threshold, learn, select, select_greedy
@@ -57,12 +59,14 @@ _HOMES = {
     "errors": ("CheckError", "CloakError"),
     "evaluation": (
         "Accuracy", "Attestation", "Decision", "Estimate", "Evaluation", "Gate", "Sweep", "Verification", "accuracy",
-        "attest", "check_gates", "evaluate", "load_attestation", "load_evaluation", "parse_gate", "sweep", "verify",
+        "attest", "check_gates", "evaluate", "load_attestation", "load_evaluation", "load_sweep", "parse_gate", "sweep",
+        "verify",
     ),
     "graph": (
         "Difference", "Mask", "MaskFate", "Model", "Tap", "diff", "find_tap", "fold_file", "folded", "harden_file",
         "hardened", "list_taps", "load", "read_masks", "strip_file", "stripped",
     ),
+    "report": ("report_html",),
     "runtime": ("Classifier", "Provider", "choose_provider", "input_shape"),
     "scoring": ("Analysis", "analyze", "load_analysis"),
     "selection": ("Count", "Recipe", "Share", "Threshold", "learn", "select", "select_greedy"),
@@ -114,10 +118,12 @@ __all__ = [
     "load_analysis",
     "load_attestation",
     "load_evaluation",
+    "load_sweep",
     "open_script",
     "open_source",
     "parse_gate",
     "read_masks",
+    "report_html",
     "select",
     "select_greedy",
     "strip_file",

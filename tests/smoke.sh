@@ -36,4 +36,9 @@ import sys, cloakonnx
 assert not {'onnx', 'onnxruntime'} & set(sys.modules), 'import cloakonnx is not light'
 cloakonnx.load('model.onnx')
 "
+python -c "
+from importlib.resources import files
+folder = files('cloakonnx.report').joinpath('templates')
+assert all(folder.joinpath(name).is_file() for name in ('report.html.j2', 'report.css', 'report.js'))
+"
 echo "smoke test passed"

@@ -23,6 +23,7 @@ _VERBS = {
     "apply": "Write the hardened model: the source and the mask.",
     "evaluate": "Attack a hardened model and its baseline, and compare.",
     "sweep": "Clean, static and adaptive accuracy under many masks, in one pass.",
+    "report": "Write an evaluation as one HTML page.",
     "gate": "Judge an evaluation: pass, fail or inconclusive.",
     "verify": "Check that a hardened model is its source and the mask.",
     "strip": "Take the masks out again, to the byte.",

@@ -22,7 +22,7 @@ from cloakonnx.evaluation.intervals import (
 )
 from cloakonnx.evaluation.plan import PRESETS, plan
 from cloakonnx.evaluation.result import STATEMENT, AtEps, Evaluation, RandomMask, Robustness, Stage, load_evaluation
-from cloakonnx.evaluation.sweep_result import Adaptive, Attacks, OfMask, Point, Sweep
+from cloakonnx.evaluation.sweep_result import Adaptive, Attacks, OfMask, Point, Sweep, load_sweep
 from cloakonnx.evaluation.sweeping import sweep
 from cloakonnx.evaluation.verification import Verification, verify
 
@@ -60,6 +60,7 @@ __all__ = [
     "exact",
     "load_attestation",
     "load_evaluation",
+    "load_sweep",
     "mcnemar_exact",
     "median_interval",
     "newcombe_paired",

@@ -223,17 +223,14 @@ class Evaluation:
         stripped = entries.any("baseline_is_stripped")
         if not isinstance(stripped, bool):
             raise ValueError("baseline_is_stripped is neither true nor false")
-        data = entries.object("data")
         return cls(
-            model=_model(entries.object("model")),
-            baseline=_model(entries.object("baseline")),
+            model=read_model(entries.object("model")),
+            baseline=read_model(entries.object("baseline")),
             baseline_is_stripped=stripped,
             masks=tuple(
                 MaskRecord(m.text("tap"), m.whole("features", 1), m.whole("removed")) for m in entries.objects("masks")
             ),
-            data=DataRecord(
-                data.text("name"), data.whole("count", 1), data.text("sha256"), data.optional_whole("seen")
-            ),
+            data=read_data(entries.object("data")),
             preprocessing=entries.optional_object("preprocessing") or {},
             attack=entries.text("attack"),
             norm=entries.text("norm"),
@@ -241,8 +238,8 @@ class Evaluation:
             batch_size=entries.whole("batch_size", 1),
             provider=entries.text("provider"),
             control=entries.optional_object("control") or {},
-            clean=_pairs(entries.object("clean").object("difference")),
-            results=tuple(map(_read_at_eps, entries.objects("results"))),
+            clean=read_pairs(entries.object("clean").object("difference")),
+            results=tuple(map(read_at_eps, entries.objects("results"))),
             notes=entries.texts("notes"),
             sanity=None if entries.any("sanity") is None else Sanity.read(entries.object("sanity")),
             versions=entries.text_map("versions"),
@@ -298,11 +295,20 @@ def _at_eps(result: AtEps) -> dict[str, Any]:
     }
 
 
-def _model(entries: Entries) -> ModelRecord:
+def read_model(entries: Entries) -> ModelRecord:
+    """Read a model's record; raises ValueError where it is damaged, as all readers here do."""
     return ModelRecord(entries.text("name"), entries.text("sha256"))
 
 
-def _accuracy(entries: Entries) -> Accuracy:
+def read_data(entries: Entries) -> DataRecord:
+    """Read the record of samples."""
+    return DataRecord(
+        entries.text("name"), entries.whole("count", 1), entries.text("sha256"), entries.optional_whole("seen")
+    )
+
+
+def read_accuracy(entries: Entries) -> Accuracy:
+    """Read the counts of a share."""
     count = entries.whole("count", 1)
     correct = entries.whole("correct")
     if correct > count:
@@ -310,7 +316,8 @@ def _accuracy(entries: Entries) -> Accuracy:
     return Accuracy(correct, count)
 
 
-def _pairs(entries: Entries) -> Paired:
+def read_pairs(entries: Entries) -> Paired:
+    """Read the counts of a paired difference."""
     return Paired(*(entries.whole(key) for key in ("both", "only_first", "only_second", "neither")))
 
 
@@ -326,19 +333,20 @@ def _read_robustness(entries: Entries) -> Robustness:
         )
         for stage in entries.objects("stages")
     )
-    robust, noise, control = (_accuracy(entries.object(key)) for key in ("robust", "noise", "control"))
+    robust, noise, control = (read_accuracy(entries.object(key)) for key in ("robust", "noise", "control"))
     return Robustness(robust, noise, control, stages)
 
 
-def _read_at_eps(entries: Entries) -> AtEps:
+def read_at_eps(entries: Entries) -> AtEps:
+    """Read what :meth:`AtEps.as_dict` gave."""
     return AtEps(
         eps=entries.number("eps"),
-        static=_accuracy(entries.object("static")),
+        static=read_accuracy(entries.object("static")),
         hardened=_read_robustness(entries.object("hardened")),
         baseline=_read_robustness(entries.object("baseline")),
-        pairs=_pairs(entries.object("difference")),
+        pairs=read_pairs(entries.object("difference")),
         random_masks=tuple(
-            RandomMask(_accuracy(m.object("clean")), _accuracy(m.object("control")))
+            RandomMask(read_accuracy(m.object("clean")), read_accuracy(m.object("control")))
             for m in entries.objects("random_masks")
         ),
     )

@@ -11,11 +11,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cloakonnx.errors import DataError
 from cloakonnx.evaluation.accuracies import Accuracy
 from cloakonnx.evaluation.intervals import CONFIDENCE, Paired
-from cloakonnx.evaluation.result import STATEMENT, AtEps, DataRecord, ModelRecord, difference_entries
+from cloakonnx.evaluation.result import (
+    STATEMENT,
+    AtEps,
+    DataRecord,
+    ModelRecord,
+    difference_entries,
+    read_accuracy,
+    read_at_eps,
+    read_data,
+    read_model,
+    read_pairs,
+)
 from cloakonnx.graph import write_text
-from cloakonnx.scoring import installed_versions
+from cloakonnx.scoring import Entries, installed_versions, read_json
 
 FORMAT, VERSION = "cloakonnx.sweep", 1
 
@@ -184,6 +196,52 @@ class Sweep:
         """Write the file atomically; raises OutputError where it can't be written."""
         write_text(path, self.to_json())
 
+    @classmethod
+    def from_json(cls, text: str, *, name: str = "sweep") -> Sweep:
+        """Read the file's text; what follows from the counts is worked out again.
+
+        Raises:
+            DataError: it is not a sweep, or one of a later version.
+        """
+        return read_json(
+            text, cls._from_entries, kind="sweep", version=VERSION, verb="sweep", name=name, error=DataError
+        )
+
+    @classmethod
+    def _from_entries(cls, entries: Entries) -> Sweep:
+        scores, twins = entries.object("scores"), entries.object("twins")
+        return cls(
+            model=read_model(entries.object("model")),
+            scores=Scored(
+                scores.text("tap"), scores.whole("feature_axis"), scores.whole("features", 1), scores.text("criterion")
+            ),
+            data=read_data(entries.object("data")),
+            twins=Twins(twins.text("name"), twins.text("sha256"), twins.number("largest_difference")),
+            preprocessing=entries.object("preprocessing").all(),
+            seed=entries.whole("seed"),
+            batch_size=entries.whole("batch_size", 1),
+            provider=entries.text("provider"),
+            points=tuple(map(_read_point, entries.objects("points"))),
+            attacks=None if entries.any("attacks") is None else _read_attacks(entries.object("attacks")),
+            adaptive=tuple(map(_read_adaptive, entries.objects("adaptive"))),
+            asked=entries.whole("asked"),
+            versions=entries.text_map("versions"),
+        )
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read a sweep's file.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    try:
+        return Sweep.from_json(path.read_text(encoding="utf-8"), name=str(path))
+    except OSError as error:
+        raise DataError(f"cannot read the sweep {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not a sweep: it is not text") from None
+
 
 def _point(point: Point) -> dict[str, Any]:
     return {
@@ -201,3 +259,35 @@ def _adaptive(found: Adaptive) -> dict[str, Any]:
         "clean": difference_entries(found.clean),
         "results": [result.as_dict() for result in found.results],
     }
+
+
+def _read_of_mask(entries: Entries) -> OfMask:
+    return OfMask(read_accuracy(entries.object("clean")), read_accuracy(entries.object("static")))
+
+
+def _read_point(entries: Entries) -> Point:
+    random = tuple(map(_read_of_mask, entries.objects("random_masks")))
+    return Point(entries.text("remove"), entries.whole("removed"), _read_of_mask(entries), random)
+
+
+def _read_attacks(entries: Entries) -> Attacks:
+    of_twins = entries.any("eps_is_of_twins")
+    if not isinstance(of_twins, bool):
+        raise ValueError("attacks.eps_is_of_twins is neither true nor false")
+    return Attacks(
+        attack=entries.text("attack"),
+        eps=entries.numbers("eps"),
+        norm=entries.text("norm"),
+        eps_is_of_twins=of_twins,
+        control=entries.object("control").all(),
+        notes=entries.texts("notes"),
+    )
+
+
+def _read_adaptive(entries: Entries) -> Adaptive:
+    return Adaptive(
+        remove=entries.text("remove"),
+        removed=entries.whole("removed"),
+        clean=read_pairs(entries.object("clean")),
+        results=tuple(map(read_at_eps, entries.objects("results"))),
+    )

@@ -1,9 +1,11 @@
-"""Views of results for people: tables for a terminal, Markdown for a pull request.
+"""Views of results for people: tables for a terminal, Markdown for a pull request, a page to look at.
 
 What the other packages may use is named here.
 """
 
 from cloakonnx.report.evaluation import evaluation_markdown, print_evaluation
+from cloakonnx.report.page import report_html
 from cloakonnx.report.sweep import print_sweep
+from cloakonnx.report.verdict import Verdict, verdict
 
-__all__ = ["evaluation_markdown", "print_evaluation", "print_sweep"]
+__all__ = ["Verdict", "evaluation_markdown", "print_evaluation", "print_sweep", "report_html", "verdict"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from cloakonnx.evaluation import Accuracy, Interval, Paired, mcnemar_exact, newcombe_paired
 
 
@@ -21,3 +23,11 @@ def difference_cells(pairs: Paired) -> tuple[str, str]:
         f"{pairs.difference * 100:+.1f} {_interval(newcombe_paired(pairs))}",
         "<0.001" if p < 0.001 else f"{p:.3f}",
     )
+
+
+def eps_text(eps: float) -> str:
+    """Return an eps as people write it: 8/255 where it is that, else four digits."""
+    levels = Fraction(eps * 255).limit_denominator(4)
+    if levels and abs(float(levels) / 255 - eps) < 1e-9:
+        return f"{float(levels):g}/255"
+    return f"{eps:.4g}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 from rich import box
 from rich.console import Console
@@ -17,6 +16,7 @@ from cloakonnx.evaluation import (
     Sanity,
 )
 from cloakonnx.report.cells import difference_cells as _difference
+from cloakonnx.report.cells import eps_text
 from cloakonnx.report.cells import share_cell as _share
 
 _NAMED = 3
@@ -26,7 +26,7 @@ _NO_CLAIM = "static: made on the baseline, replayed (no claim)"
 
 
 @dataclass(frozen=True)
-class _Grid:
+class Grid:
     """A table: its title, the names of its columns, and its rows; the first column holds words."""
 
     title: str
@@ -93,21 +93,22 @@ def _flags(sanity: Sanity | None) -> tuple[str, ...]:
     return (f"{said}; first {sanity.samples} samples that the model gets right.", *flags)
 
 
-def _sanity(sanity: Sanity) -> _Grid:
+def _sanity(sanity: Sanity) -> Grid:
     rows = tuple(
         (
             flag.name,
-            _status(flag),
-            "" if flag.value is None else _amount(flag.value, flag.unit),
-            _bound(flag),
+            status(flag),
+            "" if flag.value is None else amount(flag.value, flag.unit),
+            bound(flag),
             "" if flag.eps is None else eps_text(flag.eps),
         )
         for flag in sanity.flags
     )
-    return _Grid("Sanity flags: attacks that fail for reasons of their own", ("", "", "number", "fires", "eps"), rows)
+    return Grid("Sanity flags: attacks that fail for reasons of their own", ("", "", "number", "fires", "eps"), rows)
 
 
-def _status(flag: Flag) -> str:
+def status(flag: Flag) -> str:
+    """Return what became of a flag, in a word or two."""
     if flag.fired is None:
         return "not measured"
     if flag.fired:
@@ -117,18 +118,21 @@ def _status(flag: Flag) -> str:
     return "quiet, may be chance" if beyond else "quiet"
 
 
-def _bound(flag: Flag) -> str:
-    bound = {"zero-gradients": "from", "static-gain": "up to"}.get(flag.name, "above")
-    return f"{bound} {_amount(flag.threshold, flag.unit)}"
+def bound(flag: Flag) -> str:
+    """Return from where on a flag fires."""
+    word = {"zero-gradients": "from", "static-gain": "up to"}.get(flag.name, "above")
+    return f"{word} {amount(flag.threshold, flag.unit)}"
 
 
-def _amount(value: float, unit: str) -> str:
+def amount(value: float, unit: str) -> str:
+    """Return a flag's number as people write it."""
     if unit == "points":
         return f"{value:.1f} points"
-    return {"share": f"{value:.1%}", "ops": f"{value:.0f}", "relative": f"{value:.1e}"}[unit]
+    known = {"share": f"{value:.1%}", "ops": f"{value:.0f}", "relative": f"{value:.1e}"}
+    return known.get(unit, f"{value:.4g} {unit}")
 
 
-def _grids(found: Evaluation) -> list[_Grid]:
+def _grids(found: Evaluation) -> list[Grid]:
     clean = ("clean", _share(found.clean_hardened), _share(found.clean_baseline), *_difference(found.clean))
     rows = [clean]
     for each in found.results:
@@ -138,12 +142,13 @@ def _grids(found: Evaluation) -> list[_Grid]:
             (robust, _share(each.hardened.robust), _share(each.baseline.robust), *_difference(each.pairs)),
         )
         rows.append((f"at {eps}, {_NO_CLAIM}", _share(each.static), "", "", ""))
-    summary = _Grid("Accuracy", ("", "hardened", "baseline", "difference, points", "p"), tuple(rows))
+    summary = Grid("Accuracy", ("", "hardened", "baseline", "difference, points", "p"), tuple(rows))
     checks = [] if found.sanity is None else [_sanity(found.sanity)]
-    return [summary, *checks, *(_controls(found, each) for each in found.results), *(map(_stages, found.results))]
+    return [summary, *checks, *(controls(found, each) for each in found.results), *(map(stages, found.results))]
 
 
-def _controls(found: Evaluation, each: AtEps) -> _Grid:
+def controls(found: Evaluation, each: AtEps) -> Grid:
+    """Return random noise, random masks and the control attack at one eps."""
     control = f"{found.control.get('attack')}-{found.control.get('max_iter')} alone"
     rows = [
         ("hardened", _share(found.clean_hardened), _share(each.hardened.noise), _share(each.hardened.control)),
@@ -153,26 +158,19 @@ def _controls(found: Evaluation, each: AtEps) -> _Grid:
         (f"random mask {index + 1}, as many features", _share(mask.clean), "", _share(mask.control))
         for index, mask in enumerate(each.random_masks)
     ]
-    return _Grid(f"Controls at {eps_text(each.eps)}", ("", "clean", "random noise", control), tuple(rows))
+    return Grid(f"Controls at {eps_text(each.eps)}", ("", "clean", "random noise", control), tuple(rows))
 
 
-def _stages(each: AtEps) -> _Grid:
+def stages(each: AtEps) -> Grid:
+    """Return how the worst case at one eps came about."""
     rows = [
         (who, stage.name, str(stage.attacked), str(stage.robust), str(stage.queries), str(stage.gradients))
         for who, robustness in (("hardened", each.hardened), ("baseline", each.baseline))
         for stage in robustness.stages
     ]
     columns = ("", "stage", "attacked", "left (cumulative)", "queries", "gradients")
-    return _Grid(
+    return Grid(
         f"How the worst case at {eps_text(each.eps)} came about: each stage on the survivors of those before",
         columns,
         tuple(rows),
     )
-
-
-def eps_text(eps: float) -> str:
-    """Return an eps as people write it: 8/255 where it is that, else four digits."""
-    levels = Fraction(eps * 255).limit_denominator(4)
-    if levels and abs(float(levels) / 255 - eps) < 1e-9:
-        return f"{float(levels):g}/255"
-    return f"{eps:.4g}"

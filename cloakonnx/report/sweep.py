@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cloakonnx.evaluation import STATEMENT, Accuracy, Point, Sweep
-from cloakonnx.report.cells import difference_cells, share_cell
-from cloakonnx.report.evaluation import eps_text
+from cloakonnx.report.cells import difference_cells, eps_text, share_cell
 
 
 def print_sweep(found: Sweep, console: Console) -> None:

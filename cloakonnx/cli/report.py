@@ -1,0 +1,61 @@
+"""``cloakonnx report``: an evaluation as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cloakonnx.cli import options
+from cloakonnx.cli.output import print_json, say
+
+
+@click.command("report")
+@click.argument("evaluation", type=options.PATH)
+@click.option("--analysis", type=options.PATH, help="What the masks come from: scores or learned weights.")
+@click.option("--sweep", type=options.PATH, help="What 'cloakonnx sweep -o' wrote: accuracy over the share masked.")
+@click.option("--model", type=options.PATH, help="The hardened model, to mark the features that it really masks.")
+@click.option("-o", "--output", type=options.PATH, required=True, help="The page: report.html, say.")
+@options.force_option
+@options.json_option
+def command(
+    *,
+    evaluation: Path,
+    analysis: Path | None,
+    sweep: Path | None,
+    model: Path | None,
+    output: Path,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write EVALUATION, which 'cloakonnx evaluate -o' wrote, as one HTML file that loads nothing from anywhere.
+
+    \b
+    cloakonnx report evaluation.json -o report.html
+    cloakonnx report evaluation.json --analysis model.cloak.json --sweep sweep.json -o report.html
+
+    Parts whose input is not given say which command makes it. Needs the extra: pip install cloakonnx[report].
+    """
+    from cloakonnx.evaluation import load_evaluation, load_sweep
+    from cloakonnx.graph import check_output, load, write_text
+    from cloakonnx.report import report_html, verdict
+    from cloakonnx.scoring import load_analysis
+
+    found = load_evaluation(evaluation)
+    inputs = [path for path in (evaluation, analysis, sweep, model) if path is not None]
+    check_output(output, inputs=inputs, force=force)
+    page = report_html(
+        found,
+        analysis=None if analysis is None else load_analysis(analysis, model=found.baseline.name),
+        sweep=None if sweep is None else load_sweep(sweep),
+        model=None if model is None else load(model),
+    )
+    write_text(output, page)
+    say(f"wrote {output}")
+    judged = verdict(found)
+    if as_json:
+        print_json({"verdict": judged.kind, "sentence": judged.sentence, "caveats": judged.caveats})
+        return
+    click.echo(f"{judged.title}: {judged.sentence}")
+    for caveat in judged.caveats:
+        click.echo(caveat)

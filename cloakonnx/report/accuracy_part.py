@@ -1,0 +1,229 @@
+"""The report page's parts that an evaluation gives: accuracies, the curve over eps, flags, controls, settings."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from cloakonnx.evaluation import Accuracy, Evaluation, Paired, Sanity
+from cloakonnx.report import charts
+from cloakonnx.report.cells import difference_cells, eps_text, share_cell
+from cloakonnx.report.evaluation import amount, bound, controls, stages, status
+from cloakonnx.report.figures import Cell, Figure, Sheet, figure, text_rows
+
+_NORMS = {"linf": "L∞: no pixel value moves by more than eps", "l2": "L2: the whole change has length eps at most"}
+
+
+def accuracy_figure(found: Evaluation) -> Figure:
+    """Return clean and robust accuracy before and after."""
+    groups = [("Clean", found.clean_baseline, found.clean_hardened)]
+    groups += [(f"Robust at {eps_text(r.eps)}", r.baseline.robust, r.hardened.robust) for r in found.results]
+    rows = [
+        (name, (_row("before", "baseline", "square", first), _row("after", "hardened", "circle", second)))
+        for name, first, second in groups
+    ]
+    svg = charts.intervals("accuracy", "Clean and robust accuracy before and after, with 95% intervals", rows)
+    more = [("baseline", "square", "before (baseline)"), ("hardened", "circle", "after (hardened)")]
+    caption = (
+        "Robust is the worst case: right on the clean input and on every input that any attack found. "
+        "Bars are Wilson's 95% intervals."
+    )
+    return figure(svg, caption, more=more)
+
+
+def accuracy_sheet(found: Evaluation) -> Sheet:
+    """Return the same in numbers, with the paired differences."""
+    rows = [_accuracy_row("clean", found.clean_baseline, found.clean_hardened, found.clean)]
+    for each in found.results:
+        name = f"robust at {eps_text(each.eps)} (adaptive)"
+        rows.append(_accuracy_row(name, each.baseline.robust, each.hardened.robust, each.pairs))
+        empty = Cell("", -1.0)
+        static = Cell(share_cell(each.static), each.static.value)
+        rows.append((Cell(f"static at {eps_text(each.eps)} (no claim)"), empty, static, empty, Cell("", 2.0)))
+    columns = ("accuracy", "before", "after", "difference, points", "McNemar p")
+    return Sheet("accuracy-table", "Accuracy before and after", columns, tuple(rows), sortable=True)
+
+
+def _row(name: str, style: str, shape: str, share: Accuracy) -> charts.Row:
+    return charts.Row(name, style, shape, share.value, share.interval.low, share.interval.high)
+
+
+def _accuracy_row(name: str, before: Accuracy, after: Accuracy, pairs: Paired) -> tuple[Cell, ...]:
+    difference, p = difference_cells(pairs)
+    return (
+        Cell(name),
+        Cell(share_cell(before), before.value),
+        Cell(share_cell(after), after.value),
+        Cell(difference, pairs.difference),
+        Cell(p, 0.0 if p.startswith("<") else float(p)),
+    )
+
+
+def curve_figure(found: Evaluation) -> Figure:
+    """Return accuracy over eps: adaptive solid, static dashed."""
+    results = sorted(found.results, key=lambda each: each.eps)
+    names = ("before, attacked itself", "after, on inputs made before (static, no claim)", "after, attacked itself")
+    styles = (("baseline", "square"), ("static", "triangle"), ("hardened", "circle"))
+    shares = (
+        [(0.0, found.clean_baseline), *((r.eps, r.baseline.robust) for r in results)],
+        [(0.0, found.clean_hardened), *((r.eps, r.static) for r in results)],
+        [(0.0, found.clean_hardened), *((r.eps, r.hardened.robust) for r in results)],
+    )
+    series = [
+        charts.Series(name, style, shape, tuple(_mark(name, eps, share) for eps, share in points))
+        for name, (style, shape), points in zip(names, styles, shares, strict=True)
+    ]
+    svg = charts.lines(
+        "curve",
+        f"Accuracy over eps under {found.attack}: static dashed, adaptive solid",
+        series,
+        x_label=f"eps ({found.norm}, pixel space)",
+        x_ticks=[(0.0, "0"), *((r.eps, eps_text(r.eps)) for r in results)],
+    )
+    caption = (
+        "Solid: attacks made on the very model, masks in sight. Dashed: inputs made on the model before, replayed; "
+        "what lies between dashed and solid is no robustness. Whiskers are 95% intervals, set side by side where they "
+        "would hide each other."
+    )
+    return figure(svg, caption, series)
+
+
+def _mark(name: str, eps: float, share: Accuracy) -> charts.Mark:
+    interval = share.interval
+    said = f"{name}, eps {eps_text(eps)}: {share_cell(share)}"
+    return charts.Mark(eps, share.value, interval.low, interval.high, said)
+
+
+def sanity_sheet(sanity: Sanity) -> Sheet:
+    """Return the flags with numbers and thresholds; those that fired first."""
+    order = {True: 0, None: 1, False: 2}
+    rows = []
+    for flag in sorted(sanity.flags, key=lambda each: order[each.fired]):
+        said = status(flag)
+        meaning = f"{flag.measured}. It means: {flag.meaning}." if flag.fired else flag.measured
+        rows.append(
+            (
+                Cell(flag.name),
+                Cell(said, style="fired" if flag.fired else "quiet" if flag.fired is False else "missing"),
+                Cell("—" if flag.value is None else amount(flag.value, flag.unit), flag.value),
+                Cell(bound(flag), flag.threshold),
+                Cell("—" if flag.eps is None else eps_text(flag.eps), flag.eps),
+                Cell(meaning),
+            )
+        )
+    columns = ("flag", "state", "number", "fires", "eps", "what was measured")
+    caption = f"Sanity flags, on the first {sanity.samples} samples that the model gets right"
+    return Sheet("sanity-table", caption, columns, tuple(rows), sortable=True, words=frozenset({0, 1, 5}))
+
+
+def control_sheets(found: Evaluation) -> list[Sheet]:
+    """Return the controls and how the worst case came about, for each eps."""
+    sheets = []
+    for index, each in enumerate(found.results):
+        for kind, grid in (("controls", controls(found, each)), ("stages", stages(each))):
+            words = frozenset({0, 1}) if kind == "stages" else frozenset({0})
+            columns = ("model", *grid.columns[1:])
+            sheets.append(Sheet(f"{kind}-{index}", grid.title, columns, text_rows(grid.rows), words=words))
+    return sheets
+
+
+def settings_lines(found: Evaluation) -> list[tuple[str, str]]:
+    """Return settings and hashes as names and values."""
+    pre = {key: value for key, value in found.preprocessing.items() if value is not None}
+    baseline = f"{found.model.name} without its masks" if found.baseline_is_stripped else found.baseline.name
+    return [
+        ("hardened model", found.model.name),
+        ("its sha256", found.model.sha256),
+        ("baseline", baseline),
+        ("baseline's sha256", found.baseline.sha256),
+        *((f"mask {i + 1}", f"{m.tap}: {m.removed} of {m.features} weights 0") for i, m in enumerate(found.masks)),
+        ("samples", f"{found.data.name}, n = {found.data.count}"),
+        ("samples' sha256", found.data.sha256),
+        (
+            "seen by the masks' analysis",
+            "not known (no --analysis)" if found.data.seen is None else f"{found.data.seen}",
+        ),
+        ("attack", found.attack),
+        ("eps", ", ".join(eps_text(each.eps) for each in found.results)),
+        ("norm", found.norm),
+        ("seed", str(found.seed)),
+        ("batch size", str(found.batch_size)),
+        ("provider", found.provider),
+        ("control attack", _plain(found.control)),
+        ("preprocessing", _plain(pre)),
+        *(("note", note) for note in found.notes),
+        *((f"version of {name}", value) for name, value in found.versions.items()),
+    ]
+
+
+def attack_lines(found: Evaluation) -> list[str]:
+    """Return the attacks of the worst case with their settings, once each."""
+    stages_of = found.results[0].hardened.stages if found.results else ()
+    hidden = {"attack", "eps", "norm", "seed"}
+    lines = []
+    for stage in stages_of:
+        chosen = {k: v for k, v in (stage.settings or {}).items() if k not in hidden and v not in (None, False)}
+        text = stage.name if not chosen else f"{stage.name} ({_plain(chosen)})"
+        if text not in lines:
+            lines.append(text)
+    return lines
+
+
+def norm_text(norm: str) -> str:
+    """Return what a norm's ball is, in words."""
+    return _NORMS.get(norm, norm)
+
+
+def command(found: Evaluation) -> str:
+    """Return the command that makes the evaluation again, from what its file records."""
+    words = ["cloakonnx", "evaluate", found.model.name]
+    script = ".py:" in found.data.name
+    words += ["--data-script" if script else "--data", found.data.name]
+    if not found.baseline_is_stripped:
+        words += ["--baseline", found.baseline.name]
+    words += ["--attack", found.attack, "--eps", ",".join(eps_exact(each.eps) for each in found.results)]
+    words += ["--norm", found.norm, *_single_attack(found)]
+    words += ["--seed", str(found.seed), "--batch-size", str(found.batch_size)]
+    words += ["--provider", found.provider.removesuffix("ExecutionProvider").lower(), *_preprocessing(found)]
+    words += ["--no-sanity"] if found.sanity is None else []
+    return shlex.join([*words, "-o", "again.json"])
+
+
+def eps_exact(eps: float) -> str:
+    """Return an eps so that it is read as the same number: 2/255 where that is it."""
+    text = eps_text(eps)
+    if text.endswith("/255") and float(text.removesuffix("/255")) / 255 == eps:
+        return text
+    return repr(eps)
+
+
+def _single_attack(found: Evaluation) -> list[str]:
+    """Return the steps and restarts of a single attack; presets have their own."""
+    stages_of = found.results[0].hardened.stages if found.results else ()
+    own = [s.settings for s in stages_of if s.settings is not None and s.name == found.attack]
+    words = []
+    for name in ("max_iter", "restarts"):
+        if own and own[0].get(name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(own[0][name])]
+    return words
+
+
+def _preprocessing(found: Evaluation) -> list[str]:
+    words = []
+    for name in ("scale", "mean", "std", "layout", "bounds"):
+        value = found.preprocessing.get(name)
+        if value is None or value == [] or (name, value) in (("scale", 1.0), ("bounds", [0.0, 1.0])):
+            continue
+        text = ",".join(map(repr, value)) if isinstance(value, (list, tuple)) else str(value)
+        words += [
+            f"--{name}={text}" if text.startswith("-") else f"--{name}",
+            *([] if text.startswith("-") else [text]),
+        ]
+    return words
+
+
+def _plain(values: Mapping[str, Any]) -> str:
+    shown = (f"{k} {v if isinstance(v, str) else json.dumps(v)}" for k, v in values.items() if v is not None)
+    return ", ".join(shown)

@@ -1,0 +1,107 @@
+"""The report: one HTML file that loads nothing, made of the values that exist.
+
+Jinja2 fills the page and escapes what goes in; the charts are SVG of our own (:mod:`cloakonnx.report.charts`). The
+page's Content-Security-Policy allows its one style sheet and its one script by their hashes, images that are in the
+page, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+from typing import Any
+
+from cloakonnx.errors import DataError, MissingDependencyError
+from cloakonnx.evaluation import STATEMENT, Evaluation, Sweep
+from cloakonnx.graph import SOURCE_KEY, Model, entries, read_masks
+from cloakonnx.report import accuracy_part, mask_part
+from cloakonnx.report.verdict import verdict
+from cloakonnx.scoring import Analysis
+
+_TEMPLATES = "templates"
+
+
+def report_html(
+    found: Evaluation,
+    *,
+    analysis: Analysis | None = None,
+    sweep: Sweep | None = None,
+    model: Model | None = None,
+) -> str:
+    """Return the report as the text of an HTML file; the same values always give the same text.
+
+    Args:
+        found: The evaluation.
+        analysis: What the masks come from.
+        sweep: Of the same analysis.
+        model: The hardened model, to mark the features that it really masks.
+
+    Raises:
+        DataError: the values are not of the same model.
+        MissingDependencyError: Jinja2 is not installed.
+    """
+    _check_alike(found, analysis, sweep, model)
+    environment = _environment()
+    style, script = _text("report.css"), _text("report.js")
+    masks = None if model is None else read_masks(model)
+    page = environment.get_template("report.html.j2").render(
+        found=found,
+        statement=STATEMENT,
+        style=style,
+        script=script,
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        verdict=verdict(found),
+        accuracy=accuracy_part.accuracy_figure(found),
+        accuracy_sheet=accuracy_part.accuracy_sheet(found),
+        curve=accuracy_part.curve_figure(found),
+        sweep=None if sweep is None else mask_part.sweep_figure(sweep),
+        sweep_sheet=None if sweep is None else mask_part.sweep_sheet(sweep),
+        masks=mask_part.mask_part(analysis, masks, found),
+        sanity=None if found.sanity is None else accuracy_part.sanity_sheet(found.sanity),
+        controls=accuracy_part.control_sheets(found),
+        settings=accuracy_part.settings_lines(found),
+        attacks=accuracy_part.attack_lines(found),
+        norm=accuracy_part.norm_text(found.norm),
+        command=accuracy_part.command(found),
+    )
+    return str(page)
+
+
+def _check_alike(found: Evaluation, analysis: Analysis | None, sweep: Sweep | None, model: Model | None) -> None:
+    """Check that all values are of one model; a baseline that was named may be any model, so nothing is asked of it."""
+    if model is not None and model.sha256 != found.model.sha256:
+        raise DataError(
+            f"{model.name} is not the model of the evaluation ({found.model.name}): sha256 {model.sha256[:16]}..., not "
+            f"{found.model.sha256[:16]}...; name the hardened model that was evaluated"
+        )
+    source = None if model is None else entries(model.proto).get(SOURCE_KEY)
+    known = {found.baseline.sha256, source or found.baseline.sha256}
+    parts = [] if analysis is None else [("analysis", "analyze", analysis.model_name, analysis.model_sha256)]
+    parts += [] if sweep is None else [("sweep", "sweep", sweep.model.name, sweep.model.sha256)]
+    for kind, verb, name, digest in parts:
+        if found.baseline_is_stripped and digest not in known:
+            raise DataError(
+                f"the {kind} is of another model ({name}, sha256 {digest[:16]}...) than the evaluation's baseline "
+                f"({found.baseline.sha256[:16]}...); give the one of that model (cloakonnx {verb} makes it)"
+            )
+
+
+def _environment() -> Any:
+    try:
+        from jinja2 import DictLoader, Environment, StrictUndefined  # noqa: PLC0415
+    except ImportError:
+        raise MissingDependencyError("a report needs Jinja2: pip install cloakonnx[report]") from None
+    loader = DictLoader({"report.html.j2": _text("report.html.j2")})
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _text(name: str) -> str:
+    """Return a file of the package, with line ends that its hash can count on."""
+    path = resources.files("cloakonnx.report").joinpath(_TEMPLATES, name)
+    return path.read_text(encoding="utf-8").replace("\r\n", "\n")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,139 @@
+"""Small values to make reports of; the browser's tests use them too."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cloakonnx.data import Preprocessing
+from cloakonnx.evaluation import (
+    MEANINGS,
+    Accuracy,
+    AtEps,
+    Evaluation,
+    Flag,
+    Paired,
+    RandomMask,
+    Robustness,
+    Sanity,
+    Stage,
+)
+from cloakonnx.evaluation.result import DataRecord, MaskRecord, ModelRecord
+from cloakonnx.evaluation.sweep_result import Adaptive, Attacks, OfMask, Point, Scored, Sweep, Twins
+from cloakonnx.graph import Mask
+from cloakonnx.scoring import Analysis, SampleSet, TapScores
+
+SOURCE, HARDENED = "a" * 64, "b" * 64
+COUNT = 200
+FEATURES = 40
+PGD = {"attack": "pgd", "eps": 2 / 255, "max_iter": 20, "restarts": 2}
+
+
+def robustness(correct: int) -> Robustness:
+    stages = (Stage("pgd", PGD, 190, correct + 3, 400, 8000), Stage("controls", None, correct + 3, correct, 900, 0))
+    return Robustness(Accuracy(correct, COUNT), Accuracy(190, COUNT), Accuracy(correct + 3, COUNT), stages)
+
+
+def at(eps: float, first: int, second: int, *, both: int | None = None) -> AtEps:
+    """Robust samples of the hardened model and of the baseline; as many as can be are the same ones."""
+    same = min(first, second) if both is None else both
+    pairs = Paired(same, first - same, second - same, COUNT - first - second + same)
+    random = tuple(RandomMask(Accuracy(189, COUNT), Accuracy(second - i, COUNT)) for i in range(3))
+    static = Accuracy(min(COUNT, first + 20), COUNT)
+    return AtEps(eps, static, robustness(first), robustness(second), pairs, random)
+
+
+def flags(*fired: str) -> tuple[Flag, ...]:
+    return tuple(
+        Flag(name, name in fired, 5.0 if name in fired else 0.5, "points", 1.0, 2 / 255, f"measured {name}")
+        for name in MEANINGS
+    )
+
+
+def sanity(*fired: str) -> Sanity:
+    return Sanity(100, (2 / 255, 0.5), ({"attack": "pgd"},), 100, 1000, flags(*fired))
+
+
+def evaluation(
+    *results: AtEps,
+    name: str = "model.hardened.onnx",
+    fired: tuple[str, ...] | None = (),
+    seen: int | None = 0,
+    tap: str = "features",
+    removed: int = 3,
+) -> Evaluation:
+    return Evaluation(
+        model=ModelRecord(name, HARDENED),
+        baseline=ModelRecord("model.onnx", SOURCE),
+        baseline_is_stripped=True,
+        masks=(MaskRecord(tap, FEATURES, removed),),
+        data=DataRecord("test.npz", COUNT, "c" * 64, seen),
+        preprocessing={"scale": 1.0, "mean": [0.5, 0.25], "std": [], "layout": None, "bounds": [0.0, 1.0]},
+        attack="quick",
+        norm="linf",
+        seed=7,
+        batch_size=64,
+        provider="CPUExecutionProvider",
+        control={"attack": "pgd", "max_iter": 20},
+        clean=Paired(186, 2, 6, 6),
+        results=results or (at(1 / 255, 150, 110), at(2 / 255, 100, 50)),
+        sanity=None if fired is None else sanity(*fired),
+        versions={"cloakonnx": "0.1.0", "numpy": "2.0"},
+    )
+
+
+def _analysis(scores: TapScores | None, masks: tuple[Mask, ...]) -> Analysis:
+    return Analysis(
+        model_name="model.onnx",
+        model_sha256=SOURCE,
+        preprocessing=Preprocessing(),
+        samples=SampleSet("clean.npz", None, 1, 0.1, ("0" * 16,)),
+        provider="CPUExecutionProvider",
+        scores=scores,
+        masks=masks,
+        versions={"cloakonnx": "0.1.0"},
+    )
+
+
+def scored(tap: str = "features") -> Analysis:
+    """Feature i scores (7 i) mod 40; the highest are 17 (39), 34 (38), 11 (37); feature 0 is dead."""
+    scores = (np.arange(FEATURES) * 7 % FEATURES).astype(np.float64)
+    return _analysis(TapScores(tap, 1, "float32", "deepcloak", scores, COUNT), ())
+
+
+def learned() -> Analysis:
+    rng = np.random.default_rng(0)
+    masks = tuple(Mask(f"tap {i}", rng.uniform(0, 2, 16).round(3).astype(np.float32), 1) for i in range(3))
+    return _analysis(None, (*masks, Mask("tap 3", np.array([0, 1, 1.5], np.float32), 1)))
+
+
+def sweep() -> Sweep:
+    def of_mask(clean: int, static: int) -> OfMask:
+        return OfMask(Accuracy(clean, COUNT), Accuracy(static, COUNT))
+
+    points = tuple(
+        Point(
+            f"{removed * 5 // 2}%",
+            removed,
+            of_mask(190 - removed, 100 + removed),
+            tuple(of_mask(189 - i, 98 + i) for i in range(3)) if removed else (),
+        )
+        for removed in range(13)
+    )
+    return Sweep(
+        model=ModelRecord("model.onnx", SOURCE),
+        scores=Scored("features", 1, FEATURES, "deepcloak"),
+        data=DataRecord("test.npz", COUNT, "c" * 64, 0),
+        twins=Twins("twins.npz", "d" * 64, 4 / 255),
+        preprocessing={},
+        seed=0,
+        batch_size=64,
+        provider="CPUExecutionProvider",
+        points=points,
+        attacks=Attacks("quick", (2 / 255, 4 / 255), "linf", False, {"attack": "pgd", "max_iter": 20}),
+        adaptive=tuple(
+            Adaptive(f"{r * 5 // 2}%", r, Paired(185, 1, 4, 10), (at(2 / 255, 100, 90), at(4 / 255, 40, 45)))
+            for r in (4, 12)
+        ),
+        asked=3,
+        versions={},
+    )

@@ -1,0 +1,320 @@
+"""The report page: what it says, that it is always the same, loads nothing, and that no name gets out of its place."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+import shlex
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from cloakonnx.errors import DataError, MissingDependencyError
+from cloakonnx.evaluation import STATEMENT, Evaluation, Sweep, load_evaluation, load_sweep, newcombe_paired
+from cloakonnx.graph import Mask, Model, harden_file, load
+from cloakonnx.report import report_html
+from cloakonnx.report.charts import ticks
+from cloakonnx.report.verdict import verdict
+from tests.fixtures import core
+from tests.fixtures.models import TAP
+
+from . import samples
+
+PLACES = {"x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "width", "height", "points", "d"}
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}&amp;"
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text outside style and script."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._raw = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self._raw = tag if tag in {"style", "script"} else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = ""
+
+    def handle_data(self, data: str) -> None:
+        if not self._raw:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def table(page: str, key: str) -> list[list[str]]:
+    """The cells of a table's body."""
+    found = re.search(rf'<table id="{key}".*?<tbody>(.*?)</tbody>', page, re.S)
+    assert found is not None, key
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", found[1], re.S)
+    return [[html.unescape(cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S)] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    return report_html(samples.evaluation(), analysis=samples.scored(), sweep=samples.sweep())
+
+
+def test_numbers(whole: str) -> None:
+    text = Elements(whole).text
+    assert text.count(STATEMENT) == 2
+    found = samples.evaluation()
+    interval = newcombe_paired(found.results[1].pairs)
+    difference = f"+25.0 [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
+    rows = table(whole, "accuracy-table")
+    assert [row[0] for row in rows] == [
+        "clean",
+        *(
+            f"{kind} at {eps}/255 ({said})"
+            for eps in "12"
+            for kind, said in (("robust", "adaptive"), ("static", "no claim"))
+        ),
+    ]
+    shares = [binomtest(correct, samples.COUNT).proportion_ci(method="wilson") for correct in (192, 188)]
+    said = [f"[{share.low * 100:.1f}, {share.high * 100:.1f}]" for share in shares]
+    assert rows[0][1:3] == [f"96.0% {said[0]}", f"94.0% {said[1]}"]
+    assert rows[3][1:4] == ["25.0% [19.5, 31.4]", "50.0% [43.1, 56.9]", difference]
+    for said in ("sha256", samples.HARDENED, samples.SOURCE, "c" * 64, "seed", "CPUExecutionProvider", "max_iter 20"):
+        assert said in text
+    assert next(row[:2] for row in table(whole, "sanity-table")) == ["single-step", "quiet"]
+    assert len(table(whole, "sanity-table")) == 11
+    assert "cloakonnx evaluate model.hardened.onnx --data test.npz --attack quick --eps 1/255,2/255" in text
+
+
+def test_charts_are_drawn(whole: str) -> None:
+    charts = {}
+    for text in re.findall(r'<svg class="chart".*?</svg>', whole, re.S):
+        root = ET.fromstring(text)
+        charts[str(root.attrib["aria-labelledby"])] = root
+        for element in root.iter():  # a NaN or an infinity would leave a hole
+            places = [value for key, value in element.attrib.items() if key in PLACES]
+            assert not any(bad in value for value in places for bad in ("nan", "inf"))
+    assert set(charts) == {"accuracy-title", "curve-title", "sweep-title", "scores-title"}
+    marks = [mark.findtext("title") for mark in charts["curve-title"].iter("g") if mark.get("class") == "mark"]
+    assert len(marks) == 9
+    assert "after, attacked itself, eps 2/255: 50.0% [43.1, 56.9]" in marks
+    assert len({e.get("class") for e in charts["curve-title"].iter("g") if "series" in e.get("class", "")}) == 3
+    hatched = [bar for bar in charts["scores-title"].iter("rect") if bar.get("class") == "bar masked mark"]
+    assert sum(int((bar.findtext("title") or "").split()[0]) for bar in hatched) == 3
+    assert sum(float(bar.attrib["height"]) > 0 for bar in charts["scores-title"].iter("rect")) >= 20
+
+
+def test_scores_with_the_masked_ones_marked(whole: str) -> None:
+    rows = table(whole, "scores-table")
+    assert [row for row in rows if row[3] == "masked"] == [
+        ["17", "39", "1", "masked"],
+        ["34", "38", "2", "masked"],
+        ["11", "37", "3", "masked"],
+    ]
+    assert rows[-1] == ["0", "0", "40", "kept, dead"]
+    assert "give --model to mark what the model really masks" in whole
+
+
+def test_the_sweep(whole: str) -> None:
+    rows = table(whole, "sweep-table")
+    assert [row[1] for row in rows] == list(map(str, range(13)))
+    assert rows[4][2:] == ["93.0% [88.6, 95.8]", "52.0% [45.1, 58.8]", "50.0% [43.1, 56.9]", "20.0% [15.0, 26.1]"]
+    assert rows[1][4:] == ["", ""]
+    assert rows[0][4] == "45.0% [38.3, 51.9]"
+
+
+def test_learned_masks() -> None:
+    page = report_html(samples.evaluation(), analysis=samples.learned())
+    assert "4 masks with 51 weights: 1 are 0 (masked)" in page
+    assert table(page, "taps-table")[3] == ["tap 3", "3", "1", "0.000", "0.833", "1.500"]
+    assert len(table(page, "weights-table")) == 51
+
+
+def test_what_is_missing_says_how_to_get_it() -> None:
+    text = Elements(report_html(samples.evaluation(fired=None))).text
+    assert "cloakonnx sweep MODEL --data CLEAN --adversarial TWINS -o sweep.json" in text
+    assert "--analysis MODEL.cloak.json" in text
+    assert "The sanity checks were left out" in text
+    assert "--no-sanity" in text
+
+
+def test_the_same_values_give_the_same_bytes(whole: str, tmp_path: Path) -> None:
+    """Also when they went through their files."""
+    samples.evaluation().save(tmp_path / "e.json")
+    samples.sweep().save(tmp_path / "s.json")
+    evaluation, sweep = load_evaluation(tmp_path / "e.json"), load_sweep(tmp_path / "s.json")
+    assert sweep.to_json() == samples.sweep().to_json()
+    assert report_html(evaluation, analysis=samples.scored(), sweep=sweep) == whole
+
+
+def test_hostile_names_stay_text(whole: str) -> None:
+    found = samples.evaluation(name=HOSTILE, tap=HOSTILE)
+    page = report_html(found, analysis=samples.scored(HOSTILE), sweep=samples.sweep())
+    parsed, usual = (
+        Elements(page),
+        Elements(report_html(samples.evaluation(), analysis=samples.scored(), sweep=samples.sweep())),
+    )
+    assert [tag for tag, _ in parsed.found] == [tag for tag, _ in usual.found]
+    assert not any(name.startswith("on") for _, attributes in parsed.found for name in attributes)
+    assert HOSTILE in parsed.text
+    assert shlex.quote(HOSTILE) in parsed.text
+
+
+def test_it_loads_nothing(whole: str) -> None:
+    elements = Elements(whole).found
+    assert not [tag for tag, _ in elements if tag in {"iframe", "object", "embed", "img", "base", "form", "input"}]
+    assert [a for tag, a in elements if tag == "link"] == [{"rel": "icon", "href": "data:,"}]
+    links = [a["href"] for tag, a in elements if tag == "a"]
+    assert all(link and link.startswith("#") for link in links)
+    assert {str(link)[1:] for link in links} <= {a.get("id") for _, a in elements}
+    assert "url(" not in re.sub(r"url\(#scores-hatch\)", "", whole)
+    assert "://" not in whole.replace("http://www.w3.org/2000/svg", "")
+    ids = [a["id"] for _, a in elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert not [a for _, a in elements if "style" in a]  # the policy would block them
+
+
+def test_the_policy_allows_the_page_s_own_script_and_style_only(whole: str) -> None:
+    found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', whole)
+    assert found is not None
+    policy = dict(part.split(" ", 1) for part in html.unescape(found[1]).split("; "))
+    assert policy["default-src"] == "'none'"
+    for kind in ("style", "script"):
+        bodies = re.findall(rf"<{kind}>(.*?)</{kind}>", whole, re.S)
+        assert len(bodies) == 1
+        digest = base64.b64encode(hashlib.sha256(bodies[0].encode()).digest()).decode()
+        assert policy[f"{kind}-src"] == f"'sha256-{digest}'"
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "said"),
+    [
+        (
+            samples.evaluation(),
+            "gain",
+            "the masks raise robust accuracy at 2/255 from 25.0% to 50.0%, that is by 25.0 points",
+        ),
+        (samples.evaluation(fired=("large-eps",)), "doubt", "raise robust accuracy"),
+        (samples.evaluation(seen=5), "doubt", "raise robust accuracy"),
+        (
+            samples.evaluation(samples.at(0.07, 101, 100)),
+            "none",
+            "No difference in robust accuracy is shown at 0.07: it is +0.5",
+        ),
+        (
+            samples.evaluation(samples.at(0.07, 60, 100)),
+            "loss",
+            "the masks cost 20.0 points of robust accuracy at",
+        ),
+        (
+            samples.evaluation(samples.at(0.07, 60, 100), samples.at(0.03, 150, 100)),
+            "loss",
+            "They gain at 0.03",
+        ),
+        (
+            samples.evaluation(samples.at(0.07, 101, 100), samples.at(0.03, 150, 100)),
+            "gain",
+            "No gain is shown at 0.07.",
+        ),
+    ],
+)
+def test_verdicts(found: Evaluation, kind: str, said: str) -> None:
+    judged = verdict(found)
+    assert judged.kind == kind
+    assert said in judged.sentence
+    assert f'class="verdict {kind}"' in report_html(found)
+
+
+def test_caveats() -> None:
+    said = " ".join(verdict(samples.evaluation(fired=("single-step", "large-eps"), seen=5)).caveats)
+    assert "seen 5 of the 200 samples" in said
+    assert "2 sanity flags fired: single-step, large-eps." in said
+
+
+def test_clean_accuracy_as_it_was() -> None:
+    same = samples.Paired(190, 0, 0, 10)
+    found = Evaluation(**{**vars(samples.evaluation()), "clean": same})
+    assert "leave clean accuracy as it is [" in verdict(found).sentence
+
+
+def model(folder: Path) -> tuple[Model, Model]:
+    """A source and the model in which its features 1 and 4 are masked."""
+    (folder / "m.onnx").write_bytes(core.mlp().SerializeToString())
+    harden_file(load(folder / "m.onnx"), [Mask(TAP, np.array([1, 0, 1, 1, 0, 1], np.float32))], folder / "h.onnx")
+    return load(folder / "m.onnx"), load(folder / "h.onnx")
+
+
+def test_the_model_tells_what_is_masked(tmp_path: Path) -> None:
+    source, hardened = model(tmp_path)
+    found = samples.evaluation()
+    found = Evaluation(
+        **{
+            **vars(found),
+            "model": samples.ModelRecord("h.onnx", hardened.sha256),
+            "baseline": samples.ModelRecord("m.onnx", source.sha256),
+        }
+    )
+    scores = samples.TapScores(TAP, 1, "float32", "relative", np.arange(6.0), 10)
+    analysis = samples.Analysis(**{**vars(samples.scored()), "model_sha256": source.sha256, "scores": scores})
+    page = report_html(found, analysis=analysis, model=hardened)
+    assert [row[0] for row in table(page, "scores-table") if row[3] == "masked"] == ["4", "1"]
+    assert "as read from the hardened model" in page
+    assert "2 are 0 (masked)" in report_html(found, model=hardened)
+    with pytest.raises(DataError, match=r"m\.onnx is not the model of the evaluation"):
+        report_html(found, model=source)
+
+
+def test_values_of_another_model() -> None:
+    other = Evaluation(**{**vars(samples.evaluation()), "baseline": samples.ModelRecord("o.onnx", "e" * 64)})
+    with pytest.raises(DataError, match=r"the analysis is of another model \(model.onnx, .*cloakonnx analyze makes it"):
+        report_html(other, analysis=samples.scored())
+    with pytest.raises(DataError, match="the sweep is of another model"):
+        report_html(other, sweep=samples.sweep())
+
+
+def test_without_jinja2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install cloakonnx\[report\]"):
+        report_html(samples.evaluation())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (0.4, 1, [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]),
+        (0, 881.4, [0, 200, 400, 600, 800]),
+        (3, 3, [3]),
+    ],
+)
+def test_ticks(low: float, high: float, wanted: list[float]) -> None:
+    assert ticks(low, high) == wanted
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('"points": [', '"pints": ['), "the entry points is missing"),
+        (('"count": 200', '"count": 1'), "samples are correct"),
+        (('"version": 1', '"version": 2'), "has version 2"),
+        (('"eps_is_of_twins": false', '"eps_is_of_twins": 0'), "neither true nor false"),
+    ],
+)
+def test_damaged_sweeps(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    text = samples.sweep().to_json()
+    assert change[0] in text
+    with pytest.raises(DataError, match=said):
+        Sweep.from_json(text.replace(*change))
+    (tmp_path / "s.json").write_bytes(b"\xff")
+    with pytest.raises(DataError, match="it is not text"):
+        load_sweep(tmp_path / "s.json")
