@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -11,16 +10,13 @@ import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli.gate import conclude
-from cloakonnx.cli.output import progress, say
+from cloakonnx.cli.output import announce, progress, say
 from cloakonnx.cli.types import Numbers
 
 if TYPE_CHECKING:
-    from cloakonnx.evaluation import Decision, Estimate, Evaluation, Gate
+    from cloakonnx.evaluation import Decision, Evaluation, Gate
     from cloakonnx.graph import Model
     from cloakonnx.runtime import Provider
-
-_LONG = 10.0
-"""Seconds from which on a run is worth an estimate."""
 
 
 @click.command("evaluate")
@@ -126,7 +122,7 @@ def command(
             sanity=not no_sanity,
             output=output,
             resume=resume,
-            on_estimate=_announce,
+            on_estimate=announce,
             on_progress=advance,
         )
     if output is not None:
@@ -180,9 +176,3 @@ def _print(found: Evaluation, *, as_json: bool, markdown: bool) -> None:
 
     console = Console()
     print_evaluation(found, console if console.is_terminal else Console(width=140))
-
-
-def _announce(estimate: Estimate) -> None:
-    """Tell what a long run takes at most."""
-    if (estimate.seconds or math.inf) >= _LONG:
-        say(str(estimate))

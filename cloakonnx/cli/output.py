@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from cloakonnx.evaluation import Estimate
+
+_LONG = 10.0
+"""Seconds from which on a run is worth an estimate."""
 
 _WINDOW = 600.0
 """Seconds whose speed tells the time left: progress goes by leaps, as samples leave an attack."""
@@ -47,3 +54,9 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
                 bar.update(task, completed=done)
 
         yield move
+
+
+def announce(estimate: Estimate, what: str = "") -> None:
+    """Tell what a long run takes at most."""
+    if (estimate.seconds or math.inf) >= _LONG:
+        say(f"{what}{estimate}")

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import progress, say
+from cloakonnx.cli.output import announce, progress, say
 from cloakonnx.cli.types import Amounts, Numbers
 
 if TYPE_CHECKING:
-    from cloakonnx.evaluation import Estimate
     from cloakonnx.selection import Amount
-
-_LONG = 10.0
-"""Seconds from which on the attacks are worth an estimate."""
 
 
 @click.command("sweep")
@@ -131,7 +127,7 @@ def command(
             output_name=output_name,
             output=output,
             resume=resume,
-            on_estimate=_announce,
+            on_estimate=partial(announce, what="adaptive accuracy: "),
             on_progress=advance,
         )
     if output is not None:
@@ -147,9 +143,3 @@ def command(
 
     console = Console()
     print_sweep(found, console if console.is_terminal else Console(width=140))
-
-
-def _announce(estimate: Estimate) -> None:
-    """Tell what long attacks take at most."""
-    if (estimate.seconds or math.inf) >= _LONG:
-        say(f"adaptive accuracy: {estimate}")

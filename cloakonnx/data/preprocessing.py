@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -44,6 +44,10 @@ class Preprocessing:
             raise DataError("--scale must not be 0 and every --std must be above 0")
         if not self.bounds[0] < self.bounds[1]:
             raise DataError(f"--bounds {self.bounds[0]:g},{self.bounds[1]:g}: the first must be below the second")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for a JSON file, tuples as lists."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)

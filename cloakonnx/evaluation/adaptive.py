@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -180,7 +180,7 @@ def evaluate(
             hashlib.sha256(digests[0].digest() + digests[1].digest()).hexdigest(),
             seen=None if analysis is None else seen,
         ),
-        preprocessing=_plain(asdict(dataset.preprocessing)),
+        preprocessing=dataset.preprocessing.as_dict(),
         attack=attack,
         norm=norm,
         seed=seed,
@@ -244,7 +244,3 @@ def _check_alike(model: Model, baseline: Model, input_name: str | None) -> None:
             f"{model.name} takes inputs of shape {shapes[0]}, the baseline {baseline.name} of {shapes[1]}; they can't "
             "be compared on the same samples"
         )
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

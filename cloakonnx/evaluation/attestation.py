@@ -27,7 +27,7 @@ from cloakonnx.graph import (
     read_masks,
     write_text,
 )
-from cloakonnx.scoring import Entries, installed_versions
+from cloakonnx.scoring import Entries, installed_versions, read_text
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:cloakonnx:hardening:1"
@@ -188,12 +188,7 @@ def load_attestation(path: Path) -> Attestation:
     Raises:
         AttestationError: missing or damaged.
     """
-    try:
-        return Attestation.from_json(path.read_text(encoding="utf-8"), name=str(path))
-    except OSError as error:
-        raise AttestationError(f"cannot read the attestation {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise AttestationError(f"{path} is not an attestation: it is not text") from None
+    return Attestation.from_json(read_text(path, kind="attestation", error=AttestationError), name=str(path))
 
 
 def _subject(entries: Entries) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.data import Dataset
 from cloakonnx.errors import InferenceError, ModelError
-from cloakonnx.graph import Difference, ExternalFile, Model, external_recorded, file_sha256
+from cloakonnx.graph import SOURCE_KEY, Difference, ExternalFile, Model, entries, external_recorded, file_sha256
 from cloakonnx.runtime import Activations, Provider, input_shape
 
 Status = Literal["passed", "failed", "not checked"]
@@ -122,6 +122,16 @@ class Trial:
         shape: Sequence[int | None] = input_shape(model, self.input_name) or ()
         sides = [side or _SEEDED_SIDE for side in shape]
         yield np.random.default_rng(self.seed).random((_SEEDED_SAMPLES, *sides), np.float32)
+
+
+def source_is_recorded(model: Model, source: Model) -> Check:
+    """Check that a source is the one that the model's metadata names."""
+    recorded = entries(model.proto).get(SOURCE_KEY, "none")
+    if recorded == source.sha256:
+        return Check("source", "passed", f"{source.name} has the recorded sha256 {recorded[:16]}...")
+    return Check(
+        "source", "failed", f"{source.name} has sha256 {source.sha256[:16]}..., but {recorded[:16]}... is recorded"
+    )
 
 
 class NotComparableError(Exception):

@@ -16,6 +16,7 @@ from cloakonnx.evaluation.checks import (
     external_data,
     largest_difference,
     listed,
+    source_is_recorded,
 )
 from cloakonnx.graph import (
     SOURCE_KEY,
@@ -61,7 +62,7 @@ def folded_checks(model: Model, source: Model | None, trial: Trial, *, is_attest
         names = ("source", "structure", "external data", "numbers")
         yield from (Check(name, "not checked", "the record of the masks is damaged") for name in names)
         return
-    yield _source(model, source)
+    yield source_is_recorded(model, source)
     yield _structure(model, source)
     yield external_data(model, source, model.external_files)
     yield _numbers(model, source, trial)
@@ -80,21 +81,12 @@ def _recorded(model: Model) -> Check:
     return Check(name, "passed" if masks else "failed", f"records the folded masks of {said or 'no tap'}")
 
 
-def _source(model: Model, source: Model) -> Check:
-    recorded = entries(model.proto)[SOURCE_KEY]
-    if recorded == source.sha256:
-        return Check("source", "passed", f"{source.name} has the recorded sha256 {recorded[:16]}...")
-    return Check(
-        "source", "failed", f"{source.name} has sha256 {source.sha256[:16]}..., but {recorded[:16]}... is recorded"
-    )
-
-
 def _structure(model: Model, source: Model) -> Check:
     try:
-        again, sha256 = refolded(model, source)
+        again = refolded(model, source)
     except CloakError as error:
         return Check("structure", "failed", f"the masks can't be folded into the source: {error}")
-    if sha256 == model.sha256:
+    if again.sha256 == model.sha256:
         return Check("structure", "passed", "folding the masks into the source again gives this file, byte for byte")
     said = listed(diff(again, model)) or "the same content is encoded in other bytes"
     return Check("structure", "failed", f"not what folding the masks into the source gives: {said}")

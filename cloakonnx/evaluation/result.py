@@ -16,7 +16,7 @@ from cloakonnx.evaluation.accuracies import Accuracy
 from cloakonnx.evaluation.flags import Sanity
 from cloakonnx.evaluation.intervals import CONFIDENCE, Paired, mcnemar_exact, newcombe_paired
 from cloakonnx.graph import write_text
-from cloakonnx.scoring import Entries, installed_versions, read_json
+from cloakonnx.scoring import Entries, installed_versions, read_json, read_text
 
 FORMAT, VERSION = "cloakonnx.evaluation", 1
 
@@ -188,8 +188,8 @@ class Evaluation:
         content = asdict(self)
         content["preprocessing"] = dict(self.preprocessing)
         content["clean"] = {
-            "hardened": _share(self.clean_hardened),
-            "baseline": _share(self.clean_baseline),
+            "hardened": self.clean_hardened.as_dict(),
+            "baseline": self.clean_baseline.as_dict(),
             "difference": difference_entries(self.clean),
         }
         content["results"] = [_at_eps(result) for result in self.results]
@@ -252,16 +252,7 @@ def load_evaluation(path: Path) -> Evaluation:
     Raises:
         DataError: missing or damaged.
     """
-    try:
-        return Evaluation.from_json(path.read_text(encoding="utf-8"), name=str(path))
-    except OSError as error:
-        raise DataError(f"cannot read the evaluation {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not an evaluation: it is not text") from None
-
-
-def _share(accuracy: Accuracy) -> dict[str, Any]:
-    return accuracy.as_dict()
+    return Evaluation.from_json(read_text(path, kind="evaluation", error=DataError), name=str(path))
 
 
 def difference_entries(pairs: Paired) -> dict[str, Any]:
@@ -277,9 +268,9 @@ def difference_entries(pairs: Paired) -> dict[str, Any]:
 
 def _robustness(found: Robustness) -> dict[str, Any]:
     return {
-        "robust": _share(found.robust),
-        "noise": _share(found.noise),
-        "control": _share(found.control),
+        "robust": found.robust.as_dict(),
+        "noise": found.noise.as_dict(),
+        "control": found.control.as_dict(),
         "stages": [asdict(stage) for stage in found.stages],
     }
 
@@ -287,11 +278,11 @@ def _robustness(found: Robustness) -> dict[str, Any]:
 def _at_eps(result: AtEps) -> dict[str, Any]:
     return {
         "eps": result.eps,
-        "static": _share(result.static),
+        "static": result.static.as_dict(),
         "hardened": _robustness(result.hardened),
         "baseline": _robustness(result.baseline),
         "difference": difference_entries(result.pairs),
-        "random_masks": [{"clean": _share(m.clean), "control": _share(m.control)} for m in result.random_masks],
+        "random_masks": [{"clean": m.clean.as_dict(), "control": m.control.as_dict()} for m in result.random_masks],
     }
 
 

@@ -27,7 +27,7 @@ from cloakonnx.evaluation.result import (
     read_pairs,
 )
 from cloakonnx.graph import write_text
-from cloakonnx.scoring import Entries, installed_versions, read_json
+from cloakonnx.scoring import Entries, installed_versions, read_json, read_text
 
 FORMAT, VERSION = "cloakonnx.sweep", 1
 
@@ -235,12 +235,7 @@ def load_sweep(path: Path) -> Sweep:
     Raises:
         DataError: missing or damaged.
     """
-    try:
-        return Sweep.from_json(path.read_text(encoding="utf-8"), name=str(path))
-    except OSError as error:
-        raise DataError(f"cannot read the sweep {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not a sweep: it is not text") from None
+    return Sweep.from_json(read_text(path, kind="sweep", error=DataError), name=str(path))
 
 
 def _point(point: Point) -> dict[str, Any]:

@@ -7,7 +7,6 @@ no claim of robustness. So at least one point is attacked again by default, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -116,13 +115,12 @@ def sweep(
         )
         notes = replaced(plan_of(eps=1.0), classes=attacked.classes)
         attacks = Attacks(attack, radii, norm, not eps, attacked.control, notes)
-    preprocessing = asdict(pairs.clean.preprocessing)
     found = Sweep(
         model=ModelRecord(model.name, model.sha256),
         scores=Scored(scores.tap, scores.feature_axis, len(scores.scores), scores.criterion),
         data=one_pass.data_record(),
         twins=one_pass.twins(),
-        preprocessing={key: list(v) if isinstance(v, tuple) else v for key, v in preprocessing.items()},
+        preprocessing=pairs.clean.preprocessing.as_dict(),
         seed=seed,
         batch_size=batch_size,
         provider=provider.name,

@@ -23,6 +23,7 @@ from cloakonnx.evaluation.checks import (
     external_data,
     largest_difference,
     listed,
+    source_is_recorded,
 )
 from cloakonnx.evaluation.folded import folded_checks
 from cloakonnx.graph import (
@@ -133,7 +134,7 @@ def _mul_checks(model: Model, source: Model | None, trial: Trial, *, is_attested
     first = _masks_in_place(model)
     yield from (first, _mask_hashes(model), _self_consistent(model))
     if source is not None:
-        yield from (_source_is_recorded(model, source), _structure(model, source))
+        yield from (source_is_recorded(model, source), _structure(model, source))
         yield external_data(model, source, source.external_files)
     elif not is_attested:
         yield from (Check(name, "not checked", NO_REFERENCE) for name in ("source", "structure"))
@@ -183,15 +184,6 @@ def _self_consistent(model: Model) -> Check:
     if found != recorded[STRIPPED_KEY]:
         return Check(name, "failed", "without its masks the model has another sha256 than the metadata records")
     return Check(name, "passed", f"without its masks the model has the recorded sha256 {found[:16]}...")
-
-
-def _source_is_recorded(model: Model, source: Model) -> Check:
-    recorded = entries(model.proto).get(SOURCE_KEY, "none")
-    if recorded == source.sha256:
-        return Check("source", "passed", f"{source.name} has the recorded sha256 {recorded[:16]}...")
-    return Check(
-        "source", "failed", f"{source.name} has sha256 {source.sha256[:16]}..., but {recorded[:16]}... is recorded"
-    )
 
 
 def _structure(model: Model, source: Model) -> Check:

@@ -133,12 +133,10 @@ def fold_file(
     return found.fates
 
 
-def refolded(model: Model, source: Model) -> tuple[Model, str]:
-    """Fold the masks that a folded model records into a source again.
+def refolded(model: Model, source: Model) -> Model:
+    """Fold the masks that a folded model records into a source again, in memory.
 
-    Returns:
-        The model that this gives, in memory, and the sha256 of its file. What is recorded of cloakonnx's
-        version and of external files is taken as it stands.
+    What is recorded of cloakonnx's version and of external files is taken as it stands.
 
     Raises:
         ModelError, TapError, MaskError: as :func:`folding`.
@@ -148,9 +146,7 @@ def refolded(model: Model, source: Model) -> tuple[Model, str]:
     own = {**edit.metadata, metadata.VERSION: recorded.get(metadata.VERSION, "")}
     if metadata.EXTERNAL in recorded:
         own[metadata.EXTERNAL] = recorded[metadata.EXTERNAL]
-    edit = dataclasses.replace(edit, metadata=own)
-    again = edited(source, edit)
-    return again, again.sha256
+    return edited(source, dataclasses.replace(edit, metadata=own))
 
 
 def _fate(number: int, tap: Tap, solution: Solution, changed: set[str]) -> MaskFate:

@@ -13,7 +13,7 @@ from cloakonnx.scoring.analysis import (
     load_analysis,
 )
 from cloakonnx.scoring.criteria import CRITERIA, Criterion, criterion
-from cloakonnx.scoring.reading import Entries, read_json
+from cloakonnx.scoring.reading import Entries, read_json, read_text
 from cloakonnx.scoring.score import DEFAULT_BATCH_SIZE, PairSource, analyze
 from cloakonnx.scoring.tail import Tail, linear_weights
 
@@ -36,4 +36,5 @@ __all__ = [
     "linear_weights",
     "load_analysis",
     "read_json",
+    "read_text",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cloakonnx.errors import CloakError
@@ -39,8 +40,7 @@ def read_json(
         raise error(f"{name} is not JSON: {found}") from None
     wanted = f"cloakonnx.{kind}"
     if not isinstance(content, dict) or content.get("format") != wanted:
-        article = "an" if kind[0] in "aeiou" else "a"
-        raise error(f"{name} is not {article} {kind}: its format is not {wanted!r}")
+        raise error(f"{name} is not {_with_article(kind)}: its format is not {wanted!r}")
     if content.get("version") != version:
         raise error(
             f"{name} has version {content.get('version')!r} of the {kind} format; this cloakonnx reads "
@@ -50,6 +50,20 @@ def read_json(
         return build(Entries(content))
     except (ValueError, CloakError) as found:
         raise error(f"{name} is damaged: {found}; make it again with cloakonnx {verb}") from None
+
+
+def read_text(path: Path, *, kind: str, error: type[CloakError]) -> str:
+    """Return the text of a file of our own; raises ``error`` where it can't be read or is no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as found:
+        raise error(f"cannot read the {kind} {path}: {found.strerror or found}") from None
+    except UnicodeDecodeError:
+        raise error(f"{path} is not {_with_article(kind)}: it is not text") from None
+
+
+def _with_article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 class Entries:

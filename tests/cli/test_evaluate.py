@@ -87,7 +87,7 @@ def test_json(run: Run, masked: Path) -> None:
 
 
 def test_a_long_run_is_announced(run: Run, masked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloakonnx.cli.evaluate._LONG", 0.0)
+    monkeypatch.setattr("cloakonnx.cli.output._LONG", 0.0)
     code, out, err = run(*ARGUMENTS, "--json", "--limit", "8")
     assert code == 0
     assert json.loads(out)["data"]["count"] == 8
