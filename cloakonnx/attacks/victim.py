@@ -15,7 +15,7 @@ from cloakonnx.attacks.arithmetic import Arithmetic, Norm
 from cloakonnx.errors import DataError, MaskError
 from cloakonnx.gradient import GradientGraph, Loss, differentiate
 from cloakonnx.graph import Mask, Model, Normalisation, find_tap, hardened, inline, mask_values
-from cloakonnx.runtime import Classifier, Provider, Session, Value, to_numpy
+from cloakonnx.runtime import Classifier, Provider, Session, Value, filled_up, to_numpy
 
 
 @dataclass
@@ -242,12 +242,7 @@ class Victim:
         parts = []
         images, size = to_numpy(x), session.fixed_batch
         for start in range(0, len(images), size):
-            chunk = {k: _filled(v[start : start + size], size) for k, v in {graph.image: images, **feed}.items()}
+            chunk = {k: filled_up(v[start : start + size], size) for k, v in {graph.image: images, **feed}.items()}
             real = min(size, len(images) - start)
             parts.append([to_numpy(v)[:real] for v in session.run({**chunk, **masks}, outputs)])
         return [np.concatenate(values) for values in zip(*parts, strict=True)]
-
-
-def _filled(part: NDArray[Any], size: int) -> NDArray[Any]:
-    missing = size - len(part)
-    return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part

@@ -15,7 +15,7 @@ from cloakonnx.graph.inline import inline
 from cloakonnx.graph.insert import check_opset, mask_values
 from cloakonnx.graph.load import Model, load, load_bytes
 from cloakonnx.graph.mask import Mask
-from cloakonnx.graph.masking import MaskedHead, masked_head
+from cloakonnx.graph.masking import MaskedHead, mask_input, masked_head
 from cloakonnx.graph.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.metadata import STRIPPED as STRIPPED_KEY
 from cloakonnx.graph.metadata import VERSION as VERSION_KEY
@@ -76,6 +76,7 @@ __all__ = [
     "list_taps",
     "load",
     "load_bytes",
+    "mask_input",
     "mask_values",
     "mask_values_of",
     "masked_head",

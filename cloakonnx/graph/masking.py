@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from cloakonnx.graph.head import head
 from cloakonnx.graph.load import Model
@@ -61,6 +64,19 @@ def masked_head(model: Model, tap: Tap, output_name: str | None = None) -> Maske
     del graph.node[:]
     graph.node.extend([*nodes, *rest])
     return MaskedHead(part.proto, unmasked, mask, part.sides)
+
+
+def mask_input(tap: Tap, masks: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
+    """Return masks, (F,) weights each, as the mask input of a :class:`MaskedHead` takes them: one a row.
+
+    Args:
+        tap: The head's tap.
+        masks: The masks.
+    """
+    shape = [1] * len(tap.shape)
+    shape[0], shape[tap.feature_axis] = len(masks), -1
+    wide = np.float64 if tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
+    return np.stack(masks).astype(wide).reshape(shape)
 
 
 def _free(wanted: str, taken: set[str]) -> str:

@@ -7,7 +7,7 @@ from cloakonnx.runtime.classifier import Activations, Classifier, class_count, i
 from cloakonnx.runtime.latency import SESSIONS as LATENCY_SESSIONS
 from cloakonnx.runtime.latency import latency_ratios
 from cloakonnx.runtime.provider import Provider, choose_provider, installation_warning
-from cloakonnx.runtime.session import Chunk, Session, Value, to_numpy
+from cloakonnx.runtime.session import Chunk, Session, Value, filled_up, to_numpy
 from cloakonnx.runtime.split import Decided, SplitClassifier
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Value",
     "choose_provider",
     "class_count",
+    "filled_up",
     "input_shape",
     "installation_warning",
     "latency_ratios",

@@ -100,12 +100,7 @@ class Session:
             return [(batch, len(batch))]
         size = self.fixed_batch
         parts = [batch[start : start + size] for start in range(0, len(batch), size)]
-        filled = []
-        for part in parts:
-            missing = size - len(part)
-            filler = [np.repeat(part[-1:], missing, axis=0)] if missing else []
-            filled.append((np.concatenate([part, *filler]) if missing else part, len(part)))
-        return filled
+        return [(filled_up(part, size), len(part)) for part in parts]
 
     def apply(self, batch: NDArray[Any]) -> Iterator[Chunk]:
         """Run a batch of any size through a graph with one input, chunk by chunk as far as the caller goes on.
@@ -119,6 +114,12 @@ class Session:
                 values = [_first(value, real) for value in values]
             yield Chunk(start, values)
             start += real
+
+
+def filled_up(part: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return some samples, filled up to ``size`` with copies of the last one."""
+    missing = size - len(part)
+    return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
 
 
 def to_numpy(value: Value) -> NDArray[Any]:

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.errors import InferenceError
-from cloakonnx.graph import Model, Normalisation, Tap, masked_head
+from cloakonnx.graph import Model, Normalisation, Tap, mask_input, masked_head
 from cloakonnx.runtime.classifier import Activations, Classifier, class_scores, predicted, single_score_threshold
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Session, Value, to_numpy
@@ -168,10 +168,7 @@ class SplitClassifier:
         self, tap: Value, feed: dict[str, Value], masks: Sequence[NDArray[np.float32]], count: int
     ) -> NDArray[np.float32]:
         """Run the head for some masks at once; return (masks, N, classes)."""
-        wide = np.float64 if self._tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
-        shape = [1] * len(self._tap.shape)
-        shape[0], shape[self._tap.feature_axis] = len(masks), -1
-        weights = np.stack(masks).astype(wide).reshape(shape)
+        weights = mask_input(self._tap, masks)
         if len(masks) > 1:
             values = to_numpy(tap)
             tap = np.tile(values, (len(masks), *(1 for _ in values.shape[1:])))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cloakonnx.errors import DataError, TapError
 from cloakonnx.gradient import GradientGraph, Loss, differentiate
 from cloakonnx.graph import Model, Tap, head, inline, masked_head
-from cloakonnx.runtime import Provider, Session, Value, to_numpy
+from cloakonnx.runtime import Provider, Session, Value, filled_up, to_numpy
 
 _NUMPY_TYPES: dict[int, type[np.floating]] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 
@@ -87,7 +87,7 @@ class Tail:
         feed: dict[str, Value] = {self.graph.image: image, **dict(zip(self.sides, sides, strict=True)), **extra}
         if count < size:
             shared = {self.mask}
-            feed = {name: value if name in shared else _filled(to_numpy(value), size) for name, value in feed.items()}
+            feed = {name: value if name in shared else filled_up(to_numpy(value), size) for name, value in feed.items()}
         (found,) = self._session.run({n: v for n, v in feed.items() if n in self._session.inputs}, [output])
         return found if count == size else to_numpy(found)[:count]
 
@@ -170,7 +170,3 @@ def linear_weights(
         extra = {tail.graph.cotangent: np.broadcast_to(one, (count, classes))}
         rows.append(to_numpy(tail.run(values, tail.graph.gradient, extra))[0])
     return np.stack(rows).astype(np.float64)
-
-
-def _filled(part: NDArray[np.generic], size: int) -> NDArray[np.generic]:
-    return np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError, TapError
-from cloakonnx.graph import Model, Normalisation, Tap
+from cloakonnx.graph import Model, Normalisation, Tap, mask_input
 from cloakonnx.runtime import Activations, Provider, Value, to_numpy
 from cloakonnx.scoring import Tail, linear_weights
 
@@ -83,13 +83,12 @@ class HeadAblation:
     """
 
     def __init__(self, tail: Tail, tap: Tap, parts: list[list[Value]]) -> None:
-        self._tail, self._parts, self._shape = tail, parts, (*(1,) * tap.feature_axis, *tap.mask_shape)
-        self._dtype = np.float64 if tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
+        self._tail, self._tap, self._parts = tail, tap, parts
 
     def logits(self, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return (N, classes) under a mask."""
         assert self._tail.mask is not None  # it was asked for
-        extra = {self._tail.mask: mask.astype(self._dtype).reshape(self._shape)}
+        extra = {self._tail.mask: mask_input(self._tap, [mask])}
         runs = [to_numpy(self._tail.run(values, self._tail.graph.logits, extra)) for values in self._parts]
         return np.concatenate(runs).astype(np.float64)
 
