@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 PEERS_VENV ?= .venv-peers
 LOWEST_VENV ?= .venv-lowest
+BROWSER_VENV ?= .venv-browser
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 OUT := demo-out
 
-.PHONY: demo test test-peers test-lowest lint format smoke clean
+.PHONY: demo test test-peers test-browser test-lowest lint format smoke clean
 
 ## demo: harden the sample classifier, from nothing
 demo: $(VENV)/.demo
@@ -22,15 +23,19 @@ demo: $(VENV)/.demo
 
 ## test: the tests that need no framework and no browser
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q --ignore=tests/peers
+	$(BIN)/python -m pytest -q --ignore=tests/peers --ignore=tests/browser
 
 ## test-peers: the tests against PyTorch and reference implementations
 test-peers: $(PEERS_VENV)/.peers
 	$(PEERS_VENV)/bin/python -m pytest -q tests/peers
 
+## test-browser: the report in a headless Chromium (Debian's, or $CHROMIUM); screenshots go to test-artifacts/
+test-browser: $(BROWSER_VENV)/.browser
+	$(BROWSER_VENV)/bin/python -m pytest -q tests/browser
+
 ## test-lowest: the tests with the lowest versions that pyproject.toml allows
 test-lowest: $(LOWEST_VENV)/.lowest
-	$(LOWEST_VENV)/bin/python -m pytest -q --ignore=tests/peers
+	$(LOWEST_VENV)/bin/python -m pytest -q --ignore=tests/peers --ignore=tests/browser
 
 ## lint: linter, format check, strict type check
 lint: $(VENV)/.dev
@@ -64,10 +69,15 @@ $(PEERS_VENV)/.peers: pyproject.toml tests/peers/requirements.txt tests/peers/re
 	$(PEERS_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r tests/peers/requirements-no-deps.txt
 	touch $@
 
+$(BROWSER_VENV)/.browser: pyproject.toml tests/browser/requirements.txt
+	test -x $(BROWSER_VENV)/bin/python || $(PYTHON) -m venv $(BROWSER_VENV)
+	$(BROWSER_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[report]' -r tests/browser/requirements.txt
+	touch $@
+
 $(LOWEST_VENV)/.lowest: pyproject.toml tests/lowest.txt
 	test -x $(LOWEST_VENV)/bin/python || $(PYTHON) -m venv $(LOWEST_VENV)
 	$(LOWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[dev]' -c tests/lowest.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) $(LOWEST_VENV) $(OUT) dist build
+	rm -rf $(VENV) $(PEERS_VENV) $(LOWEST_VENV) $(BROWSER_VENV) $(OUT) test-artifacts dist build

@@ -43,7 +43,7 @@ def accuracy_sheet(found: Evaluation) -> Sheet:
         static = Cell(share_cell(each.static), each.static.value)
         rows.append((Cell(f"static at {eps_text(each.eps)} (no claim)"), empty, static, empty, Cell("", 2.0)))
     columns = ("accuracy", "before", "after", "difference, points", "McNemar p")
-    return Sheet("accuracy-table", "Accuracy before and after", columns, tuple(rows), sortable=True)
+    return Sheet("accuracy-table", "The same in numbers", columns, tuple(rows), sortable=True)
 
 
 def _row(name: str, style: str, shape: str, share: Accuracy) -> charts.Row:

@@ -38,7 +38,7 @@ class Series:
     Attributes:
         name: For people.
         style: Its class: ``hardened``, ``baseline``, ``static``, ``clean``, ...; the style sheet knows colour and dash.
-        shape: Of its marks: ``circle``, ``square``, ``triangle``, ``diamond``, or none.
+        shape: Of its marks: ``circle``, ``square``, ``triangle``, ``diamond`` or ``point``.
         marks: By rising x.
     """
 
@@ -275,8 +275,9 @@ def _whisker(group: ET.Element, x: float, low: float, high: float) -> None:
 
 
 def _shape(group: ET.Element, shape: str, x: float, y: float) -> None:
-    if shape == "circle":
-        ET.SubElement(group, "circle", {"class": "dot", "cx": _n(x), "cy": _n(y), "r": "4.5"})
+    if shape in {"circle", "point"}:
+        radius = "4.5" if shape == "circle" else "2"
+        ET.SubElement(group, "circle", {"class": "dot", "cx": _n(x), "cy": _n(y), "r": radius})
         return
     paths = {
         "square": "m-4,-4 h8 v8 h-8 z",

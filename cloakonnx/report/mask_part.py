@@ -26,12 +26,12 @@ def sweep_figure(found: Sweep) -> Figure:
     features = found.scores.features
     points = [next(group) for _, group in groupby(found.points, key=lambda point: point.removed)]
     clean = charts.Series(
-        "clean", "clean", "none", tuple(_bare(p.removed / features, p.mask.clean, "clean") for p in points)
+        "clean", "clean", "point", tuple(_bare(p.removed / features, p.mask.clean, "clean") for p in points)
     )
     static = charts.Series(
         "static (no claim)",
         "static",
-        "none",
+        "point",
         tuple(_bare(p.removed / features, p.mask.static, "static") for p in points),
     )
     adaptive = []

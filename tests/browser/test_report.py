@@ -1,0 +1,209 @@
+"""The report in a real browser: nothing is asked of any host, charts are drawn, tables sort, all can use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from .conftest import ARTIFACTS, opened, shot
+
+PAGES = ("full", "learned", "bare")
+BAD = """(all) => all.filter((each) => {
+  const box = each.getBoundingClientRect(), frame = each.ownerSVGElement.getBoundingClientRect();
+  return !(box.width > 0 && box.height > 0 && box.left >= frame.left - 1 && box.right <= frame.right + 1
+    && box.top >= frame.top - 1 && box.bottom <= frame.bottom + 1);
+}).map((each) => each.outerHTML)"""
+"""Parts of a chart that are empty, or reach out of it."""
+PHONE = {"width": 390, "height": 844}
+
+
+def open_all(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+
+
+def ground(page: Page) -> str:
+    return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_request_and_no_console_message(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    with opened(browser, pages[name]) as (page, seen):
+        open_all(page)
+        page.wait_for_timeout(200)
+        shot(page, f"{name}-light")
+        assert seen.console == []
+        assert [url for url in seen.requests if not url.startswith("data:")] == [pages[name].as_uri()]
+
+
+def test_the_policy_holds(browser: Browser, pages: dict[str, Path]) -> None:
+    """A script, a style or an image that got into the page would not run or load."""
+    with opened(browser, pages["full"]) as (page, seen):
+        page.evaluate(
+            """() => {
+              const script = document.createElement('script');
+              script.textContent = 'window.ran = 1';
+              document.body.append(script);
+              document.body.insertAdjacentHTML('beforeend', '<img src="https://example.org/x.png" onerror="ran = 2">');
+            }"""
+        )
+        page.wait_for_timeout(100)
+        assert page.evaluate("window.ran") is None
+        assert seen.blocked == ["csp"]  # refused by the policy, before any host was asked
+        assert any("Content Security Policy" in line for line in seen.console)
+
+
+@pytest.mark.parametrize(("name", "count"), [("full", 4), ("learned", 3), ("bare", 2)])
+def test_charts_are_drawn(browser: Browser, pages: dict[str, Path], name: str, count: int) -> None:
+    with opened(browser, pages[name]) as (page, _):
+        charts = page.locator("svg.chart")
+        assert charts.count() == count
+        for index in range(count):
+            chart = charts.nth(index)
+            frame = chart.bounding_box()
+            assert frame is not None and frame["width"] > 300 and frame["height"] > 150
+            marks = chart.locator(".mark")
+            assert marks.count() >= 3
+            assert marks.evaluate_all(BAD) == []
+            assert chart.locator("text").evaluate_all(BAD) == []
+
+
+def test_static_is_dashed_and_adaptive_solid(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["full"]) as (page, _):
+        for chart in ("curve", "sweep"):
+            inside = page.locator(f"svg[aria-labelledby={chart}-title]")
+            dashes = {
+                style: inside.locator(f".series.{style} .line").first.evaluate(
+                    "(line) => getComputedStyle(line).strokeDasharray"
+                )
+                for style in ("static", "hardened")
+            }
+            assert dashes["static"] != "none"
+            assert dashes["hardened"] == "none"
+
+
+def column(page: Page, table: str, number: int) -> list[str]:
+    return [text.strip() for text in page.locator(f"#{table} tbody tr > :nth-child({number})").all_inner_texts()]
+
+
+def test_tables_sort(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["full"]) as (page, _):
+        open_all(page)
+        score = page.locator("#scores-table thead button", has_text="score")
+        before = column(page, "scores-table", 2)
+        assert [float(text) for text in before] == list(range(39, -1, -1))
+        score.click()
+        assert [float(text) for text in column(page, "scores-table", 2)] == list(range(40))
+        head = page.locator("#scores-table thead th").nth(1)
+        assert head.get_attribute("aria-sort") == "ascending"
+        score.press("Enter")  # by keyboard
+        assert column(page, "scores-table", 2) == before
+        assert head.get_attribute("aria-sort") == "descending"
+        page.locator("#scores-table thead button", has_text="state").click()
+        assert column(page, "scores-table", 4)[-3:] == ["masked"] * 3
+        page.locator("#sanity-table thead button", has_text="flag").click()
+        names = column(page, "sanity-table", 1)
+        assert names == sorted(names)
+        for each in page.locator("table.sortable").all():  # every one, by every column
+            rows = each.locator("tbody tr").count()
+            for button in each.locator("thead button").all():
+                button.click()
+            assert each.locator("tbody tr").count() == rows
+
+
+def test_dark(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["full"], color_scheme="dark") as (page, _):
+        dark = ground(page)
+        shot(page, "full-dark")
+        button = page.locator("#theme")
+        button.click()
+        assert (button.inner_text(), ground(page)) == ("Colours: dark", dark)
+        button.click()
+        light = ground(page)
+        assert button.inner_text() == "Colours: light"
+        assert light == "rgb(255, 255, 255)" != dark
+        page.reload()  # the choice is kept
+        assert ground(page) == light
+        button.click()
+        assert ground(page) == dark
+    with opened(browser, pages["full"]) as (page, _):
+        assert ground(page) == light
+        page.locator("#theme").click()
+        assert ground(page) == dark
+        page.emulate_media(media="print")
+        assert ground(page) == light
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    """390 pixels: nothing scrolls sideways but wide tables in their own frames, and letters can be read."""
+    with opened(browser, pages[name], viewport=PHONE, is_mobile=True, has_touch=True) as (page, _):
+        open_all(page)
+        shot(page, f"{name}-phone")
+        assert page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [390, 390]
+        wide = page.evaluate(
+            """[...document.querySelectorAll('body *')].filter((each) => !each.closest('.scroll')
+              && !each.matches('.skip') && each.getBoundingClientRect().right > 391)
+              .map((each) => each.outerHTML.slice(0, 80))"""
+        )
+        assert wide == []
+        heights = page.locator("svg.chart text").evaluate_all(
+            "(all) => all.map((e) => e.getBoundingClientRect().height)"
+        )
+        assert min(heights) >= 10
+        assert page.locator("#theme").bounding_box()["height"] >= 30  # type: ignore[index]
+
+
+def test_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["full"]) as (page, _):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the verdict"
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "content"
+        reached = set()
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.closest('section')?.id ?? ''"))
+        assert {"numbers", "sweep-part", "masks", "flags", "controls", "again"} <= reached
+        page.locator("summary").first.focus()
+        page.keyboard.press("Enter")
+        assert page.locator("details").first.get_attribute("open") is not None
+
+
+def test_print(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["full"], color_scheme="dark") as (page, _):
+        ARTIFACTS.mkdir(exist_ok=True)
+        page.pdf(path=ARTIFACTS / "report-full.pdf", format="A4")
+        assert (ARTIFACTS / "report-full.pdf").read_bytes().startswith(b"%PDF")
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("details:not([open])").count() == 0
+        assert not page.locator("#theme").is_visible()
+        assert not page.locator("nav").is_visible()
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.locator("details[open]").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [
+        ("full", 1280, "light"),
+        ("full", 1280, "dark"),
+        ("full", 390, "light"),
+        ("learned", 390, "dark"),
+        ("bare", 1280, "dark"),
+    ],
+)
+def test_accessibility(browser: Browser, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
+    with opened(browser, pages[name], color_scheme=scheme, viewport={"width": width, "height": 900}) as (page, _):
+        open_all(page)
+        found = Axe().run(page).response["violations"]
+        serious = [
+            f"{each['impact']}: {each['id']}: {each['help']}: {[node['html'][:120] for node in each['nodes'][:3]]}"
+            for each in found
+            if each["impact"] in {"serious", "critical"}
+        ]
+        assert serious == []
+        assert [each["id"] for each in found] == []  # the lesser ones, too
