@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         strip_file,
         stripped,
     )
+    from cloakonnx.pipeline import Hardened, harden
     from cloakonnx.report import report_html
     from cloakonnx.runtime import Classifier, Provider, choose_provider, input_shape
     from cloakonnx.scoring import Analysis, analyze, load_analysis
@@ -66,6 +67,7 @@ _HOMES = {
         "Difference", "Mask", "MaskFate", "Model", "Tap", "diff", "find_tap", "fold_file", "folded", "harden_file",
         "hardened", "list_taps", "load", "read_masks", "strip_file", "stripped",
     ),
+    "pipeline": ("Hardened", "harden"),
     "report": ("report_html",),
     "runtime": ("Classifier", "Provider", "choose_provider", "input_shape"),
     "scoring": ("Analysis", "analyze", "load_analysis"),
@@ -87,6 +89,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Gate",
+    "Hardened",
     "Mask",
     "MaskFate",
     "Model",
@@ -109,6 +112,7 @@ __all__ = [
     "find_tap",
     "fold_file",
     "folded",
+    "harden",
     "harden_file",
     "hardened",
     "input_shape",

@@ -33,8 +33,9 @@ ALLOWED = {
     "selection": MIDDLE | {"attacks", "scoring"},
     "evaluation": MIDDLE | {"attacks", "scoring", "selection"},
     "report": MIDDLE | {"attacks", "scoring", "selection", "evaluation"},
-    "cli": MIDDLE | {"attacks", "scoring", "selection", "evaluation", "report"},
-    "__init__": MIDDLE | {"attacks", "scoring", "selection", "evaluation", "report"},
+    "pipeline": MIDDLE | {"attacks", "scoring", "selection", "evaluation", "report"},
+    "cli": MIDDLE | {"attacks", "scoring", "selection", "evaluation", "report", "pipeline"},
+    "__init__": MIDDLE | {"attacks", "scoring", "selection", "evaluation", "report", "pipeline"},
     "__main__": {"cli"},
 }
 """What each part may import. Within the middle, what makes values comes before what uses them."""

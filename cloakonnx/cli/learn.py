@@ -12,6 +12,7 @@ import click
 from cloakonnx.cli import options
 from cloakonnx.cli.output import progress, say
 from cloakonnx.cli.types import Number, Numbers
+from cloakonnx.errors import CheckError
 
 if TYPE_CHECKING:
     from cloakonnx.data import Dataset
@@ -153,22 +154,27 @@ def command(
     check_output(target, inputs=inputs, force=force)
     recipe = _recipe(rest, dataset)
     chosen = options.choose(provider, device_id)
-    with _told(recipe) as on_progress:
-        result = learn(
-            loaded,
-            dataset,
-            recipe,
-            provider=chosen,
-            select=select,
-            taps=tap,
-            tap_patterns=tap_pattern,
-            input_name=input_name,
-            output_name=output_name,
-            output=target,
-            resume=resume,
-            over_budget=force,
-            on_progress=on_progress,
-        )
+    try:
+        with _told(recipe) as on_progress:
+            result = learn(
+                loaded,
+                dataset,
+                recipe,
+                provider=chosen,
+                select=select,
+                taps=tap,
+                tap_patterns=tap_pattern,
+                input_name=input_name,
+                output_name=output_name,
+                output=target,
+                resume=resume,
+                over_budget=force,
+                on_progress=on_progress,
+            )
+    except CheckError as error:
+        raise CheckError(
+            f"{error}, or write them as they are with --force (with --resume nothing is learned again)"
+        ) from None
     result.save(target)
     forget(target)
     if as_json:

@@ -16,6 +16,7 @@ from cloakonnx.cli.settings import read_settings
 from cloakonnx.errors import CloakError, nearest
 
 _VERBS = {
+    "harden": "Do everything in one go, and keep every finished stage.",
     "inspect": "List the tensors of a model that can carry a mask.",
     "attack": "Make adversarial inputs from an ONNX file.",
     "analyze": "Score features on clean and adversarial pairs.",

@@ -8,6 +8,7 @@ from cloakonnx.data.checkpoints import Checkpoints
 from cloakonnx.data.dataset import Dataset, PairBatch, Pairs, sample_hashes
 from cloakonnx.data.preprocessing import Layout, Preprocessing
 from cloakonnx.data.sources import ArraySource, ScriptSource, Source, open_script, open_source
+from cloakonnx.data.subset import Subset, Survey, interleaved, survey
 from cloakonnx.data.types import Batch
 from cloakonnx.data.writing import Parts, as_levels, rounded_inward, write_npz
 
@@ -23,11 +24,15 @@ __all__ = [
     "Preprocessing",
     "ScriptSource",
     "Source",
+    "Subset",
+    "Survey",
     "as_levels",
+    "interleaved",
     "load_array",
     "open_script",
     "open_source",
     "rounded_inward",
     "sample_hashes",
+    "survey",
     "write_npz",
 ]

@@ -7,7 +7,8 @@ from cloakonnx.evaluation.accuracies import Accuracy, accuracy
 from cloakonnx.evaluation.adaptive import evaluate
 from cloakonnx.evaluation.attestation import Attestation, attest, load_attestation
 from cloakonnx.evaluation.checks import Check
-from cloakonnx.evaluation.estimate import Estimate
+from cloakonnx.evaluation.duration import evaluation_seconds
+from cloakonnx.evaluation.estimate import Estimate, spoken
 from cloakonnx.evaluation.flags import MEANINGS, Flag, Sanity
 from cloakonnx.evaluation.gates import Decision, Gate, check_gates, check_measured, parse_gate
 from cloakonnx.evaluation.intervals import (
@@ -57,6 +58,7 @@ __all__ = [
     "check_gates",
     "check_measured",
     "evaluate",
+    "evaluation_seconds",
     "exact",
     "load_attestation",
     "load_evaluation",
@@ -66,6 +68,7 @@ __all__ = [
     "newcombe_paired",
     "parse_gate",
     "plan",
+    "spoken",
     "sweep",
     "verify",
     "wilson",

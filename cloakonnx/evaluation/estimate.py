@@ -44,8 +44,8 @@ class Estimate:
         masks += "; the sanity checks come on top" if self.sanity else ""
         seconds = self.seconds
         if seconds is None:
-            return f"about {_spoken(self.seconds_per_sample)} a sample at most: {self.eps} eps{masks}"
-        return f"about {_spoken(seconds)} at most: {self.samples} samples, {self.eps} eps{masks}"
+            return f"about {spoken(self.seconds_per_sample)} a sample at most: {self.eps} eps{masks}"
+        return f"about {spoken(seconds)} at most: {self.samples} samples, {self.eps} eps{masks}"
 
 
 def seconds_per_sample(
@@ -95,7 +95,7 @@ def _timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _spoken(seconds: float) -> str:
+def spoken(seconds: float) -> str:
     """Return a duration with two digits and the unit that suits it."""
     for unit, length, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
         if seconds < most * length:

@@ -3,9 +3,21 @@
 What the other packages may use is named here.
 """
 
+from cloakonnx.report.accuracy_part import eps_exact
 from cloakonnx.report.evaluation import evaluation_markdown, print_evaluation
-from cloakonnx.report.page import report_html
+from cloakonnx.report.page import check_report, report_html
+from cloakonnx.report.summary import summary_markdown
 from cloakonnx.report.sweep import print_sweep
 from cloakonnx.report.verdict import Verdict, verdict
 
-__all__ = ["Verdict", "evaluation_markdown", "print_evaluation", "print_sweep", "report_html", "verdict"]
+__all__ = [
+    "Verdict",
+    "check_report",
+    "eps_exact",
+    "evaluation_markdown",
+    "print_evaluation",
+    "print_sweep",
+    "report_html",
+    "summary_markdown",
+    "verdict",
+]

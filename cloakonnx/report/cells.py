@@ -26,7 +26,9 @@ def difference_cells(pairs: Paired) -> tuple[str, str]:
 
 
 def eps_text(eps: float) -> str:
-    """Return an eps as people write it: 8/255 where it is that, else four digits."""
+    """Return an eps as people write it: 0.1 or 8/255 where it is that, else four digits."""
+    if float(f"{eps:.4g}") == eps:
+        return f"{eps:.4g}"
     levels = Fraction(eps * 255).limit_denominator(4)
     if levels and abs(float(levels) / 255 - eps) < 1e-9:
         return f"{float(levels):g}/255"

@@ -28,6 +28,7 @@ def report_html(
     analysis: Analysis | None = None,
     sweep: Sweep | None = None,
     model: Model | None = None,
+    command: str | None = None,
 ) -> str:
     """Return the report as the text of an HTML file; the same values always give the same text.
 
@@ -36,6 +37,7 @@ def report_html(
         analysis: What the masks come from.
         sweep: Of the same analysis.
         model: The hardened model, to mark the features that it really masks.
+        command: The command line that does it again; that of the evaluation where None.
 
     Raises:
         DataError: the values are not of the same model.
@@ -64,9 +66,14 @@ def report_html(
         settings=accuracy_part.settings_lines(found),
         attacks=accuracy_part.attack_lines(found),
         norm=accuracy_part.norm_text(found.norm),
-        command=accuracy_part.command(found),
+        command=command or accuracy_part.command(found),
     )
     return str(page)
+
+
+def check_report() -> None:
+    """Check, before any work is done, that a report can be written; raises MissingDependencyError."""
+    _environment()
 
 
 def _check_alike(found: Evaluation, analysis: Analysis | None, sweep: Sweep | None, model: Model | None) -> None:

@@ -3,11 +3,14 @@
 What the other packages may use is named here.
 """
 
+from cloakonnx.selection.duration import learning_seconds
 from cloakonnx.selection.learning import Progress, is_photographic, learn
 from cloakonnx.selection.memory import forget
+from cloakonnx.selection.places import places
 from cloakonnx.selection.recipe import Recipe
 from cloakonnx.selection.rounds import GreedyProgress, select_greedy
 from cloakonnx.selection.topk import DEFAULT_AMOUNT, Amount, Count, Share, Threshold, ranking, select
+from cloakonnx.selection.within import within_budget
 
 __all__ = [
     "DEFAULT_AMOUNT",
@@ -21,7 +24,10 @@ __all__ = [
     "forget",
     "is_photographic",
     "learn",
+    "learning_seconds",
+    "places",
     "ranking",
     "select",
     "select_greedy",
+    "within_budget",
 ]

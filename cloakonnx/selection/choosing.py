@@ -14,7 +14,9 @@ from cloakonnx.selection.samples import Samples
 
 ROBUST_STEPS = 10
 """Steps of the PGD that candidates are compared under; the final word is evaluate's."""
-_MOST_ATTACKED = 300
+MOST_ATTACKED = 300
+"""Samples of the select part that are attacked."""
+
 _BLENDS = tuple(round(0.1 * i, 3) for i in range(10, 0, -1))
 _REFINEMENTS = (0.075, 0.05, 0.025)
 
@@ -51,7 +53,7 @@ class SelectPart:
 
     def __init__(self, victim: MaskedVictim, samples: Samples, recipe: Recipe) -> None:
         self._victim, self._samples, self._recipe = victim, samples, recipe
-        count = min(len(samples), _MOST_ATTACKED)
+        count = min(len(samples), MOST_ATTACKED)
         self._attacked = np.linspace(0, len(samples) - 1, count).astype(np.int64)  # spread, for data sorted by class
         none = {tap: np.ones_like(mask) for tap, mask in victim.masks.items()}
         self.clean_before, self.robust_before = self.clean(none), self.robust(none)

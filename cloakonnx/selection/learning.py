@@ -313,10 +313,10 @@ def _learning(learner: _Learner, choice: Choice, samples: Samples, recipe: Recip
 
 
 def _over_budget(part: SelectPart, choice: Choice, recipe: Recipe) -> str:
-    lost = 100 * (part.clean_before - choice.clean) / part.count
+    lost = part.clean_before - choice.clean
+    advice = "raise --budget" if choice.clean < part.least else "more samples, epochs, or another --eps may"
     return (
         f"no masks gain robust accuracy within the budget of {100 * recipe.budget:g} points on {part.count} select "
-        f"samples; the most robust ones lose {lost:.1f} points and hold {choice.robust} of {part.attacked} attacked "
-        f"samples (before: {part.robust_before}); raise --budget, or write them as they are with --force "
-        "(with --resume nothing is learned again)"
+        f"samples; the most robust ones lose {100 * lost / part.count:.1f} points and hold {choice.robust} of "
+        f"{part.attacked} attacked samples (before: {part.robust_before}); {advice}"
     )

@@ -1,0 +1,262 @@
+"""``cloakonnx harden``: everything in one go."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+
+import click
+
+from cloakonnx.cli import options
+from cloakonnx.cli.gate import conclude
+from cloakonnx.cli.output import print_json, progress, say
+from cloakonnx.cli.types import Number, Numbers
+
+if TYPE_CHECKING:
+    from cloakonnx.data import Dataset
+    from cloakonnx.graph import Model
+    from cloakonnx.pipeline import Hardened, PlannedStage
+
+
+class TaskOptions(TypedDict):
+    """Values of the options that say what is to be done."""
+
+    eps: tuple[float, ...]
+    budget: float
+    method: str
+    preset: str
+    norm: str
+    attack: str
+    tap: tuple[str, ...]
+    fold: bool
+    seed: int
+    batch_size: int
+    no_report: bool
+
+
+class TaskAndDataOptions(TaskOptions, options.DataOptions):
+    """Values of both groups."""
+
+
+_task_options = options.group(
+    click.option(
+        "--eps",
+        type=Numbers(),
+        required=True,
+        help="Radii in pixel space: 2/255,4/255, say. Masks are made against the first; all are reported.",
+    ),
+    click.option(
+        "--budget",
+        type=Number(),
+        default=0.04,
+        show_default="4%",
+        help="Clean accuracy that may be lost: 4% is 4 points.",
+    ),
+    click.option(
+        "--method",
+        type=click.Choice(["learn", "greedy", "score"]),
+        default="learn",
+        show_default=True,
+        help="Masks learned at every activation; features of one tap; or DeepCloak's.",
+    ),
+    click.option(
+        "--preset",
+        type=click.Choice(["full", "quick"]),
+        default="full",
+        show_default=True,
+        help="quick: 2,000 samples, 4 epochs, 200 samples to report on, the first eps.",
+    ),
+    click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball."),
+    click.option(
+        "--attack", default="quick", show_default=True, help="Of the evaluation: quick, standard, or one attack."
+    ),
+    click.option("--tap", metavar="TENSOR", multiple=True, help="Where to mask.  [the method's own choice]"),
+    click.option("--fold", is_flag=True, help="Move masks into weights where that is exact; no Mul nodes for these."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."),
+)
+
+
+@click.command("harden")
+@options.model_argument
+@options.data_option(required=True)
+@click.option("--select-data", type=options.PATH, help="Samples to choose on.  [20% of the data]")
+@click.option("--report-data", type=options.PATH, help="Samples to report on.  [40% of the data]")
+@_task_options
+@options.data_options
+@options.batch_option
+@options.input_option
+@click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
+@options.provider_options
+@options.gate_options(required=False)
+@click.option("-o", "--output", type=options.PATH, help="The folder for the results.  [MODEL-hardened]")
+@click.option("--no-report", is_flag=True, help="Leave out report.html, which needs the extra 'report'.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes, and write nothing.")
+@click.option("--force", is_flag=True, help="Overwrite results of other inputs or settings.")
+@options.json_option
+def command(
+    *,
+    model: Path,
+    data: Path | None,
+    data_script: str | None,
+    select_data: Path | None,
+    report_data: Path | None,
+    input_name: str | None,
+    output_name: str | None,
+    provider: str | None,
+    device_id: int,
+    require: tuple[str, ...],
+    allow_inconclusive: bool,
+    output: Path | None,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+    **rest: Unpack[TaskAndDataOptions],
+) -> None:
+    """Harden MODEL in one go: make masks, apply, verify, attack the result, report. Finished stages are kept.
+
+    \b
+    cloakonnx harden model.onnx --data val.npz --eps 2/255
+    cloakonnx harden model.onnx --data val.npz --eps 2/255 --preset quick --dry-run
+    cloakonnx harden model.onnx --data train.npz --select-data val.npz --report-data test.npz --eps 2/255,4/255
+    cloakonnx harden model.onnx --data val.npz --eps 2/255 --require 'clean-drop<=5%' --require 'robust-gain>=5%@2/255'
+
+    One file is split class by class: 40% to learn or score on, 20% to choose on, 40% to report on. A second run with
+    the same inputs and settings does nothing again; one that was interrupted goes on. Exit code 1 where a gate does not
+    pass, the budget can't be met, or the result fails verification.
+    """
+    from cloakonnx.evaluation import parse_gate
+    from cloakonnx.graph import load
+    from cloakonnx.pipeline import Settings, Task, default_folder
+
+    named = {**rest}
+    fields: dict[str, Any] = {each: named[each] for each in TaskOptions.__annotations__}
+    settings = Settings(
+        taps=fields.pop("tap"),
+        report=not fields.pop("no_report"),
+        gates=tuple(map(parse_gate, require)),
+        **fields,
+    )
+    loaded = load(model)
+    source = options.open_data(data, data_script, rest, option="data")
+    if source is None:
+        raise click.UsageError("labelled samples are needed: --data is missing")
+    task = Task(
+        loaded,
+        options.dataset(loaded, source, rest, input_name),
+        settings,
+        select=_part(loaded, select_data, rest, input_name),
+        report=_part(loaded, report_data, rest, input_name),
+        provider=options.choose(provider, device_id),
+        output=output or default_folder(model),
+        input_name=input_name,
+        output_name=output_name,
+        observer=_Told(),
+        command=_again(),
+    )
+    if task.split is not None:
+        say(task.split)
+    if dry_run:
+        _tell_plan(task.plan(force=force), as_json=as_json)
+        return
+    done = task.run(force=force)
+    _tell(done, as_json=as_json)
+    conclude(done.gates, allow_inconclusive=allow_inconclusive)
+
+
+class _Told:
+    """Tells the user how far it is."""
+
+    def stage(self, name: str, number: int, count: int, *, cached: bool) -> None:
+        say(f"[{number}/{count}] {name}" + (": as before" if cached else ""))
+
+    def say(self, text: str) -> None:
+        say(f"      {text}")
+
+    def progress(self, what: str, total: int | None) -> AbstractContextManager[Callable[[float], None]]:
+        return progress(what, total)
+
+
+def _part(model: Model, path: Path | None, rest: TaskAndDataOptions, input_name: str | None) -> Dataset | None:
+    """Return all samples of a part's own file; --labels and --limit are of --data."""
+    if path is None:
+        return None
+    own = cast("TaskAndDataOptions", {**rest, "labels": None, "limit": None})
+    source = options.open_data(path, None, own, option="data")
+    assert source is not None  # a path was given
+    return options.dataset(model, source, own, input_name)
+
+
+def _again() -> str:
+    """Return the command line without paths and without what only says where the results go."""
+    context = click.get_current_context()
+    words = ["cloakonnx", "harden"]
+    silent = {"output", "force", "dry_run", "as_json"}
+    for parameter in context.command.params:
+        value, name = context.params.get(str(parameter.name)), str(parameter.name)
+        if name in silent or context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT:
+            continue
+        if isinstance(parameter, click.Argument):
+            words.append(_word(value))
+        elif isinstance(parameter, click.Option) and value not in (None, (), False):
+            words += _option(parameter, value)
+    return shlex.join(words)
+
+
+def _option(option: click.Option, value: Any) -> list[str]:
+    flag = next(each for each in option.opts if each.startswith("--"))
+    if option.is_flag:
+        return [flag]
+    values = value if option.multiple else [value]
+    return [word for each in values for word in (flag, _word(each))]
+
+
+def _word(value: Any) -> str:
+    from cloakonnx.report import eps_exact
+
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, float):
+        return eps_exact(value)
+    return ",".join(map(_word, value)) if isinstance(value, tuple) else str(value)
+
+
+def _tell_plan(planned: tuple[PlannedStage, ...], *, as_json: bool) -> None:
+    from cloakonnx.evaluation import spoken
+
+    if as_json:
+        print_json(
+            [{"name": p.name, "cached": p.cached, "seconds": p.seconds, "files": list(p.writes)} for p in planned]
+        )
+        return
+    for stage in planned:
+        time = (
+            "as before" if stage.cached else "seconds" if stage.seconds is None else f"{spoken(stage.seconds)} at most"
+        )
+        click.echo(f"{stage.name:<10} {time:<20} {', '.join(stage.writes)}".rstrip())
+    total = sum(stage.seconds or 0 for stage in planned)
+    click.echo(f"about {spoken(total)} at most in all" if total else "seconds in all")
+
+
+def _tell(done: Hardened, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    judged = done.verdict
+    if as_json:
+        print_json(
+            {
+                "verdict": {"kind": judged.kind, "sentence": judged.sentence, "caveats": list(judged.caveats)},
+                "gates": [asdict(each) for each in done.gates],
+                "stages": [asdict(each) for each in done.stages],
+                "files": {what: str(path) for what, path in done.files.items()},
+            }
+        )
+    else:
+        click.echo(f"{judged.title}: {judged.sentence}")
+        for caveat in judged.caveats:
+            click.echo(caveat)
+    for decision in done.gates:
+        say(str(decision))
+    say(f"wrote {', '.join(path.name for path in done.files.values())} to {done.folder}")

@@ -1,0 +1,116 @@
+"""Some of a source's samples: the parts that one file is split into."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.data.sources import Source
+from cloakonnx.data.types import Batch
+from cloakonnx.errors import DataError
+
+_READ = 256
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over labelled samples tells.
+
+    Attributes:
+        labels: (N,) int64.
+        digest: sha256 of the samples as stored, and of their labels.
+    """
+
+    labels: NDArray[np.int64]
+    digest: str
+
+
+def survey(source: Source, *, limit: int | None = None) -> Survey:
+    """Go through a source once, or through its first ``limit`` samples.
+
+    Raises:
+        DataError: no sample, or no labels.
+    """
+    labels: list[NDArray[np.int64]] = []
+    digest = hashlib.sha256()
+    for batch in source.batches(_READ):
+        left = len(batch.x) if limit is None else min(limit - batch.start, len(batch.x))
+        if left <= 0:
+            break
+        if batch.y is None:
+            raise DataError(f"{source.name} has no labels, which are needed here (y in .npz, --labels for .npy)")
+        x, y = np.ascontiguousarray(batch.x[:left]), np.ascontiguousarray(batch.y[:left])
+        if not labels:
+            digest.update(f"{x.dtype.str}{x.shape[1:]}".encode())
+        digest.update(x.tobytes() + y.tobytes())
+        labels.append(y)
+    if not labels:
+        raise DataError(f"{source.name} is empty: it has no samples")
+    return Survey(np.concatenate(labels), digest.hexdigest())
+
+
+def interleaved(labels: NDArray[np.int64], *, seed: int) -> NDArray[np.int64]:
+    """Return an order of the samples in which every stretch has the classes in about their shares.
+
+    Args:
+        labels: (N,) of the samples.
+        seed: Of the order within each class, and of where the classes start.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, 0xDEA1]))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        place[rows] = (np.arange(len(rows)) + rng.random()) / len(rows)
+    return np.argsort(place, kind="stable")
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """Some rows of a source, in its order.
+
+    Attributes:
+        source: All samples.
+        rows: (M,) indices into it, rising.
+        name: What to call them in messages and records.
+    """
+
+    source: Source
+    rows: NDArray[np.int64]
+    name: str
+
+    @property
+    def layout(self) -> str | None:
+        """The source's."""
+        return self.source.layout
+
+    def count(self) -> int:
+        """Return how many samples there are."""
+        return len(self.rows)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield the samples, ``size`` at a time, numbered from 0."""
+        held: list[Batch] = []
+        start = 0
+        for batch in self.source.batches(size):
+            first, last = np.searchsorted(self.rows, [batch.start, batch.start + len(batch.x)])
+            if first < last:
+                rows = self.rows[first:last] - batch.start
+                held.append(Batch(batch.x[rows], None if batch.y is None else batch.y[rows], 0))
+            while sum(len(each.x) for each in held) >= size:
+                whole = _joined(held)
+                yield Batch(whole.x[:size], None if whole.y is None else whole.y[:size], start)
+                start += size
+                held = [Batch(whole.x[size:], None if whole.y is None else whole.y[size:], 0)]
+            if last == len(self.rows):
+                break
+        if sum(len(each.x) for each in held):
+            yield _joined(held)._replace(start=start)
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    labels = [each.y for each in parts if each.y is not None]
+    return Batch(np.concatenate([each.x for each in parts]), np.concatenate(labels) if labels else None, 0)

@@ -1,0 +1,165 @@
+"""From samples to an analysis, by the method that is asked for; and from scores to the mask that the budget allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cloakonnx.attacks import AttackedPairs, Victim
+from cloakonnx.attacks import Settings as AttackSettings
+from cloakonnx.pipeline.work import Work
+from cloakonnx.scoring import Analysis, analyze
+from cloakonnx.selection import (
+    GreedyProgress,
+    Progress,
+    Recipe,
+    forget,
+    is_photographic,
+    learn,
+    learning_seconds,
+    select_greedy,
+)
+
+_SCORING_STEPS = 10
+"""Steps of the PGD that features are scored and selected against."""
+
+
+def recipe(work: Work) -> Recipe:
+    """Return what masks are learned with."""
+    settings = work.settings
+    return Recipe(
+        eps=settings.eps[0],
+        budget=settings.budget,
+        norm=settings.norm,
+        epochs=settings.amount.epochs,
+        flip=is_photographic(work.parts.learn.data),
+        foldable=settings.fold,
+        seed=settings.seed,
+    )
+
+
+def attack(work: Work) -> AttackSettings:
+    """Return what features are scored and selected against: every sample takes all steps, fooled or not."""
+    settings = work.settings
+    return AttackSettings(
+        "pgd",
+        settings.eps[0],
+        settings.norm,
+        max_iter=_SCORING_STEPS,
+        early_stop=False,
+        seed=settings.seed,
+    )
+
+
+def method_record(work: Work) -> dict[str, Any]:
+    """Return what decides the analysis beside the samples and the budget."""
+    if work.settings.method != "learn":
+        return {"attack": attack(work).as_dict(), "batch_size": work.settings.batch_size}
+    return {"recipe": {key: value for key, value in recipe(work).as_dict().items() if key != "budget"}}
+
+
+def make_analysis(work: Work, target: Path, *, resume: bool) -> Analysis:
+    """Learn, select or score.
+
+    Args:
+        work: What is asked for.
+        target: Where the analysis will be.
+        resume: Whether to go on from what interrupted learning has left.
+
+    Raises:
+        CheckError: no masks within the budget gain robust accuracy.
+    """
+    if work.settings.method == "learn":
+        return _learned(work, target=target, resume=resume)
+    return _selected(work) if work.settings.method == "greedy" else _scored(work)
+
+
+def discard(target: Path) -> None:
+    """Remove what interrupted learning would go on from."""
+    forget(target)
+
+
+def seconds(work: Work) -> float:
+    """Measure how long learning takes at most; scoring is a matter of its attack."""
+    parts = work.parts
+    return learning_seconds(
+        work.model,
+        parts.learn.data,
+        recipe(work),
+        samples=parts.learn.count,
+        select=parts.select.count,
+        provider=work.provider,
+        taps=work.settings.taps,
+        **work.names,
+    )
+
+
+def _learned(work: Work, *, target: Path, resume: bool) -> Analysis:
+    asked = recipe(work)
+    with work.observer.progress("learning", None) as advance:
+
+        def on_progress(now: Progress) -> None:
+            advance(now.step)
+            if now.epoch is not None:
+                e = now.epoch
+                work.observer.say(
+                    f"epoch {e['epoch']} of {asked.epochs}: loss {e['loss']:.4f}, select clean {e['select_clean']}, "
+                    f"robust {e['select_robust']} of {work.parts.select.count}"
+                )
+
+        return learn(
+            work.model,
+            work.parts.learn.data,
+            asked,
+            provider=work.provider,
+            select=work.parts.select.data,
+            taps=work.settings.taps,
+            output=target,
+            resume=resume,
+            on_progress=on_progress,
+            **work.names,
+        )
+
+
+def _selected(work: Work) -> Analysis:
+    def on_progress(now: GreedyProgress) -> None:
+        step = now.step
+        work.observer.say(f"round {now.round}: {len(step.removed)} removed, clean {step.correct} of {now.count}")
+
+    with work.observer.progress("adversarial inputs", None) as advance:
+        return select_greedy(
+            work.model,
+            work.parts.learn.data,
+            budget=work.settings.budget,
+            provider=work.provider,
+            attack=attack(work),
+            select=work.parts.select.data,
+            tap=next(iter(work.settings.taps), None),
+            seed=work.settings.seed,
+            batch_size=work.settings.batch_size,
+            on_progress=on_progress,
+            on_samples=advance,
+            **work.names,
+        )
+
+
+def _scored(work: Work) -> Analysis:
+    data = work.parts.learn.data
+    victim = Victim(
+        work.model,
+        provider=work.provider,
+        normalisation=data.normalisation,
+        sample_shape=data.sample_shape,
+        bounds=data.preprocessing.bounds,
+        **work.names,
+    )
+    with work.observer.progress("scoring", work.parts.learn.count) as advance:
+        return analyze(
+            work.model,
+            AttackedPairs(data, victim, attack(work)),
+            provider=work.provider,
+            tap=next(iter(work.settings.taps), None),
+            batch_size=work.settings.batch_size,
+            on_progress=advance,
+            **work.names,
+        )

@@ -1,0 +1,105 @@
+"""The samples of a hardening: to learn or score on, to choose on, and to report on; no sample is in two parts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.data import Dataset, Source, Subset, interleaved, survey
+from cloakonnx.errors import DataError
+
+SHARES = {"learn": 0.4, "select": 0.2, "report": 0.4}
+"""How one file is split (design decision 6)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part.
+
+    Attributes:
+        data: Its samples.
+        count: How many.
+        digest: Tells it from others: of the source, and of which samples.
+    """
+
+    data: Dataset
+    count: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All parts.
+
+    Attributes:
+        learn: To learn masks, or to score features.
+        select: To choose within the budget.
+        report: For the evaluation.
+        split: How the data was split, in words; None where every part has its own file.
+    """
+
+    learn: Part
+    select: Part
+    report: Part
+    split: str | None
+
+
+def part_data(
+    data: Dataset,
+    select: Dataset | None,
+    report: Dataset | None,
+    *,
+    learn_most: int | None,
+    report_most: int | None,
+    seed: int,
+) -> Parts:
+    """Split the data among the parts that have no samples of their own, class by class.
+
+    Args:
+        data: Labelled samples, fitted to the model.
+        select: Samples to choose on.
+        report: Samples to report on.
+        learn_most: How many to learn or score on at most.
+        report_most: How many to report on at most.
+        seed: Of the split.
+
+    Raises:
+        DataError: no labels, or a part would be empty.
+    """
+    own = {"select": select, "report": report}
+    names = [name for name in SHARES if own.get(name) is None]
+    found = survey(data.source, limit=data.limit)
+    order = interleaved(found.labels, seed=seed)
+    total = sum(SHARES[name] for name in names)
+    cuts = np.rint(np.cumsum([0.0, *(SHARES[name] / total for name in names)]) * len(order)).astype(int)
+    most = {"learn": learn_most, "select": None, "report": report_most}
+    parts = {}
+    for name, start, end in zip(names, cuts, cuts[1:], strict=False):
+        parts[name] = _part(data, found.digest, order[start:end][: most[name]], name, whole=len(order))
+    for name, given in own.items():
+        if given is not None:
+            seen = survey(given.source, limit=given.limit)
+            rows = interleaved(seen.labels, seed=seed)[: most[name]]
+            parts[name] = _part(given, seen.digest, rows, name, whole=len(seen.labels))
+    split = None
+    if len(names) > 1:
+        counts = ", ".join(f"{parts[name].count} to {name}" for name in names)
+        split = f"{data.source.name}, {len(order)} samples, split class by class: {counts}"
+    return Parts(**parts, split=split)
+
+
+def _part(data: Dataset, digest: str, rows: NDArray[np.int64], name: str, *, whole: int) -> Part:
+    if not len(rows):
+        raise DataError(
+            f"{data.source.name}: {whole} samples are too few for a part to {name} on; give more, or name files "
+            "for the parts with --select-data and --report-data"
+        )
+    if len(rows) == whole:
+        return Part(data, whole, digest)
+    rows = np.sort(rows)
+    source: Source = Subset(data.source, rows, f"{data.source.name} ({name} part)")
+    own = Dataset(source, data.preprocessing, data.input_shape, classes=data.classes)
+    return Part(own, len(rows), f"{digest}:{hashlib.sha256(rows.tobytes()).hexdigest()}")

@@ -1,0 +1,107 @@
+"""What a hardening is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from cloakonnx.errors import OptionError, nearest
+from cloakonnx.evaluation import Gate, check_measured, plan
+
+Method: TypeAlias = Literal["learn", "greedy", "score"]
+METHODS: tuple[str, ...] = get_args(Method)
+"""``learn``: masks at every activation; ``greedy``: features of one tap, chosen one by one; ``score``: DeepCloak's."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much work goes into it.
+
+    Attributes:
+        epochs: Of learning.
+        learn_most: Samples to learn or score on at most; None takes all.
+        report_most: Samples to evaluate on at most.
+        eps_most: Radii at most.
+    """
+
+    epochs: int
+    learn_most: int | None = None
+    report_most: int | None = None
+    eps_most: int | None = None
+
+
+PRESETS: Mapping[str, Preset] = {
+    "full": Preset(epochs=12),
+    "quick": Preset(epochs=4, learn_most=2000, report_most=200, eps_most=1),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a hardening beside the model, the samples and where it runs.
+
+    Attributes:
+        eps: Radii of the balls in pixel space: the first is what masks are made against, all are reported.
+        budget: Clean accuracy that may be lost on the select part, as a share (0.04: 4 points).
+        method: A name of METHODS.
+        preset: A name of PRESETS.
+        norm: The balls' norm.
+        attack: Of the evaluation: a preset (``quick``, ``standard``) or an attack's name.
+        taps: Where to mask; the method's own choice where empty.
+        fold: Whether masks go into weights where that is exact.
+        seed: Of all random numbers.
+        batch_size: Samples at a time, in attacks.
+        gates: What the evaluation must show.
+        report: Whether to write the page, which needs Jinja2.
+
+    Raises:
+        OptionError: a setting that makes no sense, or a gate on what will not be measured.
+    """
+
+    eps: tuple[float, ...]
+    budget: float = 0.04
+    method: Method = "learn"
+    preset: str = "full"
+    norm: Literal["linf", "l2"] = "linf"
+    attack: str = "quick"
+    taps: tuple[str, ...] = ()
+    fold: bool = False
+    seed: int = 0
+    batch_size: int = 64
+    gates: tuple[Gate, ...] = ()
+    report: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        _check_name("method", self.method, METHODS)
+        _check_name("preset", self.preset, PRESETS)
+        if not self.eps:
+            raise OptionError("--eps needs a number, such as 2/255")
+        if not 0 <= self.budget < 1:
+            raise OptionError(f"--budget {self.budget:g} must be a share from 0 to 1, such as 4%")
+        if self.method != "learn" and len(self.taps) > 1:
+            raise OptionError(f"--method {self.method} masks one tap; --tap names {len(self.taps)}")
+        for eps in self.radii:
+            plan(self.attack, eps=eps, norm=self.norm)
+        check_measured(self.gates, eps=self.radii, sanity=True, latency=True)
+
+    @property
+    def amount(self) -> Preset:
+        """The preset's numbers."""
+        return PRESETS[self.preset]
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """The radii that are reported."""
+        return self.eps[: self.amount.eps_most]
+
+    @property
+    def wants_latency(self) -> bool:
+        """Whether a gate asks for it."""
+        return any(gate.name == "latency-ratio" for gate in self.gates)
+
+
+def _check_name(what: str, name: str, known: Mapping[str, object] | tuple[str, ...]) -> None:
+    if name not in known:
+        raise OptionError(f"there is no {what} {name!r}; there are {', '.join(known)}{nearest(name, known)}")

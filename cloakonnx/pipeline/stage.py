@@ -1,0 +1,192 @@
+"""A step of a hardening, and the folder that keeps what finished ones have made.
+
+A stage is as it was before when its settings, the digests of all that it reads, the versions and the digests of the
+files it has written are. So a second run does only what has changed, and an interrupted one goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloakonnx.errors import OutputError
+from cloakonnx.graph import file_sha256, write_text
+from cloakonnx.scoring import installed_versions
+
+_RECORDS = ".stages"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step.
+
+    Attributes:
+        name: Of the step.
+        run: Does it; takes whether it goes on from an interrupted run, returns what it leaves to later stages; JSON.
+        settings: What decides its result beside the files it reads; JSON.
+        reads: Files of the folder.
+        writes: Files of the folder.
+        choice: Settings that decide only which of its results is taken: work that was interrupted serves others too.
+        is_view: Whether its files only show what others hold, and may be written again without being asked.
+        seconds: Estimates how long it takes at most; None where that is a matter of seconds.
+    """
+
+    name: str
+    run: Callable[[bool], Mapping[str, Any]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    is_view: bool = False
+    seconds: Callable[[], float] | None = None
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a hardening that has not run.
+
+    Attributes:
+        name: Of the stage.
+        cached: Whether its results are there.
+        seconds: What it takes at most, measured; None where that is a matter of seconds.
+        writes: Its files.
+    """
+
+    name: str
+    cached: bool
+    seconds: float | None
+    writes: tuple[str, ...]
+
+
+class Folder:
+    """The outputs of one hardening, and records of how they came about.
+
+    Args:
+        path: Where it is, or will be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._versions = installed_versions()
+
+    def file(self, name: str) -> Path:
+        """Return where an output is."""
+        return self.path / name
+
+    def make(self) -> None:
+        """Make the folder; raises OutputError where that can't be done."""
+        try:
+            (self.path / _RECORDS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from None
+
+    def tidy(self) -> None:
+        """Remove the folder again where no stage has ended in it and nothing else is there."""
+        records = self.path / _RECORDS
+        if any("files" in (self._record(each.stem) or {}) for each in records.glob("*.json")):
+            return
+        shutil.rmtree(records, ignore_errors=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def check(self, stages: Sequence[Stage], *, force: bool) -> frozenset[str]:
+        """Check before any work that no result of other settings would be lost; return the stages that are done.
+
+        Raises:
+            OutputError: the folder is a file, or holds such results and ``force`` was not given.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"cannot write {self.path}: it is not a folder; name another with -o")
+        done: set[str] = set()
+        stale: set[str] = set()
+        for stage in stages:
+            if stale.isdisjoint(stage.reads) and self.is_done(stage):
+                done.add(stage.name)
+                continue
+            there = [name for name in stage.writes if self.file(name).exists()]
+            if there and not force and not self._may_replace(stage, there, is_known=stale.isdisjoint(stage.reads)):
+                raise OutputError(
+                    f"{self.file(there[0])} is there already, of other inputs, settings or versions; name another "
+                    "folder with -o, or overwrite it with --force"
+                )
+            stale.update(stage.writes)
+        return frozenset(done)
+
+    def _may_replace(self, stage: Stage, there: Sequence[str], *, is_known: bool) -> bool:
+        """Whether files of a stage may be written again without being asked, because nothing else is lost with them.
+
+        Args:
+            stage: The stage.
+            there: Which of its files are there.
+            is_known: Whether what it reads stays as it is.
+        """
+        known = self._record(stage.name)
+        if known is None:
+            return False
+        is_ours = all(known.get("files", {}).get(name) == _sha256(self.file(name)) for name in there)
+        if stage.is_view and is_ours:
+            return True
+        was_interrupted = "files" not in known  # perhaps between its files and its record
+        return is_known and (is_ours or was_interrupted) and known["key"] == self._key(stage)
+
+    def is_done(self, stage: Stage) -> bool:
+        """Whether a stage's results are there, from what it would read now."""
+        known = self._record(stage.name)
+        return known is not None and "files" in known and self._wrote(known) and known["key"] == self._key(stage)
+
+    def begin(self, stage: Stage) -> bool:
+        """Note that a stage starts; return whether an interrupted run has left work to it."""
+        known = self._record(stage.name)
+        work = self._work(stage)
+        self._write(stage.name, {"key": self._key(stage), "work": work})
+        return known is not None and "files" not in known and known.get("work") == work
+
+    def finish(self, stage: Stage, left: Mapping[str, Any]) -> None:
+        """Note that a stage has ended, and what it leaves to later ones."""
+        files = {name: file_sha256(self.file(name)) for name in stage.writes}
+        self._write(
+            stage.name, {"key": self._key(stage), "work": self._work(stage), "files": files, "left": dict(left)}
+        )
+
+    def left(self, name: str) -> Mapping[str, Any]:
+        """Return what a finished stage has left."""
+        known = self._record(name)
+        return {} if known is None else known.get("left", {})
+
+    def _key(self, stage: Stage) -> str:
+        return _digest({"work": self._work(stage), "choice": stage.choice})
+
+    def _work(self, stage: Stage) -> str:
+        reads = {name: _sha256(self.file(name)) for name in stage.reads}
+        return _digest({"name": stage.name, "settings": stage.settings, "reads": reads, "versions": self._versions})
+
+    def _wrote(self, known: Mapping[str, Any] | None) -> bool:
+        files = {} if known is None else known.get("files", {})
+        return known is not None and all(_sha256(self.file(name)) == digest for name, digest in files.items())
+
+    def _record(self, name: str) -> dict[str, Any] | None:
+        """Return a stage's record; None where there is none, or a damaged one."""
+        try:
+            found = json.loads((self.path / _RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        if not isinstance(found, dict) or not isinstance(found.get("key"), str):
+            return None
+        return found if isinstance(found.get("files", {}), dict) and isinstance(found.get("left", {}), dict) else None
+
+    def _write(self, name: str, record: Mapping[str, Any]) -> None:
+        write_text(self.path / _RECORDS / f"{name}.json", json.dumps(record, indent=1) + "\n")
+
+
+def _sha256(path: Path) -> str | None:
+    return file_sha256(path) if path.is_file() else None
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

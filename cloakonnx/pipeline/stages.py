@@ -1,0 +1,287 @@
+"""The stages of a hardening, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cloakonnx.errors import CheckError
+from cloakonnx.evaluation import (
+    Decision,
+    Evaluation,
+    attest,
+    check_gates,
+    evaluate,
+    evaluation_seconds,
+    load_evaluation,
+    verify,
+)
+from cloakonnx.graph import (
+    Mask,
+    Model,
+    Tap,
+    check_opset,
+    file_sha256,
+    find_tap,
+    fold_file,
+    harden_file,
+    load,
+    write_text,
+)
+from cloakonnx.pipeline import masks
+from cloakonnx.pipeline.stage import Stage
+from cloakonnx.pipeline.work import Work
+from cloakonnx.report import report_html, summary_markdown
+from cloakonnx.runtime import LATENCY_SESSIONS, latency_ratios
+from cloakonnx.scoring import Analysis, load_analysis
+from cloakonnx.selection import places, select, within_budget
+
+HARDENED, ANALYSIS, EVALUATION = "hardened.onnx", "analysis.cloak.json", "evaluation.json"
+REPORT, SUMMARY, ATTESTATION = "report.html", "summary.md", "attestation.json"
+
+
+class Stages:
+    """The stages of one hardening.
+
+    Args:
+        work: What they work with.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._source = work.source_record()
+        running = {"source": self._source, **work.running_record(work.parts.learn.data)}
+        settings, parts = work.settings, work.parts
+        self.all: list[Stage] = [
+            Stage("inspect", self._inspect, settings={"source": self._source, "taps": settings.taps}),
+            Stage(
+                settings.method,
+                self._analyse,
+                settings={
+                    **running,
+                    **masks.method_record(work),
+                    "taps": settings.taps,
+                    "learn": parts.learn.digest,
+                    "select": parts.select.digest,
+                },
+                writes=(ANALYSIS,),
+                choice={} if settings.method == "score" else {"budget": settings.budget},
+                seconds=(lambda: masks.seconds(work)) if settings.method == "learn" else None,
+            ),
+            Stage(
+                "apply",
+                self._apply,
+                settings={
+                    "source": self._source,
+                    "fold": settings.fold,
+                    **(
+                        {"budget": settings.budget, "select": parts.select.digest} if settings.method == "score" else {}
+                    ),
+                },
+                reads=(ANALYSIS,),
+                writes=(HARDENED,),
+            ),
+            Stage("verify", self._verify, settings=running, reads=(ANALYSIS, HARDENED)),
+            Stage(
+                "evaluate",
+                self._evaluate,
+                settings={
+                    **running,
+                    "report": parts.report.digest,
+                    "eps": settings.radii,
+                    "attack": settings.attack,
+                    "norm": settings.norm,
+                    "seed": settings.seed,
+                    "batch_size": settings.batch_size,
+                },
+                reads=(ANALYSIS, HARDENED),
+                writes=(EVALUATION,),
+                seconds=self._evaluation_seconds,
+            ),
+        ]
+        if settings.wants_latency:
+            self.all.append(Stage("latency", self._latency, settings=running, reads=(HARDENED,)))
+        self.all.append(
+            Stage(
+                "attest",
+                self._attest,
+                settings=self._attested_settings(),
+                reads=(ANALYSIS, HARDENED, EVALUATION),
+                writes=(ATTESTATION,),
+            )
+        )
+        self.all.append(
+            Stage(
+                "report",
+                self._report,
+                settings={"gates": [gate.text for gate in settings.gates], "command": work.command},
+                reads=(ANALYSIS, HARDENED, EVALUATION),
+                writes=(SUMMARY, REPORT) if settings.report else (SUMMARY,),
+                is_view=True,
+            )
+        )
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """Judge the evaluation by the gates."""
+        latency = self._work.folder.left("latency").get("ratios")
+        return check_gates(self.evaluation(), self._work.settings.gates, latency=latency)
+
+    def files(self) -> dict[str, Path]:
+        """Return where the results are, by what they are."""
+        named = {
+            "model": HARDENED,
+            "analysis": ANALYSIS,
+            "evaluation": EVALUATION,
+            "attestation": ATTESTATION,
+            "summary": SUMMARY,
+        }
+        found = {what: self._work.folder.file(name) for what, name in named.items()}
+        return {**found, "report": self._work.folder.file(REPORT)} if self._work.settings.report else found
+
+    def evaluation(self) -> Evaluation:
+        """Return what the evaluation found."""
+        return load_evaluation(self._work.folder.file(EVALUATION))
+
+    def analysis(self) -> Analysis:
+        """Return what the masks come from."""
+        return load_analysis(self._work.folder.file(ANALYSIS), model=self._work.model.name)
+
+    def _inspect(self, resumed: bool) -> Mapping[str, Any]:
+        work = self._work
+        check_opset(work.model)
+        return {"taps": [tap.name for tap in self._taps()]}
+
+    def _taps(self) -> list[Tap]:
+        model, named = self._work.model, self._work.settings.taps
+        if self._work.settings.method == "learn":
+            return places(model, names=named)
+        return [find_tap(model, next(iter(named), None))]
+
+    def _analyse(self, resumed: bool) -> Mapping[str, Any]:
+        target = self._work.folder.file(ANALYSIS)
+        masks.make_analysis(self._work, target, resume=resumed).save(target)
+        masks.discard(target)
+        return {}
+
+    def _apply(self, resumed: bool) -> Mapping[str, Any]:
+        work = self._work
+        write = fold_file if work.settings.fold else harden_file
+        write(work.model, self._masks(), work.folder.file(HARDENED), force=True, hash_external=True)
+        return {}
+
+    def _masks(self) -> list[Mask]:
+        """Return the masks of the analysis; of scores the one that removes as much as the budget allows."""
+        work, analysis = self._work, self.analysis()
+        if analysis.scores is None:
+            return list(analysis.masks)
+        amount = within_budget(
+            work.model,
+            analysis.scores,
+            work.parts.select.data,
+            budget=work.settings.budget,
+            provider=work.provider,
+            batch_size=work.settings.batch_size,
+            **work.names,
+        )
+        return [select(analysis.scores, amount)]
+
+    def _verify(self, resumed: bool) -> Mapping[str, Any]:
+        work = self._work
+        found = verify(
+            self._hardened(),
+            source=work.model,
+            analysis=self.analysis(),
+            provider=work.provider,
+            samples=work.parts.select.data,
+            seed=work.settings.seed,
+            input_name=work.input_name,
+        )
+        if not found.passed:
+            failed = next(check for check in found.checks if check.status == "failed")
+            raise CheckError(f"{work.folder.file(HARDENED)} failed verification: {failed.name}: {failed.detail}")
+        return {"checks": [check.name for check in found.checks if check.status == "passed"]}
+
+    def _evaluate(self, resumed: bool) -> Mapping[str, Any]:
+        work, settings = self._work, self._work.settings
+        with work.observer.progress(f"evaluate, {settings.attack}", work.parts.report.count) as advance:
+            evaluate(
+                self._hardened(),
+                work.parts.report.data,
+                eps=settings.radii,
+                attack=settings.attack,
+                baseline=work.model if settings.fold else None,
+                norm=settings.norm,
+                seed=settings.seed,
+                provider=work.provider,
+                batch_size=settings.batch_size,
+                analysis=self.analysis(),
+                output=work.folder.file(EVALUATION),
+                resume=resumed,
+                on_estimate=lambda estimate: work.observer.say(str(estimate)),
+                on_progress=advance,
+                **work.names,
+            )
+        return {}
+
+    def _evaluation_seconds(self) -> float:
+        """Measure on masks of 1, which cost what any do."""
+        work, settings = self._work, self._work.settings
+        return evaluation_seconds(
+            work.model,
+            work.parts.report.data,
+            taps=self._taps(),
+            samples=work.parts.report.count,
+            eps=settings.radii,
+            attack=settings.attack,
+            norm=settings.norm,
+            provider=work.provider,
+            batch_size=settings.batch_size,
+            **work.names,
+        )
+
+    def _latency(self, resumed: bool) -> Mapping[str, Any]:
+        work = self._work
+        with work.observer.progress("latency", LATENCY_SESSIONS) as advance:
+            ratios = latency_ratios(
+                self._hardened(), work.model, provider=work.provider, input_name=work.input_name, on_progress=advance
+            )
+        return {"ratios": list(ratios)}
+
+    def _attested_settings(self) -> dict[str, Any]:
+        """Return what is put on record: names and digests, no paths."""
+        settings, parts = self._work.settings, self._work.parts
+        return {
+            "verb": "harden",
+            "method": settings.method,
+            "preset": settings.preset,
+            "eps": list(settings.eps),
+            "budget": settings.budget,
+            "norm": settings.norm,
+            "fold": settings.fold,
+            "attack": settings.attack,
+            "seed": settings.seed,
+            "data": {
+                name: {"name": part.data.source.name, "count": part.count, "digest": part.digest}
+                for name, part in (("learn", parts.learn), ("select", parts.select), ("report", parts.report))
+            },
+        }
+
+    def _attest(self, resumed: bool) -> Mapping[str, Any]:
+        folder = self._work.folder
+        made = {name: {"name": name, "sha256": file_sha256(folder.file(name))} for name in (ANALYSIS, EVALUATION)}
+        settings = {**self._attested_settings(), "analysis": made[ANALYSIS], "evaluation": made[EVALUATION]}
+        attest(self._hardened(), self._work.model, settings=settings).save(folder.file(ATTESTATION))
+        return {}
+
+    def _report(self, resumed: bool) -> Mapping[str, Any]:
+        work, found = self._work, self.evaluation()
+        summary = summary_markdown(found, self.decisions(), split=work.parts.split, command=work.command)
+        write_text(work.folder.file(SUMMARY), summary)
+        if work.settings.report:
+            page = report_html(found, analysis=self.analysis(), model=self._hardened(), command=work.command)
+            write_text(work.folder.file(REPORT), page)
+        return {}
+
+    def _hardened(self) -> Model:
+        return load(self._work.folder.file(HARDENED))

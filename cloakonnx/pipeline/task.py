@@ -1,0 +1,281 @@
+"""Hardens a model in one go, and keeps every finished stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloakonnx.data import Dataset, Preprocessing, Source, open_source
+from cloakonnx.errors import OutputError
+from cloakonnx.evaluation import Decision, Evaluation, parse_gate
+from cloakonnx.graph import Model, load
+from cloakonnx.pipeline.parts import part_data
+from cloakonnx.pipeline.settings import Method, Settings
+from cloakonnx.pipeline.stage import Folder, PlannedStage
+from cloakonnx.pipeline.stages import Stages
+from cloakonnx.pipeline.work import Observer, Silence, Work
+from cloakonnx.report import Verdict, check_report, verdict
+from cloakonnx.runtime import Provider, choose_provider, class_count, input_shape
+from cloakonnx.scoring import Analysis
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What became of a stage: whether its results were there."""
+
+    name: str
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Hardened:
+    """A hardened model, and what is known of it.
+
+    Attributes:
+        folder: Where everything is.
+        analysis: What the masks come from.
+        evaluation: Under attacks made on the hardened model.
+        gates: What became of the gates.
+        stages: What was done, and what was there.
+        files: By what they are: ``model``, ``analysis``, ``evaluation``, ``attestation``, ``summary``, ``report``.
+        split: How the data was split, in words; None where every part has its own file.
+    """
+
+    folder: Path
+    analysis: Analysis
+    evaluation: Evaluation
+    gates: tuple[Decision, ...]
+    stages: tuple[StageRun, ...]
+    files: Mapping[str, Path]
+    split: str | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the evaluation comes to."""
+        return verdict(self.evaluation)
+
+    def passed(self, *, allow_inconclusive: bool = False) -> bool:
+        """Whether every gate passed."""
+        allowed = {"pass", "inconclusive"} if allow_inconclusive else {"pass"}
+        return all(each.verdict in allowed for each in self.gates)
+
+
+class Task:
+    """A hardening that can be planned and run.
+
+    Args:
+        model: The source.
+        data: Labelled samples, fitted to the model; split among the parts that have none of their own.
+        settings: What is asked for.
+        select: Samples to choose on.
+        report: Samples to report on.
+        provider: Where it runs.
+        output: The folder for the results.
+        input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs.
+        observer: Is told how far it is.
+        command: The command line that does it again, for the page.
+
+    Raises:
+        DataError: no labels, or too few samples for a part.
+        OptionError: radii that make no sense.
+        MissingDependencyError: the page is wanted and Jinja2 is not installed.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Dataset,
+        settings: Settings,
+        *,
+        select: Dataset | None = None,
+        report: Dataset | None = None,
+        provider: Provider,
+        output: Path,
+        input_name: str | None = None,
+        output_name: str | None = None,
+        observer: Observer | None = None,
+        command: str | None = None,
+    ) -> None:
+        if settings.report:
+            check_report()
+        if output.is_file():
+            raise OutputError(f"cannot write {output}: it is not a folder; name another with -o")
+        amount = settings.amount
+        parts = part_data(
+            data,
+            select,
+            report,
+            learn_most=amount.learn_most,
+            report_most=amount.report_most,
+            seed=settings.seed,
+        )
+        self.split = parts.split
+        self._observer = observer or Silence()
+        self._folder = Folder(output)
+        self._stages = Stages(
+            Work(
+                model,
+                parts,
+                settings,
+                self._folder,
+                provider,
+                input_name,
+                output_name,
+                observer=self._observer,
+                command=command,
+            )
+        )
+
+    def plan(self, *, force: bool = False) -> tuple[PlannedStage, ...]:
+        """Say what would be done and about how long it takes, without doing it.
+
+        Raises:
+            OutputError: the folder holds results of other settings and ``force`` was not given.
+        """
+        stages = self._stages.all
+        done = self._folder.check(stages, force=force)
+        planned = []
+        for stage in stages:
+            cached = stage.name in done
+            seconds = None if cached or stage.seconds is None else stage.seconds()
+            planned.append(PlannedStage(stage.name, cached, seconds, stage.writes))
+        return tuple(planned)
+
+    def run(self, *, force: bool = False) -> Hardened:
+        """Do what is not done yet.
+
+        An interrupt leaves finished stages, and what learning and evaluation have got through: the next run goes on.
+
+        Args:
+            force: Whether results of other settings may be overwritten.
+
+        Raises:
+            OutputError: the folder holds such results, or can't be written.
+            CheckError: no masks within the budget gain, or the hardened model fails verification.
+            CloakError: as the stages do.
+        """
+        stages, folder = self._stages.all, self._folder
+        folder.check(stages, force=force)
+        folder.make()
+        runs = []
+        try:
+            for number, stage in enumerate(stages, 1):
+                cached = folder.is_done(stage)
+                self._observer.stage(stage.name, number, len(stages), cached=cached)
+                if not cached:
+                    resumed = folder.begin(stage)
+                    folder.finish(stage, stage.run(resumed))
+                runs.append(StageRun(stage.name, cached))
+        except BaseException:
+            folder.tidy()
+            raise
+        return Hardened(
+            folder=folder.path,
+            analysis=self._stages.analysis(),
+            evaluation=self._stages.evaluation(),
+            gates=self._stages.decisions(),
+            stages=tuple(runs),
+            files=self._stages.files(),
+            split=self.split,
+        )
+
+
+def harden(
+    model: str | Path,
+    *,
+    data: str | Path | Source,
+    eps: float | Sequence[float],
+    select_data: str | Path | Source | None = None,
+    report_data: str | Path | Source | None = None,
+    budget: float = 0.04,
+    method: Method = "learn",
+    preset: str = "full",
+    attack: str = "quick",
+    taps: Sequence[str] = (),
+    fold: bool = False,
+    require: Sequence[str] = (),
+    report: bool = True,
+    preprocessing: Preprocessing | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    provider: Provider | None = None,
+    input_name: str | None = None,
+    output_name: str | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    observer: Observer | None = None,
+) -> Hardened:
+    """Harden a model in one go: masks within a budget, the hardened file, its verification, evaluation and report.
+
+    Args:
+        model: The ``.onnx`` file.
+        data: Labelled samples: a file or folder, or what :func:`~cloakonnx.data.open_source` gave. Split 40/20/40 into
+            samples to learn or score on, to choose on, and to report on; parts with files of their own take no share.
+        eps: Radius of the ball in pixel space; of several the first is what masks are made against, all are reported.
+        select_data: Samples to choose on.
+        report_data: Samples to report on.
+        budget: Clean accuracy that may be lost on the select part, as a share (0.04: 4 points).
+        method: ``learn`` masks at every activation, select features of one tap with ``greedy``, or take away those
+            that ``score`` highest by DeepCloak's criterion, as many as the budget allows.
+        preset: ``full``, or ``quick``: at most 2,000 samples, 4 epochs, 200 samples to report on, one radius.
+        attack: Of the evaluation: ``quick``, ``standard`` or an attack's name.
+        taps: Where to mask; the method's own choice where empty.
+        fold: Whether masks go into weights where that is exact.
+        require: Gates, such as ``robust-gain>=5%@2/255``.
+        report: Whether to write the page, which needs Jinja2.
+        preprocessing: From pixel space to the model's input.
+        limit: Take the first so many of the data.
+        seed: Of all random numbers.
+        batch_size: Samples at a time.
+        provider: Where it runs; the best one that loads where None.
+        input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs.
+        output: The folder for the results; ``MODEL-hardened`` beside the model where None.
+        force: Whether to overwrite results of other settings in it.
+        observer: Is told how far it is.
+
+    Raises:
+        CheckError: no masks within the budget gain, or the hardened model fails verification.
+        CloakError: bad input; its children say which.
+    """
+    settings = Settings(
+        eps=(float(eps),) if isinstance(eps, (int, float)) else tuple(eps),
+        budget=budget,
+        method=method,
+        preset=preset,
+        attack=attack,
+        taps=tuple(taps),
+        fold=fold,
+        seed=seed,
+        batch_size=batch_size,
+        gates=tuple(map(parse_gate, require)),
+        report=report,
+    )
+    path = Path(model)
+    loaded = load(path)
+    shape, classes = input_shape(loaded, input_name), class_count(loaded)
+
+    def fitted(samples: str | Path | Source, most: int | None = None) -> Dataset:
+        source = open_source(samples) if isinstance(samples, (str, Path)) else samples
+        return Dataset(source, preprocessing or Preprocessing(), shape, classes=classes, limit=most)
+
+    return Task(
+        loaded,
+        fitted(data, limit),
+        settings,
+        select=None if select_data is None else fitted(select_data),
+        report=None if report_data is None else fitted(report_data),
+        provider=provider or choose_provider(),
+        output=default_folder(path) if output is None else Path(output),
+        input_name=input_name,
+        output_name=output_name,
+        observer=observer,
+    ).run(force=force)
+
+
+def default_folder(model: Path) -> Path:
+    """Return where results go: ``MODEL-hardened`` beside ``MODEL.onnx``."""
+    return model.with_name(f"{model.stem}-hardened")

@@ -1,0 +1,83 @@
+"""How long learning takes at most: a step and a gradient, measured, times how many there are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cloakonnx.attacks import MaskedVictim, Stream
+from cloakonnx.data import Dataset
+from cloakonnx.gradient import Loss
+from cloakonnx.graph import Model
+from cloakonnx.runtime import Provider
+from cloakonnx.selection.choosing import MOST_ATTACKED, ROBUST_STEPS
+from cloakonnx.selection.objective import Objective
+from cloakonnx.selection.places import places
+from cloakonnx.selection.recipe import Recipe
+
+_PROBE = 50
+"""Samples of a probe."""
+
+_TRIALS = 2
+"""How often each epoch's masks are tried on the select part: when it ends, and in the end."""
+
+
+def learning_seconds(
+    model: Model,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    samples: int,
+    select: int,
+    provider: Provider,
+    taps: Sequence[str] = (),
+    input_name: str | None = None,
+    output_name: str | None = None,
+) -> float:
+    """Measure on noise how many seconds learning takes at most.
+
+    Args:
+        model: The model.
+        dataset: What it would learn on; only the shape of a sample is taken.
+        recipe: The settings.
+        samples: How many it would learn on.
+        select: How many it would choose on.
+        provider: Where it runs.
+        taps: Tensors to mask, as learning takes them.
+        input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs.
+
+    Raises:
+        TapError, ModelError, DifferentiationError: as learning does.
+    """
+    victim = MaskedVictim(
+        model,
+        places(model, names=taps),
+        provider=provider,
+        elements=recipe.granularity == "element",
+        normalisation=dataset.normalisation,
+        input_name=input_name,
+        output_name=output_name,
+        sample_shape=dataset.sample_shape,
+        bounds=dataset.preprocessing.bounds,
+    )
+    count = victim.fixed_batch or min(_PROBE, recipe.batch_size)
+    low, high = dataset.preprocessing.bounds
+    x = np.random.default_rng(0).uniform(low, high, (count, *dataset.sample_shape)).astype(np.float32)
+    y = np.zeros(count, np.int64)
+    objective = Objective(victim, recipe, rank=x.ndim)
+    stream = Stream.of(recipe.seed, "estimate", 0, np.arange(count))
+    step = _timed(lambda: objective(x, y, eps=recipe.eps, stream=stream)) / count
+    gradient = _timed(lambda: victim.gradient(x, y, loss=Loss.CE.climbed)) / count
+    forward = _timed(lambda: victim.logits(x)) / count
+    trial = select * forward + min(select, MOST_ATTACKED) * ROBUST_STEPS * gradient
+    return recipe.epochs * (samples * step + _TRIALS * trial)
+
+
+def _timed(run: Callable[[], object]) -> float:
+    run()  # the first run is slow
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

@@ -1,0 +1,78 @@
+"""How many of the highest scores a budget of clean accuracy allows to remove."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cloakonnx.data import Dataset
+from cloakonnx.errors import CheckError
+from cloakonnx.graph import Model, find_tap
+from cloakonnx.runtime import Provider
+from cloakonnx.scoring import TapScores
+from cloakonnx.selection.ablation import Ablations
+from cloakonnx.selection.greedy import least_correct, mask_without
+from cloakonnx.selection.samples import Samples
+from cloakonnx.selection.topk import Count, ranking
+
+_MOST_TRIED = 128
+"""Amounts that are tried at most, spread evenly."""
+
+
+def within_budget(
+    model: Model,
+    scores: TapScores,
+    dataset: Dataset,
+    *,
+    budget: float,
+    provider: Provider,
+    batch_size: int = 64,
+    input_name: str | None = None,
+    output_name: str | None = None,
+) -> Count:
+    """Return the largest number of features whose removal keeps within a budget of clean accuracy.
+
+    The features that score highest go first. Beyond 128 features not every number is tried.
+
+    Args:
+        model: The model.
+        scores: Of its features.
+        dataset: Labelled samples to count on: others than the scores are of.
+        budget: Clean accuracy that may be lost, as a share (0.01: 1 point).
+        provider: Where it runs.
+        batch_size: Samples at a time. Activations at the tap are kept for all samples.
+        input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs.
+
+    Raises:
+        DataError: no labels, or labels that are no classes.
+        TapError: the class scores do not depend on the tap.
+        CheckError: the budget does not allow to remove even one.
+    """
+    tap = find_tap(model, scores.tap, axis=scores.feature_axis)
+    samples = Samples.read(dataset)
+    ablations = Ablations(
+        model,
+        tap,
+        provider,
+        normalisation=dataset.normalisation,
+        input_name=input_name,
+        output_name=output_name,
+    )
+    starts = range(0, len(samples), batch_size)
+    ablation = ablations.of(samples.pixels(slice(start, start + batch_size)) for start in starts)
+    total, order = len(scores.scores), ranking(scores)
+
+    def correct(count: int) -> int:
+        logits = ablation.logits(mask_without(total, order[:count]))
+        return int((logits.argmax(axis=1) == samples.y).sum())
+
+    before = correct(0)
+    least = least_correct(before, len(samples), budget)
+    tried = np.unique(np.linspace(1, total - 1, min(total - 1, _MOST_TRIED)).round().astype(int))
+    within = [int(count) for count in tried if correct(int(count)) >= least]
+    if not within:
+        raise CheckError(
+            f"removing even the feature of {tap.name!r} that scores highest loses more than the budget of "
+            f"{100 * budget:g} points on {len(samples)} select samples; raise --budget, or choose another tap"
+        )
+    return Count(within[-1])

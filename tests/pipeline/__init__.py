@@ -1,0 +1,1 @@
+"""Hardening in one go."""

@@ -1,0 +1,354 @@
+"""Hardening in one go: what it writes, what it does not do again, and how it goes on after an interrupt."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cloakonnx as ck
+from cloakonnx.errors import CheckError, DataError, OptionError, OutputError
+from cloakonnx.graph import masks_of
+from cloakonnx.pipeline import PRESETS, Settings
+from tests.attacks.helpers import DIGITS, digits_arrays
+from tests.cli.conftest import files
+from tests.selection.helpers import training_arrays
+
+pytest.importorskip("sklearn")
+
+EPS = 0.15
+STAGES = ["inspect", "learn", "apply", "verify", "evaluate", "attest", "report"]
+OUTPUTS = {
+    "hardened.onnx", "analysis.cloak.json", "evaluation.json", "attestation.json", "summary.md", "report.html",
+}  # fmt: skip
+OPTIONS: dict[str, Any] = {
+    "eps": EPS,
+    "attack": "fgsm",
+    "select_data": "select.npz",
+    "report_data": "test.npz",
+    "provider": ck.choose_provider("cpu"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with model, data and a finished hardening."""
+    folder = tmp_path_factory.mktemp("harden")
+    (folder / "m.onnx").write_bytes(DIGITS.read_bytes())
+    for name, (x, y), rows in (
+        ("train", training_arrays(), slice(600)),
+        ("select", training_arrays(), slice(600, 700)),
+        ("test", digits_arrays(), slice(30)),
+    ):
+        np.savez(folder / f"{name}.npz", x=x[rows], y=y[rows])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        ck.harden("m.onnx", data="train.npz", **OPTIONS)
+    return folder
+
+
+@pytest.fixture
+def there(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the current folder: a copy of the finished one."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def fresh(there: Path) -> Path:
+    """Return the current folder, with nothing done."""
+    shutil.rmtree(there / "m-hardened")
+    return there
+
+
+class Heard:
+    """Listens, and interrupts where it is told to."""
+
+    def __init__(self, *, stop_at: str = "", stop_in: str = "", calls: int = 1) -> None:
+        self.ran: list[str] = []
+        self.cached: list[str] = []
+        self.said: list[str] = []
+        self._stop_at, self._stop_in, self._calls = stop_at, stop_in, calls
+
+    def stage(self, name: str, number: int, count: int, *, cached: bool) -> None:
+        (self.cached if cached else self.ran).append(name)
+        if name == self._stop_at:
+            raise KeyboardInterrupt
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def progress(self, what: str, total: int | None) -> AbstractContextManager[Callable[[float], None]]:
+        def advance(done: float) -> None:
+            self._calls -= self.ran[-1] == self._stop_in
+            if self._calls == 0:
+                raise KeyboardInterrupt
+
+        return nullcontext(advance)
+
+
+def again(**changes: Any) -> tuple[ck.Hardened, Heard]:
+    heard = Heard()
+    return ck.harden("m.onnx", data="train.npz", observer=heard, **{**OPTIONS, **changes}), heard
+
+
+def shown(folder: Path) -> dict[str, bytes]:
+    """Return the outputs, without what lies beside them."""
+    return {name: content for name, content in files(folder).items() if not name.startswith(".stages")}
+
+
+def test_everything_is_there_and_hangs_together(there: Path) -> None:
+    done, heard = again()
+    assert (heard.ran, heard.cached) == ([], STAGES)
+    out = there / "m-hardened"
+    assert {path.name for path in out.iterdir()} == OUTPUTS | {".stages"}
+    assert {path.name for path in done.files.values()} == OUTPUTS
+    source, hardened = ck.load(there / "m.onnx"), ck.load(done.files["model"])
+    assert len(masks_of(hardened.proto)) == 3
+    attestation = ck.load_attestation(done.files["attestation"])
+    assert attestation.settings["data"]["report"] == {
+        "name": "test.npz", "count": 30, "digest": attestation.settings["data"]["report"]["digest"],
+    }  # fmt: skip
+    checked = ck.verify(
+        hardened, source=source, attestation=attestation, analysis=done.analysis, provider=OPTIONS["provider"]
+    )
+    assert checked.passed
+    assert done.evaluation.data.count == 30
+    assert done.evaluation.data.seen == 0
+    assert [each.eps for each in done.evaluation.results] == [EPS]
+    assert len(done.evaluation.results[0].random_masks) == 3
+    assert done.verdict.sentence in done.files["summary"].read_text()
+    assert "Content-Security-Policy" in done.files["report"].read_text()
+    assert done.passed()
+    assert done.split is None
+
+
+def test_the_parts_share_no_sample(fresh: Path) -> None:
+    done, _ = again(select_data=None, report_data=None)
+    parts = ck.load_attestation(done.files["attestation"]).settings["data"]
+    assert [parts[name]["count"] for name in ("learn", "select", "report")] == [240, 120, 240]
+    assert done.analysis.samples.count == 360
+    assert done.evaluation.data.seen == 0
+    assert done.split == "train.npz, 600 samples, split class by class: 240 to learn, 120 to select, 240 to report"
+
+
+@pytest.mark.parametrize("stage", ["learn", "apply", "evaluate", "report"])
+def test_an_interrupt_before_a_stage_leaves_those_done(fresh: Path, finished: Path, stage: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ck.harden("m.onnx", data="train.npz", observer=Heard(stop_at=stage), **OPTIONS)
+    _, heard = again()
+    done = STAGES.index(stage)
+    assert (heard.cached, heard.ran) == (STAGES[:done], STAGES[done:])
+    assert shown(fresh / "m-hardened") == shown(finished / "m-hardened")
+
+
+@pytest.mark.parametrize(("stage", "calls"), [("learn", 1), ("learn", 9), ("evaluate", 2)])
+def test_an_interrupt_within_a_stage_leaves_no_half_file(fresh: Path, finished: Path, stage: str, calls: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ck.harden("m.onnx", data="train.npz", observer=Heard(stop_in=stage, calls=calls), **OPTIONS)
+    whole = shown(finished / "m-hardened")
+    for name, content in shown(fresh / "m-hardened").items():
+        assert name.startswith(f".{'analysis.cloak' if stage == 'learn' else 'evaluation'}.json.parts") or (
+            content == whole[name]
+        )
+    _, heard = again()
+    assert heard.ran[0] == stage
+    assert shown(fresh / "m-hardened") == whole
+
+
+def test_learning_goes_on_where_it_was(fresh: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ck.harden("m.onnx", data="train.npz", observer=Heard(stop_in="learn", calls=10), **OPTIONS)
+    _, heard = again()
+    assert [line.split(":")[0] for line in heard.said if line.startswith("epoch")] == [
+        f"epoch {i} of 12" for i in range(2, 13)
+    ]
+
+
+def test_a_budget_that_is_missed_can_be_raised_without_learning_again(fresh: Path) -> None:
+    with pytest.raises(CheckError, match="no masks gain robust accuracy within the budget"):
+        ck.harden("m.onnx", data="train.npz", **{**OPTIONS, "eps": 1e-6})
+    assert not [name for name in shown(fresh / "m-hardened") if name in OUTPUTS]
+    heard = Heard()
+    with pytest.raises(CheckError):
+        ck.harden("m.onnx", data="train.npz", observer=heard, **{**OPTIONS, "eps": 1e-6, "budget": 0.6})
+    assert not [line for line in heard.said if line.startswith("epoch")]
+
+
+def lost(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def changed(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        with (folder / name).open("a", encoding="utf-8") as stream:
+            stream.write(" ")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "ran"),
+    [
+        (lost("evaluation.json"), ["evaluate"]),
+        (lost("attestation.json"), ["attest"]),
+        (lost("report.html"), ["report"]),
+        (lost(".stages/verify.json"), ["verify"]),
+    ],
+    ids=["evaluation", "attestation", "report", "verification"],
+)
+def test_what_is_lost_is_made_again(
+    there: Path, finished: Path, damage: Callable[[Path], None], ran: Sequence[str]
+) -> None:
+    damage(there / "m-hardened")
+    _, heard = again(force=ran == ["evaluate"])
+    assert heard.ran == ran
+    assert shown(there / "m-hardened") == shown(finished / "m-hardened")
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage", "file"),
+    [
+        ({"eps": 0.2}, "learn", "analysis.cloak.json"),
+        ({"budget": 0.2}, "learn", "analysis.cloak.json"),
+        ({"seed": 1}, "learn", "analysis.cloak.json"),
+        ({"limit": 500}, "learn", "analysis.cloak.json"),
+        ({"fold": True}, "learn", "analysis.cloak.json"),
+        ({"attack": "noise"}, "evaluate", "evaluation.json"),
+        ({"report_data": None}, "learn", "analysis.cloak.json"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
+)
+def test_results_of_other_settings_are_not_lost(there: Path, changes: dict[str, Any], stage: str, file: str) -> None:
+    before = files(there)
+    with pytest.raises(OutputError, match=f"{file} is there already"):
+        again(**changes)
+    assert files(there) == before
+
+
+def test_force_does_again_what_changes(there: Path) -> None:
+    _, heard = again(attack="noise", force=True)
+    assert heard.cached == STAGES[:4]
+    assert heard.ran == STAGES[4:]
+    _, heard = again(attack="noise")
+    assert heard.ran == []
+
+
+def test_a_file_that_somebody_edited_is_not_taken_for_ours(there: Path) -> None:
+    changed("analysis.cloak.json")(there / "m-hardened")
+    with pytest.raises(OutputError, match=r"analysis\.cloak\.json is there already"):
+        again()
+    changed("summary.md")(there / "m-hardened")
+    _, heard = again(force=True)
+    assert heard.ran == ["learn", "report"]
+
+
+def test_gates_are_judged_anew_and_change_only_the_views(there: Path) -> None:
+    done, heard = again(require=["clean-drop<=20%", "robust-gain>=90%"])
+    assert heard.ran == ["report"]
+    assert [each.verdict for each in done.gates] == ["pass", "fail"]
+    assert not done.passed(allow_inconclusive=True)
+    assert "❌ fail | `robust-gain>=90%`" in done.files["summary"].read_text()
+
+
+def test_a_gate_on_latency_is_measured_once(there: Path) -> None:
+    done, heard = again(require=["latency-ratio<=50"])
+    assert heard.ran == ["latency", "report"]
+    assert [each.verdict for each in done.gates] == ["pass"]
+    _, heard = again(require=["latency-ratio<=60"])
+    assert heard.ran == ["report"]
+
+
+def test_masks_can_go_into_weights(fresh: Path) -> None:
+    done, _ = again(fold=True)
+    attestation = ck.load_attestation(done.files["attestation"])
+    assert attestation.kind == "folded"
+    assert not done.evaluation.baseline_is_stripped
+    assert done.evaluation.baseline.name == "m.onnx"
+
+
+@pytest.mark.parametrize("method", ["score", "greedy"])
+def test_other_methods_mask_one_tap(fresh: Path, method: Any) -> None:
+    done, heard = again(method=method, budget=0.3, report=False, limit=300)
+    assert heard.ran[1] == method
+    (mask,) = ck.read_masks(ck.load(done.files["model"]))
+    assert 1 <= len(mask.removed) < len(mask.weights)
+    assert "report" not in done.files
+    assert not (done.folder / "report.html").exists()
+    if method == "score":
+        assert done.analysis.scores is not None
+        top = set(np.argsort(-done.analysis.scores.scores, kind="stable")[: len(mask.removed)].tolist())
+        assert set(mask.removed) == top
+
+
+def test_scores_are_removed_as_far_as_the_budget_goes(fresh: Path) -> None:
+    def removed(budget: float) -> int:
+        done, _ = again(method="score", budget=budget, report=False, limit=300, attack="noise", force=True)
+        (mask,) = ck.read_masks(ck.load(done.files["model"]))
+        return len(mask.removed)
+
+    few, many = removed(0.02), removed(0.3)
+    assert 1 <= few < many
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"method": "lern"}, OptionError, "there is no method 'lern'; there are learn, greedy, score; did you mean"),
+        ({"preset": "fast"}, OptionError, "there is no preset 'fast'; there are full, quick"),
+        ({"eps": ()}, OptionError, "--eps needs a number"),
+        ({"budget": 4}, OptionError, "--budget 4 must be a share"),
+        ({"attack": "pdg"}, OptionError, "there is no attack or preset 'pdg'"),
+        ({"require": ["robust>=5%@1/255"]}, OptionError, "asks for what wasn't measured: eps 0.00392157"),
+        ({"require": ["static>=5%"]}, OptionError, "static figures are of inputs made on another model"),
+        ({"taps": ["a", "b"], "method": "score"}, OptionError, "--method score masks one tap; --tap names 2"),
+        (
+            {"limit": 2, "select_data": None, "report_data": None},
+            DataError,
+            "2 samples are too few for a part to select on",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_bad_input_is_told_before_anything_is_written(
+    fresh: Path, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message.replace("(", r"\(")):
+        again(**changes)
+    assert not (fresh / "m-hardened").exists()
+
+
+def test_the_output_is_a_folder(fresh: Path) -> None:
+    (fresh / "out").write_text("mine")
+    with pytest.raises(OutputError, match="out: it is not a folder"):
+        again(output="out")
+    assert (fresh / "out").read_text() == "mine"
+
+
+def test_a_plan_runs_nothing(fresh: Path) -> None:
+    settings = Settings(eps=(EPS, 0.2), preset="quick")
+    assert settings.radii == (EPS,)
+    assert PRESETS["quick"].epochs == 4
+
+
+def test_records_hold_no_times_or_paths(there: Path) -> None:
+    for name, content in files(there / "m-hardened").items():
+        if content:
+            assert str(there).encode() not in content, name
+    record = json.loads((there / "m-hardened" / ".stages" / "learn.json").read_text())
+    assert set(record) == {"key", "work", "files", "left"}
+
+
+def test_damaged_records_are_no_records(there: Path) -> None:
+    (there / "m-hardened" / ".stages" / "report.json").write_text("[1")
+    with pytest.raises(OutputError, match=r"summary\.md is there already"):
+        again()
+    _, heard = again(force=True)
+    assert heard.ran == ["report"]
