@@ -1,7 +1,8 @@
-"""Which of the learned masks to take: the most robust ones on the select part that keep within the budget."""
+"""Which of the learned masks to take: the latest of the most robust ones on the select part within the budget."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -96,7 +97,7 @@ class SelectPart:
         return found
 
     def choose(self, learned: Sequence[Weights], *, on_progress: Callable[[], None] = lambda: None) -> Choice:
-        """Return the best masks: for each epoch the largest blend within the budget, of these the most robust.
+        """Return the best masks: for each epoch the largest blend within the budget, of these the latest of the best.
 
         Where none is within the budget and gains, the most robust ones that were learned, marked so.
 
@@ -104,20 +105,31 @@ class SelectPart:
             learned: The masks at the end of each epoch.
             on_progress: Called after each epoch's masks were tried.
         """
-        best: Choice | None = None
+        tried: list[Choice] = []
         for number, masks in enumerate(learned, 1):
             found = self._largest_blend(masks, number, _BLENDS)
-            if found is not None and (best is None or (found.robust, found.clean) >= (best.robust, best.clean)):
-                best = found
+            if found is not None and found.within_budget:
+                tried.append(found)
             on_progress()
-        if best is None or not best.within_budget:
+        if not tried:
             return self._most_robust(learned)
+        best = self._latest_of_the_best(tried)
         if best.blend < 1:
             source = learned[best.epoch - 1]
             finer = self._largest_blend(source, best.epoch, [round(best.blend + r, 3) for r in _REFINEMENTS])
             if finer is not None and finer.robust >= best.robust:
                 best = finer
         return best
+
+    def _latest_of_the_best(self, tried: Sequence[Choice]) -> Choice:
+        """Return the latest choice whose robust accuracy is within a standard error of the highest.
+
+        That many epochs compared on few samples differ by chance, and the schedule ends in small steps: the one standard
+        error rule of Breiman et al. 1984, section 3.4.3.
+        """
+        most = max(choice.robust for choice in tried)
+        error = math.sqrt(most * (1 - most / self.attacked))
+        return max((choice for choice in tried if choice.robust >= most - error), key=lambda choice: choice.epoch)
 
     def _largest_blend(self, masks: Weights, epoch: int, blends: Sequence[float]) -> Choice | None:
         for blend in blends:
