@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         evaluate,
         load_attestation,
         load_evaluation,
+        load_samples,
         load_sweep,
         parse_gate,
         sweep,
@@ -60,8 +61,8 @@ _HOMES = {
     "errors": ("CheckError", "CloakError"),
     "evaluation": (
         "Accuracy", "Attestation", "Decision", "Estimate", "Evaluation", "Gate", "Sweep", "Verification", "accuracy",
-        "attest", "check_gates", "evaluate", "load_attestation", "load_evaluation", "load_sweep", "parse_gate", "sweep",
-        "verify",
+        "attest", "check_gates", "evaluate", "load_attestation", "load_evaluation", "load_samples", "load_sweep",
+        "parse_gate", "sweep", "verify",
     ),
     "graph": (
         "Difference", "Mask", "MaskFate", "Model", "Tap", "diff", "find_tap", "fold_file", "folded", "harden_file",
@@ -122,6 +123,7 @@ __all__ = [
     "load_analysis",
     "load_attestation",
     "load_evaluation",
+    "load_samples",
     "load_sweep",
     "open_script",
     "open_source",

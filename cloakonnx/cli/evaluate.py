@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 @click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
 @options.provider_options
 @click.option("-o", "--output", type=options.PATH, help="Write the result as JSON, too.")
+@click.option(
+    "--samples", type=options.PATH, metavar="FILE.npz", help="Write a few samples gained and lost, for the report."
+)
 @click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings and -o stopped.")
 @click.option("--no-sanity", is_flag=True, help="Leave out the sanity checks; the result says so.")
 @click.option("--markdown", is_flag=True, help="Print the result as Markdown.")
@@ -63,6 +66,7 @@ def command(
     provider: str | None,
     device_id: int,
     output: Path | None,
+    samples: Path | None,
     resume: bool,
     no_sanity: bool,
     markdown: bool,
@@ -100,8 +104,11 @@ def command(
     if source is None:
         raise click.UsageError("samples are needed: --data is missing")
     dataset = options.dataset(loaded, source, rest, input_name)
-    if output is not None:
-        check_output(output, inputs=[p for p in (model, baseline, analysis, data) if p is not None], force=force)
+    outputs = [path for path in (output, samples) if path is not None]
+    if len({path.absolute() for path in outputs}) < len(outputs):
+        raise click.UsageError("-o and --samples name the same file")
+    for path in outputs:
+        check_output(path, inputs=[p for p in (model, baseline, analysis, data) if p is not None], force=force)
     chosen = options.choose(provider, device_id)
     with progress(f"evaluate, {attack}", dataset.count()) as advance:
         found = evaluate(
@@ -121,12 +128,13 @@ def command(
             analysis=known,
             sanity=not no_sanity,
             output=output,
+            samples=samples,
             resume=resume,
             on_estimate=announce,
             on_progress=advance,
         )
-    if output is not None:
-        say(f"wrote {output}")
+    for path in outputs:
+        say(f"wrote {path}")
     if found.data.seen:
         say(f"cloakonnx: warning: {analysis} has seen {found.data.seen} of the {found.data.count} samples")
     for flag in found.sanity.fired if found.sanity is not None else ():

@@ -15,6 +15,7 @@ from cloakonnx.cli.output import print_json, say
 @click.option("--analysis", type=options.PATH, help="What the masks come from: scores or learned weights.")
 @click.option("--sweep", type=options.PATH, help="What 'cloakonnx sweep -o' wrote: accuracy over the share masked.")
 @click.option("--model", type=options.PATH, help="The hardened model, to mark the features that it really masks.")
+@click.option("--samples", type=options.PATH, help="What 'cloakonnx evaluate --samples' wrote: single samples.")
 @click.option("-o", "--output", type=options.PATH, required=True, help="The page: report.html, say.")
 @options.force_option
 @options.json_option
@@ -24,6 +25,7 @@ def command(
     analysis: Path | None,
     sweep: Path | None,
     model: Path | None,
+    samples: Path | None,
     output: Path,
     force: bool,
     as_json: bool,
@@ -32,23 +34,24 @@ def command(
 
     \b
     cloakonnx report evaluation.json -o report.html
-    cloakonnx report evaluation.json --analysis model.cloak.json --sweep sweep.json -o report.html
+    cloakonnx report evaluation.json --analysis model.cloak.json --sweep sweep.json --samples samples.npz -o report.html
 
     Parts whose input is not given say which command makes it. Needs the extra: pip install cloakonnx[report].
     """
-    from cloakonnx.evaluation import load_evaluation, load_sweep
+    from cloakonnx.evaluation import load_evaluation, load_samples, load_sweep
     from cloakonnx.graph import check_output, load, write_text
     from cloakonnx.report import report_html, verdict
     from cloakonnx.scoring import load_analysis
 
     found = load_evaluation(evaluation)
-    inputs = [path for path in (evaluation, analysis, sweep, model) if path is not None]
+    inputs = [path for path in (evaluation, analysis, sweep, model, samples) if path is not None]
     check_output(output, inputs=inputs, force=force)
     page = report_html(
         found,
         analysis=None if analysis is None else load_analysis(analysis, model=found.baseline.name),
         sweep=None if sweep is None else load_sweep(sweep),
         model=None if model is None else load(model),
+        samples=None if samples is None else load_samples(samples),
     )
     write_text(output, page)
     say(f"wrote {output}")

@@ -3,7 +3,7 @@
 What the other packages may use is named here.
 """
 
-from cloakonnx.data.arrays import load_array
+from cloakonnx.data.arrays import load_array, load_arrays
 from cloakonnx.data.checkpoints import Checkpoints
 from cloakonnx.data.dataset import Dataset, PairBatch, Pairs, sample_hashes
 from cloakonnx.data.preprocessing import Layout, Preprocessing
@@ -29,6 +29,7 @@ __all__ = [
     "as_levels",
     "interleaved",
     "load_array",
+    "load_arrays",
     "open_script",
     "open_source",
     "rounded_inward",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,19 +29,25 @@ def load_array(path: Path, *, mapped: bool = False) -> NDArray[Any]:
 
 
 def load_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Read ``x`` and, where it is there, ``y`` of an ``.npz`` file.
+    """Read ``x`` and, where it is there, ``y`` of an ``.npz`` file; raises as :func:`load_arrays` does."""
+    found = load_arrays(path, ["x"], optional=["y"])
+    return found["x"], found.get("y")
+
+
+def load_arrays(path: Path, names: Sequence[str], *, optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """Read arrays of an ``.npz`` file by name.
 
     Raises:
-        DataError: missing, pickled, damaged, or without ``x``.
+        DataError: missing, pickled, damaged, or without one of ``names``.
     """
     _check_kind(path, _NPZ, ".npz")
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            if "x" not in names:
-                raise DataError(f"{path} has no array 'x' (it has {', '.join(sorted(names)) or 'none'})")
-            x = _member(archive, names["x"], path)
-            return x, _member(archive, names["y"], path) if "y" in names else None
+            there = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            for name in names:
+                if name not in there:
+                    raise DataError(f"{path} has no array {name!r} (it has {', '.join(sorted(there)) or 'none'})")
+            return {name: _member(archive, there[name], path) for name in (*names, *optional) if name in there}
     except CloakError:
         raise
     except Exception as error:  # zipfile, zlib and numpy each raise their own

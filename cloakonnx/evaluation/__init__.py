@@ -25,6 +25,7 @@ from cloakonnx.evaluation.plan import PRESETS, plan
 from cloakonnx.evaluation.result import STATEMENT, AtEps, Evaluation, RandomMask, Robustness, Stage, load_evaluation
 from cloakonnx.evaluation.sweep_result import Adaptive, Attacks, OfMask, Point, Sweep, load_sweep
 from cloakonnx.evaluation.sweeping import sweep
+from cloakonnx.evaluation.turned import Turned, TurnedSamples, load_samples
 from cloakonnx.evaluation.verification import Verification, verify
 
 __all__ = [
@@ -52,6 +53,8 @@ __all__ = [
     "Sanity",
     "Stage",
     "Sweep",
+    "Turned",
+    "TurnedSamples",
     "Verification",
     "accuracy",
     "attest",
@@ -62,6 +65,7 @@ __all__ = [
     "exact",
     "load_attestation",
     "load_evaluation",
+    "load_samples",
     "load_sweep",
     "mcnemar_exact",
     "median_interval",

@@ -30,9 +30,11 @@ from cloakonnx.evaluation.result import DataRecord, Evaluation, MaskRecord, Mode
 from cloakonnx.evaluation.sanity import Correct, check
 from cloakonnx.evaluation.tally import Found, Gain
 from cloakonnx.evaluation.trial import Samples
+from cloakonnx.evaluation.turned import MOST, TurnedSamples
 from cloakonnx.graph import (
     SOURCE_KEY,
     Model,
+    check_output,
     entries,
     hardened,
     is_folded,
@@ -63,6 +65,7 @@ def evaluate(
     analysis: Analysis | None = None,
     sanity: bool = True,
     output: Path | None = None,
+    samples: Path | None = None,
     resume: bool = False,
     on_estimate: Callable[[Estimate], None] | None = None,
     on_progress: Callable[[float], None] = lambda samples: None,
@@ -86,6 +89,8 @@ def evaluate(
         analysis: What the masks come from, to tell how many of the samples it has seen.
         sanity: Whether to make the sanity checks, on the first samples that the model classifies correctly.
         output: Where to save the evaluation; until then, finished batches lie in a folder beside it.
+        samples: Where to save a few samples that are gained and lost at the first eps, with the inputs that won, as an
+            ``.npz`` for the report.
         resume: Whether to go on with what an interrupted evaluation with this output has left.
         on_estimate: Called before the attacks with what they take at most, which is measured for it.
         on_progress: Called with the number of samples that are done, and with fractions in between.
@@ -98,14 +103,13 @@ def evaluate(
         OutputError: the output can't be written, or what is to be resumed was left by other settings.
     """
     bounds = dataset.preprocessing.bounds
+    if samples is not None:
+        check_output(samples, force=True)
     check_eps(eps, norm=norm, bounds=bounds, shape=dataset.sample_shape)
     plans = [plan(attack, eps=e, norm=norm, max_iter=max_iter, restarts=restarts, seed=seed) for e in eps]
     masks = read_masks(model)
     bare = _bare(model, baseline) if masks else None
-    if baseline is None and bare is None:
-        raise ModelError(f"{model.name} carries no cloakonnx masks to compare it without: name another with --baseline")
-    other = baseline if baseline is not None else bare
-    assert other is not None  # one of the two is there
+    other = _other(model, baseline, bare)
     _check_alike(model, other, input_name)
 
     def victim(of: Model) -> Victim:
@@ -142,9 +146,10 @@ def evaluate(
             "preprocessing": asdict(dataset.preprocessing),
             "provider": provider.name,
             "versions": installed_versions(),
+            **({} if samples is None else {"samples": MOST}),
         }
         checkpoints = Checkpoints(output, record, run="an evaluation")
-    keeper = Keeper(checkpoints, name=dataset.source.name)
+    keeper = Keeper(checkpoints, name=dataset.source.name, samples=samples is not None)
     parts: list[Found] = []
     correct = Correct()
     digests = hashlib.sha256(), hashlib.sha256()
@@ -152,16 +157,17 @@ def evaluate(
     count = seen = 0
     with nullcontext() if checkpoints is None else checkpoints.opened(resume=resume):
         if on_estimate is not None:
-            axis = dataset.arrangement.channel_axis
-            seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size, channel_axis=axis)
+            seconds = comparison.seconds_per_sample(
+                dataset.sample_shape, batch_size=batch_size, channel_axis=dataset.arrangement.channel_axis
+            )
             on_estimate(Estimate(seconds, dataset.count(), len(plans), len(controls), sanity))
         for batch in dataset.batches(batch_size):
-            samples = _samples(batch, dataset)
-            first.check_labels(samples.y)
-            digests[0].update(samples.x.tobytes())
-            digests[1].update(samples.y.tobytes())
-            parts.append(keeper.found(batch, partial(comparison.on, samples, partial(_tell, on_progress, batch))))
-            correct.add(samples, parts[-1].clean)
+            chosen = _samples(batch, dataset)
+            first.check_labels(chosen.y)
+            digests[0].update(chosen.x.tobytes())
+            digests[1].update(chosen.y.tobytes())
+            parts.append(keeper.found(batch, partial(comparison.on, chosen, partial(_tell, on_progress, batch))))
+            correct.add(chosen, parts[-1].clean)
             count += len(batch.x)
             if known:
                 seen += sum(each in known for each in sample_hashes(batch.x))
@@ -192,6 +198,8 @@ def evaluate(
         notes=replaced(plans[0], classes=first.classes),
         sanity=checked,
     )
+    if samples is not None and found.turned is not None:
+        TurnedSamples.of(found.turned, dataset, evaluation=evaluation.sha256, eps=eps[0]).save(samples)
     if output is not None:
         evaluation.save(output)
     if checkpoints is not None:
@@ -208,6 +216,14 @@ def _samples(batch: Batch, dataset: Dataset) -> Samples:
         raise DataError(f"{dataset.source.name} has no labels; an evaluation needs them (--labels, or y in an .npz)")
     indices = np.arange(batch.start, batch.start + len(batch.x))
     return Samples(batch.x, batch.y, indices, dataset.arrangement.channel_axis)
+
+
+def _other(model: Model, baseline: Model | None, bare: Model | None) -> Model:
+    """Return what the model is compared with."""
+    other = baseline if baseline is not None else bare
+    if other is None:
+        raise ModelError(f"{model.name} carries no cloakonnx masks to compare it without: name another with --baseline")
+    return other
 
 
 def _bare(model: Model, baseline: Model | None) -> Model | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from cloakonnx.attacks import Settings, Victim, most_work
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.evaluation.estimate import seconds_per_sample
@@ -12,6 +14,7 @@ from cloakonnx.evaluation.meter import Meter
 from cloakonnx.evaluation.plan import control
 from cloakonnx.evaluation.tally import Found, FoundAtEps, FoundOfModel, Outcomes
 from cloakonnx.evaluation.trial import Samples, Trial
+from cloakonnx.evaluation.turned import Turned
 from cloakonnx.gradient import Loss
 
 
@@ -42,26 +45,63 @@ class Comparison:
         victims = (model, baseline, *shuffled[:1])
         self._has_gradients = all(map(_differentiable, victims))
 
-    def on(self, batch: Samples, on_share: Callable[[float], None] = lambda share: None) -> Found:
-        """Evaluate a batch; ``on_share`` is called with the share of its work that is done, below 1."""
+    def on(
+        self,
+        batch: Samples,
+        on_share: Callable[[float], None] = lambda share: None,
+        keep: tuple[int, int] | None = None,
+    ) -> Found:
+        """Evaluate a batch.
+
+        Args:
+            batch: The samples.
+            on_share: Called with the share of the batch's work that is done, below 1.
+            keep: How many samples to keep at most of those gained and of those lost at the first eps; None for none,
+                and not to count them either.
+        """
         x, y = batch.x, batch.y
         meter = Meter(self._work(), on_share)
         clean, clean_baseline = (victim.predict(x) == y for victim in (self._model, self._baseline))
         clean_random = tuple(victim.predict(x) == y for victim in self._shuffled)
-        at = []
+        at: list[FoundAtEps] = []
+        turned = None
         for attacks in self._plans:
             model = Trial(self._model, batch, clean, meter)
             baseline = Trial(self._baseline, batch, clean_baseline, meter)
             static, beside = _attack(attacks, model, baseline)
+            fallen = model.fallen, baseline.fallen
             usual = self._control(attacks[0].eps)
             noise = self._noise(attacks[0].eps)
             hardened, bare = (_found(trial, noise, usual) for trial in (model, baseline))
+            if keep is not None and not at:
+                turned = self._turned(batch, model, baseline, fallen, keep)
             random = tuple(
                 Trial(victim, batch, right, meter).controls(usual)[0]
                 for victim, right in zip(self._shuffled, clean_random, strict=True)
             )
             at.append(FoundAtEps(static, beside, hardened, bare, random))
-        return Found(clean, clean_baseline, clean_random, tuple(at))
+        return Found(clean, clean_baseline, clean_random, tuple(at), turned)
+
+    def _turned(
+        self, batch: Samples, model: Trial, baseline: Trial, fallen: tuple[Outcomes, Outcomes], keep: tuple[int, int]
+    ) -> Turned:
+        """Keep samples that fell to the attacks on one model, and on the other to nothing."""
+        gained, lost = fallen[1] & model.standing, fallen[0] & baseline.standing
+        chosen = [np.flatnonzero(which)[:most] for which, most in zip((gained, lost), keep, strict=True)]
+        rows = np.concatenate(chosen)
+        won = np.concatenate([trial.won[which] for trial, which in zip((baseline, model), chosen, strict=True)])
+        none = np.empty(0, np.int64)
+        said = [victim.predict(won) if len(rows) else none for victim in (self._model, self._baseline)]
+        return Turned(
+            index=batch.indices[rows],
+            x=batch.x[rows],
+            adversarial=won,
+            y=batch.y[rows],
+            hardened=said[0],
+            baseline=said[1],
+            gained=gained[rows],
+            counts=np.array([gained.sum(), lost.sum()], np.int64),
+        )
 
     def control_settings(self) -> dict[str, Any]:
         """Return the settings of the control attack, but for what depends on eps."""

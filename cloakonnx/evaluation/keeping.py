@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from cloakonnx.data import Batch, Checkpoints
 from cloakonnx.evaluation.result import Stage
 from cloakonnx.evaluation.tally import Found, FoundAtEps, FoundOfModel, Outcomes
+from cloakonnx.evaluation.turned import MOST, Turned
 from cloakonnx.graph import Model, file_sha256, read_masks
 
 _FOUND = "found"
+_TURNED = tuple(each.name for each in fields(Turned))
 
 
 class Keeper:
@@ -25,27 +27,43 @@ class Keeper:
     Args:
         checkpoints: The finished batches; None to keep nothing.
         name: Of the samples' source, for messages.
+        samples: Whether samples that were gained and lost are kept, too, with or without checkpoints.
+
+    Attributes:
+        room: How many samples, gained and lost, are still to be kept; None where none are.
     """
 
-    def __init__(self, checkpoints: Checkpoints | None, *, name: str) -> None:
+    def __init__(self, checkpoints: Checkpoints | None, *, name: str, samples: bool = False) -> None:
         self._checkpoints, self._name = checkpoints, name
+        self.room: tuple[int, int] | None = (MOST, MOST) if samples else None
         self._number = 0
 
-    def found(self, batch: Batch, find: Callable[[], Found]) -> Found:
-        """Return what the next batch comes to.
+    def found(self, batch: Batch, find: Callable[[tuple[int, int] | None], Found]) -> Found:
+        """Return what the next batch comes to; ``find`` is told the :attr:`room`.
 
         Raises:
             DataError: the evaluation that is resumed had other samples.
             OutputError: it can't be written.
         """
+        found = self._found(batch, find)
+        if self.room is not None and found.turned is not None:
+            gained = int(found.turned.gained.sum())
+            self.room = self.room[0] - gained, self.room[1] - (len(found.turned.gained) - gained)
+        return found
+
+    def _found(self, batch: Batch, find: Callable[[tuple[int, int] | None], Found]) -> Found:
         number, kept = self._number, self._checkpoints
         self._number += 1
         if kept is None:
-            return find()
+            return find(self.room)
         if kept.holds(number, batch, name=self._name):
-            return _read(str(kept.read(number, _FOUND)))
-        found = find()
-        kept.save(number, batch, {_FOUND: np.array(_text(found))})
+            found = _read(str(kept.read(number, _FOUND)))
+            if self.room is None:
+                return found
+            return replace(found, turned=Turned(**{key: kept.read(number, key) for key in _TURNED}))
+        found = find(self.room)
+        turned = {} if found.turned is None else found.turned.arrays()
+        kept.save(number, batch, {_FOUND: np.array(_text(found)), **turned})
         return found
 
 
@@ -58,7 +76,7 @@ def model_digests(model: Model) -> dict[str, str]:
 
 
 def _text(found: Found) -> str:
-    return json.dumps(asdict(found), default=lambda outcomes: outcomes.astype(int).tolist())
+    return json.dumps(asdict(replace(found, turned=None)), default=lambda outcomes: outcomes.astype(int).tolist())
 
 
 def _read(text: str) -> Found:

@@ -5,6 +5,7 @@ The file is JSON; its schema is published as docs/evaluation.schema.json.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -202,6 +203,11 @@ class Evaluation:
     def to_json(self) -> str:
         """Return the file's text: the same evaluation always gives the same text."""
         return json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """Of the file."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the file atomically; raises OutputError where it can't be written."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cloakonnx.evaluation.accuracies import Accuracy
 from cloakonnx.evaluation.intervals import Paired
 from cloakonnx.evaluation.result import AtEps, RandomMask, Robustness, Stage
+from cloakonnx.evaluation.turned import Turned
 
 Outcomes = NDArray[np.bool_]
 """(N,) which samples are right."""
@@ -89,21 +90,25 @@ class Found:
         clean_baseline: The same for the baseline.
         clean_random: The same for each random mask.
         at: One for each eps.
+        turned: Samples that were gained and lost at the first eps; None where none are kept.
     """
 
     clean: Outcomes
     clean_baseline: Outcomes
     clean_random: tuple[Outcomes, ...]
     at: tuple[FoundAtEps, ...]
+    turned: Turned | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Found]) -> Found:
         """Join batches, in order."""
+        turned = [part.turned for part in parts if part.turned is not None]
         return cls(
             np.concatenate([part.clean for part in parts]),
             np.concatenate([part.clean_baseline for part in parts]),
             _each([part.clean_random for part in parts]),
             tuple(map(FoundAtEps.joined, zip(*(part.at for part in parts), strict=True))),
+            Turned.joined(turned) if len(turned) == len(parts) else None,
         )
 
     def results(self, eps: Sequence[float]) -> tuple[AtEps, ...]:

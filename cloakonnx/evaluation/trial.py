@@ -37,7 +37,7 @@ class Samples:
 
 
 class Trial:
-    """What still stands, and every input that was made.
+    """What still stands, every input that was made, and of each sample that fell the first input that it fell to.
 
     Args:
         victim: The model.
@@ -51,7 +51,13 @@ class Trial:
         self._correct = correct
         self.standing = correct.copy()
         self.inputs: Inputs = []
+        self.won = batch.x.copy()
         self.stages: list[Stage] = []
+
+    @property
+    def fallen(self) -> NDArray[np.bool_]:
+        """(N,) which samples were right, and stand no more; :attr:`won` has what they fell to."""
+        return self._correct & ~self.standing
 
     def attack(self, settings: Settings) -> None:
         """Attack what still stands."""
@@ -103,6 +109,8 @@ class Trial:
                 )
                 self.inputs.append((rows, found.x))
                 fell[rows] = found.success
+                first = found.success & self.standing[rows]
+                self.won[rows[first]] = found.x[first]
         return fell
 
     def _fell_to(self, inputs: Inputs) -> NDArray[np.bool_]:
@@ -112,4 +120,5 @@ class Trial:
             if keep.any():
                 kept = rows[keep]
                 fell[kept] = self._victim.predict(x[keep]) != self._batch.y[kept]
+                self.won[kept[fell[kept]]] = x[keep][fell[kept]]
         return fell

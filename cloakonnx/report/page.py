@@ -13,9 +13,10 @@ from importlib import resources
 from typing import Any
 
 from cloakonnx.errors import DataError, MissingDependencyError
-from cloakonnx.evaluation import STATEMENT, Evaluation, Sweep
+from cloakonnx.evaluation import STATEMENT, Evaluation, Sweep, TurnedSamples
 from cloakonnx.graph import SOURCE_KEY, Model, entries, read_masks
 from cloakonnx.report import accuracy_part, mask_part
+from cloakonnx.report.sample_part import sample_part
 from cloakonnx.report.verdict import verdict
 from cloakonnx.scoring import Analysis
 
@@ -29,6 +30,7 @@ def report_html(
     sweep: Sweep | None = None,
     model: Model | None = None,
     command: str | None = None,
+    samples: TurnedSamples | None = None,
 ) -> str:
     """Return the report as the text of an HTML file; the same values always give the same text.
 
@@ -38,9 +40,10 @@ def report_html(
         sweep: Of the same analysis.
         model: The hardened model, to mark the features that it really masks.
         command: The command line that does it again; that of the evaluation where None.
+        samples: What ``evaluate(samples=...)`` wrote with the evaluation.
 
     Raises:
-        DataError: the values are not of the same model.
+        DataError: the values are not of the same model, or the samples not of the evaluation.
         MissingDependencyError: Jinja2 is not installed.
     """
     _check_alike(found, analysis, sweep, model)
@@ -61,6 +64,7 @@ def report_html(
         sweep=None if sweep is None else mask_part.sweep_figure(sweep),
         sweep_sheet=None if sweep is None else mask_part.sweep_sheet(sweep),
         masks=mask_part.mask_part(analysis, masks, found),
+        samples=None if samples is None else sample_part(samples, found),
         sanity=None if found.sanity is None else accuracy_part.sanity_sheet(found.sanity),
         controls=accuracy_part.control_sheets(found),
         settings=accuracy_part.settings_lines(found),

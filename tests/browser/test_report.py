@@ -70,6 +70,29 @@ def test_charts_are_drawn(browser: Browser, pages: dict[str, Path], name: str, c
             assert chart.locator("text").evaluate_all(BAD) == []
 
 
+@pytest.mark.parametrize("viewport", [PHONE, {"width": 1280, "height": 900}], ids=["phone", "desk"])
+def test_samples_are_drawn(browser: Browser, pages: dict[str, Path], viewport: dict[str, int]) -> None:
+    with opened(browser, pages["full"], viewport=viewport) as (page, _):
+        images = page.locator("#samples img")
+        assert images.count() == 12
+        for index in range(12):
+            image = images.nth(index)
+            assert image.evaluate("(e) => [e.complete, e.naturalWidth, e.naturalHeight]") == [True, 32, 32]
+            box = image.bounding_box()
+            assert box is not None and min(box["width"], box["height"]) >= 90  # they can be seen
+            assert abs(box["width"] - box["height"]) < 1
+            assert 0 <= box["x"] <= box["x"] + box["width"] <= viewport["width"]
+        shown = images.evaluate_all(
+            """(all) => all.map((image) => {
+              const canvas = new OffscreenCanvas(32, 32).getContext('2d');
+              canvas.drawImage(image, 0, 0);
+              return new Set(canvas.getImageData(0, 0, 32, 32).data).size;
+            })"""
+        )
+        assert min(shown) >= 5  # five levels of change, many more of a picture
+        page.locator("#samples").screenshot(path=ARTIFACTS / f"report-samples-{viewport['width']}.png")
+
+
 def test_static_is_dashed_and_adaptive_solid(browser: Browser, pages: dict[str, Path]) -> None:
     with opened(browser, pages["full"]) as (page, _):
         for chart in ("curve", "sweep"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -17,7 +18,7 @@ import numpy as np
 import onnx
 import pytest
 
-from cloakonnx.evaluation import STATEMENT, Evaluation
+from cloakonnx.evaluation import STATEMENT, Evaluation, load_samples
 from tests.attacks.helpers import convolution, digits_arrays, flat
 from tests.fixtures import core, false_defences
 
@@ -74,6 +75,20 @@ def test_a_flag_that_fires_is_a_warning(run: Run, folder: Path) -> None:
     assert any("non-differentiable: Round (node 'quantise')" in line for line in warned)
     assert "FLAG zero-gradients" in out
     assert "straight-through was not used" in out
+
+
+def test_samples_beside_the_result(run: Run, masked: Path) -> None:
+    before = set(files(masked))
+    code, _, err = run(*ARGUMENTS, "-o", "result.json", "--samples", "samples.npz")
+    assert (code, err) == (0, "wrote result.json\nwrote samples.npz\n")
+    assert set(files(masked)) == {*before, "result.json", "samples.npz"}
+    kept = load_samples(masked / "samples.npz")
+    assert kept.evaluation == hashlib.sha256((masked / "result.json").read_bytes()).hexdigest()
+    code, _, err = run(*ARGUMENTS, "--samples", "samples.npz")
+    assert code == 2
+    assert "--force" in err
+    assert run("report", "result.json", "--samples", "samples.npz", "-o", "report.html").code == 0
+    assert b"The samples have shape 4: no images" in (masked / "report.html").read_bytes()
 
 
 def test_json(run: Run, masked: Path) -> None:
@@ -145,6 +160,14 @@ def test_preprocessing_comes_from_the_analysis(run: Run, masked: Path) -> None:
         (
             ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--limit", "0"),
             "'--limit': 0 is not in the range",
+        ),
+        (
+            ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "-o", "r.json", "--samples", "r.json"),
+            "-o and --samples name the same file",
+        ),
+        (
+            ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--samples", "clean.npz"),
+            "clean.npz is the input",
         ),
     ],
 )

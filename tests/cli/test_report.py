@@ -19,6 +19,8 @@ def made(folder: Path) -> Path:
     samples.evaluation().save(folder / "e.json")
     samples.sweep().save(folder / "s.json")
     samples.scored().save(folder / "a.json")
+    samples.turned(samples.evaluation(), 8, 8, 3).save(folder / "s.npz")
+    samples.turned(samples.evaluation(seen=1), 8, 8, 3).save(folder / "other.npz")
     (folder / "other.json").write_text(samples.scored().to_json().replace("a" * 64, "f" * 64))
     return folder
 
@@ -41,6 +43,11 @@ def test_a_page(run: Run, made: Path) -> None:
     assert (made / "report.html").read_bytes() == page
 
 
+def test_with_samples(run: Run, made: Path) -> None:
+    assert run("report", "e.json", "--samples", "s.npz", "-o", "r.html").code == 0
+    assert (made / "r.html").read_text(encoding="utf-8").count('<img src="data:image/png;base64,') == 12
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -53,6 +60,9 @@ def test_a_page(run: Run, made: Path) -> None:
         (("e.json", "--analysis", "other.json", "-o", "r.html"), "the analysis is of another model"),
         (("e.json", "--model", "m.onnx", "-o", "r.html"), "m.onnx is not the model of the evaluation"),
         (("e.json", "--model", "none.onnx", "-o", "r.html"), "none.onnx"),
+        (("e.json", "--samples", "none.npz", "-o", "r.html"), "no file or folder none.npz"),
+        (("e.json", "--samples", "e.json", "-o", "r.html"), "e.json: it is not an .npz file"),
+        (("e.json", "--samples", "other.npz", "-o", "r.html"), "the samples are of another evaluation"),
         (("e.json", "-o", "e.json"), "e.json is the input"),
         (("e.json", "-o", "nowhere/r.html"), "there is no folder"),
     ],

@@ -16,6 +16,8 @@ from cloakonnx.evaluation import (
     Robustness,
     Sanity,
     Stage,
+    Turned,
+    TurnedSamples,
 )
 from cloakonnx.evaluation.result import DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.sweep_result import Adaptive, Attacks, OfMask, Point, Scored, Sweep, Twins
@@ -78,6 +80,29 @@ def evaluation(
         results=results or (at(1 / 255, 150, 110), at(2 / 255, 100, 50)),
         sanity=None if fired is None else sanity(*fired),
         versions={"cloakonnx": "0.1.0", "numpy": "2.0"},
+    )
+
+
+def turned(found: Evaluation, *shape: int, gained: int = 3, lost: int = 1) -> TurnedSamples:
+    """Samples of this shape; those gained come first, each changed by 2/255 at most."""
+    rng, count = np.random.default_rng(0), gained + lost
+    x = rng.random((count, *shape)).astype(np.float32)
+    change = rng.choice([-2, -1, 0, 1, 2], x.shape).astype(np.float32) / 255
+    y, is_gained = np.arange(count), np.arange(count) < gained
+    wrong = (y + 5).astype(np.int64)
+    return TurnedSamples(
+        evaluation=found.sha256,
+        eps=found.results[0].eps,
+        turned=Turned(
+            index=y * 10,
+            x=x,
+            adversarial=np.clip(x + change, 0, 1),
+            y=y,
+            hardened=np.where(is_gained, y, wrong),
+            baseline=np.where(is_gained, wrong, y),
+            gained=is_gained,
+            counts=np.array([gained and 40, lost]),
+        ),
     )
 
 
