@@ -124,8 +124,8 @@ class SelectPart:
     def _latest_of_the_best(self, tried: Sequence[Choice]) -> Choice:
         """Return the latest choice whose robust accuracy is within a standard error of the highest.
 
-        That many epochs compared on few samples differ by chance, and the schedule ends in small steps: the one standard
-        error rule of Breiman et al. 1984, section 3.4.3.
+        That many epochs compared on few samples differ by chance, and the schedule ends in small steps: the one
+        standard error rule of Breiman et al. 1984, section 3.4.3.
         """
         most = max(choice.robust for choice in tried)
         error = math.sqrt(most * (1 - most / self.attacked))
