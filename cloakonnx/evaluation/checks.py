@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data import Dataset
-from cloakonnx.errors import InferenceError, ModelError
+from cloakonnx.errors import CloakError, DataError, InferenceError, ModelError
 from cloakonnx.graph import SOURCE_KEY, Difference, ExternalFile, Model, entries, external_recorded, file_sha256
 from cloakonnx.runtime import Activations, Provider, input_shape
 
@@ -145,6 +145,28 @@ def as_not_comparable() -> Iterator[None]:
         yield
     except (InferenceError, ModelError) as error:
         raise NotComparableError(error) from None
+
+
+def numbers(compared: Iterable[Check], trial: Trial, other: str) -> Iterator[Check]:
+    """Yield checks that compare a model's numbers; where that can't be done, one that says why, and no more of them.
+
+    Args:
+        compared: Runs the models when it is asked for its checks; may raise NotComparableError.
+        trial: What it runs them on.
+        other: What the model is compared with, in words.
+
+    Raises:
+        DataError: of the samples.
+    """
+    try:
+        yield from compared
+    except NotComparableError as error:
+        hint = "" if trial.samples is not None else " (on seeded random inputs; give real ones with --data)"
+        yield Check("numbers", "not checked", f"{other} does not run: {error}{hint}")
+    except DataError:
+        raise
+    except CloakError as error:
+        yield Check("numbers", "failed", str(error))
 
 
 def largest_difference(masked: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
