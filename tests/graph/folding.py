@@ -90,3 +90,52 @@ def compared(model: Model, masks: Sequence[Mask], x: NDArray[Any], tolerance: fl
     assert len(types) == len(model.proto.graph.node) + kept * (1 if model.proto.ir_version >= 4 else 2)
     onnx.checker.check_model(proto, full_check=True)
     return reasons
+
+
+X = normal(99, 2, 3, 8, 8)
+TAPS = ("a0", "i1", "a1", "i2", "a2")
+"""Of :func:`residual`."""
+
+
+def conv(inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
+    return node("Conv", inputs, output, **attributes)
+
+
+def residual() -> Model:
+    """Two residual blocks, the second with a strided, padded shortcut, then pool, Flatten and Gemm."""
+    nodes = [
+        conv("x w0 b0", "z0", pads=[1] * 4),
+        node("Relu", "z0", "a0"),
+        conv("a0 w1 b1", "z1", pads=[1] * 4),
+        node("Relu", "z1", "i1"),
+        conv("i1 w2 b2", "z2", pads=[1] * 4),
+        node("Add", "z2 a0", "s1"),
+        node("Relu", "s1", "a1"),
+        conv("a1 w3 b3", "z3", pads=[1] * 4, strides=[2, 2]),
+        node("Relu", "z3", "i2"),
+        conv("i2 w4", "z4", pads=[1] * 4),
+        node("Slice", "a1 starts ends axes steps", "thin"),
+        node("Pad", "thin pads", "short"),
+        node("Add", "z4 short", "s2"),
+        node("Relu", "s2", "a2"),
+        node("AveragePool", "a2", "pooled", kernel_shape=[4, 4]),
+        node("Flatten", "pooled", "flat"),
+        node("Gemm", "flat w5 b5", "y"),
+    ]
+    weights = {f"w{i}": normal(i, *shape) for i, shape in enumerate([(4, 3, 3, 3), (4, 4, 3, 3), (4, 4, 3, 3)])}
+    weights |= {"w3": normal(3, 6, 4, 3, 3), "w4": normal(4, 6, 6, 3, 3), "w5": normal(5, 6, 3), "b5": normal(15, 3)}
+    weights |= {f"b{i}": normal(10 + i, size) for i, size in enumerate([4, 4, 4, 6])}
+    weights |= {"starts": np.array([0, 0]), "ends": np.array([99, 99]), "axes": np.array([2, 3])}
+    weights |= {"steps": np.array([2, 2]), "pads": np.array([0, 1, 0, 0, 0, 1, 0, 0])}
+    return net(nodes, weights, ["N", 3, 8, 8])
+
+
+def chain(op: onnx.NodeProto, weights: dict[str, NDArray[Any]] | None = None) -> Model:
+    """Convolution, Relu ``a``, an op from ``a`` to ``b``, another convolution."""
+    nodes = [conv("x w b0", "z"), node("Relu", "z", "a"), op, conv("b w1 b1", "y")]
+    known = {"w": normal(1, 4, 3, 1, 1), "b0": normal(2, 4), "w1": normal(3, 5, 4, 1, 1), "b1": normal(4, 5)}
+    return net(nodes, known | (weights or {}), ["N", 3, 8, 8])
+
+
+def between(op_type: str, extra: str = "", **attributes: Any) -> onnx.NodeProto:
+    return node(op_type, f"a {extra}".strip(), "b", **attributes)

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from gradient.classifiers import Scaling
 from gradient.harness import ort_run, outputs
-from gradient.test_differentiate import Scaling
 from networks import NETWORKS, build
 from torch import nn
 from torch.nn.functional import cross_entropy

@@ -1,0 +1,143 @@
+"""What is refused, and what the message names: ops without gradient, inputs, outputs and taps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from cloakonnx.errors import DifferentiationError, TapError
+from cloakonnx.gradient import differentiate
+
+from .classifiers import X, Y, classifier
+from .harness import ort_run
+
+
+def test_quantized_model() -> None:
+    constants = {"s": np.array(0.1, np.float32), "o": np.array(0, np.uint8)}
+    extra = [
+        helper.make_node("QuantizeLinear", ["features", "s", "o"], ["q"], name="quantise"),
+        helper.make_node("DequantizeLinear", ["q", "s", "o"], ["more"]),
+    ]
+    with pytest.raises(DifferentiationError, match=r"QuantizeLinear \(node 'quantise'\) has a zero gradient"):
+        differentiate(classifier(*extra, constants=constants))
+
+
+def test_nothing_but_zero_gradients_is_an_error() -> None:
+    with pytest.raises(DifferentiationError, match=r"Round \(node 'hide'\) has a zero gradient.*--attack square"):
+        differentiate(classifier(helper.make_node("Round", ["features"], ["more"], name="hide")))
+
+
+def test_op_without_a_rule() -> None:
+    with pytest.raises(DifferentiationError, match=r"Asinh \(node 'odd'\): this op has no rule.*--attack square"):
+        differentiate(classifier(helper.make_node("Asinh", ["features"], ["more"], name="odd")))
+
+
+def test_op_without_a_rule_off_the_path() -> None:
+    model = classifier()
+    model.graph.node.append(helper.make_node("Asinh", ["features"], ["unused"]))
+    differentiate(model)
+
+
+def test_tree_ensemble() -> None:
+    node = helper.make_node("TreeEnsembleClassifier", ["features"], ["more"], domain="ai.onnx.ml")
+    model = classifier(node)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    with pytest.raises(DifferentiationError, match=r"ai\.onnx\.ml\.TreeEnsembleClassifier.*'more'.*--attack square"):
+        differentiate(model)
+
+
+def test_control_flow() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Neg", ["features"], ["b"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)],
+    )
+    extra = [
+        helper.make_node("ReduceMax", ["features"], ["top"], keepdims=0),
+        helper.make_node("Greater", ["top", "limit"], ["condition"]),
+        helper.make_node("If", ["condition"], ["more"], name="choice", then_branch=branch, else_branch=branch),
+    ]
+    model = classifier(*extra, constants={"limit": np.array(0.3, np.float32)})
+    with pytest.raises(DifferentiationError, match=r"If \(node 'choice'\): gradients do not flow through control flow"):
+        differentiate(model)
+
+
+def test_weights_that_depend_on_the_data() -> None:
+    extra = [
+        helper.make_node("ReduceMean", ["features", "axes"], ["k"]),
+        helper.make_node("Reshape", ["k", "form"], ["kernel"]),
+        helper.make_node("Conv", ["features", "kernel"], ["more"], name="dynamic", group=4),
+    ]
+    constants = {"axes": np.array([0, 2, 3]), "form": np.array([4, 1, 1, 1])}
+    with pytest.raises(DifferentiationError, match=r"Conv \(node 'dynamic'\): its input 1"):
+        differentiate(classifier(*extra, constants=constants))
+
+
+def test_byte_input() -> None:
+    model = classifier()
+    model.graph.input[0].name = "bytes"
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.node.insert(0, helper.make_node("Cast", ["bytes"], ["x"], to=TensorProto.FLOAT))
+    with pytest.raises(
+        DifferentiationError, match=r"input 'bytes' is uint8.*black-box ones too, need a floating-point input"
+    ):
+        differentiate(model)
+
+
+@pytest.mark.parametrize("tap", ["feature", "w1"])
+def test_unknown_tap(tap: str) -> None:
+    with pytest.raises(TapError, match=f"no tensor '{tap}'"):
+        differentiate(classifier(), masks={tap: 1})
+
+
+def test_mask_on_the_input() -> None:
+    with pytest.raises(TapError, match="choose another tap"):
+        differentiate(classifier(), masks={"x": 1})
+
+
+def test_mask_axis_out_of_range() -> None:
+    with pytest.raises(TapError, match="feature axis 4"):
+        differentiate(classifier(), masks={"features": 4})
+
+
+def test_several_float_inputs() -> None:
+    model = classifier(helper.make_node("Mul", ["features", "gain"], ["more"]))
+    model.graph.input.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [1]))
+    with pytest.raises(
+        DifferentiationError, match=r"several floating-point inputs \(x, gain\): name one with --input$"
+    ):
+        differentiate(model)
+    graph = differentiate(model, input_name="x")
+    feeds = {"x": X.astype(np.float32), "labels": Y, "gain": np.ones(1, np.float32)}
+    assert ort_run(graph.proto)(feeds)[-1].any()
+
+
+def test_unknown_output() -> None:
+    with pytest.raises(DifferentiationError, match="did you mean 'probabilities'"):
+        differentiate(classifier(), output_name="probability")
+
+
+def test_labels_as_the_output() -> None:
+    model = classifier()
+    model.graph.node.append(helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0))
+    model.graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]))
+    with pytest.raises(DifferentiationError, match=r"output 'label' is not floating point.*--output-name$"):
+        differentiate(model)
+    assert differentiate(model, output_name="probabilities").stripped == "Softmax"
+
+
+def test_classes_that_the_model_does_not_tell() -> None:
+    model = classifier()
+    model.graph.input.append(helper.make_tensor_value_info("to", TensorProto.INT64, [2]))
+    model.graph.node.append(helper.make_node("Reshape", ["probabilities", "to"], ["shaped"]))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("shaped", TensorProto.FLOAT, None))
+    model.graph.node.append(helper.make_node("Neg", ["shaped"], ["negative"]))
+    model.graph.output[0].name = "negative"
+    with pytest.raises(DifferentiationError, match=r"classes at 'negative' is unknown: declare the shape of output"):
+        differentiate(model)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("negative", TensorProto.FLOAT, ["N", 5]))
+    graph = differentiate(model)
+    assert graph.classes == 5
