@@ -17,13 +17,14 @@ PACKAGE = Path(cloakonnx.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BOTTOM = {"errors", "numbers"}
+BOTTOM = {"errors", "numbers", "markup"}
 GRAPH = {"graph"} | BOTTOM
 ENGINES = GRAPH  # gradient, runtime and data know the graph, not each other
 MIDDLE = {"gradient", "runtime", "data"} | GRAPH
 ALLOWED = {
     "errors": set(),
     "numbers": set(),
+    "markup": set(),
     "graph": BOTTOM,
     "gradient": ENGINES,
     "runtime": ENGINES,

@@ -38,9 +38,9 @@ def command(
 
     Parts whose input is not given say which command makes it. Needs the extra: pip install cloakonnx[report].
     """
-    from cloakonnx.evaluation import load_evaluation, load_samples, load_sweep
+    from cloakonnx.evaluation import load_evaluation, load_samples, load_sweep, verdict
     from cloakonnx.graph import check_output, load, write_text
-    from cloakonnx.report import report_html, verdict
+    from cloakonnx.report import report_html
     from cloakonnx.scoring import load_analysis
 
     found = load_evaluation(evaluation)

@@ -6,6 +6,7 @@ What the other packages may use is named here.
 from cloakonnx.evaluation.accuracies import Accuracy, accuracy
 from cloakonnx.evaluation.adaptive import evaluate
 from cloakonnx.evaluation.attestation import Attestation, attest, load_attestation
+from cloakonnx.evaluation.cells import difference_cells, eps_text, share_cell
 from cloakonnx.evaluation.checks import Check
 from cloakonnx.evaluation.duration import evaluation_seconds
 from cloakonnx.evaluation.estimate import Estimate, spoken
@@ -26,6 +27,7 @@ from cloakonnx.evaluation.result import STATEMENT, AtEps, Evaluation, RandomMask
 from cloakonnx.evaluation.sweep_result import Adaptive, Attacks, OfMask, Point, Sweep, load_sweep
 from cloakonnx.evaluation.sweeping import sweep
 from cloakonnx.evaluation.turned import Turned, TurnedSamples, load_samples
+from cloakonnx.evaluation.verdict import Verdict, verdict
 from cloakonnx.evaluation.verification import Verification, verify
 
 __all__ = [
@@ -55,11 +57,14 @@ __all__ = [
     "Sweep",
     "Turned",
     "TurnedSamples",
+    "Verdict",
     "Verification",
     "accuracy",
     "attest",
     "check_gates",
     "check_measured",
+    "difference_cells",
+    "eps_text",
     "evaluate",
     "evaluation_seconds",
     "exact",
@@ -72,8 +77,10 @@ __all__ = [
     "newcombe_paired",
     "parse_gate",
     "plan",
+    "share_cell",
     "spoken",
     "sweep",
+    "verdict",
     "verify",
     "wilson",
 ]

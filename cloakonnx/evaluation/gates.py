@@ -24,7 +24,7 @@ from cloakonnx.numbers import parse_number
 CONFIDENCE = 0.9
 """Two-sided: each end alone is a 95% bound."""
 
-Verdict = Literal["pass", "fail", "inconclusive"]
+Outcome = Literal["pass", "fail", "inconclusive"]
 _MOST_SAMPLES, _MOST_EXACT = 10_000_000, 20_000
 _SIGNS = {
     "clean": ">=", "clean-drop": "<=", "robust": ">=", "robust-gain": ">=", "flags": "==", "latency-ratio": "<=",
@@ -63,7 +63,7 @@ class Decision:
     """
 
     gate: str
-    verdict: Verdict
+    verdict: Outcome
     detail: str
     samples: int | None = None
 
@@ -262,7 +262,7 @@ def _judged(gate: Gate, figure: _Figure) -> Decision:
     return Decision(gate.text, verdict, f"{show(figure.value)}, {between}, {figure.basis}; {advice}", samples)
 
 
-def _verdict(gate: Gate, interval: Interval) -> Verdict:
+def _verdict(gate: Gate, interval: Interval) -> Outcome:
     if _SIGNS[gate.name] == ">=":
         worst, best, limit = interval.low, interval.high, gate.limit
     else:

@@ -209,6 +209,12 @@ class Evaluation:
         """Of the file."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from cloakonnx.evaluation.notebook import evaluation_html  # noqa: PLC0415
+
+        return evaluation_html(self)
+
     def save(self, path: Path) -> None:
         """Write the file atomically; raises OutputError where it can't be written."""
         write_text(path, self.to_json())

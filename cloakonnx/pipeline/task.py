@@ -8,14 +8,15 @@ from pathlib import Path
 
 from cloakonnx.data import Dataset, Preprocessing, Source, open_source
 from cloakonnx.errors import OutputError
-from cloakonnx.evaluation import Decision, Evaluation, parse_gate
+from cloakonnx.evaluation import Decision, Evaluation, Verdict, parse_gate, verdict
 from cloakonnx.graph import Model, load
+from cloakonnx.markup import table
 from cloakonnx.pipeline.parts import part_data
 from cloakonnx.pipeline.settings import Method, Settings
 from cloakonnx.pipeline.stage import Folder, PlannedStage
 from cloakonnx.pipeline.stages import Stages
 from cloakonnx.pipeline.work import Observer, Silence, Work
-from cloakonnx.report import Verdict, check_report, verdict
+from cloakonnx.report import check_report
 from cloakonnx.runtime import Provider, choose_provider, class_count, input_shape
 from cloakonnx.scoring import Analysis
 
@@ -54,6 +55,17 @@ class Hardened:
     def verdict(self) -> Verdict:
         """What the evaluation comes to."""
         return verdict(self.evaluation)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the evaluation, the gates, and where the files are."""
+        gates = [(each.gate, each.verdict, each.detail) for each in self.gates]
+        return "".join(
+            (
+                self.evaluation._repr_html_(),
+                table(("gate", "", "measured"), gates) if gates else "",
+                table(("file", ""), [(what, str(path)) for what, path in self.files.items()]),
+            )
+        )
 
     def passed(self, *, allow_inconclusive: bool = False) -> bool:
         """Whether every gate passed."""

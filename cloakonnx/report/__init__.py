@@ -8,10 +8,8 @@ from cloakonnx.report.evaluation import evaluation_markdown, print_evaluation
 from cloakonnx.report.page import check_report, report_html
 from cloakonnx.report.summary import summary_markdown
 from cloakonnx.report.sweep import print_sweep
-from cloakonnx.report.verdict import Verdict, verdict
 
 __all__ = [
-    "Verdict",
     "check_report",
     "eps_exact",
     "evaluation_markdown",
@@ -19,5 +17,4 @@ __all__ = [
     "print_sweep",
     "report_html",
     "summary_markdown",
-    "verdict",
 ]

@@ -7,9 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from cloakonnx.evaluation import Accuracy, Evaluation, Paired, Sanity
+from cloakonnx.evaluation import Accuracy, Evaluation, Paired, Sanity, difference_cells, eps_text, share_cell
 from cloakonnx.report import charts
-from cloakonnx.report.cells import difference_cells, eps_text, share_cell
 from cloakonnx.report.evaluation import amount, bound, controls, stages, status
 from cloakonnx.report.figures import Cell, Figure, Sheet, figure, text_rows
 

@@ -14,10 +14,10 @@ from cloakonnx.evaluation import (
     Evaluation,
     Flag,
     Sanity,
+    eps_text,
 )
-from cloakonnx.report.cells import difference_cells as _difference
-from cloakonnx.report.cells import eps_text
-from cloakonnx.report.cells import share_cell as _share
+from cloakonnx.evaluation import difference_cells as _difference
+from cloakonnx.evaluation import share_cell as _share
 
 _NAMED = 3
 """Masks that are named, at most."""

@@ -9,10 +9,9 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.evaluation import Accuracy, Evaluation, Point, Sweep
+from cloakonnx.evaluation import Accuracy, Evaluation, Point, Sweep, eps_text, share_cell
 from cloakonnx.graph import Mask
 from cloakonnx.report import charts
-from cloakonnx.report.cells import eps_text, share_cell
 from cloakonnx.report.figures import Cell, Figure, Sheet, figure
 from cloakonnx.scoring import Analysis, TapScores
 from cloakonnx.selection import ranking

@@ -13,11 +13,10 @@ from importlib import resources
 from typing import Any
 
 from cloakonnx.errors import DataError, MissingDependencyError
-from cloakonnx.evaluation import STATEMENT, Evaluation, Sweep, TurnedSamples
+from cloakonnx.evaluation import STATEMENT, Evaluation, Sweep, TurnedSamples, verdict
 from cloakonnx.graph import SOURCE_KEY, Model, entries, read_masks
 from cloakonnx.report import accuracy_part, mask_part
 from cloakonnx.report.sample_part import sample_part
-from cloakonnx.report.verdict import verdict
 from cloakonnx.scoring import Analysis
 
 _TEMPLATES = "templates"

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError
-from cloakonnx.evaluation import Evaluation, TurnedSamples
-from cloakonnx.report.cells import eps_text
+from cloakonnx.evaluation import Evaluation, TurnedSamples, eps_text
 from cloakonnx.report.figures import Cell, Sheet
 from cloakonnx.report.png import data_uri
 

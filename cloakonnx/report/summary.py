@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cloakonnx.evaluation import Decision, Evaluation
+from cloakonnx.evaluation import Decision, Evaluation, verdict
 from cloakonnx.report.evaluation import evaluation_markdown
-from cloakonnx.report.verdict import verdict
 
 _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive"}
 

@@ -9,8 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cloakonnx.evaluation import STATEMENT, Accuracy, Point, Sweep
-from cloakonnx.report.cells import difference_cells, eps_text, share_cell
+from cloakonnx.evaluation import STATEMENT, Accuracy, Point, Sweep, difference_cells, eps_text, share_cell
 
 
 def print_sweep(found: Sweep, console: Console) -> None:

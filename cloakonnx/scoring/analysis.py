@@ -190,6 +190,12 @@ class Analysis:
             versions=entries.text_map("versions"),
         )
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from cloakonnx.scoring.notebook import analysis_html  # noqa: PLC0415
+
+        return analysis_html(self)
+
     def save(self, path: Path) -> None:
         """Write the file atomically; raises OutputError where it can't be written."""
         write_text(path, self.to_json())

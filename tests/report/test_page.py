@@ -21,11 +21,10 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from cloakonnx.errors import DataError, MissingDependencyError
-from cloakonnx.evaluation import STATEMENT, Evaluation, Sweep, load_evaluation, load_sweep, newcombe_paired
+from cloakonnx.evaluation import STATEMENT, Evaluation, Sweep, load_evaluation, load_sweep, newcombe_paired, verdict
 from cloakonnx.graph import Mask, Model, harden_file, load
 from cloakonnx.report import report_html
 from cloakonnx.report.charts import ticks
-from cloakonnx.report.verdict import verdict
 from tests.fixtures import core
 from tests.fixtures.models import TAP
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloakonnx.evaluation import AtEps, Evaluation, Paired, newcombe_paired
-from cloakonnx.report.cells import eps_text
+from cloakonnx.evaluation.cells import eps_text
+from cloakonnx.evaluation.intervals import Paired, newcombe_paired
+from cloakonnx.evaluation.result import AtEps, Evaluation
 
 _TITLES = {
     "gain": "Harder to attack",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from cloakonnx.evaluation import Accuracy, Interval, Paired, mcnemar_exact, newcombe_paired
+from cloakonnx.evaluation.accuracies import Accuracy
+from cloakonnx.evaluation.intervals import Interval, Paired, mcnemar_exact, newcombe_paired
 
 
 def share_cell(accuracy: Accuracy) -> str:
