@@ -33,7 +33,7 @@ _VERBS = {
 """Verb to its line in the list; a module of the same name under cloakonnx.cli holds its command."""
 
 _INTERRUPTED = 130
-_ARGUMENTS = "cloakonnx.arguments"
+_ARGUMENTS, _CONFIG = "cloakonnx.arguments", "cloakonnx.config"
 _HELP = ["-h", "--help"]
 
 
@@ -62,14 +62,37 @@ class _Verbs(click.Group):
         """Find the verb, or name the nearest ones."""
         if args and args[0] not in _VERBS and not args[0].startswith("-"):
             ctx.fail(f"no command {args[0]!r}{nearest(args[0], _VERBS)}")
-        found = super().resolve_command(ctx, args)
-        ctx.meta[_ARGUMENTS] = found[2]
-        return found
+        name, command, rest = super().resolve_command(ctx, args)
+        ctx.meta[_ARGUMENTS], ctx.meta[_CONFIG] = _without_config(rest)
+        return name, command, ctx.meta[_ARGUMENTS]
+
+
+def _without_config(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """Take ``--config`` out of a verb's arguments: it may stand on either side of the verb."""
+    rest, config = [], None
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--":
+            return [*rest, argument, *waiting], config
+        if argument == "--config":
+            value = next(waiting, None)
+            if value is None:
+                raise click.UsageError("--config needs a file")
+            config = Path(value)
+        elif argument.startswith("--config="):
+            config = Path(argument.removeprefix("--config="))
+        else:
+            rest.append(argument)
+    return rest, config
 
 
 @click.command(cls=_Verbs, context_settings={"help_option_names": _HELP, "max_content_width": 100})
 @click.version_option(package_name="cloakonnx")
-@click.option("--config", type=PATH, help="Take options from this TOML file.  [cloakonnx.toml, pyproject.toml]")
+@click.option(
+    "--config",
+    type=PATH,
+    help="Options, as TOML; may follow the verb.  [cloakonnx.toml, pyproject.toml]",
+)
 @click.pass_context
 def _cloakonnx(ctx: click.Context, *, config: Path | None) -> None:
     """Harden exported ONNX classifiers with constant masks: no retraining, no framework.
@@ -81,7 +104,7 @@ def _cloakonnx(ctx: click.Context, *, config: Path | None) -> None:
 
     Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input, 130 interrupted.
     """
-    ctx.obj = config
+    ctx.obj = config = ctx.meta.get(_CONFIG) or config
     verb, arguments = ctx.invoked_subcommand, ctx.meta.get(_ARGUMENTS, [])
     if verb is None or verb == "config" or not {*_HELP}.isdisjoint(arguments):
         return

@@ -43,6 +43,10 @@ def test_options_from_the_file_are_those_from_flags(run: Run, masked: Path) -> N
     (masked / "cloakonnx.toml").rename(masked / "other.toml")
     assert run(*HARDENED).code == 2
     assert evaluated(run, "--config", "other.toml", *HARDENED) == wanted
+    assert evaluated(run, *HARDENED, "--config", "other.toml") == wanted
+    assert evaluated(run, "evaluate", "--config=other.toml", HARDENED[1]) == wanted
+    assert_refused(run, masked, (*HARDENED, "--config"), "--config needs a file")
+    assert '"batch-size"' in run("config", "--show", "--json", "--config", "other.toml").out
     (masked / "other.toml").unlink()
     text = FILE.replace("[evaluate]", "[tool.cloakonnx.evaluate]")
     (masked / "pyproject.toml").write_text(f"[project]\nname = 'x'\n[tool.cloakonnx]\n{text}")
