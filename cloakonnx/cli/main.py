@@ -69,7 +69,8 @@ class _Verbs(click.Group):
 
 def _without_config(arguments: list[str]) -> tuple[list[str], Path | None]:
     """Take ``--config`` out of a verb's arguments: it may stand on either side of the verb."""
-    rest, config = [], None
+    rest: list[str] = []
+    config = None
     waiting = iter(arguments)
     for argument in waiting:
         if argument == "--":

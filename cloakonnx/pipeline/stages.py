@@ -15,6 +15,7 @@ from cloakonnx.evaluation import (
     evaluate,
     evaluation_seconds,
     load_evaluation,
+    load_samples,
     verify,
 )
 from cloakonnx.graph import (
@@ -38,6 +39,7 @@ from cloakonnx.scoring import Analysis, load_analysis
 from cloakonnx.selection import places, select, within_budget
 
 HARDENED, ANALYSIS, EVALUATION = "hardened.onnx", "analysis.cloak.json", "evaluation.json"
+SAMPLES = "samples.npz"
 REPORT, SUMMARY, ATTESTATION = "report.html", "summary.md", "attestation.json"
 
 
@@ -96,7 +98,7 @@ class Stages:
                     "batch_size": settings.batch_size,
                 },
                 reads=(ANALYSIS, HARDENED),
-                writes=(EVALUATION,),
+                writes=(EVALUATION, SAMPLES),
                 seconds=self._evaluation_seconds,
             ),
         ]
@@ -116,7 +118,7 @@ class Stages:
                 "report",
                 self._report,
                 settings={"gates": [gate.text for gate in settings.gates], "command": work.command},
-                reads=(ANALYSIS, HARDENED, EVALUATION),
+                reads=(ANALYSIS, HARDENED, EVALUATION, SAMPLES),
                 writes=(SUMMARY, REPORT) if settings.report else (SUMMARY,),
                 is_view=True,
             )
@@ -133,6 +135,7 @@ class Stages:
             "model": HARDENED,
             "analysis": ANALYSIS,
             "evaluation": EVALUATION,
+            "samples": SAMPLES,
             "attestation": ATTESTATION,
             "summary": SUMMARY,
         }
@@ -217,6 +220,7 @@ class Stages:
                 batch_size=settings.batch_size,
                 analysis=self.analysis(),
                 output=work.folder.file(EVALUATION),
+                samples=work.folder.file(SAMPLES),
                 resume=resumed,
                 on_estimate=lambda estimate: work.observer.say(str(estimate)),
                 on_progress=advance,
@@ -279,7 +283,13 @@ class Stages:
         summary = summary_markdown(found, self.decisions(), split=work.parts.split, command=work.command)
         write_text(work.folder.file(SUMMARY), summary)
         if work.settings.report:
-            page = report_html(found, analysis=self.analysis(), model=self._hardened(), command=work.command)
+            page = report_html(
+                found,
+                analysis=self.analysis(),
+                model=self._hardened(),
+                samples=load_samples(work.folder.file(SAMPLES)),
+                command=work.command,
+            )
             write_text(work.folder.file(REPORT), page)
         return {}
 

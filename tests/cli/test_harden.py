@@ -55,7 +55,8 @@ def test_one_go_a_second_one_and_what_the_page_says_to_do_it_again(digits: Path,
     assert not any(stage["cached"] for stage in told["stages"])
     assert [gate["verdict"] for gate in told["gates"]] == ["pass"]
     assert {Path(path).name for path in told["files"].values()} == {
-        "hardened.onnx", "analysis.cloak.json", "evaluation.json", "attestation.json", "summary.md", "report.html",
+        "hardened.onnx", "analysis.cloak.json", "evaluation.json", "samples.npz", "attestation.json", "summary.md",
+    "report.html",
     }  # fmt: skip
     before = files(digits)
 

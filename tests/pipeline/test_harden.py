@@ -25,7 +25,8 @@ pytest.importorskip("sklearn")
 EPS = 0.15
 STAGES = ["inspect", "learn", "apply", "verify", "evaluate", "attest", "report"]
 OUTPUTS = {
-    "hardened.onnx", "analysis.cloak.json", "evaluation.json", "attestation.json", "summary.md", "report.html",
+    "hardened.onnx", "analysis.cloak.json", "evaluation.json", "samples.npz", "attestation.json", "summary.md",
+    "report.html",
 }  # fmt: skip
 OPTIONS: dict[str, Any] = {
     "eps": EPS,
