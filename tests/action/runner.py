@@ -87,11 +87,12 @@ class Runner:
         """
         content = yaml.safe_load((action / "action.yml").read_text(encoding="utf-8"))
         assert content["runs"]["using"] == "composite"
-        assert set(inputs) <= set(content["inputs"])
-        missing = [n for n, each in content["inputs"].items() if each.get("required") and n not in inputs]
+        known = content.get("inputs", {})
+        assert set(inputs) <= set(known)
+        missing = [n for n, each in known.items() if each.get("required") and n not in inputs]
         assert not missing
-        values = {name: inputs.get(name, each.get("default", "")) for name, each in content["inputs"].items()}
-        contexts = _Contexts(values, {"action_path": str(action)})
+        values = {name: inputs.get(name, each.get("default", "")) for name, each in known.items()}
+        contexts = Contexts(values, {"action_path": str(action)})
         steps, summary, more_path, more_env = [], "", "", {}
         for number, step in enumerate(content["runs"]["steps"]):
             name = step.get("id", step.get("name", f"step {number}"))
@@ -178,7 +179,7 @@ def truth(value: str | bool) -> bool:
     return value if isinstance(value, bool) else value != ""
 
 
-class _Contexts:
+class Contexts:
     """Values of expressions."""
 
     def __init__(self, inputs: Mapping[str, str], github: Mapping[str, str]) -> None:

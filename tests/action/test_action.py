@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.attacks.helpers import DIGITS, digits_arrays
+from tests.selection.helpers import training_arrays
 
 from .runner import Ran, Runner
 
@@ -356,23 +357,36 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     runner = Runner(folder, f"{folder / 'bin'}{os.pathsep}{SYSTEM}")
     (runner.temp / "cloakonnx").mkdir()
     shutil.copy(DIGITS, runner.workspace / "my model.onnx")
-    x, y = digits_arrays()
-    np.savez(runner.workspace / "val.npz", x=x[:400], y=y[:400])
+    for name, (x, y), rows in (
+        ("train", training_arrays(), slice(None)),
+        ("select", digits_arrays(), slice(200)),
+        ("report", digits_arrays(), slice(200, 400)),
+    ):
+        np.savez(runner.workspace / f"{name}.npz", x=x[rows], y=y[rows])
     return runner
 
 
 def use_real(real: Runner, **inputs: str) -> Ran:
-    given = {"model": "my model.onnx", "data": "val.npz", "eps": "0.15", "preset": "quick", "output": "out"}
+    given = {
+        "model": "my model.onnx",
+        "data": "train.npz",
+        "select-data": "select.npz",
+        "report-data": "report.npz",
+        "eps": "0.09375",
+        "preset": "quick",
+        "output": "out",
+        "args": "--attack=fgsm\n--provider=cpu",
+    }
     return real.run(
         ROOT,
-        {**given, "args": "--attack=fgsm\n--provider=cpu", **inputs},
+        {**given, **inputs},
         others={SETUP: {"python-path": sys.executable}, UPLOAD: {}},
         instead={"install": lambda: {"python": sys.executable}},
     )
 
 
 def test_a_real_gate_fails_and_another_passes(real: Runner) -> None:
-    failed = use_real(real, require="clean-drop<=60%\nrobust-gain>=95%@0.15\n")
+    failed = use_real(real, require="clean-drop<=60%\nrobust-gain>=95%@0.09375\n")
     assert not failed.passed
     assert failed.step("Judge").code == 1, failed.step("harden").said
     assert [gate["verdict"] for gate in json.loads(failed.outputs["gates"])] == ["pass", "fail"]
@@ -380,7 +394,7 @@ def test_a_real_gate_fails_and_another_passes(real: Runner) -> None:
         assert failed.outputs[name] == path
         assert (real.workspace / path).stat().st_size > 0
     assert failed.summary == (real.workspace / FILES["summary"]).read_text(encoding="utf-8")
-    assert "`robust-gain>=95%@0.15`" in failed.summary
+    assert "`robust-gain>=95%@0.09375`" in failed.summary
     assert failed.outputs["verdict"] in {"gain", "doubt", "none", "loss"}
     assert failed.outputs["sentence"] in failed.summary
     assert failed.step("Keep the results").given["path"] == "out"
