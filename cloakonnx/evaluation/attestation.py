@@ -182,7 +182,7 @@ def attest(model: Model, source: Model, *, settings: Mapping[str, Any]) -> Attes
     )
 
 
-def load_attestation(path: Path) -> Attestation:
+def load_attestation(path: str | Path) -> Attestation:
     """Read an attestation file.
 
     Raises:

@@ -258,7 +258,7 @@ class Evaluation:
         )
 
 
-def load_evaluation(path: Path) -> Evaluation:
+def load_evaluation(path: str | Path) -> Evaluation:
     """Read an evaluation's file.
 
     Raises:

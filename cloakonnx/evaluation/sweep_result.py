@@ -229,7 +229,7 @@ class Sweep:
         )
 
 
-def load_sweep(path: Path) -> Sweep:
+def load_sweep(path: str | Path) -> Sweep:
     """Read a sweep's file.
 
     Raises:

@@ -115,14 +115,14 @@ def _as_images(x: NDArray[np.float32], dataset: Dataset) -> NDArray[np.float32]:
     return x
 
 
-def load_samples(path: Path) -> TurnedSamples:
+def load_samples(path: str | Path) -> TurnedSamples:
     """Read what ``evaluate(samples=path)`` wrote.
 
     Raises:
         DataError: missing, damaged, or something else.
     """
     names = [each.name for each in fields(Turned)]
-    found = load_arrays(path, ["format", "version"], optional=["evaluation", "eps", *names])
+    found = load_arrays(Path(path), ["format", "version"], optional=["evaluation", "eps", *names])
     if found["format"].dtype.kind != "U" or str(found["format"]) != FORMAT or not found["version"].shape == ():
         raise DataError(f"{path} holds no samples of an evaluation; 'cloakonnx evaluate --samples' writes them")
     if found["version"].dtype.kind not in "iu" or int(found["version"]) != VERSION:

@@ -107,7 +107,7 @@ def folded(model: Model, masks: Sequence[Mask]) -> Model:
 
 
 def fold_file(
-    model: Model, masks: Sequence[Mask], output: Path, *, force: bool = False, hash_external: bool = False
+    model: Model, masks: Sequence[Mask], output: str | Path, *, force: bool = False, hash_external: bool = False
 ) -> tuple[MaskFate, ...]:
     """Write the folded model, atomically, and say what became of each mask; the source is only read.
 
@@ -119,6 +119,7 @@ def fold_file(
         OutputError: the output exists, is the input, or can't be written.
         ModelError, TapError, MaskError: as :func:`folding`; ModelError also where the file would be over 2 GB.
     """
+    output = Path(output)
     check_target(model, output, force=force)
     found = folding(model, masks)
     edit = recording_external(model, found.edit) if hash_external else found.edit

@@ -47,7 +47,7 @@ def recording_external(model: Model, edit: Edit) -> Edit:
 
 
 def harden_file(
-    model: Model, masks: Sequence[Mask], output: Path, *, force: bool = False, hash_external: bool = False
+    model: Model, masks: Sequence[Mask], output: str | Path, *, force: bool = False, hash_external: bool = False
 ) -> None:
     """Write the hardened model, atomically; the source is only read.
 
@@ -58,6 +58,7 @@ def harden_file(
         OutputError: the output exists, is the input, or can't be written.
         ModelError, TapError, MaskError: as :func:`insertion`.
     """
+    output = Path(output)
     check_target(model, output, force=force)
     edit = plan(model, masks)
     if hash_external:
@@ -67,7 +68,7 @@ def harden_file(
     write_pieces(output, buf, edit_bytes(buf, edit))
 
 
-def strip_file(model: Model, output: Path, *, force: bool = False) -> None:
+def strip_file(model: Model, output: str | Path, *, force: bool = False) -> None:
     """Write the model without its masks: the file that it was hardened from, to the byte.
 
     Raises:
@@ -75,6 +76,7 @@ def strip_file(model: Model, output: Path, *, force: bool = False) -> None:
         ModelError: the model carries no masks.
         CheckError: the result would not be the recorded source; the model was changed after it was hardened.
     """
+    output = Path(output)
     check_target(model, output, force=force)
     edit = removal(model)
     recorded = metadata.entries(model.proto).get(metadata.STRIPPED)

@@ -201,7 +201,7 @@ class Analysis:
         write_text(path, self.to_json())
 
 
-def load_analysis(path: Path, *, model: str) -> Analysis:
+def load_analysis(path: str | Path, *, model: str) -> Analysis:
     """Read an analysis file.
 
     Args:
@@ -211,6 +211,7 @@ def load_analysis(path: Path, *, model: str) -> Analysis:
     Raises:
         AnalysisError: missing or damaged.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

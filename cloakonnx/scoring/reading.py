@@ -52,10 +52,10 @@ def read_json(
         raise error(f"{name} is damaged: {found}; make it again with cloakonnx {verb}") from None
 
 
-def read_text(path: Path, *, kind: str, error: type[CloakError]) -> str:
+def read_text(path: str | Path, *, kind: str, error: type[CloakError]) -> str:
     """Return the text of a file of our own; raises ``error`` where it can't be read or is no text."""
     try:
-        return path.read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except OSError as found:
         raise error(f"cannot read the {kind} {path}: {found.strerror or found}") from None
     except UnicodeDecodeError:

@@ -1,0 +1,96 @@
+"""Every shell and Python block of README and docs runs, page by page, and prints what the page says that it prints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Shell
+from .pages import PAGES, Block, blocks, name_of, starts_with
+
+NOT_RUN = {
+    "README.md: make demo": "sets up an environment; CI runs both",
+    "README.md: pip install '.[report]'": "installs",
+    "docs/action.md: pip install 'cloakonnx[report] @ git+https://github.com/OWNER/cloakonnx@TAG'": "installs",
+    "docs/commands/report.md: pip install 'cloakonnx[report]'": "installs",
+    'docs/gradient.md: @unary("Exp", since=6, until=13)': "a part of the code",
+}
+"""The blocks that no test runs, and why, as the pages say it themselves. Whoever adds one adds it here."""
+
+LANGUAGES = {"sh", "python", "text", "toml", "yaml"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_blocks_run(page: Path, tmp_path: Path, shell: Shell, start: Callable[[list[str], Path], None]) -> None:
+    found = blocks(page)
+    if not any(runs(block) for block in found):
+        pytest.skip("has no block that runs")
+    start(starts_with(page), tmp_path)
+    printed: str | None = None
+    for block in found:
+        where = f"{block.page}:{block.line}"
+        if runs(block):
+            text = block.text if block.language == "sh" else f"python - <<'END_OF_BLOCK'\n{block.text}\nEND_OF_BLOCK"
+            done = shell(text, tmp_path)
+            printed = done.stdout
+            assert done.returncode == block.code, f"{where} exits {done.returncode}:\n{block.text}\n{printed}"
+        elif block.language == "text" and printed is not None and not block.quoted:
+            missing = unprinted(block.text, printed)
+            assert missing is None, f"{where}: the commands before do not print {missing!r} there, but:\n{printed}"
+
+
+def runs(block: Block) -> bool:
+    return block.language in {"sh", "python"} and block.reason is None
+
+
+def test_what_is_not_run_is_known() -> None:
+    found = {block.name: block.reason for page in PAGES for block in blocks(page) if block.reason is not None}
+    assert found == NOT_RUN
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_command_hides(page: Path) -> None:
+    """Blocks say what they are, commands stand in shell blocks, and one that fails stands alone."""
+    for block in blocks(page):
+        where = f"{block.page}:{block.line}"
+        assert block.language in LANGUAGES, f"{where}: {block.language!r} is none of {', '.join(sorted(LANGUAGES))}"
+        if block.language == "text":
+            commands = [line for line in block.text.splitlines() if re.match(r"(\$|cloakonnx [a-z]|make |pip )", line)]
+            assert not commands, f"{where}: commands belong in a block of sh"
+        if block.code:
+            assert len(block.commands) == 1, (
+                f"{where}: of several commands it is not plain which one exits {block.code}"
+            )
+
+
+def unprinted(wanted: str, printed: str) -> str | None:
+    """Return the first line of ``wanted`` that does not come in ``printed``, in this order; None if all do.
+
+    Numbers may differ, for attacks end elsewhere on another machine; `...` stands for anything.
+    """
+    lines = iter(map(plain, printed.splitlines()))
+    for line in wanted.splitlines():
+        if not line.strip("… .-─"):
+            continue
+        pattern = re.escape(plain(line)).replace(re.escape("..."), ".*")
+        if not any(re.fullmatch(pattern, each) for each in lines):
+            return line
+    return None
+
+
+def plain(line: str) -> str:
+    """Return a line without widths and numbers."""
+    words = re.sub(r"─+", " ", line).split()
+    return " ".join("#" if re.search(r"\d", word) else word for word in words)
+
+
+def test_numbers_may_differ_but_words_may_not() -> None:
+    printed = "a.onnx: 3 of 64 removed\n  clean    97.0% [91.5, 99.0]\nwrote b.onnx\n"
+    assert unprinted("a.onnx: 5 of 9 removed\n...\nwrote b.onnx", printed) is None
+    assert unprinted("clean 1% [0, 2]", printed) is None
+    assert unprinted("a.onnx: ...\nwrote ...", printed) is None
+    assert unprinted("wrote b.onnx\nclean 97.0% [91.5, 99.0]", printed) == "clean 97.0% [91.5, 99.0]"
+    assert unprinted("a.onnx: 5 of 9 added", printed) == "a.onnx: 5 of 9 added"
