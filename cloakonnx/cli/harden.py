@@ -52,8 +52,7 @@ _task_options = options.group(
         "--budget",
         type=Number(),
         default=0.04,
-        show_default="4%",
-        help="Clean accuracy that may be lost: 4% is 4 points.",
+        help="Clean accuracy that may be lost: 4% is 4 points.  [4%]",
     ),
     click.option(
         "--method",
