@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,14 @@ from cloakonnx.data.sources import Source
 from cloakonnx.data.types import Batch
 from cloakonnx.errors import DataError
 from cloakonnx.graph import Normalisation
+
+
+class Feed(TypedDict):
+    """How a classifier takes the samples of a dataset, as its keyword arguments."""
+
+    normalisation: Normalisation
+    sample_shape: tuple[int, ...]
+    bounds: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,15 @@ class Dataset:
     def normalisation(self) -> Normalisation:
         """The step from pixel space to the model's input, for derived graphs."""
         return normalisation(self.preprocessing, self.arrangement)
+
+    @property
+    def feed(self) -> Feed:
+        """What a classifier that attacks run on is told of the samples."""
+        return {
+            "normalisation": self.normalisation,
+            "sample_shape": self.sample_shape,
+            "bounds": self.preprocessing.bounds,
+        }
 
     def check_not_empty(self) -> None:
         """Raise DataError where the source knows that it has no samples."""

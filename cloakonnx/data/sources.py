@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -36,7 +36,8 @@ class Source(Protocol):
         """Yield the samples as stored, ``size`` at a time."""
 
 
-_Labelled: TypeAlias = tuple[NDArray[Any], NDArray[np.int64] | None]
+Labelled: TypeAlias = tuple[NDArray[Any], NDArray[np.int64] | None]
+"""Samples, and their labels where there are any."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +78,11 @@ class ScriptSource:
         Raises:
             DataError: the function fails, or its batches do not fit one another.
         """
-        held: list[_Labelled] = []
-        start = 0
-        for part in self._parts():
-            held.append(part)
-            while sum(len(x) for x, _ in held) >= size:
-                x, y = _joined(held)
-                yield Batch(x[:size], None if y is None else y[:size], start)
-                start += size
-                held = [(x[size:], None if y is None else y[size:])] if len(x) > size else []
-        if held:
-            yield Batch(*_joined(held), start)
+        return rechunked(self._parts(), size)
 
-    def _parts(self) -> Iterator[_Labelled]:
+    def _parts(self) -> Iterator[Labelled]:
         """Yield the function's batches, each checked against the first."""
-        first: _Labelled | None = None
+        first: Labelled | None = None
         for item in self._items():
             part = self._part(item)
             if not len(part[0]):
@@ -115,7 +106,7 @@ class ScriptSource:
         except Exception as error:  # the user's code may raise anything
             raise _failed(self.name, error) from error
 
-    def _part(self, item: Any) -> _Labelled:
+    def _part(self, item: Any) -> Labelled:
         pair = item if isinstance(item, (tuple, list)) else (item, None)  # PyTorch's loaders yield lists
         if len(pair) != 2:
             raise DataError(f"{self.name} yields {len(pair)} things at a time; x or (x, y) is needed")
@@ -130,7 +121,22 @@ class ScriptSource:
         return x, labels
 
 
-def _joined(parts: list[_Labelled]) -> _Labelled:
+def rechunked(parts: Iterable[Labelled], size: int) -> Iterator[Batch]:
+    """Yield samples and labels that come in parts of any size, cut and joined to ``size``, numbered from 0."""
+    held: list[Labelled] = []
+    start = 0
+    for part in parts:
+        held.append(part)
+        while sum(len(x) for x, _ in held) >= size:
+            x, y = _joined(held)
+            yield Batch(x[:size], None if y is None else y[:size], start)
+            start += size
+            held = [(x[size:], None if y is None else y[size:])] if len(x) > size else []
+    if held:
+        yield Batch(*_joined(held), start)
+
+
+def _joined(parts: list[Labelled]) -> Labelled:
     if len(parts) == 1:
         return parts[0]
     labels = [y for _, y in parts if y is not None]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data.sources import Source
+from cloakonnx.data.sources import Labelled, Source, rechunked
 from cloakonnx.data.types import Batch
 from cloakonnx.errors import DataError
 
@@ -93,24 +93,14 @@ class Subset:
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield the samples, ``size`` at a time, numbered from 0."""
-        held: list[Batch] = []
-        start = 0
+        return rechunked(self._parts(size), size)
+
+    def _parts(self, size: int) -> Iterator[Labelled]:
+        """Yield what falls into each batch of the source."""
         for batch in self.source.batches(size):
             first, last = np.searchsorted(self.rows, [batch.start, batch.start + len(batch.x)])
             if first < last:
                 rows = self.rows[first:last] - batch.start
-                held.append(Batch(batch.x[rows], None if batch.y is None else batch.y[rows], 0))
-            while sum(len(each.x) for each in held) >= size:
-                whole = _joined(held)
-                yield Batch(whole.x[:size], None if whole.y is None else whole.y[:size], start)
-                start += size
-                held = [Batch(whole.x[size:], None if whole.y is None else whole.y[size:], 0)]
+                yield batch.x[rows], None if batch.y is None else batch.y[rows]
             if last == len(self.rows):
                 break
-        if sum(len(each.x) for each in held):
-            yield _joined(held)._replace(start=start)
-
-
-def _joined(parts: Sequence[Batch]) -> Batch:
-    labels = [each.y for each in parts if each.y is not None]
-    return Batch(np.concatenate([each.x for each in parts]), np.concatenate(labels) if labels else None, 0)

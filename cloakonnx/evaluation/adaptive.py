@@ -102,10 +102,9 @@ def evaluate(
         DifferentiationError: an op without a gradient, under an attack that needs one.
         OutputError: the output can't be written, or what is to be resumed was left by other settings.
     """
-    bounds = dataset.preprocessing.bounds
     if samples is not None:
         check_output(samples, force=True)
-    check_eps(eps, norm=norm, bounds=bounds, shape=dataset.sample_shape)
+    check_eps(eps, norm=norm, bounds=dataset.preprocessing.bounds, shape=dataset.sample_shape)
     plans = [plan(attack, eps=e, norm=norm, max_iter=max_iter, restarts=restarts, seed=seed) for e in eps]
     masks = read_masks(model)
     bare = _bare(model, baseline) if masks else None
@@ -113,15 +112,7 @@ def evaluate(
     _check_alike(model, other, input_name)
 
     def victim(of: Model) -> Victim:
-        return Victim(
-            of,
-            provider=provider,
-            normalisation=dataset.normalisation,
-            input_name=input_name,
-            output_name=output_name,
-            sample_shape=dataset.sample_shape,
-            bounds=bounds,
-        )
+        return Victim(of, provider=provider, input_name=input_name, output_name=output_name, **dataset.feed)
 
     first, second = victim(model), victim(other)
     if first.classes != second.classes:

@@ -21,7 +21,7 @@ from cloakonnx.graph import (
     Mask,
     Model,
     entries,
-    file_sha256,
+    external_digests,
     fingerprint,
     is_folded,
     read_masks,
@@ -167,11 +167,10 @@ def attest(model: Model, source: Model, *, settings: Mapping[str, Any]) -> Attes
     masks = read_masks(model)
     if not masks:
         raise AttestationError(f"{model.name} carries no cloakonnx masks, so there is nothing to attest")
-    folder = model.folder or Path()
     return Attestation(
         name=model.name,
         sha256=model.sha256,
-        files={location: file_sha256(folder / location) for location in model.external_files},
+        files=external_digests(model),
         source_name=source.name,
         source_sha256=entries(model.proto).get(SOURCE_KEY, source.sha256),
         kind="folded" if is_folded(model.proto) else "mul",

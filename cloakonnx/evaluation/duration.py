@@ -52,15 +52,7 @@ def evaluation_seconds(
     ones = [Mask(tap.name, np.ones(tap.features, np.float32), tap.feature_axis) for tap in taps if tap.features]
 
     def victim(of: Model) -> Victim:
-        return Victim(
-            of,
-            provider=provider,
-            normalisation=dataset.normalisation,
-            input_name=input_name,
-            output_name=output_name,
-            sample_shape=dataset.sample_shape,
-            bounds=dataset.preprocessing.bounds,
-        )
+        return Victim(of, provider=provider, input_name=input_name, output_name=output_name, **dataset.feed)
 
     masked = victim(hardened(model, ones) if ones else model)
     comparison = Comparison(masked, victim(model), [masked] * CONTROL_MASKS, plans, norm=norm, seed=0)

@@ -15,7 +15,7 @@ from cloakonnx.data import Batch, Checkpoints
 from cloakonnx.evaluation.result import Stage
 from cloakonnx.evaluation.tally import Found, FoundAtEps, FoundOfModel, Outcomes
 from cloakonnx.evaluation.turned import MOST, Turned
-from cloakonnx.graph import Model, file_sha256, read_masks
+from cloakonnx.graph import Model, external_digests, read_masks
 
 _FOUND = "found"
 _TURNED = tuple(each.name for each in fields(Turned))
@@ -69,10 +69,8 @@ class Keeper:
 
 def model_digests(model: Model) -> dict[str, str]:
     """Return the sha256 of a model's file, of each file of external data, and of each mask: one in memory has them."""
-    folder = model.folder
-    external = {} if folder is None else {name: file_sha256(folder / name) for name in model.external_files}
     masks = {f"mask of {m.tap}": hashlib.sha256(m.weights.tobytes()).hexdigest() for m in read_masks(model)}
-    return {model.name: model.sha256, **external, **masks}
+    return {model.name: model.sha256, **external_digests(model), **masks}
 
 
 def _text(found: Found) -> str:

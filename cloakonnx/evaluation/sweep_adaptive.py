@@ -53,12 +53,10 @@ class Attacked:
         victim = Victim(
             setup.model,
             provider=setup.provider,
-            normalisation=dataset.normalisation,
             input_name=setup.input_name,
             output_name=setup.output_name,
-            sample_shape=dataset.sample_shape,
-            bounds=dataset.preprocessing.bounds,
             masks=[none],
+            **dataset.feed,
         )
         self._victim, self.classes = victim, victim.classes
         self._comparisons = [

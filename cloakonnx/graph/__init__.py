@@ -5,7 +5,7 @@ What the other packages may use is named here.
 
 from cloakonnx.graph.activations import activation_taps
 from cloakonnx.graph.derive import Normalisation, tapped
-from cloakonnx.graph.diff import Difference, diff, file_sha256
+from cloakonnx.graph.diff import Difference, diff, external_digests, file_sha256
 from cloakonnx.graph.edit import canonical_buffer
 from cloakonnx.graph.fingerprint import changes, fingerprint
 from cloakonnx.graph.fold import Folding, MaskFate, fold_file, folded, folding, refolded
@@ -59,6 +59,7 @@ __all__ = [
     "check_output",
     "diff",
     "entries",
+    "external_digests",
     "external_recorded",
     "file_sha256",
     "find_tap",

@@ -203,6 +203,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def external_digests(model: Model) -> dict[str, str]:
+    """Return the hex digest of each file of external data, by location; none for a model that is in memory."""
+    folder = model.folder
+    return {} if folder is None else {location: file_sha256(folder / location) for location in model.external_files}
+
+
 def _users(model: Model, location: str) -> str:
     names = [t.name for t in tensors(model.proto) if is_external(t) and reference(t).get("location") == location]
     return "holds " + ", ".join(repr(n) for n in names[:3]) + (" and others" if len(names) > 3 else "")

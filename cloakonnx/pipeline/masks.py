@@ -13,7 +13,6 @@ from cloakonnx.selection import (
     GreedyProgress,
     Progress,
     Recipe,
-    forget,
     is_photographic,
     learn,
     learning_seconds,
@@ -74,11 +73,6 @@ def make_analysis(work: Work, target: Path, *, resume: bool) -> Analysis:
     return _selected(work) if work.settings.method == "greedy" else _scored(work)
 
 
-def discard(target: Path) -> None:
-    """Remove what interrupted learning would go on from."""
-    forget(target)
-
-
 def seconds(work: Work) -> float:
     """Measure how long learning takes at most; scoring is a matter of its attack."""
     parts = work.parts
@@ -134,7 +128,7 @@ def _selected(work: Work) -> Analysis:
             provider=work.provider,
             attack=attack(work),
             select=work.parts.select.data,
-            tap=next(iter(work.settings.taps), None),
+            tap=work.settings.tap,
             seed=work.settings.seed,
             batch_size=work.settings.batch_size,
             on_progress=on_progress,
@@ -145,20 +139,13 @@ def _selected(work: Work) -> Analysis:
 
 def _scored(work: Work) -> Analysis:
     data = work.parts.learn.data
-    victim = Victim(
-        work.model,
-        provider=work.provider,
-        normalisation=data.normalisation,
-        sample_shape=data.sample_shape,
-        bounds=data.preprocessing.bounds,
-        **work.names,
-    )
+    victim = Victim(work.model, provider=work.provider, **data.feed, **work.names)
     with work.observer.progress("scoring", work.parts.learn.count) as advance:
         return analyze(
             work.model,
             AttackedPairs(data, victim, attack(work)),
             provider=work.provider,
-            tap=next(iter(work.settings.taps), None),
+            tap=work.settings.tap,
             batch_size=work.settings.batch_size,
             on_progress=advance,
             **work.names,

@@ -97,6 +97,11 @@ class Settings:
         return self.eps[: self.amount.eps_most]
 
     @property
+    def tap(self) -> str | None:
+        """The one tap of methods that mask one; None takes the default one."""
+        return self.taps[0] if self.taps else None
+
+    @property
     def wants_latency(self) -> bool:
         """Whether a gate asks for it."""
         return any(gate.name == "latency-ratio" for gate in self.gates)

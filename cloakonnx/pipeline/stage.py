@@ -74,6 +74,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._versions = installed_versions()
+        self._digests: dict[tuple[str, int, int, int], str] = {}
 
     def file(self, name: str) -> Path:
         """Return where an output is."""
@@ -129,7 +130,7 @@ class Folder:
         known = self._record(stage.name)
         if known is None:
             return False
-        is_ours = all(known.get("files", {}).get(name) == _sha256(self.file(name)) for name in there)
+        is_ours = all(known.get("files", {}).get(name) == self._sha256(name) for name in there)
         if stage.is_view and is_ours:
             return True
         was_interrupted = "files" not in known  # perhaps between its files and its record
@@ -163,12 +164,23 @@ class Folder:
         return _digest({"work": self._work(stage), "choice": stage.choice})
 
     def _work(self, stage: Stage) -> str:
-        reads = {name: _sha256(self.file(name)) for name in stage.reads}
+        reads = {name: self._sha256(name) for name in stage.reads}
         return _digest({"name": stage.name, "settings": stage.settings, "reads": reads, "versions": self._versions})
+
+    def _sha256(self, name: str) -> str | None:
+        """Return a file's digest, None where there is none; many stages read the hardened model, which may be large."""
+        path = self.file(name)
+        if not path.is_file():
+            return None
+        about = path.stat()
+        seen = name, about.st_ino, about.st_size, about.st_mtime_ns
+        if seen not in self._digests:
+            self._digests[seen] = file_sha256(path)
+        return self._digests[seen]
 
     def _wrote(self, known: Mapping[str, Any] | None) -> bool:
         files = {} if known is None else known.get("files", {})
-        return known is not None and all(_sha256(self.file(name)) == digest for name, digest in files.items())
+        return known is not None and all(self._sha256(name) == digest for name, digest in files.items())
 
     def _record(self, name: str) -> dict[str, Any] | None:
         """Return a stage's record; None where there is none, or a damaged one."""
@@ -182,10 +194,6 @@ class Folder:
 
     def _write(self, name: str, record: Mapping[str, Any]) -> None:
         write_text(self.path / _RECORDS / f"{name}.json", json.dumps(record, indent=1) + "\n")
-
-
-def _sha256(path: Path) -> str | None:
-    return file_sha256(path) if path.is_file() else None
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ from cloakonnx.pipeline.work import Work
 from cloakonnx.report import report_html, summary_markdown
 from cloakonnx.runtime import LATENCY_SESSIONS, latency_ratios
 from cloakonnx.scoring import Analysis, load_analysis
-from cloakonnx.selection import places, select, within_budget
+from cloakonnx.selection import forget, places, select, within_budget
 
 HARDENED, ANALYSIS, EVALUATION = "hardened.onnx", "analysis.cloak.json", "evaluation.json"
 SAMPLES = "samples.npz"
@@ -124,10 +124,10 @@ class Stages:
             )
         )
 
-    def decisions(self) -> tuple[Decision, ...]:
+    def decisions(self, found: Evaluation) -> tuple[Decision, ...]:
         """Judge the evaluation by the gates."""
         latency = self._work.folder.left("latency").get("ratios")
-        return check_gates(self.evaluation(), self._work.settings.gates, latency=latency)
+        return check_gates(found, self._work.settings.gates, latency=latency)
 
     def files(self) -> dict[str, Path]:
         """Return where the results are, by what they are."""
@@ -159,12 +159,12 @@ class Stages:
         model, named = self._work.model, self._work.settings.taps
         if self._work.settings.method == "learn":
             return places(model, names=named)
-        return [find_tap(model, next(iter(named), None))]
+        return [find_tap(model, self._work.settings.tap)]
 
     def _analyse(self, resumed: bool) -> Mapping[str, Any]:
         target = self._work.folder.file(ANALYSIS)
         masks.make_analysis(self._work, target, resume=resumed).save(target)
-        masks.discard(target)
+        forget(target)
         return {}
 
     def _apply(self, resumed: bool) -> Mapping[str, Any]:
@@ -280,7 +280,7 @@ class Stages:
 
     def _report(self, resumed: bool) -> Mapping[str, Any]:
         work, found = self._work, self.evaluation()
-        summary = summary_markdown(found, self.decisions(), split=work.parts.split, command=work.command)
+        summary = summary_markdown(found, self.decisions(found), split=work.parts.split, command=work.command)
         write_text(work.folder.file(SUMMARY), summary)
         if work.settings.report:
             page = report_html(

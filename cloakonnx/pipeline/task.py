@@ -183,11 +183,12 @@ class Task:
         except BaseException:
             folder.tidy()
             raise
+        found = self._stages.evaluation()
         return Hardened(
             folder=folder.path,
             analysis=self._stages.analysis(),
-            evaluation=self._stages.evaluation(),
-            gates=self._stages.decisions(),
+            evaluation=found,
+            gates=self._stages.decisions(found),
             stages=tuple(runs),
             files=self._stages.files(),
             split=self.split,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
 from cloakonnx.data import Dataset
-from cloakonnx.graph import Model, file_sha256
+from cloakonnx.graph import Model, external_digests
 from cloakonnx.pipeline.parts import Parts
 from cloakonnx.pipeline.settings import Settings
 from cloakonnx.pipeline.stage import Folder
@@ -82,9 +82,7 @@ class Work:
 
     def source_record(self) -> dict[str, Any]:
         """Return what tells the model from others: digests of its file and its external data."""
-        folder = self.model.folder
-        external = {} if folder is None else {name: file_sha256(folder / name) for name in self.model.external_files}
-        return {"sha256": self.model.sha256, "external": external}
+        return {"sha256": self.model.sha256, "external": external_digests(self.model)}
 
     def running_record(self, data: Dataset) -> dict[str, Any]:
         """Return what decides numbers everywhere: how data is fed, and where it runs."""

@@ -91,17 +91,16 @@ def sample_part(samples: TurnedSamples, found: Evaluation) -> SamplePart:
         return tuple(_card(samples, int(row), (low, high), factor, step) for row in rows)
 
     groups = (
-        Group(_title("Gained", "the attack used to win and now fails", gained, len(cards(True))), cards(True), _NONE),
-        Group(_title("Lost", "the attack used to fail and now wins", lost, len(cards(False))), cards(False), _NONE),
+        _group("Gained", "the attack used to win and now fails", gained, cards(True)),
+        _group("Lost", "the attack used to fail and now wins", lost, cards(False)),
     )
     return SamplePart(intro, how, groups, None)
 
 
-_NONE = "There is no such sample."
-
-
-def _title(kind: str, what: str, count: int, shown: int) -> str:
-    return f"{kind}: {what} ({count if shown == count else f'{shown} of {count}'})"
+def _group(kind: str, what: str, count: int, cards: tuple[Card, ...]) -> Group:
+    shown = len(cards)
+    title = f"{kind}: {what} ({count if shown == count else f'{shown} of {count}'})"
+    return Group(title, cards, "There is no such sample.")
 
 
 def _card(samples: TurnedSamples, row: int, bounds: tuple[float, float], factor: float, step: int) -> Card:

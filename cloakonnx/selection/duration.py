@@ -57,11 +57,9 @@ def learning_seconds(
         places(model, names=taps),
         provider=provider,
         elements=recipe.granularity == "element",
-        normalisation=dataset.normalisation,
         input_name=input_name,
         output_name=output_name,
-        sample_shape=dataset.sample_shape,
-        bounds=dataset.preprocessing.bounds,
+        **dataset.feed,
     )
     count = victim.fixed_batch or min(_PROBE, recipe.batch_size)
     low, high = dataset.preprocessing.bounds

@@ -106,11 +106,9 @@ def learn(
         chosen,
         provider=provider,
         elements=recipe.granularity == "element",
-        normalisation=dataset.normalisation,
         input_name=input_name,
         output_name=output_name,
-        sample_shape=dataset.sample_shape,
-        bounds=dataset.preprocessing.bounds,
+        **dataset.feed,
     )
     for samples in (train, part):
         victim.check_labels(samples.y)

@@ -189,11 +189,7 @@ class _Attacker:
     ) -> None:
         self._model, self._tap, self._settings = model, tap, settings
         self._channel_axis = dataset.arrangement.channel_axis
-        self._options = {
-            **options,
-            "sample_shape": dataset.sample_shape,
-            "bounds": dataset.preprocessing.bounds,
-        }
+        self._options = {**options, **dataset.feed}
         self.size = size
         self.is_there = settings is not None
 
@@ -266,7 +262,7 @@ class _Search:
                 f"{samples.name}: label {int(wrong[0])} does not fit the model, which has {self._ablations.classes} "
                 "classes"
             )
-        clean = self._ablations.of(_batches(samples, self._attacker.size))
+        clean = self._ablations.of(samples.batches(self._attacker.size))
         before = Part(samples.y, clean, ()).correct(np.ones(self.features, np.bool_))
         return _Side(samples, twins, clean, before, least_correct(before, len(samples), budget))
 
@@ -274,14 +270,14 @@ class _Search:
         """Add the inputs of an attack made under a mask, or the twins."""
         size = self._attacker.size
         given = side.twins is not None
-        inputs = _batches(side.twins, size) if side.twins is not None else self._attacker.under(mask, side.samples)
+        inputs = side.twins.batches(size) if side.twins is not None else self._attacker.under(mask, side.samples)
         side.attacked.append(self._ablations.of(self._measured(inputs, side.samples)))
         if not np.isfinite(side.part.objective(np.ones(self.features, np.bool_))):
             kind = "twins" if given else "attacked samples"
             raise InferenceError(f"{side.samples.name}: the class scores of {kind} are not finite")
 
     def _measured(self, inputs: Iterator[NDArray[np.float32]], samples: Samples) -> Iterator[NDArray[np.float32]]:
-        for x, clean in zip(inputs, _batches(samples, self._attacker.size), strict=True):
+        for x, clean in zip(inputs, samples.batches(self._attacker.size), strict=True):
             self.largest_difference = max(self.largest_difference, float(np.abs(x - clean).max()))
             self._made += len(x)
             self._tell_samples(self._made)
@@ -333,10 +329,6 @@ class _Search:
             f"{self.robust_before}); raise --budget, choose another tap, learn masks at many (cloakonnx learn), or "
             "write the mask as it is with --force"
         )
-
-
-def _batches(samples: Samples, size: int) -> Iterator[NDArray[np.float32]]:
-    return (samples.pixels(slice(start, start + size)) for start in range(0, len(samples), size))
 
 
 def _check(budget: float, rounds: int, attack: Settings | None, twins: Dataset | None, select: Dataset | None) -> None:

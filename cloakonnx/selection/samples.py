@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,10 @@ class Samples:
     def pixels(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Return some samples as float32 pixels."""
         return _pixels(self.x[rows])
+
+    def batches(self, size: int) -> Iterator[NDArray[np.float32]]:
+        """Yield all samples in order as float32 pixels, ``size`` at a time."""
+        return (self.pixels(slice(start, start + size)) for start in range(0, len(self), size))
 
     def check_classes(self) -> None:
         """Raise DataError where all labels are one class."""

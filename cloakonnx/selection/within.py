@@ -58,8 +58,7 @@ def within_budget(
         input_name=input_name,
         output_name=output_name,
     )
-    starts = range(0, len(samples), batch_size)
-    ablation = ablations.of(samples.pixels(slice(start, start + batch_size)) for start in starts)
+    ablation = ablations.of(samples.batches(batch_size))
     total, order = len(scores.scores), ranking(scores)
 
     def correct(count: int) -> int:
