@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @options.data_options
 @options.batch_option
 @options.input_option
-@click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
+@options.output_name_option
 @options.provider_options
 @click.option("-o", "--output", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
 @click.option("--force", is_flag=True, help="Overwrite the output; write a selection that gains nothing too.")

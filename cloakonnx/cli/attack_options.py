@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import click
 
-from cloakonnx.cli.options import DataOptions, F, group
+from cloakonnx.cli.options import DataOptions, F, group, norm_option, seed_option
 from cloakonnx.cli.types import Number
 from cloakonnx.numbers import parse_number
 
@@ -49,11 +49,9 @@ def attack_options(*, required: bool) -> Callable[[F], F]:
         click.option("--eps-step", type=Number(), help="Step size of pgd.  [2.5 eps / max-iter]"),
         click.option("--max-iter", type=click.IntRange(min=1), help="Steps.  [pgd 40, apgd, fab-t 100, square 5000]"),
         click.option("--restarts", type=click.IntRange(min=1), help="Random starts.  [1]"),
-        click.option(
-            "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball."
-        ),
+        norm_option,
         click.option("--loss", type=click.Choice(_LOSSES), help="What fgsm and pgd increase.  [ce]"),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."),
+        seed_option,
     )
 
 
@@ -93,12 +91,4 @@ def victim(
     """Return the classifier under attack, fed as the data is."""
     from cloakonnx.attacks import Victim
 
-    return Victim(
-        model,
-        provider=provider,
-        normalisation=dataset.normalisation,
-        input_name=input_name,
-        output_name=output_name,
-        sample_shape=dataset.sample_shape,
-        bounds=dataset.preprocessing.bounds,
-    )
+    return Victim(model, provider=provider, input_name=input_name, output_name=output_name, **dataset.feed)

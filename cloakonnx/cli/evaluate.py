@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 )
 @click.option("--attack", default="quick", show_default=True, help="quick, standard, or one attack: pgd, ...")
 @click.option("--eps", type=Numbers(), required=True, help="Radii in pixel space: 1/255,2/255, say.")
-@click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball.")
+@options.norm_option
 @click.option("--max-iter", type=click.IntRange(min=1), help="Steps of a single attack.")
 @click.option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers.")
+@options.seed_option
 @options.data_options
 @options.batch_option
 @options.input_option
-@click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
+@options.output_name_option
 @options.provider_options
 @click.option("-o", "--output", type=options.PATH, help="Write the result as JSON, too.")
 @click.option(

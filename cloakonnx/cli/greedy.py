@@ -50,23 +50,13 @@ def select(
             provider=provider,
             attack=attack,
             twins=twins,
-            select=None if select_data is None else _select_part(model, select_data, rest, settings["input_name"]),
+            select=None if select_data is None else options.part(model, select_data, rest, settings["input_name"]),
             seed=rest["seed"],
             without_gain=without_gain,
             on_progress=on_progress,
             on_samples=advance,
             **settings,
         )
-
-
-def _select_part(
-    model: Model, path: Path, rest: attack_options.AttackAndDataOptions, input_name: str | None
-) -> Dataset:
-    """Return all samples of the select file; --labels and --limit are of the data to select on."""
-    own = cast("attack_options.AttackAndDataOptions", {**rest, "labels": None, "limit": None})
-    source = options.open_data(path, None, own, option="data")
-    assert source is not None  # a path was given
-    return options.dataset(model, source, own, input_name)
 
 
 def tell(result: Analysis, target: Path) -> None:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import click
 
@@ -16,8 +16,6 @@ from cloakonnx.cli.output import print_json, progress, say
 from cloakonnx.cli.types import Number, Numbers
 
 if TYPE_CHECKING:
-    from cloakonnx.data import Dataset
-    from cloakonnx.graph import Model
     from cloakonnx.pipeline import Hardened, PlannedStage
 
 
@@ -68,13 +66,13 @@ _task_options = options.group(
         show_default=True,
         help="quick: 2,000 samples, 4 epochs, 200 samples to report on, the first eps.",
     ),
-    click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball."),
+    options.norm_option,
     click.option(
         "--attack", default="quick", show_default=True, help="Of the evaluation: quick, standard, or one attack."
     ),
     click.option("--tap", metavar="TENSOR", multiple=True, help="Where to mask.  [the method's own choice]"),
     click.option("--fold", is_flag=True, help="Move masks into weights where that is exact; no Mul nodes for these."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."),
+    options.seed_option,
 )
 
 
@@ -87,7 +85,7 @@ _task_options = options.group(
 @options.data_options
 @options.batch_option
 @options.input_option
-@click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
+@options.output_name_option
 @options.provider_options
 @options.gate_options(required=False)
 @click.option("-o", "--output", type=options.PATH, help="The folder for the results.  [MODEL-hardened]")
@@ -146,8 +144,8 @@ def command(
         loaded,
         options.dataset(loaded, source, rest, input_name),
         settings,
-        select=_part(loaded, select_data, rest, input_name),
-        report=_part(loaded, report_data, rest, input_name),
+        select=None if select_data is None else options.part(loaded, select_data, rest, input_name),
+        report=None if report_data is None else options.part(loaded, report_data, rest, input_name),
         provider=options.choose(provider, device_id),
         output=output or default_folder(model),
         input_name=input_name,
@@ -176,16 +174,6 @@ class _Told:
 
     def progress(self, what: str, total: int | None) -> AbstractContextManager[Callable[[float], None]]:
         return progress(what, total)
-
-
-def _part(model: Model, path: Path | None, rest: TaskAndDataOptions, input_name: str | None) -> Dataset | None:
-    """Return all samples of a part's own file; --labels and --limit are of --data."""
-    if path is None:
-        return None
-    own = cast("TaskAndDataOptions", {**rest, "labels": None, "limit": None})
-    source = options.open_data(path, None, own, option="data")
-    assert source is not None  # a path was given
-    return options.dataset(model, source, own, input_name)
 
 
 def _again() -> str:
@@ -231,9 +219,8 @@ def _tell_plan(planned: tuple[PlannedStage, ...], *, as_json: bool) -> None:
         )
         return
     for stage in planned:
-        time = (
-            "as before" if stage.cached else "seconds" if stage.seconds is None else f"{spoken(stage.seconds)} at most"
-        )
+        measured = "seconds" if stage.seconds is None else f"{spoken(stage.seconds)} at most"
+        time = "as before" if stage.cached else measured
         click.echo(f"{stage.name:<10} {time:<20} {', '.join(stage.writes)}".rstrip())
     total = sum(stage.seconds or 0 for stage in planned)
     click.echo(f"about {spoken(total)} at most in all" if total else "seconds in all")

@@ -16,7 +16,6 @@ from cloakonnx.errors import CheckError
 
 if TYPE_CHECKING:
     from cloakonnx.data import Dataset
-    from cloakonnx.graph import Model
     from cloakonnx.scoring import Analysis
     from cloakonnx.selection import Progress, Recipe
 
@@ -50,7 +49,7 @@ class LearnAndDataOptions(RecipeOptions, options.DataOptions):
 _recipe_options = options.group(
     click.option("--eps", type=Number(), required=True, help="Radius of the ball in pixel space: 2/255, say."),
     click.option("--budget", type=Number(), required=True, help="Clean accuracy that may be lost: 4% is 4 points."),
-    click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball."),
+    options.norm_option,
     click.option(
         "--granularity",
         type=click.Choice(["channel", "element"]),
@@ -88,7 +87,7 @@ _recipe_options = options.group(
     click.option("--l1", type=Number(), default=0.0, show_default=True, help="Pull of the weights towards 1."),
     click.option("--zero-below", type=Number(), default=0.0, show_default=True, help="Weights below become exactly 0."),
     click.option("--foldable", is_flag=True, help="Keep weights at or above 0.05, so that they can be folded."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."),
+    options.seed_option,
 )
 
 
@@ -104,7 +103,7 @@ _recipe_options = options.group(
 @click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings stopped.")
 @options.data_options
 @options.input_option
-@click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs.")
+@options.output_name_option
 @options.provider_options
 @click.option("-o", "--output", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
 @click.option("--force", is_flag=True, help="Overwrite the output; write masks that miss the budget too.")
@@ -146,9 +145,7 @@ def command(
     if source is None:
         raise click.UsageError("labelled samples are needed: --data is missing")
     dataset = options.dataset(loaded, source, rest, input_name)
-    select = None
-    if select_data is not None:
-        select = _select(loaded, select_data, rest, input_name)
+    select = None if select_data is None else options.part(loaded, select_data, rest, input_name)
     target = output or default_path(model)
     inputs = [path for path in (model, data, select_data) if path is not None]
     check_output(target, inputs=inputs, force=force)
@@ -180,14 +177,6 @@ def command(
     if as_json:
         click.echo(result.to_json(), nl=False)
     _tell(result, target)
-
-
-def _select(model: Model, path: Path, rest: LearnAndDataOptions, input_name: str | None) -> Dataset:
-    """Return all samples of the select file; --labels and --limit are of the data to learn on."""
-    own = cast("LearnAndDataOptions", {**rest, "labels": None, "limit": None})
-    source = options.open_data(path, None, own, option="data")
-    assert source is not None  # a path was given
-    return options.dataset(model, source, own, input_name)
 
 
 def _recipe(rest: LearnAndDataOptions, dataset: Dataset) -> Recipe:

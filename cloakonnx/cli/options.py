@@ -82,6 +82,18 @@ data_options = group(
 
 input_option = click.option("--input", "input_name", metavar="NAME", help="The data input, where there are several.")
 
+output_name_option = click.option(
+    "--output-name", metavar="NAME", help="The class scores, where there are several outputs."
+)
+
+norm_option = click.option(
+    "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball."
+)
+
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."
+)
+
 provider_options = group(
     click.option("--provider", help="Execution provider: cpu, cuda, tensorrt, ...  [the best that loads]"),
     click.option("--device-id", type=click.IntRange(min=0), default=0, show_default=True, help="Which device."),
@@ -163,6 +175,14 @@ def open_data(path: Path | None, script: str | None, options: DataOptions, *, op
         labels = None if option != "data" else options["labels"]
         return open_source(path, labels=labels, classes=classes, resize=options["resize"], crop=options["crop"])
     return open_source(path)  # the twins of a folder of images or of an .npy file may well be an .npz
+
+
+def part(model: Model, path: Path, options: DataOptions, input_name: str | None) -> Dataset:
+    """Return all samples of a file or folder beside ``--data``; --labels and --limit are of that."""
+    own = cast(DataOptions, {**options, "labels": None, "limit": None})
+    source = open_data(path, None, own, option="data")
+    assert source is not None  # a path was given
+    return dataset(model, source, own, input_name)
 
 
 def dataset(model: Model, source: Source, options: DataOptions, input_name: str | None) -> Dataset:
