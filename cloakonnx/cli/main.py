@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import click
 
+from cloakonnx.cli.interruption import Interruption
 from cloakonnx.cli.options import PATH
 from cloakonnx.cli.settings import read_settings
 from cloakonnx.errors import CloakError, nearest
@@ -119,39 +118,52 @@ def _cloakonnx(ctx: click.Context, *, config: Path | None) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    signal.signal(signal.SIGTERM, _terminated)
+    interruption = Interruption()
+    interruption.listen()
+    code = _exit_code()
+    interruption.end()
+    sys.exit(code)
+
+
+def _exit_code() -> int:
+    """Run the command line; an error is one line on stderr."""
     try:
         code = _cloakonnx.main(standalone_mode=False)
-    except CloakError as error:
-        click.echo(f"cloakonnx: {_one_line(str(error))}", err=True)
-        code = error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        code = 2
-    except click.ClickException as error:
-        hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cloakonnx"
-        click.echo(f"cloakonnx: {_one_line(error.format_message())} (see '{hint} --help')", err=True)
-        code = 2
-    except (KeyboardInterrupt, click.Abort):
+    except BaseException as error:
+        if not _interrupted(error):
+            return _error_code(error)
         click.echo("cloakonnx: interrupted; no output was left half-written", err=True)
-        code = _INTERRUPTED
-    except MemoryError:
-        click.echo("cloakonnx: out of memory; a smaller --batch-size needs less", err=True)
-        code = 2
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 0
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        click.echo(f"cloakonnx: {_one_line(f'{named}{error.strerror or error}')}", err=True)
-        code = 2
-    sys.exit(code if isinstance(code, int) else 0)
+        return _INTERRUPTED
+    return code if isinstance(code, int) else 0
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _interrupted(error: BaseException | None) -> bool:
+    """Tell whether an interruption is at the bottom of it: what was being written may fail to close as well."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | click.Abort):
+        error = error.__context__
+    return error is not None
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """End as Ctrl-C does, so that temporary files go."""
-    raise KeyboardInterrupt
+def _error_code(error: BaseException) -> int:
+    """Say what was wrong in one line; raise what is a defect."""
+    match error:
+        case CloakError():
+            line, code = str(error), error.exit_code
+        case click.exceptions.NoArgsIsHelpError():
+            click.echo(error.format_message(), err=True)
+            return 2
+        case click.ClickException():
+            hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cloakonnx"
+            line, code = f"{error.format_message()} (see '{hint} --help')", 2
+        case MemoryError():
+            line, code = "out of memory; a smaller --batch-size needs less", 2
+        case BrokenPipeError():
+            sys.stderr.close()
+            return 0
+        case OSError():
+            named = f"{error.filename}: " if error.filename else ""
+            line, code = f"{named}{error.strerror or error}", 2
+        case _:
+            raise error
+    click.echo(f"cloakonnx: {' '.join(line.split())}", err=True)
+    return code

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,21 +24,22 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Return a function that runs a verb; what C++ prints is captured too."""
-    before = signal.getsignal(signal.SIGTERM)
 
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["cloakonnx", *map(str, arguments)])
         capfd.readouterr()
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         with pytest.raises(SystemExit) as ended:
             main()
+        for number, handler in before.items():
+            signal.signal(number, handler)
         out, err = capfd.readouterr()
         assert isinstance(ended.value.code, int)
         return Result(ended.value.code, out, err)
 
-    yield call
-    signal.signal(signal.SIGTERM, before)
+    return call
 
 
 @pytest.fixture

@@ -1,0 +1,117 @@
+"""A signal ends the command with 130 wherever Python happens to be, and is not lost or answered twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals to itself")
+
+INTERRUPTED = "cloakonnx: interrupted; no output was left half-written"
+SCRIPT = """
+import atexit, signal, time
+import numpy as np
+
+def interrupt():
+    signal.raise_signal(signal.{signal})
+
+class Finaliser:
+    def __del__(self):
+        interrupt()
+
+class Reference:
+    pass
+
+def finaliser():
+    Finaliser()
+    time.sleep(120)
+
+def callback():
+    import weakref
+    target = Reference()
+    kept = weakref.ref(target, lambda _: interrupt())
+    del target
+    time.sleep(120)
+
+def importing():
+    import interrupted_import
+    time.sleep(120)
+
+def cleanup():
+    try:
+        interrupt()
+    finally:
+        raise ValueError("a half-open file does not close")
+
+def twice():
+    try:
+        interrupt()
+    finally:
+        interrupt()
+        open("cleaned", "w").close()
+
+def late():
+    atexit.register(interrupt)
+
+def batches():
+    {where}()
+    for _ in range(2):
+        yield np.ones((2, 4), np.float32)
+"""
+IMPORTED = """
+import script
+try:
+    script.interrupt()
+    import interrupted_too
+except KeyboardInterrupt:
+    raise ImportError("initialization failed") from None
+open("imported", "w").close()
+"""
+AGAIN = "import time\nuntil = time.monotonic() + 0.1\nwhile time.monotonic() < until: pass\n"
+
+
+def run_script(folder: Path, where: str, number: str = "SIGINT", before: str = "") -> subprocess.CompletedProcess[str]:
+    (folder / "script.py").write_text(SCRIPT.format(where=where, signal=number))
+    (folder / "interrupted_import.py").write_text(IMPORTED)
+    (folder / "interrupted_too.py").write_text(AGAIN)
+    command = ["sh", "-c", f'{before}exec "$@"', "sh", sys.executable, "-m", "cloakonnx", "analyze", "m.onnx"]
+    command += ["--data-script", "script.py:batches", "--adversarial", "twins4.npz"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def scripted(folder: Path) -> Path:
+    np.savez(folder / "twins4.npz", x=np.full((4, 4), 0.9, np.float32))
+    return folder
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("where", ["interrupt", "finaliser", "callback", "importing", "cleanup", "twice"])
+def test_wherever_it_comes(scripted: Path, where: str, number: str) -> None:
+    ended = run_script(scripted, where, number)
+    assert (ended.returncode, ended.stdout, ended.stderr.split()) == (130, "", INTERRUPTED.split())
+    assert not (scripted / "m.cloak.json").exists()
+    assert (scripted / "imported").exists() == (where == "importing")
+    assert (scripted / "cleaned").exists() == (where == "twice")
+
+
+def test_what_is_done_is_done(scripted: Path) -> None:
+    ended = run_script(scripted, "late")
+    assert ended.returncode == 0, ended.stderr
+    assert "interrupt" not in ended.stderr
+    assert (scripted / "m.cloak.json").exists()
+
+
+def test_an_ignored_signal_stays_ignored(scripted: Path) -> None:
+    ended = run_script(scripted, "interrupt", before="trap '' INT; ")
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_other_unraisable_errors_are_said(scripted: Path) -> None:
+    ended = run_script(scripted, "late", "SIGNO")
+    assert ended.returncode == 0
+    assert "SIGNO" in ended.stderr
