@@ -42,7 +42,8 @@ def pieces(node: ast.AST) -> Iterator[str | None]:
 
 @pytest.mark.parametrize("block", QUOTES, ids=lambda block: f"{block.page}:{block.line}")
 def test_quoted_messages_are_the_programs_own(block: Block) -> None:
-    assert any(pattern.fullmatch(block.text) for pattern in templates()), block.text
+    said = block.text.removeprefix("cloakonnx: ")  # the entry point puts it before every line
+    assert any(pattern.fullmatch(said) for pattern in templates()), said
 
 
 def test_there_are_quotes() -> None:
