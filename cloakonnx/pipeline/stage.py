@@ -19,6 +19,9 @@ from cloakonnx.errors import OutputError
 from cloakonnx.graph import file_sha256, write_text
 from cloakonnx.scoring import installed_versions
 
+BESIDE = "beside"
+"""What a stage leaves under this name are further files of the folder, known only once they are written."""
+
 _RECORDS = ".stages"
 
 
@@ -106,35 +109,44 @@ class Folder:
             raise OutputError(f"cannot write {self.path}: it is not a folder; name another with -o")
         done: set[str] = set()
         stale: set[str] = set()
+        again: dict[str, str] = {}  # files that will be made again as they were
         for stage in stages:
-            if stale.isdisjoint(stage.reads) and self.is_done(stage):
-                done.add(stage.name)
-                continue
+            is_known = stale.isdisjoint(stage.reads)
+            known = self._record(stage.name) if is_known else None
+            if known is not None and "files" in known and known["key"] == self._key(stage, again):
+                if self._wrote(known):
+                    done.add(stage.name)
+                    continue
+                again.update(known["files"])
+            else:
+                stale.update(stage.writes)
             there = [name for name in stage.writes if self.file(name).exists()]
-            if there and not force and not self._may_replace(stage, there, is_known=stale.isdisjoint(stage.reads)):
+            if there and not force and not self._may_replace(stage, there, again, is_known=is_known):
                 raise OutputError(
                     f"{self.file(there[0])} is there already, of other inputs, settings or versions; name another "
                     "folder with -o, or overwrite it with --force"
                 )
-            stale.update(stage.writes)
         return frozenset(done)
 
-    def _may_replace(self, stage: Stage, there: Sequence[str], *, is_known: bool) -> bool:
+    def _may_replace(self, stage: Stage, there: Sequence[str], again: Mapping[str, str], *, is_known: bool) -> bool:
         """Whether files of a stage may be written again without being asked, because nothing else is lost with them.
 
         Args:
             stage: The stage.
             there: Which of its files are there.
+            again: Digests of files that will be made again as they were.
             is_known: Whether what it reads stays as it is.
         """
         known = self._record(stage.name)
         if known is None:
             return False
-        is_ours = all(known.get("files", {}).get(name) == self._sha256(name) for name in there)
+        files = known.get("files", {})
+        beside = [name for name in files if self.file(name).exists()]
+        is_ours = all(files.get(name) == self._sha256(name) for name in (*there, *beside))
         if stage.is_view and is_ours:
             return True
         was_interrupted = "files" not in known  # perhaps between its files and its record
-        return is_known and (is_ours or was_interrupted) and known["key"] == self._key(stage)
+        return is_known and (is_ours or was_interrupted) and known["key"] == self._key(stage, again)
 
     def is_done(self, stage: Stage) -> bool:
         """Whether a stage's results are there, from what it would read now."""
@@ -150,7 +162,7 @@ class Folder:
 
     def finish(self, stage: Stage, left: Mapping[str, Any]) -> None:
         """Note that a stage has ended, and what it leaves to later ones."""
-        files = {name: file_sha256(self.file(name)) for name in stage.writes}
+        files = {name: file_sha256(self.file(name)) for name in (*stage.writes, *left.get(BESIDE, ()))}
         self._write(
             stage.name, {"key": self._key(stage), "work": self._work(stage), "files": files, "left": dict(left)}
         )
@@ -160,11 +172,11 @@ class Folder:
         known = self._record(name)
         return {} if known is None else known.get("left", {})
 
-    def _key(self, stage: Stage) -> str:
-        return _digest({"work": self._work(stage), "choice": stage.choice})
+    def _key(self, stage: Stage, again: Mapping[str, str] | None = None) -> str:
+        return _digest({"work": self._work(stage, again), "choice": stage.choice})
 
-    def _work(self, stage: Stage) -> str:
-        reads = {name: self._sha256(name) for name in stage.reads}
+    def _work(self, stage: Stage, again: Mapping[str, str] | None = None) -> str:
+        reads = {name: (again or {}).get(name) or self._sha256(name) for name in stage.reads}
         return _digest({"name": stage.name, "settings": stage.settings, "reads": reads, "versions": self._versions})
 
     def _sha256(self, name: str) -> str | None:

@@ -31,7 +31,7 @@ from cloakonnx.graph import (
     write_text,
 )
 from cloakonnx.pipeline import masks
-from cloakonnx.pipeline.stage import Stage
+from cloakonnx.pipeline.stage import BESIDE, Stage
 from cloakonnx.pipeline.work import Work
 from cloakonnx.report import report_html, summary_markdown
 from cloakonnx.runtime import LATENCY_SESSIONS, latency_ratios
@@ -171,7 +171,7 @@ class Stages:
         work = self._work
         write = fold_file if work.settings.fold else harden_file
         write(work.model, self._masks(), work.folder.file(HARDENED), force=True, hash_external=True)
-        return {}
+        return {BESIDE: sorted(self._hardened().external_files)}
 
     def _masks(self) -> list[Mask]:
         """Return the masks of the analysis; of scores the one that removes as much as the budget allows."""

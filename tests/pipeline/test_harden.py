@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import cloakonnx as ck
@@ -198,18 +199,19 @@ def changed(name: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "ran"),
     [
+        (lost("hardened.onnx"), ["apply"]),
         (lost("evaluation.json"), ["evaluate"]),
         (lost("attestation.json"), ["attest"]),
         (lost("report.html"), ["report"]),
         (lost(".stages/verify.json"), ["verify"]),
     ],
-    ids=["evaluation", "attestation", "report", "verification"],
+    ids=["model", "evaluation", "attestation", "report", "verification"],
 )
 def test_what_is_lost_is_made_again(
     there: Path, finished: Path, damage: Callable[[Path], None], ran: Sequence[str]
 ) -> None:
     damage(there / "m-hardened")
-    _, heard = again(force=ran == ["evaluate"])
+    _, heard = again()
     assert heard.ran == ran
     assert shown(there / "m-hardened") == shown(finished / "m-hardened")
 
@@ -232,6 +234,24 @@ def test_results_of_other_settings_are_not_lost(there: Path, changes: dict[str, 
     with pytest.raises(OutputError, match=f"{file} is there already"):
         again(**changes)
     assert files(there) == before
+
+
+def test_weights_beside_the_model_belong_to_it(fresh: Path) -> None:
+    """What is lost is copied again; what was changed is not written over unasked."""
+    external = onnx.load(fresh / "m.onnx")
+    onnx.save_model(external, fresh / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
+    again()
+    beside = fresh / "m-hardened" / "m.bin"
+    whole = beside.read_bytes()
+    assert again()[1].ran == []
+    beside.unlink()
+    assert again()[1].ran == ["apply"]
+    assert beside.read_bytes() == whole
+    beside.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(OutputError, match=r"hardened\.onnx is there already"):
+        again()
+    assert again(force=True)[1].ran == ["apply"]
+    assert beside.read_bytes() == whole
 
 
 def test_force_does_again_what_changes(there: Path) -> None:
