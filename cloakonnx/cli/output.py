@@ -41,15 +41,17 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done: None
+        return
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True)
-    watched = console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=not watched, speed_estimate_period=_WINDOW) as bar:
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=_WINDOW) as bar:
         task = bar.add_task(what, total=total)
         next_move = 0.0
 
         def move(done: float) -> None:
             nonlocal next_move
-            if watched and (time.monotonic() >= next_move or done == total):
+            if time.monotonic() >= next_move or done == total:
                 next_move = time.monotonic() + _MOVES
                 bar.update(task, completed=done)
 
