@@ -10,7 +10,7 @@ import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli.output import print_json, say
-from cloakonnx.errors import CheckError, ModelError
+from cloakonnx.errors import CheckError, CloakError, ModelError
 
 if TYPE_CHECKING:
     from cloakonnx.evaluation import Verification
@@ -55,7 +55,8 @@ def command(
     fold its masks into that again, or --attestation.
 
     Without --source or --attestation it can only check that the model agrees with its own metadata, and says so.
-    Several models are checked like that too. Exit code 1 when a check fails.
+    Several models are checked like that too, each whatever becomes of the others. Exit code 1 when a check fails, 2
+    when a model can't be checked.
     """
     from cloakonnx.evaluation import load_attestation, verify
     from cloakonnx.graph import load
@@ -67,8 +68,8 @@ def command(
     attested = None if attestation is None else load_attestation(attestation)
     known = None if analysis is None else load_analysis(analysis, model=models[0].name)
     chosen = options.choose(provider, device_id)
-    results = []
-    for path in models:
+
+    def verified(path: Path) -> Verification:
         try:
             loaded = load(path)
         except ModelError as error:
@@ -76,28 +77,36 @@ def command(
                 raise CheckError(f"{path.name} failed verification: {error}") from None
             raise
         opened = options.open_data(data, data_script, data_options, option="data")
-        samples = None if opened is None else options.dataset(loaded, opened, data_options, input_name)
-        results.append(
-            verify(
-                loaded,
-                source=reference,
-                attestation=attested,
-                analysis=known,
-                provider=chosen,
-                samples=samples,
-                seed=seed,
-                input_name=input_name,
-            )
+        return verify(
+            loaded,
+            source=reference,
+            attestation=attested,
+            analysis=known,
+            provider=chosen,
+            samples=None if opened is None else options.dataset(loaded, opened, data_options, input_name),
+            seed=seed,
+            input_name=input_name,
         )
-    if as_json:
-        listed = [{**asdict(result), "passed": result.passed} for result in results]
-        print_json(listed if len(models) > 1 else listed[0])
-    for result in results:
+
+    code, listed = 0, []
+    for path in models:
+        try:
+            result = verified(path)
+        except CloakError as error:
+            if len(models) == 1:
+                raise
+            say(f"cloakonnx: {error}")  # the other models are verified nonetheless
+            listed.append({"model": path.name, "error": str(error), "passed": False})
+            code = max(code, error.exit_code)
+            continue
+        listed.append({**asdict(result), "passed": result.passed})
         if not as_json:
             _print(result, named=len(models) > 1)
         _conclude(result, attestation)
-    if not all(result.passed for result in results):
-        raise click.exceptions.Exit(1)
+        code = max(code, 0 if result.passed else 1)
+    if as_json:
+        print_json(listed if len(models) > 1 else listed[0])
+    raise click.exceptions.Exit(code)
 
 
 def _print(result: Verification, *, named: bool) -> None:

@@ -71,7 +71,18 @@ class Dataset:
 
     @property
     def normalisation(self) -> Normalisation:
-        """The step from pixel space to the model's input, for derived graphs."""
+        """The step from pixel space to the model's input, for derived graphs.
+
+        Raises:
+            DataError: mean or std has neither one number nor one a channel.
+        """
+        channels = self.sample_shape[self.arrangement.channel_axis - 1]
+        for name, values in (("mean", self.preprocessing.mean), ("std", self.preprocessing.std)):
+            if len(values) not in {0, 1, channels}:
+                raise DataError(
+                    f"--{name} has {len(values)} numbers, but the samples have {channels} channels; give one number, "
+                    "or one a channel"
+                )
         return normalisation(self.preprocessing, self.arrangement)
 
     @property
@@ -109,8 +120,19 @@ class Dataset:
             kept = self._limited(batch)
             if not len(kept.x):
                 return
-            self._check_labels(kept)
-            yield kept._replace(x=to_pixels(kept, arrangement, self.preprocessing.bounds, self.source.name))
+            yield self._fitted(kept, arrangement)
+
+    def fit(self, batch: Batch) -> Batch:
+        """Return samples as stored as float32 pixels in the model's layout.
+
+        Raises:
+            DataError: a value outside the bounds, a label outside the classes.
+        """
+        return self._fitted(batch, self.arrangement)
+
+    def _fitted(self, batch: Batch, arrangement: Arrangement) -> Batch:
+        self._check_labels(batch)
+        return batch._replace(x=to_pixels(batch, arrangement, self.preprocessing.bounds, self.source.name))
 
     def _limited(self, batch: Batch) -> Batch:
         if self.limit is None or batch.start + len(batch.x) <= self.limit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +29,10 @@ class Survey:
     digest: str
 
 
-def survey(source: Source, *, limit: int | None = None) -> Survey:
-    """Go through a source once, or through its first ``limit`` samples.
+def survey(
+    source: Source, *, limit: int | None = None, check: Callable[[Batch], object] = lambda batch: None
+) -> Survey:
+    """Go through a source once, or through its first ``limit`` samples; ``check`` raises for those that are no good.
 
     Raises:
         DataError: no sample, or no labels.
@@ -44,6 +46,7 @@ def survey(source: Source, *, limit: int | None = None) -> Survey:
         if batch.y is None:
             raise DataError(f"{source.name} has no labels, which are needed here (y in .npz, --labels for .npy)")
         x, y = np.ascontiguousarray(batch.x[:left]), np.ascontiguousarray(batch.y[:left])
+        check(Batch(x, y, batch.start))
         if not labels:
             digest.update(f"{x.dtype.str}{x.shape[1:]}".encode())
         digest.update(x.tobytes() + y.tobytes())

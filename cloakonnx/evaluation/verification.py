@@ -169,7 +169,8 @@ def _mask_hashes(model: Model) -> Check:
         if hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() != entry.sha256:
             return Check(name, "failed", f"the mask of {entry.tap!r} is not the one that the metadata records")
         removed = int((values.astype(np.float64) == 0).sum())
-        said.append(f"{entry.tap} (removes {removed} of {values.size}) sha256 {entry.sha256[:16]}...")
+        does = f"removes {removed} of" if removed else "scales"
+        said.append(f"{entry.tap} ({does} {values.size}) sha256 {entry.sha256[:16]}...")
     return Check(name, "passed", f"as the metadata records: {', '.join(said)}")
 
 

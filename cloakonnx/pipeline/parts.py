@@ -67,11 +67,11 @@ def part_data(
         seed: Of the split.
 
     Raises:
-        DataError: no labels, or a part would be empty.
+        DataError: no labels, a value outside the bounds, a label outside the classes, or a part would be empty.
     """
     own = {"select": select, "report": report}
     names = [name for name in SHARES if own.get(name) is None]
-    found = survey(data.source, limit=data.limit)
+    found = survey(data.source, limit=data.limit, check=data.fit)
     order = interleaved(found.labels, seed=seed)
     total = sum(SHARES[name] for name in names)
     cuts = np.rint(np.cumsum([0.0, *(SHARES[name] / total for name in names)]) * len(order)).astype(int)
@@ -81,7 +81,7 @@ def part_data(
         parts[name] = _part(data, found.digest, order[start:end][: most[name]], name, whole=len(order))
     for name, given in own.items():
         if given is not None:
-            seen = survey(given.source, limit=given.limit)
+            seen = survey(given.source, limit=given.limit, check=given.fit)
             rows = interleaved(seen.labels, seed=seed)[: most[name]]
             parts[name] = _part(given, seen.digest, rows, name, whole=len(seen.labels))
     split = None

@@ -84,7 +84,14 @@ class Settings:
             raise OptionError(f"--method {self.method} masks one tap; --tap names {len(self.taps)}")
         for eps in self.radii:
             plan(self.attack, eps=eps, norm=self.norm)
-        check_measured(self.gates, eps=self.radii, sanity=True, latency=True)
+        if len(set(self.eps)) < len(self.eps):
+            raise OptionError("--eps names the same radius twice")
+        try:
+            check_measured(self.gates, eps=self.radii, sanity=True, latency=True)
+        except OptionError as error:
+            if len(self.radii) == len(self.eps):
+                raise
+            raise OptionError(f"{error} (of --eps the preset {self.preset} takes the first only)") from None
 
     @property
     def amount(self) -> Preset:

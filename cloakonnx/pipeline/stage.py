@@ -122,11 +122,18 @@ class Folder:
                 stale.update(stage.writes)
             there = [name for name in stage.writes if self.file(name).exists()]
             if there and not force and not self._may_replace(stage, there, again, is_known=is_known):
-                raise OutputError(
-                    f"{self.file(there[0])} is there already, of other inputs, settings or versions; name another "
-                    "folder with -o, or overwrite it with --force"
-                )
+                raise self._refusal(stage, there[0])
         return frozenset(done)
+
+    def _refusal(self, stage: Stage, name: str) -> OutputError:
+        """Say why a stage's files are not written over."""
+        files = (self._record(stage.name) or {}).get("files", {})
+        changed = [each for each, digest in files.items() if self._sha256(each) not in {digest, None}]
+        why = "changed since it was written" if changed else "of other inputs, settings or versions"
+        return OutputError(
+            f"{self.file(changed[0] if changed else name)} is there already, {why}; name another folder with -o, or "
+            "overwrite it with --force"
+        )
 
     def _may_replace(self, stage: Stage, there: Sequence[str], again: Mapping[str, str], *, is_known: bool) -> bool:
         """Whether files of a stage may be written again without being asked, because nothing else is lost with them.
@@ -156,6 +163,9 @@ class Folder:
     def begin(self, stage: Stage) -> bool:
         """Note that a stage starts; return whether an interrupted run has left work to it."""
         known = self._record(stage.name)
+        for name, digest in {} if known is None else known.get("files", {}).items():
+            if name not in stage.writes and self._sha256(name) == digest:  # or it would pass for one of this run
+                self.file(name).unlink()
         work = self._work(stage)
         self._write(stage.name, {"key": self._key(stage), "work": work})
         return known is not None and "files" not in known and known.get("work") == work
@@ -166,6 +176,15 @@ class Folder:
         self._write(
             stage.name, {"key": self._key(stage), "work": self._work(stage), "files": files, "left": dict(left)}
         )
+
+    def forget(self, name: str) -> None:
+        """Have a stage run again next time."""
+        (self.path / _RECORDS / f"{name}.json").unlink(missing_ok=True)
+
+    @staticmethod
+    def record(name: str) -> str:
+        """Return the file of a stage's record, for a stage that reads what it leaves."""
+        return f"{_RECORDS}/{name}.json"
 
     def left(self, name: str) -> Mapping[str, Any]:
         """Return what a finished stage has left."""

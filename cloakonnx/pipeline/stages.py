@@ -102,7 +102,9 @@ class Stages:
                 seconds=self._evaluation_seconds,
             ),
         ]
+        measured: list[str] = []
         if settings.wants_latency:
+            measured.append(work.folder.record("latency"))
             self.all.append(Stage("latency", self._latency, settings=running, reads=(HARDENED,)))
         self.all.append(
             Stage(
@@ -118,7 +120,7 @@ class Stages:
                 "report",
                 self._report,
                 settings={"gates": [gate.text for gate in settings.gates], "command": work.command},
-                reads=(ANALYSIS, HARDENED, EVALUATION, SAMPLES),
+                reads=(ANALYSIS, HARDENED, EVALUATION, SAMPLES, *measured),
                 writes=(SUMMARY, REPORT) if settings.report else (SUMMARY,),
                 is_view=True,
             )

@@ -80,7 +80,11 @@ def _masks(found: Evaluation) -> str:
     if len(found.masks) > _NAMED:
         weights, removed = sum(m.features for m in found.masks), sum(m.removed for m in found.masks)
         return f"{len(found.masks)} taps, {weights} weights, {removed} of them 0"
-    return "; ".join(f"{m.removed} of {m.features} features of {m.tap} removed" for m in found.masks) or "no masks"
+    return "; ".join(_mask(m.tap, m.features, m.removed) for m in found.masks) or "no masks"
+
+
+def _mask(tap: str, features: int, removed: int) -> str:
+    return f"{removed} of {features} features of {tap} removed" if removed else f"{features} features of {tap} scaled"
 
 
 def _flags(sanity: Sanity | None) -> tuple[str, ...]:

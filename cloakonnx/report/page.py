@@ -70,6 +70,7 @@ def report_html(
         attacks=accuracy_part.attack_lines(found),
         norm=accuracy_part.norm_text(found.norm),
         command=command or accuracy_part.command(found),
+        reconstructed=command is None,
     )
     return str(page)
 

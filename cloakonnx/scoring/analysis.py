@@ -201,7 +201,7 @@ class Analysis:
         write_text(path, self.to_json())
 
 
-def load_analysis(path: str | Path, *, model: str) -> Analysis:
+def load_analysis(path: str | Path, *, model: str = "MODEL") -> Analysis:
     """Read an analysis file.
 
     Args:

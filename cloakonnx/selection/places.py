@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from cloakonnx.errors import TapError, nearest
-from cloakonnx.graph import Model, Tap, activation_taps, find_tap, list_taps
+from cloakonnx.graph import Model, Tap, activation_taps, find_tap, list_taps, masks_of
 
 
 def places(model: Model, *, names: Sequence[str] = (), patterns: Sequence[str] = ()) -> list[Tap]:
@@ -24,6 +24,11 @@ def places(model: Model, *, names: Sequence[str] = (), patterns: Sequence[str] =
     if not names and not patterns:
         found = activation_taps(model)
         if not found:
+            if masks_of(model.proto):
+                raise TapError(
+                    f"{model.name} is hardened already, and no activation is without a mask; 'cloakonnx strip' gives "
+                    "its source"
+                )
             raise TapError(
                 f"{model.name} has no activation that feeds a Conv, Gemm or MatMul with constant weights; name taps "
                 "with --tap or --tap-pattern ('cloakonnx inspect' lists them)"

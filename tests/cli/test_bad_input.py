@@ -61,6 +61,8 @@ CASES: list[Case] = [
     ("truncated", content("m.onnx", core.mlp().SerializeToString()[:-9]), ("inspect", "m.onnx"), "m.onnx is"),
     ("missing data", nothing, ("analyze", "m.onnx", "--data", "claen.npz", *PAIRS[2:]), "did you mean 'clean.npz'"),
     ("missing twins", nothing, ("analyze", "m.onnx", *PAIRS[:3], "twin.npz"), "did you mean 'twins.npz'"),
+    ("empty path", nothing, ("analyze", "m.onnx", *PAIRS, "-o", ""), "is empty; name a file or folder"),
+    ("means", nothing, ("analyze", "m.onnx", *PAIRS, "--mean", "1,2"), "--mean has 2 numbers"),
     ("unknown tap", nothing, ("analyze", "m.onnx", *PAIRS, "--tap", "feature"), "did you mean 'features'"),
     ("tap of integers", model(INTEGER.model), ("analyze", "m.onnx", *PAIRS, "--tap", INTEGER.tap), "int64"),
     ("constant tap", model(CONSTANT.model), ("analyze", "m.onnx", *PAIRS, "--tap", CONSTANT.tap), "is constant"),

@@ -23,7 +23,9 @@ def hook() -> dict[str, str]:
 def test_what_pre_commit_needs() -> None:
     assert {"id", "name", "entry", "language"} <= set(hook())
     assert hook()["language"] == "python"
-    assert re.search(hook()["files"], "models/m.hardened.onnx")
+    for name in ("models/m.hardened.onnx", "m-hardened/hardened.onnx", "hardened.onnx"):
+        assert re.search(hook()["files"], name)
+    assert not re.search(hook()["files"], "models/unhardened.onnx")
     assert not re.search(hook()["files"], "models/m.onnx")
 
 
@@ -42,4 +44,8 @@ def test_entry(run: Run, folder: Path) -> None:
     assert found.code == 1
     assert "cloakonnx: b.hardened.onnx failed verification" in found.err
     (folder / "b.hardened.onnx").write_bytes((folder / "m.onnx").read_bytes())
-    assert run(*arguments, "a.hardened.onnx", "b.hardened.onnx").code == 2
+    found = run(*arguments, "b.hardened.onnx", "a.hardened.onnx", "none.onnx")
+    assert found.code == 2
+    assert "a.hardened.onnx: masks in place" in found.out
+    assert "b.hardened.onnx carries no cloakonnx masks" in found.err
+    assert "no file none.onnx" in found.err

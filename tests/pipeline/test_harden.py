@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 import cloakonnx as ck
-from cloakonnx.errors import CheckError, DataError, OptionError, OutputError
+from cloakonnx.errors import CheckError, DataError, OptionError, OutputError, TapError
 from cloakonnx.graph import masks_of
 from cloakonnx.pipeline import PRESETS, Settings
 from tests.attacks.helpers import DIGITS, digits_arrays
@@ -248,7 +248,7 @@ def test_weights_beside_the_model_belong_to_it(fresh: Path) -> None:
     assert again()[1].ran == ["apply"]
     assert beside.read_bytes() == whole
     beside.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(OutputError, match=r"hardened\.onnx is there already"):
+    with pytest.raises(OutputError, match=r"m\.bin is there already, changed since it was written"):
         again()
     assert again(force=True)[1].ran == ["apply"]
     assert beside.read_bytes() == whole
@@ -285,6 +285,58 @@ def test_a_gate_on_latency_is_measured_once(there: Path) -> None:
     assert [each.verdict for each in done.gates] == ["pass"]
     _, heard = again(require=["latency-ratio<=60"])
     assert heard.ran == ["report"]
+
+
+def test_a_latency_that_did_not_pass_is_measured_again(there: Path) -> None:
+    done, _ = again(require=["latency-ratio<=0.001"])
+    assert [each.verdict for each in done.gates] == ["fail"]
+    _, heard = again(require=["latency-ratio<=0.001"])
+    assert heard.ran == ["latency", "report"]
+    done, heard = again(require=["latency-ratio<=50"])
+    assert heard.ran == ["latency", "report"]
+    assert "latency-ratio<=50" in done.files["summary"].read_text()
+
+
+def test_a_page_of_an_earlier_run_does_not_stay(there: Path) -> None:
+    page = there / "m-hardened" / "report.html"
+    done, heard = again(report=False, require=["flags==0"])
+    assert heard.ran == ["report"]
+    assert not page.exists()
+    assert "report" not in done.files
+    again()
+    page.write_text("somebody's own")
+    with pytest.raises(OutputError, match=r"report\.html is there already, changed since it was written"):
+        again(report=False, require=["flags==0"])
+    again(report=False, require=["flags==0"], force=True)
+    assert page.read_text() == "somebody's own"
+
+
+@pytest.mark.parametrize("part", ["select_data", "report_data"])
+@pytest.mark.parametrize(
+    ("value", "label", "said"),
+    [
+        (np.nan, 0, "outside pixel space"),
+        (255, 0, "outside pixel space"),
+        (0.5, 10, "has label 10, but the model has 10 classes"),
+    ],
+    ids=["NaN", "0 to 255", "label"],
+)
+def test_bad_samples_are_found_before_any_work(fresh: Path, part: str, value: float, label: int, said: str) -> None:
+    x, y = digits_arrays()
+    x, y = x[:9].copy(), y[:9].copy()
+    x[3, 0, 0, 0], y[3] = value, label
+    np.savez("bad.npz", x=x, y=y)
+    before = files(fresh)
+    with pytest.raises(DataError, match=said):
+        again(**{part: "bad.npz"})
+    assert files(fresh) == before
+
+
+def test_a_hardened_model_is_not_hardened_twice(there: Path) -> None:
+    shutil.copy(there / "m-hardened" / "hardened.onnx", there / "m.onnx")
+    with pytest.raises(TapError, match=r"m\.onnx is hardened already.*cloakonnx strip"):
+        again(output="twice")
+    assert not (there / "twice").exists()
 
 
 def test_masks_can_go_into_weights(fresh: Path) -> None:
