@@ -111,6 +111,15 @@ def test_numbers(whole: str) -> None:
     assert "cloakonnx evaluate model.hardened.onnx --data test.npz --attack quick --eps 1/255,2/255" in text
 
 
+def test_how_to_do_it_again(whole: str) -> None:
+    """A command that was made up from the evaluation's file says what it can't know; one that was given is what ran."""
+    given = Elements(report_html(samples.evaluation(), command="cloakonnx harden m.onnx --data x.npz")).text
+    assert "cloakonnx harden m.onnx --data x.npz" in given
+    for said, wanted in (("Made from the settings", False), ("--limit", False), ("they are the same samples", True)):
+        assert (said in given) == wanted
+        assert said in Elements(whole).text
+
+
 def test_charts_are_drawn(whole: str) -> None:
     charts = {}
     for text in re.findall(r'<svg class="chart".*?</svg>', whole, re.S):
