@@ -36,6 +36,8 @@ def test_versions_are_real(entry: Entry) -> None:
     versions = {
         s.since_version for s in onnx.defs.get_all_schemas_with_history() if s.name == entry.op and not s.domain
     }
+    if entry.until > onnx.defs.onnx_opset_version():
+        pytest.skip(f"this onnx knows no opset {entry.until}")
     assert entry.until in versions
     assert entry.since <= entry.until
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from onnx import helper
 
@@ -259,7 +260,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    old = name.endswith(" no-op") and ort.__version__.startswith("1.22.")
+    return [pytest.mark.skip("onnxruntime 1.22 can't run a reduction without axes itself")] if old else []
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=name, marks=marks(name)) for name, case in CASES.items()])
 def test_rule(case: Case) -> None:
     check(case)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -59,6 +60,8 @@ def test_conv_1d_3d(case: Case) -> None:
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_conv_auto_pad(auto_pad: str, stride: int) -> None:
+    if auto_pad == "VALID" and onnx.__version__.startswith("1.19."):
+        pytest.skip("onnx.reference 1.19 gives VALID convolutions a wrong shape")
     rng = np.random.default_rng(0)
     x, weight = rng.normal(size=(1, 2, 5, 6)), rng.normal(size=(3, 2, 4, 3))
     check(one("Conv", x, fixed(weight), auto_pad=auto_pad, strides=[stride, stride]), providers=("cpu", "cuda"))
