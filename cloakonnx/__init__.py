@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cloakonnx.attacks import Attacked, attack
     from cloakonnx.data import Dataset, Pairs, Preprocessing, open_script, open_source
     from cloakonnx.errors import CheckError, CloakError
     from cloakonnx.evaluation import (
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from cloakonnx.selection import Count, Recipe, Share, Threshold, learn, select, select_greedy
 
 _HOMES = {
+    "attacks": ("Attacked", "attack"),
     "data": ("Dataset", "Pairs", "Preprocessing", "open_script", "open_source"),
     "errors": ("CheckError", "CloakError"),
     "evaluation": (
@@ -79,6 +81,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Accuracy",
     "Analysis",
+    "Attacked",
     "Attestation",
     "CheckError",
     "Classifier",
@@ -105,6 +108,7 @@ __all__ = [
     "Verification",
     "accuracy",
     "analyze",
+    "attack",
     "attest",
     "check_gates",
     "choose_provider",

@@ -12,8 +12,8 @@ from cloakonnx.attacks.noise import inside_ball, noise
 from cloakonnx.attacks.pgd import fgsm, pgd
 from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.result import Adversarial, check_eps
-from cloakonnx.attacks.session import AttackedPairs, AttackJob, attack_file
-from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
+from cloakonnx.attacks.session import AttackedPairs, AttackJob, attack
+from cloakonnx.attacks.settings import ATTACKS, GRADIENT_FREE, Settings, run_attack
 from cloakonnx.attacks.square import square
 from cloakonnx.attacks.targets import TARGETS
 from cloakonnx.attacks.victim import Counts, Victim
@@ -21,6 +21,7 @@ from cloakonnx.attacks.work import most_work, seconds_per_unit
 
 __all__ = [
     "ATTACKS",
+    "GRADIENT_FREE",
     "TARGETS",
     "Adversarial",
     "AttackJob",
@@ -36,7 +37,7 @@ __all__ = [
     "Weights",
     "apgd",
     "apgd_targeted",
-    "attack_file",
+    "attack",
     "check_eps",
     "fab_targeted",
     "fgsm",

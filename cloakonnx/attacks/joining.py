@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data import Checkpoints, Parts, write_npz
+from cloakonnx.data import LABELS_KEY, PREDICTED, SETTINGS_KEY, Checkpoints, Parts, write_npz
 
 
 @dataclass(frozen=True)
@@ -17,22 +19,35 @@ class Attacked:
     """What an attack on a set of samples came to.
 
     Attributes:
+        path: The adversarial file.
+        settings: What it holds of them.
         count: Samples.
         correct: Classified as labelled before (targeted: not as the target).
         robust: Still so under the attack.
         queries: Forward passes asked for, in samples.
         gradients: Gradients asked for, in samples.
+        unscored: Samples for which the model gave scores that are no numbers before; they count as wrong.
     """
 
+    path: Path
+    settings: Mapping[str, Any]
     count: int
     correct: int
     robust: int
     queries: int
     gradients: int
+    unscored: int
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the data had labels; the model's own predictions stand in otherwise."""
+        return str(self.settings[LABELS_KEY]) != PREDICTED
 
 
 def join(checkpoints: Checkpoints, count: int) -> Attacked:
     """Write the first so many batches as one file, holding one of them at a time, and count.
+
+    What the settings in the file say of the labels is known from the first batch on only.
 
     Raises:
         OutputError: the file can't be written.
@@ -51,6 +66,18 @@ def join(checkpoints: Checkpoints, count: int) -> Attacked:
     is_level = all(checkpoints.read(number, "is_level") for number in range(count))
     shape = (len(y), *checkpoints.read(0, "x").shape[1:])
     x = Parts(shape, np.dtype(np.uint8 if is_level else np.float32), images())
-    write_npz(checkpoints.output, {"x": x, "y": y, "success": success, "settings": np.array(checkpoints.record)})
+    is_predicted = bool(checkpoints.read(0, "is_predicted"))
+    settings = {**json.loads(checkpoints.record), LABELS_KEY: PREDICTED if is_predicted else "given"}
+    text = np.array(json.dumps(settings, sort_keys=True))
+    write_npz(checkpoints.output, {"x": x, "y": y, "success": success, SETTINGS_KEY: text})
     queries, gradients = (int(total) for total in column("counts").reshape(-1, 2).sum(axis=0))
-    return Attacked(len(y), int(correct.sum()), int((correct & ~success).sum()), queries, gradients)
+    return Attacked(
+        path=checkpoints.output,
+        settings=settings,
+        count=len(y),
+        correct=int(correct.sum()),
+        robust=int((correct & ~success).sum()),
+        queries=queries,
+        gradients=gradients,
+        unscored=int(column("unscored").sum()),
+    )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.arithmetic import Norm
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import OptionError
-from cloakonnx.runtime import Value, to_numpy
+from cloakonnx.runtime import Value, predicted, to_numpy
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,11 @@ class Adversarial:
 
 
 def fooled(logits: NDArray[np.float32], y: NDArray[np.int64], *, targeted: bool) -> NDArray[np.bool_]:
-    """Return (N,) whether the attack has won: not the label, or (targeted) the label, which is the target then."""
-    found = logits.argmax(axis=1)
+    """Return (N,) whether the attack has won: not the label, or (targeted) the label, which is the target then.
+
+    Scores that are no numbers are no label.
+    """
+    found = predicted(logits)
     return np.asarray(found == y if targeted else found != y)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks.arithmetic import Norm
 from cloakonnx.attacks.joining import Attacked, join
 from cloakonnx.attacks.result import check_eps
 from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data import Batch, Checkpoints, Dataset, PairBatch, as_levels, rounded_inward
 from cloakonnx.errors import DataError, OptionError
+from cloakonnx.graph import Model, check_output
+from cloakonnx.runtime import NO_CLASS, Provider
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class AttackedPairs:
     def batches(self, size: int) -> Iterator[PairBatch]:
         """Yield samples with their twins."""
         for batch in self.clean.batches(size):
-            y = self.victim.predict(batch.x) if batch.y is None else batch.y
+            y = _stand_in(self.victim.predict(batch.x), batch, self.clean) if batch.y is None else batch.y
             samples = np.arange(batch.start, batch.start + len(y))
             axis = self.clean.arrangement.channel_axis
             found = run_attack(self.victim, batch.x, y, settings=self.settings, channel_axis=axis, samples=samples)
@@ -106,6 +109,8 @@ class AttackJob:
         }
         self._checkpoints = Checkpoints(output, record, run="an attack")
         self._batches = 0
+        self.samples = 0
+        """How many the last run went through."""
 
     def run(self, on_progress: Callable[[int], None] = lambda samples: None) -> None:
         """Attack all samples; ``on_progress`` is called with the number of samples after every batch.
@@ -122,7 +127,8 @@ class AttackJob:
             for batch in self._dataset.batches(self._batch_size):
                 self._attack_or_skip(batch)
                 self._batches += 1
-                on_progress(batch.start + len(batch.x))
+                self.samples = batch.start + len(batch.x)
+                on_progress(self.samples)
 
     def write(self) -> Attacked:
         """Write the file; raises OutputError where that fails."""
@@ -143,7 +149,7 @@ class AttackJob:
         victim, dataset, x = self._victim, self._dataset, batch.x
         before = victim.counts.queries, victim.counts.gradients
         predicted = victim.predict(x)
-        y = predicted if batch.y is None else batch.y
+        y = _stand_in(predicted, batch, dataset) if batch.y is None else batch.y
         samples = np.arange(batch.start, batch.start + len(x))
         axis = dataset.arrangement.channel_axis
         found = run_attack(victim, x, y, settings=self._settings, channel_axis=axis, samples=samples)
@@ -162,41 +168,120 @@ class AttackJob:
             "is_level": np.array(levels is not None),
             "y": y,
             "success": success,
+            "is_predicted": np.array(batch.y is None),
+            "unscored": predicted == NO_CLASS,
             "correct": (predicted != y) if targeted else (predicted == y),
             "counts": np.array([victim.counts.queries - before[0], victim.counts.gradients - before[1]]),
         }
 
 
-def attack_file(
-    victim: Victim,
+def _stand_in(predicted: NDArray[np.int64], batch: Batch, dataset: Dataset) -> NDArray[np.int64]:
+    """Return predictions as labels; raises DataError where the model makes none."""
+    missing = np.flatnonzero(predicted == NO_CLASS)
+    if len(missing):
+        raise DataError(
+            f"{dataset.source.name} has no labels, and the model's prediction can't stand in for that of sample "
+            f"{batch.start + int(missing[0])}: its scores are no numbers (NaN); leave such samples out, or give labels"
+        )
+    return predicted
+
+
+def attack(
+    model: Model,
     dataset: Dataset,
-    output: Path,
+    output: Path | Sequence[Path],
     *,
-    settings: Settings,
-    model_sha256: str,
+    attack: str,
+    eps: float | Sequence[float],
+    norm: Norm = "linf",
+    eps_step: float | None = None,
+    max_iter: int | None = None,
+    restarts: int | None = None,
+    loss: str | None = None,
+    targeted: bool = False,
+    seed: int = 0,
+    provider: Provider,
     batch_size: int = 64,
+    input_name: str | None = None,
+    output_name: str | None = None,
     round_levels: bool = False,
     resume: bool = False,
     on_progress: Callable[[int], None] = lambda samples: None,
-) -> Attacked:
-    """Attack a set of samples and write the adversarial file: one :class:`AttackJob` from start to end.
+) -> tuple[Attacked, ...]:
+    """Make adversarial inputs for a model, and write an ``.npz`` file for each eps.
+
+    A file holds ``x`` in the layout of the data (uint8 where every value is a level of 1/255), ``y`` (the labels, or
+    the model's own predictions where there are none), ``success`` and ``settings`` (JSON).
+
+    Args:
+        model: The classifier.
+        dataset: The samples, fitted to the model.
+        output: The file, or one for each eps.
+        attack: One of ``fgsm``, ``pgd``, ``apgd-ce``, ``apgd-dlr``, ``apgd-t``, ``fab-t``, ``square`` and ``noise``.
+        eps: Radius of the ball in pixel space, or several.
+        norm: The ball's norm.
+        eps_step: Step size (pgd).
+        max_iter: Steps or queries a restart.
+        restarts: Random starts.
+        loss: What fgsm and pgd increase.
+        targeted: Whether the labels are the classes to reach.
+        seed: Of all random numbers.
+        provider: Where it runs.
+        batch_size: Samples at a time.
+        input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs.
+        round_levels: Whether to round to levels of 1/255, inward, and to test again.
+        resume: Whether to go on where an interrupted call with the same settings stopped.
+        on_progress: Called with the number of samples that are done, those of every eps added up.
+
+    Returns:
+        What became of it, one for each eps.
 
     Raises:
-        OptionError: settings that don't fit pixel space.
-        DataError: no labels for a targeted attack, or other samples than those of the call that is resumed.
-        OutputError: other settings than those, or the file can't be written.
+        OptionError: settings that the attack does not take, or that don't fit pixel space.
+        DataError: no samples, no labels for a targeted attack, or other samples than those of the resumed call.
+        DifferentiationError: an op without a gradient, under an attack that needs one.
+        OutputError: a file that can't be written, or what is to be resumed was left by other settings.
     """
-    job = AttackJob(
-        victim,
-        dataset,
-        output,
-        settings=settings,
-        model_sha256=model_sha256,
-        batch_size=batch_size,
-        round_levels=round_levels,
-        resume=resume,
-    )
-    job.run(on_progress)
-    attacked = job.write()
-    job.clear()
-    return attacked
+    radii = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
+    paths = (output,) if isinstance(output, Path) else tuple(output)
+    if len(paths) != len(radii) or len(set(radii)) < len(radii) or len(set(paths)) < len(paths):
+        raise OptionError(f"{len(radii)} eps need as many outputs, all different; there are {len(paths)}")
+    each = [
+        Settings(
+            attack,
+            radius,
+            norm,
+            eps_step=eps_step,
+            max_iter=max_iter,
+            restarts=restarts,
+            loss=loss,
+            targeted=targeted,
+            seed=seed,
+        )
+        for radius in radii
+    ]
+    for path in paths:
+        check_output(path, force=True)
+    victim = Victim(model, provider=provider, input_name=input_name, output_name=output_name, **dataset.feed)
+    jobs = [
+        AttackJob(
+            victim,
+            dataset,
+            path,
+            settings=settings,
+            model_sha256=model.sha256,
+            batch_size=batch_size,
+            round_levels=round_levels,
+            resume=resume,
+        )
+        for settings, path in zip(each, paths, strict=True)
+    ]
+    done = 0
+    for job in jobs:
+        job.run(lambda samples, before=done: on_progress(before + samples))  # type: ignore[misc]
+        done += job.samples
+    found = tuple(job.write() for job in jobs)
+    for job in jobs:
+        job.clear()
+    return found

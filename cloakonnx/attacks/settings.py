@@ -33,6 +33,9 @@ ATTACKS: dict[str, frozenset[str]] = {
 }
 """Name to the settings it takes beside eps, norm, early_stop and seed."""
 
+GRADIENT_FREE = frozenset({"square", "noise"})
+"""Attacks that ask for scores alone."""
+
 _TARGETED: dict[str, Callable[..., Adversarial]] = {"apgd-t": apgd_targeted, "fab-t": fab_targeted}
 
 MAX_ITER = {"pgd": 40, "apgd-ce": 100, "apgd-dlr": 100, "apgd-t": 100, "fab-t": 100, "square": 5000}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.arithmetic import Norm
 from cloakonnx.attacks.random import Stream
-from cloakonnx.attacks.result import Adversarial, Keeper, check_settings
+from cloakonnx.attacks.result import Adversarial, Keeper, check_settings, fooled
 from cloakonnx.attacks.victim import Victim
 
 P_INIT = 0.8
@@ -82,9 +82,9 @@ def _margin(victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64], *, tar
     others = logits.copy()
     others[rows, y] = -np.inf
     margin = own - others.max(axis=1)
-    won = (logits.argmax(axis=1) == y) if targeted else (logits.argmax(axis=1) != y)
+    won = fooled(logits, y, targeted=targeted)
     signed = -margin if targeted else margin
-    margin = np.where(won, np.minimum(signed, -np.finfo(np.float32).tiny), np.maximum(signed, 0))
+    margin = np.where(won, np.fmin(signed, -np.finfo(np.float32).tiny), np.fmax(signed, 0))
     return np.asarray(margin, np.float32)
 
 

@@ -15,7 +15,7 @@ from cloakonnx.attacks.arithmetic import Arithmetic, Norm
 from cloakonnx.errors import DataError, MaskError
 from cloakonnx.gradient import GradientGraph, Loss, differentiate
 from cloakonnx.graph import Mask, Model, Normalisation, find_tap, hardened, inline, mask_values
-from cloakonnx.runtime import Classifier, Provider, Session, Value, filled_up, to_numpy
+from cloakonnx.runtime import Classifier, Provider, Session, Value, filled_up, predicted, to_numpy
 
 
 @dataclass
@@ -167,7 +167,7 @@ class Victim:
         equal in float16 that decides.
         """
         if self._in_use is None:
-            return np.asarray(self.logits(x).argmax(axis=1), np.int64)
+            return predicted(self.logits(x))
         images = to_numpy(x)
         self.counts.queries += len(images)
         return self._in_use.predict(images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import click
 
@@ -58,9 +58,13 @@ def command(
     The file holds x, y, success for each sample, and the settings. Several --eps give a file each (apgd.eps1_255.npz
     and so on). Without labels the model's own predictions stand in.
     """
-    from cloakonnx.attacks import AttackJob
+    from cloakonnx.attacks import attack
     from cloakonnx.graph import check_output, load
 
+    if output.suffix != ".npz":
+        raise click.BadParameter(
+            f"{output.name} is to hold x, y and success: give it the suffix .npz", param_hint="'-o'"
+        )
     loaded = load(model)
     source = options.open_data(data, data_script, rest, option="data")
     if source is None:
@@ -72,32 +76,34 @@ def command(
     for _, target in plans:
         check_output(target, inputs=[p for p in (model, data) if p is not None], force=force)
     chosen = options.choose(provider, device_id)
-    victim = attack_options.victim(loaded, dataset, chosen, input_name, output_name)
-    jobs = [
-        AttackJob(
-            victim,
+    count = dataset.count()
+    with progress(f"attack, {rest['attack']}", None if count is None else count * len(plans)) as advance:
+        found = attack(
+            loaded,
             dataset,
-            target,
-            settings=settings,
-            model_sha256=loaded.sha256,
+            [target for _, target in plans],
+            attack=rest["attack"],
+            eps=[settings.eps for settings, _ in plans],
+            norm=cast(Any, rest["norm"]),
+            eps_step=rest["eps_step"],
+            max_iter=rest["max_iter"],
+            restarts=rest["restarts"],
+            loss=rest["loss"],
+            targeted=targeted,
+            seed=rest["seed"],
+            provider=chosen,
             batch_size=batch_size,
+            input_name=input_name,
+            output_name=output_name,
             round_levels=round_levels,
             resume=resume,
+            on_progress=advance,
         )
-        for settings, target in plans
-    ]
-    for job, (settings, _) in zip(jobs, plans, strict=True):
-        with progress(f"{settings.attack} eps {settings.eps:.4g}", dataset.count()) as advance:
-            job.run(advance)
-    results = []
-    for job, (settings, target) in zip(jobs, plans, strict=True):
-        attacked = job.write()
-        results.append(_record(settings, attacked, target))
-        _tell(loaded, settings, attacked, target, chosen.name)
-    for job in jobs:
-        job.clear()
+    for (settings, _), attacked in zip(plans, found, strict=True):
+        _tell(loaded, settings, attacked, chosen.name)
     if as_json:
-        print_json(results[0] if len(results) == 1 else results)
+        records = [_record(settings, attacked) for (settings, _), attacked in zip(plans, found, strict=True)]
+        print_json(records[0] if len(records) == 1 else records)
 
 
 def _target(output: Path, text: str, eps: str) -> Path:
@@ -107,22 +113,34 @@ def _target(output: Path, text: str, eps: str) -> Path:
     return output.with_name(f"{output.stem}.eps{text.replace('/', '_')}{output.suffix}")
 
 
-def _record(settings: Settings, attacked: Attacked, target: Path) -> dict[str, Any]:
+def _record(settings: Settings, attacked: Attacked) -> dict[str, Any]:
     return {
-        "output": str(target),
-        "settings": settings.as_dict(),
+        "output": str(attacked.path),
+        "settings": {**settings.as_dict(), "labels": attacked.settings["labels"]},
         "samples": attacked.count,
         "correct": attacked.correct,
         "robust": attacked.robust,
         "queries": attacked.queries,
         "gradients": attacked.gradients,
+        "unscored": attacked.unscored,
     }
 
 
-def _tell(model: Model, settings: Settings, attacked: Attacked, target: Path, provider: str) -> None:
-    before, after = ("not the target", "still not") if settings.targeted else ("correct", "still correct")
+def _tell(model: Model, settings: Settings, attacked: Attacked, provider: str) -> None:
+    before, after = f"{attacked.correct} of {attacked.count} correct", "still correct"
+    if settings.targeted:
+        before, after = f"{attacked.correct} of {attacked.count} not the target", "still not"
+    elif not attacked.has_labels:
+        before, after = f"{attacked.count} samples", "keep their class"
     say(
-        f"{model.name}: {attacked.correct} of {attacked.count} {before}, {attacked.robust} {after} under "
-        f"{settings.attack} ({settings.norm}, eps {settings.eps:.4g}; {provider})"
+        f"{model.name}: {before}, {attacked.robust} {after} under {settings.attack} "
+        f"({settings.norm}, eps {settings.eps:.4g}; {provider})"
     )
-    say(f"{attacked.gradients} gradients and {attacked.queries} queries; wrote {target}")
+    if not attacked.has_labels:
+        say("the data has no labels: the model's own predictions stand in, as y in the file, too")
+    if attacked.unscored:
+        say(
+            f"cloakonnx: warning: the scores of {attacked.unscored} samples are no numbers (NaN); they count as "
+            "not correct"
+        )
+    say(f"{attacked.gradients} gradients and {attacked.queries} queries; wrote {attacked.path}")

@@ -184,7 +184,14 @@ def open_data(path: Path | None, script: str | None, options: DataOptions, *, op
     classes = tuple(options["classes"].split(",")) if options["classes"] else ()
     if option == "data" or path.is_dir():
         labels = None if option != "data" else options["labels"]
-        return open_source(path, labels=labels, classes=classes, resize=options["resize"], crop=options["crop"])
+        source = open_source(path, labels=labels, classes=classes, resize=options["resize"], crop=options["crop"])
+        if source.has_predicted_labels:
+            click.echo(
+                f"cloakonnx: warning: the labels of {path.name} are a model's own predictions, not true ones: an "
+                "accuracy on them says how often that class is kept",
+                err=True,
+            )
+        return source
     return open_source(path)  # the twins of a folder of images or of an .npy file may well be an .npz
 
 

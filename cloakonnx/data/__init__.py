@@ -3,7 +3,7 @@
 What the other packages may use is named here.
 """
 
-from cloakonnx.data.arrays import load_array, load_arrays
+from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY, load_array, load_arrays
 from cloakonnx.data.checkpoints import Checkpoints
 from cloakonnx.data.dataset import Dataset, PairBatch, Pairs, sample_hashes
 from cloakonnx.data.preprocessing import Layout, Preprocessing
@@ -13,6 +13,9 @@ from cloakonnx.data.types import Batch
 from cloakonnx.data.writing import Parts, as_levels, rounded_inward, write_npz
 
 __all__ = [
+    "LABELS_KEY",
+    "PREDICTED",
+    "SETTINGS_KEY",
     "ArraySource",
     "Batch",
     "Checkpoints",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import zipfile
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cloakonnx.errors import CloakError, DataError, nearest
+
+SETTINGS_KEY, LABELS_KEY, PREDICTED = "settings", "labels", "predicted"
+"""An adversarial file's array of settings (JSON), what in it tells of the labels, and the word for predictions."""
 
 _PICKLED = "it holds pickled Python objects, which could run code; save plain arrays"
 _NPY, _NPZ, _PICKLE = b"\x93NUMPY", b"PK", b"\x80"
@@ -32,6 +36,15 @@ def load_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Read ``x`` and, where it is there, ``y`` of an ``.npz`` file; raises as :func:`load_arrays` does."""
     found = load_arrays(path, ["x"], optional=["y"])
     return found["x"], found.get("y")
+
+
+def has_predicted_labels(path: Path) -> bool:
+    """Whether an ``.npz`` file says that its labels are a model's own predictions, as that of an attack does."""
+    try:
+        settings = json.loads(str(load_arrays(path, [SETTINGS_KEY])[SETTINGS_KEY]))
+        return bool(settings[LABELS_KEY] == PREDICTED)
+    except (CloakError, ValueError, KeyError, TypeError):
+        return False  # somebody else's file
 
 
 def load_arrays(path: Path, names: Sequence[str], *, optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:

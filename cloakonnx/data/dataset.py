@@ -199,13 +199,15 @@ class Pairs:
                     f"{names[0]} has samples of shape {clean.x.shape[1:]}, {names[1]} of {adversarial.x.shape[1:]}; "
                     "pairs need the same"
                 )
-            if clean.y is not None and adversarial.y is not None and not np.array_equal(clean.y, adversarial.y):
-                sample = clean.start + int((clean.y != adversarial.y).argmax())
+            # True labels need not agree with predictions.
+            y = None if self.adversarial.source.has_predicted_labels else adversarial.y
+            if clean.y is not None and y is not None and not np.array_equal(clean.y, y):
+                sample = clean.start + int((clean.y != y).argmax())
                 raise DataError(
                     f"{names[0]} and {names[1]} differ in the label of sample {sample}: not the same order?"
                 )
-            y = adversarial.y if clean.y is None else clean.y
-            yield PairBatch(clean.x, adversarial.x, y, clean.start)
+            labels = adversarial.y if clean.y is None else clean.y
+            yield PairBatch(clean.x, adversarial.x, labels, clean.start)
 
     def _check_lengths(self) -> None:
         """Compare the counts before any work is done, where they are known; ``limit`` may cut a longer clean file."""

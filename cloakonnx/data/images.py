@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ class ImageFolder:
     resize: int | None
     crop: int | None
     layout: str | None = "nhwc"
+    has_predicted_labels: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

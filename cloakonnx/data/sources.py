@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data.arrays import as_labels, check_samples, load_array, load_npz, missing
+from cloakonnx.data.arrays import as_labels, check_samples, has_predicted_labels, load_array, load_npz, missing
 from cloakonnx.data.images import ImageFolder
 from cloakonnx.data.types import Batch
 from cloakonnx.errors import DataError, nearest
@@ -28,6 +28,10 @@ class Source(Protocol):
     @property
     def layout(self) -> str | None:
         """``nhwc`` where that is sure, else None."""
+
+    @property
+    def has_predicted_labels(self) -> bool:
+        """Whether the labels are known to be a model's own predictions."""
 
     def count(self) -> int | None:
         """Return how many samples there are, None where only the end will tell."""
@@ -48,6 +52,7 @@ class ArraySource:
     x: NDArray[Any]
     y: NDArray[np.int64] | None
     layout: str | None = None
+    has_predicted_labels: bool = False
 
     def count(self) -> int:
         """Return how many samples there are."""
@@ -67,6 +72,7 @@ class ScriptSource:
     name: str
     function: Callable[[], Any]
     layout: str | None = None
+    has_predicted_labels: ClassVar[bool] = False
 
     def count(self) -> int | None:
         """Only the end of the function tells."""
@@ -202,7 +208,8 @@ def _open_npz(path: Path) -> ArraySource:
     labels = None if y is None else as_labels(y, path.name)
     if labels is not None and len(labels) != len(x):
         raise DataError(f"{path} has {len(labels)} labels for {len(x)} samples")
-    return ArraySource(path.name, check_samples(x, path.name), labels)
+    predicted = labels is not None and has_predicted_labels(path)
+    return ArraySource(path.name, check_samples(x, path.name), labels, has_predicted_labels=predicted)
 
 
 def open_script(spec: str) -> ScriptSource:

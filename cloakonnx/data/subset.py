@@ -86,6 +86,11 @@ class Subset:
     name: str
 
     @property
+    def has_predicted_labels(self) -> bool:
+        """As of the source."""
+        return self.source.has_predicted_labels
+
+    @property
     def layout(self) -> str | None:
         """The source's."""
         return self.source.layout

@@ -8,7 +8,7 @@ without gradients; a sample counts as robust only if it withstands all of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -186,7 +186,11 @@ def evaluate(
         control=comparison.control_settings(),
         clean=Paired.of(found.clean, found.clean_baseline),
         results=found.results(eps),
-        notes=replaced(plans[0], classes=first.classes),
+        notes=(
+            *replaced(plans[0], classes=first.classes),
+            *comparison.notes(),
+            *_about_data(dataset, found, (model, other)),
+        ),
         sanity=checked,
     )
     if samples is not None and found.turned is not None:
@@ -196,6 +200,21 @@ def evaluate(
     if checkpoints is not None:
         checkpoints.remove()
     return evaluation
+
+
+def _about_data(dataset: Dataset, found: Found, models: Sequence[Model]) -> Iterator[str]:
+    """Say in words what makes the labels, or a model's answers, worth less than they look."""
+    if dataset.source.has_predicted_labels:
+        yield (
+            f"the labels of {dataset.source.name} are a model's own predictions, not true ones; accuracy is how often "
+            "that class is kept"
+        )
+    for model, missing in zip(models, found.unscored, strict=True):
+        if missing:
+            yield (
+                f"{model.name} gives scores that are no numbers (NaN) for {missing} of the clean samples, which count "
+                "as wrong"
+            )
 
 
 def _tell(on_progress: Callable[[float], None], batch: Batch, share: float) -> None:

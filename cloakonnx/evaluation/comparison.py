@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cloakonnx.attacks import Settings, Victim, most_work
-from cloakonnx.errors import DifferentiationError
+from cloakonnx.attacks import GRADIENT_FREE, Settings, Victim, most_work
+from cloakonnx.errors import DifferentiationError, ZeroGradientError
 from cloakonnx.evaluation.estimate import seconds_per_sample
 from cloakonnx.evaluation.meter import Meter
 from cloakonnx.evaluation.plan import control
@@ -16,6 +16,7 @@ from cloakonnx.evaluation.tally import Found, FoundAtEps, FoundOfModel, Outcomes
 from cloakonnx.evaluation.trial import Samples, Trial
 from cloakonnx.evaluation.turned import Turned
 from cloakonnx.gradient import Loss
+from cloakonnx.runtime import NO_CLASS
 
 
 class Comparison:
@@ -42,8 +43,10 @@ class Comparison:
     ) -> None:
         self._model, self._baseline, self._shuffled, self._plans = model, baseline, shuffled, plans
         self._norm, self._seed = norm, seed
-        victims = (model, baseline, *shuffled[:1])
-        self._has_gradients = all(map(_differentiable, victims))
+        self._dead = {victim: _dead(victim) for victim in (model, baseline)}
+        self._has_gradients = not any(self._dead.values()) and all(
+            map(_differentiable, (model, baseline, *shuffled[:1]))
+        )
 
     def on(
         self,
@@ -61,14 +64,16 @@ class Comparison:
         """
         x, y = batch.x, batch.y
         meter = Meter(self._work(), on_share)
-        clean, clean_baseline = (victim.predict(x) == y for victim in (self._model, self._baseline))
+        said = self._model.predict(x), self._baseline.predict(x)
+        clean, clean_baseline = said[0] == y, said[1] == y
+        unscored = int((said[0] == NO_CLASS).sum()), int((said[1] == NO_CLASS).sum())
         clean_random = tuple(victim.predict(x) == y for victim in self._shuffled)
         at: list[FoundAtEps] = []
         turned = None
         for attacks in self._plans:
             model = Trial(self._model, batch, clean, meter)
             baseline = Trial(self._baseline, batch, clean_baseline, meter)
-            static, beside = _attack(attacks, model, baseline)
+            static, beside = self._attack(attacks, model, baseline)
             fallen = model.fallen, baseline.fallen
             usual = self._control(attacks[0].eps)
             noise = self._noise(attacks[0].eps)
@@ -80,7 +85,18 @@ class Comparison:
                 for victim, right in zip(self._shuffled, clean_random, strict=True)
             )
             at.append(FoundAtEps(static, beside, hardened, bare, random))
-        return Found(clean, clean_baseline, clean_random, tuple(at), turned)
+        return Found(clean, clean_baseline, clean_random, tuple(at), unscored, turned)
+
+    def _attack(self, attacks: Sequence[Settings], model: Trial, baseline: Trial) -> tuple[Outcomes, Outcomes]:
+        """Attack both models, try each one's inputs on the other; return what the baseline's inputs left of each."""
+        for settings in self._made_on(self._baseline, attacks):
+            baseline.attack(settings)
+        model.replay(baseline.inputs)
+        static, beside = model.standing.copy(), baseline.standing.copy()
+        for settings in self._made_on(self._model, attacks):
+            model.attack(settings)
+        baseline.replay(model.inputs)
+        return static, beside
 
     def _turned(
         self, batch: Samples, model: Trial, baseline: Trial, fallen: tuple[Outcomes, Outcomes], keep: tuple[int, int]
@@ -103,6 +119,27 @@ class Comparison:
             counts=np.array([gained.sum(), lost.sum()], np.int64),
         )
 
+    def notes(self) -> tuple[str, ...]:
+        """Say in words which attacks are not made on which model, for want of a gradient."""
+        dead = [victim for victim in (self._model, self._baseline) if self._dead[victim]]
+        made = {settings.attack: None for victim in dead for settings in self._made_on(victim, self._plans[0])}
+        missing = {settings.attack: None for settings in self._plans[0] if dead and settings.attack not in made}
+        if not missing:
+            return ()
+        which = "either model" if len(dead) == 2 else "the model" if dead[0] is self._model else "the baseline"
+        return (
+            f"{', '.join(missing)} not made on {which}, which gives no gradient: {self._dead[dead[0]]}; robust "
+            f"accuracy there rests on {', '.join(made)} and replayed inputs, and may flatter",
+        )
+
+    def _made_on(self, victim: Victim, attacks: Sequence[Settings]) -> Sequence[Settings]:
+        """Return the attacks of a plan that are made on a model: where every gradient is 0, those that need none.
+
+        A plan of nothing else stays, and ends in the error that names the op.
+        """
+        kept = [each for each in attacks if each.attack in GRADIENT_FREE]
+        return kept if self._dead[victim] and kept else attacks
+
     def control_settings(self) -> dict[str, Any]:
         """Return the settings of the control attack, but for what depends on eps."""
         settings = self._control(self._plans[0][0].eps).as_dict()
@@ -111,8 +148,10 @@ class Comparison:
     def seconds_per_sample(self, shape: tuple[int, ...], *, batch_size: int, channel_axis: int) -> float:
         """Measure what a sample of this shape takes at most; what it runs changes no result."""
         return seconds_per_sample(
-            (self._model, self._baseline),
-            self._plans,
+            {
+                victim: [self._made_on(victim, attacks) for attacks in self._plans]
+                for victim in (self._model, self._baseline)
+            },
             [self._control(attacks[0].eps) for attacks in self._plans],
             random_masks=len(self._shuffled),
             shape=shape,
@@ -124,8 +163,9 @@ class Comparison:
         """What a sample of a batch asks of all models at most."""
         work = 0
         for attacks in self._plans:
-            of_both = (*attacks, self._noise(attacks[0].eps))
-            work += 2 * sum(most_work(each, classes=self._model.classes).total for each in of_both)
+            for victim in (self._model, self._baseline):
+                made = (*self._made_on(victim, attacks), self._noise(attacks[0].eps))
+                work += sum(most_work(each, classes=victim.classes).total for each in made)
             usual = most_work(self._control(attacks[0].eps), classes=self._model.classes).total
             work += (2 + len(self._shuffled)) * usual
         return work
@@ -137,21 +177,20 @@ class Comparison:
         return control(eps, norm=self._norm, seed=self._seed, gradients=self._has_gradients)
 
 
-def _attack(attacks: Sequence[Settings], model: Trial, baseline: Trial) -> tuple[Outcomes, Outcomes]:
-    """Attack both models, try each one's inputs on the other; return what the baseline's inputs left of each."""
-    for settings in attacks:
-        baseline.attack(settings)
-    model.replay(baseline.inputs)
-    static, beside = model.standing.copy(), baseline.standing.copy()
-    for settings in attacks:
-        model.attack(settings)
-    baseline.replay(model.inputs)
-    return static, beside
-
-
 def _found(trial: Trial, noise: Settings, usual: Settings) -> FoundOfModel:
     noisy, controlled = trial.controls(noise, usual)
     return FoundOfModel(trial.standing, noisy, controlled, tuple(trial.stages))
+
+
+def _dead(victim: Victim) -> str:
+    """Return why every gradient of a model is 0; empty where that is not so."""
+    try:
+        victim.prepare(Loss.CE.climbed)
+    except ZeroGradientError:
+        return f"{victim.blocked[0]} has a zero gradient everywhere"
+    except DifferentiationError:
+        return ""
+    return ""
 
 
 def _differentiable(victim: Victim) -> bool:

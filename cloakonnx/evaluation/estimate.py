@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -49,8 +49,7 @@ class Estimate:
 
 
 def seconds_per_sample(
-    victims: Sequence[Victim],
-    plans: Sequence[tuple[Settings, ...]],
+    plans: Mapping[Victim, Sequence[Sequence[Settings]]],
     controls: Sequence[Settings],
     *,
     random_masks: int,
@@ -63,8 +62,7 @@ def seconds_per_sample(
     The probe runs on noise and keeps nothing, so it changes no result.
 
     Args:
-        victims: Both models.
-        plans: The attacks of each eps.
+        plans: The attacks of each eps on each model, the hardened one first.
         controls: The control attack at each eps; a random mask takes as long as the first model.
         random_masks: How many.
         shape: Of a sample in the model's layout.
@@ -72,14 +70,14 @@ def seconds_per_sample(
         channel_axis: The axis of a batch that counts channels.
     """
     total = 0.0
-    for index, victim in enumerate(victims):
+    for index, (victim, on_victim) in enumerate(plans.items()):
         x = np.random.default_rng(0).uniform(*victim.bounds, (batch_size, *shape)).astype(np.float32)
         victim.logits(x[:1])  # the first run is slow
         one = _timed(partial(victim.logits, x[:1]))
         x = x[: max(int(_PROBE / one), 1)]
         forward = _timed(partial(victim.logits, x)) / len(x)
         rates: dict[str, float] = {}
-        for attacks, control in zip(plans, controls, strict=True):
+        for attacks, control in zip(on_victim, controls, strict=True):
             times = 1 + (random_masks if index == 0 else 0)
             for settings, often in [*((each, 1) for each in attacks), (control, times)]:
                 if settings.attack not in rates:

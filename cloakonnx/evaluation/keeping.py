@@ -84,6 +84,7 @@ def _read(text: str) -> Found:
         _outcomes(content["clean_baseline"]),
         tuple(map(_outcomes, content["clean_random"])),
         tuple(map(_read_at_eps, content["at"])),
+        (int(content["unscored"][0]), int(content["unscored"][1])),
     )
 
 

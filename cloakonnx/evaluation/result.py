@@ -151,7 +151,8 @@ class Evaluation:
         control: Settings of the control attack, but for eps.
         clean: Clean samples that the hardened model (first) and the baseline (second) classify correctly.
         results: One for each eps.
-        notes: What the attacks took instead of their own losses or targets, in words.
+        notes: What the attacks took instead of their own losses or targets or could not do, and what the labels and
+            scores are not, in words.
         sanity: The sanity checks of the hardened model; None where they were not made.
         versions: Of the packages.
     """

@@ -22,7 +22,7 @@ from cloakonnx.evaluation.intervals import Paired, mcnemar_exact, newcombe_paire
 from cloakonnx.evaluation.tally import Gain, Outcomes
 from cloakonnx.evaluation.trial import Samples
 from cloakonnx.gradient import Loss
-from cloakonnx.runtime import to_numpy
+from cloakonnx.runtime import predicted, to_numpy
 
 SAMPLES = 100
 """How many samples the checks are made on, at most."""
@@ -290,7 +290,7 @@ def _run_to_run(bench: Bench) -> Flag:
     size = float(np.abs(first[np.isfinite(first)]).max(initial=0)) or 1.0
     value = float(np.abs(first[differ].astype(np.float64) - second[differ]).max(initial=0)) / size
     value = value if np.isfinite(value) else 1.0
-    classes = int((first.argmax(axis=1) != second.argmax(axis=1)).sum())
+    classes = int((predicted(first) != predicted(second)).sum())
     said = f"of a logit, at most, over the largest logit; {classes} of {bench.count} samples change class"
     return Flag("run-to-run", value > DIFFERENCE, value, "relative", DIFFERENCE, None, said)
 

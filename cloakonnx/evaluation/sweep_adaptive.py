@@ -73,6 +73,11 @@ class Attacked:
         self.control: Mapping[str, Any] = self._comparisons[0].control_settings()
         """Settings of the control attack, but for what depends on eps."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which attacks are not made, in words."""
+        return self._comparisons[0].notes()
+
     def checkpoints(self, output: Path) -> Checkpoints:
         """Return where finished batches lie until the output is written."""
         record = {

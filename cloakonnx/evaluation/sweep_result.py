@@ -108,7 +108,7 @@ class Attacks:
         norm: Of the balls.
         eps_is_of_twins: Whether the radius is the largest difference of the twins, because none was given.
         control: Settings of the control attack, but for eps.
-        notes: What the attacks took instead of their own losses or targets, in words.
+        notes: What the attacks took instead of their own losses or targets or could not do, in words.
     """
 
     attack: str

@@ -113,7 +113,7 @@ def sweep(
             Adaptive(amount_text(amount), len(masks[amount].removed), *found)
             for amount, found in zip(chosen, results, strict=True)
         )
-        notes = replaced(plan_of(eps=1.0), classes=attacked.classes)
+        notes = (*replaced(plan_of(eps=1.0), classes=attacked.classes), *attacked.notes)
         attacks = Attacks(attack, radii, norm, not eps, attacked.control, notes)
     found = Sweep(
         model=ModelRecord(model.name, model.sha256),

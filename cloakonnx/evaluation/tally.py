@@ -90,6 +90,7 @@ class Found:
         clean_baseline: The same for the baseline.
         clean_random: The same for each random mask.
         at: One for each eps.
+        unscored: For how many clean samples the scores of model and baseline are no numbers; they are not right.
         turned: Samples that were gained and lost at the first eps; None where none are kept.
     """
 
@@ -97,6 +98,7 @@ class Found:
     clean_baseline: Outcomes
     clean_random: tuple[Outcomes, ...]
     at: tuple[FoundAtEps, ...]
+    unscored: tuple[int, int]
     turned: Turned | None = None
 
     @classmethod
@@ -108,6 +110,7 @@ class Found:
             np.concatenate([part.clean_baseline for part in parts]),
             _each([part.clean_random for part in parts]),
             tuple(map(FoundAtEps.joined, zip(*(part.at for part in parts), strict=True))),
+            (sum(part.unscored[0] for part in parts), sum(part.unscored[1] for part in parts)),
             Turned.joined(turned) if len(turned) == len(parts) else None,
         )
 

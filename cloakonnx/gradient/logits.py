@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.info import Dim, TensorInfo, producers
-
-_PASSING = frozenset({"Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+from cloakonnx.graph import Ending, ending, scores_of
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,27 @@ def logits_of(e: Emitter, output: str, declared: Sequence[Dim] | None = None) ->
 
     Raises:
         DifferentiationError: The output has no class axis of known size.
+        ModelError: More than one axis of scores, or a single score of which nothing tells what it means.
     """
-    source, stripped = _behind_activation(e, output)
+    made = ending(output, producer=producers(e.graph).get, value=e.info.value)
+    source, stripped = _behind_activation(e.info, made, output)
     if not e.info.is_float(source):
         raise DifferentiationError(
             f"output {output!r} is not floating point, so it has no gradient: name the output that holds the "
             "probabilities or logits with --output-name"
         )
     # Between source and output nothing changes the number of elements.
-    classes = _classes(e.info.shape(source)) or _classes(e.info.shape(output)) or _classes(declared)
+    shapes = e.info.shape(source), e.info.shape(output), declared
+    classes = next((found for found in (scores_of(shape, output) for shape in shapes) if found is not None), None)
     if classes is None:
         raise DifferentiationError(
             f"the number of classes at {source!r} is unknown: declare the shape of output {output!r} as (N, classes), "
             "or give the model an input of fixed shape"
         )
+    if classes == 1:
+        made.threshold(output)  # raises where the score may be anything
+        if made.activation == "HardSigmoid":
+            source, stripped = made.source, made.activation
     name = _as_matrix(e, source, classes)
     if e.info.dtype(source).itemsize < 4:
         name = e.op("Cast", name, to=1)
@@ -62,6 +68,10 @@ def logits_of(e: Emitter, output: str, declared: Sequence[Dim] | None = None) ->
     else:
         e.info.types[name] = e.info.elem_type(source)
     if classes == 1:
+        if stripped == "HardSigmoid" and made.shift:
+            shifted = e.op("Add", name, e.number(made.shift, name))
+            e.info.copy(name, shifted)
+            name = shifted
         pair = e.op("Concat", e.zeros(e.op("Shape", name), name), name, axis=1)
         e.info.types[pair] = e.info.elem_type(name)
         name, classes = pair, 2
@@ -69,21 +79,16 @@ def logits_of(e: Emitter, output: str, declared: Sequence[Dim] | None = None) ->
     return Logits(name, source, classes, stripped)
 
 
-def _behind_activation(e: Emitter, output: str) -> tuple[str, str | None]:
-    made_by = producers(e.graph)
-    name = output
-    while name in made_by and made_by[name].op_type in _PASSING and not made_by[name].domain:
-        name = made_by[name].input[0]
-    node = made_by.get(name)
-    if node is None or node.domain or node.op_type not in {"Softmax", "LogSoftmax", "Sigmoid"}:
-        return output, None
-    if node.op_type != "Sigmoid" and not _over_classes(e.info, node.input[0], _axis(node.attribute)):
-        return output, None
-    return node.input[0], node.op_type
+def _behind_activation(info: TensorInfo, made: Ending, output: str) -> tuple[str, str | None]:
+    """Return the tensor to take for the logits, and the activation after it that is left out.
 
-
-def _axis(attributes: object) -> int:
-    return next((a.i for a in attributes if a.name == "axis"), -1)  # type: ignore[attr-defined]
+    HardSigmoid is left out for a single score only: of several, those that it holds at 0 or 1 are equal.
+    """
+    if made.activation in {None, "HardSigmoid"}:
+        return output, None
+    if made.activation != "Sigmoid" and not _over_classes(info, made.source, made.axis):
+        return output, None
+    return made.source, made.activation
 
 
 def _over_classes(info: TensorInfo, name: str, axis: int) -> bool:
@@ -95,23 +100,11 @@ def _over_classes(info: TensorInfo, name: str, axis: int) -> bool:
     return all(d == 1 for i, d in enumerate(shape) if i not in {0, axis})
 
 
-def _classes(shape: Sequence[Dim] | None) -> int | None:
-    if shape is None:
-        return None
-    rest: Sequence[Dim] = shape[1:] or (1,)
-    known = [d for d in rest if isinstance(d, int)]
-    if len(known) < len(rest):
-        return None
-    count = 1
-    for size in known:
-        count *= size
-    return count
-
-
 def _as_matrix(e: Emitter, name: str, classes: int) -> str:
     rank = e.info.rank(name)
     if rank == 2:
         return name
     made = e.op("Reshape", name, e.ints(-1, classes))
     e.info.copy(name, made)
+    e.info.shapes[made] = ((e.info.shape(name) or (None,))[0], classes)
     return made

@@ -4,9 +4,11 @@ What the other packages may use is named here.
 """
 
 from cloakonnx.graph.activations import activation_taps
+from cloakonnx.graph.constants import Constants
 from cloakonnx.graph.derive import Normalisation, tapped
 from cloakonnx.graph.diff import Difference, diff, external_digests, file_sha256
 from cloakonnx.graph.edit import canonical_buffer
+from cloakonnx.graph.ending import Ending, ending, scores_of
 from cloakonnx.graph.fingerprint import changes, fingerprint
 from cloakonnx.graph.fold import Folding, MaskFate, fold_file, folded, folding, refolded
 from cloakonnx.graph.hardening import harden_file, hardened, strip_file
@@ -33,13 +35,16 @@ from cloakonnx.graph.save import atomic, check_output, write_text
 from cloakonnx.graph.shapes import infer
 from cloakonnx.graph.strip import mask_values_of, read_masks, reinserted, stripped, stripped_bytes, stripped_sha256
 from cloakonnx.graph.structure import Structure, structure
-from cloakonnx.graph.taps import Tap, find_tap, list_taps
+from cloakonnx.graph.taps import FLOAT_TYPES, Tap, find_tap, list_taps
 
 __all__ = [
+    "FLOAT_TYPES",
     "SOURCE_KEY",
     "STRIPPED_KEY",
     "VERSION_KEY",
+    "Constants",
     "Difference",
+    "Ending",
     "ExternalFile",
     "Folding",
     "Head",
@@ -58,6 +63,7 @@ __all__ = [
     "check_opset",
     "check_output",
     "diff",
+    "ending",
     "entries",
     "external_digests",
     "external_recorded",
@@ -86,6 +92,7 @@ __all__ = [
     "read_masks",
     "refolded",
     "reinserted",
+    "scores_of",
     "strip_file",
     "stripped",
     "stripped_bytes",

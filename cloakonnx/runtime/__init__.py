@@ -4,6 +4,7 @@ What the other packages may use is named here.
 """
 
 from cloakonnx.runtime.classifier import Activations, Classifier, class_count, input_shape
+from cloakonnx.runtime.decision import NO_CLASS, predicted
 from cloakonnx.runtime.latency import SESSIONS as LATENCY_SESSIONS
 from cloakonnx.runtime.latency import latency_ratios
 from cloakonnx.runtime.provider import Provider, choose_provider, installation_warning
@@ -12,6 +13,7 @@ from cloakonnx.runtime.split import Decided, SplitClassifier
 
 __all__ = [
     "LATENCY_SESSIONS",
+    "NO_CLASS",
     "Activations",
     "Chunk",
     "Classifier",
@@ -26,5 +28,6 @@ __all__ = [
     "input_shape",
     "installation_warning",
     "latency_ratios",
+    "predicted",
     "to_numpy",
 ]

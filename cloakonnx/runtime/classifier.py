@@ -10,12 +10,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cloakonnx.errors import InferenceError, ModelError
-from cloakonnx.graph import Model, Normalisation, structure, tapped
+from cloakonnx.errors import ModelError
+from cloakonnx.graph import FLOAT_TYPES, Model, Normalisation, scores_of, tapped
+from cloakonnx.runtime.decision import Decision, class_scores
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Chunk, Session, Value, to_numpy
-
-_SHAPE_ONLY = {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 
 
 class Activations:
@@ -123,7 +122,7 @@ class Classifier:
         output_name: str | None = None,
     ) -> None:
         self._output = model.output(output_name).name
-        self._threshold = single_score_threshold(model, self._output)
+        self._decision = Decision(model, self._output)
         self._run = Activations(
             model, [self._output], provider=provider, normalisation=normalisation, input_name=input_name
         )
@@ -138,50 +137,11 @@ class Classifier:
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the predicted classes, (N,) int64; one score a sample stands for two classes."""
-        return predicted(self.logits(batch), self._threshold)
+        return self._decision(self.logits(batch))
 
     def predictions(self, batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.int64]]:
         """Yield the predicted classes batch by batch."""
         return (self.predict(batch) for batch in batches)
-
-
-def class_scores(values: NDArray[Any], count: int, output: str) -> NDArray[np.float32]:
-    """Return an output's values for so many samples as (N, classes) float32.
-
-    Raises:
-        InferenceError: it is not one row of scores a sample.
-    """
-    scores = values
-    if scores.shape[:1] == (count,) and scores.ndim > 2:
-        scores = scores.reshape(count, -1) if scores[0].size == max(scores.shape[1:]) else scores
-    if scores.ndim == 1 and len(scores) == count:
-        scores = scores[:, None]
-    if scores.ndim != 2 or len(scores) != count:
-        raise InferenceError(
-            f"output {output!r} has shape {scores.shape} for {count} samples; a classifier gives one row of class "
-            "scores a sample"
-        )
-    return scores.astype(np.float32)
-
-
-def predicted(scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
-    """Return the classes (N,) of scores (N, classes); one score a sample stands for two classes."""
-    found = scores[:, 0] > threshold if scores.shape[1] == 1 else scores.argmax(axis=1)
-    return np.asarray(found, np.int64)
-
-
-def single_score_threshold(model: Model, output: str) -> float:
-    """Return what a single score must exceed for class 1: it is a probability after a Sigmoid, else a logit."""
-    return 0.5 if _is_probability(model, output) else 0.0
-
-
-def _is_probability(model: Model, output: str) -> bool:
-    """Whether a single score comes from a Sigmoid, whatever changes of shape or type come after it."""
-    graph = structure(model.proto)
-    node = graph.producer(output)
-    while node is not None and node.op_type in _SHAPE_ONLY:
-        node = graph.producer(node.input[0])
-    return node is not None and node.op_type in {"Sigmoid", "HardSigmoid"}
 
 
 def class_count(model: Model, output_name: str | None = None) -> int | None:
@@ -192,8 +152,14 @@ def class_count(model: Model, output_name: str | None = None) -> int | None:
         return None
     for value in (*model.inferred.graph.output, *model.proto.graph.output):
         dims = value.type.tensor_type.shape.dim
-        if value.name == name and len(dims) == 2 and dims[1].dim_value > 0:
-            return max(int(dims[1].dim_value), 2)
+        if value.name != name or not dims or value.type.tensor_type.elem_type not in FLOAT_TYPES:
+            continue
+        try:
+            count = scores_of([d.dim_value or None for d in dims], name)
+        except ModelError:  # whoever needs its classes says so
+            return None
+        if count:
+            return max(count, 2)
     return None
 
 

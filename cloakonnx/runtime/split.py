@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import InferenceError
 from cloakonnx.graph import Model, Normalisation, Tap, mask_input, masked_head
-from cloakonnx.runtime.classifier import Activations, Classifier, class_scores, predicted, single_score_threshold
+from cloakonnx.runtime.classifier import Activations, Classifier
+from cloakonnx.runtime.decision import Decision, class_scores
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Session, Value, to_numpy
 
@@ -75,7 +76,7 @@ class SplitClassifier:
         output_name: str | None = None,
     ) -> None:
         self._output = model.output(output_name).name
-        self._threshold = single_score_threshold(model, self._output)
+        self._decision = Decision(model, self._output)
         self._tap, self._name = tap, model.name
         self._head = masked_head(model, tap, self._output)
         self._backbone = Activations(
@@ -125,7 +126,7 @@ class SplitClassifier:
         rows = scores.reshape(-1, scores.shape[-1])
         shape = scores.shape[:2]
         close = ~(self._gaps(rows) > self._slack)
-        return Decided(predicted(rows, self._threshold).reshape(shape), close.reshape(shape))
+        return Decided(self._decision(rows).reshape(shape), close.reshape(shape))
 
     def _compared(self, batch: NDArray[np.float32], features: int, scores: NDArray[np.float32]) -> float:
         """Return how far scores without a mask are from the whole model's, beside another mask in the same run.
@@ -145,7 +146,7 @@ class SplitClassifier:
     def _gaps(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (N,) how far the highest score is above the next; NaN stays NaN, which is above nothing."""
         if scores.shape[1] == 1:
-            return np.asarray(np.abs(scores[:, 0] - np.float32(self._threshold)))
+            return np.asarray(np.abs(scores[:, 0] - np.float32(self._decision.threshold)))
         with np.errstate(invalid="ignore"):
             top = np.partition(scores, -2, axis=1)[:, -2:]
             return np.asarray(top[:, 1] - top[:, 0])

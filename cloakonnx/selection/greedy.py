@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.runtime import predicted
 from cloakonnx.selection.ablation import Ablation
 
 _LEAST_GAIN = 1e-9
@@ -136,7 +137,7 @@ def margins(logits: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.flo
 
 
 def _correct(logits: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.asarray((logits.argmax(axis=2) == y).sum(axis=1))
+    return np.asarray((predicted(logits) == y).sum(axis=1))
 
 
 def _objective(attacked: Sequence[NDArray[np.float64]], y: NDArray[np.int64]) -> NDArray[np.float64]:

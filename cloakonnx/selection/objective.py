@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks import MaskedVictim, Stream, inside_ball
 from cloakonnx.gradient import Loss
-from cloakonnx.runtime import Value
+from cloakonnx.runtime import Value, predicted
 from cloakonnx.selection.recipe import Recipe
 
 
@@ -138,7 +138,7 @@ def _outcome(
 ) -> Outcome:
     return Outcome(
         loss=float(loss.sum(dtype=np.float64)),
-        clean=int((clean.argmax(axis=1) == y).sum()),
-        adversarial=int((adversarial.argmax(axis=1) == y).sum()),
+        clean=int((predicted(clean) == y).sum()),
+        adversarial=int((predicted(adversarial) == y).sum()),
         gradients={tap: total / len(y) for tap, total in sums.items()},
     )

@@ -7,7 +7,7 @@ import numpy as np
 from cloakonnx.data import Dataset
 from cloakonnx.errors import CheckError
 from cloakonnx.graph import Model, find_tap
-from cloakonnx.runtime import Provider
+from cloakonnx.runtime import Provider, predicted
 from cloakonnx.scoring import TapScores
 from cloakonnx.selection.ablation import Ablations
 from cloakonnx.selection.greedy import least_correct, mask_without
@@ -63,7 +63,7 @@ def within_budget(
 
     def correct(count: int) -> int:
         logits = ablation.logits(mask_without(total, order[:count]))
-        return int((logits.argmax(axis=1) == samples.y).sum())
+        return int((predicted(logits) == samples.y).sum())
 
     before = correct(0)
     least = least_correct(before, len(samples), budget)

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import Settings, attack_file, run_attack
+from cloakonnx.attacks import AttackJob, Settings, run_attack
 from cloakonnx.data import Dataset, Preprocessing, open_source
 from cloakonnx.gradient import Loss
 from cloakonnx.graph import Normalisation
@@ -106,7 +106,9 @@ def test_saved_inputs(tmp_path: Path) -> None:
     dataset = Dataset(open_source(tmp_path / "clean.npz"), how, (12,))
     classifier = victim(made, normalisation=Normalisation(scale=how.scale))
     job = {"settings": Settings("fgsm", 10 / 255), "model_sha256": "", "batch_size": 4000}
-    attack_file(classifier, dataset, tmp_path / "a.npz", **job)
+    attack_job = AttackJob(classifier, dataset, tmp_path / "a.npz", **job)
+    attack_job.run()
+    attack_job.write()
     saved = np.load(tmp_path / "a.npz")
     assert saved["x"].dtype == np.uint8
     assert saved["success"].any()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import AttackedPairs, Settings, Victim, attack_file
+from cloakonnx.attacks import Attacked, AttackedPairs, AttackJob, Settings, Victim
 from cloakonnx.data import ArraySource, Dataset, Preprocessing, as_levels, rounded_inward, write_npz
 from cloakonnx.errors import DataError, InferenceError, OptionError, OutputError
 
@@ -30,6 +30,17 @@ def dataset(
     classifier = victim(convolution(nhwc=False))
     x = images() if x is None else x
     return classifier, Dataset(ArraySource("made", x, y), Preprocessing(**preprocessing), (3, 8, 8))
+
+
+def attack_file(
+    victim: Victim, data: Dataset, path: Path, *, on_progress: Callable[[int], None] = lambda samples: None, **job: Any
+) -> Attacked:
+    """Make one file from start to end."""
+    made = AttackJob(victim, data, path, **job)
+    made.run(on_progress)
+    attacked = made.write()
+    made.clear()
+    return attacked
 
 
 def attack(folder: Path, given: tuple[Victim, Dataset], settings: Settings, **options: Any) -> dict[str, NDArray[Any]]:

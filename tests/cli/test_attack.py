@@ -18,6 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import cloakonnx
 from tests.fixtures import core
 
 from .conftest import Run, files
@@ -106,6 +107,7 @@ BAD: list[tuple[str, Callable[[Path], object], tuple[str, ...], tuple[str, ...]]
     ("unknown attack", nothing, ("--attack", "pdg"), ("there is no attack 'pdg'", "'pgd'")),
     ("not taken", nothing, ("--attack", "square", "--loss", "dlr"), ("square takes no --loss",)),
     ("no folder", nothing, ("-o", "none/adv.npz"), ("there is no folder",)),
+    ("no npz", nothing, ("-o", "adv.npy"), ("adv.npy is to hold x, y and success: give it the suffix .npz",)),
     ("rounding elsewhere", nothing, ("--round", "--bounds", "0,2"), ("--round takes levels of 1/255",)),
 ]
 
@@ -159,6 +161,73 @@ def test_several_eps(folder: Path, run: Run) -> None:
             assert each["robust"] <= each["correct"]
             assert each["robust"] == 12 - int(arrays["success"].sum())
     assert told[1]["robust"] <= told[0]["robust"]
+
+
+def test_without_labels(folder: Path, run: Run) -> None:
+    """The predictions stand in, and whoever takes them for labels is told."""
+    with np.load(folder / "clean.npz") as arrays:
+        np.save(folder / "x.npy", arrays["x"])
+    result = run(*PGD, "--data", "x.npy", "--json")
+    assert result.code == 0
+    assert "m.onnx: 12 samples, " in result.err
+    assert " keep their class under pgd" in result.err
+    assert "the data has no labels: the model's own predictions stand in, as y in the file, too" in result.err
+    assert json.loads(result.out)["settings"]["labels"] == "predicted"
+    with np.load(folder / "adv.npz") as arrays:
+        assert json.loads(str(arrays["settings"]))["labels"] == "predicted"
+    warning = "warning: the labels of adv.npz are a model's own predictions, not true ones"
+    again = run(*PGD, "--data", "adv.npz", "-o", "again.npz")
+    assert warning in again.err
+    assert run(*PGD, "--data", "clean.npz", "--force").code == 0
+    with np.load(folder / "adv.npz") as arrays:
+        assert json.loads(str(arrays["settings"]))["labels"] == "given"
+    assert warning not in run(*PGD, "--data", "adv.npz", "-o", "again.npz", "--force").err
+
+
+def test_predicted_labels_need_not_agree_with_true_ones(folder: Path, run: Run) -> None:
+    with np.load(folder / "clean.npz") as arrays:
+        np.save(folder / "x.npy", arrays["x"])
+    assert run(*PGD, "--data", "x.npy").code == 0
+    with np.load(folder / "adv.npz") as own, np.load(folder / "clean.npz") as clean:
+        assert not np.array_equal(own["y"], clean["y"])
+    pairs = ("--data", "clean.npz", "--adversarial", "adv.npz", "--tap", core.TAP)
+    assert run("analyze", "m.onnx", *pairs, "-o", "a.json").code == 0
+
+
+def test_scores_that_are_no_numbers(folder: Path, run: Run) -> None:
+    model(network([helper.make_node("Sqrt", ["a"], ["y"])]))(folder)
+    with np.load(folder / "clean.npz") as arrays:
+        np.save(folder / "x.npy", arrays["x"])
+    result = run(*PGD)
+    assert result.code == 0
+    assert "warning: the scores of 9 samples are no numbers (NaN); they count as not correct" in result.err
+    assert "1 of 12 correct, 0 still correct" in result.err
+    result = run(*PGD, "--data", "x.npy", "--force")
+    assert result.code == 2
+    assert "x.npy has no labels, and the model's prediction can't stand in for that of sample " in result.err
+
+
+def test_from_python(folder: Path, run: Run) -> None:
+    """The same files as the command line makes."""
+    assert run(*PGD, "--eps", "0.1,0.2", "--max-iter", "5", "--batch-size", "5").code == 0
+    model = cloakonnx.load("m.onnx")
+    source = cloakonnx.open_source("clean.npz")
+    dataset = cloakonnx.Dataset(source, cloakonnx.Preprocessing(), cloakonnx.input_shape(model), classes=3)
+    given: dict[str, Any] = {"attack": "pgd", "max_iter": 5, "batch_size": 5}
+    given["provider"] = cloakonnx.choose_provider()
+    done: list[int] = []
+    outputs = [Path("a.npz"), Path("b.npz")]
+    found = cloakonnx.attack(model, dataset, outputs, eps=(0.1, 0.2), on_progress=done.append, **given)
+    assert [each.path for each in found] == outputs
+    assert [each.settings["eps"] for each in found] == [0.1, 0.2]
+    assert found[1].robust <= found[0].robust <= found[0].correct
+    assert done == [5, 10, 12, 17, 22, 24]
+    for mine, theirs in zip(outputs, ("adv.eps0.1.npz", "adv.eps0.2.npz"), strict=True):
+        assert mine.read_bytes() == Path(theirs).read_bytes()
+    with pytest.raises(cloakonnx.CloakError, match="2 eps need as many outputs, all different; there are 1"):
+        cloakonnx.attack(model, dataset, Path("c.npz"), eps=(0.1, 0.2), **given)
+    with pytest.raises(cloakonnx.CloakError, match="there is no folder"):
+        cloakonnx.attack(model, dataset, Path("none/c.npz"), eps=0.1, **given)
 
 
 def test_the_same_bytes_again(folder: Path, run: Run) -> None:

@@ -23,6 +23,7 @@ from cloakonnx.graph import Mask, Model, harden_file, hardened, load, load_bytes
 from cloakonnx.report import evaluation_markdown, print_evaluation
 from cloakonnx.runtime import input_shape
 from tests.attacks.helpers import CPU, DIGITS, ROOT, digits_arrays, flat
+from tests.fixtures import false_defences
 
 SCHEMA = json.loads((ROOT / "docs" / "evaluation.schema.json").read_text(encoding="utf-8"))
 TAP = "/6/Relu_output_0"
@@ -339,3 +340,69 @@ def test_plans() -> None:
     assert known("quick") == ("pgd", "apgd-ce", "square")
     assert known("apgd-t") == ("apgd-t",)
     assert plan("pgd", eps=0.1, max_iter=7, restarts=3, seed=5)[0].as_dict()["restarts"] == 3
+
+
+def rounded() -> Model:
+    """A model of the sample digits behind rounded pixels: every gradient is 0."""
+    return load_bytes(false_defences.quantised().SerializeToString())
+
+
+@pytest.mark.parametrize("which", ["the model", "the baseline", "either model"])
+def test_presets_go_on_without_the_attacks_that_find_no_gradient(which: str) -> None:
+    plain, dead = load(DIGITS), rounded()
+    model = plain if which == "the baseline" else dead
+    baseline = plain if which == "the model" else dead
+    found = evaluated(model, baseline=baseline, count=24, sanity=which == "the model")
+    (note,) = found.notes
+    assert note.startswith(f"pgd, apgd-ce not made on {which}, which gives no gradient: Round (node 'quantise') has a")
+    assert "robust accuracy there rests on square and replayed inputs" in note
+    made = {who: [s.name for s in side.stages] for who, side in zip(("model", "baseline"), sides(found), strict=True)}
+    short, whole = ["square"], ["pgd", "apgd-ce", "square"]
+    assert made["model"] == ["replayed inputs", *(whole if which == "the baseline" else short), "controls"]
+    assert made["baseline"] == [*(whole if which == "the model" else short), "replayed inputs", "controls"]
+    assert found.control["attack"] == "square"
+    assert Evaluation.from_json(found.to_json()) == found
+    Draft202012Validator(SCHEMA).validate(json.loads(found.to_json()))
+    if which == "the model":
+        assert found.sanity is not None
+        assert {"zero-gradients", "non-differentiable"} <= {flag.name for flag in found.sanity.fired}
+        each = found.results[0]  # rounding hides nothing from what is replayed
+        assert each.static.correct < found.clean_hardened.correct
+    with pytest.raises(DifferentiationError, match="Round"):
+        evaluated(model, baseline=baseline, count=8, attack="pgd", max_iter=2, sanity=False)
+
+
+def test_the_progress_of_a_model_without_gradients() -> None:
+    told: list[float] = []
+    evaluated(rounded(), baseline=load(DIGITS), count=24, batch_size=8, sanity=False, on_progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 24
+    assert len(told) > 100
+
+
+def test_scores_that_are_no_numbers_are_told_of() -> None:
+    made = onnx.load(DIGITS)
+    steps = [helper.make_node("Sqrt", ["image"], ["root"]), helper.make_node("Mul", ["root", "root"], ["square"])]
+    for node in made.graph.node:
+        node.input[:] = ["square" if name == "image" else name for name in node.input]
+    nodes = list(made.graph.node)
+    del made.graph.node[:]
+    made.graph.node.extend([*steps, *nodes])
+    model = load_bytes(made.SerializeToString())
+    x, y = digits_arrays()
+    below = x[:24].copy()
+    below[[2, 5, 20], 0, 0, 0] = -0.5
+    data = Dataset(ArraySource("d.npz", below, y[:24]), Preprocessing(bounds=(-1, 1)), input_shape(model), classes=10)
+    options: dict[str, Any] = {"eps": EPS[:1], "provider": CPU, "attack": "square", "max_iter": 5, "sanity": False}
+    found = evaluate(model, data, baseline=load(DIGITS), batch_size=8, **options)
+    said = "model gives scores that are no numbers (NaN) for 3 of the clean samples, which count as wrong"
+    assert said in found.notes
+    assert found.clean_hardened.correct == found.clean_baseline.correct - 3
+
+
+def test_labels_that_are_predictions_are_told_of(model: Model) -> None:
+    x, y = digits_arrays()
+    source = ArraySource("own.npz", x[:8], y[:8], has_predicted_labels=True)
+    data = Dataset(source, Preprocessing(), input_shape(model), classes=10)
+    found = evaluate(model, data, eps=EPS[:1], provider=CPU, attack="fgsm", sanity=False)
+    assert any(note.startswith("the labels of own.npz are a model's own predictions") for note in found.notes)

@@ -1,0 +1,209 @@
+"""What a classifier's output holds: how many classes, and whether a single score is a probability or a logit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from cloakonnx.errors import ModelError
+
+Dim = int | str | None
+
+_PASSING = frozenset(
+    {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+)  # no score changes, nor the order of the scores of one sample where they lie along one axis
+_AFFINE = frozenset({"Add", "Sub", "Mul", "Div"})
+_ONE_SIDED = frozenset(
+    {"Abs", "Exp", "HardSigmoid", "LogSoftmax", "Pow", "Reciprocal", "Relu", "Softmax", "Softplus", "Sqrt"}
+)
+"""Ops that give no logit of both signs; as the last one, what their score must exceed can't be told."""
+
+_GUARD = 1e-3
+"""How far from 0 and 1 a Clip may hold probabilities, which guards a logarithm and decides nothing."""
+
+_MIDDLE = 0.5
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a classifier's output is made.
+
+    Attributes:
+        source: Tensor before the final activation; the output itself where there is none.
+        activation: ``Softmax``, ``LogSoftmax``, ``Sigmoid`` (spelled out, too), ``HardSigmoid`` or None.
+        axis: Of Softmax and LogSoftmax, as the node has it.
+        shift: Of HardSigmoid: its value is above one half where ``source + shift`` is above 0.
+        untold: Op type for which a single score may be anything; None where it is a logit or a probability.
+    """
+
+    source: str
+    activation: str | None = None
+    axis: int = -1
+    shift: float = 0.0
+    untold: str | None = None
+
+    def threshold(self, output: str) -> float:
+        """Return what a single score must exceed to stand for class 1: one half of a probability, 0 as a logit.
+
+        Raises:
+            ModelError: a softmax over one class, or an op that tells neither.
+        """
+        if self.activation in {"Softmax", "LogSoftmax"}:
+            raise ModelError(
+                f"output {output!r} is a {self.activation} over a single class, which gives every input the same "
+                "score; export the model with a Sigmoid instead, or with its logit"
+            )
+        if self.untold is not None:
+            raise ModelError(
+                f"output {output!r} gives one score a sample and ends in {self.untold}, so whether it is a probability "
+                "or a logit can't be told; export the model with a Sigmoid at its end, with its logit, or with a score "
+                "for each class"
+            )
+        return 0.0 if self.activation is None else _MIDDLE
+
+
+def ending(
+    output: str,
+    *,
+    producer: Callable[[str], onnx.NodeProto | None],
+    value: Callable[[str], NDArray[Any] | None],
+) -> Ending:
+    """Look from an output back to the activation that made it.
+
+    Args:
+        output: The class scores.
+        producer: The node that makes a tensor; None for inputs and constants.
+        value: A constant's value; None for what is not constant or not known.
+    """
+    name = output
+    node = _standard(producer(name))
+    while node is not None and (_passes(node) or _is_guard(node, value)):
+        name = node.input[0]
+        node = _standard(producer(name))
+    if node is None:
+        return Ending(output)
+    if node.op_type in {"Softmax", "LogSoftmax"}:
+        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+        return Ending(node.input[0], node.op_type, axis=axis)
+    logit = _logit(name, node, producer, value)
+    if logit is not None:
+        return logit
+    return Ending(output, untold=_untold(output, producer, value))
+
+
+def scores_of(shape: Sequence[Dim] | None, output: str) -> int | None:
+    """Return how many scores a sample has in an output of this shape, batch first; None where that is not known.
+
+    Raises:
+        ModelError: they lie along more than one axis, as a map's do.
+    """
+    if shape is None:
+        return None
+    rest = [d for d in shape[1:] if d != 1]
+    if len(rest) > 1 and sum(isinstance(d, int) for d in rest) > 1:
+        text = ", ".join("?" if d is None else str(d) for d in shape)
+        raise ModelError(f"output {output!r} has shape ({text}); a classifier gives one row of class scores a sample")
+    known = [d for d in rest if isinstance(d, int)]
+    return prod(known) if len(known) == len(rest) else None
+
+
+def _standard(node: onnx.NodeProto | None) -> onnx.NodeProto | None:
+    return node if node is not None and node.domain in {"", "ai.onnx"} else None
+
+
+def _passes(node: onnx.NodeProto) -> bool:
+    if node.op_type == "Transpose":
+        perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+        return perm[:1] == [0]
+    return node.op_type in _PASSING
+
+
+def _is_guard(node: onnx.NodeProto, value: Callable[[str], NDArray[Any] | None]) -> bool:
+    """Whether a node keeps probabilities from 0 and 1, and else changes nothing."""
+    low, high = _limits(node, value)
+    return node.op_type == "Clip" and 0 <= low <= _GUARD and 1 - _GUARD <= high <= 1
+
+
+def _limits(node: onnx.NodeProto, value: Callable[[str], NDArray[Any] | None]) -> tuple[float, float]:
+    """Return a Clip's bounds, which are attributes up to opset 10 and inputs from 11 on; NaN where not known."""
+    limits = {"min": -np.inf, "max": np.inf} | {a.name: a.f for a in node.attribute}
+    for name, tensor in zip(("min", "max"), node.input[1:], strict=False):
+        if tensor:
+            limits[name] = _number(value(tensor), np.nan)
+    return float(limits["min"]), float(limits["max"])
+
+
+def _logit(
+    name: str,
+    node: onnx.NodeProto,
+    producer: Callable[[str], onnx.NodeProto | None],
+    value: Callable[[str], NDArray[Any] | None],
+) -> Ending | None:
+    """Return what a sigmoid is made of; None where the node is none."""
+    if node.op_type == "Sigmoid":
+        return Ending(node.input[0], "Sigmoid")
+    if node.op_type == "HardSigmoid":
+        given = {a.name: a.f for a in node.attribute}
+        slope, offset = given.get("alpha", 0.2), given.get("beta", 0.5)
+        return Ending(node.input[0], "HardSigmoid", shift=(offset - _MIDDLE) / slope) if slope > 0 else None
+    # 1 / (1 + exp(-z))
+    below = node.input[0] if node.op_type == "Reciprocal" else None
+    if node.op_type == "Div" and _number(value(node.input[0])) == 1:
+        below = node.input[1]
+    total = None if below is None else _standard(producer(below))
+    if total is None or total.op_type != "Add":
+        return None
+    for one, power in (tuple(total.input), tuple(reversed(total.input))):
+        exponential = _standard(producer(power))
+        if _number(value(one)) == 1 and exponential is not None and exponential.op_type == "Exp":
+            logit = _negated(_standard(producer(exponential.input[0])), value)
+            return None if logit is None else Ending(logit, "Sigmoid")
+    return None
+
+
+def _negated(node: onnx.NodeProto | None, value: Callable[[str], NDArray[Any] | None]) -> str | None:
+    """Return the tensor that a node changes the sign of."""
+    if node is None or node.op_type not in {"Neg", "Mul"}:
+        return None
+    if node.op_type == "Neg":
+        return node.input[0]
+    pairs = (tuple(node.input), tuple(reversed(node.input)))
+    return next((name for name, factor in pairs if _number(value(factor)) == -1), None)
+
+
+def _untold(
+    output: str,
+    producer: Callable[[str], onnx.NodeProto | None],
+    value: Callable[[str], NDArray[Any] | None],
+) -> str | None:
+    """Return the op that leaves open what a single score means: at the end, or behind constant factors and sums."""
+    name, affine = output, ""
+    last = _standard(producer(name))
+    while last is not None:
+        if last.op_type in _ONE_SIDED:
+            return last.op_type
+        if last.op_type == "Clip":
+            return None if _limits(last, value)[0] < 0 < _limits(last, value)[1] else "Clip"
+        if _logit(name, last, producer, value) is not None:
+            return f"{affine}{last.op_type}"
+        if last.op_type == "Div" and value(last.input[1]) is None:
+            return "Div"
+        ahead = [each for each in last.input if each and value(each) is None]
+        if not (_passes(last) or last.op_type in _AFFINE) or len(ahead) != 1:
+            return None
+        if last.op_type in _AFFINE:
+            affine = f"{last.op_type} of "
+        name = ahead[0]
+        last = _standard(producer(name))
+    return None
+
+
+def _number(found: NDArray[Any] | None, missing: float = 0.0) -> float:
+    """Return a constant of one element as a number."""
+    return float(found.reshape(-1)[0]) if found is not None and found.size == 1 else missing
