@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data import LABELS_KEY, PREDICTED, SETTINGS_KEY, Checkpoints, Parts, write_npz
+from cloakonnx.runtime import at_chance
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Attacked:
         robust: Still so under the attack.
         queries: Forward passes asked for, in samples.
         gradients: Gradients asked for, in samples.
+        classes: Of the model.
         unscored: Samples for which the model gave scores that are no numbers before; they count as wrong.
     """
 
@@ -36,7 +38,13 @@ class Attacked:
     robust: int
     queries: int
     gradients: int
+    classes: int
     unscored: int
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether no more samples were classified as labelled than by chance."""
+        return self.has_labels and not self.settings["targeted"] and at_chance(self.correct, self.count, self.classes)
 
     @property
     def has_labels(self) -> bool:
@@ -44,7 +52,7 @@ class Attacked:
         return str(self.settings[LABELS_KEY]) != PREDICTED
 
 
-def join(checkpoints: Checkpoints, count: int) -> Attacked:
+def join(checkpoints: Checkpoints, count: int, *, classes: int) -> Attacked:
     """Write the first so many batches as one file, holding one of them at a time, and count.
 
     What the settings in the file say of the labels is known from the first batch on only.
@@ -79,5 +87,6 @@ def join(checkpoints: Checkpoints, count: int) -> Attacked:
         robust=int((correct & ~success).sum()),
         queries=queries,
         gradients=gradients,
+        classes=classes,
         unscored=int(column("unscored").sum()),
     )

@@ -132,7 +132,7 @@ class AttackJob:
 
     def write(self) -> Attacked:
         """Write the file; raises OutputError where that fails."""
-        return join(self._checkpoints, self._batches)
+        return join(self._checkpoints, self._batches, classes=self._victim.classes)
 
     def clear(self) -> None:
         """Remove the finished batches, once the file is written."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.arithmetic import Arithmetic, Norm
 from cloakonnx.errors import DataError, MaskError
 from cloakonnx.gradient import GradientGraph, Loss, differentiate
-from cloakonnx.graph import Mask, Model, Normalisation, find_tap, hardened, inline, mask_values
+from cloakonnx.graph import Mask, Model, Normalisation, find_tap, hardened, inline, mask_values, unfed
 from cloakonnx.runtime import Classifier, Provider, Session, Value, filled_up, predicted, to_numpy
 
 
@@ -62,6 +62,7 @@ class Victim:
         masks: Multiplied in at their taps, as inputs of the graphs: :meth:`masked` puts in others.
 
     Raises:
+        ModelError: input or output can't be told, or other inputs are needed.
         TapError, MaskError: a mask that does not fit.
         DifferentiationError: the model has no floating-point input, or (when the first gradient is asked for) an op
             without a rule.
@@ -226,6 +227,11 @@ class Victim:
             masks=self._axes,
             **asked,
         )
+        fed = {graph.image, graph.labels, graph.targets, *graph.masks.values()}
+        read = {name for node in graph.proto.graph.node for name in node.input}
+        missing = [value.name for value in graph.proto.graph.input if value.name in read - fed]
+        if missing:
+            raise unfed(missing, self.input_name)
         return graph, Session(graph.proto, self.provider)
 
     def _masks_fed(self, graph: GradientGraph) -> dict[str, NDArray[Any]]:

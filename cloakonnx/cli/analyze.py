@@ -153,7 +153,9 @@ def _check_selection(
 
 
 def _check_twins(twins: Source | None, attack: str | None, eps: str | None) -> None:
-    if (twins is None) == (attack is None):
+    if twins is not None and attack is not None:
+        raise click.UsageError("--adversarial and --attack exclude each other: the twins are given, or made here")
+    if twins is None and attack is None:
         raise click.UsageError("adversarial twins are needed: either --adversarial names them or --attack makes them")
     if (attack is None) != (eps is None):
         raise click.UsageError("--attack and --eps go together")
@@ -178,6 +180,7 @@ def _pairs(
     if twins is not None:
         return Pairs(dataset, options.dataset(model, twins, rest, input_name))
     ((settings, _),) = attack_options.attack_settings(rest, early_stop=False)
+    options.warn_of_small_eps([settings.eps], dataset)
     victim = attack_options.victim(model, dataset, provider, input_name, output_name)
     return AttackedPairs(dataset, victim, settings)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import attack_options, options
-from cloakonnx.cli.output import print_json, progress, say
+from cloakonnx.cli.output import RESUMED, going_on, print_json, progress, say
 
 if TYPE_CHECKING:
     from cloakonnx.attacks import Attacked, Settings
@@ -75,9 +75,11 @@ def command(
     ]
     for _, target in plans:
         check_output(target, inputs=[p for p in (model, data) if p is not None], force=force)
+    options.warn_of_small_eps([settings.eps for settings, _ in plans], dataset)
     chosen = options.choose(provider, device_id)
     count = dataset.count()
-    with progress(f"attack, {rest['attack']}", None if count is None else count * len(plans)) as advance:
+    total = None if count is None else count * len(plans)
+    with going_on(RESUMED), progress(f"attack, {rest['attack']}", total) as advance:
         found = attack(
             loaded,
             dataset,
@@ -142,5 +144,10 @@ def _tell(model: Model, settings: Settings, attacked: Attacked, provider: str) -
         say(
             f"cloakonnx: warning: the scores of {attacked.unscored} samples are no numbers (NaN); they count as "
             "not correct"
+        )
+    if attacked.is_at_chance:
+        say(
+            "cloakonnx: warning: chance would get as many right; are preprocessing (--scale, --mean, --std) and labels "
+            "those of the model?"
         )
     say(f"{attacked.gradients} gradients and {attacked.queries} queries; wrote {attacked.path}")

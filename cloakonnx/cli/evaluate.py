@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -10,7 +11,7 @@ import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli.gate import conclude
-from cloakonnx.cli.output import announce, progress, say
+from cloakonnx.cli.output import RESUMED, announce, going_on, progress, say
 from cloakonnx.cli.types import Numbers
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     "--analysis", type=options.PATH, help="The masks' analysis: takes its preprocessing, warns of samples that it saw."
 )
 @click.option("--attack", default="quick", show_default=True, help="quick, standard, or one attack: pgd, ...")
-@click.option("--eps", type=Numbers(), required=True, help="Radii in pixel space: 1/255,2/255, say.")
+@click.option(
+    "--eps", type=Numbers(example="1/255,2/255"), required=True, help="Radii in pixel space: 1/255,2/255, say."
+)
 @options.norm_option
 @click.option("--max-iter", type=click.IntRange(min=1), help="Steps of a single attack.")
 @click.option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
@@ -109,8 +112,10 @@ def command(
         raise click.UsageError("-o and --samples name the same file")
     for path in outputs:
         check_output(path, inputs=[p for p in (model, baseline, analysis, data) if p is not None], force=force)
+    options.warn_of_small_eps(eps, dataset)
     chosen = options.choose(provider, device_id)
-    with progress(f"evaluate, {attack}", dataset.count()) as advance:
+    kept = nullcontext() if output is None else going_on(RESUMED)
+    with kept, progress(f"evaluate, {attack}", dataset.count()) as advance:
         found = evaluate(
             loaded,
             dataset,

@@ -12,7 +12,7 @@ import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli.gate import conclude
-from cloakonnx.cli.output import print_json, progress, say
+from cloakonnx.cli.output import going_on, print_json, progress, say
 from cloakonnx.cli.types import Number, Numbers
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TaskAndDataOptions(TaskOptions, options.DataOptions):
 _task_options = options.group(
     click.option(
         "--eps",
-        type=Numbers(),
+        type=Numbers(example="1/255,2/255"),
         required=True,
         help="Radii in pixel space: 2/255,4/255, say. Masks are made against the first; all are reported.",
     ),
@@ -158,7 +158,8 @@ def command(
     if dry_run:
         _tell_plan(task.plan(force=force), as_json=as_json)
         return
-    done = task.run(force=force)
+    with going_on("the same call goes on where this stopped"):
+        done = task.run(force=force)
     _tell(done, as_json=as_json)
     conclude(done.gates, allow_inconclusive=allow_inconclusive)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import progress, say
+from cloakonnx.cli.output import RESUMED, going_on, progress, say
 from cloakonnx.cli.types import Number, Numbers
 from cloakonnx.errors import CheckError
 
@@ -82,7 +82,10 @@ _recipe_options = options.group(
     click.option("--batch-size", type=click.IntRange(min=1), default=100, show_default=True, help="Samples a step."),
     click.option("--flip/--no-flip", default=None, help="Mirror samples at random.  [images of three channels only]"),
     click.option(
-        "--mask-bounds", type=Numbers(2), default=(0.0, 4.0), help="Smallest and largest weight of a mask.  [0,4]"
+        "--mask-bounds",
+        type=Numbers(2, example="0,4"),
+        default=(0.0, 4.0),
+        help="Smallest and largest weight of a mask.  [0,4]",
     ),
     click.option("--l1", type=Number(), default=0.0, show_default=True, help="Pull of the weights towards 1."),
     click.option("--zero-below", type=Number(), default=0.0, show_default=True, help="Weights below become exactly 0."),
@@ -152,7 +155,7 @@ def command(
     recipe = _recipe(rest, dataset)
     chosen = options.choose(provider, device_id)
     try:
-        with _told(recipe) as on_progress:
+        with going_on(RESUMED), _told(recipe) as on_progress:
             result = learn(
                 loaded,
                 dataset,

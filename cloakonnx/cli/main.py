@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -130,18 +131,20 @@ def _exit_code() -> int:
     try:
         code = _cloakonnx.main(standalone_mode=False)
     except BaseException as error:
-        if not _interrupted(error):
+        chain = list(_chain(error))
+        if not any(isinstance(each, KeyboardInterrupt | click.Abort) for each in chain):
             return _error_code(error)
-        click.echo("cloakonnx: interrupted; no output was left half-written", err=True)
+        notes = [note for each in chain for note in getattr(each, "__notes__", ())]
+        click.echo("; ".join(("cloakonnx: interrupted", "no output was left half-written", *notes)), err=True)
         return _INTERRUPTED
     return code if isinstance(code, int) else 0
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Tell whether an interruption is at the bottom of it: what was being written may fail to close as well."""
-    while error is not None and not isinstance(error, KeyboardInterrupt | click.Abort):
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it came from: what was being written when Ctrl-C came may fail to close as well."""
+    while error is not None:
+        yield error
         error = error.__context__
-    return error is not None
 
 
 def _error_code(error: BaseException) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from cloakonnx.cli.types import Number, Numbers
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from cloakonnx.runtime import Provider
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+_SMALL = 0.1
+"""Of a step of 8 bits."""
 
 
 class _Path(click.Path):
@@ -87,7 +92,10 @@ data_options = group(
     click.option("--std", type=Numbers(), default=(), help="One number, or one a channel.  [none]"),
     click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Layout of the samples, where both would fit."),
     click.option(
-        "--bounds", type=Numbers(2), default=(0.0, 1.0), help="Smallest and largest value of pixel space.  [0,1]"
+        "--bounds",
+        type=Numbers(2, example="0,1"),
+        default=(0.0, 1.0),
+        help="Smallest and largest value of pixel space.  [0,1]",
     ),
 )
 
@@ -153,10 +161,10 @@ def as_analysed(options: DataOptions, analysed: Preprocessing) -> DataOptions:
     Raises:
         UsageError: an option that says otherwise.
     """
-    given, plain = preprocessing(options), type(analysed)()
+    given, source = preprocessing(options), click.get_current_context().get_parameter_source
     for name in ("scale", "mean", "std", "layout", "bounds"):
         wanted, found = getattr(analysed, name), getattr(given, name)
-        if found not in (getattr(plain, name), wanted):
+        if found != wanted and source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(
                 f"--{name} {_written(found)} contradicts the analysis, which was made with {_written(wanted)}; leave "
                 "it out"
@@ -215,6 +223,18 @@ def dataset(model: Model, source: Source, options: DataOptions, input_name: str 
         classes=class_count(model),
         limit=options["limit"],
     )
+
+
+def warn_of_small_eps(eps: Sequence[float], dataset: Dataset) -> None:
+    """Warn of balls far smaller than a step of 8 bits: eps in another space than the samples."""
+    low, high = dataset.preprocessing.bounds
+    small = next((each for each in eps if 0 < each < _SMALL * (high - low) / 255), None)
+    if small is not None:
+        click.echo(
+            f"cloakonnx: warning: --eps {small:.3g} is less than a tenth of a 255th of pixel space, [{low:g}, "
+            f"{high:g}]; is it in another space?",
+            err=True,
+        )
 
 
 def choose(provider: str | None, device_id: int) -> Provider:

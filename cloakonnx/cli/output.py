@@ -34,6 +34,19 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1, allow_nan=False))
 
 
+RESUMED = "--resume goes on where this stopped"
+
+
+@contextmanager
+def going_on(how: str) -> Iterator[None]:
+    """Have the line on an interruption say how to go on after it."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        interruption.add_note(how)
+        raise
+
+
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
     """Show a progress bar and the time left on stderr while a terminal watches; yields the function that moves it."""

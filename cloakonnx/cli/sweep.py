@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import announce, progress, say
+from cloakonnx.cli.output import RESUMED, announce, going_on, progress, say
 from cloakonnx.cli.types import Amounts, Numbers
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
     "--adaptive-at", type=Amounts(none=True), help="Where to attack the hardened model itself: 5%,10%, or none.  [last]"
 )
 @click.option("--attack", default="quick", show_default=True, help="quick, standard, or one attack: pgd, ...")
-@click.option("--eps", type=Numbers(), default=(), help="Radii in pixel space.  [the twins' largest difference]")
+@click.option(
+    "--eps",
+    type=Numbers(example="1/255,2/255"),
+    default=(),
+    help="Radii in pixel space.  [the twins' largest difference]",
+)
 @options.norm_option
 @click.option("--max-iter", type=click.IntRange(min=1), help="Steps of a single attack.")
 @click.option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
@@ -106,9 +112,11 @@ def command(
         inputs = [path for path in (model, scores, data, adversarial) if path is not None]
         check_output(output, inputs=inputs, force=force)
     pairs = Pairs(*(options.dataset(loaded, source, rest, input_name) for source in (clean, twins)))
+    options.warn_of_small_eps(eps, pairs.clean)
     chosen = options.choose(provider, device_id)
     count, rounds = pairs.clean.count(), 2 if adaptive_at is None else 1 + len(adaptive_at)
-    with progress("sweep", None if count is None else count * rounds) as advance:
+    kept = nullcontext() if output is None else going_on(RESUMED)
+    with kept, progress("sweep", None if count is None else count * rounds) as advance:
         found = sweep(
             loaded,
             known,

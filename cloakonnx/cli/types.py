@@ -35,8 +35,8 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 
     name = "numbers"
 
-    def __init__(self, count: int | None = None) -> None:
-        self._count = count
+    def __init__(self, count: int | None = None, *, example: str = "0.485,0.456,0.406") -> None:
+        self._count, self._example = count, example
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         """Return the numbers as a tuple of floats."""
@@ -45,7 +45,7 @@ class Numbers(click.ParamType[tuple[float, ...]]):
         try:
             numbers = tuple(parse_number(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r} is not a list of numbers like 0.485,0.456,0.406", param, ctx)
+            self.fail(f"{value!r} is not a list of numbers like {self._example}", param, ctx)
         if self._count is not None and len(numbers) != self._count:
             self.fail(f"{value!r} has {len(numbers)} numbers, {self._count} are needed", param, ctx)
         return numbers

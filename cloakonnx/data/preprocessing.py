@@ -38,10 +38,15 @@ class Preprocessing:
         """Check the numbers.
 
         Raises:
-            DataError: a scale or std of 0, or bounds the wrong way round.
+            DataError: a scale or std of 0, bounds the wrong way round, or a number that float32 can't hold.
         """
         if self.scale == 0 or any(s <= 0 for s in self.std):
             raise DataError("--scale must not be 0 and every --std must be above 0")
+        for name, values in (("scale", (self.scale,)), ("mean", self.mean), ("std", self.std), ("bounds", self.bounds)):
+            with np.errstate(over="ignore"):
+                kept = np.asarray(values, np.float64).astype(np.float32)
+            if not np.isfinite(kept).all() or (name in {"scale", "std"} and not kept.all()):
+                raise DataError(f"--{name} {','.join(f'{v:g}' for v in values)} is too large or too small for float32")
         if not self.bounds[0] < self.bounds[1]:
             raise DataError(f"--bounds {self.bounds[0]:g},{self.bounds[1]:g}: the first must be below the second")
 
@@ -150,10 +155,15 @@ def to_pixels(batch: Batch, arrangement: Arrangement, bounds: tuple[float, float
     uint8 is divided by 255, floats are taken as they are.
 
     Raises:
-        DataError: a value that is NaN or outside the bounds.
+        DataError: a value that is NaN or outside the bounds, or bounds that uint8 does not have.
     """
     x = arrangement.apply(batch.x)
     if x.dtype == np.uint8:
+        if bounds != (0.0, 1.0):
+            raise DataError(
+                f"{name} holds uint8, which is divided by 255, so pixel space is [0, 1]; leave out --bounds "
+                f"{bounds[0]:g},{bounds[1]:g} and give eps as 8/255, say (a model that takes 0 to 255: --scale 255)"
+            )
         pixels = np.divide(x, np.float32(255), dtype=np.float32, order="C")
     else:
         pixels = np.ascontiguousarray(x, dtype=np.float32)

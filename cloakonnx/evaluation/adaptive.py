@@ -35,6 +35,7 @@ from cloakonnx.graph import (
     SOURCE_KEY,
     Model,
     check_output,
+    counterpart,
     entries,
     hardened,
     is_folded,
@@ -43,7 +44,7 @@ from cloakonnx.graph import (
     stripped,
     stripped_sha256,
 )
-from cloakonnx.runtime import Provider, input_shape
+from cloakonnx.runtime import Provider, at_chance, input_shape
 from cloakonnx.scoring import Analysis, installed_versions
 
 
@@ -112,7 +113,13 @@ def evaluate(
     _check_alike(model, other, input_name)
 
     def victim(of: Model) -> Victim:
-        return Victim(of, provider=provider, input_name=input_name, output_name=output_name, **dataset.feed)
+        return Victim(
+            of,
+            provider=provider,
+            input_name=input_name if of is model else counterpart(of, input_name, "input"),
+            output_name=output_name if of is model else counterpart(of, output_name, "output"),
+            **dataset.feed,
+        )
 
     first, second = victim(model), victim(other)
     if first.classes != second.classes:
@@ -189,7 +196,7 @@ def evaluate(
         notes=(
             *replaced(plans[0], classes=first.classes),
             *comparison.notes(),
-            *_about_data(dataset, found, (model, other)),
+            *_about_data(dataset, found, model.name, classes=first.classes),
         ),
         sanity=checked,
     )
@@ -202,18 +209,22 @@ def evaluate(
     return evaluation
 
 
-def _about_data(dataset: Dataset, found: Found, models: Sequence[Model]) -> Iterator[str]:
+def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> Iterator[str]:
     """Say in words what makes the labels, or a model's answers, worth less than they look."""
     if dataset.source.has_predicted_labels:
         yield (
             f"the labels of {dataset.source.name} are a model's own predictions, not true ones; accuracy is how often "
             "that class is kept"
         )
-    for model, missing in zip(models, found.unscored, strict=True):
+    for who, right, missing in zip(
+        (name, "the baseline"), (found.clean, found.clean_baseline), found.unscored, strict=True
+    ):
         if missing:
+            yield f"{who} gives scores that are no numbers (NaN) for {missing} clean samples, which count as wrong"
+        if at_chance(int(right.sum()), len(right), classes):
             yield (
-                f"{model.name} gives scores that are no numbers (NaN) for {missing} of the clean samples, which count "
-                "as wrong"
+                f"{who} gets {right.sum()} of {len(right)} clean samples right, no more than chance would in {classes} "
+                "classes: are preprocessing and labels right?"
             )
 
 
@@ -261,7 +272,10 @@ def _checked(
 
 
 def _check_alike(model: Model, baseline: Model, input_name: str | None) -> None:
-    shapes = input_shape(model, input_name), input_shape(baseline, input_name)
+    shapes = (
+        input_shape(model, input_name),
+        input_shape(baseline, counterpart(baseline, input_name, "input")),
+    )
     if None in shapes or shapes[0] == shapes[1]:
         return
     pairs = zip(shapes[0] or (), shapes[1] or (), strict=False)

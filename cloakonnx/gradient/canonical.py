@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient.fusion import fuse_normalization
 from cloakonnx.gradient.info import TensorInfo, dependencies
+from cloakonnx.gradient.site import describe
 from cloakonnx.graph import infer
 
 OPSET = 18
@@ -60,6 +61,7 @@ def canonical(
     if work.functions:
         work = onnx.inliner.inline_local_functions(work)
     work.ir_version = IR_VERSION
+    _check_defined(work.graph)
     _clear(work.graph)
     for value in work.graph.input:
         _fix_dims(value, (shapes or {}).get(value.name))
@@ -73,6 +75,20 @@ def canonical(
     fuse_normalization(work.graph, keep, weights)
     prune(work.graph, keep)
     return put_weights(work, weights)
+
+
+def _check_defined(graph: onnx.GraphProto) -> None:
+    """Raise for a tensor that a node reads and nothing makes; the converter's words name neither node nor file."""
+    known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    known |= {tensor.values.name for tensor in graph.sparse_initializer}
+    known |= {name for node in graph.node for name in node.output}
+    for node in graph.node:
+        for name in node.input:
+            if name and name not in known:
+                raise DifferentiationError(
+                    f"{describe(node)} reads {name!r}, which nothing in the model makes: the file is no valid model; "
+                    "export it again"
+                )
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -98,6 +114,8 @@ def _clear(graph: onnx.GraphProto) -> None:
 def _fix_dims(value: onnx.ValueInfoProto, sizes: Sequence[int | None] | None) -> None:
     """Fix the dimensions of an input that are given, and name the others, so that equal ones are known to be equal."""
     dims = value.type.tensor_type.shape.dim
+    if sizes is not None and not value.type.tensor_type.HasField("shape"):
+        dims.extend(onnx.TensorShapeProto.Dimension() for _ in sizes)
     if sizes is not None and len(sizes) != len(dims):
         raise DifferentiationError(f"input {value.name!r} has {len(dims)} dimensions, not {len(sizes)}")
     for i, dim in enumerate(dims):
@@ -186,10 +204,13 @@ def _convert(model: onnx.ModelProto) -> onnx.ModelProto:
         converted = onnx.version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter raises bare RuntimeErrors
         reason = " ".join(str(error).split())[:200]
-        raise DifferentiationError(
-            f"cannot differentiate the model: it does not convert from opset {opset_of(model)} to {OPSET} ({reason}); "
-            "export it again at opset 18"
-        ) from error
+        why = f"the model does not convert from opset {opset_of(model)} to {OPSET}, which gradients and attacks need"
+        if "is_int" in reason:  # the converter's own assertion, for dimensions
+            raise DifferentiationError(
+                f"{why}: its old ops convert only where the batch size is fixed; export it with a fixed one, or again "
+                "at opset 18"
+            ) from error
+        raise DifferentiationError(f"{why} ({reason}); export it again at opset 18") from error
     converted.ir_version = IR_VERSION
     return converted
 

@@ -5,7 +5,7 @@ What the other packages may use is named here.
 
 from cloakonnx.graph.activations import activation_taps
 from cloakonnx.graph.constants import Constants
-from cloakonnx.graph.derive import Normalisation, tapped
+from cloakonnx.graph.derive import Normalisation, tapped, unfed
 from cloakonnx.graph.diff import Difference, diff, external_digests, file_sha256
 from cloakonnx.graph.edit import canonical_buffer
 from cloakonnx.graph.ending import Ending, ending, scores_of
@@ -15,7 +15,7 @@ from cloakonnx.graph.hardening import harden_file, hardened, strip_file
 from cloakonnx.graph.head import Head, head
 from cloakonnx.graph.inline import inline
 from cloakonnx.graph.insert import check_opset, mask_values
-from cloakonnx.graph.load import Model, load, load_bytes
+from cloakonnx.graph.load import Model, counterpart, load, load_bytes
 from cloakonnx.graph.mask import Mask
 from cloakonnx.graph.masking import MaskedHead, mask_input, masked_head
 from cloakonnx.graph.metadata import SOURCE as SOURCE_KEY
@@ -62,6 +62,7 @@ __all__ = [
     "changes",
     "check_opset",
     "check_output",
+    "counterpart",
     "diff",
     "ending",
     "entries",
@@ -99,5 +100,6 @@ __all__ = [
     "stripped_sha256",
     "structure",
     "tapped",
+    "unfed",
     "write_text",
 ]

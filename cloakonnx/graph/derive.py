@@ -62,11 +62,19 @@ def tapped(
     derived = _part(model, outputs)
     needed = [i.name for i in derived.graph.input if i.name != input_name]
     if needed:
-        raise ModelError(f"the model needs {', '.join(map(repr, needed))} beside {input_name!r}; only one input is fed")
+        raise unfed(needed, input_name)
     if not derived.graph.input:
         raise ModelError(f"{', '.join(map(repr, outputs))} does not depend on the input {input_name!r}")
     _prepend(derived.graph, normalisation or Normalisation())
     return derived
+
+
+def unfed(needed: Sequence[str], input_name: str) -> ModelError:
+    """Return the error for a model that reads other inputs beside the data's."""
+    return ModelError(
+        f"the model needs {', '.join(map(repr, needed))} beside {input_name!r}, and only one input gets data; export "
+        "it with the others as constants"
+    )
 
 
 def _part(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:

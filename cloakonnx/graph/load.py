@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -133,6 +133,24 @@ class Model:
             ModelError: no such output, or several and no name.
         """
         return _pick(list(self.proto.graph.output), name, self.name, "output")
+
+
+def counterpart(model: Model, name: str | None, kind: Literal["input", "output"]) -> str | None:
+    """Return what a model calls the input or output that another model, which it is compared with, calls ``name``.
+
+    Where it has a single one that may have another name, which None stands for.
+
+    Raises:
+        ModelError: it has several, and none of that name.
+    """
+    names = [v.name for v in (model.inputs if kind == "input" else model.proto.graph.output)]
+    if name is None or name in names:
+        return name
+    if len(names) == 1:
+        return None
+    raise ModelError(
+        f"{model.name} has no {kind} {name!r}; it has {', '.join(names)}: export both models with the same name for it"
+    )
 
 
 def _pick(values: Sequence[onnx.ValueInfoProto], name: str | None, model: str, kind: str) -> onnx.ValueInfoProto:

@@ -117,15 +117,19 @@ def status(flag: Flag) -> str:
         return "not measured"
     if flag.fired:
         return "FIRED"
+    if flag.name == "static-gain":
+        # Nothing is left, but there was nothing sure to lose either.
+        return "quiet" if flag.value is not None and flag.value > flag.threshold else "quiet: no sure static gain"
     # Beyond the threshold, but with too few samples to tell: the file's "measured" says so.
-    beyond = flag.value is not None and flag.value > flag.threshold and flag.name != "static-gain"
+    beyond = flag.value is not None and flag.value > flag.threshold
     return "quiet, may be chance" if beyond else "quiet"
 
 
 def bound(flag: Flag) -> str:
     """Return from where on a flag fires."""
     word = {"zero-gradients": "from", "static-gain": "up to"}.get(flag.name, "above")
-    return f"{word} {amount(flag.threshold, flag.unit)}"
+    never = ", or never falls" if flag.name == "eps-curve" else ""
+    return f"{word} {amount(flag.threshold, flag.unit)}{never}"
 
 
 def amount(value: float, unit: str) -> str:

@@ -4,7 +4,7 @@ What the other packages may use is named here.
 """
 
 from cloakonnx.runtime.classifier import Activations, Classifier, class_count, input_shape
-from cloakonnx.runtime.decision import NO_CLASS, predicted
+from cloakonnx.runtime.decision import NO_CLASS, at_chance, predicted
 from cloakonnx.runtime.latency import SESSIONS as LATENCY_SESSIONS
 from cloakonnx.runtime.latency import latency_ratios
 from cloakonnx.runtime.provider import Provider, choose_provider, installation_warning
@@ -22,6 +22,7 @@ __all__ = [
     "Session",
     "SplitClassifier",
     "Value",
+    "at_chance",
     "choose_provider",
     "class_count",
     "filled_up",

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from cloakonnx.errors import InferenceError
 from cloakonnx.graph import Constants, Ending, Model, ending, structure
 
+_TELLING = 20
+"""Samples of which a classifier that works gets more right than by chance."""
+
 NO_CLASS = -1
 """The prediction where a score is not a number."""
 
@@ -63,6 +66,11 @@ class Decision:
             return predicted(scores)
         above = (scores[:, 0] > self.threshold).astype(np.int64)
         return np.where(np.isnan(scores[:, 0]), NO_CLASS, above)
+
+
+def at_chance(correct: int, count: int, classes: int) -> bool:
+    """Whether a model gets no more of so many samples right than by chance, and they are enough to tell."""
+    return count >= _TELLING and correct * classes <= count
 
 
 def predicted(scores: NDArray[np.floating]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cloakonnx.graph import Model
+from cloakonnx.graph import Model, counterpart
 from cloakonnx.runtime.classifier import input_shape
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Session
@@ -51,7 +51,7 @@ def latency_ratios(
         InferenceError: ONNX Runtime fails.
         ModelError: the input can't be told.
     """
-    feeds = [_feed(each, input_name) for each in (model, baseline)]
+    feeds = [_feed(model, input_name), _feed(baseline, counterpart(baseline, input_name, "input"))]
     ratios = []
     for number in range(sessions):
         order = (0, 1) if number % 2 == 0 else (1, 0)

@@ -85,6 +85,13 @@ def data(**arrays: Any) -> Callable[[Path], object]:
     return lambda folder: np.savez(folder / "clean.npz", **arrays)
 
 
+def two_inputs(folder: Path) -> None:
+    """Add a second input, which the scores need."""
+    made = network([helper.make_node("Add", ["a", "more"], ["y"])])
+    made.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, ["N", 3]))
+    model(made)(folder)
+
+
 def nothing(folder: Path) -> None:
     """Change nothing."""
 
@@ -108,6 +115,15 @@ BAD: list[tuple[str, Callable[[Path], object], tuple[str, ...], tuple[str, ...]]
     ("not taken", nothing, ("--attack", "square", "--loss", "dlr"), ("square takes no --loss",)),
     ("no folder", nothing, ("-o", "none/adv.npz"), ("there is no folder",)),
     ("no npz", nothing, ("-o", "adv.npy"), ("adv.npy is to hold x, y and success: give it the suffix .npz",)),
+    ("two inputs", two_inputs, ("--input", "x"), ("the model needs 'more' beside 'x', and only one input gets data",)),
+    (
+        "bytes in bounds",
+        data(x=(X * 255).astype(np.uint8)),
+        ("--bounds", "0,255"),
+        ("uint8", "leave out --bounds 0,255"),
+    ),
+    ("scale", nothing, ("--scale", "1e40"), ("--scale 1e+40 is too large or too small for float32",)),
+    ("small scale", nothing, ("--scale", "1e-50"), ("--scale 1e-50 is too large or too small for float32",)),
     ("rounding elsewhere", nothing, ("--round", "--bounds", "0,2"), ("--round takes levels of 1/255",)),
 ]
 
@@ -207,6 +223,14 @@ def test_scores_that_are_no_numbers(folder: Path, run: Run) -> None:
     assert "x.npy has no labels, and the model's prediction can't stand in for that of sample " in result.err
 
 
+def test_no_better_than_chance(folder: Path, run: Run) -> None:
+    with np.load(folder / "clean.npz") as arrays:
+        np.savez(folder / "wrong.npz", x=np.tile(arrays["x"], (2, 1)), y=np.zeros(24, np.int64))
+    result = run(*PGD, "--data", "wrong.npz")
+    assert "warning: chance would get as many right; are preprocessing" in result.err
+    assert "chance" not in run(*PGD, "--data", "wrong.npz", "--limit", "12", "--force").err  # too few to tell
+
+
 def test_from_python(folder: Path, run: Run) -> None:
     """The same files as the command line makes."""
     assert run(*PGD, "--eps", "0.1,0.2", "--max-iter", "5", "--batch-size", "5").code == 0
@@ -257,7 +281,10 @@ def test_an_adversarial_file_is_data_for_analyze(folder: Path, run: Run) -> None
     [
         (("--attack", "fgsm"), "--attack and --eps go together"),
         (("--attack", "fgsm", "--eps", "0.1,0.2"), "analyze takes one --eps"),
-        (("--attack", "fgsm", "--eps", "0.1", "--adversarial", "twins.npz"), "either --adversarial"),
+        (
+            ("--attack", "fgsm", "--eps", "0.1", "--adversarial", "twins.npz"),
+            "--adversarial and --attack exclude each other",
+        ),
         ((), "adversarial twins are needed"),
     ],
 )

@@ -135,6 +135,10 @@ def test_preprocessing_comes_from_the_analysis(run: Run, masked: Path) -> None:
     code, _, err = run(*ARGUMENTS, "--analysis", "m.cloak.json", "--scale", "3")
     assert code == 2
     assert "--scale 3.0 contradicts the analysis, which was made with 2.0" in err
+    code, _, err = run(*ARGUMENTS, "--analysis", "m.cloak.json", "--scale", "1")  # the default, but given
+    assert code == 2
+    assert "--scale 1.0 contradicts the analysis, which was made with 2.0" in err
+    assert run(*ARGUMENTS, "--analysis", "m.cloak.json", "--scale", "2", "--json").out == ran.out
 
 
 @pytest.mark.parametrize(
@@ -179,6 +183,44 @@ def test_bad_input(run: Run, masked: Path, arguments: tuple[str, ...], said: str
     assert_refused(run, masked, ("evaluate", *arguments), said)
 
 
+def renamed(made: onnx.ModelProto) -> onnx.ModelProto:
+    """Call input and output of the folder's model otherwise."""
+    for values in (made.graph.input, made.graph.output):
+        for value in values:
+            for node in made.graph.node:
+                node.input[:] = [f"own_{name}" if name == value.name else name for name in node.input]
+                node.output[:] = [f"own_{name}" if name == value.name else name for name in node.output]
+            value.name = f"own_{value.name}"
+    return made
+
+
+def test_a_baseline_with_other_names(run: Run, masked: Path) -> None:
+    (masked / "other.onnx").write_bytes(renamed(core.mlp()).SerializeToString())
+    named = (*ARGUMENTS, "--input", "x", "--output-name", "logits", "--json")
+    gate = ("--require", "latency-ratio<=9")
+    found, wanted = (json.loads(run(*named, "--baseline", each, *gate).out) for each in ("other.onnx", "m.onnx"))
+    assert found["results"] == wanted["results"]
+    two = renamed(core.mlp())
+    two.graph.output.append(core.value(core.TAP, ["N", 6]))
+    (masked / "two.onnx").write_bytes(two.SerializeToString())
+    code, _, err = run(*named, "--baseline", "two.onnx")
+    assert code == 2
+    assert "two.onnx has no output 'logits'; it has own_logits, features: export both models with the same name" in err
+
+
+def test_signs_of_wrong_preprocessing(run: Run, masked: Path) -> None:
+    with np.load(masked / "clean.npz") as arrays:
+        x = np.tile(arrays["x"], (2, 1))
+    np.savez(masked / "wrong.npz", x=x, y=np.full(24, 3) - 1)
+    options = ("--data", "wrong.npz", "--eps", "1/255", "--attack", "fgsm", "--no-sanity", "--scale", "1/255")
+    code, out, err = run("evaluate", "m.hardened.onnx", *options, "--bounds", "0,255", "--markdown")
+    assert code == 0
+    assert "warning: --eps 0.00392 is less than a tenth of a 255th of pixel space, [0, 255]; is it in another" in err
+    said = re.findall(r"Note: (.*) gets (\d+) of 24 clean samples right, no more than chance would in 3 classes", out)
+    assert [who for who, _ in said] == ["m.hardened.onnx", "the baseline"]
+    assert all(int(right) <= 8 for _, right in said)
+
+
 USUAL = ("m.onnx", "--data", "clean.npz", "--eps", "0.1", "--attack", "fgsm", "--baseline")
 
 
@@ -214,7 +256,7 @@ OTHERS: list[tuple[str, Callable[[], onnx.ModelProto], tuple[str, ...], str]] = 
         "an input without values",
         with_two_inputs,
         ("other.onnx", *USUAL[1:], "m.onnx", "--input", "x"),
-        "ONNX Runtime cannot run the model: Error in execution",
+        "the model needs 'other' beside 'x', and only one input gets data; export it with the others as constants",
     ),
     ("inputs of baseline", with_two_inputs, (*USUAL, "other.onnx"), "other.onnx has 2 inputs (x, other); name one"),
     (
@@ -261,7 +303,10 @@ def test_resume_after_an_interrupt(run: Run, masked: Path, how: signal.Signals) 
         assert child.returncode == -how
     else:
         assert child.returncode == 130
-        assert said.splitlines()[-1] == "cloakonnx: interrupted; no output was left half-written"
+        assert (
+            said.splitlines()[-1]
+            == "cloakonnx: interrupted; no output was left half-written; --resume goes on where this stopped"
+        )
     assert not (masked / "result.json").exists()
     assert {name for name in files(masked) if ".result.json.parts" not in name} == before
     kept = parts(masked)

@@ -155,7 +155,8 @@ def test_ctrl_c_is_130_and_the_next_run_goes_on(digits: Path, stage: str) -> Non
         os.kill(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, said + err
-    assert (out, err.splitlines()[-1]) == ("", "cloakonnx: interrupted; no output was left half-written")
+    said = "cloakonnx: interrupted; no output was left half-written; the same call goes on where this stopped"
+    assert (out, err.splitlines()[-1]) == ("", said)
     there = {path.name for path in (digits / "m-hardened").iterdir() if not path.name.startswith(".")}
     assert there == (set() if stage == "learn" else {"analysis.cloak.json", "hardened.onnx"})
     ended = subprocess.run(

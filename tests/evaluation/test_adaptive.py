@@ -395,7 +395,7 @@ def test_scores_that_are_no_numbers_are_told_of() -> None:
     data = Dataset(ArraySource("d.npz", below, y[:24]), Preprocessing(bounds=(-1, 1)), input_shape(model), classes=10)
     options: dict[str, Any] = {"eps": EPS[:1], "provider": CPU, "attack": "square", "max_iter": 5, "sanity": False}
     found = evaluate(model, data, baseline=load(DIGITS), batch_size=8, **options)
-    said = "model gives scores that are no numbers (NaN) for 3 of the clean samples, which count as wrong"
+    said = "model gives scores that are no numbers (NaN) for 3 clean samples, which count as wrong"
     assert said in found.notes
     assert found.clean_hardened.correct == found.clean_baseline.correct - 3
 

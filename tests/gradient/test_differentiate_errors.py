@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from cloakonnx.errors import DifferentiationError, TapError
-from cloakonnx.gradient import differentiate
+from cloakonnx.gradient import GradientGraph, differentiate
 
 from .classifiers import X, Y, classifier
 from .harness import ort_run
@@ -84,6 +86,46 @@ def test_byte_input() -> None:
         DifferentiationError, match=r"input 'bytes' is uint8.*black-box ones too, need a floating-point input"
     ):
         differentiate(model)
+
+
+def test_a_tensor_that_nothing_makes() -> None:
+    model = classifier()
+    del model.graph.initializer[0]
+    with pytest.raises(DifferentiationError, match=r"Conv \(.*\) reads 'w1', which nothing in the model makes"):
+        differentiate(model)
+
+
+def test_old_ops_on_an_open_batch() -> None:
+    """onnx's converter takes Gemm of opset 6 with fixed dimensions only."""
+    made = {}
+    for batch in ("N", 3):
+        gemm = helper.make_node("Gemm", ["x", "w", "b"], ["y"], broadcast=1)
+        graph = helper.make_graph(
+            [gemm],
+            "old",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 4])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 5])],
+            [numpy_helper.from_array(np.ones((4, 5), np.float32), "w"), numpy_helper.from_array(np.ones(5, "f4"), "b")],
+        )
+        made[batch] = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 6)])
+    assert differentiate(made[3]).classes == 5
+    with pytest.raises(DifferentiationError, match=r"from opset 6 to 18.*fixed; export it with a fixed one, or again"):
+        differentiate(made["N"])
+
+
+def test_an_input_without_a_shape() -> None:
+    model = classifier()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    graph = differentiate(model, input_shape=[None, 3, 6, 6])
+    wanted = differentiate(classifier(), input_shape=[None, 3, 6, 6])
+    feeds = [X.astype(np.float32), Y]
+    results = [ort_run(each.proto)(feeds_of(each, feeds)) for each in (graph, wanted)]
+    for found in zip(*results, strict=True):
+        np.testing.assert_array_equal(*found)
+
+
+def feeds_of(graph: GradientGraph, values: list[Any]) -> dict[str, Any]:
+    return dict(zip((graph.image, graph.labels or ""), values, strict=True))
 
 
 @pytest.mark.parametrize("tap", ["feature", "w1"])
