@@ -38,7 +38,7 @@ class Interruption:
         signal.signal(signal.SIGTERM, self._signalled)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._signalled)
-        self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        sys.unraisablehook = self._unraisable
 
     def end(self) -> None:
         """Let nothing interrupt what is left: the exit code is known, and Python takes handlers back before its end."""

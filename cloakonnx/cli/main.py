@@ -12,6 +12,7 @@ import click
 
 from cloakonnx.cli.interruption import Interruption
 from cloakonnx.cli.options import PATH
+from cloakonnx.cli.output import one_line
 from cloakonnx.cli.settings import read_settings
 from cloakonnx.errors import CloakError, nearest
 
@@ -168,5 +169,5 @@ def _error_code(error: BaseException) -> int:
             line, code = f"{named}{error.strerror or error}", 2
         case _:
             raise error
-    click.echo(f"cloakonnx: {' '.join(line.split())}", err=True)
+    click.echo(one_line(line), err=True)
     return code

@@ -24,6 +24,11 @@ _MOVES = 0.6
 """Seconds between two moves of a bar: it remembers 1,000, which are to fill the window."""
 
 
+def one_line(error: object) -> str:
+    """Return an error as the line that is printed for it."""
+    return f"cloakonnx: {' '.join(str(error).split())}"
+
+
 def say(text: str) -> None:
     """Tell the user something."""
     click.echo(text, err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import print_json, say
+from cloakonnx.cli.output import one_line, print_json, say
 from cloakonnx.errors import CheckError, CloakError, ModelError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def command(
         except CloakError as error:
             if len(models) == 1:
                 raise
-            say(f"cloakonnx: {error}")  # the other models are verified nonetheless
+            say(one_line(error))  # the other models are verified nonetheless
             listed.append({"model": path.name, "error": str(error), "passed": False})
             code = max(code, error.exit_code)
             continue

@@ -76,12 +76,13 @@ class Dataset:
         Raises:
             DataError: mean or std has neither one number nor one a channel.
         """
-        channels = self.sample_shape[self.arrangement.channel_axis - 1]
+        axis = self.arrangement.channel_axis - 1
+        channels = self.sample_shape[axis : axis + 1]
         for name, values in (("mean", self.preprocessing.mean), ("std", self.preprocessing.std)):
-            if len(values) not in {0, 1, channels}:
+            if len(values) > 1 and channels != (len(values),):
                 raise DataError(
-                    f"--{name} has {len(values)} numbers, but the samples have {channels} channels; give one number, "
-                    "or one a channel"
+                    f"--{name} has {len(values)} numbers for {', '.join(map(str, channels)) or 'no'} channel"
+                    f"{'' if channels == (1,) else 's'} of the samples; give one number, or one a channel"
                 )
         return normalisation(self.preprocessing, self.arrangement)
 
@@ -115,12 +116,12 @@ class Dataset:
         Raises:
             DataError: no sample, a value outside the bounds, a label outside the classes.
         """
-        arrangement = self.arrangement
+        _ = self.arrangement  # an empty source is told of even where it yields nothing
         for batch in self.source.batches(size):
             kept = self._limited(batch)
             if not len(kept.x):
                 return
-            yield self._fitted(kept, arrangement)
+            yield self.fit(kept)
 
     def fit(self, batch: Batch) -> Batch:
         """Return samples as stored as float32 pixels in the model's layout.
@@ -128,11 +129,8 @@ class Dataset:
         Raises:
             DataError: a value outside the bounds, a label outside the classes.
         """
-        return self._fitted(batch, self.arrangement)
-
-    def _fitted(self, batch: Batch, arrangement: Arrangement) -> Batch:
         self._check_labels(batch)
-        return batch._replace(x=to_pixels(batch, arrangement, self.preprocessing.bounds, self.source.name))
+        return batch._replace(x=to_pixels(batch, self.arrangement, self.preprocessing.bounds, self.source.name))
 
     def _limited(self, batch: Batch) -> Batch:
         if self.limit is None or batch.start + len(batch.x) <= self.limit:

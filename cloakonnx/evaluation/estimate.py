@@ -96,6 +96,6 @@ def _timed(run: Callable[[], object]) -> float:
 def spoken(seconds: float) -> str:
     """Return a duration with two digits and the unit that suits it."""
     for unit, length, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
-        if seconds < (most - 0.5) * length:
+        if seconds < (most - 0.5) * length:  # what would round to three digits goes to the next unit
             return f"{seconds / length:.2g} {unit}"
     return f"{seconds / 86400:.2g} days"

@@ -112,12 +112,12 @@ class Folder:
         again: dict[str, str] = {}  # files that will be made again as they were
         for stage in stages:
             is_known = stale.isdisjoint(stage.reads)
-            known = self._record(stage.name) if is_known else None
-            if known is not None and "files" in known and known["key"] == self._key(stage, again):
-                if self._wrote(known):
+            files = self._finished(stage, again) if is_known else None
+            if files is not None:
+                if not self._changed(files):
                     done.add(stage.name)
                     continue
-                again.update(known["files"])
+                again.update(files)
             else:
                 stale.update(stage.writes)
             there = [name for name in stage.writes if self.file(name).exists()]
@@ -128,7 +128,7 @@ class Folder:
     def _refusal(self, stage: Stage, name: str) -> OutputError:
         """Say why a stage's files are not written over."""
         files = (self._record(stage.name) or {}).get("files", {})
-        changed = [each for each, digest in files.items() if self._sha256(each) not in {digest, None}]
+        changed = [each for each in self._changed(files) if self.file(each).exists()]
         why = "changed since it was written" if changed else "of other inputs, settings or versions"
         return OutputError(
             f"{self.file(changed[0] if changed else name)} is there already, {why}; name another folder with -o, or "
@@ -148,8 +148,7 @@ class Folder:
         if known is None:
             return False
         files = known.get("files", {})
-        beside = [name for name in files if self.file(name).exists()]
-        is_ours = all(files.get(name) == self._sha256(name) for name in (*there, *beside))
+        is_ours = files.keys() >= set(there) and not any(self.file(name).exists() for name in self._changed(files))
         if stage.is_view and is_ours:
             return True
         was_interrupted = "files" not in known  # perhaps between its files and its record
@@ -157,8 +156,8 @@ class Folder:
 
     def is_done(self, stage: Stage) -> bool:
         """Whether a stage's results are there, from what it would read now."""
-        known = self._record(stage.name)
-        return known is not None and "files" in known and self._wrote(known) and known["key"] == self._key(stage)
+        files = self._finished(stage)
+        return files is not None and not self._changed(files)
 
     def begin(self, stage: Stage) -> bool:
         """Note that a stage starts; return whether an interrupted run has left work to it."""
@@ -172,7 +171,10 @@ class Folder:
 
     def finish(self, stage: Stage, left: Mapping[str, Any]) -> None:
         """Note that a stage has ended, and what it leaves to later ones."""
-        files = {name: file_sha256(self.file(name)) for name in (*stage.writes, *left.get(BESIDE, ()))}
+        files = {name: self._sha256(name) for name in (*stage.writes, *left.get(BESIDE, ()))}
+        missing = next((name for name, digest in files.items() if digest is None), None)
+        if missing is not None:
+            raise OutputError(f"{self.file(missing)} is gone: something else removes files there; name another with -o")
         self._write(
             stage.name, {"key": self._key(stage), "work": self._work(stage), "files": files, "left": dict(left)}
         )
@@ -209,9 +211,17 @@ class Folder:
             self._digests[seen] = file_sha256(path)
         return self._digests[seen]
 
-    def _wrote(self, known: Mapping[str, Any] | None) -> bool:
-        files = {} if known is None else known.get("files", {})
-        return known is not None and all(self._sha256(name) == digest for name, digest in files.items())
+    def _finished(self, stage: Stage, again: Mapping[str, str] | None = None) -> dict[str, str] | None:
+        """Return the files, and their digests, of a stage that has ended with these settings; None where it has not."""
+        known = self._record(stage.name)
+        if known is None or "files" not in known or known["key"] != self._key(stage, again):
+            return None
+        files: dict[str, str] = known["files"]
+        return files
+
+    def _changed(self, files: Mapping[str, str]) -> list[str]:
+        """Return which files are no longer as they were written, or no longer there."""
+        return [name for name, digest in files.items() if self._sha256(name) != digest]
 
     def _record(self, name: str) -> dict[str, Any] | None:
         """Return a stage's record; None where there is none, or a damaged one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,12 @@ class Stages:
         """Judge the evaluation by the gates."""
         latency = self._work.folder.left("latency").get("ratios")
         return check_gates(found, self._work.settings.gates, latency=latency)
+
+    def forget_doubtful(self, decisions: Sequence[Decision]) -> None:
+        """Have the latency measured again next time if it did not pass: the machine may be quieter then."""
+        for gate, decision in zip(self._work.settings.gates, decisions, strict=True):
+            if gate.name == "latency-ratio" and decision.verdict != "pass":
+                self._work.folder.forget("latency")
 
     def files(self) -> dict[str, Path]:
         """Return where the results are, by what they are."""

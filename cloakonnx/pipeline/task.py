@@ -185,8 +185,7 @@ class Task:
             raise
         found = self._stages.evaluation()
         gates = self._stages.decisions(found)
-        if any(each.gate.startswith("latency-ratio") and each.verdict != "pass" for each in gates):
-            folder.forget("latency")  # the machine may be quieter next time
+        self._stages.forget_doubtful(gates)
         return Hardened(
             folder=folder.path,
             analysis=self._stages.analysis(),
