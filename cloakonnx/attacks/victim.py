@@ -227,7 +227,7 @@ class Victim:
             masks=self._axes,
             **asked,
         )
-        fed = {graph.image, graph.labels, graph.targets, *graph.masks.values()}
+        fed = {graph.image, graph.labels, graph.targets, graph.cotangent, *graph.masks.values()}
         read = {name for node in graph.proto.graph.node for name in node.input}
         missing = [value.name for value in graph.proto.graph.input if value.name in read - fed]
         if missing:
