@@ -189,7 +189,7 @@ def _stand_in(predicted: NDArray[np.int64], batch: Batch, dataset: Dataset) -> N
 def attack(
     model: Model,
     dataset: Dataset,
-    output: Path | Sequence[Path],
+    output: str | Path | Sequence[str | Path],
     *,
     attack: str,
     eps: float | Sequence[float],
@@ -244,7 +244,7 @@ def attack(
         OutputError: a file that can't be written, or what is to be resumed was left by other settings.
     """
     radii = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
-    paths = (output,) if isinstance(output, Path) else tuple(output)
+    paths = [Path(each) for each in ((output,) if isinstance(output, (str, Path)) else output)]
     if len(paths) != len(radii) or len(set(radii)) < len(radii) or len(set(paths)) < len(paths):
         raise OptionError(f"{len(radii)} eps need as many outputs, all different; there are {len(paths)}")
     each = [

@@ -65,8 +65,8 @@ def evaluate(
     output_name: str | None = None,
     analysis: Analysis | None = None,
     sanity: bool = True,
-    output: Path | None = None,
-    samples: Path | None = None,
+    output: str | Path | None = None,
+    samples: str | Path | None = None,
     resume: bool = False,
     on_estimate: Callable[[Estimate], None] | None = None,
     on_progress: Callable[[float], None] = lambda samples: None,
@@ -104,7 +104,7 @@ def evaluate(
         OutputError: the output can't be written, or what is to be resumed was left by other settings.
     """
     if samples is not None:
-        check_output(samples, force=True)
+        check_output(Path(samples), force=True)
     check_eps(eps, norm=norm, bounds=dataset.preprocessing.bounds, shape=dataset.sample_shape)
     plans = [plan(attack, eps=e, norm=norm, max_iter=max_iter, restarts=restarts, seed=seed) for e in eps]
     masks = read_masks(model)
@@ -146,7 +146,7 @@ def evaluate(
             "versions": installed_versions(),
             **({} if samples is None else {"samples": MOST}),
         }
-        checkpoints = Checkpoints(output, record, run="an evaluation")
+        checkpoints = Checkpoints(Path(output), record, run="an evaluation")
     keeper = Keeper(checkpoints, name=dataset.source.name, samples=samples is not None)
     parts: list[Found] = []
     correct = Correct()

@@ -148,9 +148,9 @@ class Attestation:
             parts=predicate.text_map("parts"),
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the file atomically; raises OutputError where it can't be written."""
-        write_text(path, self.to_json())
+        write_text(Path(path), self.to_json())
 
 
 def attest(model: Model, source: Model, *, settings: Mapping[str, Any]) -> Attestation:

@@ -216,9 +216,9 @@ class Evaluation:
 
         return evaluation_html(self)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the file atomically; raises OutputError where it can't be written."""
-        write_text(path, self.to_json())
+        write_text(Path(path), self.to_json())
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "evaluation") -> Evaluation:

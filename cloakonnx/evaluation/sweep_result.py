@@ -192,9 +192,9 @@ class Sweep:
         """Return the file's text: the same sweep always gives the same text."""
         return json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n"
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the file atomically; raises OutputError where it can't be written."""
-        write_text(path, self.to_json())
+        write_text(Path(path), self.to_json())
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "sweep") -> Sweep:

@@ -43,7 +43,7 @@ def sweep(
     batch_size: int = 64,
     input_name: str | None = None,
     output_name: str | None = None,
-    output: Path | None = None,
+    output: str | Path | None = None,
     resume: bool = False,
     on_estimate: Callable[[Estimate], None] | None = None,
     on_progress: Callable[[float], None] = lambda samples: None,
@@ -102,7 +102,7 @@ def sweep(
         radii = tuple(eps) or (_radius(one_pass.largest, pairs),)
         check(radii)
         attacked = Attacked(setup, [masks[each] for each in chosen], [plan_of(eps=each) for each in radii], norm=norm)
-        checkpoints = None if output is None else attacked.checkpoints(output)
+        checkpoints = None if output is None else attacked.checkpoints(Path(output))
         results = attacked.run(
             checkpoints,
             resume=resume,

@@ -92,14 +92,14 @@ class TurnedSamples:
         """Whether the samples have two axes of pixels and 1 or 3 channels."""
         return self.turned.x.ndim == 4 and self.turned.x.shape[-1] in _CHANNELS
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the file atomically: the same samples always give the same bytes.
 
         Raises:
             OutputError: it can't be written.
         """
         head = {"format": FORMAT, "version": VERSION, "evaluation": self.evaluation, "eps": self.eps}
-        write_npz(path, {**{name: np.array(value) for name, value in head.items()}, **self.turned.arrays()})
+        write_npz(Path(path), {**{name: np.array(value) for name, value in head.items()}, **self.turned.arrays()})
 
 
 def _as_images(x: NDArray[np.float32], dataset: Dataset) -> NDArray[np.float32]:

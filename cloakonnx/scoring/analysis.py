@@ -196,9 +196,9 @@ class Analysis:
 
         return analysis_html(self)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the file atomically; raises OutputError where it can't be written."""
-        write_text(path, self.to_json())
+        write_text(Path(path), self.to_json())
 
 
 def load_analysis(path: str | Path, *, model: str = "MODEL") -> Analysis:

@@ -57,7 +57,7 @@ def learn(
     tap_patterns: Sequence[str] = (),
     input_name: str | None = None,
     output_name: str | None = None,
-    output: Path | None = None,
+    output: str | Path | None = None,
     resume: bool = False,
     over_budget: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -124,7 +124,7 @@ def learn(
         "provider": provider.name,
         "versions": installed_versions(),
     }
-    memory = None if output is None else Memory(output, record)
+    memory = None if output is None else Memory(Path(output), record)
     axis = _flip_axis(dataset) if recipe.flip else None
     learner = _Learner(victim, recipe, train, part, flip_axis=axis, on_progress=on_progress)
     with memory.opened(resume=resume) if memory is not None else nullcontext():

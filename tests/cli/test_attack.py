@@ -248,6 +248,9 @@ def test_from_python(folder: Path, run: Run) -> None:
     assert done == [5, 10, 12, 17, 22, 24]
     for mine, theirs in zip(outputs, ("adv.eps0.1.npz", "adv.eps0.2.npz"), strict=True):
         assert mine.read_bytes() == Path(theirs).read_bytes()
+    (again,) = cloakonnx.attack(model, dataset, "text.npz", eps=0.1, **given)
+    assert again.path == Path("text.npz")
+    assert again.path.read_bytes() == outputs[0].read_bytes()
     with pytest.raises(cloakonnx.CloakError, match="2 eps need as many outputs, all different; there are 1"):
         cloakonnx.attack(model, dataset, Path("c.npz"), eps=(0.1, 0.2), **given)
     with pytest.raises(cloakonnx.CloakError, match="there is no folder"):

@@ -400,6 +400,16 @@ def test_scores_that_are_no_numbers_are_told_of() -> None:
     assert found.clean_hardened.correct == found.clean_baseline.correct - 3
 
 
+def test_paths_may_be_text(model: Model, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"count": 8, "attack": "fgsm", "sanity": False}
+    outputs = {"output": str(tmp_path / "e.json"), "samples": str(tmp_path / "s.npz")}
+    found = evaluated(model, **options, **outputs)
+    assert (tmp_path / "e.json").read_text(encoding="utf-8") == found.to_json()
+    assert {each.name for each in tmp_path.iterdir()} == {"e.json", "s.npz"}
+    found.save(str(tmp_path / "again.json"))
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "e.json").read_bytes()
+
+
 def test_labels_that_are_predictions_are_told_of(model: Model) -> None:
     x, y = digits_arrays()
     source = ArraySource("own.npz", x[:8], y[:8], has_predicted_labels=True)
