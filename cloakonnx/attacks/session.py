@@ -199,6 +199,7 @@ def attack(
     restarts: int | None = None,
     loss: str | None = None,
     targeted: bool = False,
+    straight_through: bool = False,
     seed: int = 0,
     provider: Provider,
     batch_size: int = 64,
@@ -225,6 +226,7 @@ def attack(
         restarts: Random starts.
         loss: What fgsm and pgd increase.
         targeted: Whether the labels are the classes to reach.
+        straight_through: Whether gradients pass rounding and quantisation as if they were not there (BPDA).
         seed: Of all random numbers.
         provider: Where it runs.
         batch_size: Samples at a time.
@@ -257,6 +259,7 @@ def attack(
             restarts=restarts,
             loss=loss,
             targeted=targeted,
+            straight_through=straight_through,
             seed=seed,
         )
         for radius in radii

@@ -22,12 +22,12 @@ from cloakonnx.errors import OptionError, nearest
 from cloakonnx.gradient import Loss
 
 ATTACKS: dict[str, frozenset[str]] = {
-    "fgsm": frozenset({"loss", "targeted"}),
-    "pgd": frozenset({"eps_step", "max_iter", "restarts", "loss", "targeted"}),
-    "apgd-ce": frozenset({"max_iter", "restarts"}),
-    "apgd-dlr": frozenset({"max_iter", "restarts"}),
-    "apgd-t": frozenset({"max_iter", "restarts"}),
-    "fab-t": frozenset({"max_iter", "restarts"}),
+    "fgsm": frozenset({"loss", "targeted", "straight_through"}),
+    "pgd": frozenset({"eps_step", "max_iter", "restarts", "loss", "targeted", "straight_through"}),
+    "apgd-ce": frozenset({"max_iter", "restarts", "straight_through"}),
+    "apgd-dlr": frozenset({"max_iter", "restarts", "straight_through"}),
+    "apgd-t": frozenset({"max_iter", "restarts", "straight_through"}),
+    "fab-t": frozenset({"max_iter", "restarts", "straight_through"}),
     "square": frozenset({"max_iter", "restarts", "targeted"}),
     "noise": frozenset({"restarts", "targeted"}),
 }
@@ -55,6 +55,7 @@ class Settings:
         loss: What fgsm and pgd increase.
         targeted: Whether the labels are the classes to reach.
         early_stop: Whether samples leave once they are fooled, and those misclassified as they are stay unchanged.
+        straight_through: Whether gradients pass rounding and quantisation as if they were not there (BPDA).
         seed: Of all random numbers.
 
     Raises:
@@ -70,6 +71,7 @@ class Settings:
     loss: str | None = None
     targeted: bool = False
     early_stop: bool = True
+    straight_through: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -78,7 +80,7 @@ class Settings:
             raise OptionError(
                 f"there is no attack {self.attack!r}; there are {', '.join(ATTACKS)}{nearest(self.attack, ATTACKS)}"
             )
-        for name in ("eps_step", "max_iter", "restarts", "loss", "targeted"):
+        for name in ("eps_step", "max_iter", "restarts", "loss", "targeted", "straight_through"):
             if getattr(self, name) not in {None, False} and name not in ATTACKS[self.attack]:
                 raise OptionError(f"{self.attack} takes no --{name.replace('_', '-')}")
 
@@ -134,6 +136,7 @@ def _run(
     samples: NDArray[np.int64] | None,
 ) -> Adversarial:
     loss = Loss(s.loss) if s.loss else Loss.CE
+    victim = victim.straight_through() if s.straight_through else victim
     common: dict[str, Any] = {"eps": s.eps, "norm": s.norm}
     if s.attack == "fgsm":
         return fgsm(victim, x, y, loss=loss, targeted=s.targeted, **common)

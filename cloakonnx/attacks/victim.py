@@ -99,7 +99,8 @@ class Victim:
         self._rounds_in_use = elem_type == onnx.TensorProto.FLOAT16
         self._put_in(masks)
         self._arithmetic: dict[tuple[int, Norm], Arithmetic] = {}
-        self._graphs: dict[tuple[Loss | None, bool], tuple[GradientGraph, Session]] = {}
+        self._passes = False
+        self._graphs: dict[tuple[Loss | None, bool, bool], tuple[GradientGraph, Session]] = {}
         self.classes = self._graph(None, targeted=False)[0].classes
 
     def masked(self, masks: Sequence[Mask]) -> Victim:
@@ -112,6 +113,12 @@ class Victim:
         other.counts = Counts()
         other.on_answer = lambda: None
         other._put_in(masks)
+        return other
+
+    def straight_through(self) -> Victim:
+        """Return the classifier with gradients that pass rounding and quantisation; it shares sessions and counts."""
+        other = copy.copy(self)
+        other._passes = True
         return other
 
     def _axis(self, mask: Mask) -> int | None:
@@ -184,7 +191,11 @@ class Victim:
     def gradient(
         self, x: Value, y: NDArray[np.int64], *, loss: Loss, targets: NDArray[np.int64] | None = None
     ) -> Answer:
-        """Return logits, loss and the loss's gradient by a batch; with targets, of the targeted loss."""
+        """Return logits, loss and the loss's gradient by a batch; with targets, of the targeted loss.
+
+        The logits of a model that rounds or quantises are asked for apart: ONNX Runtime computes such a model in
+        integers, and beside its gradient in float, where on some processors another class wins.
+        """
         graph, session = self._graph(loss, targeted=targets is not None)
         feed: dict[str, NDArray[Any]] = {}
         if graph.labels is not None:
@@ -195,6 +206,8 @@ class Victim:
         logits, value, gradient = self._run(session, graph, x, feed, [graph.logits, graph.loss, graph.gradient])
         self.counts.gradients += len(y)
         self.on_answer()
+        if self.blocked:
+            logits = self.logits(x)
         if self._is_double:
             gradient = to_numpy(gradient).astype(np.float32)
         return Answer(to_numpy(logits).astype(np.float32), to_numpy(value).astype(np.float32), gradient)
@@ -210,9 +223,9 @@ class Victim:
             raise DataError(f"label {int(wrong[0])} does not fit {self.name}, which has {self.classes} classes")
 
     def _graph(self, loss: Loss | None, *, targeted: bool) -> tuple[GradientGraph, Session]:
-        key = (loss, targeted)
+        key = (loss, targeted, self._passes and loss is not None)
         if key not in self._graphs:
-            self._graphs[key] = self._built(loss=loss, targeted=targeted)
+            self._graphs[key] = self._built(loss=loss, targeted=targeted, straight_through=key[2])
         return self._graphs[key]
 
     def _built(self, **asked: Any) -> tuple[GradientGraph, Session]:

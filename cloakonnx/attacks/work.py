@@ -12,11 +12,16 @@ from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Counts, Victim
 
 
-def most_work(settings: Settings, *, classes: int) -> Counts:
+def most_work(settings: Settings, victim: Victim) -> Counts:
     """Return the forward passes and gradients that one sample costs if it withstands everything.
 
     Early stopping can only save some of it.
     """
+    counts = _most(settings, victim.classes)
+    return Counts(counts.queries + counts.gradients, counts.gradients) if victim.blocked else counts
+
+
+def _most(settings: Settings, classes: int) -> Counts:
     filled = settings.as_dict()
     steps, restarts = filled["max_iter"] or 1, filled["restarts"] or 1
     name = settings.attack

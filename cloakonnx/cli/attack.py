@@ -92,6 +92,7 @@ def command(
             restarts=rest["restarts"],
             loss=rest["loss"],
             targeted=targeted,
+            straight_through=rest["straight_through"],
             seed=rest["seed"],
             provider=chosen,
             batch_size=batch_size,

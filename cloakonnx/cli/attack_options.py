@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import click
 
-from cloakonnx.cli.options import DataOptions, F, group, norm_option, seed_option
+from cloakonnx.cli.options import DataOptions, F, group, norm_option, seed_option, straight_through_option
 from cloakonnx.cli.types import Number
 from cloakonnx.numbers import parse_number
 
@@ -32,6 +32,7 @@ class AttackOptions(TypedDict):
     restarts: int | None
     norm: str
     loss: str | None
+    straight_through: bool
     seed: int
 
 
@@ -51,6 +52,7 @@ def attack_options(*, required: bool) -> Callable[[F], F]:
         click.option("--restarts", type=click.IntRange(min=1), help="Random starts.  [1]"),
         norm_option,
         click.option("--loss", type=click.Choice(_LOSSES), help="What fgsm and pgd increase.  [ce]"),
+        straight_through_option,
         seed_option,
     )
 
@@ -77,6 +79,7 @@ def attack_settings(
             loss=options["loss"],
             targeted=targeted,
             early_stop=early_stop,
+            straight_through=options["straight_through"],
             seed=options["seed"],
         )
         found.append((settings, text.strip()))

@@ -113,6 +113,10 @@ seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."
 )
 
+straight_through_option = click.option(
+    "--straight-through", is_flag=True, help="Have gradients pass rounding and quantisation as if they were not there."
+)
+
 provider_options = group(
     click.option("--provider", help="Execution provider: cpu, cuda, tensorrt, ...  [the best that loads]"),
     click.option("--device-id", type=click.IntRange(min=0), default=0, show_default=True, help="Which device."),

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @options.norm_option
 @click.option("--max-iter", type=click.IntRange(min=1), help="Steps of a single attack.")
 @click.option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
+@options.straight_through_option
 @options.seed_option
 @options.data_options
 @options.batch_option
@@ -68,6 +69,7 @@ def command(
     norm: str,
     max_iter: int | None,
     restarts: int | None,
+    straight_through: bool,
     seed: int,
     batch_size: int,
     input_name: str | None,
@@ -128,6 +130,7 @@ def command(
             norm=cast(Any, norm),
             max_iter=max_iter,
             restarts=restarts,
+            straight_through=straight_through,
             seed=seed,
             provider=chosen,
             batch_size=batch_size,

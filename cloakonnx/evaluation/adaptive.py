@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -58,6 +58,7 @@ def evaluate(
     norm: Literal["linf", "l2"] = "linf",
     max_iter: int | None = None,
     restarts: int | None = None,
+    straight_through: bool = False,
     seed: int = 0,
     provider: Provider,
     batch_size: int = 64,
@@ -82,6 +83,8 @@ def evaluate(
         norm: The balls' norm.
         max_iter: Steps of a single attack.
         restarts: Random starts of a single attack.
+        straight_through: Whether gradients pass rounding and quantisation as if they were not there (BPDA); where a
+            model's own are all 0 they do so without being asked.
         seed: Of all random numbers.
         provider: Where it runs.
         batch_size: Samples at a time.
@@ -106,7 +109,8 @@ def evaluate(
     if samples is not None:
         check_output(Path(samples), force=True)
     check_eps(eps, norm=norm, bounds=dataset.preprocessing.bounds, shape=dataset.sample_shape)
-    plans = [plan(attack, eps=e, norm=norm, max_iter=max_iter, restarts=restarts, seed=seed) for e in eps]
+    made: dict[str, Any] = {"max_iter": max_iter, "restarts": restarts, "straight_through": straight_through}
+    plans = [plan(attack, eps=e, norm=norm, seed=seed, **made) for e in eps]
     masks = read_masks(model)
     bare = _bare(model, baseline) if masks else None
     other = _other(model, baseline, bare)

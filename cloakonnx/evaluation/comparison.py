@@ -8,14 +8,13 @@ from typing import Any, Literal
 import numpy as np
 
 from cloakonnx.attacks import GRADIENT_FREE, Settings, Victim, most_work
-from cloakonnx.errors import DifferentiationError, ZeroGradientError
 from cloakonnx.evaluation.estimate import seconds_per_sample
+from cloakonnx.evaluation.gradients import Gradients
 from cloakonnx.evaluation.meter import Meter
-from cloakonnx.evaluation.plan import control
+from cloakonnx.evaluation.plan import control, passing
 from cloakonnx.evaluation.tally import Found, FoundAtEps, FoundOfModel, Outcomes
 from cloakonnx.evaluation.trial import Samples, Trial
 from cloakonnx.evaluation.turned import Turned
-from cloakonnx.gradient import Loss
 from cloakonnx.runtime import NO_CLASS
 
 
@@ -43,10 +42,7 @@ class Comparison:
     ) -> None:
         self._model, self._baseline, self._shuffled, self._plans = model, baseline, shuffled, plans
         self._norm, self._seed = norm, seed
-        self._dead = {victim: _dead(victim) for victim in (model, baseline)}
-        self._has_gradients = not any(self._dead.values()) and all(
-            map(_differentiable, (model, baseline, *shuffled[:1]))
-        )
+        self._gradients = {victim: Gradients.of(victim) for victim in (model, baseline, *shuffled[:1])}
 
     def on(
         self,
@@ -120,25 +116,36 @@ class Comparison:
         )
 
     def notes(self) -> tuple[str, ...]:
-        """Say in words which attacks are not made on which model, for want of a gradient."""
-        dead = [victim for victim in (self._model, self._baseline) if self._dead[victim]]
+        """Say in words which attacks are not made as they stand on which model, for want of a gradient."""
+        dead = [victim for victim in (self._model, self._baseline) if self._gradients[victim].zero]
         made = {settings.attack: None for victim in dead for settings in self._made_on(victim, self._plans[0])}
         missing = {settings.attack: None for settings in self._plans[0] if dead and settings.attack not in made}
-        if not missing:
+        which = "either model" if len(dead) == 2 else "the model" if self._model in dead else "the baseline"
+        if missing:
+            return (
+                f"{', '.join(missing)} not made on {which}, which gives no gradient: {self._gradients[dead[0]].zero}; "
+                f"robust accuracy there rests on {', '.join(made)} and replayed inputs, and may flatter",
+            )
+        through = [settings.attack for settings in self._plans[0] if settings.attack not in GRADIENT_FREE]
+        if not dead or not through:
             return ()
-        which = "either model" if len(dead) == 2 else "the model" if dead[0] is self._model else "the baseline"
         return (
-            f"{', '.join(missing)} not made on {which}, which gives no gradient: {self._dead[dead[0]]}; robust "
-            f"accuracy there rests on {', '.join(made)} and replayed inputs, and may flatter",
+            f"{', '.join(through)} take straight-through gradients on {which}, whose own are 0: "
+            f"{self._gradients[dead[0]].zero}",
         )
 
     def _made_on(self, victim: Victim, attacks: Sequence[Settings]) -> Sequence[Settings]:
-        """Return the attacks of a plan that are made on a model: where every gradient is 0, those that need none.
+        """Return a plan as it is made on a model.
 
-        A plan of nothing else stays, and ends in the error that names the op.
+        Where every gradient is 0, straight-through ones are taken; where those are 0 as well, only the attacks that
+        need none are made. A plan of nothing else stays, and ends in the error that names the op.
         """
-        kept = [each for each in attacks if each.attack in GRADIENT_FREE]
-        return kept if self._dead[victim] and kept else attacks
+        gradients = self._gradients[victim]
+        if not gradients.zero:
+            return attacks
+        if gradients.pass_straight:
+            return passing(attacks)
+        return [each for each in attacks if each.attack in GRADIENT_FREE] or attacks
 
     def control_settings(self) -> dict[str, Any]:
         """Return the settings of the control attack, but for what depends on eps."""
@@ -165,37 +172,25 @@ class Comparison:
         for attacks in self._plans:
             for victim in (self._model, self._baseline):
                 made = (*self._made_on(victim, attacks), self._noise(attacks[0].eps))
-                work += sum(most_work(each, classes=victim.classes).total for each in made)
-            usual = most_work(self._control(attacks[0].eps), classes=self._model.classes).total
-            work += (2 + len(self._shuffled)) * usual
+                work += sum(most_work(each, victim).total for each in made)
+            usual = self._control(attacks[0].eps)
+            work += sum(most_work(usual, each).total for each in (self._model, self._baseline, *self._shuffled))
         return work
 
     def _noise(self, eps: float) -> Settings:
         return Settings("noise", eps, self._norm, seed=self._seed)
 
     def _control(self, eps: float) -> Settings:
-        return control(eps, norm=self._norm, seed=self._seed, gradients=self._has_gradients)
+        known, asked = self._gradients.values(), any(each.straight_through for each in self._plans[0])
+        return control(
+            eps,
+            norm=self._norm,
+            seed=self._seed,
+            gradients=not any(each.missing for each in known),
+            straight_through=asked or any(each.zero for each in known),
+        )
 
 
 def _found(trial: Trial, noise: Settings, usual: Settings) -> FoundOfModel:
     noisy, controlled = trial.controls(noise, usual)
     return FoundOfModel(trial.standing, noisy, controlled, tuple(trial.stages))
-
-
-def _dead(victim: Victim) -> str:
-    """Return why every gradient of a model is 0; empty where that is not so."""
-    try:
-        victim.prepare(Loss.CE.climbed)
-    except ZeroGradientError:
-        return f"{victim.blocked[0]} has a zero gradient everywhere"
-    except DifferentiationError:
-        return ""
-    return ""
-
-
-def _differentiable(victim: Victim) -> bool:
-    try:
-        victim.prepare(Loss.CE.climbed)
-    except DifferentiationError:
-        return False
-    return True

@@ -82,7 +82,7 @@ def seconds_per_sample(
             for settings, often in [*((each, 1) for each in attacks), (control, times)]:
                 if settings.attack not in rates:
                     rates[settings.attack] = seconds_per_unit(victim, settings, x, channel_axis=channel_axis)
-                total += often * most_work(settings, classes=victim.classes).total * rates[settings.attack]
+                total += often * most_work(settings, victim).total * rates[settings.attack]
             total += (len(attacks) + 3) * forward  # replayed inputs, noise
     return total
 

@@ -19,8 +19,8 @@ MEANINGS = {
     "that climb it flatter the model (the attacks here climb the log odds instead)",
     "run-to-run": "outputs that differ between two runs make every figure a draw: attack their mean (EOT)",
     "random-ops": "a defence by chance: attack the mean of many runs (EOT); these figures are of single ones",
-    "non-differentiable": "gradients are 0 through these ops and straight-through was not used: what withstands here "
-    "may fall to an attack that goes around them (BPDA)",
+    "non-differentiable": "gradients are 0 through these ops: what withstands attacks by gradient may fall to one that "
+    "goes around them (BPDA)",
     "static-gain": "what the masks gain against replayed inputs is gone once the attack is made again with the masks "
     "in sight: no robustness",
 }

@@ -23,7 +23,7 @@ class Meter:
     @contextmanager
     def attack(self, victim: Victim, settings: Settings, samples: int) -> Iterator[None]:
         """Follow an attack on so many samples by what it asks the victim."""
-        most = most_work(settings, classes=victim.classes).total
+        most = most_work(settings, victim).total
         before = victim.counts.total
 
         def watch() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod, sqrt
 from typing import Any, Literal
 
 import numpy as np
 
-from cloakonnx.attacks import ATTACKS, TARGETS, Settings
+from cloakonnx.attacks import ATTACKS, GRADIENT_FREE, TARGETS, Settings
 from cloakonnx.errors import OptionError, nearest
 from cloakonnx.gradient import DLR_CLASSES
 from cloakonnx.graph import Mask
@@ -43,6 +44,7 @@ def plan(
     norm: Literal["linf", "l2"] = "linf",
     max_iter: int | None = None,
     restarts: int | None = None,
+    straight_through: bool = False,
     seed: int = 0,
 ) -> tuple[Settings, ...]:
     """Return the attacks that a preset or an attack's name stands for, at one eps.
@@ -53,11 +55,19 @@ def plan(
     if name in PRESETS:
         if max_iter is not None or restarts is not None:
             raise OptionError(f"{name} has its own --max-iter and --restarts; they go with a single attack (pgd, say)")
-        return tuple(Settings(eps=eps, norm=norm, seed=seed, **attack) for attack in PRESETS[name])
+        attacks = [Settings(eps=eps, norm=norm, seed=seed, **attack) for attack in PRESETS[name]]
+        return passing(attacks) if straight_through else tuple(attacks)
     if name not in ATTACKS:
         known = (*PRESETS, *ATTACKS)
         raise OptionError(f"there is no attack or preset {name!r}; there are {', '.join(known)}{nearest(name, known)}")
-    return (Settings(name, eps, norm, max_iter=max_iter, restarts=restarts, seed=seed),)
+    return (
+        Settings(name, eps, norm, max_iter=max_iter, restarts=restarts, straight_through=straight_through, seed=seed),
+    )
+
+
+def passing(attacks: Sequence[Settings]) -> tuple[Settings, ...]:
+    """Return attacks with straight-through gradients, where they use any."""
+    return tuple(each if each.attack in GRADIENT_FREE else replace(each, straight_through=True) for each in attacks)
 
 
 def replaced(attacks: Sequence[Settings], *, classes: int) -> tuple[str, ...]:
@@ -76,10 +86,12 @@ def replaced(attacks: Sequence[Settings], *, classes: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def control(eps: float, *, norm: Literal["linf", "l2"], seed: int, gradients: bool) -> Settings:
+def control(
+    eps: float, *, norm: Literal["linf", "l2"], seed: int, gradients: bool, straight_through: bool = False
+) -> Settings:
     """Return the attack that models are compared under beside the worst case: PGD-20, or Square without gradients."""
     if gradients:
-        return Settings("pgd", eps, norm, max_iter=20, seed=seed)
+        return Settings("pgd", eps, norm, max_iter=20, straight_through=straight_through, seed=seed)
     return Settings("square", eps, norm, max_iter=500, seed=seed)
 
 

@@ -8,16 +8,16 @@ their own, on the first samples that the model classifies correctly. docs/sanity
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from cloakonnx.attacks import Settings, Victim
-from cloakonnx.errors import DifferentiationError, ZeroGradientError
 from cloakonnx.evaluation.bench import QUERIES, STRONG, Bench
 from cloakonnx.evaluation.flags import Flag, Sanity
+from cloakonnx.evaluation.gradients import Gradients
 from cloakonnx.evaluation.intervals import Paired, mcnemar_exact, newcombe_paired
 from cloakonnx.evaluation.tally import Gain, Outcomes
 from cloakonnx.evaluation.trial import Samples
@@ -101,11 +101,13 @@ def check(
         batch_size: Samples at a time.
     """
     before = victim.counts.queries, victim.counts.gradients
-    bench = None if samples is None else Bench(victim, samples, plans, batch_size)
+    gradients = Gradients.of(victim)
+    passes = any(each.straight_through for each in plans[0]) or bool(gradients.zero and gradients.pass_straight)
+    bench = None if samples is None else Bench(victim, samples, plans, batch_size, straight_through=passes)
     flags = (
-        *_on_samples(bench),
+        *_on_samples(bench, gradients),
         _counted("random-ops", random_ops, "the scores hang on no random op"),
-        _counted("non-differentiable", victim.blocked, "gradients pass no op of zero gradient"),
+        _non_differentiable(victim, gradients, passes=passes),
         _static_gain(gains),
     )
     return Sanity(
@@ -118,43 +120,29 @@ def check(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Gradients:
-    """Whether the model has input gradients here.
+def _dead(bench: Bench, gradients: Gradients) -> Outcomes | None:
+    """Return (N,) which clean samples have a gradient that is 0 everywhere, or not a number; None where there is none.
 
-    Attributes:
-        dead: (N,) which samples have one that is 0 everywhere, or not a number; None where an op has no rule.
-        reason: Why there are none; empty where there are.
+    The model's own gradient, as the attacks climb it, and none that goes straight through.
     """
 
-    dead: Outcomes | None
-    reason: str = ""
+    def dead(batch: Samples) -> Outcomes:
+        gradient = to_numpy(bench.victim.gradient(batch.x, batch.y, loss=Loss.CE.climbed).gradient)
+        flat = gradient.reshape(len(gradient), -1)
+        return np.asarray(~flat.any(axis=1) | ~np.isfinite(flat).all(axis=1))
 
-    @classmethod
-    def of(cls, bench: Bench) -> _Gradients:
-        """Ask for the gradient that the attacks climb, at every clean sample."""
-
-        def dead(batch: Samples) -> Outcomes:
-            gradient = to_numpy(bench.victim.gradient(batch.x, batch.y, loss=Loss.CE.climbed).gradient)
-            flat = gradient.reshape(len(gradient), -1)
-            return np.asarray(~flat.any(axis=1) | ~np.isfinite(flat).all(axis=1))
-
-        try:
-            return cls(bench.each(dead))
-        except ZeroGradientError as error:
-            return cls(np.ones(bench.count, np.bool_), str(error).partition(";")[0])
-        except DifferentiationError as error:
-            return cls(None, str(error).partition(";")[0])
+    if gradients.zero:
+        return np.ones(bench.count, np.bool_)
+    return None if gradients.missing else bench.each(dead)
 
 
-def _on_samples(bench: Bench | None) -> tuple[Flag, ...]:
+def _on_samples(bench: Bench | None, gradients: Gradients) -> tuple[Flag, ...]:
     if bench is None:
         missing = "the model classifies none of the samples correctly"
         return tuple(_not_measured(name, missing) for name in _UNITS)
-    gradients = _Gradients.of(bench)
     white = f"PGD-{bench.max_iter}"
-    if gradients.reason:
-        climbing = [_not_measured(name, gradients.reason) for name in ("single-step", "iterations", "saturation")]
+    if gradients.missing:
+        climbing = [_not_measured(name, gradients.missing) for name in ("single-step", "iterations", "saturation")]
     else:
         saturated = int(bench.each(lambda batch: _saturated(bench.victim, batch)).sum())
         double = f"PGD-{2 * bench.max_iter}"
@@ -179,7 +167,7 @@ def _on_samples(bench: Bench | None) -> tuple[Flag, ...]:
         found["single-step"],
         _black_box(bench, gradients),
         found["iterations"],
-        *_curve(bench, square=bool(gradients.reason)),
+        *_curve(bench, square=bool(gradients.missing)),
         _zero_gradients(bench, gradients),
         found["saturation"],
         _run_to_run(bench),
@@ -215,13 +203,13 @@ def _worst(flags: Sequence[Flag]) -> Flag:
     return max(flags, key=lambda flag: (bool(flag.fired), flag.value or 0.0))
 
 
-def _black_box(bench: Bench, gradients: _Gradients) -> Flag:
+def _black_box(bench: Bench, gradients: Gradients) -> Flag:
     """Count what Square finds and no attack with gradients does: those it finds are attacked once more, strongly."""
-    if gradients.dead is None:
-        return _not_measured("black-box", gradients.reason)
+    if gradients.missing and not gradients.zero:
+        return _not_measured("black-box", gradients.missing)
     flags = []
     for eps in bench.eps:
-        if gradients.reason:  # every gradient is 0: no step moves anything
+        if gradients.missing:  # every gradient is 0: no step moves anything
             missed = ~bench.square(eps)
             said = f"no step of FGSM or PGD moves anything; Square with {QUERIES} queries finds {int(missed.sum())} of"
             said = f"{said} {bench.count}"
@@ -266,16 +254,18 @@ def _curve(bench: Bench, *, square: bool) -> tuple[Flag, Flag]:
     )
 
 
-def _zero_gradients(bench: Bench, gradients: _Gradients) -> Flag:
-    if gradients.dead is None:
-        return _not_measured("zero-gradients", gradients.reason)
-    count = int(gradients.dead.sum())
+def _zero_gradients(bench: Bench, gradients: Gradients) -> Flag:
+    dead = _dead(bench, gradients)
+    if dead is None:
+        return _not_measured("zero-gradients", gradients.missing)
+    count = int(dead.sum())
     share = count / bench.count
     said = (
         f"{count} of {bench.count} clean samples have an input gradient of 0 in every pixel, or none that is a number"
     )
-    why = f": {gradients.reason}" if gradients.reason else ""
-    return Flag("zero-gradients", share >= ZERO, share, "share", ZERO, None, said + why)
+    why = f": {gradients.zero}" if gradients.zero else ""
+    instead = "; straight-through gradients stand in" if gradients.zero and gradients.pass_straight else ""
+    return Flag("zero-gradients", share >= ZERO, share, "share", ZERO, None, said + why + instead)
 
 
 def _saturated(victim: Victim, batch: Samples) -> Outcomes:
@@ -298,6 +288,14 @@ def _run_to_run(bench: Bench) -> Flag:
 def _counted(name: str, ops: Sequence[str], nothing: str) -> Flag:
     said = ", ".join(ops[:_NAMED]) + (f" and {len(ops) - _NAMED} more" if len(ops) > _NAMED else "")
     return Flag(name, bool(ops), float(len(ops)), "ops", 0.0, None, said or nothing)
+
+
+def _non_differentiable(victim: Victim, gradients: Gradients, *, passes: bool) -> Flag:
+    found = _counted("non-differentiable", victim.blocked, "gradients pass no op of zero gradient")
+    used = "straight-through was used" if passes else "straight-through was not used (--straight-through)"
+    if gradients.zero and not gradients.pass_straight:
+        used = "straight-through gradients are 0 as well, so none were used"
+    return replace(found, measured=f"{found.measured}; {used}") if found.fired else found
 
 
 def _static_gain(gains: Sequence[Gain]) -> Flag:

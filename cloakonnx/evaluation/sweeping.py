@@ -38,6 +38,7 @@ def sweep(
     norm: Literal["linf", "l2"] = "linf",
     max_iter: int | None = None,
     restarts: int | None = None,
+    straight_through: bool = False,
     seed: int = 0,
     provider: Provider,
     batch_size: int = 64,
@@ -61,6 +62,8 @@ def sweep(
         norm: The balls' norm.
         max_iter: Steps of a single attack.
         restarts: Random starts of a single attack.
+        straight_through: Whether gradients pass rounding and quantisation as if they were not there (BPDA); where a
+            model's own are all 0 they do so without being asked.
         seed: Of all random numbers.
         provider: Where it runs.
         batch_size: Samples at a time.
@@ -86,7 +89,15 @@ def sweep(
     masks = masks_of(scores, amounts)
     chosen = attacked_of(masks, adaptive_at)
     check = partial(check_eps, norm=norm, bounds=pairs.clean.preprocessing.bounds, shape=pairs.clean.sample_shape)
-    plan_of = partial(plan, attack, norm=norm, max_iter=max_iter, restarts=restarts, seed=seed)
+    plan_of = partial(
+        plan,
+        attack,
+        norm=norm,
+        max_iter=max_iter,
+        restarts=restarts,
+        straight_through=straight_through,
+        seed=seed,
+    )
     if eps:
         check(eps)
     elif chosen and norm == "l2":

@@ -14,6 +14,11 @@ from cloakonnx.gradient.info import TensorInfo, dependencies
 from cloakonnx.gradient.registry import Kind
 from cloakonnx.gradient.site import Site, describe
 
+_INTEGER_WAYS = frozenset(
+    {"Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+)
+"""Ops through which a straight-through gradient follows integers; to others they are indices and shapes."""
+
 _CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
@@ -25,50 +30,72 @@ class Path:
         nodes: Nodes on the way from a variable to a seed, in order.
         active: Tensors whose gradient is needed.
         blocked: Nodes of zero gradient that the data passes on its way to a seed, described.
+        bridged: Those of zero gradient that are passed straight through instead, described.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
     active: frozenset[str]
     blocked: tuple[str, ...]
+    bridged: tuple[str, ...]
+
+    def differentiates(self, node: onnx.NodeProto, index: int, info: TensorInfo) -> bool:
+        """Whether a gradient is needed at an input of one of the nodes."""
+        name = node.input[index]
+        return name in self.active and _carries(node, name, info)
 
 
 def find_path(
-    nodes: Sequence[onnx.NodeProto], info: TensorInfo, seeds: Iterable[str], variables: Iterable[str]
+    nodes: Sequence[onnx.NodeProto],
+    info: TensorInfo,
+    seeds: Iterable[str],
+    variables: Iterable[str],
+    *,
+    straight_through: bool = False,
 ) -> Path:
-    """Find the nodes whose rules are needed.
-
-    Raises:
-        DifferentiationError: One of them has no rule.
-    """
+    """Find the nodes whose rules are needed; straight-through, those of rounding and quantisation are among them."""
     needed = set(seeds)
     for node in reversed(nodes):
         if needed.intersection(node.output):
             needed.update(dependencies(node))
     flowing, touched = set(variables), set(variables)
-    kept, blocked = [], []
+    kept: list[onnx.NodeProto] = []
+    blocked: list[str] = []
+    bridged: list[str] = []
     for node in nodes:
         reads = dependencies(node)
         if not needed.intersection(node.output) or touched.isdisjoint(reads):
             continue
-        touched.update(name for name in node.output if name and info.is_float(name))
+        touched.update(name for name in node.output if name and (info.is_float(name) or straight_through))
         if flowing.isdisjoint(reads):
             continue
         entry = registry.find(node.domain, node.op_type)
-        rounds = node.op_type == "Cast" and not info.is_float(node.output[0])
+        if not any(name in flowing and _carries(node, name, info) for name in reads):  # integers only
+            if entry is None or entry.kind is not Kind.STOP:
+                blocked.append(describe(node))
+            continue
+        rounds = node.op_type == "Cast" and info.is_float(node.input[0]) and not info.is_float(node.output[0])
         if rounds or (entry is not None and entry.kind is Kind.ZERO):
-            blocked.append(describe(node))
-        if rounds or (entry is not None and entry.kind is not Kind.RULE):
+            passes = straight_through and entry is not None and entry.rule is not None
+            (bridged if passes else blocked).append(describe(node))
+            if not passes:
+                continue
+        elif entry is not None and entry.kind is Kind.STOP:
             continue
         kept.append(node)
-        flowing.update(name for name in node.output if name and info.is_float(name))
+        flowing.update(name for name in node.output if name and (info.is_float(name) or straight_through))
     reached = set(seeds)  # of the flowing tensors, those from which a seed is reached without a blocked node
     path = []
     for node in reversed(kept):
         if reached.intersection(node.output):
             path.append(node)
-            reached.update(name for name in dependencies(node) if name in flowing)
+            reached.update(name for name in dependencies(node) if name in flowing and _carries(node, name, info))
     path.reverse()
-    return Path(tuple(path), frozenset(reached & flowing), tuple(blocked))
+    return Path(tuple(path), frozenset(reached & flowing), tuple(blocked), tuple(bridged))
+
+
+def _carries(node: onnx.NodeProto, name: str, info: TensorInfo) -> bool:
+    """Whether a gradient may come back from a node by one of its inputs; integers mostly are indices and shapes."""
+    return info.is_float(name) or (node.op_type in _INTEGER_WAYS and not node.domain and name == node.input[0])
 
 
 def check_rules(path: Path, opset: int) -> None:
@@ -121,7 +148,7 @@ def backpropagate(e: Emitter, path: Path, seeds: Mapping[str, str], variables: S
     parts: dict[str, list[str]] = {name: [grad] for name, grad in seeds.items()}
     for node in reversed(path.nodes):
         grads = tuple(_gathered(e, parts, name) for name in node.output)
-        wanted = tuple(i for i, name in enumerate(node.input) if name in path.active)
+        wanted = tuple(i for i in range(len(node.input)) if path.differentiates(node, i, e.info))
         entry = registry.find(node.domain, node.op_type)
         if not any(grads) or not wanted or entry is None or entry.rule is None:
             continue

@@ -23,7 +23,9 @@ _SECTIONS = {
     Kind.RULE: ("Differentiated", "Each rule is held against finite differences and against PyTorch in float64."),
     Kind.ZERO: (
         "Zero gradient",
-        "Piecewise constant: gradients through these are zero. A gradient graph names those that the data passes.",
+        "Piecewise constant: gradients through these are zero, and through a Cast to integers, too. A gradient graph\n"
+        "names those that the data passes. Straight-through, where that is asked for, the last column stands in for\n"
+        "the gradient, and dy for that of a Cast.",
     ),
     Kind.STOP: (
         "Shapes, indices, booleans, constants",
@@ -45,6 +47,8 @@ def table() -> str:
 def _header(kind: Kind) -> tuple[str, str]:
     if kind is Kind.RULE:
         return "| op | versions | family | limits |", "|---|---|---|---|"
+    if kind is Kind.ZERO:
+        return "| op | versions | straight-through |", "|---|---|---|"
     return "| op | versions |", "|---|---|"
 
 
@@ -54,6 +58,8 @@ def _row(entry: Entry) -> str:
     cells = [f"`{name}`", versions]
     if entry.kind is Kind.RULE:
         cells += [entry.family, entry.note]
+    if entry.kind is Kind.ZERO:
+        cells.append(entry.note)
     return "| " + " | ".join(cells) + " |"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, nearest
-from cloakonnx.gradient.backward import backpropagate, check_rules, find_path
+from cloakonnx.gradient.backward import Path, backpropagate, check_rules, find_path
 from cloakonnx.gradient.canonical import canonical, infer_shapes, opset_of, prune, put_weights, take_weights
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.forward import Preprocessing, insert_mask, prepend
@@ -48,6 +48,7 @@ class GradientGraph:
         stripped: Op type of the final activation that was left out, or None.
         blocked: Non-differentiable ops (Round, Sign, ...) that hide part of the gradient, described; without a loss,
             those that would hide part of the input's.
+        bridged: Ops of rounding and quantisation that the gradient passes straight through, described.
     """
 
     proto: onnx.ModelProto
@@ -63,6 +64,7 @@ class GradientGraph:
     classes: int
     stripped: str | None
     blocked: tuple[str, ...]
+    bridged: tuple[str, ...]
 
     @property
     def gradient(self) -> str:
@@ -97,6 +99,7 @@ def differentiate(
     masks: Mapping[str, int | None] | None = None,
     mask_gradients: bool = False,
     targeted: bool = False,
+    straight_through: bool = False,
     preprocessing: Preprocessing | None = None,
     provider: str = "cpu",
     input_name: str | None = None,
@@ -113,6 +116,8 @@ def differentiate(
             element of a sample. Gradients by such a tap are by the masked features.
         mask_gradients: Whether to differentiate by the masks too.
         targeted: Whether the loss pulls towards target labels.
+        straight_through: Whether the gradient passes Round, Floor, Ceil, Sign, QuantizeLinear and Casts to integers as
+            if they were not there, instead of being 0: for attacks on quantised models (BPDA, arXiv 1802.00420).
         preprocessing: Put before the model's input; None where the model takes pixels.
         provider: ``cpu`` or ``cuda``: what the ops are chosen for. The graph runs on any provider.
         input_name: The input to differentiate by, where the model has several of floating point.
@@ -139,7 +144,7 @@ def differentiate(
     mask_inputs = {tap: insert_mask(work.graph, tap, axis) for tap, axis in taps.items()}
     work = infer_shapes(work)
     put_weights(work, weights)
-    builder = _Builder(work, provider, image, mask_inputs, output, declared=declared)
+    builder = _Builder(work, provider, image, mask_inputs, output, declared=declared, straight_through=straight_through)
     graph = builder.build(chosen, targeted, asked, mask_gradients)
     round_input(graph.proto.graph, name)
     return graph
@@ -157,6 +162,7 @@ class _Builder:
         output: str,
         *,
         declared: tuple[Dim, ...] | None,
+        straight_through: bool,
     ) -> None:
         self.model = model
         self.info = TensorInfo.of(model.graph)
@@ -165,13 +171,14 @@ class _Builder:
         self.masks = masks
         self.output = output
         self.declared = declared
+        self.straight_through = straight_through
 
     def build(self, loss: Loss | None, targeted: bool, wrt: Sequence[str], mask_gradients: bool) -> GradientGraph:
         variables = {t: self.image if t == INPUT else t for t in wrt} if loss is not None else {}
         if mask_gradients and loss is not None:
             variables.update({_mask_key(tap): name for tap, name in self.masks.items()})
         # An op without a rule often leaves the shapes behind it unknown: say so first.
-        check_rules(find_path(self.model.graph.node, self.info, [self.output], variables.values()), self.e.opset)
+        check_rules(self._path(self.model.graph.node, self.output, variables.values()), self.e.opset)
         logits = logits_of(self.e, self.output, self.declared)
         forward = list(self.model.graph.node)
         inputs = self._loss_inputs(loss, targeted, logits)
@@ -180,7 +187,7 @@ class _Builder:
         self.info.copy(logits.name, given)
         named = {"logits": self._give("logits", given, self.info.shape(logits.name))}
         gradients: dict[str, str] = {}
-        path = find_path(forward, self.info, [logits.name], list(variables.values()) or [self.image])
+        path = self._path(forward, logits.name, list(variables.values()) or [self.image])
         if loss is not None:
             scores = Scores(self.e, logits.name, logits.classes)
             made = seed(scores, loss, labels=inputs.labels, targets=inputs.targets, cotangent=inputs.cotangent)
@@ -206,7 +213,11 @@ class _Builder:
             classes=logits.classes,
             stripped=logits.stripped,
             blocked=path.blocked,
+            bridged=path.bridged,
         )
+
+    def _path(self, nodes: Sequence[onnx.NodeProto], output: str, variables: Iterable[str]) -> Path:
+        return find_path(nodes, self.info, [output], variables, straight_through=self.straight_through)
 
     def _loss_inputs(self, loss: Loss | None, targeted: bool, logits: Logits) -> _Inputs:
         batch = (self.info.shape(logits.name) or (None,))[0]
@@ -243,8 +254,10 @@ class _Builder:
                     "can be learned there; choose another tap"
                 )
             kind = ZeroGradientError if blocked else DifferentiationError
+            can_pass = blocked and not self.straight_through
+            passing = "--straight-through passes rounding and quantisation; " if can_pass else ""
             raise kind(
-                f"the output does not depend on {name!r} in a way that can be differentiated{why}; "
+                f"the output does not depend on {name!r} in a way that can be differentiated{why}; {passing}"
                 "black-box attacks need no gradient: --attack square"
             )
         self.info.copy(name, found[name])

@@ -36,7 +36,8 @@ class Entry:
         since: First opset whose version of the op can be read (older models are converted upwards).
         until: Latest version of the op that the rule was written for.
         kind: Whether the op has a rule, a zero gradient, or ends the flow.
-        rule: The function, for ops that have one.
+        rule: The function, for ops that have one; of an op of zero gradient what a straight-through gradient takes
+            instead.
         family: Module that the op is registered in.
         note: Limits, in a few words.
     """
@@ -82,6 +83,24 @@ def unary(op: str, *, since: int = 1, until: int, domain: str = "", note: str = 
 
         wrapped.__module__ = function.__module__
         rule(op, since=since, until=until, domain=domain, note=note)(wrapped)
+        return function
+
+    return register
+
+
+def straight_through(op: str, *, since: int = 1, until: int, note: str = "") -> Callable[[UnaryRule], UnaryRule]:
+    """Register an op of zero gradient, with what stands in for the gradient of its first input where that is asked for.
+
+    Bengio et al. 2013 (arXiv 1308.3432), section 4; in attacks, BPDA: Athalye et al. 2018 (arXiv 1802.00420).
+    """
+
+    def register(function: UnaryRule) -> UnaryRule:
+        def wrapped(e: Emitter, s: Site) -> Grads:
+            s.only(0)
+            yield 0, function(e, s)
+
+        family = function.__module__.rpartition(".")[2]
+        _register(Entry(op, "", since, until, Kind.ZERO, wrapped, family, note))
         return function
 
     return register

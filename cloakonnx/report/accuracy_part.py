@@ -206,7 +206,10 @@ def _single_attack(found: Evaluation) -> list[str]:
     for name in ("max_iter", "restarts"):
         if own and own[0].get(name) is not None:
             words += [f"--{name.replace('_', '-')}", str(own[0][name])]
-    return words
+    stages = [
+        s.settings or {} for each in found.results for side in (each.hardened, each.baseline) for s in side.stages
+    ]
+    return [*words, "--straight-through"] if any(each.get("straight_through") for each in stages) else words
 
 
 def _preprocessing(found: Evaluation) -> list[str]:

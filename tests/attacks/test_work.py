@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cloakonnx.attacks import ATTACKS, Settings, most_work, run_attack, seconds_per_unit
+from cloakonnx.attacks import ATTACKS, Settings, Victim, most_work, run_attack, seconds_per_unit
+from cloakonnx.graph import load_bytes
+from tests.fixtures import false_defences
 
-from .helpers import flat, victim
+from .helpers import CPU, digits, flat, victim
 
 
 @pytest.mark.parametrize("restarts", [None, 2])
@@ -24,11 +26,27 @@ def test_most_work(name: str, restarts: int | None) -> None:
     before = classifier.counts.queries
     found = run_attack(classifier, x, y, settings=settings)
     assert not found.success.any()
-    most = most_work(settings, classes=4)
+    most = most_work(settings, classifier)
     queries = classifier.counts.queries - before
     assert classifier.counts.gradients == 7 * most.gradients
     assert queries <= 7 * most.queries
     assert queries >= 7 * (most.queries - 6 * (name == "fab-t"))  # its last search needs a perturbation to start from
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce", "apgd-t", "fab-t", "square"])
+def test_most_work_on_a_model_that_rounds(name: str) -> None:
+    """Beside each gradient its logits are asked for apart."""
+    _, x, y = digits(7)
+    made = load_bytes(false_defences.quantised(levels=255).SerializeToString())
+    classifier = Victim(made, provider=CPU, sample_shape=(1, 8, 8))
+    passes = {"straight_through": True} if name != "square" else {}
+    settings = Settings(name, 1e-6, max_iter=None if name == "fgsm" else 5, **passes)
+    before = classifier.counts.queries
+    found = run_attack(classifier, x, y, settings=settings)
+    assert not found.success[classifier.predict(x) == y].any()
+    most = most_work(settings, classifier)
+    assert classifier.counts.gradients <= 7 * most.gradients
+    assert classifier.counts.queries - before <= 7 * most.queries + 7  # the predictions above
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -47,6 +47,11 @@ def no_rule() -> onnx.ModelProto:
     return network([helper.make_node("Einsum", ["a", "e"], ["y"], name="odd", equation="ij,jk->ik")], eye)
 
 
+def rounding() -> onnx.ModelProto:
+    nodes = [helper.make_node("Mul", ["a", "many"], ["m"]), helper.make_node("Round", ["m"], ["y"], name="odd")]
+    return network(nodes, numpy_helper.from_array(np.float32(100), "many"))
+
+
 def conditional() -> onnx.ModelProto:
     branches = {
         name: helper.make_graph(
@@ -113,6 +118,13 @@ BAD: list[tuple[str, Callable[[Path], object], tuple[str, ...], tuple[str, ...]]
     ("no labels", data(x=X), ("--targeted",), ("clean.npz has no labels", "targeted")),
     ("unknown attack", nothing, ("--attack", "pdg"), ("there is no attack 'pdg'", "'pgd'")),
     ("not taken", nothing, ("--attack", "square", "--loss", "dlr"), ("square takes no --loss",)),
+    ("nothing to pass", nothing, ("--attack", "square", "--straight-through"), ("square takes no --straight-through",)),
+    (
+        "rounding",
+        model(rounding()),
+        (),
+        ("Round (node 'odd') has a zero gradient everywhere; --straight-through",),
+    ),
     ("no folder", nothing, ("-o", "none/adv.npz"), ("there is no folder",)),
     ("no npz", nothing, ("-o", "adv.npy"), ("adv.npy is to hold x, y and success: give it the suffix .npz",)),
     ("two inputs", two_inputs, ("--input", "x"), ("the model needs 'more' beside 'x', and only one input gets data",)),
@@ -162,6 +174,22 @@ def test_square_where_there_is_no_gradient(folder: Path, run: Run, made: onnx.Mo
     result = run(*PGD, "--attack", "square", "--max-iter", "20", "--eps", "0.3")
     assert result.code == 0, result.err
     assert (folder / "adv.npz").is_file()
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t"])
+def test_straight_through(folder: Path, run: Run, attack: str) -> None:
+    """Rounding of the logits to 1/100 hides every gradient and changes next to nothing."""
+    (folder / "plain.onnx").write_bytes(network([helper.make_node("Identity", ["a"], ["y"])]).SerializeToString())
+    model(rounding())(folder)
+    found = []
+    for name, options in (("plain", ()), ("m", ("--straight-through",))):
+        given = ("--attack", attack, "--eps", "0.4", *options, "-o", f"{name}.npz", "--json")
+        result = run("attack", f"{name}.onnx", *PGD[2:], *given)
+        assert result.code == 0, result.err
+        found.append(json.loads(result.out))
+    assert found[1]["settings"]["straight_through"]
+    assert abs(found[0]["robust"] - found[1]["robust"]) <= 1
+    assert found[1]["robust"] < found[1]["correct"]
 
 
 def test_several_eps(folder: Path, run: Run) -> None:

@@ -21,6 +21,7 @@ from cloakonnx.errors import CloakError, DataError, DifferentiationError, ModelE
 from cloakonnx.evaluation import PRESETS, STATEMENT, Evaluation, Robustness, evaluate, plan
 from cloakonnx.graph import Mask, Model, harden_file, hardened, load, load_bytes
 from cloakonnx.report import evaluation_markdown, print_evaluation
+from cloakonnx.report.accuracy_part import command
 from cloakonnx.runtime import input_shape
 from tests.attacks.helpers import CPU, DIGITS, ROOT, digits_arrays, flat
 from tests.fixtures import false_defences
@@ -347,17 +348,28 @@ def rounded() -> Model:
     return load_bytes(false_defences.quantised().SerializeToString())
 
 
+def in_integers() -> Model:
+    """The same behind integers, where straight-through gradients end as well."""
+    return load_bytes(false_defences.integers().SerializeToString())
+
+
+def stages(found: Evaluation) -> dict[str, list[str]]:
+    return {who: [s.name for s in side.stages] for who, side in zip(("model", "baseline"), sides(found), strict=True)}
+
+
 @pytest.mark.parametrize("which", ["the model", "the baseline", "either model"])
 def test_presets_go_on_without_the_attacks_that_find_no_gradient(which: str) -> None:
-    plain, dead = load(DIGITS), rounded()
+    plain, dead = load(DIGITS), in_integers()
     model = plain if which == "the baseline" else dead
     baseline = plain if which == "the model" else dead
     found = evaluated(model, baseline=baseline, count=24, sanity=which == "the model")
     (note,) = found.notes
-    assert note.startswith(f"pgd, apgd-ce not made on {which}, which gives no gradient: Round (node 'quantise') has a")
+    assert note.startswith(
+        f"pgd, apgd-ce not made on {which}, which gives no gradient: QuantizeLinear (node 'quantise')"
+    )
     assert "robust accuracy there rests on square and replayed inputs" in note
-    made = {who: [s.name for s in side.stages] for who, side in zip(("model", "baseline"), sides(found), strict=True)}
     short, whole = ["square"], ["pgd", "apgd-ce", "square"]
+    made = stages(found)
     assert made["model"] == ["replayed inputs", *(whole if which == "the baseline" else short), "controls"]
     assert made["baseline"] == [*(whole if which == "the model" else short), "replayed inputs", "controls"]
     assert found.control["attack"] == "square"
@@ -368,13 +380,47 @@ def test_presets_go_on_without_the_attacks_that_find_no_gradient(which: str) -> 
         assert {"zero-gradients", "non-differentiable"} <= {flag.name for flag in found.sanity.fired}
         each = found.results[0]  # rounding hides nothing from what is replayed
         assert each.static.correct < found.clean_hardened.correct
-    with pytest.raises(DifferentiationError, match="Round"):
+    with pytest.raises(DifferentiationError, match="QuantizeLinear"):
         evaluated(model, baseline=baseline, count=8, attack="pgd", max_iter=2, sanity=False)
+
+
+@pytest.mark.parametrize("which", ["the model", "the baseline", "either model"])
+def test_straight_through_gradients_where_there_are_no_others(which: str) -> None:
+    plain, dead = load(DIGITS), rounded()
+    model = plain if which == "the baseline" else dead
+    baseline = plain if which == "the model" else dead
+    found = evaluated(model, baseline=baseline, count=24, sanity=False)
+    assert found.notes == (
+        f"pgd, apgd-ce take straight-through gradients on {which}, whose own are 0: Round (node 'quantise') has a zero "
+        "gradient everywhere",
+    )
+    names = ["pgd", "apgd-ce", "square"]
+    assert stages(found) == {
+        "model": ["replayed inputs", *names, "controls"],
+        "baseline": [*names, "replayed inputs", "controls"],
+    }
+    for who, side in zip(("the model", "the baseline"), sides(found), strict=True):
+        passing = {s.name for s in side.stages if (s.settings or {}).get("straight_through")}
+        assert passing == ({"pgd", "apgd-ce"} if which in {who, "either model"} else set())
+    assert found.control["attack"] == "pgd"
+    assert found.control["straight_through"]
+    assert "--straight-through" in command(found)
+
+
+def test_straight_through_gradients_that_are_asked_for() -> None:
+    """The gradient that is left points backwards; straight-through it finds the way."""
+    false = quantised()
+    options: dict[str, Any] = {"baseline": false, "attack": "pgd", "max_iter": 10, "sanity": False}
+    plain, asked = (evaluated(false, straight_through=each, **options).results[0] for each in (False, True))
+    stage = {s.name: s for s in asked.hardened.stages}["pgd"]
+    assert stage.settings is not None
+    assert stage.settings["straight_through"]
+    assert asked.hardened.control.correct <= plain.hardened.control.correct - 10
 
 
 def test_the_progress_of_a_model_without_gradients() -> None:
     told: list[float] = []
-    evaluated(rounded(), baseline=load(DIGITS), count=24, batch_size=8, sanity=False, on_progress=told.append)
+    evaluated(in_integers(), baseline=load(DIGITS), count=24, batch_size=8, sanity=False, on_progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 24
     assert len(told) > 100

@@ -99,22 +99,34 @@ def test_independent_of_the_batch_size() -> None:
 
 def test_rounded_pixels() -> None:
     found = fired(checked(false_defences.quantised(), attack="square"))
-    assert set(found) == {"black-box", "zero-gradients", "non-differentiable"}
+    assert set(found) == {"zero-gradients", "non-differentiable"}  # straight-through gradients find what Square does
     assert found["zero-gradients"].value == 1
     assert "Round (node 'quantise') has a zero gradient everywhere" in found["zero-gradients"].measured
-    assert found["black-box"].value is not None
-    assert found["black-box"].value > 10
-    assert found["non-differentiable"].measured == "Round (node 'quantise')"
-    assert "straight-through was not used" in found["non-differentiable"].meaning
+    assert "straight-through gradients stand in" in found["zero-gradients"].measured
+    assert found["non-differentiable"].measured == "Round (node 'quantise'); straight-through was used"
 
 
-def test_rounded_pixels_leave_nothing_to_climb() -> None:
-    found = checked(false_defences.quantised(), attack="square")
+def test_integers_leave_nothing_to_climb() -> None:
+    found = checked(false_defences.integers(), attack="square")
+    fired_ = fired(found)
+    assert set(fired_) == {"black-box", "zero-gradients", "non-differentiable"}
+    assert fired_["black-box"].value is not None
+    assert fired_["black-box"].value > 10
+    assert "QuantizeLinear (node 'quantise')" in fired_["zero-gradients"].measured
+    assert "straight-through gradients are 0 as well" in fired_["non-differentiable"].measured
     for name in ("single-step", "iterations", "saturation"):
         flag = one(found, name)
         assert (flag.fired, flag.value) == (None, None)
-        assert "Round (node 'quantise')" in flag.measured
+        assert "QuantizeLinear (node 'quantise')" in flag.measured
     assert one(found, "large-eps").fired is False  # Square breaks it there
+
+
+def test_straight_through_gradients_find_what_the_plain_ones_miss() -> None:
+    """What is left of a gradient points elsewhere; the flag says that straight-through was not used, until it is."""
+    plain = one(checked(false_defences.staircase()), "non-differentiable")
+    asked = one(checked(false_defences.staircase(), straight_through=True), "non-differentiable")
+    assert plain.measured == "Round (node 'quantise'); straight-through was not used (--straight-through)"
+    assert asked.measured == "Round (node 'quantise'); straight-through was used"
 
 
 def test_a_gradient_that_is_left_over() -> None:

@@ -185,7 +185,9 @@ def identity(e: Emitter, s: Site) -> str:
 
 @unary("Cast", since=6, until=25)
 def cast(e: Emitter, s: Site) -> str:
-    """Dy cast back."""
+    """Dy cast back; by integers, which only a straight-through gradient reaches, dy as it is."""
+    if not s.info.is_float(s.x()):
+        return s.dy
     return e.cast(s.dy, s.x())
 
 
