@@ -255,7 +255,7 @@ class _Builder:
                 )
             kind = ZeroGradientError if blocked else DifferentiationError
             can_pass = blocked and not self.straight_through
-            passing = "--straight-through passes rounding and quantisation; " if can_pass else ""
+            passing = "attacks pass rounding and quantisation with --straight-through, and " if can_pass else ""
             raise kind(
                 f"the output does not depend on {name!r} in a way that can be differentiated{why}; {passing}"
                 "black-box attacks need no gradient: --attack square"

@@ -123,7 +123,7 @@ BAD: list[tuple[str, Callable[[Path], object], tuple[str, ...], tuple[str, ...]]
         "rounding",
         model(rounding()),
         (),
-        ("Round (node 'odd') has a zero gradient everywhere; --straight-through",),
+        ("Round (node 'odd') has a zero gradient everywhere; attacks pass rounding",),
     ),
     ("no folder", nothing, ("-o", "none/adv.npz"), ("there is no folder",)),
     ("no npz", nothing, ("-o", "adv.npy"), ("adv.npy is to hold x, y and success: give it the suffix .npz",)),
