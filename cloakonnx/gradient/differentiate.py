@@ -249,9 +249,10 @@ class _Builder:
         if name not in found:
             why = f": {blocked[0]} has a zero gradient everywhere" if blocked else ""
             if tap is not None:
+                before = ", or learn before the model is rounded or quantised" if why else ""
                 raise TapError(
                     f"the output does not depend on tap {tap!r} in a way that can be differentiated{why}, so no mask "
-                    "can be learned there; choose another tap"
+                    f"can be learned there; choose another tap{before}"
                 )
             kind = ZeroGradientError if blocked else DifferentiationError
             can_pass = blocked and not self.straight_through

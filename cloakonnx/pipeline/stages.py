@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cloakonnx.errors import CheckError
+from cloakonnx.errors import CheckError, ZeroGradientError
 from cloakonnx.evaluation import (
     Decision,
     Evaluation,
@@ -171,7 +171,12 @@ class Stages:
 
     def _analyse(self, resumed: bool) -> Mapping[str, Any]:
         target = self._work.folder.file(ANALYSIS)
-        masks.make_analysis(self._work, target, resume=resumed).save(target)
+        try:
+            made = masks.make_analysis(self._work, target, resume=resumed)
+        except ZeroGradientError as error:
+            why = str(error).partition(";")[0]
+            raise ZeroGradientError(f"{why}; harden the model before it is rounded or quantised") from None
+        made.save(target)
         forget(target)
         return {}
 

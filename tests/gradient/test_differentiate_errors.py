@@ -134,6 +134,12 @@ def test_unknown_tap(tap: str) -> None:
         differentiate(classifier(), masks={tap: 1})
 
 
+def test_a_mask_before_rounding() -> None:
+    model = classifier(helper.make_node("Round", ["features"], ["more"], name="hide"))
+    with pytest.raises(TapError, match=r"Round .* no mask can be learned there; choose another tap, or learn before"):
+        differentiate(model, masks={"features": 1}, wrt=(), mask_gradients=True)
+
+
 def test_mask_on_the_input() -> None:
     with pytest.raises(TapError, match="choose another tap"):
         differentiate(classifier(), masks={"x": 1})

@@ -14,11 +14,12 @@ import onnx
 import pytest
 
 import cloakonnx as ck
-from cloakonnx.errors import CheckError, DataError, OptionError, OutputError, TapError
+from cloakonnx.errors import CheckError, CloakError, DataError, OptionError, OutputError, TapError
 from cloakonnx.graph import masks_of
 from cloakonnx.pipeline import PRESETS, Settings
 from tests.attacks.helpers import DIGITS, digits_arrays
 from tests.cli.conftest import files
+from tests.fixtures import false_defences
 from tests.selection.helpers import training_arrays
 
 pytest.importorskip("sklearn")
@@ -337,6 +338,14 @@ def test_a_hardened_model_is_not_hardened_twice(there: Path) -> None:
     with pytest.raises(TapError, match=r"m\.onnx is hardened already.*cloakonnx strip"):
         again(output="twice")
     assert not (there / "twice").exists()
+
+
+@pytest.mark.parametrize("method", ["learn", "score"])
+def test_a_model_that_rounds_is_hardened_before_it_does(fresh: Path, method: Any) -> None:
+    (fresh / "m.onnx").write_bytes(false_defences.quantised().SerializeToString())
+    with pytest.raises(CloakError, match=r"Round .* has a zero gradient everywhere; harden the model before it is"):
+        ck.harden("m.onnx", data="train.npz", **{**OPTIONS, "method": method})
+    assert not list((fresh / "m-hardened").glob("[!.]*"))
 
 
 def test_masks_can_go_into_weights(fresh: Path) -> None:
