@@ -179,7 +179,7 @@ class _Builder:
             variables.update({_mask_key(tap): name for tap, name in self.masks.items()})
         # An op without a rule often leaves the shapes behind it unknown: say so first.
         check_rules(self._path(self.model.graph.node, self.output, variables.values()), self.e.opset)
-        logits = logits_of(self.e, self.output, self.declared)
+        logits = logits_of(self.e, self.output, self.declared, straight_through=self.straight_through)
         forward = list(self.model.graph.node)
         inputs = self._loss_inputs(loss, targeted, logits)
         del self.model.graph.output[:]

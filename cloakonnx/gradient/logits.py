@@ -28,7 +28,9 @@ class Logits:
     stripped: str | None
 
 
-def logits_of(e: Emitter, output: str, declared: Sequence[Dim] | None = None) -> Logits:
+def logits_of(
+    e: Emitter, output: str, declared: Sequence[Dim] | None = None, *, straight_through: bool = False
+) -> Logits:
     """Find the logits behind ``output`` and emit what brings them to (N, classes).
 
     A single output z, with or without a Sigmoid, is two classes with logits (0, z).
@@ -37,13 +39,16 @@ def logits_of(e: Emitter, output: str, declared: Sequence[Dim] | None = None) ->
         e: Where to emit.
         output: The output that holds the probabilities or logits.
         declared: Its shape as the model declares it, for where inference does not reach (behind If, Loop or Scan).
+        straight_through: Whether an activation whose result is quantised is left out, too: equal scores are no longer
+            equal then.
 
     Raises:
         DifferentiationError: The output has no class axis of known size.
         ModelError: More than one axis of scores, or a single score of which nothing tells what it means.
     """
     made = ending(output, producer=producers(e.graph).get, value=e.info.value)
-    source, stripped = _behind_activation(e.info, made, output)
+    is_left = made.is_quantised and not straight_through
+    source, stripped = (output, None) if is_left else _behind_activation(e.info, made, output)
     if not e.info.is_float(source):
         raise DifferentiationError(
             f"output {output!r} is not floating point, so it has no gradient: name the output that holds the "
@@ -57,9 +62,11 @@ def logits_of(e: Emitter, output: str, declared: Sequence[Dim] | None = None) ->
             f"the number of classes at {source!r} is unknown: declare the shape of output {output!r} as (N, classes), "
             "or give the model an input of fixed shape"
         )
+    shift = 0.0
     if classes == 1:
-        made.threshold(output)  # raises where the score may be anything
-        if made.activation == "HardSigmoid":
+        threshold = made.threshold(output)  # raises where the score may be anything
+        shift = -threshold if is_left else made.shift
+        if made.activation == "HardSigmoid" and not is_left:
             source, stripped = made.source, made.activation
     name = _as_matrix(e, source, classes)
     if e.info.dtype(source).itemsize < 4:
@@ -68,8 +75,8 @@ def logits_of(e: Emitter, output: str, declared: Sequence[Dim] | None = None) ->
     else:
         e.info.types[name] = e.info.elem_type(source)
     if classes == 1:
-        if stripped == "HardSigmoid" and made.shift:
-            shifted = e.op("Add", name, e.number(made.shift, name))
+        if shift:
+            shifted = e.op("Add", name, e.number(shift, name))
             e.info.copy(name, shifted)
             name = shifted
         pair = e.op("Concat", e.zeros(e.op("Shape", name), name), name, axis=1)

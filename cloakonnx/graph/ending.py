@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -15,9 +15,10 @@ from cloakonnx.errors import ModelError
 
 Dim = int | str | None
 
-_PASSING = frozenset(
-    {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-)  # no score changes, nor the order of the scores of one sample where they lie along one axis
+_PASSING = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""No score changes, nor the order of the scores of one sample where they lie along one axis."""
+
+_QUANTISING = frozenset({"DequantizeLinear", "QuantizeLinear"})
 _AFFINE = frozenset({"Add", "Sub", "Mul", "Div"})
 _ONE_SIDED = frozenset(
     {"Abs", "Exp", "HardSigmoid", "LogSoftmax", "Pow", "Reciprocal", "Relu", "Softmax", "Softplus", "Sqrt"}
@@ -39,6 +40,7 @@ class Ending:
         activation: ``Softmax``, ``LogSoftmax``, ``Sigmoid`` (spelled out, too), ``HardSigmoid`` or None.
         axis: Of Softmax and LogSoftmax, as the node has it.
         shift: Of HardSigmoid: its value is above one half where ``source + shift`` is above 0.
+        is_quantised: Whether scores are quantised after the activation, which makes equal ones of some.
         untold: Op type for which a single score may be anything; None where it is a logit or a probability.
     """
 
@@ -46,6 +48,7 @@ class Ending:
     activation: str | None = None
     axis: int = -1
     shift: float = 0.0
+    is_quantised: bool = False
     untold: str | None = None
 
     def threshold(self, output: str) -> float:
@@ -81,19 +84,20 @@ def ending(
         producer: The node that makes a tensor; None for inputs and constants.
         value: A constant's value; None for what is not constant or not known.
     """
-    name = output
+    name, is_quantised = output, False
     node = _standard(producer(name))
     while node is not None and (_passes(node) or _is_guard(node, value)):
+        is_quantised |= node.op_type in _QUANTISING
         name = node.input[0]
         node = _standard(producer(name))
     if node is None:
-        return Ending(output)
+        return Ending(output, untold=_custom(producer(name)))
     if node.op_type in {"Softmax", "LogSoftmax"}:
         axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
-        return Ending(node.input[0], node.op_type, axis=axis)
+        return Ending(node.input[0], node.op_type, axis=axis, is_quantised=is_quantised)
     logit = _logit(name, node, producer, value)
     if logit is not None:
-        return logit
+        return replace(logit, is_quantised=is_quantised)
     return Ending(output, untold=_untold(output, producer, value))
 
 
@@ -121,7 +125,12 @@ def _passes(node: onnx.NodeProto) -> bool:
     if node.op_type == "Transpose":
         perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
         return perm[:1] == [0]
-    return node.op_type in _PASSING
+    return node.op_type in _PASSING | _QUANTISING
+
+
+def _custom(node: onnx.NodeProto | None) -> str | None:
+    """Return an op of another domain that may make probabilities, such as ONNX Runtime's QLinearSigmoid."""
+    return node.op_type if node is not None and ("Sigmoid" in node.op_type or "Softmax" in node.op_type) else None
 
 
 def _is_guard(node: onnx.NodeProto, value: Callable[[str], NDArray[Any] | None]) -> bool:

@@ -33,6 +33,8 @@ CONSTANTS: dict[str, Any] = {
     "axis": np.array([1]),
     "flat": np.array([-1]),
     "box": np.array([0, 1, 1, 1]),
+    "step": np.float32(1 / 256),
+    "zero": np.uint8(0),
 }
 Z = (X.reshape(40, -1) @ W + CONSTANTS["b"])[:, 0]
 
@@ -108,6 +110,40 @@ def test_one_score_from_a_local_function(name: str) -> None:
     classifier, victim = pair(ends(*TOLD[name][0], inside=True))
     np.testing.assert_array_equal(classifier.predict(X), Z > 0)
     np.testing.assert_array_equal(victim.predict(X), Z > 0)
+
+
+QUANTISED = ("q = QuantizeLinear p step zero", "r = DequantizeLinear q step zero")
+
+
+@pytest.mark.parametrize("activation", ["Sigmoid", "HardSigmoid"])
+def test_one_probability_that_is_quantised(activation: str) -> None:
+    classifier, victim = pair(ends(f"p = {activation} z", *QUANTISED))
+    said = classifier.predict(X)
+    assert (said != (Z > 0)).sum() <= 1  # close to one half it is rounded to it
+    assert 5 < said.sum() < 35
+    np.testing.assert_array_equal(victim.predict(X), said)
+    for attack in ("fgsm", "pgd", "apgd-dlr", "fab-t"):
+        found = run_attack(victim, X, said, settings=Settings(attack, eps=0.3, straight_through=True))
+        np.testing.assert_array_equal(found.success, classifier.predict(found.x) != said)
+        assert found.success.sum() > 30, attack
+
+
+def test_probabilities_that_are_quantised() -> None:
+    """Many are equal, which the model as it is decides; its straight-through gradient is of the logits behind them."""
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("Gemm", ["f", "w3"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["p"]),
+        *map(step, QUANTISED),
+    ]
+    nodes[-1].output[0] = "scores"
+    constants = {**CONSTANTS, "w3": 40 * RNG.normal(size=(12, 3)).astype(np.float32)}
+    classifier, victim = pair(model(nodes, constants, ["N", 3, 2, 2], 3))
+    said = classifier.predict(X)
+    np.testing.assert_array_equal(victim.predict(X), said)
+    found = run_attack(victim, X, said, settings=Settings("pgd", eps=0.2, straight_through=True))
+    np.testing.assert_array_equal(found.success, classifier.predict(found.x) != said)
+    assert found.success.sum() > 20
 
 
 UNTOLD = {
