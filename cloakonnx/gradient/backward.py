@@ -74,15 +74,15 @@ def find_path(
                 blocked.append(describe(node))
             continue
         rounds = node.op_type == "Cast" and info.is_float(node.input[0]) and not info.is_float(node.output[0])
-        if rounds or (entry is not None and entry.kind is Kind.ZERO):
-            passes = straight_through and entry is not None and entry.rule is not None
-            (bridged if passes else blocked).append(describe(node))
-            if not passes:
-                continue
-        elif entry is not None and entry.kind is Kind.STOP:
+        is_zero = rounds or (entry is not None and entry.kind is Kind.ZERO)
+        is_bridged = is_zero and straight_through and entry is not None and entry.rule is not None
+        if is_zero:
+            (bridged if is_bridged else blocked).append(describe(node))
+        if (is_zero and not is_bridged) or (entry is not None and entry.kind is Kind.STOP):
             continue
         kept.append(node)
-        flowing.update(name for name in node.output if name and (info.is_float(name) or straight_through))
+        has_integers = is_bridged or (straight_through and node.op_type in _INTEGER_WAYS)
+        flowing.update(name for name in node.output if name and (info.is_float(name) or has_integers))
     reached = set(seeds)  # of the flowing tensors, those from which a seed is reached without a blocked node
     path = []
     for node in reversed(kept):

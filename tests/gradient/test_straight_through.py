@@ -22,6 +22,7 @@ CONSTANTS: dict[str, Any] = {
     "zeros": np.array([0, 3, 5, 100], np.uint8),
     "flat": np.array([0, 4, -1]),
     "square": np.array([0, 4, 3, 3]),
+    "one": np.array([1]),
     "ten": np.array(10, np.float32),
     "shift": np.array(0.4, np.float32),
 }
@@ -30,7 +31,7 @@ CONSTANTS: dict[str, Any] = {
 def step(text: str) -> NodeProto:
     output, op, *inputs = text.replace("=", " ").split()
     attributes: dict[str, Any] = {"to": int(inputs.pop())} if op == "Cast" else {}
-    return helper.make_node(op, inputs, [output], name=f"{op.lower()}_{output}", **attributes)
+    return helper.make_node(op, inputs, output.split(","), name=f"{op.lower()}_{output}", **attributes)
 
 
 def with_steps(*steps: str, batch: str | int = "N") -> onnx.ModelProto:
@@ -122,6 +123,14 @@ def test_integers_end_at_ops_that_have_no_gradient_for_them() -> None:
     shapes = ("s = Shape features", "v = Reshape features s", "r = Round v", "more = Reshape r s")
     graph = differentiate(with_steps(*shapes), straight_through=True)
     assert graph.blocked == ()
+
+
+def test_indices_are_no_integers_to_pass() -> None:
+    """The places of the largest values, as numbers, hang on the data by steps; nothing goes straight through there."""
+    steps = ("u = Flatten features", "v,i = TopK u one", "g = Cast i 1", "t = ReduceSum g", "more = Mul features t")
+    plain, asked = (differentiate(with_steps(*steps), straight_through=each) for each in (False, True))
+    assert asked.bridged == asked.blocked == ()
+    assert plain.proto.SerializeToString(deterministic=True) == asked.proto.SerializeToString(deterministic=True)
 
 
 def test_without_being_asked_nothing_is_bridged() -> None:
