@@ -1,0 +1,1 @@
+"""The classifier: a model with its preprocessing, its task, its provider and its sessions."""

@@ -1,0 +1,1 @@
+"""How batches are run: the folder of finished batches beside an output."""

@@ -1,0 +1,1 @@
+"""Sanity checks of an evaluation, and the flags that they raise."""

@@ -1,0 +1,1 @@
+"""Accuracy under many masks of one analysis."""

@@ -1,0 +1,1 @@
+"""The proof that a hardened model is its source and the masks."""

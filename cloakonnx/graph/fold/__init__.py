@@ -1,0 +1,1 @@
+"""Folds masks into the weights around them."""

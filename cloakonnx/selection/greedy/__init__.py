@@ -1,0 +1,1 @@
+"""Greedy selection of features within a budget of clean accuracy."""

@@ -1,0 +1,1 @@
+"""Masks learned against attacks that see them."""
