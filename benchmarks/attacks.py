@@ -19,7 +19,8 @@ from resnet20 import from_onnx
 from torch import nn
 
 import cloakonnx as ck
-from cloakonnx.attacks import Victim, pgd
+from cloakonnx.attacks.pgd import pgd
+from cloakonnx.attacks.victim import Victim
 
 EPS, STEP, STEPS, BATCH = 1 / 255, 0.25 / 255, 10, 128
 Job = Callable[[], NDArray[np.float32]]

@@ -40,8 +40,9 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import cloakonnx as ck
-from cloakonnx.attacks import Victim, pgd
-from cloakonnx.graph import load_bytes
+from cloakonnx.attacks.pgd import pgd
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.graph.file.model import load_bytes
 
 BATCH, CLEAN_WEIGHT, WARM_UP, STEP, SELECT = 100, 0.5, 0.5, 1.25, 200
 BLENDS, REFINEMENTS = [round(0.1 * i, 1) for i in range(10, 0, -1)], (0.075, 0.05, 0.025)

@@ -24,7 +24,7 @@ from resnet50 import folded_resnet50
 from torch import nn
 from torch.nn import functional
 
-from cloakonnx.gradient import differentiate
+from cloakonnx.gradient.differentiate import differentiate
 
 Job = Callable[[], object]
 

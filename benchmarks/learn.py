@@ -32,10 +32,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cloakonnx as ck
-from cloakonnx.attacks import MaskedVictim, Stream
-from cloakonnx.graph import activation_taps
-from cloakonnx.selection.adam import Adam
-from cloakonnx.selection.objective import Objective
+from cloakonnx.attacks.masked import MaskedVictim
+from cloakonnx.attacks.random import Stream
+from cloakonnx.graph.masks.taps import activation_taps
+from cloakonnx.selection.learn.adam import Adam
+from cloakonnx.selection.learn.objective import Objective
 
 EPS, BATCH, RATE, CLEAN_WEIGHT = 2 / 255, 100, 0.001, 0.5
 Job = Callable[[], object]

@@ -23,14 +23,18 @@ from common import assets, machine, progress, table
 from numpy.typing import NDArray
 
 import cloakonnx as ck
-from cloakonnx.attacks import AttackedPairs, Settings, Victim, run_attack
-from cloakonnx.data import ArraySource, PairBatch
-from cloakonnx.evaluation import Paired, mcnemar_exact, wilson
-from cloakonnx.graph import Tap
-from cloakonnx.scoring import CRITERIA
-from cloakonnx.selection import ranking, select_greedy
-from cloakonnx.selection.ablation import Ablations
-from cloakonnx.selection.greedy import Part, least_correct, mask_without
+from cloakonnx.attacks.attack import AttackedPairs
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.data.samples import PairBatch
+from cloakonnx.data.sources import ArraySource
+from cloakonnx.graph.masks.taps import Tap
+from cloakonnx.scoring.criteria import CRITERIA
+from cloakonnx.selection.greedy.ablation import Ablations
+from cloakonnx.selection.greedy.path import Part, least_correct, mask_without
+from cloakonnx.selection.greedy.select import select_greedy
+from cloakonnx.selection.topk import ranking
+from cloakonnx.statistics import Paired, mcnemar_exact, wilson
 
 SELECT, RANDOM = 200, 3
 CPU = ck.choose_provider("cpu")

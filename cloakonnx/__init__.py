@@ -6,145 +6,51 @@ The public API, by name. Importing this package is cheap: onnx and ONNX Runtime 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from cloakonnx.attacks import Attacked, attack
-    from cloakonnx.data import Dataset, Pairs, Preprocessing, open_script, open_source
-    from cloakonnx.errors import CheckError, CloakError
-    from cloakonnx.evaluation import (
-        Accuracy,
-        Attestation,
-        Decision,
-        Estimate,
-        Evaluation,
-        Gate,
-        Sweep,
-        Verification,
-        accuracy,
-        attest,
-        check_gates,
-        evaluate,
-        load_attestation,
-        load_evaluation,
-        load_samples,
-        load_sweep,
-        parse_gate,
-        sweep,
-        verify,
-    )
-    from cloakonnx.graph import (
-        Difference,
-        Mask,
-        MaskFate,
-        Model,
-        Tap,
-        diff,
-        find_tap,
-        fold_file,
-        folded,
-        harden_file,
-        hardened,
-        list_taps,
-        load,
-        read_masks,
-        strip_file,
-        stripped,
-    )
-    from cloakonnx.pipeline import Hardened, harden
-    from cloakonnx.report import report_html
-    from cloakonnx.runtime import Classifier, Provider, choose_provider, input_shape
-    from cloakonnx.scoring import Analysis, analyze, load_analysis
-    from cloakonnx.selection import Count, Recipe, Share, Threshold, learn, select, select_greedy
+from typing import Any
 
 _HOMES = {
-    "attacks": ("Attacked", "attack"),
-    "data": ("Dataset", "Pairs", "Preprocessing", "open_script", "open_source"),
-    "errors": ("CheckError", "CloakError"),
-    "evaluation": (
-        "Accuracy", "Attestation", "Decision", "Estimate", "Evaluation", "Gate", "Sweep", "Verification", "accuracy",
-        "attest", "check_gates", "evaluate", "load_attestation", "load_evaluation", "load_samples", "load_sweep",
-        "parse_gate", "sweep", "verify",
-    ),
-    "graph": (
-        "Difference", "Mask", "MaskFate", "Model", "Tap", "diff", "find_tap", "fold_file", "folded", "harden_file",
-        "hardened", "list_taps", "load", "read_masks", "strip_file", "stripped",
-    ),
-    "pipeline": ("Hardened", "harden"),
-    "report": ("report_html",),
-    "runtime": ("Classifier", "Provider", "choose_provider", "input_shape"),
-    "scoring": ("Analysis", "analyze", "load_analysis"),
-    "selection": ("Count", "Recipe", "Share", "Threshold", "learn", "select", "select_greedy"),
-}  # fmt: skip
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+    "attacks.attack": "Attacked attack",
+    "classifier.classifier": "Classifier input_shape",
+    "data.samples": "Dataset Pairs",
+    "data.sources": "open_script open_source",
+    "errors": "CheckError CloakError",
+    "evaluation.estimate": "Estimate",
+    "evaluation.evaluate": "accuracy evaluate",
+    "evaluation.evaluation": "Evaluation load_evaluation",
+    "evaluation.gates": "Decision Gate check_gates parse_gate",
+    "evaluation.samples": "load_samples",
+    "evaluation.sweeps.record": "Sweep load_sweep",
+    "evaluation.sweeps.sweep": "sweep",
+    "evaluation.verification.attestation": "Attestation attest load_attestation",
+    "evaluation.verification.verify": "Verification verify",
+    "graph.file.diff": "Difference diff",
+    "graph.file.model": "Model load",
+    "graph.fold.fold": "MaskFate fold_file folded",
+    "graph.masks.harden": "harden_file hardened strip_file",
+    "graph.masks.mask": "Mask",
+    "graph.masks.strip": "read_masks stripped",
+    "graph.masks.taps": "Tap find_tap list_taps",
+    "pipeline.harden": "Hardened harden",
+    "preprocessing": "Preprocessing",
+    "report.page": "report_html",
+    "runtime.provider": "Provider choose_provider",
+    "scoring.analysis": "Analysis load_analysis",
+    "scoring.analyze": "analyze",
+    "selection.greedy.select": "select_greedy",
+    "selection.learn.learn": "learn",
+    "selection.learn.recipe": "Recipe",
+    "selection.topk": "Count Share Threshold select",
+    "statistics": "Accuracy",
+}
+"""Module to the public names that it holds; __init__.pyi lists the same for type checkers."""
 
-__all__ = [
-    "Accuracy",
-    "Analysis",
-    "Attacked",
-    "Attestation",
-    "CheckError",
-    "Classifier",
-    "CloakError",
-    "Count",
-    "Dataset",
-    "Decision",
-    "Difference",
-    "Estimate",
-    "Evaluation",
-    "Gate",
-    "Hardened",
-    "Mask",
-    "MaskFate",
-    "Model",
-    "Pairs",
-    "Preprocessing",
-    "Provider",
-    "Recipe",
-    "Share",
-    "Sweep",
-    "Tap",
-    "Threshold",
-    "Verification",
-    "accuracy",
-    "analyze",
-    "attack",
-    "attest",
-    "check_gates",
-    "choose_provider",
-    "diff",
-    "evaluate",
-    "find_tap",
-    "fold_file",
-    "folded",
-    "harden",
-    "harden_file",
-    "hardened",
-    "input_shape",
-    "learn",
-    "list_taps",
-    "load",
-    "load_analysis",
-    "load_attestation",
-    "load_evaluation",
-    "load_samples",
-    "load_sweep",
-    "open_script",
-    "open_source",
-    "parse_gate",
-    "read_masks",
-    "report_html",
-    "select",
-    "select_greedy",
-    "strip_file",
-    "stripped",
-    "sweep",
-    "verify",
-]
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - __init__.pyi has the names
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its package when it is first asked for."""
+    """Load a public name from its module when it is first asked for."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'cloakonnx' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"cloakonnx.{_HOME_OF[name]}"), name)
@@ -154,4 +60,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names, loaded or not."""
-    return sorted(__all__)
+    return list(__all__)

@@ -1,5 +1,5 @@
 """``python -m cloakonnx``."""
 
-from cloakonnx.cli import main
+from cloakonnx.cli.main import main
 
 main()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import math
 import os
 import secrets
-import shutil
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cloakonnx.errors import OutputError
-from cloakonnx.graph import _wire
-from cloakonnx.graph.load import Model, Piece
-
-_BLOCK = 1 << 22
 
 
 def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False) -> None:
@@ -66,42 +68,41 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
-def write_pieces(path: Path, buf: _wire.Buffer, pieces: Sequence[Piece]) -> None:
-    """Write an edited model atomically; ranges of the source go from its mapping to the file without a copy."""
-    with atomic(path) as stream, memoryview(buf) as source:
-        for piece in pieces:
-            stream.write(piece if isinstance(piece, bytes) else source[piece[0] : piece[1]])
+_NO_DATE = (1980, 1, 1, 0, 0, 0)
+"""The zip format's first day: numpy's own writer puts the time of writing into the file."""
 
 
-def copy_external(model: Model, folder: Path, *, force: bool = False) -> None:
-    """Put the model's external data files into another folder, where the references will find them.
+@dataclass(frozen=True)
+class Parts:
+    """An array that comes in parts along its first axis, so that it need not be in memory as a whole.
 
-    Files that are there already with the same content are left alone. In the model's own folder nothing is to do.
+    Attributes:
+        shape: Of the whole array.
+        dtype: Of the whole array, and of every part.
+        parts: The parts, in order.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    parts: Iterable[NDArray[Any]]
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Parts]) -> None:
+    """Write arrays as a compressed ``.npz``, atomically.
 
     Raises:
-        OutputError: another file has the name and ``force`` was not given, or a write fails.
+        OutputError: it can't be written.
     """
-    if model.folder is None or folder.resolve() == model.folder.resolve():
-        return
-    plans = [(model.folder / location, folder / location) for location in model.external_files]
-    copies = [(source, target) for source, target in plans if not _same_content(source, target)]
-    for _, target in copies:
-        if target.exists() and not force:
-            raise OutputError(f"{target} exists already with other content; choose another folder, or use --force")
-    for source, target in copies:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {target}: {error.strerror or error}") from None
-        with source.open("rb") as reader, atomic(target) as writer:
-            shutil.copyfileobj(reader, writer, _BLOCK)
-
-
-def _same_content(first: Path, second: Path) -> bool:
-    if not second.is_file() or first.stat().st_size != second.stat().st_size:
-        return False
-    with first.open("rb") as a, second.open("rb") as b:
-        while block := a.read(_BLOCK):
-            if block != b.read(_BLOCK):
-                return False
-    return True
+    with atomic(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            whole = array if isinstance(array, Parts) else Parts(array.shape, array.dtype, [array])
+            header = io.BytesIO()
+            form = {"descr": np.lib.format.dtype_to_descr(whole.dtype), "fortran_order": False, "shape": whole.shape}
+            np.lib.format.write_array_header_1_0(header, form)
+            info = zipfile.ZipInfo(f"{name}.npy", _NO_DATE)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.file_size = len(header.getvalue()) + math.prod(whole.shape) * whole.dtype.itemsize
+            with archive.open(info, "w") as entry:
+                entry.write(header.getvalue())
+                for part in whole.parts:
+                    entry.write(np.ascontiguousarray(part, whole.dtype).reshape(-1).view(np.uint8).data)

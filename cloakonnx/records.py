@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -169,3 +170,17 @@ def _number(value: Any, where: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{where} is not a finite number")
     return number
+
+
+_PACKAGES = ("cloakonnx", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide the numbers."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

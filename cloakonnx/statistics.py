@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,3 +181,47 @@ def _correlation(pairs: Paired, first: int, second: int) -> float:
 
 def _root(a: float, b: float, phi: float) -> float:
     return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many of how many samples are classified correctly."""
+
+    correct: int
+    count: int
+
+    @property
+    def value(self) -> float:
+        """The share of correct ones."""
+        return self.correct / self.count
+
+    @property
+    def interval(self) -> Interval:
+        """Wilson's 95% interval of the share."""
+        return wilson(self.correct, self.count)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts, the share and its interval, for files."""
+        return {**asdict(self), "share": self.value, "interval": [self.interval.low, self.interval.high]}
+
+    def __str__(self) -> str:
+        """Return the share and the counts behind it."""
+        return f"{self.value:.2%} ({self.correct} of {self.count})"
+
+
+def share_cell(accuracy: Accuracy) -> str:
+    """Return a share with its interval, in points."""
+    return f"{accuracy.value:.1%} {_interval(accuracy.interval)}"
+
+
+def _interval(interval: Interval) -> str:
+    return f"[{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
+
+
+def difference_cells(pairs: Paired) -> tuple[str, str]:
+    """Return a paired difference with its interval, in points, and its p-value."""
+    p = mcnemar_exact(pairs)
+    return (
+        f"{pairs.difference * 100:+.1f} {_interval(newcombe_paired(pairs))}",
+        "<0.001" if p < 0.001 else f"{p:.3f}",
+    )

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cloakonnx.data import Dataset, Preprocessing, open_source
-from cloakonnx.evaluation import Accuracy, accuracy
-from cloakonnx.graph import load
-from cloakonnx.runtime import Classifier, choose_provider, class_count, input_shape
+from cloakonnx.classifier.classifier import Classifier, class_count, input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import open_source
+from cloakonnx.evaluation.evaluate import accuracy
+from cloakonnx.graph.file.model import load
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.runtime.provider import choose_provider
+from cloakonnx.statistics import Accuracy
 from tests.fixtures import models
 
 

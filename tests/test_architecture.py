@@ -1,8 +1,9 @@
-"""The package's shape: imports go one way, heavy libraries wait, modules stay small."""
+"""The package's shape: imports go one way and in no circle, heavy libraries wait, modules stay small."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,35 +18,40 @@ PACKAGE = Path(cloakonnx.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BOTTOM = {"errors", "numbers", "markup"}
-GRAPH = {"graph"} | BOTTOM
-ENGINES = GRAPH  # gradient, runtime and data know the graph, not each other
-MIDDLE = {"gradient", "runtime", "data"} | GRAPH
-ALLOWED = {
-    "errors": set(),
-    "numbers": set(),
-    "markup": set(),
-    "graph": BOTTOM,
-    "gradient": ENGINES,
-    "runtime": ENGINES,
-    "data": ENGINES,
-    "attacks": MIDDLE,
-    "scoring": MIDDLE | {"attacks"},
-    "selection": MIDDLE | {"attacks", "scoring"},
-    "evaluation": MIDDLE | {"attacks", "scoring", "selection"},
-    "report": MIDDLE | {"attacks", "scoring", "selection", "evaluation"},
-    "pipeline": MIDDLE | {"attacks", "scoring", "selection", "evaluation", "report"},
-    "cli": MIDDLE | {"attacks", "scoring", "selection", "evaluation", "report", "pipeline"},
-    "__init__": MIDDLE | {"attacks", "scoring", "selection", "evaluation", "report", "pipeline"},
-    "__main__": {"cli"},
-}
-"""What each part may import. Within the middle, what makes values comes before what uses them."""
+FLOORS = (
+    ("errors", "text", "files", "statistics", "records", "preprocessing"),
+    ("graph",),
+    ("gradient", "runtime", "data"),
+    ("classifier", "engine"),
+    ("attacks", "scoring"),
+    ("selection",),
+    ("evaluation",),
+    ("report",),
+    ("pipeline",),
+    ("cli", "__init__"),
+    ("__main__",),
+)
+"""What stands where, from the ground. A module imports lower floors; on the ground, what stands before it as well."""
+
+GRAPH_ROOMS = ("index", "file", "masks", "subgraphs", "fold")
+"""The rooms of graph, from the ground."""
 
 MOST_LINES = 400
+RULES = "cloakonnx.gradient.rules"
+"""The one folder that is imported as such: that fills the registry."""
 
 
 def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def floors() -> dict[str, int]:
+    return {name: number for number, names in enumerate(FLOORS) for name in names}
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
@@ -61,36 +67,62 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def is_module(folder: str, name: str) -> bool:
-    """Whether ``from folder import name`` gives a module, not something that the folder names alike."""
     path = ROOT / Path(*folder.split("."))
-    return (path / f"{name}.py").is_file() and name not in named_by(path)
+    return (path / f"{name}.py").is_file() or (path / name / "__init__.py").is_file()
 
 
-@cache
-def named_by(folder: Path) -> set[str]:
-    tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
-    return {
-        alias.asname or alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
+def own_imports(path: Path) -> Iterator[tuple[str, int]]:
+    return ((module, line) for module, line in imports(path) if module.startswith("cloakonnx."))
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=str(path.relative_to(PACKAGE))) for path in MODULES])
 def test_imports_go_one_way(path: Path) -> None:
     here = part_of(path)
-    assert here in ALLOWED, f"{here} is new: say in ALLOWED what it may import"
+    assert here in floors(), f"{here} is new: say in FLOORS where it stands"
     wrong = []
-    for module, line in imports(path):
-        parts = module.split(".")
-        if parts[0] != "cloakonnx" or len(parts) == 1:
-            continue
-        if parts[1] != here and parts[1] not in ALLOWED[here]:
+    for module, line in own_imports(path):
+        part = module.split(".")[1]
+        before = FLOORS[0][: FLOORS[0].index(here)] if here in FLOORS[0] else ()
+        if part != here and floors()[part] >= floors()[here] and part not in before:
             wrong.append(f"line {line}: {here} imports {module}")
-        if parts[1] != here and len(parts) > 2:
-            wrong.append(f"line {line}: {module} is inside {parts[1]}; take what cloakonnx.{parts[1]} names")
     assert not wrong
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=str(path.relative_to(PACKAGE))) for path in MODULES])
+def test_doors_are_the_modules_without_an_underscore(path: Path) -> None:
+    """A folder names no other module's content, and what starts with ``_`` is its own folder's."""
+    wrong = []
+    for module, line in own_imports(path):
+        folders = module.split(".")[:-1]
+        private = module.split(".")[-1].startswith("_")
+        if private and list(path.parent.relative_to(ROOT).parts)[: len(folders)] != folders:
+            wrong.append(f"line {line}: {module} is its folder's own")
+        if (ROOT / Path(*module.split("."))).is_dir() and module != RULES:
+            wrong.append(f"line {line}: {module} is a folder; name the module")
+    assert not wrong
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    """Function-local imports and those for type checkers included."""
+    names = {name_of(path) for path in MODULES}
+    arrows = {
+        name_of(path): {module for module, _ in own_imports(path) if module in names and module != name_of(path)}
+        for path in MODULES
+    }
+    graphlib.TopologicalSorter(arrows).prepare()  # raises CycleError, which names the modules
+
+
+def test_the_rooms_of_graph_stand_on_each_other() -> None:
+    wrong = []
+    for path in (PACKAGE / "graph").rglob("*.py"):
+        here = path.parent.name
+        for module, line in own_imports(path):
+            parts = module.split(".")
+            if parts[1] != "graph" or len(parts) < 4 or here not in GRAPH_ROOMS or parts[2] == here:
+                continue
+            if GRAPH_ROOMS.index(parts[2]) > GRAPH_ROOMS.index(here):
+                wrong.append(f"{path.name}, line {line}: {module}")
+    assert wrong == []
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=str(path.relative_to(PACKAGE))) for path in MODULES])
@@ -113,6 +145,22 @@ def test_modules_are_small() -> None:
 HEAVY = ("onnx", "onnxruntime", "numpy", "onnx_graphsurgeon", "rich", "google.protobuf")
 
 
+def loaded_by(statement: str) -> list[str]:
+    """Return the names of the modules that a statement loads, in a process of its own."""
+    code = (
+        "import sys\n"
+        "def run(main):\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit:\n"
+        "        pass\n"
+        f"{statement}\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return ran.stderr.splitlines()[-1].split()
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -126,18 +174,19 @@ HEAVY = ("onnx", "onnxruntime", "numpy", "onnx_graphsurgeon", "rich", "google.pr
     ],
 )
 def test_what_needs_no_model_loads_nothing_heavy(statement: str) -> None:
-    code = (
-        "import sys\n"
-        "def run(main):\n"
-        "    try:\n"
-        "        main()\n"
-        "    except SystemExit:\n"
-        "        pass\n"
-        f"{statement}\n"
-        f"print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stderr.splitlines()[-1] == ""
+    assert [name for name in loaded_by(statement) if name in HEAVY] == []
+
+
+VERBS = sorted(p.stem for p in (PACKAGE / "cli").glob("*.py") if "\ndef command(" in p.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("arguments", [["inspect", "missing.onnx"], ["gate", "missing.json", "--require", "flags==0"]])
+def test_a_verb_imports_itself_only(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    statement = f"import sys; from cloakonnx.cli import main; sys.argv = ['cloakonnx', *{arguments!r}]; run(main)"
+    found = {name.removeprefix("cloakonnx.cli.") for name in loaded_by(statement) if name.startswith("cloakonnx.cli.")}
+    assert len(VERBS) > 10
+    assert found & set(VERBS) == {arguments[0]}
 
 
 def test_every_public_name_is_there() -> None:
@@ -148,6 +197,20 @@ def test_every_public_name_is_there() -> None:
         _ = cloakonnx.nothing
 
 
+def test_type_checkers_see_the_public_names() -> None:
+    """The stub names each public name once, from the module that the package loads it from."""
+    found = {}
+    for node in ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8")).body:
+        assert isinstance(node, ast.ImportFrom)
+        found |= {alias.asname: f"{node.module}.{alias.name}" for alias in node.names}
+    assert sorted(found) == list(cloakonnx.__all__)
+    for name, home in found.items():
+        assert getattr(sys.modules[home.rpartition(".")[0]], name) is getattr(cloakonnx, name)
+
+
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES}), ids=lambda folder: folder.name)
 def test_each_folder_says_what_it_is(folder: Path) -> None:
-    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    """And no more: its doors are the modules in it."""
+    tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    assert len(tree.body) == 1 or str(folder.relative_to(PACKAGE)) in {".", "cli", "gradient/rules"}

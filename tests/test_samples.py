@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from cloakonnx.evaluation import newcombe_paired
+from cloakonnx.statistics import newcombe_paired
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.arithmetic import Norm
+from cloakonnx.attacks.arithmetic import Norm, check_eps
 from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.task import predicted
 from cloakonnx.errors import OptionError
-from cloakonnx.runtime import Value, predicted, to_numpy
+from cloakonnx.runtime.session import Value, to_numpy
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,25 +35,6 @@ def fooled(logits: NDArray[np.float32], y: NDArray[np.int64], *, targeted: bool)
     """
     found = predicted(logits)
     return np.asarray(found == y if targeted else found != y)
-
-
-def check_eps(eps: float, *, norm: Norm, bounds: tuple[float, float], values: int) -> None:
-    """Check that a ball makes sense in pixel space with so many values a sample.
-
-    Raises:
-        OptionError: an unknown norm, or eps is negative or larger than any two samples can differ.
-    """
-    low, high = bounds
-    if norm not in {"linf", "l2"}:
-        raise OptionError(f"there is no norm {norm!r}; there are linf and l2")
-    if not eps >= 0:
-        raise OptionError(f"--eps {eps:g} is negative")
-    widest = (high - low) * (math.sqrt(values) if norm == "l2" else 1)
-    if eps > widest:
-        raise OptionError(
-            f"--eps {eps:g} is larger than pixel space, [{low:g}, {high:g}], is wide in {norm} ({widest:.4g}); eps is "
-            "in pixel space (8/255, say)"
-        )
 
 
 def check_settings(

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks._run import Adversarial, Keeper, check_settings, fooled
 from cloakonnx.attacks.arithmetic import Arithmetic, Norm
 from cloakonnx.attacks.noise import on_sphere
 from cloakonnx.attacks.random import Stream
-from cloakonnx.attacks.result import Adversarial, Keeper, check_settings, fooled
 from cloakonnx.attacks.targets import TARGETS, others_by_logit
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.gradient import Loss
-from cloakonnx.runtime import Value
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.runtime.session import Value
 
 _RHO = 0.75
 """Share of increasing steps below which the step size is halved (section 3.3)."""

@@ -5,6 +5,7 @@ Projection and clipping are here, outside the differentiated graph: inside it th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -14,12 +15,33 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from cloakonnx.runtime import Provider, Session, Value
+from cloakonnx.errors import OptionError
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.runtime.session import Session, Value
 
 Norm: TypeAlias = Literal["linf", "l2"]
 _TINY = float(np.finfo(np.float32).tiny)
 """Below any length or gradient that counts: saturated samples have gradients of 1e-20."""
 _TYPES = {"mask": TensorProto.BOOL, "indices": TensorProto.INT64}
+
+
+def check_eps(eps: float, *, norm: Norm, bounds: tuple[float, float], values: int) -> None:
+    """Check that a ball makes sense in pixel space with so many values a sample.
+
+    Raises:
+        OptionError: an unknown norm, or eps is negative or larger than any two samples can differ.
+    """
+    low, high = bounds
+    if norm not in {"linf", "l2"}:
+        raise OptionError(f"there is no norm {norm!r}; there are linf and l2")
+    if not eps >= 0:
+        raise OptionError(f"--eps {eps:g} is negative")
+    widest = (high - low) * (math.sqrt(values) if norm == "l2" else 1)
+    if eps > widest:
+        raise OptionError(
+            f"--eps {eps:g} is larger than pixel space, [{low:g}, {high:g}], is wide in {norm} ({widest:.4g}); eps is "
+            "in pixel space (8/255, say)"
+        )
 
 
 class Arithmetic:

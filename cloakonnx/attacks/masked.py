@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import TapError
-from cloakonnx.gradient import GradientGraph, Loss
-from cloakonnx.graph import Mask, Model, Normalisation, Tap
-from cloakonnx.runtime import Provider, Session, Value, to_numpy
+from cloakonnx.gradient.differentiate import GradientGraph
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import Tap
+from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.runtime.session import Session, Value, to_numpy
 
 Weights = dict[str, NDArray[np.float32]]
 """The weights of the mask at each tap."""

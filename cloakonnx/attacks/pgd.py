@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks._run import Adversarial, Keeper, check_settings, fooled
 from cloakonnx.attacks.arithmetic import Arithmetic, Norm
 from cloakonnx.attacks.noise import inside_ball
 from cloakonnx.attacks.random import Stream
-from cloakonnx.attacks.result import Adversarial, Keeper, check_settings, fooled
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.gradient import Loss
-from cloakonnx.runtime import Value
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.runtime.session import Value
 
 _STEP_FACTOR = 2.5
 """Default eps_step: 2.5 eps / max_iter, so that the walk can cross the ball (Madry et al. 2018, appendix)."""

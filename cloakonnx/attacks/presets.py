@@ -7,12 +7,10 @@ from dataclasses import replace
 from math import prod, sqrt
 from typing import Any, Literal
 
-import numpy as np
-
-from cloakonnx.attacks import ATTACKS, GRADIENT_FREE, TARGETS, Settings
+from cloakonnx.attacks.settings import ATTACKS, GRADIENT_FREE, Settings
+from cloakonnx.attacks.targets import TARGETS
 from cloakonnx.errors import OptionError, nearest
-from cloakonnx.gradient import DLR_CLASSES
-from cloakonnx.graph import Mask
+from cloakonnx.gradient.losses import DLR_CLASSES
 
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "quick": (
@@ -32,9 +30,6 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
 ``standard`` has the attacks, the order and the budgets of AutoAttack's standard version (Croce & Hein 2020, arXiv
 2003.01690, and its published code): 9 targets each for APGD-T and FAB-T, squares of 0.8 at first.
 """
-
-CONTROL_MASKS = 3
-"""How many masks that remove as many features at random an evaluation compares with."""
 
 
 def plan(
@@ -84,24 +79,6 @@ def replaced(attacks: Sequence[Settings], *, classes: int) -> tuple[str, ...]:
         count = f"{classes - 1} target" + ("s" if classes > 2 else "")
         notes.append(f"{' and '.join(targeted)}: {count} instead of {TARGETS}; there are {classes} classes")
     return tuple(notes)
-
-
-def control(
-    eps: float, *, norm: Literal["linf", "l2"], seed: int, gradients: bool, straight_through: bool = False
-) -> Settings:
-    """Return the attack that models are compared under beside the worst case: PGD-20, or Square without gradients."""
-    if gradients:
-        return Settings("pgd", eps, norm, max_iter=20, straight_through=straight_through, seed=seed)
-    return Settings("square", eps, norm, max_iter=500, seed=seed)
-
-
-def shuffled(masks: Sequence[Mask], seed: int, index: int) -> list[Mask]:
-    """Return masks with the same weights in random places: as many features go, but others."""
-    rng = np.random.default_rng([seed, index])
-    return [
-        Mask(mask.tap, rng.permutation(mask.weights.ravel()).reshape(mask.weights.shape), mask.feature_axis)
-        for mask in masks
-    ]
 
 
 def check_eps(

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks._run import Adversarial
 from cloakonnx.attacks.apgd import apgd, apgd_targeted
 from cloakonnx.attacks.arithmetic import Norm
 from cloakonnx.attacks.fab import fab_targeted
 from cloakonnx.attacks.noise import noise
 from cloakonnx.attacks.pgd import fgsm, pgd
-from cloakonnx.attacks.result import Adversarial
 from cloakonnx.attacks.square import P_INIT, square
 from cloakonnx.attacks.targets import TARGETS
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import OptionError, nearest
-from cloakonnx.gradient import Loss
+from cloakonnx.gradient.losses import Loss
 
 ATTACKS: dict[str, frozenset[str]] = {
     "fgsm": frozenset({"loss", "targeted", "straight_through"}),

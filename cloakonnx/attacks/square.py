@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks._run import Adversarial, Keeper, check_settings, fooled
 from cloakonnx.attacks.arithmetic import Norm
 from cloakonnx.attacks.random import Stream
-from cloakonnx.attacks.result import Adversarial, Keeper, check_settings, fooled
 from cloakonnx.attacks.victim import Victim
 
 P_INIT = 0.8

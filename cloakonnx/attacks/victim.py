@@ -12,10 +12,20 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.attacks.arithmetic import Arithmetic, Norm
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.task import predicted
 from cloakonnx.errors import DataError, MaskError
-from cloakonnx.gradient import GradientGraph, Loss, differentiate
-from cloakonnx.graph import Mask, Model, Normalisation, find_tap, hardened, inline, mask_values, unfed
-from cloakonnx.runtime import Classifier, Provider, Session, Value, filled_up, predicted, to_numpy
+from cloakonnx.gradient.differentiate import GradientGraph, differentiate
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.insert import mask_values
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.graph.subgraphs.cut import Normalisation, unfed
+from cloakonnx.graph.subgraphs.inline import inline
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.runtime.session import Session, Value, filled_up, to_numpy
 
 
 @dataclass

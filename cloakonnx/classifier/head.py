@@ -15,10 +15,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from cloakonnx.classifier.activations import Activations
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.task import Decision, class_scores
 from cloakonnx.errors import InferenceError
-from cloakonnx.graph import Model, Normalisation, Tap, mask_input, masked_head
-from cloakonnx.runtime.classifier import Activations, Classifier
-from cloakonnx.runtime.decision import Decision, class_scores
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.taps import Tap
+from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.graph.subgraphs.head import mask_input, masked_head
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Session, Value, to_numpy
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cloakonnx.graph import Model, counterpart
-from cloakonnx.runtime.classifier import input_shape
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.graph.file.model import Model, counterpart
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Session
 

@@ -11,7 +11,10 @@ import onnx.inliner
 from numpy.typing import NDArray
 
 from cloakonnx.errors import InferenceError
-from cloakonnx.graph import Constants, Ending, Model, ending, structure
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.constants import Constants
+from cloakonnx.graph.index.ending import Ending, ending
+from cloakonnx.graph.index.index import structure
 
 _TELLING = 20
 """Samples of which a classifier that works gets more right than by chance."""

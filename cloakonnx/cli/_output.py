@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from cloakonnx.evaluation import Estimate
+    from cloakonnx.evaluation.estimate import Estimate
 
 _LONG = 10.0
 """Seconds from which on a run is worth an estimate."""

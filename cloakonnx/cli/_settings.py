@@ -6,7 +6,7 @@ that has such an option. Flags win over the file, a verb's table over what is sh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,12 @@ def options(command: click.Command) -> dict[str, click.Option]:
     return found
 
 
-def read_settings(path: Path | None, commands: Mapping[str, click.Command]) -> Settings | None:
+def read_settings(path: Path | None, load: Callable[[], Mapping[str, click.Command]]) -> Settings | None:
     """Read the file that was named, or the one in the working directory; None where there is none.
+
+    Args:
+        path: The file that was named.
+        load: Returns all verbs' commands; called only where there is a file, because it imports every verb.
 
     Raises:
         OptionError: it can't be read, is not TOML, or has a key that is no option or verb.
@@ -108,6 +112,7 @@ def read_settings(path: Path | None, commands: Mapping[str, click.Command]) -> S
     if found is None:
         return None
     name, table = found
+    commands = load()
     shared = {key: value for key, value in table.items() if not isinstance(value, dict)}
     tables = {key: value for key, value in table.items() if isinstance(value, dict)}
     everywhere = {option for command in commands.values() for option in options(command)}

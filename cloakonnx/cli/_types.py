@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloakonnx.numbers import parse_number
+from cloakonnx.text import parse_number
 
 if TYPE_CHECKING:
-    from cloakonnx.selection import Amount
+    from cloakonnx.selection.topk import Amount
 
 _MOST_AMOUNTS = 1000
 
@@ -58,7 +58,7 @@ class Remove(click.ParamType["Amount"]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Amount:
         """Return a Share or a Count."""
-        from cloakonnx.selection import Count, Share
+        from cloakonnx.selection.topk import Count, Share
 
         if isinstance(value, (Count, Share)):
             return value
@@ -100,7 +100,7 @@ class Amounts(click.ParamType["tuple[Amount, ...]"]):
 
 def _amounts(part: str) -> list[Amount]:
     """Read ``5%``, ``3``, ``0%..30%``, ``0..8`` or a range with ``:STEP``; raises ValueError for anything else."""
-    from cloakonnx.selection import Count, Share
+    from cloakonnx.selection.topk import Count, Share
 
     range_text, colon, step_text = part.partition(":")
     first, dots, last = range_text.partition("..")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import click
 
-from cloakonnx.cli import attack_options, greedy, options
-from cloakonnx.cli.output import progress, say
-from cloakonnx.cli.types import Number
+from cloakonnx.cli import options
+from cloakonnx.cli._output import progress, say
+from cloakonnx.cli._types import Number
 
 if TYPE_CHECKING:
-    from cloakonnx.data import Dataset, Source
-    from cloakonnx.graph import Model
-    from cloakonnx.runtime import Provider
-    from cloakonnx.scoring import Analysis, PairSource
+    from cloakonnx.data.samples import Dataset
+    from cloakonnx.data.sources import Source
+    from cloakonnx.graph.file.model import Model
+    from cloakonnx.runtime.provider import Provider
+    from cloakonnx.scoring.analysis import Analysis
+    from cloakonnx.scoring.analyze import PairSource
+    from cloakonnx.selection.greedy.select import GreedyProgress
 
 
 @click.command("analyze")
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 @options.data_option(required=True)
 @click.option("--adversarial", type=options.PATH, help="Their adversarial twins, in the same order.")
 @click.option("--adversarial-script", metavar="FILE.py:FUNCTION", help="Run a script that yields the twins instead.")
-@attack_options.attack_options(required=False)
+@options.attack_options(required=False)
 @click.option("--tap", metavar="TENSOR", help="The tensor whose features are scored.  [see 'cloakonnx inspect']")
 @click.option("--feature-axis", type=int, help="The axis that counts features.  [told from the graph]")
 @click.option(
@@ -68,7 +71,7 @@ def command(
     output: Path | None,
     force: bool,
     as_json: bool,
-    **rest: Unpack[attack_options.AttackAndDataOptions],
+    **rest: Unpack[options.AttackAndDataOptions],
 ) -> None:
     """Score the features of a tap of MODEL: those that move most between clean and adversarial inputs score highest.
 
@@ -80,8 +83,10 @@ def command(
     Samples are read in pixel space: uint8 is divided by 255, floats must lie within --bounds. The same preprocessing
     (--scale, --mean, --std) that the model was trained with leads from there to its input.
     """
-    from cloakonnx.graph import check_output, load
-    from cloakonnx.scoring import analyze, default_path
+    from cloakonnx.files import check_output
+    from cloakonnx.graph.file.model import load
+    from cloakonnx.scoring.analysis import default_path
+    from cloakonnx.scoring.analyze import analyze
 
     _check_selection(select, criterion, budget, rounds, select_data)
     loaded = load(model)
@@ -96,7 +101,7 @@ def command(
     chosen = options.choose(provider, device_id)
     dataset = options.dataset(loaded, clean, rest, input_name)
     if budget is not None:
-        found = greedy.select(
+        found = _select_greedily(
             loaded,
             dataset,
             rest,
@@ -115,7 +120,7 @@ def command(
         found.save(target)
         if as_json:
             click.echo(found.to_json(), nl=False)
-        greedy.tell(found, target)
+        _tell_greedy(found, target)
         return
     pairs = _pairs(loaded, dataset, twins, rest, input_name=input_name, output_name=output_name, provider=chosen)
     with progress("scoring", pairs.clean.count()) as advance:
@@ -167,26 +172,26 @@ def _pairs(
     model: Model,
     dataset: Dataset,
     twins: Source | None,
-    rest: attack_options.AttackAndDataOptions,
+    rest: options.AttackAndDataOptions,
     *,
     input_name: str | None,
     output_name: str | None,
     provider: Provider,
 ) -> PairSource:
     """Return pairs of files, or pairs whose twins an attack makes on the fly."""
-    from cloakonnx.attacks import AttackedPairs
-    from cloakonnx.data import Pairs
+    from cloakonnx.attacks.attack import AttackedPairs
+    from cloakonnx.data.samples import Pairs
 
     if twins is not None:
         return Pairs(dataset, options.dataset(model, twins, rest, input_name))
-    ((settings, _),) = attack_options.attack_settings(rest, early_stop=False)
+    ((settings, _),) = options.attack_settings(rest, early_stop=False)
     options.warn_of_small_eps([settings.eps], dataset)
-    victim = attack_options.victim(model, dataset, provider, input_name, output_name)
+    victim = options.victim(model, dataset, provider, input_name, output_name)
     return AttackedPairs(dataset, victim, settings)
 
 
 def _tell(result: Analysis, target: Path) -> None:
-    from cloakonnx.selection import ranking
+    from cloakonnx.selection.topk import ranking
 
     scores = result.scores
     if scores is None:
@@ -201,4 +206,66 @@ def _tell(result: Analysis, target: Path) -> None:
         say(f"dead: {len(scores.dead)} features score 0; they are removed after all that score higher")
     if result.samples.largest_difference == 0:
         say("warning: clean and adversarial samples are the same; every score is 0")
+    say(f"wrote {target}")
+
+
+def _select_greedily(
+    model: Model,
+    dataset: Dataset,
+    rest: options.AttackAndDataOptions,
+    *,
+    budget: float,
+    twins: Dataset | None,
+    select_data: Path | None,
+    provider: Provider,
+    without_gain: bool,
+    **settings: Any,
+) -> Analysis:
+    """Select features as the options say."""
+    from cloakonnx.selection.greedy.select import select_greedy
+
+    attack = None
+    if twins is None:
+        ((attack, _),) = options.attack_settings(rest, early_stop=False)
+
+    def on_progress(now: GreedyProgress) -> None:
+        step = now.step
+        say(
+            f"round {now.round}: {len(step.removed)} removed, last {step.removed[-1]}; clean {step.correct} of "
+            f"{now.count}, objective {step.objective:.4f}"
+        )
+
+    with progress("adversarial inputs", None) as advance:
+        return select_greedy(
+            model,
+            dataset,
+            budget=budget,
+            provider=provider,
+            attack=attack,
+            twins=twins,
+            select=None if select_data is None else options.part(model, select_data, rest, settings["input_name"]),
+            seed=rest["seed"],
+            without_gain=without_gain,
+            on_progress=on_progress,
+            on_samples=advance,
+            **settings,
+        )
+
+
+def _tell_greedy(result: Analysis, target: Path) -> None:
+    """Say what was selected, and what it is worth on the select part."""
+    found = cast("dict[str, Any]", result.selection)
+    part, (mask,) = found["select"], result.masks
+    best = next(each for each in found["rounds"] if each["round"] == found["chosen_round"])
+    say(
+        f"{mask.tap}: {len(mask.removed)} of {len(mask.weights)} features removed (round {best['round']} of "
+        f"{len(found['rounds'])}, {result.provider}): {', '.join(map(str, best['removed']))}"
+    )
+    made = "the attack made again" if found["attack_made_again"] else "the same adversarial inputs (static)"
+    say(
+        f"select part ({part['source']}, {part['count']} samples): clean {best['select_clean']} (before: "
+        f"{part['clean_before']}), robust under {made} {best['select_robust']} (before: {part['robust_before']})"
+    )
+    if best["select_robust"] <= part["robust_before"]:
+        say("warning: no more samples hold than without the mask")
     say(f"wrote {target}")

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import print_json, say
-from cloakonnx.cli.types import Number, Remove
+from cloakonnx.cli._output import print_json, say
+from cloakonnx.cli._types import Number, Remove
 
 if TYPE_CHECKING:
-    from cloakonnx.graph import Mask, MaskFate, Model
-    from cloakonnx.selection import Amount
+    from cloakonnx.graph.file.model import Model
+    from cloakonnx.graph.fold.fold import MaskFate
+    from cloakonnx.graph.masks.mask import Mask
+    from cloakonnx.selection.topk import Amount
 
 
 @click.command("apply")
@@ -64,7 +66,10 @@ def command(
     With --fold the model keeps its nodes and its speed, and weights change instead. Masks that can't fold stay Mul
     nodes; each is named with the reason. 'strip' can't undo it, and 'verify' needs --source or --attestation.
     """
-    from cloakonnx.graph import check_output, fold_file, folding, harden_file, hardened, load
+    from cloakonnx.files import check_output
+    from cloakonnx.graph.file.model import load
+    from cloakonnx.graph.fold.fold import fold_file, folding
+    from cloakonnx.graph.masks.harden import harden_file, hardened
 
     loaded = load(model)
     if mask or tap:
@@ -94,7 +99,7 @@ def command(
         harden_file(loaded, masks, target, force=force, hash_external=hash_external)
     _tell(masks, fates, target, dry_run=dry_run, as_json=as_json)
     if attestation is not None and not dry_run:
-        from cloakonnx.evaluation import attest
+        from cloakonnx.evaluation.verification.attestation import attest
 
         settings = _settings(model, analysis, mask, remove, threshold) | {"fold": fold, "hash_external": hash_external}
         attest(load(target), loaded, settings=settings).save(attestation)
@@ -105,8 +110,8 @@ def _settings(
     model: Path, analysis: Path | None, masks: tuple[Path, ...], remove: Amount | None, threshold: float | None
 ) -> dict[str, Any]:
     """Return where the masks came from, for the attestation: names and digests, no paths."""
-    from cloakonnx.graph import file_sha256
-    from cloakonnx.scoring import default_path
+    from cloakonnx.graph.file.diff import file_sha256
+    from cloakonnx.scoring.analysis import default_path
 
     files = masks or (analysis or default_path(model),)
     named = [{"name": path.name, "sha256": file_sha256(path)} for path in files]
@@ -121,8 +126,8 @@ def _settings(
 def _analysed_masks(
     loaded: Model, model: Path, path: Path | None, remove: Amount | None, threshold: float | None
 ) -> list[Mask]:
-    from cloakonnx.scoring import default_path, load_analysis
-    from cloakonnx.selection import DEFAULT_AMOUNT, Threshold, select
+    from cloakonnx.scoring.analysis import default_path, load_analysis
+    from cloakonnx.selection.topk import DEFAULT_AMOUNT, Threshold, select
 
     if remove is not None and threshold is not None:
         raise click.UsageError("--remove and --threshold exclude each other")
@@ -139,8 +144,8 @@ def _analysed_masks(
 
 
 def _own_masks(files: tuple[Path, ...], taps: tuple[str, ...], feature_axis: int | None) -> list[Mask]:
-    from cloakonnx.data import load_array
-    from cloakonnx.graph import Mask
+    from cloakonnx.data.arrays import load_array
+    from cloakonnx.graph.masks.mask import Mask
 
     if len(files) != len(taps):
         raise click.UsageError(f"--mask and --tap go together: {len(files)} of one, {len(taps)} of the other")

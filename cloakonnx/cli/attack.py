@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import click
 
-from cloakonnx.cli import attack_options, options
-from cloakonnx.cli.output import RESUMED, going_on, print_json, progress, say
+from cloakonnx.cli import options
+from cloakonnx.cli._output import RESUMED, going_on, print_json, progress, say
 
 if TYPE_CHECKING:
-    from cloakonnx.attacks import Attacked, Settings
-    from cloakonnx.graph import Model
+    from cloakonnx.attacks.attack import Attacked
+    from cloakonnx.attacks.settings import Settings
+    from cloakonnx.graph.file.model import Model
 
 
 @click.command("attack")
 @options.model_argument
 @options.data_option(required=True)
-@attack_options.attack_options(required=True)
+@options.attack_options(required=True)
 @click.option("--targeted", is_flag=True, help="The labels of the data are the classes to reach.")
 @click.option("--round", "round_levels", is_flag=True, help="Round to levels of 1/255, inward, and test again.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings stopped.")
@@ -46,7 +47,7 @@ def command(
     output: Path,
     force: bool,
     as_json: bool,
-    **rest: Unpack[attack_options.AttackAndDataOptions],
+    **rest: Unpack[options.AttackAndDataOptions],
 ) -> None:
     """Make adversarial inputs for MODEL: through its backward graph, or (square, noise) from its scores alone.
 
@@ -58,8 +59,9 @@ def command(
     The file holds x, y, success for each sample, and the settings. Several --eps give a file each (apgd.eps1_255.npz
     and so on). Without labels the model's own predictions stand in.
     """
-    from cloakonnx.attacks import attack
-    from cloakonnx.graph import check_output, load
+    from cloakonnx.attacks.attack import attack
+    from cloakonnx.files import check_output
+    from cloakonnx.graph.file.model import load
 
     if output.suffix != ".npz":
         raise click.BadParameter(
@@ -70,9 +72,7 @@ def command(
     if source is None:
         raise click.UsageError("samples are needed: --data is missing")
     dataset = options.dataset(loaded, source, rest, input_name)
-    plans = [
-        (s, _target(output, text, rest["eps"])) for s, text in attack_options.attack_settings(rest, targeted=targeted)
-    ]
+    plans = [(s, _target(output, text, rest["eps"])) for s, text in options.attack_settings(rest, targeted=targeted)]
     for _, target in plans:
         check_output(target, inputs=[p for p in (model, data) if p is not None], force=force)
     options.warn_of_small_eps([settings.eps for settings, _ in plans], dataset)

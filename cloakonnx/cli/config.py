@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import print_json, say
-from cloakonnx.cli.settings import Settings, converted, read_settings
-from cloakonnx.cli.settings import options as options_of
+from cloakonnx.cli._output import print_json, say
+from cloakonnx.cli._settings import Settings, converted, read_settings
+from cloakonnx.cli._settings import options as options_of
 from cloakonnx.errors import OptionError, nearest
 
 
@@ -37,7 +37,7 @@ def command(ctx: click.Context, *, verbs: tuple[str, ...], show: bool, as_json: 
         if verb not in names:
             raise OptionError(f"no command {verb!r}{nearest(verb, names)}")
     commands = {name: found for name in names if (found := group.get_command(ctx, name)) is not None}
-    settings = read_settings(ctx.obj, commands)
+    settings = read_settings(ctx.obj, lambda: commands)
     rows = [
         {"verb": verb, "option": name, "value": value, "from": origin}
         for verb in verbs or names

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import options
+from cloakonnx.cli._output import RESUMED, announce, going_on, progress, say
+from cloakonnx.cli._types import Numbers
 from cloakonnx.cli.gate import conclude
-from cloakonnx.cli.output import RESUMED, announce, going_on, progress, say
-from cloakonnx.cli.types import Numbers
 
 if TYPE_CHECKING:
-    from cloakonnx.evaluation import Decision, Evaluation, Gate
-    from cloakonnx.graph import Model
-    from cloakonnx.runtime import Provider
+    from cloakonnx.evaluation.evaluation import Evaluation
+    from cloakonnx.evaluation.gates import Decision, Gate
+    from cloakonnx.graph.file.model import Model
+    from cloakonnx.runtime.provider import Provider
 
 
 @click.command("evaluate")
@@ -90,9 +91,11 @@ def command(
 
     Robust means correct on the clean input and on every input that any attack, restart or replay came up with.
     """
-    from cloakonnx.evaluation import check_measured, evaluate, parse_gate
-    from cloakonnx.graph import check_output, load
-    from cloakonnx.scoring import load_analysis
+    from cloakonnx.evaluation.evaluate import evaluate
+    from cloakonnx.evaluation.gates import check_measured, parse_gate
+    from cloakonnx.files import check_output
+    from cloakonnx.graph.file.model import load
+    from cloakonnx.scoring.analysis import load_analysis
 
     if as_json and markdown:
         raise click.UsageError("--json and --markdown exclude each other")
@@ -166,9 +169,10 @@ def _judge(
     input_name: str | None,
 ) -> tuple[Decision, ...]:
     """Judge by gates; the latency is measured where one asks for it."""
-    from cloakonnx.evaluation import check_gates
-    from cloakonnx.graph import stripped
-    from cloakonnx.runtime import LATENCY_SESSIONS, latency_ratios
+    from cloakonnx.classifier.latency import SESSIONS as LATENCY_SESSIONS
+    from cloakonnx.classifier.latency import latency_ratios
+    from cloakonnx.evaluation.gates import check_gates
+    from cloakonnx.graph.masks.strip import stripped
 
     latency = None
     if any(gate.name == "latency-ratio" for gate in gates):
@@ -183,7 +187,7 @@ def _print(found: Evaluation, *, as_json: bool, markdown: bool) -> None:
     if as_json:
         click.echo(found.to_json(), nl=False)
         return
-    from cloakonnx.report import evaluation_markdown, print_evaluation
+    from cloakonnx.report.tables import evaluation_markdown, print_evaluation
 
     if markdown:
         click.echo(evaluation_markdown(found), nl=False)

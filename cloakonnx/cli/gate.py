@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import print_json
+from cloakonnx.cli._output import print_json
 
 if TYPE_CHECKING:
-    from cloakonnx.evaluation import Decision
+    from cloakonnx.evaluation.gates import Decision
 
 
 @click.command("gate")
@@ -29,7 +29,8 @@ def command(*, evaluation: Path, require: tuple[str, ...], allow_inconclusive: b
     Gates are clean>=, clean-drop<=, robust>=, robust-gain>= (of the last two with @EPS), and flags==0.
     latency-ratio<= needs 'cloakonnx evaluate --require', which measures.
     """
-    from cloakonnx.evaluation import check_gates, load_evaluation, parse_gate
+    from cloakonnx.evaluation.evaluation import load_evaluation
+    from cloakonnx.evaluation.gates import check_gates, parse_gate
 
     gates = [parse_gate(text) for text in require]
     decisions = check_gates(load_evaluation(evaluation), gates)

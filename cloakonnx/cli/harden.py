@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import click
 
 from cloakonnx.cli import options
+from cloakonnx.cli._output import going_on, print_json, progress, say
+from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.cli.gate import conclude
-from cloakonnx.cli.output import going_on, print_json, progress, say
-from cloakonnx.cli.types import Number, Numbers
 
 if TYPE_CHECKING:
-    from cloakonnx.pipeline import Hardened, PlannedStage
+    from cloakonnx.pipeline.harden import Hardened
+    from cloakonnx.pipeline.stage import PlannedStage
 
 
 class TaskOptions(TypedDict):
@@ -124,9 +125,10 @@ def command(
     the same inputs and settings does nothing again; one that was interrupted goes on. Exit code 1 where a gate does not
     pass, the budget can't be met, or the result fails verification.
     """
-    from cloakonnx.evaluation import parse_gate
-    from cloakonnx.graph import load
-    from cloakonnx.pipeline import Settings, Task, default_folder
+    from cloakonnx.evaluation.gates import parse_gate
+    from cloakonnx.graph.file.model import load
+    from cloakonnx.pipeline.harden import Task, default_folder
+    from cloakonnx.pipeline.settings import Settings
 
     named = {**rest}
     fields: dict[str, Any] = {each: named[each] for each in TaskOptions.__annotations__}
@@ -202,7 +204,7 @@ def _option(option: click.Option, value: Any) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    from cloakonnx.report import eps_exact
+    from cloakonnx.text import eps_exact
 
     if isinstance(value, Path):
         return value.name
@@ -212,7 +214,7 @@ def _word(value: Any) -> str:
 
 
 def _tell_plan(planned: tuple[PlannedStage, ...], *, as_json: bool) -> None:
-    from cloakonnx.evaluation import spoken
+    from cloakonnx.text import spoken
 
     if as_json:
         print_json(

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloakonnx.cli._output import print_json
 from cloakonnx.cli.options import json_option, model_argument
-from cloakonnx.cli.output import print_json
 
 if TYPE_CHECKING:
-    from cloakonnx.graph import MaskEntry, Model, Tap
+    from cloakonnx.graph.file.model import Model
+    from cloakonnx.graph.masks.metadata import MaskEntry
+    from cloakonnx.graph.masks.taps import Tap
 
 
 @click.command("inspect")
@@ -24,7 +26,9 @@ def command(model: Path, as_json: bool) -> None:
     cloakonnx inspect model.onnx
     cloakonnx inspect model.onnx --json | jq '.taps[] | select(.default)'
     """
-    from cloakonnx.graph import folded_masks, is_folded, list_taps, load, masks_of
+    from cloakonnx.graph.file.model import load
+    from cloakonnx.graph.masks.metadata import folded_masks, is_folded, masks_of
+    from cloakonnx.graph.masks.taps import list_taps
 
     loaded = load(model)
     taps, masks = list_taps(loaded), masks_of(loaded.proto)

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import RESUMED, going_on, progress, say
-from cloakonnx.cli.types import Number, Numbers
+from cloakonnx.cli._output import RESUMED, going_on, progress, say
+from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.errors import CheckError
 
 if TYPE_CHECKING:
-    from cloakonnx.data import Dataset
-    from cloakonnx.scoring import Analysis
-    from cloakonnx.selection import Progress, Recipe
+    from cloakonnx.data.samples import Dataset
+    from cloakonnx.scoring.analysis import Analysis
+    from cloakonnx.selection.learn.learn import Progress
+    from cloakonnx.selection.learn.recipe import Recipe
 
 
 class RecipeOptions(TypedDict):
@@ -139,9 +140,11 @@ def command(
     Masks are chosen on samples that were not used for learning. Where the model was trained on all of --data, name
     others with --select-data: images that it knows by heart understate the clean loss.
     """
-    from cloakonnx.graph import check_output, load
-    from cloakonnx.scoring import default_path
-    from cloakonnx.selection import forget, learn
+    from cloakonnx.files import check_output
+    from cloakonnx.graph.file.model import load
+    from cloakonnx.scoring.analysis import default_path
+    from cloakonnx.selection.learn.learn import learn
+    from cloakonnx.selection.learn.state import forget
 
     loaded = load(model)
     source = options.open_data(data, data_script, rest, option="data")
@@ -183,7 +186,8 @@ def command(
 
 
 def _recipe(rest: LearnAndDataOptions, dataset: Dataset) -> Recipe:
-    from cloakonnx.selection import Recipe, is_photographic
+    from cloakonnx.selection.learn.learn import is_photographic
+    from cloakonnx.selection.learn.recipe import Recipe
 
     fields: dict[str, Any] = {name: rest[name] for name in RecipeOptions.__annotations__ if name != "mask_bounds"}  # type: ignore[literal-required]
     fields["flip"] = is_photographic(dataset) if rest["flip"] is None else rest["flip"]

@@ -10,10 +10,10 @@ from typing import NoReturn
 
 import click
 
-from cloakonnx.cli.interruption import Interruption
+from cloakonnx.cli._interruption import Interruption
+from cloakonnx.cli._output import one_line
+from cloakonnx.cli._settings import read_settings
 from cloakonnx.cli.options import PATH
-from cloakonnx.cli.output import one_line
-from cloakonnx.cli.settings import read_settings
 from cloakonnx.errors import CloakError, nearest
 
 _VERBS = {
@@ -49,8 +49,7 @@ class _Verbs(click.Group):
         """Import a verb's module and return its command."""
         if cmd_name not in _VERBS:
             return None
-        command: click.Command = importlib.import_module(f"cloakonnx.cli.{cmd_name}").command
-        return command
+        return _command(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of verbs."""
@@ -66,6 +65,16 @@ class _Verbs(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         ctx.meta[_ARGUMENTS], ctx.meta[_CONFIG] = _without_config(rest)
         return name, command, ctx.meta[_ARGUMENTS]
+
+
+def _command(verb: str) -> click.Command:
+    command: click.Command = importlib.import_module(f"cloakonnx.cli.{verb}").command
+    return command
+
+
+def _commands() -> dict[str, click.Command]:
+    """Import every verb, for a settings file that may name any of them."""
+    return {verb: _command(verb) for verb in _VERBS}
 
 
 def _without_config(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -110,12 +119,9 @@ def _cloakonnx(ctx: click.Context, *, config: Path | None) -> None:
     verb, arguments = ctx.invoked_subcommand, ctx.meta.get(_ARGUMENTS, [])
     if verb is None or verb == "config" or not {*_HELP}.isdisjoint(arguments):
         return
-    group = ctx.command
-    assert isinstance(group, click.Group)
-    commands = {name: found for name in _VERBS if (found := group.get_command(ctx, name)) is not None}
-    settings = read_settings(config, commands)
+    settings = read_settings(config, _commands)
     if settings is not None:
-        ctx.default_map = {verb: settings.defaults(verb, commands[verb], arguments)}
+        ctx.default_map = {verb: settings.defaults(verb, _command(verb), arguments)}
 
 
 def main() -> NoReturn:

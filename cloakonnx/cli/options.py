@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from cloakonnx.cli.types import Number, Numbers
+from cloakonnx.cli._types import Number, Numbers
+from cloakonnx.text import parse_number
 
 if TYPE_CHECKING:
-    from cloakonnx.data import Dataset, Preprocessing, Source
-    from cloakonnx.graph import Model
-    from cloakonnx.runtime import Provider
+    from cloakonnx.attacks.settings import Settings
+    from cloakonnx.attacks.victim import Victim
+    from cloakonnx.data.samples import Dataset
+    from cloakonnx.data.sources import Source
+    from cloakonnx.graph.file.model import Model
+    from cloakonnx.preprocessing import Preprocessing
+    from cloakonnx.runtime.provider import Provider
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -148,7 +153,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 def preprocessing(options: DataOptions) -> Preprocessing:
     """Return what the options say of preprocessing."""
-    from cloakonnx.data import Preprocessing
+    from cloakonnx.preprocessing import Preprocessing
 
     return Preprocessing(
         scale=options["scale"],
@@ -185,7 +190,7 @@ def _written(value: Any) -> str:
 
 def open_data(path: Path | None, script: str | None, options: DataOptions, *, option: str) -> Source | None:
     """Open the samples that ``--OPTION`` or ``--OPTION-script`` names; None where neither was given."""
-    from cloakonnx.data import open_script, open_source
+    from cloakonnx.data.sources import open_script, open_source
 
     if path is not None and script is not None:
         raise click.UsageError(f"--{option} and --{option}-script exclude each other")
@@ -217,8 +222,8 @@ def part(model: Model, path: Path, options: DataOptions, input_name: str | None)
 
 def dataset(model: Model, source: Source, options: DataOptions, input_name: str | None) -> Dataset:
     """Fit samples to a model's input."""
-    from cloakonnx.data import Dataset
-    from cloakonnx.runtime import class_count, input_shape
+    from cloakonnx.classifier.classifier import class_count, input_shape
+    from cloakonnx.data.samples import Dataset
 
     return Dataset(
         source,
@@ -243,9 +248,88 @@ def warn_of_small_eps(eps: Sequence[float], dataset: Dataset) -> None:
 
 def choose(provider: str | None, device_id: int) -> Provider:
     """Return the provider, and warn where the installation is broken."""
-    from cloakonnx.runtime import choose_provider, installation_warning
+    from cloakonnx.runtime.provider import choose_provider, installation_warning
 
     warning = installation_warning()
     if warning is not None:
         click.echo(f"cloakonnx: warning: {warning}", err=True)
     return choose_provider(provider, device_id=device_id)
+
+
+_LOSSES = ["ce", "ce-softmax", "margin", "dlr"]
+_NAMES = "fgsm, pgd, apgd-ce, apgd-dlr, apgd-t, fab-t, square or noise."
+
+
+class AttackOptions(TypedDict):
+    """Values of :func:`attack_options`."""
+
+    attack: str
+    eps: str
+    eps_step: float | None
+    max_iter: int | None
+    restarts: int | None
+    norm: str
+    loss: str | None
+    straight_through: bool
+    seed: int
+
+
+class AttackAndDataOptions(AttackOptions, DataOptions):
+    """Values of both groups."""
+
+
+def attack_options(*, required: bool) -> Callable[[F], F]:
+    """Which attack, and how."""
+    return group(
+        click.option("--attack", required=required, help=_NAMES),
+        click.option(
+            "--eps", required=required, metavar="NUMBER", help="Radius of the ball in pixel space: 8/255, say."
+        ),
+        click.option("--eps-step", type=Number(), help="Step size of pgd.  [2.5 eps / max-iter]"),
+        click.option("--max-iter", type=click.IntRange(min=1), help="Steps.  [pgd 40, apgd, fab-t 100, square 5000]"),
+        click.option("--restarts", type=click.IntRange(min=1), help="Random starts.  [1]"),
+        norm_option,
+        click.option("--loss", type=click.Choice(_LOSSES), help="What fgsm and pgd increase.  [ce]"),
+        straight_through_option,
+        seed_option,
+    )
+
+
+def attack_settings(
+    options: AttackOptions, *, targeted: bool = False, early_stop: bool = True
+) -> list[tuple[Settings, str]]:
+    """Return the settings for each eps, with the eps as it was written."""
+    from cloakonnx.attacks.settings import Settings
+
+    found = []
+    for text in options["eps"].split(","):
+        try:
+            eps = parse_number(text)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not a number like 0.03 or 8/255", param_hint="'--eps'") from None
+        settings = Settings(
+            attack=options["attack"],
+            eps=eps,
+            norm=cast(Any, options["norm"]),
+            eps_step=options["eps_step"],
+            max_iter=options["max_iter"],
+            restarts=options["restarts"],
+            loss=options["loss"],
+            targeted=targeted,
+            early_stop=early_stop,
+            straight_through=options["straight_through"],
+            seed=options["seed"],
+        )
+        found.append((settings, text.strip()))
+    if len({settings.eps for settings, _ in found}) < len(found):
+        raise click.BadParameter("names the same number twice", param_hint="'--eps'")
+    return found
+
+
+def victim(
+    model: Model, dataset: Dataset, provider: Provider, input_name: str | None, output_name: str | None
+) -> Victim:
+    """Return the classifier under attack, fed as the data is."""
+    from cloakonnx.attacks.victim import Victim
+
+    return Victim(model, provider=provider, input_name=input_name, output_name=output_name, **dataset.feed)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import print_json, say
+from cloakonnx.cli._output import print_json, say
 
 
 @click.command("report")
@@ -38,10 +38,13 @@ def command(
 
     Parts whose input is not given say which command makes it. Needs the extra: pip install cloakonnx[report].
     """
-    from cloakonnx.evaluation import load_evaluation, load_samples, load_sweep, verdict
-    from cloakonnx.graph import check_output, load, write_text
-    from cloakonnx.report import report_html
-    from cloakonnx.scoring import load_analysis
+    from cloakonnx.evaluation.evaluation import load_evaluation, verdict
+    from cloakonnx.evaluation.samples import load_samples
+    from cloakonnx.evaluation.sweeps.record import load_sweep
+    from cloakonnx.files import check_output, write_text
+    from cloakonnx.graph.file.model import load
+    from cloakonnx.report.page import report_html
+    from cloakonnx.scoring.analysis import load_analysis
 
     found = load_evaluation(evaluation)
     inputs = [path for path in (evaluation, analysis, sweep, model, samples) if path is not None]

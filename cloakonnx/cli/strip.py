@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import print_json, say
+from cloakonnx.cli._output import print_json, say
 
 
 @click.command("strip")
@@ -23,7 +23,8 @@ def command(*, model: Path, output: Path | None, force: bool, as_json: bool) -> 
 
     A folded model is refused: its masks are part of its weights.
     """
-    from cloakonnx.graph import load, strip_file
+    from cloakonnx.graph.file.model import load
+    from cloakonnx.graph.masks.harden import strip_file
 
     loaded = load(model)
     target = output or model.with_name(model.name.removesuffix(".onnx").removesuffix(".hardened") + ".stripped.onnx")

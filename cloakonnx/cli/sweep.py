@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import RESUMED, announce, going_on, progress, say
-from cloakonnx.cli.types import Amounts, Numbers
+from cloakonnx.cli._output import RESUMED, announce, going_on, progress, say
+from cloakonnx.cli._types import Amounts, Numbers
 
 if TYPE_CHECKING:
-    from cloakonnx.selection import Amount
+    from cloakonnx.selection.topk import Amount
 
 
 @click.command("sweep")
@@ -91,10 +91,11 @@ def command(
     The network runs once for each image up to the tap, then only what comes after it, for each mask. The preprocessing
     is the analysis's.
     """
-    from cloakonnx.data import Pairs
-    from cloakonnx.evaluation import sweep
-    from cloakonnx.graph import check_output, load
-    from cloakonnx.scoring import default_path, load_analysis
+    from cloakonnx.data.samples import Pairs
+    from cloakonnx.evaluation.sweeps.sweep import sweep
+    from cloakonnx.files import check_output
+    from cloakonnx.graph.file.model import load
+    from cloakonnx.scoring.analysis import default_path, load_analysis
 
     if resume and output is None:
         raise click.UsageError("--resume needs -o: finished batches are kept beside the output")
@@ -150,7 +151,7 @@ def command(
         return
     from rich.console import Console
 
-    from cloakonnx.report import print_sweep
+    from cloakonnx.report.sweep_tables import print_sweep
 
     console = Console()
     print_sweep(found, console if console.is_terminal else Console(width=140))

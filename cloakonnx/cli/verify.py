@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli.output import one_line, print_json, say
+from cloakonnx.cli._output import one_line, print_json, say
 from cloakonnx.errors import CheckError, CloakError, ModelError
 
 if TYPE_CHECKING:
-    from cloakonnx.evaluation import Verification
+    from cloakonnx.evaluation.verification.verify import Verification
 
 _SIGNS = {"passed": "ok  ", "failed": "FAIL", "not checked": "-   "}
 
@@ -58,9 +58,10 @@ def command(
     Several models are checked like that too, each whatever becomes of the others. Exit code 1 when a check fails, 2
     when a model can't be checked.
     """
-    from cloakonnx.evaluation import load_attestation, verify
-    from cloakonnx.graph import load
-    from cloakonnx.scoring import load_analysis
+    from cloakonnx.evaluation.verification.attestation import load_attestation
+    from cloakonnx.evaluation.verification.verify import verify
+    from cloakonnx.graph.file.model import load
+    from cloakonnx.scoring.analysis import load_analysis
 
     if len(models) > 1 and (source or attestation or analysis):
         raise click.UsageError("--source, --attestation and --analysis go with one model")

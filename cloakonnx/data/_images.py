@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data.types import Batch
+from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, MissingDependencyError, nearest
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}

@@ -2,59 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import math
-import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.graph import atomic
-
-_NO_DATE = (1980, 1, 1, 0, 0, 0)
-"""The zip format's first day: numpy's own writer puts the time of writing into the file."""
-
 _TOLERANCE = 1e-4 / 255
-
-
-@dataclass(frozen=True)
-class Parts:
-    """An array that comes in parts along its first axis, so that it need not be in memory as a whole.
-
-    Attributes:
-        shape: Of the whole array.
-        dtype: Of the whole array, and of every part.
-        parts: The parts, in order.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    parts: Iterable[NDArray[Any]]
-
-
-def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Parts]) -> None:
-    """Write arrays as a compressed ``.npz``, atomically.
-
-    Raises:
-        OutputError: it can't be written.
-    """
-    with atomic(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            whole = array if isinstance(array, Parts) else Parts(array.shape, array.dtype, [array])
-            header = io.BytesIO()
-            form = {"descr": np.lib.format.dtype_to_descr(whole.dtype), "fortran_order": False, "shape": whole.shape}
-            np.lib.format.write_array_header_1_0(header, form)
-            info = zipfile.ZipInfo(f"{name}.npy", _NO_DATE)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            info.file_size = len(header.getvalue()) + math.prod(whole.shape) * whole.dtype.itemsize
-            with archive.open(info, "w") as entry:
-                entry.write(header.getvalue())
-                for part in whole.parts:
-                    entry.write(np.ascontiguousarray(part, whole.dtype).reshape(-1).view(np.uint8).data)
 
 
 def as_levels(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:

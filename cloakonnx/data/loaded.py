@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import Stream
-from cloakonnx.data import Dataset, as_levels, sample_hashes
+from cloakonnx.data.levels import as_levels
+from cloakonnx.data.samples import Dataset, sample_hashes
 from cloakonnx.errors import DataError
 
 _READ = 256
@@ -114,18 +114,3 @@ def split(samples: Samples, *, seed: int) -> tuple[Samples, Samples]:
     chosen = np.zeros(len(samples), np.bool_)
     chosen[held] = True
     return samples.take(np.flatnonzero(~chosen)), samples.take(np.flatnonzero(chosen))
-
-
-def shuffled(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of an epoch."""
-    return np.random.Generator(np.random.PCG64([seed, 1, epoch])).permutation(count)
-
-
-def mirrored(
-    x: NDArray[np.float32], rows: NDArray[np.int64], *, axis: int, seed: int, epoch: int
-) -> NDArray[np.float32]:
-    """Return a batch with about half of its samples mirrored; which ones is a function of sample and epoch."""
-    turned = Stream.of(seed, "learn-flip", epoch, rows).integers(2) == 1
-    found = x.copy()
-    found[turned] = np.flip(x[turned], axis)
-    return found

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data.preprocessing import Arrangement, Preprocessing, arrange, normalisation, to_pixels
+from cloakonnx.data.batch import Batch
+from cloakonnx.data.layout import Arrangement, arrange, normalisation, to_pixels
 from cloakonnx.data.sources import Source
-from cloakonnx.data.types import Batch
 from cloakonnx.errors import DataError
-from cloakonnx.graph import Normalisation
+from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.preprocessing import Preprocessing
 
 
 class Feed(TypedDict):

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.data._images import ImageFolder
 from cloakonnx.data.arrays import as_labels, check_samples, has_predicted_labels, load_array, load_npz, missing
-from cloakonnx.data.images import ImageFolder
-from cloakonnx.data.types import Batch
+from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, nearest
 
 

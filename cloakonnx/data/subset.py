@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.data.batch import Batch
 from cloakonnx.data.sources import Labelled, Source, rechunked
-from cloakonnx.data.types import Batch
 from cloakonnx.errors import DataError
 
 _READ = 256

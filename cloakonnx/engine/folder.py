@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data.types import Batch
-from cloakonnx.data.writing import write_npz
+from cloakonnx.data.batch import Batch
 from cloakonnx.errors import CloakError, DataError, InferenceError, OutputError
-from cloakonnx.graph import write_text
+from cloakonnx.files import write_npz, write_text
 
 _SETTINGS, _DIGEST = "settings.json", "digest"
 _DAMAGED = (OSError, EOFError, KeyError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from cloakonnx.attacks import GRADIENT_FREE, Settings, Victim, most_work
+from cloakonnx.attacks.cost import most_work
+from cloakonnx.attacks.presets import passing
+from cloakonnx.attacks.settings import GRADIENT_FREE, Settings
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.task import NO_CLASS
+from cloakonnx.errors import DifferentiationError, ZeroGradientError
+from cloakonnx.evaluation.controls import control
 from cloakonnx.evaluation.estimate import seconds_per_sample
-from cloakonnx.evaluation.gradients import Gradients
-from cloakonnx.evaluation.meter import Meter
-from cloakonnx.evaluation.plan import control, passing
-from cloakonnx.evaluation.tally import Found, FoundAtEps, FoundOfModel, Outcomes
-from cloakonnx.evaluation.trial import Samples, Trial
-from cloakonnx.evaluation.turned import Turned
-from cloakonnx.runtime import NO_CLASS
+from cloakonnx.evaluation.outcomes import Found, FoundAtEps, FoundOfModel, Outcomes
+from cloakonnx.evaluation.samples import Turned
+from cloakonnx.evaluation.trial import Meter, Samples, Trial
+from cloakonnx.gradient.losses import Loss
 
 
 class Comparison:
@@ -194,3 +198,36 @@ class Comparison:
 def _found(trial: Trial, noise: Settings, usual: Settings) -> FoundOfModel:
     noisy, controlled = trial.controls(noise, usual)
     return FoundOfModel(trial.standing, noisy, controlled, tuple(trial.stages))
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What a model's gradients are good for.
+
+    Attributes:
+        zero: Why every gradient is 0; empty where that is not so.
+        pass_straight: Whether there are straight-through gradients.
+        missing: Why there are none that are not 0; empty where there are.
+    """
+
+    zero: str
+    pass_straight: bool
+    missing: str
+
+    @classmethod
+    def of(cls, victim: Victim) -> Gradients:
+        """Build the gradient graphs that tell."""
+        zero = missing = ""
+        try:
+            victim.prepare(Loss.CE.climbed)
+        except ZeroGradientError:
+            zero = f"{victim.blocked[0]} has a zero gradient everywhere"
+        except DifferentiationError as error:
+            missing = str(error).partition(";")[0]
+        pass_straight = not missing
+        if zero:
+            try:
+                victim.straight_through().prepare(Loss.CE.climbed)
+            except DifferentiationError:
+                pass_straight, missing = False, zero
+        return cls(zero, pass_straight, missing)

@@ -9,7 +9,10 @@ from functools import partial
 
 import numpy as np
 
-from cloakonnx.attacks import Settings, Victim, most_work, seconds_per_unit
+from cloakonnx.attacks.cost import most_work, seconds_per_unit
+from cloakonnx.attacks.settings import Settings
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.text import spoken
 
 _PROBE = 0.2
 """Seconds that a forward pass of the probe may take; it has as many samples as that allows, up to a batch."""
@@ -91,11 +94,3 @@ def _timed(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def spoken(seconds: float) -> str:
-    """Return a duration with two digits and the unit that suits it."""
-    for unit, length, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
-        if seconds < (most - 0.5) * length:  # what would round to three digits goes to the next unit
-            return f"{seconds / length:.2g} {unit}"
-    return f"{seconds / 86400:.2g} days"

@@ -17,35 +17,39 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cloakonnx.attacks import Settings, Victim
-from cloakonnx.data import Batch, Checkpoints, Dataset, sample_hashes
+from cloakonnx.attacks.presets import check_eps, plan, replaced
+from cloakonnx.attacks.settings import Settings
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.classifier import Classifier, input_shape
+from cloakonnx.classifier.task import at_chance
+from cloakonnx.data.batch import Batch
+from cloakonnx.data.samples import Dataset, sample_hashes
+from cloakonnx.engine.folder import Checkpoints
 from cloakonnx.errors import DataError, ModelError
 from cloakonnx.evaluation.comparison import Comparison
+from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
 from cloakonnx.evaluation.estimate import Estimate
-from cloakonnx.evaluation.flags import Sanity
-from cloakonnx.evaluation.intervals import Paired
+from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.keeping import Keeper, model_digests
-from cloakonnx.evaluation.plan import CONTROL_MASKS, check_eps, plan, replaced, shuffled
-from cloakonnx.evaluation.result import DataRecord, Evaluation, MaskRecord, ModelRecord
-from cloakonnx.evaluation.sanity import Correct, check
-from cloakonnx.evaluation.tally import Found, Gain
+from cloakonnx.evaluation.outcomes import Found, Gain
+from cloakonnx.evaluation.results import DataRecord, MaskRecord, ModelRecord
+from cloakonnx.evaluation.samples import MOST, TurnedSamples
+from cloakonnx.evaluation.sanity.flags import Sanity
+from cloakonnx.evaluation.sanity.sanity import Correct, check
 from cloakonnx.evaluation.trial import Samples
-from cloakonnx.evaluation.turned import MOST, TurnedSamples
-from cloakonnx.graph import (
-    SOURCE_KEY,
-    Model,
-    check_output,
-    counterpart,
-    entries,
-    hardened,
-    is_folded,
-    random_ops,
-    read_masks,
-    stripped,
-    stripped_sha256,
-)
-from cloakonnx.runtime import Provider, at_chance, input_shape
-from cloakonnx.scoring import Analysis, installed_versions
+from cloakonnx.files import check_output
+from cloakonnx.graph.file.model import Model, counterpart
+from cloakonnx.graph.index.randomness import random_ops
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
+from cloakonnx.graph.masks.metadata import entries, is_folded
+from cloakonnx.graph.masks.strip import read_masks, stripped, stripped_sha256
+from cloakonnx.graph.masks.taps import Tap
+from cloakonnx.records import installed_versions
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.statistics import Accuracy, Paired
 
 
 def evaluate(
@@ -288,3 +292,73 @@ def _check_alike(model: Model, baseline: Model, input_name: str | None) -> None:
             f"{model.name} takes inputs of shape {shapes[0]}, the baseline {baseline.name} of {shapes[1]}; they can't "
             "be compared on the same samples"
         )
+
+
+def accuracy(
+    classifier: Classifier,
+    dataset: Dataset,
+    *,
+    batch_size: int = 64,
+    on_progress: Callable[[int], None] = lambda samples: None,
+) -> Accuracy:
+    """Count the samples whose predicted class is their label.
+
+    On adversarial inputs that were made on another model this is static accuracy: it says nothing of robustness.
+
+    Raises:
+        DataError: the samples have no labels.
+        InferenceError: ONNX Runtime fails.
+    """
+    correct = count = 0
+    for batch in dataset.batches(batch_size):
+        if batch.y is None:
+            raise DataError(f"{dataset.source.name} has no labels; accuracy needs them")
+        correct += int((classifier.predict(batch.x) == batch.y).sum())
+        count += len(batch.x)
+        on_progress(count)
+    return Accuracy(correct, count)
+
+
+def evaluation_seconds(
+    model: Model,
+    dataset: Dataset,
+    *,
+    taps: Sequence[Tap],
+    samples: int,
+    eps: Sequence[float],
+    attack: str = "quick",
+    norm: Literal["linf", "l2"] = "linf",
+    provider: Provider,
+    batch_size: int = 64,
+    input_name: str | None = None,
+    output_name: str | None = None,
+) -> float:
+    """Measure on noise how many seconds an evaluation takes at most, the sanity checks left out.
+
+    Args:
+        model: The model without masks.
+        dataset: What it would be evaluated on; only the shape of a sample is taken.
+        taps: Where masks will be; those of 1, which it measures with, cost what any do.
+        samples: How many it would be evaluated on.
+        eps: Radii of the balls.
+        attack: A preset (``quick``) or an attack's name.
+        norm: The balls' norm.
+        provider: Where it runs.
+        batch_size: Samples at a time.
+        input_name: The data input, where there are several.
+        output_name: The class scores, where there are several outputs.
+
+    Raises:
+        OptionError: an attack that makes no sense.
+        DifferentiationError: an op without a gradient, under an attack that needs one.
+    """
+    plans = [plan(attack, eps=each, norm=norm) for each in eps]
+    ones = [Mask(tap.name, np.ones(tap.features, np.float32), tap.feature_axis) for tap in taps if tap.features]
+
+    def victim(of: Model) -> Victim:
+        return Victim(of, provider=provider, input_name=input_name, output_name=output_name, **dataset.feed)
+
+    masked = victim(hardened(model, ones) if ones else model)
+    comparison = Comparison(masked, victim(model), [masked] * CONTROL_MASKS, plans, norm=norm, seed=0)
+    axis = dataset.arrangement.channel_axis
+    return samples * comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size, channel_axis=axis)

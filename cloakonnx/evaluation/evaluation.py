@@ -7,17 +7,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cloakonnx.errors import DataError
-from cloakonnx.evaluation.accuracies import Accuracy
-from cloakonnx.evaluation.flags import Sanity
-from cloakonnx.evaluation.intervals import CONFIDENCE, Paired, mcnemar_exact, newcombe_paired
-from cloakonnx.graph import write_text
-from cloakonnx.scoring import Entries, installed_versions, read_json, read_text
+from cloakonnx.evaluation.results import (
+    AtEps,
+    DataRecord,
+    MaskRecord,
+    ModelRecord,
+    difference_entries,
+    read_at_eps,
+    read_data,
+    read_model,
+    read_pairs,
+)
+from cloakonnx.evaluation.sanity.flags import Sanity
+from cloakonnx.files import write_text
+from cloakonnx.records import Entries, installed_versions, read_json, read_text
+from cloakonnx.statistics import (
+    CONFIDENCE,
+    Accuracy,
+    Paired,
+    difference_cells,
+    newcombe_paired,
+    share_cell,
+)
+from cloakonnx.text import eps_text, line, table, title
 
 FORMAT, VERSION = "cloakonnx.evaluation", 1
 
@@ -25,111 +43,6 @@ STATEMENT = (
     "A constant mask is known to the attacker; this is an empirical result under the named attacks, not a certificate."
 )
 """Stands in every result that people read."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the worst case; its numbers are cumulative: it works on what those before have left.
-
-    Attributes:
-        name: An attack's name, ``replayed inputs`` or ``controls``.
-        settings: Of the attack; None for the others.
-        attacked: How many samples were still classified correctly before it.
-        robust: How many still are after it.
-        queries: Forward passes it took, in samples.
-        gradients: Gradients it took, in samples.
-    """
-
-    name: str
-    settings: Mapping[str, Any] | None
-    attacked: int
-    robust: int
-    queries: int
-    gradients: int
-
-
-@dataclass(frozen=True)
-class Robustness:
-    """One model at one eps.
-
-    Attributes:
-        robust: Correct on the clean input and on every input that was made or replayed: the worst case.
-        noise: Control: correct on the clean input and on random noise of size eps.
-        control: Control: the same under the control attack alone, which the random masks get too.
-        stages: How the worst case came about.
-    """
-
-    robust: Accuracy
-    noise: Accuracy
-    control: Accuracy
-    stages: tuple[Stage, ...]
-
-
-@dataclass(frozen=True)
-class RandomMask:
-    """Control: a model with the mask's weights in random places, under the control attack."""
-
-    clean: Accuracy
-    control: Accuracy
-
-
-@dataclass(frozen=True)
-class AtEps:
-    """Everything at one eps.
-
-    Attributes:
-        eps: The radius, in pixel space.
-        static: The hardened model on the clean inputs and on those made on the baseline. No claim of robustness.
-        hardened: The hardened model, attacked itself.
-        baseline: The baseline, attacked itself in the same way.
-        pairs: Robust samples of the hardened model (first) and of the baseline (second).
-        random_masks: Controls; none where the model carries no masks.
-    """
-
-    eps: float
-    static: Accuracy
-    hardened: Robustness
-    baseline: Robustness
-    pairs: Paired
-    random_masks: tuple[RandomMask, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the counts and what follows from them, for files."""
-        return _at_eps(self)
-
-
-@dataclass(frozen=True)
-class ModelRecord:
-    """A model that was evaluated: its name, and its bytes' sha256."""
-
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class MaskRecord:
-    """A mask of the hardened model."""
-
-    tap: str
-    features: int
-    removed: int
-
-
-@dataclass(frozen=True)
-class DataRecord:
-    """The samples.
-
-    Attributes:
-        name: The source's name.
-        count: How many.
-        sha256: Of pixels and labels, in order.
-        seen: How many of them the analysis that the mask comes from has seen; None where no analysis was given.
-    """
-
-    name: str
-    count: int
-    sha256: str
-    seen: int | None = None
 
 
 @dataclass(frozen=True)
@@ -194,7 +107,7 @@ class Evaluation:
             "baseline": self.clean_baseline.as_dict(),
             "difference": difference_entries(self.clean),
         }
-        content["results"] = [_at_eps(result) for result in self.results]
+        content["results"] = [result.as_dict() for result in self.results]
         content["notes"] = list(self.notes)
         content["sanity"] = None if self.sanity is None else self.sanity.as_dict()
         content["versions"] = dict(self.versions)
@@ -212,8 +125,6 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        from cloakonnx.evaluation.notebook import evaluation_html  # noqa: PLC0415
-
         return evaluation_html(self)
 
     def save(self, path: str | Path) -> None:
@@ -268,89 +179,128 @@ def load_evaluation(path: str | Path) -> Evaluation:
     return Evaluation.from_json(read_text(path, kind="evaluation", error=DataError), name=str(path))
 
 
-def difference_entries(pairs: Paired) -> dict[str, Any]:
-    """Return a paired difference with its interval and p-value, for files."""
-    interval = newcombe_paired(pairs)
-    return {
-        **asdict(pairs),
-        "difference": pairs.difference,
-        "interval": [interval.low, interval.high],
-        "mcnemar_p": mcnemar_exact(pairs),
-    }
-
-
-def _robustness(found: Robustness) -> dict[str, Any]:
-    return {
-        "robust": found.robust.as_dict(),
-        "noise": found.noise.as_dict(),
-        "control": found.control.as_dict(),
-        "stages": [asdict(stage) for stage in found.stages],
-    }
-
-
-def _at_eps(result: AtEps) -> dict[str, Any]:
-    return {
-        "eps": result.eps,
-        "static": result.static.as_dict(),
-        "hardened": _robustness(result.hardened),
-        "baseline": _robustness(result.baseline),
-        "difference": difference_entries(result.pairs),
-        "random_masks": [{"clean": m.clean.as_dict(), "control": m.control.as_dict()} for m in result.random_masks],
-    }
-
-
-def read_model(entries: Entries) -> ModelRecord:
-    """Read a model's record; raises ValueError where it is damaged, as all readers here do."""
-    return ModelRecord(entries.text("name"), entries.text("sha256"))
-
-
-def read_data(entries: Entries) -> DataRecord:
-    """Read the record of samples."""
-    return DataRecord(
-        entries.text("name"), entries.whole("count", 1), entries.text("sha256"), entries.optional_whole("seen")
-    )
-
-
-def read_accuracy(entries: Entries) -> Accuracy:
-    """Read the counts of a share."""
-    count = entries.whole("count", 1)
-    correct = entries.whole("correct")
-    if correct > count:
-        raise ValueError(f"{correct} of {count} samples are correct")
-    return Accuracy(correct, count)
-
-
-def read_pairs(entries: Entries) -> Paired:
-    """Read the counts of a paired difference."""
-    return Paired(*(entries.whole(key) for key in ("both", "only_first", "only_second", "neither")))
-
-
-def _read_robustness(entries: Entries) -> Robustness:
-    stages = tuple(
-        Stage(
-            name=stage.text("name"),
-            settings=stage.optional_object("settings"),
-            attacked=stage.whole("attacked"),
-            robust=stage.whole("robust"),
-            queries=stage.whole("queries"),
-            gradients=stage.whole("gradients"),
+def evaluation_html(found: Evaluation) -> str:
+    """Return an evaluation as a piece of HTML."""
+    judged = verdict(found)
+    rows = [
+        ("clean", share_cell(found.clean_baseline), share_cell(found.clean_hardened), *difference_cells(found.clean))
+    ]
+    for each in found.results:
+        before, after = share_cell(each.baseline.robust), share_cell(each.hardened.robust)
+        rows.append((f"robust at {eps_text(each.eps)} (adaptive)", before, after, *difference_cells(each.pairs)))
+        rows.append((f"static at {eps_text(each.eps)} (no claim)", "", share_cell(each.static), "", ""))
+    under = f"Attack: {found.attack} ({found.norm}). Data: {found.data.name}, n = {found.data.count}. Intervals: 95%."
+    return "".join(
+        (
+            title(f"{judged.title}: {found.model.name}"),
+            line(judged.sentence),
+            *map(line, judged.caveats),
+            table(("", "before", "after", "difference, points", "p"), rows),
+            line(under),
+            line(STATEMENT),
         )
-        for stage in entries.objects("stages")
     )
-    robust, noise, control = (read_accuracy(entries.object(key)) for key in ("robust", "noise", "control"))
-    return Robustness(robust, noise, control, stages)
 
 
-def read_at_eps(entries: Entries) -> AtEps:
-    """Read what :meth:`AtEps.as_dict` gave."""
-    return AtEps(
-        eps=entries.number("eps"),
-        static=read_accuracy(entries.object("static")),
-        hardened=_read_robustness(entries.object("hardened")),
-        baseline=_read_robustness(entries.object("baseline")),
-        pairs=read_pairs(entries.object("difference")),
-        random_masks=tuple(
-            RandomMask(read_accuracy(m.object("clean")), read_accuracy(m.object("control")))
-            for m in entries.objects("random_masks")
-        ),
-    )
+_TITLES = {
+    "gain": "Harder to attack",
+    "doubt": "A gain that should not be trusted yet",
+    "none": "No gain shown",
+    "loss": "Easier to attack",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict.
+
+    Attributes:
+        kind: ``gain``, ``doubt`` (a gain, but sanity flags fired or samples had been seen), ``none`` or ``loss``.
+        sentence: It, with the numbers.
+        caveats: What speaks against the numbers, a sentence each.
+    """
+
+    kind: str
+    sentence: str
+    caveats: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """It in a few words."""
+        return _TITLES[self.kind]
+
+
+def verdict(found: Evaluation) -> Verdict:
+    """Judge an evaluation by its paired 95% intervals: a gain or a loss is one whose interval leaves 0 out."""
+    gains = [each for each in found.results if newcombe_paired(each.pairs).low > 0]
+    losses = [each for each in found.results if newcombe_paired(each.pairs).high < 0]
+    caveats = _caveats(found)
+    who = "the masks" if found.masks else "the model's changes"
+    if losses:
+        worst = min(losses, key=lambda each: each.pairs.difference)
+        beside = f" They gain at {_radii(gains)}." if gains else ""
+        text = f"Under attacks made on the hardened model, {who} cost {_points(-worst.pairs.difference)} points of "
+        text += f"robust accuracy at {_at(worst)}.{beside}"
+        return Verdict("loss", text, caveats)
+    if not gains:
+        best = max(found.results, key=lambda each: each.pairs.difference)
+        text = f"No difference in robust accuracy is shown at {_radii(found.results)}: "
+        text += "the highest is " if len(found.results) > 1 else "it is "
+        text += f"{best.pairs.difference * 100:+.1f} points at {_at(best)}, which does not rule out 0."
+        return Verdict("none", text, caveats)
+    best = max(gains, key=lambda each: each.pairs.difference)
+    text = f"Under attacks that know them, {who} raise robust accuracy at {eps_text(best.eps)} from "
+    text = text if found.masks else text.replace("that know them", "made on the hardened model")
+    text += f"{best.baseline.robust.value:.1%} to {best.hardened.robust.value:.1%}, that is by "
+    text += f"{_points(best.pairs.difference)} points {interval_text(best.pairs)}, and {_clean(found.clean)}."
+    silent = [each for each in found.results if each not in gains]
+    text += f" No gain is shown at {_radii(silent)}." if silent else ""
+    doubted = bool(found.data.seen) or (found.sanity is not None and bool(found.sanity.fired))
+    return Verdict("doubt" if doubted else "gain", text, caveats)
+
+
+def interval_text(pairs: Paired) -> str:
+    """Return the interval of a paired difference, in points."""
+    interval = newcombe_paired(pairs)
+    return f"[{interval.low * 100:+.1f}, {interval.high * 100:+.1f}]"
+
+
+def _clean(clean: Paired) -> str:
+    change = clean.difference
+    if change == 0:
+        return f"leave clean accuracy as it is {interval_text(clean)}"
+    word = "raise it on clean samples by" if change > 0 else "cost"
+    of = "" if change > 0 else " of clean accuracy"
+    return f"{word} {_points(abs(change))} points{of} (difference {change * 100:+.1f} {interval_text(clean)})"
+
+
+def _at(each: AtEps) -> str:
+    return f"{eps_text(each.eps)} {interval_text(each.pairs)}"
+
+
+def _points(value: float) -> str:
+    return f"{value * 100:.1f}"
+
+
+def _radii(results: Sequence[AtEps]) -> str:
+    names = [eps_text(each.eps) for each in results]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _caveats(found: Evaluation) -> tuple[str, ...]:
+    said = []
+    if found.data.seen:
+        said.append(
+            f"The masks' analysis has seen {found.data.seen} of the {found.data.count} samples, so the numbers are too "
+            "good."
+        )
+    if found.sanity is None:
+        said.append("The sanity checks were left out, so nothing here tells whether the attacks worked.")
+    elif found.sanity.fired:
+        names = ", ".join(flag.name for flag in found.sanity.fired)
+        count = len(found.sanity.fired)
+        said.append(f"{count} sanity flag{'s' * (count > 1)} fired: {names}.")
+    missing = 0 if found.sanity is None else sum(flag.fired is None for flag in found.sanity.flags)
+    if missing:
+        said.append(f"{missing} sanity flag{'s' * (missing > 1)} could not be measured.")
+    return tuple(said)

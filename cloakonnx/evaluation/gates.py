@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cloakonnx.errors import OptionError, nearest
-from cloakonnx.evaluation.flags import Sanity
-from cloakonnx.evaluation.intervals import Interval, Paired, exact, median_interval, newcombe_paired, wilson
-from cloakonnx.evaluation.result import Evaluation
-from cloakonnx.numbers import parse_number
+from cloakonnx.evaluation.evaluation import Evaluation
+from cloakonnx.evaluation.sanity.flags import Sanity
+from cloakonnx.statistics import Interval, Paired, exact, median_interval, newcombe_paired, wilson
+from cloakonnx.text import parse_number
 
 CONFIDENCE = 0.9
 """Two-sided: each end alone is a 95% bound."""

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data import Batch, Checkpoints
-from cloakonnx.evaluation.result import Stage
-from cloakonnx.evaluation.tally import Found, FoundAtEps, FoundOfModel, Outcomes
-from cloakonnx.evaluation.turned import MOST, Turned
-from cloakonnx.graph import Model, external_digests, read_masks
+from cloakonnx.data.batch import Batch
+from cloakonnx.engine.folder import Checkpoints
+from cloakonnx.evaluation.outcomes import Found, FoundAtEps, FoundOfModel, Outcomes
+from cloakonnx.evaluation.results import Stage
+from cloakonnx.evaluation.samples import MOST, Turned
+from cloakonnx.graph.file.diff import external_digests
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.strip import read_masks
 
 _FOUND = "found"
 _TURNED = tuple(each.name for each in fields(Turned))

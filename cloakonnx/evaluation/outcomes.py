@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.evaluation.accuracies import Accuracy
-from cloakonnx.evaluation.intervals import Paired
-from cloakonnx.evaluation.result import AtEps, RandomMask, Robustness, Stage
-from cloakonnx.evaluation.turned import Turned
+from cloakonnx.evaluation.results import AtEps, RandomMask, Robustness, Stage
+from cloakonnx.evaluation.samples import Turned
+from cloakonnx.statistics import Accuracy, Paired
 
 Outcomes = NDArray[np.bool_]
 """(N,) which samples are right."""

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data import Dataset, load_arrays, write_npz
+from cloakonnx.data.arrays import load_arrays
+from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import DataError
+from cloakonnx.files import write_npz
 
 FORMAT, VERSION = "cloakonnx.samples", 1
 

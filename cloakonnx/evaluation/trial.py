@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import Settings, Victim, run_attack
-from cloakonnx.evaluation.meter import Meter
-from cloakonnx.evaluation.result import Stage
+from cloakonnx.attacks.cost import most_work
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.evaluation.results import Stage
 
 _REPLAYED, _CONTROLS = "replayed inputs", "controls"
 
@@ -122,3 +124,36 @@ class Trial:
                 fell[kept] = self._victim.predict(x[keep]) != self._batch.y[kept]
                 self.won[kept[fell[kept]]] = x[keep][fell[kept]]
         return fell
+
+
+class Meter:
+    """Counts work as if every sample withstood every attack; where samples fall early, it leaps ahead.
+
+    Args:
+        total: The work of a batch, a sample (:func:`most_work`).
+        on_share: Called with the share that is done, below 1: a batch counts as done once it is kept.
+    """
+
+    def __init__(self, total: int, on_share: Callable[[float], None]) -> None:
+        self._total, self._on_share = total, on_share
+        self.done = 0
+
+    @contextmanager
+    def attack(self, victim: Victim, settings: Settings, samples: int) -> Iterator[None]:
+        """Follow an attack on so many samples by what it asks the victim."""
+        most = most_work(settings, victim).total
+        before = victim.counts.total
+
+        def watch() -> None:
+            self._tell(min((victim.counts.total - before) / samples, most))
+
+        victim.on_answer = watch
+        try:
+            yield
+        finally:
+            victim.on_answer = lambda: None
+        self.done += most
+        self._tell(0)
+
+    def _tell(self, more: float) -> None:
+        self._on_share((self.done + more) / (self._total + 1))

@@ -9,10 +9,10 @@ import onnx
 
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient import registry
+from cloakonnx.gradient._site import Site, describe
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.info import TensorInfo, dependencies
 from cloakonnx.gradient.registry import Kind
-from cloakonnx.gradient.site import Site, describe
 
 _INTEGER_WAYS = frozenset(
     {"Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}

@@ -13,10 +13,10 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from cloakonnx.errors import DifferentiationError
-from cloakonnx.gradient.fusion import fuse_normalization
+from cloakonnx.gradient._fusion import fuse_normalization
+from cloakonnx.gradient._site import describe
 from cloakonnx.gradient.info import TensorInfo, dependencies
-from cloakonnx.gradient.site import describe
-from cloakonnx.graph import infer
+from cloakonnx.graph.index.shapes import infer
 
 OPSET = 18
 """Models of an older opset are converted to this one."""

@@ -24,13 +24,13 @@ class Preprocessing(Protocol):
     """
 
     @property
-    def scale(self) -> float: ...  # noqa: D102
+    def scale(self) -> float: ...
     @property
-    def mean(self) -> Sequence[float] | None: ...  # noqa: D102
+    def mean(self) -> Sequence[float] | None: ...
     @property
-    def std(self) -> Sequence[float] | None: ...  # noqa: D102
+    def std(self) -> Sequence[float] | None: ...
     @property
-    def channel_axis(self) -> int: ...  # noqa: D102
+    def channel_axis(self) -> int: ...
 
 
 def prepend(graph: onnx.GraphProto, name: str, preprocessing: Preprocessing | None) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import onnx
+from onnx import TensorProto
+
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.info import Dim, TensorInfo, producers
-from cloakonnx.graph import Ending, ending, scores_of
+from cloakonnx.graph.index.ending import Ending, ending, scores_of
 
 
 @dataclass(frozen=True)
@@ -115,3 +118,28 @@ def _as_matrix(e: Emitter, name: str, classes: int) -> str:
     e.info.copy(name, made)
     e.info.shapes[made] = ((e.info.shape(name) or (None,))[0], classes)
     return made
+
+
+_WIDE = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})
+
+
+def round_input(graph: onnx.GraphProto, name: str) -> None:
+    """Make the Cast that gives a model its narrow input ``name`` round on every provider, if there is one.
+
+    Done to a finished graph, so that gradients, which are better off unrounded, pass by.
+    """
+    place = next((i for i, node in enumerate(graph.node) if name in node.output and node.op_type == "Cast"), None)
+    if place is None:
+        return
+    cast = graph.node[place]
+    cast.output[0] = f"{name}/narrow"
+    graph.node.insert(place + 1, onnx.helper.make_node("Shape", [cast.input[0]], [f"{name}/shape"]))
+    graph.node.insert(place + 2, onnx.helper.make_node("Reshape", [f"{name}/narrow", f"{name}/shape"], [name]))
+
+
+def rounded(e: Emitter, name: str, elem_type: int) -> str:
+    """Return float32 values rounded to what ``elem_type`` holds."""
+    if elem_type in _WIDE:
+        return name
+    narrow = e.op("Cast", name, to=elem_type)
+    return e.op("Cast", e.op("Reshape", narrow, e.op("Shape", name)), to=TensorProto.FLOAT)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from cloakonnx.gradient._site import Site
 from cloakonnx.gradient.emit import INT64_MAX, Emitter
 from cloakonnx.gradient.info import Dim
-from cloakonnx.gradient.site import Site
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from onnx import TensorProto
 
 import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, nearest
-from cloakonnx.gradient.backward import Path, backpropagate, check_rules, find_path
-from cloakonnx.gradient.canonical import canonical, infer_shapes, opset_of, prune, put_weights, take_weights
+from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_path
+from cloakonnx.gradient._canonical import canonical, infer_shapes, opset_of, prune, put_weights, take_weights
+from cloakonnx.gradient._forward import Preprocessing, insert_mask, prepend
+from cloakonnx.gradient._logits import Logits, logits_of, round_input, rounded
 from cloakonnx.gradient.emit import Emitter
-from cloakonnx.gradient.forward import Preprocessing, insert_mask, prepend
 from cloakonnx.gradient.info import FLOATS, Dim, TensorInfo
-from cloakonnx.gradient.logits import Logits, logits_of
 from cloakonnx.gradient.losses import Loss, Scores, seed
-from cloakonnx.gradient.narrow import round_input, rounded
 
 INPUT = "input"
 """Stands for the model's input, in pixel space, among the tensors to differentiate by."""

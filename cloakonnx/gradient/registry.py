@@ -8,8 +8,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cloakonnx.gradient._site import Site
     from cloakonnx.gradient.emit import Emitter
-    from cloakonnx.gradient.site import Site
 
 Grads = Iterator[tuple[int, str]]
 """Pairs of input index and the name of that input's gradient."""

@@ -5,19 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cloakonnx.attacks import AttackedPairs, Victim
-from cloakonnx.attacks import Settings as AttackSettings
-from cloakonnx.pipeline.work import Work
-from cloakonnx.scoring import Analysis, analyze
-from cloakonnx.selection import (
-    GreedyProgress,
-    Progress,
-    Recipe,
-    is_photographic,
-    learn,
-    learning_seconds,
-    select_greedy,
-)
+from cloakonnx.attacks.attack import AttackedPairs
+from cloakonnx.attacks.settings import Settings as AttackSettings
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.pipeline._work import Work
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.scoring.analyze import analyze
+from cloakonnx.selection.greedy.select import GreedyProgress, select_greedy
+from cloakonnx.selection.learn.duration import learning_seconds
+from cloakonnx.selection.learn.learn import Progress, is_photographic, learn
+from cloakonnx.selection.learn.recipe import Recipe
 
 _SCORING_STEPS = 10
 """Steps of the PGD that features are scored and selected against."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data import Dataset, Source, Subset, interleaved, survey
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import Source
+from cloakonnx.data.subset import Subset, interleaved, survey
 from cloakonnx.errors import DataError
 
 SHARES = {"learn": 0.4, "select": 0.2, "report": 0.4}

@@ -6,37 +6,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cloakonnx.classifier.latency import SESSIONS as LATENCY_SESSIONS
+from cloakonnx.classifier.latency import latency_ratios
 from cloakonnx.errors import CheckError, ZeroGradientError
-from cloakonnx.evaluation import (
-    Decision,
-    Evaluation,
-    attest,
-    check_gates,
-    evaluate,
-    evaluation_seconds,
-    load_evaluation,
-    load_samples,
-    verify,
-)
-from cloakonnx.graph import (
-    Mask,
-    Model,
-    Tap,
-    check_opset,
-    file_sha256,
-    find_tap,
-    fold_file,
-    harden_file,
-    load,
-    write_text,
-)
-from cloakonnx.pipeline import masks
+from cloakonnx.evaluation.evaluate import evaluate, evaluation_seconds
+from cloakonnx.evaluation.evaluation import Evaluation, load_evaluation
+from cloakonnx.evaluation.gates import Decision, check_gates
+from cloakonnx.evaluation.samples import load_samples
+from cloakonnx.evaluation.verification.attestation import attest
+from cloakonnx.evaluation.verification.verify import verify
+from cloakonnx.files import write_text
+from cloakonnx.graph.file.diff import file_sha256
+from cloakonnx.graph.file.model import Model, load
+from cloakonnx.graph.fold.fold import fold_file
+from cloakonnx.graph.masks.harden import harden_file
+from cloakonnx.graph.masks.insert import check_opset
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import Tap, find_tap, places
+from cloakonnx.pipeline import _masks as masks
+from cloakonnx.pipeline._work import Work
 from cloakonnx.pipeline.stage import BESIDE, Stage
-from cloakonnx.pipeline.work import Work
-from cloakonnx.report import report_html, summary_markdown
-from cloakonnx.runtime import LATENCY_SESSIONS, latency_ratios
-from cloakonnx.scoring import Analysis, load_analysis
-from cloakonnx.selection import forget, places, select, within_budget
+from cloakonnx.report.page import report_html
+from cloakonnx.report.tables import summary_markdown
+from cloakonnx.scoring.analysis import Analysis, load_analysis
+from cloakonnx.selection.greedy.within import within_budget
+from cloakonnx.selection.learn.state import forget
+from cloakonnx.selection.topk import select
 
 HARDENED, ANALYSIS, EVALUATION = "hardened.onnx", "analysis.cloak.json", "evaluation.json"
 SAMPLES = "samples.npz"

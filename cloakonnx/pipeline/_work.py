@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
-from cloakonnx.data import Dataset
-from cloakonnx.graph import Model, external_digests
-from cloakonnx.pipeline.parts import Parts
+from cloakonnx.data.samples import Dataset
+from cloakonnx.graph.file.diff import external_digests
+from cloakonnx.graph.file.model import Model
+from cloakonnx.pipeline._parts import Parts
 from cloakonnx.pipeline.settings import Settings
 from cloakonnx.pipeline.stage import Folder
-from cloakonnx.runtime import Provider
+from cloakonnx.runtime.provider import Provider
 
 
 class Observer(Protocol):

@@ -6,19 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloakonnx.data import Dataset, Preprocessing, Source, open_source
+from cloakonnx.classifier.classifier import class_count, input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import Source, open_source
 from cloakonnx.errors import OutputError
-from cloakonnx.evaluation import Decision, Evaluation, Verdict, parse_gate, verdict
-from cloakonnx.graph import Model, load
-from cloakonnx.markup import table
-from cloakonnx.pipeline.parts import part_data
+from cloakonnx.evaluation.evaluation import Evaluation, Verdict, verdict
+from cloakonnx.evaluation.gates import Decision, parse_gate
+from cloakonnx.graph.file.model import Model, load
+from cloakonnx.pipeline._parts import part_data
+from cloakonnx.pipeline._stages import Stages
+from cloakonnx.pipeline._work import Observer, Silence, Work
 from cloakonnx.pipeline.settings import Method, Settings
 from cloakonnx.pipeline.stage import Folder, PlannedStage
-from cloakonnx.pipeline.stages import Stages
-from cloakonnx.pipeline.work import Observer, Silence, Work
-from cloakonnx.report import check_report
-from cloakonnx.runtime import Provider, choose_provider, class_count, input_shape
-from cloakonnx.scoring import Analysis
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.report.page import check_report
+from cloakonnx.runtime.provider import Provider, choose_provider
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.text import table
 
 
 @dataclass(frozen=True)

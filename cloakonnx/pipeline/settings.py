@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from cloakonnx.attacks.presets import plan
 from cloakonnx.errors import OptionError, nearest
-from cloakonnx.evaluation import Gate, check_measured, plan
+from cloakonnx.evaluation.gates import Gate, check_measured
 
 Method: TypeAlias = Literal["learn", "greedy", "score"]
 METHODS: tuple[str, ...] = get_args(Method)

@@ -7,10 +7,13 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from cloakonnx.evaluation import Accuracy, Evaluation, Paired, Sanity, difference_cells, eps_text, share_cell
-from cloakonnx.report import charts
-from cloakonnx.report.evaluation import amount, bound, controls, stages, status
-from cloakonnx.report.figures import Cell, Figure, Sheet, figure, text_rows
+from cloakonnx.evaluation.evaluation import Evaluation
+from cloakonnx.evaluation.sanity.flags import Sanity
+from cloakonnx.report import _charts as charts
+from cloakonnx.report._figures import Cell, Figure, Sheet, figure, text_rows
+from cloakonnx.report.tables import amount, bound, controls, stages, status
+from cloakonnx.statistics import Accuracy, Paired, difference_cells, share_cell
+from cloakonnx.text import eps_exact, eps_text
 
 _NORMS = {"linf": "L∞: no pixel value moves by more than eps", "l2": "L2: the whole change has length eps at most"}
 
@@ -188,14 +191,6 @@ def command(found: Evaluation) -> str:
     words += ["--provider", found.provider.removesuffix("ExecutionProvider").lower(), *_preprocessing(found)]
     words += ["--no-sanity"] if found.sanity is None else []
     return shlex.join([*words, "-o", "again.json"])
-
-
-def eps_exact(eps: float) -> str:
-    """Return an eps so that it is read as the same number: 2/255 where that is it."""
-    text = eps_text(eps)
-    if text.endswith("/255") and float(text.removesuffix("/255")) / 255 == eps:
-        return text
-    return repr(eps)
 
 
 def _single_attack(found: Evaluation) -> list[str]:

@@ -9,12 +9,15 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.evaluation import Accuracy, Evaluation, Point, Sweep, eps_text, share_cell
-from cloakonnx.graph import Mask
-from cloakonnx.report import charts
-from cloakonnx.report.figures import Cell, Figure, Sheet, figure
-from cloakonnx.scoring import Analysis, TapScores
-from cloakonnx.selection import ranking
+from cloakonnx.evaluation.evaluation import Evaluation
+from cloakonnx.evaluation.sweeps.record import Point, Sweep
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.report import _charts as charts
+from cloakonnx.report._figures import Cell, Figure, Sheet, figure
+from cloakonnx.scoring.analysis import Analysis, TapScores
+from cloakonnx.selection.topk import ranking
+from cloakonnx.statistics import Accuracy, share_cell
+from cloakonnx.text import eps_text
 
 _BINS = 24
 _MOST_ROWS = 2000

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import math
+import struct
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError
-from cloakonnx.evaluation import Evaluation, TurnedSamples, eps_text
-from cloakonnx.report.figures import Cell, Sheet
-from cloakonnx.report.png import data_uri
+from cloakonnx.evaluation.evaluation import Evaluation
+from cloakonnx.evaluation.samples import TurnedSamples
+from cloakonnx.report._figures import Cell, Sheet
+from cloakonnx.text import eps_text
 
 _MOST_PIXELS = 320
 """Pixels of a picture's longer side; a page of larger ones would not load on a phone."""
@@ -168,3 +172,25 @@ def _sheet(samples: TurnedSamples) -> Sheet:
     columns = ("sample", "kind", "class", "attacked: before", "attacked: after", "largest change of a value")
     caption = "The first of each kind, in the order of the data"
     return Sheet("samples-table", caption, columns, rows, sortable=True, words=frozenset({0, 1}))
+
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _COLOUR = 0, 2
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a PNG file of (H, W, 1) grey or (H, W, 3) red, green and blue pixels."""
+    height, width, channels = pixels.shape
+    head = struct.pack(">IIBBBBB", width, height, 8, _GREY if channels == 1 else _COLOUR, 0, 0, 0)
+    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)  # 0: no filter
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
+    return _SIGNATURE + b"".join(_chunk(kind, content) for kind, content in chunks)
+
+
+def data_uri(pixels: NDArray[np.uint8]) -> str:
+    """Return pixels as an address that holds the whole picture."""
+    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -1,6 +1,6 @@
 """The report: one HTML file that loads nothing, made of the values that exist.
 
-Jinja2 fills the page and escapes what goes in; the charts are SVG of our own (:mod:`cloakonnx.report.charts`). The
+Jinja2 fills the page and escapes what goes in; the charts are SVG of our own (:mod:`cloakonnx.report._charts`). The
 page's Content-Security-Policy allows its one style sheet and its one script by their hashes, images that are in the
 page, and nothing else.
 """
@@ -13,11 +13,17 @@ from importlib import resources
 from typing import Any
 
 from cloakonnx.errors import DataError, MissingDependencyError
-from cloakonnx.evaluation import STATEMENT, Evaluation, Sweep, TurnedSamples, verdict
-from cloakonnx.graph import SOURCE_KEY, Model, entries, read_masks
-from cloakonnx.report import accuracy_part, mask_part
-from cloakonnx.report.sample_part import sample_part
-from cloakonnx.scoring import Analysis
+from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation, verdict
+from cloakonnx.evaluation.samples import TurnedSamples
+from cloakonnx.evaluation.sweeps.record import Sweep
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
+from cloakonnx.graph.masks.metadata import entries
+from cloakonnx.graph.masks.strip import read_masks
+from cloakonnx.report import _accuracy as accuracy_part
+from cloakonnx.report import _masks as mask_part
+from cloakonnx.report._samples import sample_part
+from cloakonnx.scoring.analysis import Analysis
 
 _TEMPLATES = "templates"
 

@@ -9,7 +9,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cloakonnx.evaluation import STATEMENT, Accuracy, Point, Sweep, difference_cells, eps_text, share_cell
+from cloakonnx.evaluation.evaluation import STATEMENT
+from cloakonnx.evaluation.sweeps.record import Point, Sweep
+from cloakonnx.statistics import Accuracy, difference_cells, share_cell
+from cloakonnx.text import eps_text
 
 
 def print_sweep(found: Sweep, console: Console) -> None:

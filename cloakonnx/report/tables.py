@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cloakonnx.evaluation import (
-    STATEMENT,
-    AtEps,
-    Evaluation,
-    Flag,
-    Sanity,
-    eps_text,
-)
-from cloakonnx.evaluation import difference_cells as _difference
-from cloakonnx.evaluation import share_cell as _share
+from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation, verdict
+from cloakonnx.evaluation.gates import Decision
+from cloakonnx.evaluation.results import AtEps
+from cloakonnx.evaluation.sanity.flags import Flag, Sanity
+from cloakonnx.statistics import difference_cells as _difference
+from cloakonnx.statistics import share_cell as _share
+from cloakonnx.text import eps_text
 
 _NAMED = 3
 """Masks that are named, at most."""
@@ -182,3 +180,34 @@ def stages(each: AtEps) -> Grid:
         columns,
         tuple(rows),
     )
+
+
+_SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive"}
+
+
+def summary_markdown(
+    found: Evaluation, decisions: Sequence[Decision], *, split: str | None = None, command: str | None = None
+) -> str:
+    """Return the summary.
+
+    Args:
+        found: The evaluation.
+        decisions: What became of the gates.
+        split: How the data was split, in words.
+        command: The command line that does it again.
+    """
+    judged = verdict(found)
+    parts = [f"## {judged.title}", judged.sentence, *judged.caveats]
+    if decisions:
+        rows = [f"| {_SIGNS[each.verdict]} | `{each.gate}` | {_cell(each.detail)} |" for each in decisions]
+        parts.append("\n".join(["| | gate | measured |", "|---|---|---|", *rows]))
+    parts.append(evaluation_markdown(found).rstrip("\n"))
+    if split is not None:
+        parts.append(f"Data: {split}.")
+    if command is not None:
+        parts.append(f"Made by:\n\n```sh\n{command}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

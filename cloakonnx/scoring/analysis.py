@@ -11,32 +11,22 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data import Layout, Preprocessing
 from cloakonnx.errors import AnalysisError, nearest
-from cloakonnx.graph import Mask, Model, write_text
+from cloakonnx.files import write_text
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Layout, Preprocessing
+from cloakonnx.records import Entries, installed_versions, read_json
 from cloakonnx.scoring.criteria import CRITERIA
-from cloakonnx.scoring.reading import Entries, read_json
+from cloakonnx.text import line, table, title
 
 FORMAT, VERSION = "cloakonnx.analysis", 1
-_PACKAGES = ("cloakonnx", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions of the packages that decide the numbers."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 @dataclass(frozen=True)
@@ -192,8 +182,6 @@ class Analysis:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        from cloakonnx.scoring.notebook import analysis_html  # noqa: PLC0415
-
         return analysis_html(self)
 
     def save(self, path: str | Path) -> None:
@@ -298,3 +286,39 @@ def _mask(entries: Entries) -> Mask:
     if not shape or shape != sizes or min(shape) < 1 or math.prod(shape) != len(weights):
         raise ValueError(f"a mask has {len(weights)} weights, which do not fit its shape {list(sizes)}")
     return Mask(entries.text("tap"), weights.reshape(shape), entries.optional_whole("feature_axis"))
+
+
+_MOST_ROWS = 10
+
+
+def analysis_html(found: Analysis) -> str:
+    """Return an analysis as a piece of HTML."""
+    samples = f"{found.samples.clean}, {found.samples.count} samples, {found.provider}"
+    return "".join(
+        (
+            title(f"Analysis of {found.model_name}"),
+            line(samples if found.samples.adversarial is None else f"{samples}; twins: {found.samples.adversarial}"),
+            _masks(found.masks) if found.scores is None else _highest(found.scores),
+        )
+    )
+
+
+def _highest(found: TapScores) -> str:
+    order = np.argsort(-found.scores, kind="stable")[:_MOST_ROWS]
+    rows = [(str(feature), f"{found.scores[feature]:.6g}") for feature in order]
+    said = f"{found.criterion} at {found.tap}: the {len(order)} highest of {len(found.scores)} features"
+    said += f"; {len(found.dead)} score 0" if found.dead else ""
+    return line(said) + table(("feature", "score"), rows)
+
+
+def _masks(masks: tuple[Mask, ...]) -> str:
+    rows = [
+        (mask.tap, str(mask.weights.size), str(len(mask.removed)), *(f"{each:.3f}" for each in _spread(mask)))
+        for mask in masks[:_MOST_ROWS]
+    ]
+    more = line(f"and {len(masks) - _MOST_ROWS} more masks") if len(masks) > _MOST_ROWS else ""
+    return table(("tap", "weights", "of them 0", "least", "mean", "most"), rows) + more
+
+
+def _spread(mask: Mask) -> tuple[float, float, float]:
+    return float(mask.weights.min()), float(mask.weights.mean(dtype=np.float64)), float(mask.weights.max())

@@ -9,14 +9,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data import Dataset, PairBatch, sample_hashes
+from cloakonnx.classifier.activations import Activations
+from cloakonnx.data.samples import Dataset, PairBatch, sample_hashes
 from cloakonnx.errors import DataError
-from cloakonnx.graph import Model, Tap, check_opset, find_tap
-from cloakonnx.runtime import Activations, Chunk, Provider
-from cloakonnx.scoring.accumulator import Sums
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.insert import check_opset
+from cloakonnx.graph.masks.taps import Tap, find_tap
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.runtime.session import Chunk
 from cloakonnx.scoring.analysis import Analysis, SampleSet, TapScores
 from cloakonnx.scoring.criteria import Criterion, criterion
-from cloakonnx.scoring.reduction import AttributionReducer, ClassReducer, Reducer
+from cloakonnx.scoring.sums import AttributionReducer, ClassReducer, Reducer, Sums
 from cloakonnx.scoring.tail import MarginGradient
 
 DEFAULT_BATCH_SIZE = 64

@@ -7,22 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.errors import OptionError, nearest
-from cloakonnx.scoring.accumulator import Sums
+from cloakonnx.scoring.sums import Attributed, Sums
 
 Scores = NDArray[np.float64]
-
-
-class Attributed(Enum):
-    """What is multiplied with the gradient of z_a - z_t by the tap, before it is summed over the samples."""
-
-    MOVEMENT = "d = h_adv - h_clean"
-    ACTIVATION = "h_adv"
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+
+from cloakonnx.errors import InferenceError
+from cloakonnx.graph.masks.taps import Tap
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.runtime.session import Session, Value, to_numpy
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,3 +119,190 @@ class Sums:
         classes = self.classes.merge(other.classes) if self.classes and other.classes else None
         attribution = self.attribution.merge(other.attribution) if self.attribution and other.attribution else None
         return Sums(self.moments.merge(other.moments), classes, attribution)
+
+
+class Attributed(Enum):
+    """What is multiplied with the gradient of z_a - z_t by the tap, before it is summed over the samples."""
+
+    MOVEMENT = "d = h_adv - h_clean"
+    ACTIVATION = "h_adv"
+
+
+_Step: TypeAlias = "tuple[str, list[str | gs.Constant], str, dict[str, Any]]"
+_OUTPUTS = ("abs_delta", "abs_clean", "mean", "m2")
+_OPSET = 13  # ReduceSum's axes are an input from here on, ReduceMean's an attribute up to 17
+
+
+def reduction_graph(tap: Tap, rank: int, *, full: bool) -> onnx.ModelProto:
+    """Return the graph that reduces a clean and an adversarial activation of a tap to (F,) float64 sums.
+
+    Differences are taken in float32, or in double where the tap is double, and cast to double before they are summed:
+    half the memory traffic of casting both activations first. ``full`` adds what criteria other than DeepCloak's need.
+    """
+    others = [axis for axis in range(rank) if axis != tap.feature_axis]
+    axes = _axes(others)
+    wide = tap.elem_type if tap.elem_type == onnx.TensorProto.DOUBLE else onnx.TensorProto.FLOAT
+    steps: list[_Step] = [
+        ("Cast", ["clean"], "wide_clean", {"to": wide}),
+        ("Cast", ["adversarial"], "wide_adversarial", {"to": wide}),
+        ("Sub", ["wide_adversarial", "wide_clean"], "d", {}),
+        ("Abs", ["d"], "abs_d", {}),
+        ("Cast", ["abs_d"], "double_abs_d", {"to": onnx.TensorProto.DOUBLE}),
+        ("ReduceSum", ["double_abs_d", axes], "abs_delta", {"keepdims": 0}),
+    ]
+    if full:
+        steps += [
+            ("Cast", ["clean"], "c", {"to": onnx.TensorProto.DOUBLE}),
+            ("Abs", ["c"], "abs_c", {}),
+            ("ReduceSum", ["abs_c", axes], "abs_clean", {"keepdims": 0}),
+            ("ReduceMean", ["c"], "kept_mean", {"axes": others, "keepdims": 1}),
+            ("ReduceMean", ["c"], "mean", {"axes": others, "keepdims": 0}),
+            ("Sub", ["c", "kept_mean"], "deviation", {}),
+            ("Mul", ["deviation", "deviation"], "square", {}),
+            ("ReduceSum", ["square", axes], "m2", {"keepdims": 0}),
+        ]
+    inputs = dict.fromkeys(("clean", "adversarial"), (tap.elem_type, rank))
+    return _graph(steps, inputs, dict.fromkeys(_OUTPUTS if full else _OUTPUTS[:1], 1))
+
+
+def class_graph(tap: Tap, rank: int) -> onnx.ModelProto:
+    """Return the graph from a clean activation and (C, N) double memberships, 0 or 1, to (C, F) double sums."""
+    inside = [axis for axis in range(1, rank) if axis != tap.feature_axis]
+    steps: list[_Step] = [("Cast", ["clean"], "c", {"to": onnx.TensorProto.DOUBLE})]
+    if inside:
+        steps.append(("ReduceSum", ["c", _axes(inside)], "samples", {"keepdims": 0}))
+    steps.append(("MatMul", ["membership", "samples" if inside else "c"], "totals", {}))
+    inputs = {"clean": (tap.elem_type, rank), "membership": (onnx.TensorProto.DOUBLE, 2)}
+    return _graph(steps, inputs, {"totals": 2})
+
+
+def attribution_graph(tap: Tap, rank: int, attributed: Attributed, gradient_type: int) -> onnx.ModelProto:
+    """Return the graph from the adversarial and clean activations and a gradient of their shape to (F,) double sums.
+
+    Values are cast to double before they are subtracted, multiplied and summed.
+    """
+    others = [axis for axis in range(rank) if axis != tap.feature_axis]
+    double = {"to": onnx.TensorProto.DOUBLE}
+    steps: list[_Step] = [("Cast", ["adversarial"], "a", double), ("Cast", ["gradient"], "g", double)]
+    inputs = {"adversarial": (tap.elem_type, rank), "gradient": (gradient_type, rank)}
+    if attributed is Attributed.MOVEMENT:
+        steps += [("Cast", ["clean"], "c", double), ("Sub", ["a", "c"], "d", {})]
+        inputs["clean"] = (tap.elem_type, rank)
+    value = "d" if attributed is Attributed.MOVEMENT else "a"
+    steps += [
+        ("Mul", [value, "g"], "product", {}),
+        ("ReduceSum", ["product", _axes(others)], "total", {"keepdims": 0}),
+    ]
+    return _graph(steps, inputs, {"total": 1})
+
+
+def _axes(axes: Sequence[int]) -> gs.Constant:
+    return gs.Constant("axes", np.array(axes, np.int64))
+
+
+def _graph(
+    steps: Sequence[_Step], inputs: Mapping[str, tuple[int, int]], outputs: Mapping[str, int]
+) -> onnx.ModelProto:
+    """Return a model of these steps; inputs by element type and rank, double outputs by rank."""
+    nodes, constants = [], {}
+    for op, names, output, attributes in steps:
+        tensors = [gs.Variable(i) if isinstance(i, str) else i for i in names]
+        constants.update({i.name: i for i in names if isinstance(i, gs.Constant)})
+        nodes.append(
+            OnnxExporter.export_node(gs.Node(op, attrs=attributes, inputs=tensors, outputs=[gs.Variable(output)]))
+        )
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "reduction",
+        [value(name, elem_type, [None] * rank) for name, (elem_type, rank) in inputs.items()],
+        [value(name, onnx.TensorProto.DOUBLE, [None] * rank) for name, rank in outputs.items()],
+        [OnnxExporter.export_tensor_proto(constant) for constant in constants.values()],
+    )
+    return onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", _OPSET)])
+
+
+class Reducer:
+    """Turns pairs of activations into moments on the device where they are."""
+
+    def __init__(self, tap: Tap, provider: Provider, *, full: bool) -> None:
+        self._tap = tap
+        self._session = Session(reduction_graph(tap, len(tap.shape), full=full), provider)
+
+    def __call__(self, clean: Value, adversarial: Value, *, start: int) -> Moments:
+        """Return the moments of one batch of pairs.
+
+        Args:
+            clean: The tap's activation on clean inputs.
+            adversarial: And on their adversarial twins, of the same shape.
+            start: Index of the first sample, for messages.
+
+        Raises:
+            InferenceError: an activation that is NaN or infinite; the message names tap, feature and sample.
+        """
+        shape = _shape(clean)
+        if shape != _shape(adversarial) or len(shape) != len(self._tap.shape):
+            raise InferenceError(
+                f"tap {self._tap.name!r} has shape {shape} on clean inputs, {_shape(adversarial)} on others"
+            )
+        sums = [to_numpy(v) for v in self._session.run({"clean": clean, "adversarial": adversarial})]
+        if not all(np.isfinite(s).all() for s in sums):
+            for kind, value in (("clean", clean), ("adversarial", adversarial)):
+                _raise_where_not_finite(to_numpy(value), kind, self._tap, start)
+            raise InferenceError(f"the sums of tap {self._tap.name!r} overflow float64 in the batch at sample {start}")
+        features = shape[self._tap.feature_axis]
+        empty: Sequence[NDArray[np.float64]] = [np.zeros(features)] * (len(_OUTPUTS) - len(sums))
+        return Moments(int(np.prod(shape)) // features, *sums, *empty)
+
+
+class ClassReducer:
+    """Turns clean activations into sums class by class, on the device where they are."""
+
+    def __init__(self, tap: Tap, provider: Provider) -> None:
+        self._session = Session(class_graph(tap, len(tap.shape)), provider)
+
+    def __call__(self, clean: Value, y: NDArray[np.int64], *, count: int) -> ClassSums:
+        """Return the sums of one batch of samples with labels (N,); ``count``: values of each sample for a feature."""
+        labels, counts = np.unique(y, return_counts=True)
+        membership = (labels[:, None] == y).astype(np.float64)
+        (totals,) = self._session.run({"clean": clean, "membership": membership})
+        return ClassSums(labels, counts * count, to_numpy(totals))
+
+
+class AttributionReducer:
+    """Turns activations and gradients into sums of their products, on the device where they are."""
+
+    def __init__(self, tap: Tap, provider: Provider, attributed: Attributed, *, gradient_type: int) -> None:
+        self._tap = tap
+        self._session = Session(attribution_graph(tap, len(tap.shape), attributed, gradient_type), provider)
+
+    def __call__(self, clean: Value, adversarial: Value, gradient: Value, *, start: int) -> Attribution:
+        """Return the sums of one batch.
+
+        Raises:
+            InferenceError: a gradient that is NaN or infinite.
+        """
+        given = {"clean": clean, "adversarial": adversarial, "gradient": gradient}
+        (total,) = self._session.run({name: given[name] for name in self._session.inputs})
+        found = to_numpy(total)
+        if not np.isfinite(found).all():
+            feature = int(np.argwhere(~np.isfinite(found))[0][0])
+            raise InferenceError(
+                f"the gradient by tap {self._tap.name!r} is not finite at feature {feature} in the batch at sample "
+                f"{start}"
+            )
+        return Attribution(_shape(adversarial)[0], found)
+
+
+def _shape(value: Value) -> tuple[int, ...]:
+    return tuple(value.shape) if isinstance(value, np.ndarray) else tuple(value.shape())
+
+
+def _raise_where_not_finite(activation: NDArray[Any], kind: str, tap: Tap, start: int) -> None:
+    bad = np.argwhere(~np.isfinite(activation))
+    if len(bad):
+        at = tuple(int(i) for i in bad[0])
+        raise InferenceError(
+            f"tap {tap.name!r} is {activation[at]} at feature {at[tap.feature_axis]} of {kind} sample {start + at[0]}: "
+            "the model overflows on this input, or the preprocessing (--scale, --mean, --std) is not the model's"
+        )

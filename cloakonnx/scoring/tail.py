@@ -9,9 +9,14 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError, TapError
-from cloakonnx.gradient import GradientGraph, Loss, differentiate
-from cloakonnx.graph import Model, Tap, head, inline, masked_head
-from cloakonnx.runtime import Provider, Session, Value, filled_up, to_numpy
+from cloakonnx.gradient.differentiate import GradientGraph, differentiate
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.taps import Tap
+from cloakonnx.graph.subgraphs.head import head, masked_head
+from cloakonnx.graph.subgraphs.inline import inline
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.runtime.session import Session, Value, filled_up, to_numpy
 
 _NUMPY_TYPES: dict[int, type[np.floating]] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 

@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 
 from cloakonnx.errors import OptionError
-from cloakonnx.graph import Mask
-from cloakonnx.scoring import TapScores
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.scoring.analysis import TapScores
 
 
 @dataclass(frozen=True)

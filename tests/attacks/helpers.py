@@ -12,9 +12,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from cloakonnx.attacks import Victim
-from cloakonnx.graph import Normalisation, load, load_bytes
-from cloakonnx.runtime import choose_provider
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.graph.file.model import load, load_bytes
+from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.runtime.provider import choose_provider
 from tests.fixtures.real import Asset
 
 ROOT = Path(__file__).parents[2]

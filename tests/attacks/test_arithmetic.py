@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.arithmetic import Arithmetic, Norm, norms
 from cloakonnx.attacks.noise import inside_ball, on_sphere
 from cloakonnx.attacks.random import Stream
-from cloakonnx.runtime import Value, to_numpy
+from cloakonnx.runtime.session import Value, to_numpy
 
 from .helpers import CPU
 

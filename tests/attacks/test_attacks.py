@@ -10,11 +10,16 @@ import numpy as np
 import onnx
 import pytest
 
-from cloakonnx.attacks import Adversarial, Settings, Victim, apgd, fgsm, pgd, run_attack
+from cloakonnx.attacks._run import Adversarial
+from cloakonnx.attacks.apgd import apgd
 from cloakonnx.attacks.arithmetic import Norm, norms
+from cloakonnx.attacks.pgd import fgsm, pgd
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import DataError, DifferentiationError, OptionError
-from cloakonnx.gradient import Loss
-from cloakonnx.runtime import Provider, Session
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.runtime.session import Session
 
 from .helpers import digits, flat, victim
 

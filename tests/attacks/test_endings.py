@@ -11,10 +11,12 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 from onnx.numpy_helper import from_array
 
-from cloakonnx.attacks import ATTACKS, Settings, Victim, run_attack
+from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.task import NO_CLASS
 from cloakonnx.errors import CloakError, ModelError
-from cloakonnx.graph import load_bytes
-from cloakonnx.runtime import NO_CLASS, Classifier
+from cloakonnx.graph.file.model import load_bytes
 
 from .helpers import CPU, model
 

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from onnx import helper
 from scipy.optimize import linprog, minimize
 
-from cloakonnx.attacks import Victim, fab_targeted
 from cloakonnx.attacks.arithmetic import Norm, norms
-from cloakonnx.attacks.hyperplane import to_hyperplane
-from cloakonnx.attacks.victim import Answer
-from cloakonnx.graph import load_bytes
+from cloakonnx.attacks.fab import fab_targeted, to_hyperplane
+from cloakonnx.attacks.victim import Answer, Victim
+from cloakonnx.graph.file.model import load_bytes
 
 from .helpers import CPU, Images, Labels, digits, flat, model, victim
 
@@ -114,7 +113,7 @@ def test_large_batches_are_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     rng = np.random.default_rng(0)
     x, w, c = rng.random((7, 5)), rng.normal(size=(7, 5)), rng.normal(size=7) / 10
     whole = to_hyperplane(x, w, c, norm="l2", bounds=(0, 1))
-    monkeypatch.setattr("cloakonnx.attacks.hyperplane._AT_ONCE", 10)
+    monkeypatch.setattr("cloakonnx.attacks.fab._AT_ONCE", 10)
     np.testing.assert_array_equal(to_hyperplane(x, w, c, norm="l2", bounds=(0, 1)), whole)
 
 

@@ -11,11 +11,14 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import AttackJob, Settings, run_attack
-from cloakonnx.data import Dataset, Preprocessing, open_source
-from cloakonnx.gradient import Loss
-from cloakonnx.graph import Normalisation
-from cloakonnx.runtime import to_numpy
+from cloakonnx.attacks.attack import AttackJob
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import open_source
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.runtime.session import to_numpy
 
 from .helpers import Images, Labels, flat, victim
 

@@ -6,11 +6,14 @@ import numpy as np
 import onnx
 import pytest
 
-from cloakonnx.attacks import Settings, Victim, run_attack
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import MaskError, TapError
-from cloakonnx.gradient import Loss
-from cloakonnx.graph import Mask, hardened, load, load_bytes
-from cloakonnx.runtime import to_numpy
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.file.model import load, load_bytes
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.runtime.session import to_numpy
 from tests.fixtures.core import mlp
 
 from .helpers import CPU, DIGITS, convolution, digits_arrays, flat

@@ -10,10 +10,14 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from cloakonnx.attacks import Settings, Victim, apgd, apgd_targeted, fgsm, pgd, run_attack, square
+from cloakonnx.attacks.apgd import apgd, apgd_targeted
+from cloakonnx.attacks.pgd import fgsm, pgd
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.square import square
+from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import DifferentiationError
-from cloakonnx.gradient import Loss
-from cloakonnx.graph import Normalisation
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.subgraphs.cut import Normalisation
 from tests.fixtures import subgraphs
 
 from .helpers import convolution, flat, victim

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from cloakonnx.attacks import Settings, Victim, run_attack
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import ZeroGradientError
-from cloakonnx.graph import load
+from cloakonnx.graph.file.model import load
 
 from .helpers import CPU, DIGITS, Images, digits, digits_arrays
 

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import Adversarial, Settings, apgd, apgd_targeted, fgsm, pgd, run_attack, square
-from cloakonnx.gradient import Loss
+from cloakonnx.attacks._run import Adversarial
+from cloakonnx.attacks.apgd import apgd, apgd_targeted
+from cloakonnx.attacks.pgd import fgsm, pgd
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.square import square
+from cloakonnx.gradient.losses import Loss
 from tests.fixtures.real import Asset, manifest
 
 from .helpers import asset_pixels, asset_victim

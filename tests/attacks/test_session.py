@@ -13,9 +13,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import Attacked, AttackedPairs, AttackJob, Settings, Victim
-from cloakonnx.data import ArraySource, Dataset, Preprocessing, as_levels, rounded_inward, write_npz
+from cloakonnx.attacks.attack import Attacked, AttackedPairs, AttackJob
+from cloakonnx.attacks.settings import Settings
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.data.levels import as_levels, rounded_inward
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import DataError, InferenceError, OptionError, OutputError
+from cloakonnx.files import write_npz
+from cloakonnx.preprocessing import Preprocessing
 
 from .helpers import convolution, victim
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cloakonnx.attacks import ATTACKS, Settings, Victim, most_work, run_attack, seconds_per_unit
-from cloakonnx.graph import load_bytes
+from cloakonnx.attacks.cost import most_work, seconds_per_unit
+from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.graph.file.model import load_bytes
 from tests.fixtures import false_defences
 
 from .helpers import CPU, digits, flat, victim

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from cloakonnx.cli import main
+from cloakonnx.cli.main import main
 from tests.fixtures import core
 
 

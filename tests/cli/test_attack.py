@@ -374,7 +374,7 @@ def test_resume_with_something_changed(folder: Path, run: Run, changed: tuple[st
 
 INTERRUPTED = """
 import sys
-from cloakonnx.attacks import AttackJob
+from cloakonnx.attacks.attack import AttackJob
 from cloakonnx.cli import main
 
 run = AttackJob.run

@@ -205,7 +205,7 @@ def test_out_of_memory(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     def full(*arguments: object, **options: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("cloakonnx.scoring.analyze", full)
+    monkeypatch.setattr("cloakonnx.scoring.analyze.analyze", full)
     assert_refused(run, folder, ("analyze", "m.onnx", *PAIRS), "out of memory")
 
 

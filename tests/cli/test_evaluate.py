@@ -18,7 +18,8 @@ import numpy as np
 import onnx
 import pytest
 
-from cloakonnx.evaluation import STATEMENT, Evaluation, load_samples
+from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation
+from cloakonnx.evaluation.samples import load_samples
 from tests.attacks.helpers import convolution, digits_arrays, flat
 from tests.fixtures import core, false_defences
 
@@ -102,7 +103,7 @@ def test_json(run: Run, masked: Path) -> None:
 
 
 def test_a_long_run_is_announced(run: Run, masked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloakonnx.cli.output._LONG", 0.0)
+    monkeypatch.setattr("cloakonnx.cli._output._LONG", 0.0)
     code, out, err = run(*ARGUMENTS, "--json", "--limit", "8")
     assert code == 0
     assert json.loads(out)["data"]["count"] == 8

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from cloakonnx.graph import is_folded, load
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.metadata import is_folded
 from tests.fixtures.core import TAP, mlp, node, value
 
 from .conftest import Run, files

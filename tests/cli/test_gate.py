@@ -18,8 +18,9 @@ EVALUATE = ("evaluate", "m.hardened.onnx", "--data", "many.npz", "--eps", "0.05,
 @pytest.fixture
 def masked(run: Run, folder: Path) -> Path:
     """A folder with a hardened model whose labels are the source's own, so that it is right on all clean samples."""
-    from cloakonnx.graph import load
-    from cloakonnx.runtime import Classifier, Provider
+    from cloakonnx.classifier.classifier import Classifier
+    from cloakonnx.graph.file.model import load
+    from cloakonnx.runtime.provider import Provider
 
     np.save(folder / "mask.npy", np.array([1, 1, 1, 1, 1, 0.99], np.float32))
     assert run("apply", "m.onnx", "--mask", "mask.npy", "--tap", "features").code == 0

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from cloakonnx.graph import Mask, harden_file, load
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.harden import harden_file
+from cloakonnx.graph.masks.mask import Mask
 from tests.fixtures.models import TAP, mlp
 
 SIZE = 50 << 20

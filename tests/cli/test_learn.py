@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from cloakonnx.graph import load, masks_of, read_masks
-from cloakonnx.scoring import load_analysis
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.metadata import masks_of
+from cloakonnx.graph.masks.strip import read_masks
+from cloakonnx.scoring.analysis import load_analysis
 from tests.attacks.helpers import DIGITS, ROOT, digits_arrays
 from tests.cli.conftest import Run
 from tests.selection.helpers import training_arrays

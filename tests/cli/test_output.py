@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from cloakonnx.cli.output import progress
+from cloakonnx.cli._output import progress
 
 
 def test_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr("cloakonnx.cli.output._MOVES", 0.0)
+    monkeypatch.setattr("cloakonnx.cli._output._MOVES", 0.0)
     with progress("evaluate, quick", 4) as move:
         for done in (0.5, 1, 2.75, 3):
             time.sleep(0.12)  # ten pictures a second

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloakonnx.evaluation import STATEMENT
+from cloakonnx.evaluation.evaluation import STATEMENT
 from tests.report import samples
 
 from .conftest import Run, files

@@ -10,9 +10,9 @@ import click
 import numpy as np
 import pytest
 
-from cloakonnx.cli.types import Amounts
-from cloakonnx.evaluation import STATEMENT
-from cloakonnx.selection import Count, Share
+from cloakonnx.cli._types import Amounts
+from cloakonnx.evaluation.evaluation import STATEMENT
+from cloakonnx.selection.topk import Count, Share
 
 from .conftest import Run, files
 

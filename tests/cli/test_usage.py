@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from cloakonnx.numbers import parse_number
+from cloakonnx.text import parse_number
 
 from .conftest import Run, files
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.data import ArraySource, load_array, open_source
+from cloakonnx.data.arrays import load_array
+from cloakonnx.data.sources import ArraySource, open_source
 from cloakonnx.errors import DataError
 
 IMAGES = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.data import ArraySource, Dataset, Preprocessing, sample_hashes
+from cloakonnx.data.samples import Dataset, sample_hashes
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import DataError
+from cloakonnx.preprocessing import Preprocessing
 
 Shape = tuple[int | None, ...]
 

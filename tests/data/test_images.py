@@ -8,8 +8,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cloakonnx.data import Batch, Dataset, Preprocessing, open_source
+from cloakonnx.data.batch import Batch
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import open_source
 from cloakonnx.errors import DataError, MissingDependencyError
+from cloakonnx.preprocessing import Preprocessing
 
 
 def draw(path: Path, width: int, height: int, seed: int = 0, mode: str = "RGB") -> NDArray[np.uint8]:

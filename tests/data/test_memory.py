@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cloakonnx.data import ArraySource, Dataset, Preprocessing, ScriptSource, Source, open_source
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource, ScriptSource, Source, open_source
+from cloakonnx.preprocessing import Preprocessing
 
 SHAPE = (32, 32, 3)
 FEW, MANY = 64, 1024

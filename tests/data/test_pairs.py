@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.data import ArraySource, Dataset, Pairs, Preprocessing, ScriptSource, Source
+from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.sources import ArraySource, ScriptSource, Source
 from cloakonnx.errors import DataError
+from cloakonnx.preprocessing import Preprocessing
 
 CLEAN = np.random.default_rng(0).integers(8, 248, (7, 5, 6, 3), np.uint8)
 TWINS = CLEAN + 4

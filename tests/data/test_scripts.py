@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloakonnx.data import Batch, ScriptSource, open_script
+from cloakonnx.data.batch import Batch
+from cloakonnx.data.sources import ScriptSource, open_script
 from cloakonnx.errors import DataError
 
 X = np.arange(40, dtype=np.float32).reshape(20, 2) / 40

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cloakonnx.data import ArraySource, ScriptSource, Source, Subset, interleaved, survey
+from cloakonnx.data.sources import ArraySource, ScriptSource, Source
+from cloakonnx.data.subset import Subset, interleaved, survey
 from cloakonnx.errors import DataError
 
 

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from cloakonnx.data import Preprocessing
-from cloakonnx.evaluation import Attestation, Verification, verify
-from cloakonnx.graph import Mask, harden_file, load
-from cloakonnx.runtime import Provider
-from cloakonnx.scoring import Analysis, SampleSet
+from cloakonnx.evaluation.verification.attestation import Attestation
+from cloakonnx.evaluation.verification.verify import Verification, verify
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.harden import harden_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.scoring.analysis import Analysis, SampleSet
 from tests.fixtures.models import TAP
 
 CPU = Provider("CPUExecutionProvider")

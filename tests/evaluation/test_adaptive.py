@@ -16,13 +16,20 @@ from jsonschema import Draft202012Validator
 from onnx import helper
 from rich.console import Console
 
-from cloakonnx.data import ArraySource, Dataset, Preprocessing
+from cloakonnx.attacks.presets import PRESETS, plan
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import CloakError, DataError, DifferentiationError, ModelError, OptionError
-from cloakonnx.evaluation import PRESETS, STATEMENT, Evaluation, Robustness, evaluate, plan
-from cloakonnx.graph import Mask, Model, harden_file, hardened, load, load_bytes
-from cloakonnx.report import evaluation_markdown, print_evaluation
-from cloakonnx.report.accuracy_part import command
-from cloakonnx.runtime import input_shape
+from cloakonnx.evaluation.evaluate import evaluate
+from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation
+from cloakonnx.evaluation.results import Robustness
+from cloakonnx.graph.file.model import Model, load, load_bytes
+from cloakonnx.graph.masks.harden import harden_file, hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.report._accuracy import command
+from cloakonnx.report.tables import evaluation_markdown, print_evaluation
 from tests.attacks.helpers import CPU, DIGITS, ROOT, digits_arrays, flat
 from tests.fixtures import false_defences
 

@@ -13,9 +13,12 @@ from jsonschema import Draft202012Validator
 from onnx import ModelProto
 
 from cloakonnx.errors import AttestationError
-from cloakonnx.evaluation import Attestation, attest, load_attestation
-from cloakonnx.graph import Mask, fold_file, harden_file, load, strip_file
-from cloakonnx.scoring import TapScores
+from cloakonnx.evaluation.verification.attestation import Attestation, attest, load_attestation
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.fold.fold import fold_file
+from cloakonnx.graph.masks.harden import harden_file, strip_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.scoring.analysis import TapScores
 from tests.fixtures.models import FIXTURES, TAP, mlp, write_external
 
 from .helpers import MASK, analysis, checked, failures, flip, harden, statuses, weight, write

@@ -7,10 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloakonnx.data import ArraySource, Dataset, Preprocessing
-from cloakonnx.evaluation import Estimate, Evaluation, evaluate
-from cloakonnx.graph import Mask, hardened, load_bytes
-from cloakonnx.runtime import input_shape
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
+from cloakonnx.evaluation.estimate import Estimate
+from cloakonnx.evaluation.evaluate import evaluate
+from cloakonnx.evaluation.evaluation import Evaluation
+from cloakonnx.graph.file.model import load_bytes
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Preprocessing
 from tests.attacks.helpers import CPU, flat, victim
 
 COUNT = 6

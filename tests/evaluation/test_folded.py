@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from cloakonnx.data import ArraySource, Dataset, Preprocessing
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import ModelError
-from cloakonnx.evaluation import evaluate, verify
-from cloakonnx.graph import Mask, fold_file, load
-from cloakonnx.runtime import input_shape
+from cloakonnx.evaluation.evaluate import evaluate
+from cloakonnx.evaluation.verification.verify import verify
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.fold.fold import fold_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Preprocessing
 from tests.attacks.helpers import DIGITS
 from tests.fixtures.models import TAP, mlp, write_external
 

@@ -13,24 +13,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cloakonnx.errors import OptionError
-from cloakonnx.evaluation import (
-    MEANINGS,
-    Accuracy,
-    AtEps,
-    Evaluation,
-    Flag,
-    Gate,
-    Paired,
-    Robustness,
-    Sanity,
-    check_gates,
-    check_measured,
-    exact,
-    median_interval,
-    newcombe_paired,
-    parse_gate,
-)
-from cloakonnx.evaluation.result import DataRecord, ModelRecord
+from cloakonnx.evaluation.evaluation import Evaluation
+from cloakonnx.evaluation.gates import Gate, check_gates, check_measured, parse_gate
+from cloakonnx.evaluation.results import AtEps, DataRecord, ModelRecord, Robustness
+from cloakonnx.evaluation.sanity.flags import MEANINGS, Flag, Sanity
+from cloakonnx.statistics import Accuracy, Paired, exact, median_interval, newcombe_paired
 
 EPS = 2 / 255
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cloakonnx.evaluation import Interval, Paired, mcnemar_exact, newcombe_paired, wilson
+from cloakonnx.statistics import Interval, Paired, mcnemar_exact, newcombe_paired, wilson
 
 Cells = tuple[int, int, int, int]
 

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloakonnx.data import ArraySource, Dataset, Preprocessing
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import DataError, InferenceError, OptionError, OutputError
-from cloakonnx.evaluation import evaluate
-from cloakonnx.graph import Mask, Model, hardened, load
-from cloakonnx.runtime import input_shape
+from cloakonnx.evaluation.evaluate import evaluate
+from cloakonnx.graph.file.model import Model, load
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Preprocessing
 from tests.attacks.helpers import CPU, DIGITS, digits_arrays
 
 COUNT, SIZE = 22, 4
@@ -103,7 +107,7 @@ def test_interrupted_in_the_sanity_checks(model: Model, tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cloakonnx.evaluation.adaptive.check", stop)
+        patch.setattr("cloakonnx.evaluation.evaluate.check", stop)
         with pytest.raises(KeyboardInterrupt):
             evaluate(model, dataset(model), output=output, **options)
     monkeypatch.setattr("cloakonnx.evaluation.comparison.Comparison.on", stop)  # every batch is done

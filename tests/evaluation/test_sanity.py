@@ -11,15 +11,24 @@ import pytest
 from jsonschema import Draft202012Validator
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from cloakonnx.attacks import Victim
-from cloakonnx.data import ArraySource, Dataset, Preprocessing
-from cloakonnx.evaluation import MEANINGS, Evaluation, Flag, Paired, Sanity, evaluate, newcombe_paired, plan
-from cloakonnx.evaluation.sanity import Correct, check
-from cloakonnx.evaluation.tally import Gain
+from cloakonnx.attacks.presets import plan
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
+from cloakonnx.evaluation.evaluate import evaluate
+from cloakonnx.evaluation.evaluation import Evaluation
+from cloakonnx.evaluation.outcomes import Gain
+from cloakonnx.evaluation.sanity.flags import MEANINGS, Flag, Sanity
+from cloakonnx.evaluation.sanity.sanity import Correct, check
 from cloakonnx.evaluation.trial import Samples
-from cloakonnx.graph import Mask, Model, hardened, load, load_bytes, random_ops
-from cloakonnx.report import evaluation_markdown
-from cloakonnx.runtime import input_shape
+from cloakonnx.graph.file.model import Model, load, load_bytes
+from cloakonnx.graph.index.randomness import random_ops
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.report.tables import evaluation_markdown
+from cloakonnx.statistics import Paired, newcombe_paired
 from tests.attacks.helpers import CPU, DIGITS, ROOT, asset_pixels, asset_victim, digits_arrays, flat
 from tests.fixtures import false_defences
 from tests.fixtures.models import manifest

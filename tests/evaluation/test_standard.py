@@ -11,12 +11,15 @@ import pytest
 from jsonschema import Draft202012Validator
 from rich.console import Console
 
-from cloakonnx.data import ArraySource, Dataset, Preprocessing
-from cloakonnx.evaluation import PRESETS, Evaluation, evaluate, plan
-from cloakonnx.evaluation.plan import replaced
-from cloakonnx.graph import load, load_bytes
-from cloakonnx.report import evaluation_markdown, print_evaluation
-from cloakonnx.runtime import input_shape
+from cloakonnx.attacks.presets import PRESETS, plan, replaced
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
+from cloakonnx.evaluation.evaluate import evaluate
+from cloakonnx.evaluation.evaluation import Evaluation
+from cloakonnx.graph.file.model import load, load_bytes
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.report.tables import evaluation_markdown, print_evaluation
 from tests.attacks.helpers import CPU, DIGITS, ROOT, digits_arrays, flat
 
 SCHEMA = json.loads((ROOT / "docs" / "evaluation.schema.json").read_text(encoding="utf-8"))

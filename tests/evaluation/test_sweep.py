@@ -13,13 +13,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.data import ArraySource, Dataset, Pairs, Preprocessing, open_source
+from cloakonnx.classifier.classifier import Classifier, input_shape
+from cloakonnx.classifier.head import Decided, SplitClassifier
+from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.sources import ArraySource, open_source
 from cloakonnx.errors import AnalysisError, DataError, OptionError
-from cloakonnx.evaluation import STATEMENT, OfMask, Sweep, accuracy, evaluate, sweep
-from cloakonnx.graph import Mask, Model, hardened, load, load_bytes
-from cloakonnx.runtime import Classifier, Decided, SplitClassifier, input_shape
-from cloakonnx.scoring import Analysis, analyze
-from cloakonnx.selection import Amount, Count, Share, select
+from cloakonnx.evaluation.evaluate import accuracy, evaluate
+from cloakonnx.evaluation.evaluation import STATEMENT
+from cloakonnx.evaluation.sweeps.record import OfMask, Sweep
+from cloakonnx.evaluation.sweeps.sweep import sweep
+from cloakonnx.graph.file.model import Model, load, load_bytes
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.scoring.analyze import analyze
+from cloakonnx.selection.topk import Amount, Count, Share, select
 from tests.attacks.helpers import CPU, DIGITS, convolution, digits_arrays, flat
 from tests.fixtures.real import assets_folder
 

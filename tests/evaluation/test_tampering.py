@@ -12,8 +12,11 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from cloakonnx.errors import ModelError
-from cloakonnx.evaluation import attest, verify
-from cloakonnx.graph import Mask, harden_file, load
+from cloakonnx.evaluation.verification.attestation import attest
+from cloakonnx.evaluation.verification.verify import verify
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.harden import harden_file
+from cloakonnx.graph.masks.mask import Mask
 from tests.fixtures.models import FEATURES, FIXTURES, TAP, mlp, write_external
 
 from .helpers import CPU, MASK, analysis, checked, failures, flip, harden, statuses, weight, write

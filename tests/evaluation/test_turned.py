@@ -14,11 +14,17 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from cloakonnx.data import ArraySource, Dataset, Preprocessing
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import DataError, OutputError
-from cloakonnx.evaluation import Evaluation, evaluate, load_evaluation, load_samples
-from cloakonnx.graph import Mask, Model, harden_file, hardened, load, load_bytes
-from cloakonnx.runtime import input_shape
+from cloakonnx.evaluation.evaluate import evaluate
+from cloakonnx.evaluation.evaluation import Evaluation, load_evaluation
+from cloakonnx.evaluation.samples import load_samples
+from cloakonnx.graph.file.model import Model, load, load_bytes
+from cloakonnx.graph.masks.harden import harden_file, hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Preprocessing
 from tests.attacks.helpers import CPU, DIGITS, convolution, digits_arrays, flat
 
 from .test_resume import stopper

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from cloakonnx.data import Dataset, Preprocessing, open_source
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import open_source
 from cloakonnx.errors import DataError, ModelError
-from cloakonnx.evaluation import verify
-from cloakonnx.graph import Mask, find_tap, harden_file, list_taps, load, strip_file
-from cloakonnx.runtime import input_shape
+from cloakonnx.evaluation.verification.verify import verify
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.harden import harden_file, strip_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import find_tap, list_taps
+from cloakonnx.preprocessing import Preprocessing
 from tests.fixtures.models import FIXTURES, TAP, Fixture, manifest, mlp, write_external
 
 from .helpers import CPU, MASK, checked, failures, flip, harden, statuses, weight, write

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cloakonnx.gradient import GradientGraph
+from cloakonnx.gradient.differentiate import GradientGraph
 
 from .harness import evaluator, ort_run
 

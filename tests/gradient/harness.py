@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from cloakonnx.gradient import INPUT, GradientGraph, differentiate, to_double
+from cloakonnx.gradient.differentiate import INPUT, GradientGraph, differentiate
+from tests.support.double import to_double
 
 Array = npt.NDArray[Any]
 

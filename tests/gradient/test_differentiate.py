@@ -8,7 +8,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from cloakonnx.gradient import INPUT, differentiate, to_double
+from cloakonnx.gradient.differentiate import INPUT, differentiate
+from tests.support.double import to_double
 
 from .classifiers import Scaling, X, Y, classifier, run
 from .harness import evaluator

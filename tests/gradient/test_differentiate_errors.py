@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cloakonnx.errors import DifferentiationError, TapError
-from cloakonnx.gradient import GradientGraph, differentiate
+from cloakonnx.gradient.differentiate import GradientGraph, differentiate
 
 from .classifiers import X, Y, classifier
 from .harness import ort_run

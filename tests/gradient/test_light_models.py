@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from cloakonnx.gradient import differentiate
+from cloakonnx.gradient.differentiate import differentiate
 
 from .harness import ort_run
 

@@ -11,7 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 from scipy.special import log_softmax, logsumexp, softmax
 
-from cloakonnx.gradient import GradientGraph, Loss, differentiate, to_double
+from cloakonnx.gradient.differentiate import GradientGraph, differentiate
+from cloakonnx.gradient.losses import Loss
+from tests.support.double import to_double
 
 from .harness import evaluator, ort_run
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import NodeProto, helper
 
 from cloakonnx.errors import DifferentiationError, ZeroGradientError
-from cloakonnx.gradient import GradientGraph, differentiate
+from cloakonnx.gradient.differentiate import GradientGraph, differentiate
 
 from .classifiers import X, Y, classifier
 from .harness import ort_run

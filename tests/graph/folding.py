@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from cloakonnx.graph import Mask, Model, find_tap, folded, folding, hardened, inline, load_bytes
+from cloakonnx.graph.file.model import Model, load_bytes
+from cloakonnx.graph.fold.fold import folded, folding
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.graph.subgraphs.inline import inline
 
 F64 = TensorProto.DOUBLE
 

@@ -14,20 +14,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from cloakonnx.graph import (
-    Mask,
-    MaskEntry,
-    Model,
-    Tap,
-    diff,
-    harden_file,
-    hardened,
-    load,
-    masks_of,
-    strip_file,
-    stripped,
-    stripped_sha256,
-)
+from cloakonnx.graph.file.diff import diff
+from cloakonnx.graph.file.model import Model, load
+from cloakonnx.graph.masks.harden import harden_file, hardened, strip_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.metadata import MaskEntry, masks_of
+from cloakonnx.graph.masks.strip import stripped, stripped_sha256
+from cloakonnx.graph.masks.taps import Tap
 from tests.fixtures.models import Feed
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2}

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
-from cloakonnx.graph import diff, load, load_bytes
+from cloakonnx.graph.file.diff import diff
+from cloakonnx.graph.file.model import load, load_bytes
 from tests.fixtures.models import FIXTURES, TAP, mlp, unknown_fields, write_external
 
 from .helpers import write

@@ -9,9 +9,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from cloakonnx.errors import MaskError
-from cloakonnx.graph import Mask, activation_taps, hardened, load_bytes, read_masks, reinserted, stripped_bytes
-from cloakonnx.graph.edit import edit_bytes, joined
-from cloakonnx.graph.hardening import canonical_buffer, plan
+from cloakonnx.graph.file.edit import canonical_buffer, edit_bytes, joined
+from cloakonnx.graph.file.model import load_bytes
+from cloakonnx.graph.masks.harden import hardened, plan
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.strip import read_masks, reinserted, stripped_bytes
+from cloakonnx.graph.masks.taps import activation_taps
 
 
 def made(rank: int = 4, ir_version: int = 8) -> bytes:

@@ -13,7 +13,10 @@ import pytest
 from onnx import TensorProto, checker
 
 from cloakonnx.errors import OutputError
-from cloakonnx.graph import Mask, diff, harden_file, hardened, load, strip_file
+from cloakonnx.graph.file.diff import diff
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.harden import harden_file, hardened, strip_file
+from cloakonnx.graph.masks.mask import Mask
 from tests.fixtures.models import TAP, mlp, random_feed, write_external
 
 from .helpers import assert_masked, round_trip, tap_values, weights, whole_proto, write
@@ -144,7 +147,7 @@ MEASURED = """
 import json, resource, sys
 from pathlib import Path
 import numpy as np
-from cloakonnx.graph import Mask, diff, find_tap, harden_file, load, strip_file
+from cloakonnx import Mask, diff, find_tap, harden_file, load, strip_file
 
 path, output, back = map(Path, sys.argv[1:])
 status = Path("/proc/self/status").read_text()

@@ -10,22 +10,14 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from cloakonnx.errors import MaskError, ModelError, TapError
-from cloakonnx.graph import (
-    Mask,
-    Model,
-    diff,
-    fold_file,
-    folded,
-    folded_masks,
-    folding,
-    hardened,
-    inline,
-    is_folded,
-    load,
-    read_masks,
-    strip_file,
-    stripped,
-)
+from cloakonnx.graph.file.diff import diff
+from cloakonnx.graph.file.model import Model, load
+from cloakonnx.graph.fold.fold import fold_file, folded, folding
+from cloakonnx.graph.masks.harden import hardened, strip_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.metadata import folded_masks, is_folded
+from cloakonnx.graph.masks.strip import read_masks, stripped
+from cloakonnx.graph.subgraphs.inline import inline
 
 from .folding import TAPS, X, compared, conv, net, node, normal, positive, relative, residual, run
 

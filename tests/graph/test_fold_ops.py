@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from cloakonnx.graph import (
-    Mask,
-    folded,
-    folding,
-    read_masks,
-)
+from cloakonnx.graph.fold.fold import folded, folding
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.strip import read_masks
 
 from .folding import X, between, chain, compared, conv, net, node, normal, positive
 

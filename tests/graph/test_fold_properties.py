@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from cloakonnx.graph import Mask, Model, find_tap, list_taps
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import find_tap, list_taps
 
 from .folding import compared, net, node
 

@@ -12,7 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from cloakonnx.graph import Mask, Model, find_tap, folded, folding, hardened, inline, is_folded, load, load_bytes
+from cloakonnx.graph.file.model import Model, load, load_bytes
+from cloakonnx.graph.fold.fold import folded, folding
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.metadata import is_folded
+from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.graph.subgraphs.inline import inline
 from tests.fixtures.models import FIXTURES, Feed, Fixture, manifest, random_feed, write_external
 from tests.fixtures.real import WHEEL_DATA
 

@@ -8,13 +8,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cloakonnx.errors import MaskError, ModelError
-from cloakonnx.graph import (
-    Mask,
-    folded,
-    folding,
-    load_bytes,
-)
-from cloakonnx.graph.absorb import rounded
+from cloakonnx.graph.file.model import load_bytes
+from cloakonnx.graph.fold._absorb import rounded
+from cloakonnx.graph.fold.fold import folded, folding
+from cloakonnx.graph.masks.mask import Mask
 
 from .folding import F64, X, between, chain, compared, conv, net, node, normal, positive, residual
 

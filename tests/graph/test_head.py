@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from cloakonnx.errors import TapError
-from cloakonnx.graph import head, list_taps, load_bytes
+from cloakonnx.graph.file.model import load_bytes
+from cloakonnx.graph.masks.taps import list_taps
+from cloakonnx.graph.subgraphs.head import head
 from tests.attacks.helpers import DIGITS
 from tests.fixtures import models
 from tests.fixtures.core import graph, model, node, value, weights

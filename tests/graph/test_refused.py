@@ -8,7 +8,10 @@ import pytest
 from onnx import TensorProto
 
 from cloakonnx.errors import ModelError, TapError
-from cloakonnx.graph import Mask, find_tap, harden_file, list_taps, load, strip_file
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.harden import harden_file, strip_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import find_tap, list_taps
 from tests.fixtures.models import BROKEN, REFUSED, TAP, Refused, mlp, write_broken_external, write_external
 
 from .helpers import weights, write

@@ -10,7 +10,13 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from cloakonnx.errors import MaskError, ModelError, TapError
-from cloakonnx.graph import Mask, diff, find_tap, harden_file, list_taps, load, masks_of, read_masks, strip_file
+from cloakonnx.graph.file.diff import diff
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.harden import harden_file, strip_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.metadata import masks_of
+from cloakonnx.graph.masks.strip import read_masks
+from cloakonnx.graph.masks.taps import find_tap, list_taps
 from tests.fixtures.models import FIXTURES, TAP, Fixture, mlp
 
 from .helpers import assert_masked, mask_for, round_trip, seed_of, tap_values, weights, whole_proto, write

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, helper, numpy_helper
 
-from cloakonnx.graph import Mask, Tap, find_tap, harden_file, list_taps, load, load_bytes
+from cloakonnx.graph.file.model import load, load_bytes
+from cloakonnx.graph.masks.harden import harden_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import Tap, find_tap, list_taps
 from tests.fixtures.models import FIXTURES, Feed, Fixture
 
 from .helpers import assert_masked, round_trip, tap_values, write

@@ -12,7 +12,10 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from cloakonnx.errors import CloakError, ModelError, TapError
-from cloakonnx.graph import Mask, Model, find_tap, harden_file, list_taps, load
+from cloakonnx.graph.file.model import Model, load
+from cloakonnx.graph.masks.harden import harden_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import find_tap, list_taps
 from tests.fixtures.models import Feed, light_models_opset17, manifest, onnx_wheel_models, random_feed
 from tests.fixtures.real import WHEEL_DATA
 

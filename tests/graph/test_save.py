@@ -15,7 +15,10 @@ from typing import IO, Any, cast
 import pytest
 
 from cloakonnx.errors import CheckError, OutputError
-from cloakonnx.graph import Mask, atomic, check_output, harden_file, load, strip_file, write_text
+from cloakonnx.files import atomic, check_output, write_text
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.harden import harden_file, strip_file
+from cloakonnx.graph.masks.mask import Mask
 from tests.fixtures.models import TAP, mlp
 
 from .helpers import weights, write
@@ -209,14 +212,14 @@ def test_strip_refuses_a_changed_model(source: Path, tmp_path: Path) -> None:
 SLOW_WRITE = """
 import sys, time
 from cloakonnx.cli import main
-from cloakonnx.graph import save
+from cloakonnx import files
 
-real = save.os.fsync
+real = files.os.fsync
 def fsync(handle):
     print("writing", flush=True)
     time.sleep(30)
     real(handle)
-save.os.fsync = fsync
+files.os.fsync = fsync
 sys.argv[0] = "cloakonnx"
 main()
 """

@@ -10,7 +10,8 @@ import pytest
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from cloakonnx.errors import TapError
-from cloakonnx.graph import Tap, find_tap, list_taps, load, load_bytes
+from cloakonnx.graph.file.model import load, load_bytes
+from cloakonnx.graph.masks.taps import Tap, find_tap, list_taps
 from tests.fixtures.models import FIXTURES, TAP, Fixture, light_models_opset17, manifest, mlp
 
 ASSETS = manifest() or {}

@@ -13,23 +13,14 @@ from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from cloakonnx.errors import CloakError, ModelError
-from cloakonnx.graph import (
-    Mask,
-    Model,
-    diff,
-    entries,
-    find_tap,
-    harden_file,
-    hardened,
-    list_taps,
-    load,
-    load_bytes,
-    masks_of,
-    strip_file,
-    stripped,
-    stripped_bytes,
-)
-from cloakonnx.graph import _wire as wire
+from cloakonnx.graph.file import _wire as wire
+from cloakonnx.graph.file.diff import diff
+from cloakonnx.graph.file.model import Model, load, load_bytes
+from cloakonnx.graph.masks.harden import harden_file, hardened, strip_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.metadata import entries, masks_of
+from cloakonnx.graph.masks.strip import stripped, stripped_bytes
+from cloakonnx.graph.masks.taps import find_tap, list_taps
 from tests.fixtures.models import FIXTURES, TAP, mlp, unknown_fields
 
 from .helpers import weights

@@ -15,8 +15,8 @@ import pytest
 
 import cloakonnx as ck
 from cloakonnx.errors import CheckError, CloakError, DataError, OptionError, OutputError, TapError
-from cloakonnx.graph import masks_of
-from cloakonnx.pipeline import PRESETS, Settings
+from cloakonnx.graph.masks.metadata import masks_of
+from cloakonnx.pipeline.settings import PRESETS, Settings
 from tests.attacks.helpers import DIGITS, digits_arrays
 from tests.cli.conftest import files
 from tests.fixtures import false_defences

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from cloakonnx.data import Preprocessing
-from cloakonnx.evaluation import (
-    MEANINGS,
-    Accuracy,
-    AtEps,
-    Evaluation,
-    Flag,
-    Paired,
-    RandomMask,
-    Robustness,
-    Sanity,
-    Stage,
-    Turned,
-    TurnedSamples,
-)
-from cloakonnx.evaluation.result import DataRecord, MaskRecord, ModelRecord
-from cloakonnx.evaluation.sweep_result import Adaptive, Attacks, OfMask, Point, Scored, Sweep, Twins
-from cloakonnx.graph import Mask
-from cloakonnx.scoring import Analysis, SampleSet, TapScores
+from cloakonnx.evaluation.evaluation import Evaluation
+from cloakonnx.evaluation.results import AtEps, DataRecord, MaskRecord, ModelRecord, RandomMask, Robustness, Stage
+from cloakonnx.evaluation.samples import Turned, TurnedSamples
+from cloakonnx.evaluation.sanity.flags import MEANINGS, Flag, Sanity
+from cloakonnx.evaluation.sweeps.record import Adaptive, Attacks, OfMask, Point, Scored, Sweep, Twins
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.scoring.analysis import Analysis, SampleSet, TapScores
+from cloakonnx.statistics import Accuracy, Paired
 
 SOURCE, HARDENED = "a" * 64, "b" * 64
 COUNT = 200

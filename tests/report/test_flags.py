@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cloakonnx.evaluation import Flag
-from cloakonnx.report.evaluation import bound, status
+from cloakonnx.evaluation.sanity.flags import Flag
+from cloakonnx.report.tables import bound, status
 
 
 def flag(name: str, *, fired: bool | None, value: float | None, threshold: float) -> Flag:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from cloakonnx.evaluation import STATEMENT, Decision, verdict
-from cloakonnx.graph import Mask
-from cloakonnx.pipeline import Hardened
+from cloakonnx.evaluation.evaluation import STATEMENT, verdict
+from cloakonnx.evaluation.gates import Decision
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.pipeline.harden import Hardened
 
 from . import samples
 

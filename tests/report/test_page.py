@@ -21,10 +21,14 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from cloakonnx.errors import DataError, MissingDependencyError
-from cloakonnx.evaluation import STATEMENT, Evaluation, Sweep, load_evaluation, load_sweep, newcombe_paired, verdict
-from cloakonnx.graph import Mask, Model, harden_file, load
-from cloakonnx.report import report_html
-from cloakonnx.report.charts import ticks
+from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation, load_evaluation, verdict
+from cloakonnx.evaluation.sweeps.record import Sweep, load_sweep
+from cloakonnx.graph.file.model import Model, load
+from cloakonnx.graph.masks.harden import harden_file
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.report._charts import ticks
+from cloakonnx.report.page import report_html
+from cloakonnx.statistics import newcombe_paired
 from tests.fixtures import core
 from tests.fixtures.models import TAP
 

@@ -8,9 +8,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from cloakonnx.classifier.activations import Activations
+from cloakonnx.classifier.classifier import input_shape
 from cloakonnx.errors import InferenceError, ModelError, OptionError
-from cloakonnx.graph import Normalisation, load_bytes
-from cloakonnx.runtime import Activations, choose_provider, input_shape
+from cloakonnx.graph.file.model import load_bytes
+from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.runtime.provider import choose_provider
 from tests.fixtures import core, models
 
 CPU = choose_provider("cpu")

@@ -8,11 +8,15 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from cloakonnx.data import ArraySource, Dataset, Preprocessing
+from cloakonnx.classifier.classifier import Classifier, class_count
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import DataError, InferenceError, ModelError
-from cloakonnx.evaluation import Accuracy, accuracy
-from cloakonnx.graph import load_bytes
-from cloakonnx.runtime import Classifier, choose_provider, class_count
+from cloakonnx.evaluation.evaluate import accuracy
+from cloakonnx.graph.file.model import load_bytes
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.runtime.provider import choose_provider
+from cloakonnx.statistics import Accuracy
 from tests.fixtures import core
 
 X = np.array([[0.1, 0.9, 0.2], [0.8, 0.3, 0.1], [0.2, 0.3, 0.9], [0.4, 0.6, 0.5]], np.float32)

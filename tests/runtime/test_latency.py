@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from cloakonnx.classifier.latency import latency_ratios
 from cloakonnx.errors import ModelError
-from cloakonnx.graph import Mask, Model, hardened, load_bytes, stripped
-from cloakonnx.runtime import Provider, latency_ratios
+from cloakonnx.graph.file.model import Model, load_bytes
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.strip import stripped
+from cloakonnx.runtime.provider import Provider
 from tests.fixtures.models import TAP, mlp
 
 CPU = Provider("CPUExecutionProvider")

@@ -10,7 +10,8 @@ import onnxruntime as ort
 import pytest
 
 from cloakonnx.errors import ProviderError
-from cloakonnx.runtime import Provider, choose_provider, installation_warning, provider
+from cloakonnx.runtime import provider
+from cloakonnx.runtime.provider import Provider, choose_provider, installation_warning
 
 CPU = "CPUExecutionProvider"
 
@@ -77,7 +78,7 @@ def test_nothing_is_printed() -> None:
     """In a process of its own, so that what C++ prints at import is seen as well."""
     code = """
 from cloakonnx.errors import ProviderError
-from cloakonnx.runtime import choose_provider
+from cloakonnx.runtime.provider import choose_provider
 for name in ("cuda", "tensorrt", None):
     try:
         choose_provider(name)

@@ -9,9 +9,14 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.head import SplitClassifier
 from cloakonnx.errors import InferenceError, TapError
-from cloakonnx.graph import Mask, Normalisation, find_tap, hardened, list_taps, load, load_bytes
-from cloakonnx.runtime import Classifier, SplitClassifier
+from cloakonnx.graph.file.model import load, load_bytes
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import find_tap, list_taps
+from cloakonnx.graph.subgraphs.cut import Normalisation
 from tests.attacks.helpers import CPU, DIGITS, convolution, digits_arrays, flat, model
 from tests.fixtures.core import FEATURES, node, value, weights
 from tests.fixtures.core import graph as make_graph

@@ -10,10 +10,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from cloakonnx.graph import Tap
-from cloakonnx.runtime import choose_provider
-from cloakonnx.scoring import CRITERIA, Moments, Sums, criterion
-from cloakonnx.scoring.reduction import Reducer
+from cloakonnx.graph.masks.taps import Tap
+from cloakonnx.runtime.provider import choose_provider
+from cloakonnx.scoring.criteria import CRITERIA, criterion
+from cloakonnx.scoring.sums import Moments, Reducer, Sums
 
 FEATURES = 3
 Values = NDArray[np.float64]

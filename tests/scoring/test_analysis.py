@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from cloakonnx.data import Preprocessing
 from cloakonnx.errors import AnalysisError
-from cloakonnx.graph import Mask, load_bytes
-from cloakonnx.scoring import Analysis, SampleSet, TapScores, default_path, load_analysis
+from cloakonnx.graph.file.model import load_bytes
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.scoring.analysis import Analysis, SampleSet, TapScores, default_path, load_analysis
 
 from .test_fixture_models import BY_NAME, analysed, noisy
 

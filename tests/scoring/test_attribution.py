@@ -11,12 +11,19 @@ from jsonschema import Draft202012Validator
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from cloakonnx.data import ArraySource, Dataset, Pairs, Preprocessing
+from cloakonnx.classifier.classifier import Classifier, input_shape
+from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import AnalysisError, DataError, TapError
-from cloakonnx.graph import Mask, hardened, load, load_bytes
-from cloakonnx.runtime import Classifier, choose_provider, input_shape
-from cloakonnx.scoring import CRITERIA, Analysis, analyze
-from cloakonnx.selection import Count, ranking, select
+from cloakonnx.graph.file.model import load, load_bytes
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.runtime.provider import choose_provider
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.scoring.analyze import analyze
+from cloakonnx.scoring.criteria import CRITERIA
+from cloakonnx.selection.topk import Count, ranking, select
 from tests.attacks.helpers import DIGITS, digits_arrays
 from tests.fixtures import core, models
 from tests.fixtures.core import graph, node, value

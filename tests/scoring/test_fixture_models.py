@@ -8,12 +8,16 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from cloakonnx.data import ArraySource, Dataset, Pairs, Preprocessing
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import DataError, InferenceError, OptionError, TapError
-from cloakonnx.graph import load_bytes
-from cloakonnx.runtime import choose_provider, input_shape
-from cloakonnx.scoring import Analysis, analyze
-from cloakonnx.selection import ranking
+from cloakonnx.graph.file.model import load_bytes
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.runtime.provider import choose_provider
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.scoring.analyze import analyze
+from cloakonnx.selection.topk import ranking
 from tests.fixtures import core, models
 
 from .reference import CRITERIA, activations, relative_difference, scores

@@ -7,10 +7,14 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.data import ArraySource, Dataset, Pairs, Preprocessing
-from cloakonnx.graph import load
-from cloakonnx.runtime import choose_provider, class_count, input_shape
-from cloakonnx.scoring import Analysis, analyze
+from cloakonnx.classifier.classifier import class_count, input_shape
+from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.sources import ArraySource
+from cloakonnx.graph.file.model import load
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.runtime.provider import choose_provider
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.scoring.analyze import analyze
 from tests.fixtures import models
 
 from .reference import CRITERIA, activations, noise_twins, relative_difference, scores

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data import ArraySource, Dataset, Preprocessing
-from cloakonnx.graph import Model, load
-from cloakonnx.runtime import choose_provider, input_shape
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
+from cloakonnx.graph.file.model import Model, load
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.runtime.provider import choose_provider
 from tests.attacks.helpers import DIGITS, ROOT, digits_arrays
 
 CPU = choose_provider("cpu")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cloakonnx.selection.adam import Adam, OneCycle
+from cloakonnx.selection.learn.adam import Adam, OneCycle
 
 RATES = [
     0.0008, 0.0104, 0.02, 0.019009692640269475, 0.016234913078995262, 0.012225240438725785, 0.007774839561274216,

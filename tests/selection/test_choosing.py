@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from cloakonnx.attacks import Weights
-from cloakonnx.selection import Recipe
-from cloakonnx.selection.choosing import SelectPart
+from cloakonnx.attacks.masked import Weights
+from cloakonnx.selection.learn.choosing import SelectPart
+from cloakonnx.selection.learn.recipe import Recipe
 
 COUNT = 200
 

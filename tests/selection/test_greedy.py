@@ -12,15 +12,22 @@ from jsonschema import Draft202012Validator
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from cloakonnx.attacks import Settings, Victim, run_attack
-from cloakonnx.data import ArraySource, Dataset, Preprocessing
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.classifier import Classifier, input_shape
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import CheckError, DataError, OptionError, TapError
-from cloakonnx.graph import Mask, Model, find_tap, hardened, load, load_bytes
-from cloakonnx.runtime import Classifier, choose_provider, input_shape
-from cloakonnx.scoring import Analysis
-from cloakonnx.selection import select_greedy
-from cloakonnx.selection.ablation import Ablations
-from cloakonnx.selection.greedy import Part, Step, best_prefix, greedy_path, least_correct
+from cloakonnx.graph.file.model import Model, load, load_bytes
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.runtime.provider import choose_provider
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.selection.greedy.ablation import Ablations
+from cloakonnx.selection.greedy.path import Part, Step, best_prefix, greedy_path, least_correct
+from cloakonnx.selection.greedy.select import select_greedy
 from tests.attacks.helpers import DIGITS, digits_arrays
 from tests.fixtures import models
 

@@ -14,13 +14,19 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from cloakonnx.attacks import Victim, pgd
-from cloakonnx.data import ArraySource, Dataset, Preprocessing
+from cloakonnx.attacks.pgd import pgd
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.data.loaded import Samples, split
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import CheckError, DataError, OptionError, OutputError, TapError
-from cloakonnx.graph import Model, hardened, load_bytes
-from cloakonnx.scoring import Analysis
-from cloakonnx.selection import Progress, Recipe, forget, is_photographic, learn
-from cloakonnx.selection.samples import Samples, mirrored, split
+from cloakonnx.graph.file.model import Model, load_bytes
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.selection.learn.learn import Progress, is_photographic, learn, mirrored
+from cloakonnx.selection.learn.recipe import Recipe
+from cloakonnx.selection.learn.state import forget
 from tests.attacks.helpers import digits_arrays
 from tests.selection.helpers import CPU, EPS, dataset, learning_data, model, select_data, training_arrays
 
@@ -81,7 +87,7 @@ class StoppedError(Exception):
 def test_an_interrupted_call_goes_on_to_the_same_bytes(
     stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloakonnx.selection.learning._SAVE_EVERY", 2)
+    monkeypatch.setattr("cloakonnx.selection.learn.learn._SAVE_EVERY", 2)
     whole = learned().to_json()
     output = tmp_path / "m.cloak.json"
     told: list[int] = []

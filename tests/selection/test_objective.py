@@ -7,10 +7,12 @@ import pytest
 from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import rel_entr
 
-from cloakonnx.attacks import MaskedVictim, Stream
-from cloakonnx.graph import find_tap, load_bytes
-from cloakonnx.selection.objective import Objective, trades
-from cloakonnx.selection.recipe import Recipe
+from cloakonnx.attacks.masked import MaskedVictim
+from cloakonnx.attacks.random import Stream
+from cloakonnx.graph.file.model import load_bytes
+from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.selection.learn.objective import Objective, trades
+from cloakonnx.selection.learn.recipe import Recipe
 from tests.attacks.helpers import digits_arrays
 from tests.selection.helpers import CPU, model
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cloakonnx.errors import OptionError
-from cloakonnx.scoring import TapScores
-from cloakonnx.selection import DEFAULT_AMOUNT, Amount, Count, Share, Threshold, ranking, select
+from cloakonnx.scoring.analysis import TapScores
+from cloakonnx.selection.topk import DEFAULT_AMOUNT, Amount, Count, Share, Threshold, ranking, select
 
 
 def scored(*scores: float) -> TapScores:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import Settings, Victim, run_attack
-from cloakonnx.evaluation.plan import passing
-from cloakonnx.evaluation.tally import Outcomes
+from cloakonnx.attacks.presets import passing
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.evaluation.outcomes import Outcomes
 from cloakonnx.evaluation.trial import Samples
-from cloakonnx.gradient import Loss
+from cloakonnx.gradient.losses import Loss
 
 MAX_ITER, QUERIES, STRONG = 20, 200, 100
 """Iterations of PGD, queries of Square, iterations of APGD against what Square finds."""

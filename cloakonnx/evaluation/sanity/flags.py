@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cloakonnx.scoring import Entries
+from cloakonnx.records import Entries
 
 MEANINGS = {
     "single-step": "one step beats many, so the gradient misleads the attack: masked or shattered gradients",

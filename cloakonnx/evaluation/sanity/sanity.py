@@ -14,15 +14,17 @@ from itertools import pairwise
 
 import numpy as np
 
-from cloakonnx.attacks import Settings, Victim
-from cloakonnx.evaluation.bench import QUERIES, STRONG, Bench
-from cloakonnx.evaluation.flags import Flag, Sanity
-from cloakonnx.evaluation.gradients import Gradients
-from cloakonnx.evaluation.intervals import Paired, mcnemar_exact, newcombe_paired
-from cloakonnx.evaluation.tally import Gain, Outcomes
+from cloakonnx.attacks.settings import Settings
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.task import predicted
+from cloakonnx.evaluation.comparison import Gradients
+from cloakonnx.evaluation.outcomes import Gain, Outcomes
+from cloakonnx.evaluation.sanity._bench import QUERIES, STRONG, Bench
+from cloakonnx.evaluation.sanity.flags import Flag, Sanity
 from cloakonnx.evaluation.trial import Samples
-from cloakonnx.gradient import Loss
-from cloakonnx.runtime import predicted, to_numpy
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.runtime.session import to_numpy
+from cloakonnx.statistics import Paired, mcnemar_exact, newcombe_paired
 
 SAMPLES = 100
 """How many samples the checks are made on, at most."""

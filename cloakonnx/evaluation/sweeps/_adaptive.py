@@ -11,19 +11,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cloakonnx.attacks import Settings, Victim
-from cloakonnx.data import Batch, Checkpoints
+from cloakonnx.attacks.settings import Settings
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.data.batch import Batch
+from cloakonnx.engine.folder import Checkpoints
 from cloakonnx.evaluation.comparison import Comparison
+from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
 from cloakonnx.evaluation.estimate import Estimate
-from cloakonnx.evaluation.intervals import Paired
 from cloakonnx.evaluation.keeping import Keeper, model_digests
-from cloakonnx.evaluation.plan import CONTROL_MASKS, shuffled
-from cloakonnx.evaluation.result import AtEps
-from cloakonnx.evaluation.sweep_setup import Setup
-from cloakonnx.evaluation.tally import Found
+from cloakonnx.evaluation.outcomes import Found
+from cloakonnx.evaluation.results import AtEps
+from cloakonnx.evaluation.sweeps._amounts import Setup
 from cloakonnx.evaluation.trial import Samples
-from cloakonnx.graph import Mask
-from cloakonnx.scoring import installed_versions
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.records import installed_versions
+from cloakonnx.statistics import Paired
 
 
 class Attacked:

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data import PairBatch, Pairs
+from cloakonnx.data.samples import PairBatch, Pairs
 from cloakonnx.errors import AnalysisError, DataError, OptionError
-from cloakonnx.graph import Mask, Model
-from cloakonnx.runtime import Provider
-from cloakonnx.scoring import Analysis, TapScores
-from cloakonnx.selection import Amount, Share, Threshold, select
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.scoring.analysis import Analysis, TapScores
+from cloakonnx.selection.topk import Amount, Share, Threshold, select
 
 
 class Labelled(NamedTuple):

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cloakonnx.errors import DataError
-from cloakonnx.evaluation.accuracies import Accuracy
-from cloakonnx.evaluation.intervals import CONFIDENCE, Paired
-from cloakonnx.evaluation.result import (
-    STATEMENT,
+from cloakonnx.evaluation.evaluation import STATEMENT
+from cloakonnx.evaluation.results import (
     AtEps,
     DataRecord,
     ModelRecord,
@@ -26,8 +24,9 @@ from cloakonnx.evaluation.result import (
     read_model,
     read_pairs,
 )
-from cloakonnx.graph import write_text
-from cloakonnx.scoring import Entries, installed_versions, read_json, read_text
+from cloakonnx.files import write_text
+from cloakonnx.records import Entries, installed_versions, read_json, read_text
+from cloakonnx.statistics import CONFIDENCE, Accuracy, Paired
 
 FORMAT, VERSION = "cloakonnx.sweep", 1
 

@@ -11,19 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from cloakonnx.data import Checkpoints, Pairs
+from cloakonnx.attacks.presets import check_eps, plan, replaced
+from cloakonnx.data.samples import Pairs
+from cloakonnx.engine.folder import Checkpoints
 from cloakonnx.errors import OptionError
 from cloakonnx.evaluation.estimate import Estimate
-from cloakonnx.evaluation.plan import check_eps, plan, replaced
-from cloakonnx.evaluation.result import ModelRecord
-from cloakonnx.evaluation.sweep_adaptive import Attacked
-from cloakonnx.evaluation.sweep_pass import Pass
-from cloakonnx.evaluation.sweep_result import Adaptive, Attacks, Scored, Sweep
-from cloakonnx.evaluation.sweep_setup import Setup, amount_text, attacked_of, masks_of, scores_of
-from cloakonnx.graph import Model, check_opset
-from cloakonnx.runtime import Provider
-from cloakonnx.scoring import Analysis
-from cloakonnx.selection import Amount
+from cloakonnx.evaluation.results import ModelRecord
+from cloakonnx.evaluation.sweeps._adaptive import Attacked
+from cloakonnx.evaluation.sweeps._amounts import Setup, amount_text, attacked_of, masks_of, scores_of
+from cloakonnx.evaluation.sweeps._curve import Pass
+from cloakonnx.evaluation.sweeps.record import Adaptive, Attacks, Scored, Sweep
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.insert import check_opset
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.selection.topk import Amount
 
 
 def sweep(

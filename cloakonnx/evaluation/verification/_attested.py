@@ -8,23 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from cloakonnx.errors import CloakError
-from cloakonnx.evaluation.attestation import Attestation, AttestedMask
-from cloakonnx.evaluation.checks import Check, listed
-from cloakonnx.graph import (
-    SOURCE_KEY,
-    Mask,
-    Model,
-    changes,
-    entries,
-    file_sha256,
-    fingerprint,
-    is_folded,
-    mask_values_of,
-    masks_of,
-    read_masks,
-)
-from cloakonnx.scoring import Analysis
-from cloakonnx.selection import Count, select
+from cloakonnx.evaluation.verification._checks import Check, listed
+from cloakonnx.evaluation.verification.attestation import Attestation, AttestedMask
+from cloakonnx.graph.file.diff import file_sha256
+from cloakonnx.graph.file.fingerprint import changes, fingerprint
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
+from cloakonnx.graph.masks.metadata import entries, is_folded, masks_of
+from cloakonnx.graph.masks.strip import mask_values_of, read_masks
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.selection.topk import Count, select
 
 
 def attested_checks(model: Model, source: Model | None, attestation: Attestation) -> Iterator[Check]:

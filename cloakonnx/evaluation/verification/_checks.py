@@ -11,10 +11,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data import Dataset
+from cloakonnx.classifier.activations import Activations
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CloakError, DataError, InferenceError, ModelError
-from cloakonnx.graph import SOURCE_KEY, Difference, ExternalFile, Model, entries, external_recorded, file_sha256
-from cloakonnx.runtime import Activations, Provider, input_shape
+from cloakonnx.graph.file.diff import Difference, file_sha256
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
+from cloakonnx.graph.masks.metadata import ExternalFile, entries, external_recorded
+from cloakonnx.runtime.provider import Provider
 
 Status = Literal["passed", "failed", "not checked"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from cloakonnx.errors import CloakError, ModelError
-from cloakonnx.evaluation.checks import (
+from cloakonnx.evaluation.verification._checks import (
     Check,
     Trial,
     as_not_comparable,
@@ -18,16 +18,13 @@ from cloakonnx.evaluation.checks import (
     numbers,
     source_is_recorded,
 )
-from cloakonnx.graph import (
-    SOURCE_KEY,
-    VERSION_KEY,
-    Model,
-    diff,
-    entries,
-    folded_masks,
-    hardened,
-    refolded,
-)
+from cloakonnx.graph.file.diff import diff
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.fold.fold import refolded
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
+from cloakonnx.graph.masks.metadata import VERSION as VERSION_KEY
+from cloakonnx.graph.masks.metadata import entries, folded_masks
 
 _TOLERANCE: dict[int, float] = {
     onnx.TensorProto.DOUBLE: 1e-10,

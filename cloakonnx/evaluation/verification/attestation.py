@@ -16,18 +16,15 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from cloakonnx.errors import AttestationError
-from cloakonnx.graph import (
-    SOURCE_KEY,
-    Mask,
-    Model,
-    entries,
-    external_digests,
-    fingerprint,
-    is_folded,
-    read_masks,
-    write_text,
-)
-from cloakonnx.scoring import Entries, installed_versions, read_text
+from cloakonnx.files import write_text
+from cloakonnx.graph.file.diff import external_digests
+from cloakonnx.graph.file.fingerprint import fingerprint
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
+from cloakonnx.graph.masks.metadata import entries, is_folded
+from cloakonnx.graph.masks.strip import read_masks
+from cloakonnx.records import Entries, installed_versions, read_text
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:cloakonnx:hardening:1"
@@ -72,7 +69,7 @@ class Attestation:
         masks: What it carries.
         settings: Of the command that made it.
         versions: Of the packages.
-        parts: The file's :func:`~cloakonnx.graph.fingerprint`, to name what was changed.
+        parts: The file's :func:`~cloakonnx.graph.file.fingerprint`, to name what was changed.
     """
 
     name: str

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data import Dataset
+from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CheckError, CloakError, ModelError
-from cloakonnx.evaluation.attestation import Attestation
-from cloakonnx.evaluation.attested import attested_checks, intended_masks
-from cloakonnx.evaluation.checks import (
+from cloakonnx.evaluation.verification._attested import attested_checks, intended_masks
+from cloakonnx.evaluation.verification._checks import (
     NO_REFERENCE,
     Check,
     Trial,
@@ -25,27 +24,19 @@ from cloakonnx.evaluation.checks import (
     numbers,
     source_is_recorded,
 )
-from cloakonnx.evaluation.folded import folded_checks
-from cloakonnx.graph import (
-    SOURCE_KEY,
-    STRIPPED_KEY,
-    VERSION_KEY,
-    MaskEntry,
-    Model,
-    canonical_buffer,
-    diff,
-    entries,
-    hardened,
-    is_folded,
-    mask_values_of,
-    masks_of,
-    read_masks,
-    reinserted,
-    stripped,
-    stripped_sha256,
-)
-from cloakonnx.runtime import Provider
-from cloakonnx.scoring import Analysis
+from cloakonnx.evaluation.verification._folded import folded_checks
+from cloakonnx.evaluation.verification.attestation import Attestation
+from cloakonnx.graph.file.diff import diff
+from cloakonnx.graph.file.edit import canonical_buffer
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
+from cloakonnx.graph.masks.metadata import STRIPPED as STRIPPED_KEY
+from cloakonnx.graph.masks.metadata import VERSION as VERSION_KEY
+from cloakonnx.graph.masks.metadata import MaskEntry, entries, is_folded, masks_of
+from cloakonnx.graph.masks.strip import mask_values_of, read_masks, reinserted, stripped, stripped_sha256
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.scoring.analysis import Analysis
 
 _TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
 """Of the largest activation: fusions around the mask may round once more than the unfused graph."""

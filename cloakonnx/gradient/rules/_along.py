@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
+from cloakonnx.gradient._site import Site
 from cloakonnx.gradient.emit import Emitter
-from cloakonnx.gradient.site import Site
 
 
 def take_back(e: Emitter, s: Site, grad: str, axis: int, *, size: int, taken: Sequence[int]) -> str:

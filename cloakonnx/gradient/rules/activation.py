@@ -6,9 +6,9 @@ import math
 
 from onnx import TensorProto
 
+from cloakonnx.gradient._site import Site
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.registry import Grads, rule, unary
-from cloakonnx.gradient.site import Site
 
 _STEEP = 1e30
 """min(1, 1e30 * y) is 1 for any positive float32 that a network can give in earnest, and 0 for 0."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cloakonnx.gradient import windows
+from cloakonnx.gradient import _windows as windows
+from cloakonnx.gradient._site import Site
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.info import Dim
 from cloakonnx.gradient.registry import Grads, rule
-from cloakonnx.gradient.site import Site
 
 
 def _kernel(s: Site) -> list[int]:

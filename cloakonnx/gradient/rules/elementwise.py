@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
+from cloakonnx.gradient._site import Site
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.registry import Grads, rule, unary
-from cloakonnx.gradient.site import Site
 
 
 def _fit(e: Emitter, s: Site, grad: str, index: int) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cloakonnx.gradient._site import Site
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.registry import Grads, rule
-from cloakonnx.gradient.site import Site
 
 
 @rule("Gemm", since=7, until=13)

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from cloakonnx.gradient import windows
+from cloakonnx.gradient import _windows as windows
+from cloakonnx.gradient._site import Site
+from cloakonnx.gradient._windows import Axis, Windows
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.registry import Grads, rule, unary
-from cloakonnx.gradient.site import Site
-from cloakonnx.gradient.windows import Axis, Windows
 
 
 @rule("MaxPool", since=1, until=22)

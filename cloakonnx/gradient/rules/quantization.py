@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
+from cloakonnx.gradient._site import Site
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.registry import straight_through, unary
-from cloakonnx.gradient.site import Site
 
 _RANGES: dict[int, tuple[int, int]] = {
     TensorProto.UINT8: (0, 255),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from cloakonnx.gradient._site import Site
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.registry import unary
-from cloakonnx.gradient.site import Site
 
 
 def _nothing(s: Site) -> bool:

@@ -7,10 +7,10 @@ import numpy.typing as npt
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from cloakonnx.gradient._site import Site
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.registry import Grads, rule
-from cloakonnx.gradient.rules.along import apply_along
-from cloakonnx.gradient.site import Site
+from cloakonnx.gradient.rules._along import apply_along
 
 _PROBE = 6
 """Input size at which a Resize of unknown size is tried for whole factors."""

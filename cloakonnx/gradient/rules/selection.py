@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from cloakonnx.gradient._site import Site
 from cloakonnx.gradient.emit import INT64_MAX, Emitter
 from cloakonnx.gradient.registry import Grads, rule, unary
-from cloakonnx.gradient.rules.along import apply_along, take_back
-from cloakonnx.gradient.site import Site
+from cloakonnx.gradient.rules._along import apply_along, take_back
 
 
 @unary("Slice", since=1, until=13, note="starts, ends, axes and steps constant")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cloakonnx.gradient._site import Site
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.registry import Grads, rule, unary
-from cloakonnx.gradient.site import Site
 
 
 @unary("Flatten", until=25)

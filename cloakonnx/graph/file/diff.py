@@ -13,9 +13,9 @@ from typing import Literal
 import onnx
 from google.protobuf.message import Message
 
-from cloakonnx.graph import _wire
-from cloakonnx.graph.external import is_external, reference, tensors
-from cloakonnx.graph.load import Model
+from cloakonnx.graph.file import _wire
+from cloakonnx.graph.file.external import is_external, reference, tensors
+from cloakonnx.graph.file.model import Model
 
 UNKNOWN = "unknown fields"
 Change = Literal["added", "removed", "changed", "moved"]

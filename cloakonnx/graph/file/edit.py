@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import onnx
 
-from cloakonnx.graph import _wire
-from cloakonnx.graph.load import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, MODEL_METADATA, Model, Piece, Span
+from cloakonnx.errors import OutputError
+from cloakonnx.files import atomic
+from cloakonnx.graph.file import _wire
+from cloakonnx.graph.file.model import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, MODEL_METADATA, Model, Piece, Span
 
 _NODE_OUTPUT = 2
 _TENSOR_NAME = 8
@@ -247,3 +251,47 @@ def _string(buf: _wire.Buffer, message: _wire.Record, field_number: int) -> str:
         if rec.holds(field_number):
             found = bytes(buf[rec.payload : rec.end]).decode("utf-8", "replace")
     return found
+
+
+_BLOCK = 1 << 22
+
+
+def write_pieces(path: Path, buf: _wire.Buffer, pieces: Sequence[Piece]) -> None:
+    """Write an edited model atomically; ranges of the source go from its mapping to the file without a copy."""
+    with atomic(path) as stream, memoryview(buf) as source:
+        for piece in pieces:
+            stream.write(piece if isinstance(piece, bytes) else source[piece[0] : piece[1]])
+
+
+def copy_external(model: Model, folder: Path, *, force: bool = False) -> None:
+    """Put the model's external data files into another folder, where the references will find them.
+
+    Files that are there already with the same content are left alone. In the model's own folder nothing is to do.
+
+    Raises:
+        OutputError: another file has the name and ``force`` was not given, or a write fails.
+    """
+    if model.folder is None or folder.resolve() == model.folder.resolve():
+        return
+    plans = [(model.folder / location, folder / location) for location in model.external_files]
+    copies = [(source, target) for source, target in plans if not _same_content(source, target)]
+    for _, target in copies:
+        if target.exists() and not force:
+            raise OutputError(f"{target} exists already with other content; choose another folder, or use --force")
+    for source, target in copies:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {target}: {error.strerror or error}") from None
+        with source.open("rb") as reader, atomic(target) as writer:
+            shutil.copyfileobj(reader, writer, _BLOCK)
+
+
+def _same_content(first: Path, second: Path) -> bool:
+    if not second.is_file() or first.stat().st_size != second.stat().st_size:
+        return False
+    with first.open("rb") as a, second.open("rb") as b:
+        while block := a.read(_BLOCK):
+            if block != b.read(_BLOCK):
+                return False
+    return True

@@ -10,8 +10,8 @@ from difflib import SequenceMatcher
 import onnx
 from google.protobuf.message import Message
 
-from cloakonnx.graph.diff import UNKNOWN, Difference, by_name, node_label, raw_data, records
-from cloakonnx.graph.load import Model
+from cloakonnx.graph.file.diff import UNKNOWN, Difference, by_name, node_label, raw_data, records
+from cloakonnx.graph.file.model import Model
 
 _DIGITS = 16
 
@@ -20,8 +20,8 @@ def fingerprint(model: Model) -> dict[str, str]:
     """Return the first 16 hex digits of the sha256 of every part of the file, in order, by what the part is.
 
     Parts are the model's and the graph's fields, metadata entries, nodes and initializers, named as
-    :func:`~cloakonnx.graph.diff.diff` names them; one that comes again has its number. External data is not read. They
-    say what differs between two files; that files are the same only their whole digests can say.
+    :func:`~cloakonnx.graph.file.diff.diff` names them; one that comes again has its number. External data is not read.
+    They say what differs between two files; that files are the same only their whole digests can say.
     """
     found: dict[str, str] = {}
     counts: Counter[str] = Counter()

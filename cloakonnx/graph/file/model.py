@@ -14,10 +14,10 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from cloakonnx.errors import ModelError, nearest
-from cloakonnx.graph import _wire
-from cloakonnx.graph.external import check_references, is_external, locations, reference, tensors
-from cloakonnx.graph.shapes import infer
-from cloakonnx.graph.structure import Structure, structure
+from cloakonnx.graph.file import _wire
+from cloakonnx.graph.file.external import check_references, is_external, locations, reference, tensors
+from cloakonnx.graph.index.index import Structure, structure
+from cloakonnx.graph.index.shapes import infer
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA = 7, 14

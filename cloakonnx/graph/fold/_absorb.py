@@ -12,10 +12,10 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.errors import MaskError, ModelError
-from cloakonnx.graph.constants import Constants, attributes
-from cloakonnx.graph.inline import complete
-from cloakonnx.graph.load import Model
-from cloakonnx.graph.taps import FLOAT_TYPES
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.constants import Constants, attributes
+from cloakonnx.graph.masks.taps import FLOAT_TYPES
+from cloakonnx.graph.subgraphs.inline import complete
 
 _INITIALIZER_MIN_IR = 4
 _BLOCK = 1 << 20

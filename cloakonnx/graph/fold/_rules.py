@@ -12,11 +12,11 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 
-from cloakonnx.graph.constants import sliced
-from cloakonnx.graph.forest import Ids
-from cloakonnx.graph.scales import MOST_CHANNELS
-from cloakonnx.graph.site import Site, StuckError, reshaped
-from cloakonnx.graph.taps import FLOAT_TYPES
+from cloakonnx.graph.fold._forest import Ids
+from cloakonnx.graph.fold._scales import MOST_CHANNELS
+from cloakonnx.graph.fold._site import Site, StuckError, reshaped
+from cloakonnx.graph.index.constants import sliced
+from cloakonnx.graph.masks.taps import FLOAT_TYPES
 
 Rule: TypeAlias = Callable[[Site], Ids]
 """Returns the channels of the first output; raises StuckError where no scale moves through."""

@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.graph.forest import GROUND, Edges, Forest, Ids
+from cloakonnx.graph.fold._forest import GROUND, Edges, Forest, Ids
 
 MOST_CHANNELS = 1 << 26
 """Of one tensor: a file may claim any shape."""

@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cloakonnx.graph.absorb import Weight, Weights
-from cloakonnx.graph.constants import Constants, attributes
-from cloakonnx.graph.forest import Ids
-from cloakonnx.graph.scales import MOST_CHANNELS, System
-from cloakonnx.graph.structure import Structure
+from cloakonnx.graph.fold._absorb import Weight, Weights
+from cloakonnx.graph.fold._forest import Ids
+from cloakonnx.graph.fold._scales import MOST_CHANNELS, System
+from cloakonnx.graph.index.constants import Constants, attributes
+from cloakonnx.graph.index.index import Structure
 
 
 class StuckError(Exception):

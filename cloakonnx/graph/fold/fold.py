@@ -1,7 +1,7 @@
 """Folds masks into weights: the same numbers with the original's nodes, so at the original's speed.
 
-Lays scales over the graph (:mod:`cloakonnx.graph.scales`), multiplies the weights that absorb them, and leaves each
-mask that can't fold a ``Mul``, with the reason.
+Lays scales over the graph (:mod:`cloakonnx.graph.fold._scales`), multiplies the weights that absorb them, and leaves
+each mask that can't fold a ``Mul``, with the reason.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ import numpy as np
 import onnx
 
 from cloakonnx.errors import MaskError, ModelError
-from cloakonnx.graph import metadata
-from cloakonnx.graph.absorb import Weights, multiplied
-from cloakonnx.graph.constants import Constants
-from cloakonnx.graph.edit import Edit, canonical_buffer, edit_bytes, edited, size
-from cloakonnx.graph.forest import Ids
-from cloakonnx.graph.hardening import check_target, plan, recording_external
-from cloakonnx.graph.insert import check_opset, insertion, mask_values
-from cloakonnx.graph.load import Model
-from cloakonnx.graph.mask import Mask
-from cloakonnx.graph.rules import rule_of, split
-from cloakonnx.graph.save import copy_external, write_pieces
-from cloakonnx.graph.scales import Solution, System
-from cloakonnx.graph.site import Absorption, Site, StuckError
-from cloakonnx.graph.structure import node_inputs
-from cloakonnx.graph.taps import FLOAT_TYPES, Tap, find_tap
+from cloakonnx.graph.file.edit import Edit, canonical_buffer, copy_external, edit_bytes, edited, size, write_pieces
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.fold._absorb import Weights, multiplied
+from cloakonnx.graph.fold._forest import Ids
+from cloakonnx.graph.fold._rules import rule_of, split
+from cloakonnx.graph.fold._scales import Solution, System
+from cloakonnx.graph.fold._site import Absorption, Site, StuckError
+from cloakonnx.graph.index.constants import Constants
+from cloakonnx.graph.index.index import node_inputs
+from cloakonnx.graph.masks import metadata
+from cloakonnx.graph.masks.harden import check_target, plan, recording_external
+from cloakonnx.graph.masks.insert import check_opset, insertion, mask_values
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import FLOAT_TYPES, Tap, find_tap
 
 _WIDEST = {"float16": 2.0**8, "bfloat16": 2.0**40, "float32": 2.0**40, "float64": 2.0**40}
 """How far apart scales that are tied together may be, by the narrowest dtype of the taps."""
@@ -68,7 +67,7 @@ class Folding:
 def folding(model: Model, masks: Sequence[Mask]) -> Folding:
     """Return the edit that folds what can be folded of some masks into a model and puts the others in as Mul nodes.
 
-    Where no mask folds this is the edit that :func:`~cloakonnx.graph.hardening.harden_file` makes.
+    Where no mask folds this is the edit that :func:`~cloakonnx.graph.masks.harden.harden_file` makes.
 
     Raises:
         ModelError: an opset below 7, or a model that was hardened before.

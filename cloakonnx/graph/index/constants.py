@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cloakonnx.graph.external import is_external
-from cloakonnx.graph.structure import Structure
+from cloakonnx.graph.index.index import Structure
 
 Array: TypeAlias = NDArray[Any]
 
@@ -45,7 +44,11 @@ class Constants:
 
 
 def _small(tensor: onnx.TensorProto) -> Array | None:
-    if is_external(tensor) or np.prod(tensor.dims, dtype=np.float64) > _MOST or tensor.HasField("segment"):
+    if (
+        tensor.data_location == onnx.TensorProto.EXTERNAL
+        or np.prod(tensor.dims, dtype=np.float64) > _MOST
+        or tensor.HasField("segment")
+    ):
         return None
     try:
         found: Array = onnx.numpy_helper.to_array(tensor)

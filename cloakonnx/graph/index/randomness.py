@@ -8,7 +8,7 @@ from math import prod
 import onnx
 from onnx import numpy_helper
 
-from cloakonnx.graph.structure import RANDOM_OPS, node_inputs, subgraphs
+from cloakonnx.graph.index.index import RANDOM_OPS, node_inputs, subgraphs
 
 _TRAINING_SINCE = 12
 """The opset from which Dropout says by an input whether it trains; before, ONNX Runtime takes it as an identity."""

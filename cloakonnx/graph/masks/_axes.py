@@ -6,7 +6,7 @@ Axis 1 for (N, F) and (N, C, H, W), the last for (N, T, C) and for NHWC. The ran
 
 from __future__ import annotations
 
-from cloakonnx.graph.structure import Structure
+from cloakonnx.graph.index.index import Structure
 
 _CHANNELS_FIRST = {
     "Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "BatchNormalization", "InstanceNormalization",

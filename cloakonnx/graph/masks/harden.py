@@ -8,14 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cloakonnx.errors import CheckError, OutputError
-from cloakonnx.graph import metadata
-from cloakonnx.graph.diff import file_sha256
-from cloakonnx.graph.edit import Edit, canonical_buffer, edit_bytes, edited, is_editable
-from cloakonnx.graph.insert import insertion
-from cloakonnx.graph.load import Model
-from cloakonnx.graph.mask import Mask
-from cloakonnx.graph.save import check_output, copy_external, write_pieces
-from cloakonnx.graph.strip import removal, stripped_sha256
+from cloakonnx.files import check_output
+from cloakonnx.graph.file.diff import file_sha256
+from cloakonnx.graph.file.edit import (
+    Edit,
+    canonical_buffer,
+    copy_external,
+    edit_bytes,
+    edited,
+    is_editable,
+    write_pieces,
+)
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks import metadata
+from cloakonnx.graph.masks.insert import insertion
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.strip import removal, stripped_sha256
 
 
 def plan(model: Model, masks: Sequence[Mask]) -> Edit:

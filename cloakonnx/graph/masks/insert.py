@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from cloakonnx.errors import MaskError, ModelError
-from cloakonnx.graph import metadata
-from cloakonnx.graph.edit import Edit
-from cloakonnx.graph.load import Model
-from cloakonnx.graph.mask import Mask
-from cloakonnx.graph.taps import Tap, find_tap
+from cloakonnx.graph.file.edit import Edit
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks import metadata
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import Tap, find_tap
 
 Values: TypeAlias = NDArray[np.generic]
 _MIN_OPSET = 7

@@ -9,13 +9,13 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.errors import CheckError, ModelError
-from cloakonnx.graph import metadata
-from cloakonnx.graph.edit import Edit, edit_bytes, edit_proto, edited, joined, sha256
-from cloakonnx.graph.external import is_external
-from cloakonnx.graph.insert import insertion
-from cloakonnx.graph.load import Model
-from cloakonnx.graph.mask import Mask
-from cloakonnx.graph.structure import structure
+from cloakonnx.graph.file.edit import Edit, edit_bytes, edit_proto, edited, joined, sha256
+from cloakonnx.graph.file.external import is_external
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.index import structure
+from cloakonnx.graph.masks import metadata
+from cloakonnx.graph.masks.insert import insertion
+from cloakonnx.graph.masks.mask import Mask
 
 
 def removal(model: Model) -> Edit:
@@ -100,7 +100,7 @@ def reinserted(model: Model) -> Model:
 
     It equals the model exactly when the masks, their nodes and their metadata are what cloakonnx writes; what is
     recorded of other things than the masks' places (hashes, version) is taken as it stands. Raises as
-    :func:`removal` and :func:`~cloakonnx.graph.insert.insertion` do.
+    :func:`removal` and :func:`~cloakonnx.graph.masks.insert.insertion` do.
     """
     without = stripped(model)
     edit = insertion(without, read_masks(model), stripped_sha256="")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import onnx
 
 from cloakonnx.errors import TapError, nearest
-from cloakonnx.graph.axes import feature_axis
-from cloakonnx.graph.load import Model
-from cloakonnx.graph.metadata import masks_of
-from cloakonnx.graph.structure import Structure
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.index import Structure
+from cloakonnx.graph.masks._axes import feature_axis
+from cloakonnx.graph.masks.metadata import masks_of
 
 FLOAT_TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT16: "float16",
@@ -233,3 +235,93 @@ def _features(graph: Structure, name: str) -> int | None:
 def _masked_names(model: Model) -> set[str]:
     """Names on both sides of the masks that are in the model already."""
     return {name for mask in masks_of(model.proto) for name in (mask.tap, mask.unmasked)}
+
+
+_WEIGHTED = {"Conv", "ConvTranspose", "FusedConv", "FusedMatMul", "Gemm", "MatMul"}
+_ACTIVATIONS = {
+    "BiasGelu", "Celu", "Clip", "Elu", "FastGelu", "FusedConv", "Gelu", "HardSigmoid", "HardSwish",
+    "LayerNormalization", "LeakyRelu", "Mish", "PRelu", "QuickGelu", "RMSNormalization", "Relu", "Selu", "Sigmoid",
+    "SimplifiedLayerNormalization", "SkipLayerNormalization", "Softplus", "Softsign", "Swish", "Tanh",
+    "ThresholdedRelu",
+}  # fmt: skip
+_CARRIERS = {
+    "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "DepthToSpace", "Dropout", "Flatten", "Gather",
+    "GlobalAveragePool", "GlobalMaxPool", "Identity", "MaxPool", "Mul", "Pad", "ReduceMean", "Reshape", "Resize",
+    "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+}  # fmt: skip
+"""Ops that hand activations on: shapes, pools, sums and constant factors."""
+
+
+def activation_taps(model: Model) -> list[Tap]:
+    """Return the taps after every activation that feeds a Conv, Gemm or MatMul with constant weights, in graph order.
+
+    From the data input of each such layer the graph is followed back through shapes, pools, sums, concatenations and
+    constant factors to the nearest activation or LayerNormalization. A product or quotient of two computed tensors
+    counts as an activation, for gates and exporters' spelled-out SiLU, GELU and HardSwish end in one.
+    """
+    graph = model.structure
+    if not graph.graph.output:
+        return []
+    reached: set[str] = set()
+    for index in ancestors(graph, graph.graph.output[0].name):
+        node = graph.graph.node[index]
+        computed = _computed(graph, node)
+        if node.op_type in _WEIGHTED and len(computed) == 1:
+            reached |= set(_activations(graph, computed[0]))
+    return [tap for tap in list_taps(model) if tap.name in reached]
+
+
+def _activations(graph: Structure, tensor: str) -> Iterator[str]:
+    seen: set[str] = set()
+    waiting = [tensor]
+    while waiting:
+        name = waiting.pop()
+        node = graph.producer(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        computed = _computed(graph, node)
+        is_product = node.op_type in {"Mul", "Div"} and len(computed) > 1
+        if node.op_type in _ACTIVATIONS or is_product:
+            yield name
+        elif node.op_type in _CARRIERS or node.op_type == "Div":
+            waiting += computed
+
+
+def _computed(graph: Structure, node: onnx.NodeProto) -> list[str]:
+    return [name for name in node.input if name and name not in graph.constants]
+
+
+def places(model: Model, *, names: Sequence[str] = (), patterns: Sequence[str] = ()) -> list[Tap]:
+    """Return the taps to learn masks at, in graph order.
+
+    Args:
+        model: The model.
+        names: Tensors.
+        patterns: Globs (``*``, ``?``, ``[...]``) over the names of all taps. Without names and patterns the taps are
+            those of :func:`~cloakonnx.graph.activation_taps`.
+
+    Raises:
+        TapError: no such tensor, one that can't carry a mask, a pattern that finds nothing, or no activation at all.
+    """
+    if not names and not patterns:
+        found = activation_taps(model)
+        if not found:
+            if masks_of(model.proto):
+                raise TapError(
+                    f"{model.name} is hardened already, and no activation is without a mask; 'cloakonnx strip' gives "
+                    "its source"
+                )
+            raise TapError(
+                f"{model.name} has no activation that feeds a Conv, Gemm or MatMul with constant weights; name taps "
+                "with --tap or --tap-pattern ('cloakonnx inspect' lists them)"
+            )
+        return found
+    chosen = {name: find_tap(model, name) for name in names}
+    taps = {tap.name: tap for tap in list_taps(model)} if patterns else {}
+    for pattern in patterns:
+        matching = {name: tap for name, tap in taps.items() if fnmatchcase(name, pattern)}
+        if not matching:
+            raise TapError(f"--tap-pattern {pattern} finds no tap of {model.name}{nearest(pattern, taps)}")
+        chosen |= matching
+    return sorted(chosen.values(), key=lambda tap: tap.node)

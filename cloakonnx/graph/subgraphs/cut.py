@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from cloakonnx.errors import ModelError, OptionError, TapError, nearest
-from cloakonnx.graph.structure import node_inputs, structure
+from cloakonnx.graph.index.index import node_inputs, structure
 
 _MIN_IR = 8
 """From IR 4 on an initializer need not be an input; 8 is what opset 15 to 18 go with and every runtime takes."""

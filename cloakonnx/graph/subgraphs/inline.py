@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx
 
 from cloakonnx.errors import ModelError
-from cloakonnx.graph.external import is_external, reference, tensors
-from cloakonnx.graph.load import Model
+from cloakonnx.graph.file.external import is_external, reference, tensors
+from cloakonnx.graph.file.model import Model
 
 _LIMIT = 2**31 - 1
 """The largest message that protobuf can serialise."""

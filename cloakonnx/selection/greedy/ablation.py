@@ -12,10 +12,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from cloakonnx.classifier.activations import Activations
 from cloakonnx.errors import DataError, TapError
-from cloakonnx.graph import Model, Normalisation, Tap, mask_input
-from cloakonnx.runtime import Activations, Provider, Value, to_numpy
-from cloakonnx.scoring import Tail, linear_weights
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.taps import Tap
+from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.graph.subgraphs.head import mask_input
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.runtime.session import Value, to_numpy
+from cloakonnx.scoring.tail import Tail, linear_weights
 
 _BLOCK = 1 << 23
 """Numbers in the largest array that candidates are compared in: 64 MiB."""

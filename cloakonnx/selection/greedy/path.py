@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.runtime import predicted
-from cloakonnx.selection.ablation import Ablation
+from cloakonnx.classifier.task import predicted
+from cloakonnx.selection.greedy.ablation import Ablation
 
 _LEAST_GAIN = 1e-9
 """A smaller gain is rounding."""

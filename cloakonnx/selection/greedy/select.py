@@ -9,15 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import Settings, Victim, run_attack
-from cloakonnx.data import Dataset, Pairs, sample_hashes
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.data.loaded import Samples, split
+from cloakonnx.data.samples import Dataset, Pairs, sample_hashes
 from cloakonnx.errors import CheckError, DataError, InferenceError, OptionError
-from cloakonnx.graph import Mask, Model, Tap, check_opset, find_tap, hardened
-from cloakonnx.runtime import Provider
-from cloakonnx.scoring import DEFAULT_BATCH_SIZE, Analysis, SampleSet
-from cloakonnx.selection.ablation import Ablation, Ablations
-from cloakonnx.selection.greedy import Part, Step, best_prefix, greedy_path, least_correct, mask_without
-from cloakonnx.selection.samples import Samples, split
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.insert import check_opset
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import Tap, find_tap
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.scoring.analysis import Analysis, SampleSet
+from cloakonnx.scoring.analyze import DEFAULT_BATCH_SIZE
+from cloakonnx.selection.greedy.ablation import Ablation, Ablations
+from cloakonnx.selection.greedy.path import Part, Step, best_prefix, greedy_path, least_correct, mask_without
 
 _ROUNDS = 3
 
@@ -98,10 +104,10 @@ def select_greedy(
 ) -> Analysis:
     """Select the features of one tap whose removal makes the model most robust within a budget of clean accuracy.
 
-    Features are removed one by one (:func:`~cloakonnx.selection.greedy.greedy_path`); how many is decided on the select
-    part, which features are not selected on. In every further round the model is attacked again under the mask that
-    the round before has led to, and features are selected anew against the inputs of all rounds. The mask under which
-    most samples of the select part hold against the attack made on it is taken.
+    Features are removed one by one (:func:`~cloakonnx.selection.greedy.path.greedy_path`); how many is decided on
+    the select part, which features are not selected on. In every further round the model is attacked again under
+    the mask that the round before has led to, and features are selected anew against the inputs of all rounds. The
+    mask under which most samples of the select part hold against the attack made on it is taken.
 
     Args:
         model: The model.

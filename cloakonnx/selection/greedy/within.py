@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from cloakonnx.data import Dataset
+from cloakonnx.classifier.task import predicted
+from cloakonnx.data.loaded import Samples
+from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CheckError
-from cloakonnx.graph import Model, find_tap
-from cloakonnx.runtime import Provider, predicted
-from cloakonnx.scoring import TapScores
-from cloakonnx.selection.ablation import Ablations
-from cloakonnx.selection.greedy import least_correct, mask_without
-from cloakonnx.selection.samples import Samples
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.scoring.analysis import TapScores
+from cloakonnx.selection.greedy.ablation import Ablations
+from cloakonnx.selection.greedy.path import least_correct, mask_without
 from cloakonnx.selection.topk import Count, ranking
 
 _MOST_TRIED = 128

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import MaskedVictim, Weights, pgd
-from cloakonnx.selection.recipe import Recipe
-from cloakonnx.selection.samples import Samples
+from cloakonnx.attacks.masked import MaskedVictim, Weights
+from cloakonnx.attacks.pgd import pgd
+from cloakonnx.data.loaded import Samples
+from cloakonnx.selection.learn.recipe import Recipe
 
 ROBUST_STEPS = 10
 """Steps of the PGD that candidates are compared under; the final word is evaluate's."""

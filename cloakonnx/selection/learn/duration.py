@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cloakonnx.attacks import MaskedVictim, Stream
-from cloakonnx.data import Dataset
-from cloakonnx.gradient import Loss
-from cloakonnx.graph import Model
-from cloakonnx.runtime import Provider
-from cloakonnx.selection.choosing import MOST_ATTACKED, ROBUST_STEPS
-from cloakonnx.selection.objective import Objective
-from cloakonnx.selection.places import places
-from cloakonnx.selection.recipe import Recipe
+from cloakonnx.attacks.masked import MaskedVictim
+from cloakonnx.attacks.random import Stream
+from cloakonnx.data.samples import Dataset
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.taps import places
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.selection.learn.choosing import MOST_ATTACKED, ROBUST_STEPS
+from cloakonnx.selection.learn.objective import Objective
+from cloakonnx.selection.learn.recipe import Recipe
 
 _PROBE = 50
 """Samples of a probe."""

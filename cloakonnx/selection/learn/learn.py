@@ -10,20 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cloakonnx.attacks import MaskedVictim, Stream, check_eps
-from cloakonnx.data import Dataset
+from cloakonnx.attacks.arithmetic import check_eps
+from cloakonnx.attacks.masked import MaskedVictim
+from cloakonnx.attacks.random import Stream
+from cloakonnx.data.loaded import Samples, split
+from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CheckError, DataError, InferenceError
-from cloakonnx.graph import Mask, Model, Tap, check_opset
-from cloakonnx.runtime import Provider
-from cloakonnx.scoring import Analysis, SampleSet, installed_versions
-from cloakonnx.selection.adam import Adam, OneCycle
-from cloakonnx.selection.choosing import ROBUST_STEPS, Choice, SelectPart
-from cloakonnx.selection.memory import Memory, State, Tally
-from cloakonnx.selection.objective import Objective
-from cloakonnx.selection.places import places
-from cloakonnx.selection.recipe import Recipe
-from cloakonnx.selection.samples import Samples, mirrored, shuffled, split
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.masks.insert import check_opset
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import Tap, places
+from cloakonnx.records import installed_versions
+from cloakonnx.runtime.provider import Provider
+from cloakonnx.scoring.analysis import Analysis, SampleSet
+from cloakonnx.selection.learn.adam import Adam, OneCycle
+from cloakonnx.selection.learn.choosing import ROBUST_STEPS, Choice, SelectPart
+from cloakonnx.selection.learn.objective import Objective
+from cloakonnx.selection.learn.recipe import Recipe
+from cloakonnx.selection.learn.state import Memory, State, Tally
 
 _SAVE_EVERY = 50
 """Steps between two checkpoints; there is one at the end of each epoch too."""
@@ -318,3 +324,18 @@ def _over_budget(part: SelectPart, choice: Choice, recipe: Recipe) -> str:
         f"samples; the most robust ones lose {100 * lost / part.count:.1f} points and hold {choice.robust} of "
         f"{part.attacked} attacked samples (before: {part.robust_before}); {advice}"
     )
+
+
+def shuffled(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of an epoch."""
+    return np.random.Generator(np.random.PCG64([seed, 1, epoch])).permutation(count)
+
+
+def mirrored(
+    x: NDArray[np.float32], rows: NDArray[np.int64], *, axis: int, seed: int, epoch: int
+) -> NDArray[np.float32]:
+    """Return a batch with about half of its samples mirrored; which ones is a function of sample and epoch."""
+    turned = Stream.of(seed, "learn-flip", epoch, rows).integers(2) == 1
+    found = x.copy()
+    found[turned] = np.flip(x[turned], axis)
+    return found

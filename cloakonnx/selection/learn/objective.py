@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import MaskedVictim, Stream, inside_ball
-from cloakonnx.gradient import Loss
-from cloakonnx.runtime import Value, predicted
-from cloakonnx.selection.recipe import Recipe
+from cloakonnx.attacks.masked import MaskedVictim
+from cloakonnx.attacks.noise import inside_ball
+from cloakonnx.attacks.random import Stream
+from cloakonnx.classifier.task import predicted
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.runtime.session import Value
+from cloakonnx.selection.learn.recipe import Recipe
 
 
 @dataclass(frozen=True)

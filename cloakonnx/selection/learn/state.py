@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import Weights
-from cloakonnx.data import write_npz
+from cloakonnx.attacks.masked import Weights
 from cloakonnx.errors import OutputError
-from cloakonnx.graph import write_text
-from cloakonnx.selection.adam import Adam
+from cloakonnx.files import write_npz, write_text
+from cloakonnx.selection.learn.adam import Adam
 
 _DAMAGED = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
 _SETTINGS, _STATE = "settings.json", "state.npz"

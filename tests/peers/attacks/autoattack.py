@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cloakonnx.attacks import Settings, run_attack
 from cloakonnx.attacks.arithmetic import Norm, norms
-from cloakonnx.cli.types import parse_number
-from cloakonnx.evaluation.plan import plan
+from cloakonnx.attacks.presets import plan
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.text import parse_number
 from tests.peers.attacks import quality
 
 BATCH = 25

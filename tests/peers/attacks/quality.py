@@ -23,10 +23,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.resnet20 import from_onnx
-from cloakonnx.attacks import Settings, Victim, run_attack
 from cloakonnx.attacks.arithmetic import Norm, norms
-from cloakonnx.graph import load
-from cloakonnx.runtime import choose_provider
+from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.graph.file.model import load
+from cloakonnx.runtime.provider import choose_provider
 from tests.fixtures.real import manifest
 
 Images = NDArray[np.float32]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cloakonnx.attacks import Settings, run_attack
 from cloakonnx.attacks.arithmetic import Norm
+from cloakonnx.attacks.settings import Settings, run_attack
 from tests.fixtures.real import manifest
 from tests.peers.attacks import quality
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cloakonnx.attacks import fab_targeted
 from cloakonnx.attacks.arithmetic import Norm
-from cloakonnx.attacks.hyperplane import to_hyperplane
+from cloakonnx.attacks.fab import fab_targeted, to_hyperplane
 from tests.fixtures.real import manifest
 from tests.peers.attacks import autoattack, quality
 

@@ -11,9 +11,9 @@ from onnx import helper
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from cloakonnx.attacks import Victim
-from cloakonnx.gradient import Loss
-from cloakonnx.runtime import to_numpy
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.runtime.session import to_numpy
 from tests.attacks.helpers import model, victim
 
 Formula = Callable[[Tensor, Tensor, Tensor], Tensor]

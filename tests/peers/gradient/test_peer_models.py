@@ -17,7 +17,7 @@ from networks import NETWORKS, build
 from test_peer_networks import error, export
 from torch.nn.functional import cross_entropy
 
-from cloakonnx.gradient import differentiate
+from cloakonnx.gradient.differentiate import differentiate
 
 Array = np.ndarray[Any, Any]
 ASSETS = Path(os.environ.get("CLOAKONNX_ASSETS", Path(__file__).parents[3] / ".." / "shared" / "assets"))

@@ -17,7 +17,8 @@ from networks import NETWORKS, build
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from cloakonnx.gradient import Preprocessing, differentiate
+from cloakonnx.gradient._forward import Preprocessing
+from cloakonnx.gradient.differentiate import differentiate
 
 Array = np.ndarray[Any, Any]
 

@@ -9,7 +9,7 @@ import torch
 from gradient.harness import ort_run
 from onnx import TensorProto, helper, numpy_helper
 
-from cloakonnx.gradient import differentiate
+from cloakonnx.gradient.differentiate import differentiate
 
 RNG = np.random.default_rng(7)
 X = (RNG.normal(size=(5, 4, 3)) * 3).astype(np.float32)

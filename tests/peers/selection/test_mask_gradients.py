@@ -12,9 +12,10 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
-from cloakonnx.attacks import MaskedVictim
-from cloakonnx.graph import activation_taps, load
-from cloakonnx.runtime import choose_provider
+from cloakonnx.attacks.masked import MaskedVictim
+from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.taps import activation_taps
+from cloakonnx.runtime.provider import choose_provider
 
 DIGITS = Path(__file__).parents[3] / "samples" / "digits_cnn.onnx"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cloakonnx.selection.adam import Adam, OneCycle
+from cloakonnx.selection.learn.adam import Adam, OneCycle
 
 
 @pytest.mark.parametrize("steps", [3, 7, 480])

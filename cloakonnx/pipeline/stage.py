@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cloakonnx.errors import OutputError
-from cloakonnx.graph import file_sha256, write_text
-from cloakonnx.scoring import installed_versions
+from cloakonnx.files import write_text
+from cloakonnx.graph.file.diff import file_sha256
+from cloakonnx.records import installed_versions
 
 BESIDE = "beside"
 """What a stage leaves under this name are further files of the folder, known only once they are written."""

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from cloakonnx.errors import MaskError, ModelError
-from cloakonnx.graph.mask import Mask
+from cloakonnx.graph.masks.mask import Mask
 
 PREFIX = "cloakonnx."
 MASKS = PREFIX + "masks"

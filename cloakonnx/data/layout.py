@@ -1,0 +1,151 @@
+"""How stored samples lie for the model: the axes they take, and the way from stored values to pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.data.batch import Batch
+from cloakonnx.errors import DataError
+from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.preprocessing import Preprocessing
+
+_IMAGE_CHANNELS = {1, 3, 4}
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How a stored sample is laid out for the model: its axes permuted, or its values in another shape.
+
+    Attributes:
+        permutation: Order of the stored axes, batch axis included; None leaves them.
+        shape: Shape of a sample after that; None leaves it.
+        channel_axis: Axis of the model's input that counts channels.
+    """
+
+    permutation: tuple[int, ...] | None
+    shape: tuple[int, ...] | None
+    channel_axis: int
+
+    def apply(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return a batch in the model's layout."""
+        if self.permutation is not None:
+            x = x.transpose(self.permutation)
+        return x if self.shape is None else x.reshape(len(x), *self.shape)
+
+    def undo(self, x: NDArray[Any], sample: tuple[int, ...]) -> NDArray[Any]:
+        """Return a batch in the stored layout again; ``sample`` is the shape of a stored sample."""
+        if self.shape is not None:
+            x = x.reshape(len(x), *sample)
+        return x if self.permutation is None else x.transpose(np.argsort(self.permutation))
+
+
+def arrange(
+    sample: tuple[int, ...], wanted: tuple[int | None, ...] | None, *, layout: str | None, name: str
+) -> Arrangement:
+    """Settle how stored samples of a shape are laid out for a model's input.
+
+    Args:
+        sample: Shape of a stored sample.
+        wanted: Shape of the model's input without the batch axis; None for free dimensions, or as a whole.
+        layout: The stored layout where it is known.
+        name: Of the source, for messages.
+
+    Raises:
+        DataError: it does not fit, or fits both ways.
+    """
+    if wanted is None:
+        return Arrangement(None, None, 1)
+    if len(sample) == 2 and len(wanted) == 3:  # images without a channel axis
+        axis = 0 if wanted[0] in {1, None} and (wanted[0] == 1 or wanted[2] != 1) else 2
+        shape = (1, *sample) if axis == 0 else (*sample, 1)
+        if not _fits(shape, wanted):
+            raise DataError(_misfit(name, sample, wanted))
+        return Arrangement(None, shape, axis + 1)
+    if len(sample) == 3 and len(wanted) == 3:
+        return _arrange_image(sample, wanted, layout, name)
+    if len(wanted) == 1 and len(sample) > 1 and wanted[0] == int(np.prod(sample)):
+        return Arrangement(None, (int(np.prod(sample)),), 1)
+    if not _fits(sample, wanted):
+        raise DataError(_misfit(name, sample, wanted))
+    return Arrangement(None, None, 1 if len(wanted) == 1 else len(wanted))
+
+
+def _arrange_image(
+    sample: tuple[int, ...], wanted: tuple[int | None, ...], layout: str | None, name: str
+) -> Arrangement:
+    model_layout = _model_layout(wanted)
+    axis = 3 if model_layout == "nhwc" else 1
+    as_is = Arrangement(None, None, axis)
+    turned = Arrangement((0, 3, 1, 2) if axis == 1 else (0, 2, 3, 1), None, axis)
+    fits_turned = _fits((sample[2], *sample[:2]) if axis == 1 else (*sample[1:], sample[0]), wanted)
+    options = {model_layout: (as_is, _fits(sample, wanted))}
+    options["nhwc" if model_layout == "nchw" else "nchw"] = (turned, fits_turned)
+    if layout is not None:
+        arrangement, fits = options[layout]
+        if not fits:
+            raise DataError(_misfit(name, sample, wanted) + f" as {layout.upper()}")
+        return arrangement
+    found = [key for key, (_, fits) in options.items() if fits]
+    if not found:
+        raise DataError(_misfit(name, sample, wanted))
+    if len(found) == 2:
+        raise DataError(f"{name}: samples of shape {sample} fit the model as NCHW and as NHWC; say which with --layout")
+    return options[found[0]][0]
+
+
+def _model_layout(wanted: tuple[int | None, ...]) -> str:
+    return "nhwc" if wanted[2] in _IMAGE_CHANNELS and wanted[0] not in _IMAGE_CHANNELS else "nchw"
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(w is None or w == s for s, w in zip(shape, wanted, strict=True))
+
+
+def _misfit(name: str, sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
+    said = ", ".join("any" if w is None else str(w) for w in wanted)
+    return f"{name}: samples of shape {sample} do not fit the model's input ({said})"
+
+
+def to_pixels(batch: Batch, arrangement: Arrangement, bounds: tuple[float, float], name: str) -> NDArray[np.float32]:
+    """Return a stored batch as float32 in pixel space and in the model's layout.
+
+    uint8 is divided by 255, floats are taken as they are.
+
+    Raises:
+        DataError: a value that is NaN or outside the bounds, or bounds that uint8 does not have.
+    """
+    x = arrangement.apply(batch.x)
+    if x.dtype == np.uint8:
+        if bounds != (0.0, 1.0):
+            raise DataError(
+                f"{name} holds uint8, which is divided by 255, so pixel space is [0, 1]; leave out --bounds "
+                f"{bounds[0]:g},{bounds[1]:g} and give eps as 8/255, say (a model that takes 0 to 255: --scale 255)"
+            )
+        pixels = np.divide(x, np.float32(255), dtype=np.float32, order="C")
+    else:
+        pixels = np.ascontiguousarray(x, dtype=np.float32)
+    low, high = bounds
+    if not (pixels.min() >= low and pixels.max() <= high):  # false for NaN too
+        flat = pixels.reshape(len(pixels), -1)
+        bad = ~((flat >= low) & (flat <= high))
+        sample = int(bad.any(axis=1).argmax())
+        value = float(flat[sample][bad[sample]][0])
+        raise DataError(
+            f"{name}: sample {batch.start + sample} has the value {value:g}, outside pixel space [{low:g}, {high:g}]; "
+            "set --bounds, or store the samples as uint8 or scaled to it"
+        )
+    return np.asarray(pixels)
+
+
+def normalisation(preprocessing: Preprocessing, arrangement: Arrangement) -> Normalisation:
+    """Return the step from pixel space to the model's input."""
+    return Normalisation(
+        scale=preprocessing.scale,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        channel_axis=arrangement.channel_axis,
+    )
