@@ -10,7 +10,8 @@ from typing import Any
 
 _HOMES = {
     "attacks.attack": "Attacked attack",
-    "classifier.classifier": "Classifier input_shape",
+    "classifier.classifier": "Classifier",
+    "classifier.declared": "input_shape",
     "data.samples": "Dataset Pairs",
     "data.sources": "open_script open_source",
     "errors": "CheckError CloakError",

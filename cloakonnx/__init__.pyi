@@ -1,7 +1,7 @@
 from cloakonnx.attacks.attack import Attacked as Attacked
 from cloakonnx.attacks.attack import attack as attack
 from cloakonnx.classifier.classifier import Classifier as Classifier
-from cloakonnx.classifier.classifier import input_shape as input_shape
+from cloakonnx.classifier.declared import input_shape as input_shape
 from cloakonnx.data.samples import Dataset as Dataset
 from cloakonnx.data.samples import Pairs as Pairs
 from cloakonnx.data.sources import open_script as open_script

@@ -1,15 +1,22 @@
-"""From stored samples to pixel space in the model's layout, and what leads on from there to the model's input."""
+"""What leads from pixel space to a model's input: a scale, a mean and a standard deviation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError
 
 Layout = Literal["nchw", "nhwc"]
+Step: TypeAlias = "tuple[str, NDArray[np.float64]]"
+"""An ONNX op with two inputs, and its second input."""
+
+_IMAGE_CHANNELS = {1, 3, 4}
+_NUMPY_OPS = {"Mul": np.multiply, "Sub": np.subtract, "Div": np.divide}
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,67 @@ class Preprocessing:
         if not self.bounds[0] < self.bounds[1]:
             raise DataError(f"--bounds {self.bounds[0]:g},{self.bounds[1]:g}: the first must be below the second")
 
+    def steps(self, rank: int, channel_axis: int) -> tuple[Step, ...]:
+        """Return what leads from pixel space to the model's input: ONNX ops with their constants, in order.
+
+        Steps that change nothing are left out.
+
+        Args:
+            rank: Rank of a batch, the batch axis included.
+            channel_axis: Axis of a batch that mean and std run along where they have one number a channel.
+        """
+        found: list[Step] = []
+        if self.scale != 1:
+            found.append(("Mul", np.asarray(self.scale, np.float64)))
+        for op, values, neutral in (("Sub", self.mean, 0.0), ("Div", self.std, 1.0)):
+            if any(value != neutral for value in values):
+                shape = (-1, *(1 for _ in range(rank - 1 - channel_axis))) if len(values) > 1 else ()
+                found.append((op, np.asarray(values, np.float64).reshape(shape)))
+        return tuple(found)
+
+    def apply(self, pixels: NDArray[np.float32], channel_axis: int) -> NDArray[np.float32]:
+        """Return a batch of pixels as the model takes it, computed in float32."""
+        found = pixels
+        for op, values in self.steps(pixels.ndim, channel_axis):
+            found = _NUMPY_OPS[op](found, values.astype(np.float32))
+        return found
+
+    def check_channels(self, sample: tuple[int, ...], channel_axis: int) -> None:
+        """Check mean and std against the channels of samples.
+
+        Args:
+            sample: Shape of a sample in the model's layout.
+            channel_axis: Axis of a batch that counts channels.
+
+        Raises:
+            DataError: mean or std has neither one number nor one a channel.
+        """
+        channels = sample[channel_axis - 1 : channel_axis]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) > 1 and channels != (len(values),):
+                raise DataError(
+                    f"--{name} has {len(values)} numbers for {', '.join(map(str, channels)) or 'no'} channel"
+                    f"{'' if channels == (1,) else 's'} of the samples; give one number, or one a channel"
+                )
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for a JSON file, tuples as lists."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def model_layout(shape: Sequence[int | None]) -> Layout:
+    """Return the layout of a model's images, by the shape of its input without the batch axis."""
+    return "nhwc" if shape[2] in _IMAGE_CHANNELS and shape[0] not in _IMAGE_CHANNELS else "nchw"
+
+
+def channel_axis(shape: Sequence[int | None] | None) -> int:
+    """Return the axis of a batch that counts channels: of images by the model's layout, of others the last.
+
+    Args:
+        shape: The model's input without the batch axis; None for free dimensions, or as a whole.
+    """
+    if shape is None:
+        return 1
+    if len(shape) == 3:
+        return 3 if model_layout(shape) == "nhwc" else 1
+    return len(shape)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.arithmetic import Norm, check_eps
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.classifier.task import predicted
 from cloakonnx.errors import OptionError
 from cloakonnx.runtime.session import Value, to_numpy
+
+TARGETS = 9
+"""Classes that a targeted attack tries, the most likely first (Croce & Hein 2020, arXiv 2003.01690)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +28,6 @@ class Adversarial:
 
     x: NDArray[np.float32]
     success: NDArray[np.bool_]
-
-
-def fooled(logits: NDArray[np.float32], y: NDArray[np.int64], *, targeted: bool) -> NDArray[np.bool_]:
-    """Return (N,) whether the attack has won: not the label, or (targeted) the label, which is the target then.
-
-    Scores that are no numbers are no label.
-    """
-    found = predicted(logits)
-    return np.asarray(found == y if targeted else found != y)
 
 
 def check_settings(
@@ -59,7 +52,7 @@ def check_settings(
         raise OptionError(f"--eps-step {eps_step:g} must be above 0")
 
 
-class Keeper:
+class Run:
     """Collects results while samples leave the batch.
 
     Args:
@@ -74,14 +67,14 @@ class Keeper:
     @classmethod
     def of(
         cls, victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64], *, targeted: bool, early_stop: bool
-    ) -> Keeper:
+    ) -> Run:
         """Start on a batch; with ``early_stop`` the samples that are fooled as they are leave at once, unchanged."""
-        keeper = cls(x)
+        run = cls(x)
         if early_stop:
-            done = fooled(victim.logits(x), y, targeted=targeted)
-            keeper.won(done, x)
-            keeper.drop(done)
-        return keeper
+            done = victim.task.fooled(victim.logits(x), y, targeted=targeted)
+            run.won(done, x)
+            run.drop(done)
+        return run
 
     def won(self, which: NDArray[np.bool_], x: Value) -> None:
         """Record the active samples of a mask as won with these inputs."""

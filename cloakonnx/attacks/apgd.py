@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks._run import Adversarial, Keeper, check_settings, fooled
+from cloakonnx.attacks._run import TARGETS, Adversarial, Run, check_settings
 from cloakonnx.attacks.arithmetic import Arithmetic, Norm
 from cloakonnx.attacks.noise import on_sphere
 from cloakonnx.attacks.random import Stream
-from cloakonnx.attacks.targets import TARGETS, others_by_logit
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.runtime.session import Value
@@ -60,11 +59,11 @@ def apgd(
         victim, x, y, loss=loss, name=f"apgd-{loss.value}",
         eps=eps, max_iter=max_iter, norm=norm, early_stop=early_stop, seed=seed, samples=samples, restarts=restarts,
     )  # fmt: skip
-    keeper = setup.keeper()
+    run = setup.begin()
     for restart in range(restarts):
-        if len(keeper.active):
-            setup.run(keeper, restart)
-    return keeper.result()
+        if len(run.active):
+            setup.restart(run, restart)
+    return run.result()
 
 
 def apgd_targeted(
@@ -103,13 +102,13 @@ def apgd_targeted(
         victim, x, y, loss=Loss.DLR, name="apgd-t",
         eps=eps, max_iter=max_iter, norm=norm, early_stop=early_stop, seed=seed, samples=samples, restarts=restarts,
     )  # fmt: skip
-    keeper = setup.keeper()
-    order = others_by_logit(victim.logits(x), y)
+    run = setup.begin()
+    order = victim.task.others(victim.logits(x), y)
     for rank in range(min(targets, victim.classes - 1)):
         for restart in range(restarts):
-            if len(keeper.active):
-                setup.run(keeper, rank * restarts + restart, targets=order[:, rank])
-    return keeper.result()
+            if len(run.active):
+                setup.restart(run, rank * restarts + restart, targets=order[:, rank])
+    return run.result()
 
 
 @dataclass(frozen=True)
@@ -144,31 +143,31 @@ class _Setup:
             **given,
         )
 
-    def keeper(self) -> Keeper:
-        return Keeper.of(self.victim, self.x, self.y, targeted=False, early_stop=self.early_stop)
+    def begin(self) -> Run:
+        return Run.of(self.victim, self.x, self.y, targeted=False, early_stop=self.early_stop)
 
-    def run(self, keeper: Keeper, restart: int, *, targets: NDArray[np.int64] | None = None) -> None:
-        rows = keeper.active
+    def restart(self, run: Run, restart: int, *, targets: NDArray[np.int64] | None = None) -> None:
+        rows = run.active
         stream = Stream.of(self.seed, self.name, restart, self.samples[rows])
         origin = self.arithmetic.put(self.x[rows])
         start = self.arithmetic.project(
             on_sphere(stream, self.x[rows], eps=self.eps, norm=self.norm), origin, eps=self.eps
         )
-        _Run(self, keeper, targets).go(start, origin)
+        _Run(self, run, targets).go(start, origin)
 
 
 class _Run:
     """One restart: algorithm 1."""
 
-    def __init__(self, setup: _Setup, keeper: Keeper, targets: NDArray[np.int64] | None) -> None:
-        self.s, self.keeper, self.targets = setup, keeper, targets
+    def __init__(self, setup: _Setup, run: Run, targets: NDArray[np.int64] | None) -> None:
+        self.s, self.run, self.targets = setup, run, targets
         self.check = _Schedule(setup.max_iter)
 
     def _ask(self, x: Value) -> tuple[NDArray[np.bool_], NDArray[np.float32], Value]:
-        rows = self.keeper.active
+        rows = self.run.active
         targets = None if self.targets is None else self.targets[rows]
         answer = self.s.victim.gradient(x, self.s.y[rows], loss=self.s.loss.climbed, targets=targets)
-        return fooled(answer.logits, self.s.y[rows], targeted=False), answer.loss, answer.gradient
+        return self.s.victim.task.fooled(answer.logits, self.s.y[rows], targeted=False), answer.loss, answer.gradient
 
     def go(self, x: Value, origin: Value) -> None:
         math = self.s.arithmetic
@@ -176,9 +175,9 @@ class _Run:
         progress = _Progress(loss, np.full(len(loss), 2 * self.s.eps, np.float32))
         previous, best_x, best_gradient = x, x, gradient
         for iteration in range(self.s.max_iter + 1):
-            self.keeper.won(done, x)
+            self.run.won(done, x)
             if self.s.early_stop and done.any():
-                stay = self.keeper.drop(done)
+                stay = self.run.drop(done)
                 if not len(stay):
                     return
                 values = (x, previous, origin, gradient, best_x, best_gradient)
@@ -201,7 +200,7 @@ class _Run:
             better = progress.add(loss)
             if better.any():
                 best_x, best_gradient = math.where(better, x, best_x), math.where(better, gradient, best_gradient)
-        self.keeper.ended(best_x)
+        self.run.ended(best_x)
 
 
 class _Schedule:

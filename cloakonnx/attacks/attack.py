@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.arithmetic import Norm, check_eps
 from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.task import NO_CLASS, at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
@@ -23,8 +24,6 @@ from cloakonnx.data.samples import Dataset, PairBatch
 from cloakonnx.engine.folder import Checkpoints
 from cloakonnx.errors import DataError, OptionError
 from cloakonnx.files import Parts, check_output, write_npz
-from cloakonnx.graph.file.model import Model
-from cloakonnx.runtime.provider import Provider
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,7 @@ class AttackedPairs:
         """Yield samples with their twins."""
         for batch in self.clean.batches(size):
             y = _stand_in(self.victim.predict(batch.x), batch, self.clean) if batch.y is None else batch.y
-            samples = np.arange(batch.start, batch.start + len(y))
-            axis = self.clean.arrangement.channel_axis
-            found = run_attack(self.victim, batch.x, y, settings=self.settings, channel_axis=axis, samples=samples)
+            found = run_attack(self.victim, batch.x, y, settings=self.settings, samples=batch.indices)
             yield PairBatch(batch.x, found.x, batch.y, batch.start)
 
 
@@ -75,7 +72,6 @@ class AttackJob:
         dataset: The samples.
         output: The file.
         settings: Of the attack.
-        model_sha256: Digest of the model file, for the record.
         batch_size: Samples at a time.
         round_levels: Whether to round to levels of 1/255, inward, and test success again.
         resume: Whether to go on with what an interrupted call has left.
@@ -91,7 +87,6 @@ class AttackJob:
         output: Path,
         *,
         settings: Settings,
-        model_sha256: str,
         batch_size: int = 64,
         round_levels: bool = False,
         resume: bool = False,
@@ -104,13 +99,13 @@ class AttackJob:
         self._batch_size, self._round, self._resume = batch_size, round_levels, resume
         record = {
             **settings.as_dict(),
-            "model_sha256": model_sha256,
-            "input": victim.input_name,
-            "output": victim.output_name,
+            "model_sha256": victim.classifier.model.sha256,
+            "input": victim.classifier.input_name,
+            "output": victim.classifier.output_name,
             "preprocessing": asdict(dataset.preprocessing),
             "round": round_levels,
             "batch_size": batch_size,
-            "provider": victim.provider.name,
+            "provider": victim.classifier.provider.name,
         }
         self._checkpoints = Checkpoints(output, record, run="an attack")
         self._batches = 0
@@ -155,14 +150,12 @@ class AttackJob:
         before = victim.counts.queries, victim.counts.gradients
         predicted = victim.predict(x)
         y = _stand_in(predicted, batch, dataset) if batch.y is None else batch.y
-        samples = np.arange(batch.start, batch.start + len(x))
-        axis = dataset.arrangement.channel_axis
-        found = run_attack(victim, x, y, settings=self._settings, channel_axis=axis, samples=samples)
+        found = run_attack(victim, x, y, settings=self._settings, samples=batch.indices)
         adversarial, success = found.x, found.success
         targeted = self._settings.targeted
         if self._round:
             adversarial = rounded_inward(adversarial, x)
-            success = (victim.predict(adversarial) == y) == targeted
+            success = victim.right(adversarial, y) == targeted
         stored = dataset.arrangement.undo(adversarial, dataset.stored_shape)
         levels = as_levels(stored) if dataset.preprocessing.bounds == (0.0, 1.0) else None
         if levels is not None:
@@ -192,7 +185,7 @@ def _stand_in(predicted: NDArray[np.int64], batch: Batch, dataset: Dataset) -> N
 
 
 def attack(
-    model: Model,
+    classifier: Classifier,
     dataset: Dataset,
     output: str | Path | Sequence[str | Path],
     *,
@@ -206,10 +199,7 @@ def attack(
     targeted: bool = False,
     straight_through: bool = False,
     seed: int = 0,
-    provider: Provider,
     batch_size: int = 64,
-    input_name: str | None = None,
-    output_name: str | None = None,
     round_levels: bool = False,
     resume: bool = False,
     on_progress: Callable[[int], None] = lambda samples: None,
@@ -220,8 +210,8 @@ def attack(
     the model's own predictions where there are none), ``success`` and ``settings`` (JSON).
 
     Args:
-        model: The classifier.
-        dataset: The samples, fitted to the model.
+        classifier: The classifier.
+        dataset: The samples, fitted to it.
         output: The file, or one for each eps.
         attack: One of ``fgsm``, ``pgd``, ``apgd-ce``, ``apgd-dlr``, ``apgd-t``, ``fab-t``, ``square`` and ``noise``.
         eps: Radius of the ball in pixel space, or several.
@@ -233,10 +223,7 @@ def attack(
         targeted: Whether the labels are the classes to reach.
         straight_through: Whether gradients pass rounding and quantisation as if they were not there (BPDA).
         seed: Of all random numbers.
-        provider: Where it runs.
         batch_size: Samples at a time.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
         round_levels: Whether to round to levels of 1/255, inward, and to test again.
         resume: Whether to go on where an interrupted call with the same settings stopped.
         on_progress: Called with the number of samples that are done, those of every eps added up.
@@ -271,14 +258,14 @@ def attack(
     ]
     for path in paths:
         check_output(path, force=True)
-    victim = Victim(model, provider=provider, input_name=input_name, output_name=output_name, **dataset.feed)
+    classifier.prepare(dataset.sample_shape)
+    victim = Victim(classifier)
     jobs = [
         AttackJob(
             victim,
             dataset,
             path,
             settings=settings,
-            model_sha256=model.sha256,
             batch_size=batch_size,
             round_levels=round_levels,
             resume=resume,

@@ -40,19 +40,18 @@ def _most(settings: Settings, classes: int) -> Counts:
     return Counts(queries=1 + is_targeted, gradients=runs * (steps + 1))
 
 
-def seconds_per_unit(victim: Victim, settings: Settings, x: NDArray[np.float32], *, channel_axis: int) -> float:
+def seconds_per_unit(victim: Victim, settings: Settings, x: NDArray[np.float32]) -> float:
     """Measure a few steps of an attack; return seconds for a forward pass or gradient of a sample, overhead included.
 
     Args:
         victim: The classifier.
         settings: The attack.
         x: (N, ...) float32 pixels; any will do.
-        channel_axis: The axis of x that counts channels.
     """
     steps = 2 if settings.as_dict()["max_iter"] else None
     short = replace(settings, max_iter=steps, restarts=None, early_stop=False)
-    y = np.maximum(victim.predict(x), 0)  # any class will do where the scores of noise are no numbers
-    run_attack(victim, x[:1], y[:1], settings=short, channel_axis=channel_axis)  # builds the sessions
+    y = np.maximum(victim.predict(x), 0)  # any label works: the probe is noise and may score NaN
+    run_attack(victim, x[:1], y[:1], settings=short)  # builds the sessions
     before, start = victim.counts.total, time.perf_counter()
-    run_attack(victim, x, y, settings=short, channel_axis=channel_axis)
+    run_attack(victim, x, y, settings=short)
     return (time.perf_counter() - start) / max(victim.counts.total - before, 1)

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks._run import Adversarial, Keeper, check_settings, fooled
+from cloakonnx.attacks._run import TARGETS, Adversarial, Run, check_settings
 from cloakonnx.attacks.arithmetic import Norm, norms
 from cloakonnx.attacks.noise import on_sphere
 from cloakonnx.attacks.random import Stream
-from cloakonnx.attacks.targets import TARGETS, others_by_logit
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.runtime.session import to_numpy
@@ -75,21 +74,21 @@ def fab_targeted(
     check_settings(victim, x, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts)
     victim.check_labels(y)
     indices = np.arange(len(x)) if samples is None else samples
-    keeper = Keeper.of(victim, x, y, targeted=False, early_stop=early_stop)
-    if not len(keeper.active):
-        return keeper.result()
-    search = _Search(victim, keeper, x, y, eps=eps, norm=norm, early_stop=early_stop)
-    order = others_by_logit(victim.logits(x), y)
+    run = Run.of(victim, x, y, targeted=False, early_stop=early_stop)
+    if not len(run.active):
+        return run.result()
+    search = _Search(victim, run, x, y, eps=eps, norm=norm, early_stop=early_stop)
+    order = victim.task.others(victim.logits(x), y)
     for rank in range(min(targets, victim.classes - 1)):
         for restart in range(restarts):
-            rows = keeper.active
+            rows = run.active
             start = x[rows]
             if restart:
                 stream = Stream.of(seed, "fab-t", rank * restarts + restart, indices[rows])
                 start = np.clip(on_sphere(stream, start, eps=eps / 2, norm=norm), *victim.bounds)
             search.go(start, order[:, rank], max_iter)
     search.finish()
-    return keeper.result()
+    return run.result()
 
 
 class _Search:
@@ -103,7 +102,7 @@ class _Search:
     def __init__(
         self,
         victim: Victim,
-        keeper: Keeper,
+        run: Run,
         x: NDArray[np.float32],
         y: NDArray[np.int64],
         *,
@@ -111,7 +110,7 @@ class _Search:
         norm: Norm,
         early_stop: bool,
     ) -> None:
-        self._victim, self._keeper, self._x, self._y = victim, keeper, x, y
+        self._victim, self._keeper, self._x, self._y = victim, run, x, y
         self._eps, self._norm, self._early_stop = eps, norm, early_stop
         self.best = x.copy()
         self.size = np.full(len(x), np.inf)
@@ -123,7 +122,7 @@ class _Search:
             if not len(rows):
                 return
             x = self._step(x, rows, targets[rows])
-            adversarial = fooled(self._victim.logits(x), self._y[rows], targeted=False)
+            adversarial = self._victim.task.fooled(self._victim.logits(x), self._y[rows], targeted=False)
             done = self._note(x, rows, adversarial)
             back = self._x[rows] + np.float32(_BETA) * (x - self._x[rows])
             x = np.where(_wide(adversarial, x), back, x)
@@ -141,7 +140,10 @@ class _Search:
             arithmetic = self._victim.arithmetic(self._x.ndim, self._norm)
             ends = arithmetic.project(self.best[rows], arithmetic.put(self._x[rows]), eps=self._eps)
             # What won by a smaller perturbation stays; the others may win here, where the ball's edge is near enough.
-            won = fooled(self._victim.logits(ends), self._y[rows], targeted=False) & ~self._keeper.success[rows]
+            won = (
+                self._victim.task.fooled(self._victim.logits(ends), self._y[rows], targeted=False)
+                & ~self._keeper.success[rows]
+            )
             self._keeper.won(won, ends)
             self._keeper.ended(ends)
 
@@ -179,7 +181,7 @@ class _Search:
         if not len(rows):
             return
         low, high = self._x[rows], self.best[rows]
-        below, above = (_margin(self._victim.logits(each), self._y[rows]) for each in (low, high))
+        below, above = (-self._victim.task.margin(self._victim.logits(each), self._y[rows]) for each in (low, high))
         for _ in range(_FINAL_STEPS):
             span = above - below
             # A clean input that is misclassified has no boundary on the way.
@@ -187,18 +189,14 @@ class _Search:
             middle = high - _wide(_SECANT * share, high) * (high - low)
             middle = np.clip(middle, *self._victim.bounds).astype(np.float32)
             logits = self._victim.logits(middle)
-            margin, adversarial = _margin(logits, self._y[rows]), fooled(logits, self._y[rows], targeted=False)
+            margin, adversarial = (
+                -self._victim.task.margin(logits, self._y[rows]),
+                self._victim.task.fooled(logits, self._y[rows], targeted=False),
+            )
             self._note(middle, rows, adversarial)
             is_high = _wide(adversarial, high)
             low, high = np.where(is_high, low, middle), np.where(is_high, middle, high)
             below, above = np.where(adversarial, below, margin), np.where(adversarial, margin, above)
-
-
-def _margin(logits: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return (N,) the largest other logit less the label's."""
-    others = logits.copy()
-    others[np.arange(len(y)), y] = -np.inf
-    return np.asarray(others.max(axis=1) - logits[np.arange(len(y)), y])
 
 
 def _wide(values: NDArray[Any], x: NDArray[np.float32]) -> NDArray[Any]:

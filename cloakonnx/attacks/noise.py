@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks._run import Adversarial, Keeper, check_settings, fooled
+from cloakonnx.attacks._run import Adversarial, Run, check_settings
 from cloakonnx.attacks.arithmetic import Norm
 from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.victim import Victim
@@ -71,19 +71,19 @@ def noise(
     check_settings(victim, x, eps=eps, norm=norm, restarts=restarts)
     victim.check_labels(y)
     indices = np.arange(len(x)) if samples is None else samples
-    keeper = Keeper.of(victim, x, y, targeted=targeted, early_stop=early_stop)
+    run = Run.of(victim, x, y, targeted=targeted, early_stop=early_stop)
     for restart in range(restarts):
-        rows = keeper.active
+        rows = run.active
         if not len(rows):
             break
         stream = Stream.of(seed, "noise", restart, indices[rows])
         moved = _noisy(stream, x[rows], eps, norm, victim.bounds)
-        done = fooled(victim.logits(moved), y[rows], targeted=targeted)
-        keeper.won(done, moved)
-        keeper.ended(moved)
+        done = victim.task.fooled(victim.logits(moved), y[rows], targeted=targeted)
+        run.won(done, moved)
+        run.ended(moved)
         if early_stop:
-            keeper.drop(done)
-    return keeper.result()
+            run.drop(done)
+    return run.result()
 
 
 def _noisy(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks._run import Adversarial, Keeper, check_settings, fooled
+from cloakonnx.attacks._run import Adversarial, Run, check_settings
 from cloakonnx.attacks.arithmetic import Arithmetic, Norm
 from cloakonnx.attacks.noise import inside_ball
 from cloakonnx.attacks.random import Stream
@@ -47,10 +47,10 @@ def fgsm(
     start = arithmetic.put(x)
     answer = victim.gradient(start, y, loss=loss.climbed, targets=y if targeted else None)
     moved = arithmetic.step(start, answer.gradient, start, size=np.full(len(x), eps, np.float32), eps=eps)
-    keeper = Keeper(x)
-    keeper.ended(moved)
-    keeper.success = fooled(victim.logits(moved), y, targeted=targeted)
-    return keeper.result()
+    run = Run(x)
+    run.ended(moved)
+    run.success = victim.task.fooled(victim.logits(moved), y, targeted=targeted)
+    return run.result()
 
 
 def pgd(
@@ -97,9 +97,9 @@ def pgd(
     size = np.float32(_STEP_FACTOR * eps / max_iter if eps_step is None else eps_step)
     arithmetic = victim.arithmetic(x.ndim, norm)
     indices = np.arange(len(x)) if samples is None else samples
-    keeper = Keeper.of(victim, x, y, targeted=targeted, early_stop=early_stop)
+    run = Run.of(victim, x, y, targeted=targeted, early_stop=early_stop)
     for restart in range(restarts):
-        rows = keeper.active
+        rows = run.active
         if not len(rows):
             break
         origin = arithmetic.put(x[rows])
@@ -107,9 +107,9 @@ def pgd(
         if random_start or restart:
             stream = Stream.of(seed, "pgd", restart, indices[rows])
             start = arithmetic.project(inside_ball(stream, x[rows], eps=eps, norm=norm), origin, eps=eps)
-        walk = _Walk(victim, arithmetic, keeper, y, eps=eps, size=size, loss=loss, targeted=targeted, leave=early_stop)
+        walk = _Walk(victim, arithmetic, run, y, eps=eps, size=size, loss=loss, targeted=targeted, leave=early_stop)
         walk.go(start, origin, max_iter)
-    return keeper.result()
+    return run.result()
 
 
 class _Walk:
@@ -119,7 +119,7 @@ class _Walk:
         self,
         victim: Victim,
         arithmetic: Arithmetic,
-        keeper: Keeper,
+        run: Run,
         y: NDArray[np.int64],
         *,
         eps: float,
@@ -128,7 +128,7 @@ class _Walk:
         targeted: bool,
         leave: bool,
     ) -> None:
-        self._victim, self._arithmetic, self._keeper, self._y = victim, arithmetic, keeper, y
+        self._victim, self._arithmetic, self._keeper, self._y = victim, arithmetic, run, y
         self._eps, self._size, self._loss, self._targeted, self._leave = eps, size, loss.climbed, targeted, leave
 
     def go(self, x: Value, origin: Value, max_iter: int) -> None:
@@ -136,7 +136,7 @@ class _Walk:
             y = self._y[self._keeper.active]
             answer = self._victim.gradient(x, y, loss=self._loss, targets=y if self._targeted else None)
             gradient = answer.gradient
-            done = fooled(answer.logits, y, targeted=self._targeted)
+            done = self._victim.task.fooled(answer.logits, y, targeted=self._targeted)
             if self._leave and done.any():
                 self._keeper.won(done, x)
                 stay = self._keeper.drop(done)
@@ -146,7 +146,7 @@ class _Walk:
             size = np.full(len(self._keeper.active), self._size, np.float32)
             x = self._arithmetic.step(x, gradient, origin, size=size, eps=self._eps)
         y = self._y[self._keeper.active]
-        done = fooled(self._victim.logits(x), y, targeted=self._targeted)
+        done = self._victim.task.fooled(self._victim.logits(x), y, targeted=self._targeted)
         self._keeper.won(done, x)
         self._keeper.ended(x)
         if self._leave:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from math import prod, sqrt
 from typing import Any, Literal
 
+from cloakonnx.attacks._run import TARGETS
 from cloakonnx.attacks.settings import ATTACKS, GRADIENT_FREE, Settings
-from cloakonnx.attacks.targets import TARGETS
 from cloakonnx.errors import OptionError, nearest
 from cloakonnx.gradient.losses import DLR_CLASSES
 

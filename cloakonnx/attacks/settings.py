@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks._run import Adversarial
+from cloakonnx.attacks._run import TARGETS, Adversarial
 from cloakonnx.attacks.apgd import apgd, apgd_targeted
 from cloakonnx.attacks.arithmetic import Norm
 from cloakonnx.attacks.fab import fab_targeted
 from cloakonnx.attacks.noise import noise
 from cloakonnx.attacks.pgd import fgsm, pgd
 from cloakonnx.attacks.square import P_INIT, square
-from cloakonnx.attacks.targets import TARGETS
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import OptionError, nearest
 from cloakonnx.gradient.losses import Loss
@@ -106,7 +105,6 @@ def run_attack(
     y: NDArray[np.int64],
     *,
     settings: Settings,
-    channel_axis: int = 1,
     samples: NDArray[np.int64] | None = None,
 ) -> Adversarial:
     """Attack a batch.
@@ -116,13 +114,12 @@ def run_attack(
         x: (N, ...) float32 pixels in the model's layout.
         y: (N,) labels; targeted: the classes to reach.
         settings: Which attack, and how.
-        channel_axis: The axis of x that counts channels.
         samples: (N,) indices of the samples in the whole data, for their random numbers.
 
     Raises:
         OptionError: settings that make no sense for the model.
     """
-    found = _run(victim, x, y, settings, channel_axis=channel_axis, samples=samples)
+    found = _run(victim, x, y, settings, samples=samples)
     return replace(found, success=victim.confirmed(found.x, found.success, y, targeted=settings.targeted))
 
 
@@ -132,7 +129,6 @@ def _run(
     y: NDArray[np.int64],
     s: Settings,
     *,
-    channel_axis: int,
     samples: NDArray[np.int64] | None,
 ) -> Adversarial:
     loss = Loss(s.loss) if s.loss else Loss.CE
@@ -147,7 +143,7 @@ def _run(
     if s.attack == "pgd":
         return pgd(victim, x, y, eps_step=s.eps_step, loss=loss, targeted=s.targeted, **common)
     if s.attack == "square":
-        return square(victim, x, y, targeted=s.targeted, channel_axis=channel_axis, **common)
+        return square(victim, x, y, targeted=s.targeted, **common)
     if s.attack in _TARGETED:
         return _TARGETED[s.attack](victim, x, y, **common)
     return apgd(victim, x, y, loss=Loss.CE if s.attack == "apgd-ce" else Loss.DLR, **common)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks._run import Adversarial, Keeper, check_settings, fooled
+from cloakonnx.attacks._run import Adversarial, Run, check_settings
 from cloakonnx.attacks.arithmetic import Norm
 from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.victim import Victim
@@ -33,7 +33,6 @@ def square(
     restarts: int = 1,
     p_init: float = P_INIT,
     targeted: bool = False,
-    channel_axis: int = 1,
     early_stop: bool = True,
     seed: int = 0,
     samples: NDArray[np.int64] | None = None,
@@ -50,7 +49,6 @@ def square(
         restarts: Random starts.
         p_init: Share of pixels that the first squares change.
         targeted: Whether y are targets.
-        channel_axis: The axis of x that counts channels.
         early_stop: Whether a sample that is misclassified as it is stays as it is; a fooled one always leaves.
         seed: Of the search.
         samples: (N,) indices of the samples in the whole data; 0 to N - 1 where None.
@@ -61,14 +59,14 @@ def square(
     check_settings(victim, x, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts)
     victim.check_labels(y)
     indices = np.arange(len(x)) if samples is None else samples
-    canvas = _Canvas(x.shape[1:], channel_axis)
-    keeper = Keeper.of(victim, x, y, targeted=targeted, early_stop=early_stop)
+    canvas = _Canvas(x.shape[1:], channels_last=victim.classifier.channel_axis == 3)
+    run = Run.of(victim, x, y, targeted=targeted, early_stop=early_stop)
     for restart in range(restarts):
-        if len(keeper.active):
-            stream = Stream.of(seed, f"square-{norm}", restart, indices[keeper.active])
-            search = _Search(victim, keeper, canvas, y, stream, eps=eps, targeted=targeted, norm=norm)
+        if len(run.active):
+            stream = Stream.of(seed, f"square-{norm}", restart, indices[run.active])
+            search = _Search(victim, run, canvas, y, stream, eps=eps, targeted=targeted, norm=norm)
             search.go(max_iter, p_init)
-    return keeper.result()
+    return run.result()
 
 
 def _margin(victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64], *, targeted: bool) -> NDArray[np.float32]:
@@ -77,12 +75,8 @@ def _margin(victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64], *, tar
     A tie counts as won where the label is not the first of the largest: what prediction by argmax does.
     """
     logits = victim.logits(x)
-    rows = np.arange(len(y))
-    own = logits[rows, y]
-    others = logits.copy()
-    others[rows, y] = -np.inf
-    margin = own - others.max(axis=1)
-    won = fooled(logits, y, targeted=targeted)
+    margin = victim.task.margin(logits, y)
+    won = victim.task.fooled(logits, y, targeted=targeted)
     signed = -margin if targeted else margin
     margin = np.where(won, np.fmin(signed, -np.finfo(np.float32).tiny), np.fmax(signed, 0))
     return np.asarray(margin, np.float32)
@@ -91,8 +85,8 @@ def _margin(victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64], *, tar
 class _Canvas:
     """Shows samples of any layout as (N, C, H, W), without copying."""
 
-    def __init__(self, shape: tuple[int, ...], channel_axis: int) -> None:
-        self._channels_last = len(shape) == 3 and channel_axis == 3
+    def __init__(self, shape: tuple[int, ...], *, channels_last: bool) -> None:
+        self._channels_last = len(shape) == 3 and channels_last
         self._shape = shape
         if len(shape) == 3:
             self.c, self.h, self.w = (shape[2], *shape[:2]) if self._channels_last else shape
@@ -121,7 +115,7 @@ class _Search:
     def __init__(
         self,
         victim: Victim,
-        keeper: Keeper,
+        run: Run,
         canvas: _Canvas,
         y: NDArray[np.int64],
         stream: Stream,
@@ -130,9 +124,9 @@ class _Search:
         targeted: bool,
         norm: Norm,
     ) -> None:
-        self.victim, self.keeper, self.canvas, self.stream = victim, keeper, canvas, stream
-        self.y, self.eps, self.targeted, self.norm = y[keeper.active], eps, targeted, norm
-        self.x = canvas.view(keeper.x[keeper.active]).copy()
+        self.victim, self.run, self.canvas, self.stream = victim, run, canvas, stream
+        self.y, self.eps, self.targeted, self.norm = y[run.active], eps, targeted, norm
+        self.x = canvas.view(run.x[run.active]).copy()
         self.best = self.x
         self.margin = np.zeros(len(self.x), np.float32)
 
@@ -151,11 +145,11 @@ class _Search:
             self.margin = np.where(better, margin, self.margin)
             done = margin < 0
             if done.any():
-                self.keeper.won(done, image)
-                self._keep(self.keeper.drop(done))
+                self.run.won(done, image)
+                self._keep(self.run.drop(done))
             if not len(self.y):
                 return
-        self.keeper.ended(self.canvas.back(self.best))
+        self.run.ended(self.canvas.back(self.best))
 
     def _keep(self, stay: NDArray[np.int64]) -> None:
         self.x, self.best, self.margin = self.x[stay], self.best[stay], self.margin[stay]

@@ -1,92 +1,391 @@
-"""The model as its user sees it: images in pixel space in, logits out; and the tensors in between."""
+"""The classifier: a model with its input, output, preprocessing, provider, task and masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from cloakonnx.classifier._fed import FedModel
 from cloakonnx.classifier.activations import Activations
-from cloakonnx.classifier.task import Decision, class_scores
-from cloakonnx.errors import ModelError
-from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.index.ending import scores_of
-from cloakonnx.graph.masks.taps import FLOAT_TYPES
-from cloakonnx.graph.subgraphs.cut import Normalisation
-from cloakonnx.runtime.provider import Provider
+from cloakonnx.classifier.declared import class_count, input_shape
+from cloakonnx.classifier.sessions import Asked, Sample, Sessions
+from cloakonnx.classifier.task import SingleLabel, class_scores
+from cloakonnx.errors import MaskError, ModelError
+from cloakonnx.gradient.differentiate import GradientGraph
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.file.model import Model, counterpart, load, load_bytes
+from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.insert import mask_values
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.runtime.provider import Provider, choose_provider
+from cloakonnx.runtime.session import Value, to_numpy
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Logits, losses and gradients of one batch.
+
+    Attributes:
+        logits: (N, classes) float32.
+        loss: (N,) float32; larger is better for the attacker.
+        gradient: Of the loss by the pixels, left on the device.
+    """
+
+    logits: NDArray[np.float32]
+    loss: NDArray[np.float32]
+    gradient: Value
 
 
 class Classifier:
     """A classifier: one data input, one output of class scores (N, classes) or (N, 1).
 
+    Graphs and sessions are made when first asked for and kept. :meth:`scores` and :meth:`predict` run the model as its
+    user does; :meth:`logits`, :meth:`gradient` and :meth:`vjp` run graphs that are derived from it. Batches are
+    (N, ...) float32 in pixel space and in the model's layout.
+
     Args:
-        model: The model.
-        provider: Where it runs.
-        normalisation: From pixel space to the model's input.
+        model: The model, or the path of its file.
+        preprocessing: From pixel space to the model's input; None where the model takes pixels.
+        provider: Where it runs; the best one that loads where None.
         input_name: The data input; needed where there are several.
         output_name: The class scores; needed where there are several outputs.
+        masks: Multiplied in at their taps.
 
     Raises:
-        ModelError: input or output can't be told.
-        InferenceError: ONNX Runtime refuses the graph.
+        ModelError: the model can't be read. Input and output are told when they are first needed.
+        TapError, MaskError: a mask that does not fit.
+
+    Example:
+        >>> clf = Classifier("samples/digits_cnn.onnx")  # doctest: +SKIP
+        >>> clf.predict(x), clf.gradient(x, y, loss="margin")  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        model: Model,
+        model: Model | str | Path,
         *,
-        provider: Provider,
-        normalisation: Normalisation | None = None,
+        preprocessing: Preprocessing | None = None,
+        provider: Provider | None = None,
         input_name: str | None = None,
         output_name: str | None = None,
+        masks: Sequence[Mask] = (),
     ) -> None:
-        self._output = model.output(output_name).name
-        self._decision = Decision(model, self._output)
-        self._run = Activations(
-            model, [self._output], provider=provider, normalisation=normalisation, input_name=input_name
-        )
+        self.model = model if isinstance(model, Model) else load(Path(model))
+        self.preprocessing = preprocessing or Preprocessing()
+        self.asked_names = input_name, output_name
+        self._provider = provider
+        self._put_in(masks)
 
-    def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the class scores, (N, classes) float32, of a batch in pixel space.
+    @property
+    def name(self) -> str:
+        """The model's name, for messages."""
+        return self.model.name
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest value of pixel space."""
+        return self.preprocessing.bounds
+
+    @property
+    def provider(self) -> Provider:
+        """Where it runs.
+
+        Raises:
+            ProviderError: no provider was given, and none loads.
+        """
+        if self._provider is None:
+            self._provider = choose_provider()
+        return self._provider
+
+    @cached_property
+    def rounds_in_use(self) -> bool:
+        """Whether predictions have to be the model's own: derived graphs of a float16 model round at other places."""
+        return self._fed.tensor.elem_type == onnx.TensorProto.FLOAT16
+
+    @cached_property
+    def input_name(self) -> str:
+        """The data input; raises ModelError where it can't be told."""
+        return self.model.input(self.asked_names[0]).name
+
+    @cached_property
+    def output_name(self) -> str:
+        """The output with the class scores; raises ModelError where it can't be told."""
+        return self.model.output(self.asked_names[1]).name
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of the data input without the batch axis; None for free dimensions, or as a whole."""
+        return input_shape(self.model, self.asked_names[0])
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of a batch that counts channels, by the model's input."""
+        return self._fed.channel_axis
+
+    @cached_property
+    def task(self) -> SingleLabel:
+        """What scores and labels mean."""
+        return SingleLabel(self.model, self.output_name)
+
+    @property
+    def declared_classes(self) -> int | None:
+        """How many classes the output has, where the file tells; one score means two classes."""
+        return class_count(self.model, self.asked_names[1])
+
+    # The model as its user runs it
+
+    def scores(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the model's own output, (N, classes) or (N, 1) float32: probabilities where it ends in a Softmax.
 
         Raises:
             InferenceError: the output is not one row of scores a sample.
         """
-        return class_scores(self._run(batch)[0], len(batch), self._output)
+        return class_scores(self._own(x)[0], len(x), self.output_name)
 
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the predicted classes, (N,) int64; one score a sample stands for two classes."""
-        return self._decision(self.logits(batch))
+    def predict(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the predicted classes, (N,) int64, by :meth:`scores`; -1 where a score is NaN."""
+        return self.task.decide(self.scores(x))
 
     def predictions(self, batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.int64]]:
         """Yield the predicted classes batch by batch."""
         return (self.predict(batch) for batch in batches)
 
+    def right(self, x: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return (N,) whether the model classifies samples as labelled."""
+        return self.task.right(self.scores(x), y)
 
-def class_count(model: Model, output_name: str | None = None) -> int | None:
-    """Return how many classes the output tells, where its shape is known; one score means two classes."""
-    try:
-        name = model.output(output_name).name
-    except ModelError:
-        return None
-    for value in (*model.inferred.graph.output, *model.proto.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if value.name != name or not dims or value.type.tensor_type.elem_type not in FLOAT_TYPES:
-            continue
-        try:
-            count = scores_of([d.dim_value or None for d in dims], name)
-        except ModelError:  # whoever needs its classes says so
-            return None
-        if count:
-            return max(count, 2)
-    return None
+    def activations(self, taps: Sequence[str]) -> Activations:
+        """Return what runs the model, without its masks, up to some tensors; raises as :class:`Activations` does."""
+        return Activations(self._fed, taps)
 
+    # Derived graphs
 
-def input_shape(model: Model, input_name: str | None = None) -> tuple[int | None, ...] | None:
-    """Return the shape of the data input without the batch axis: an int, or None where the dimension is free."""
-    tensor: onnx.TypeProto.Tensor = model.input(input_name).type.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    return tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim)[1:]
+    @property
+    def classes(self) -> int:
+        """How many classes there are, at least 2: one score means two.
+
+        Raises:
+            DifferentiationError: no floating-point input, or an output that is no class scores.
+        """
+        return self.graph(Asked()).classes
+
+    @property
+    def blocked(self) -> tuple[str, ...]:
+        """The ops of zero gradient (Round, QuantizeLinear, ArgMax, ...) that hide part of the input's, described."""
+        return self.graph(Asked()).blocked
+
+    def graph(self, asked: Asked, sample: Sample = None) -> GradientGraph:
+        """Return a gradient graph; made now, with its session, where it was not asked for before.
+
+        Args:
+            asked: What it computes.
+            sample: Shape of a sample, which fixes what the model's input leaves open; the latest one where None.
+        """
+        return self.sessions.of(asked, sample)[0]
+
+    def prepare(self, sample: Sample = None) -> None:
+        """Make the graph of the logits for samples of a shape, so that a model without one is found before long work.
+
+        Raises:
+            ModelError: other inputs are needed.
+            DataError: mean and std do not fit the channels of the samples.
+            DifferentiationError: no floating-point input, or an output that is no class scores.
+            InferenceError: ONNX Runtime refuses the graph.
+        """
+        if sample is not None:
+            self.preprocessing.check_channels(sample, self.channel_axis)
+        self.graph(Asked(), sample)
+
+    def logits(self, x: Value) -> NDArray[np.float32]:
+        """Return (N, classes) float32 logits: the scores before a final Softmax or Sigmoid."""
+        asked = Asked()
+        graph = self._for(asked, x)
+        (values,) = self._run(asked, x, [graph.logits])
+        return to_numpy(values).astype(np.float32)
+
+    def answer(
+        self,
+        x: Value,
+        y: NDArray[np.int64],
+        *,
+        loss: Loss,
+        targets: NDArray[np.int64] | None = None,
+        straight_through: bool = False,
+    ) -> Answer:
+        """Return logits, loss and the loss's gradient by a batch; with targets, of the targeted loss.
+
+        The logits of a model that rounds or quantises are asked for apart: ONNX Runtime computes such a model in
+        integers, and beside its gradient in float, where on some processors another class wins.
+        """
+        asked = Asked(loss, targeted=targets is not None, straight_through=straight_through)
+        graph = self._for(asked, x)
+        feed: dict[str, NDArray[Any]] = {}
+        if graph.labels is not None:
+            feed[graph.labels] = y
+        if graph.targets is not None and targets is not None:
+            feed[graph.targets] = targets
+        assert graph.loss is not None  # set whenever a loss is given
+        logits, value, gradient = self._run(asked, x, [graph.logits, graph.loss, graph.gradient], feed)
+        own = self.logits(x) if self.blocked else to_numpy(logits).astype(np.float32)
+        return Answer(own, to_numpy(value).astype(np.float32), self._narrow(gradient))
+
+    def gradient(
+        self,
+        x: NDArray[np.float32],
+        y: NDArray[np.int64],
+        *,
+        loss: Loss | str = Loss.CE,
+        straight_through: bool = False,
+    ) -> NDArray[np.float32]:
+        """Return the gradient of each sample's loss by its pixels, of x's shape, float32.
+
+        Raises:
+            DifferentiationError: an op without a rule.
+        """
+        found = self.answer(x, y, loss=Loss(loss), straight_through=straight_through).gradient
+        return to_numpy(found).astype(np.float32)
+
+    def vjp(self, x: Value, cotangent: NDArray[np.float32]) -> Value:
+        """Return the gradient of the sum of logits times ``cotangent`` (N, classes) by the pixels, on the device."""
+        asked = Asked(Loss.COTANGENT)
+        graph = self._for(asked, x)
+        assert graph.cotangent is not None  # the loss asks for it
+        (gradient,) = self._run(asked, x, [graph.gradient], {graph.cotangent: self._wide(cotangent)})
+        return self._narrow(gradient)
+
+    # Other classifiers
+
+    def with_masks(self, masks: Sequence[Mask]) -> Classifier:
+        """Return the classifier with other masks; at the same taps it shares the graphs and sessions.
+
+        Raises:
+            TapError, MaskError: a mask that does not fit.
+        """
+        other: Classifier = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.__dict__.pop("_own", None)
+        other._put_in(masks)
+        if other.axes == self.axes:
+            other.sessions = self.sessions
+        else:
+            other.__dict__.pop("sessions", None)
+        return other
+
+    def on(self, provider: Provider) -> Classifier:
+        """Return the classifier on another provider."""
+        return self._like(self.model, provider, *self.asked_names, masks=self.masks)
+
+    def beside(self, model: Model) -> Classifier:
+        """Return another model with the same preprocessing, on the same provider.
+
+        Its input and output are those of the same name, or its only ones.
+
+        Raises:
+            ModelError: it has no such input or output.
+        """
+        input_name, output_name = self.asked_names
+        names = counterpart(model, input_name, "input"), counterpart(model, output_name, "output")
+        return self._like(model, self._provider, *names)
+
+    def _like(
+        self, model: Model, provider: Provider | None, *names: str | None, masks: Sequence[Mask] = ()
+    ) -> Classifier:
+        return Classifier(
+            model,
+            preprocessing=self.preprocessing,
+            provider=provider,
+            input_name=names[0],
+            output_name=names[1],
+            masks=masks,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds: the file's path and digest, or the bytes of a model in memory; no session."""
+        model = self.model
+        on_disk = model.path is not None and model.unwritten is None
+        source = (model.path, model.sha256) if on_disk else (bytes(model.content), model.folder)
+        return {
+            "source": source,
+            "preprocessing": self.preprocessing,
+            "provider": self._provider,
+            "names": self.asked_names,
+            "masks": self.masks,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load the model again.
+
+        Raises:
+            ModelError: the file has other bytes than it had.
+        """
+        first, second = state["source"]
+        if isinstance(first, bytes):
+            model = load_bytes(first, folder=second)
+        else:
+            model = load(first)
+            if model.sha256 != second:
+                raise ModelError(f"{first} has changed since the classifier was pickled: make the classifier again")
+        input_name, output_name = state["names"]
+        made = Classifier(
+            model,
+            preprocessing=state["preprocessing"],
+            provider=state["provider"],
+            input_name=input_name,
+            output_name=output_name,
+            masks=state["masks"],
+        )
+        self.__dict__.update(made.__dict__)
+
+    # Inside
+
+    @cached_property
+    def _fed(self) -> FedModel:
+        return FedModel(self.model, self.input_name, self.preprocessing, self.provider)
+
+    @cached_property
+    def _own(self) -> Activations:
+        """The model's class scores, its masks put in as they ship."""
+        model = hardened(self.model, self.masks) if self.masks else self.model
+        return Activations(FedModel(model, self.input_name, self.preprocessing, self.provider), [self.output_name])
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """The gradient graphs and their sessions."""
+        return Sessions(self._fed, self.output_name, self.axes)
+
+    def _put_in(self, masks: Sequence[Mask]) -> None:
+        self.masks = tuple(masks)
+        self.axes: dict[str, int | None] = {}
+        self._weights: dict[str, NDArray[Any]] = {}
+        for mask in masks:
+            if mask.tap in self.axes:
+                raise MaskError(f"{self.name}: two masks at tap {mask.tap!r}")
+            tap = find_tap(self.model, mask.tap, axis=mask.feature_axis)
+            mask_values(tap, mask)
+            wide = np.float64 if tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
+            self.axes[mask.tap] = None if mask.weights.ndim > 1 else tap.feature_axis
+            self._weights[mask.tap] = mask.weights.astype(wide)
+
+    def _for(self, asked: Asked, x: Value) -> GradientGraph:
+        shape = tuple(x.shape if isinstance(x, np.ndarray) else x.shape())
+        return self.graph(asked, shape[1:])
+
+    def _run(
+        self, asked: Asked, x: Value, outputs: list[str], feed: dict[str, NDArray[Any]] | None = None
+    ) -> list[Value]:
+        return self.sessions.run(asked, x, outputs, feed=feed or {}, masks=self._weights)
+
+    def _narrow(self, gradient: Value) -> Value:
+        return to_numpy(gradient).astype(np.float32) if self.sessions.is_double else gradient
+
+    def _wide(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values.astype(np.float64) if self.sessions.is_double and values.dtype == np.float32 else values

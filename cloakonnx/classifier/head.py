@@ -1,195 +1,163 @@
-"""A classifier under many masks at one tap: the backbone runs once for a batch, then only the head, once for each mask.
-
-The two parts round as the whole model does, or nearly so: ONNX Runtime fuses nodes across the tap where nothing is in
-the way. So the parts are first compared with the whole on some samples, and samples whose two highest scores lie closer
-together than such differences can reach are named as close: only the hardened model itself can tell their class.
-"""
+"""The gradient of class scores by a tap, from the backward graph of the head alone: the backbone runs forward only."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.task import Decision, class_scores
-from cloakonnx.errors import InferenceError
-from cloakonnx.graph.file.model import Model
+from cloakonnx.errors import TapError
+from cloakonnx.gradient.differentiate import GradientGraph, differentiate
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.masks.taps import Tap
-from cloakonnx.graph.subgraphs.cut import Normalisation
-from cloakonnx.graph.subgraphs.head import mask_input, masked_head
-from cloakonnx.runtime.provider import Provider
-from cloakonnx.runtime.session import Session, Value, to_numpy
+from cloakonnx.graph.subgraphs.head import head, masked_head
+from cloakonnx.graph.subgraphs.inline import inline
+from cloakonnx.runtime.session import Session, Value, filled_up, to_numpy
 
-_SAFETY = 10.0
-"""How much further than on the samples of the comparison scores may differ on others."""
-
-_LEAST = 1e-6
-"""Differences of this share of the largest score are always reckoned with; float32 rounds by 6e-8."""
-
-_MOST = 0.02
-"""Share of the largest score that the parts may differ by; float16 models reach a few thousandths."""
+_NUMPY_TYPES: dict[int, type[np.floating]] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 
 
-_TOGETHER = 1 << 19
-"""Values of the tap, all masks together, that one run of the head takes."""
-
-
-class Decided(NamedTuple):
-    """What masks make of a batch.
-
-    Attributes:
-        classes: (masks, N) predicted.
-        close: (masks, N) where rounding may have decided.
-    """
-
-    classes: NDArray[np.int64]
-    close: NDArray[np.bool_]
-
-
-class SplitClassifier:
-    """A classifier, cut at a tap.
+class Tail:
+    """A head that runs: forward, and with a loss backward to the tap.
 
     Args:
-        model: The model, without a mask at the tap.
-        tap: Where the masks go.
-        provider: Where it runs.
-        normalisation: From pixel space to the model's input.
-        input_name: The data input; needed where there are several.
-        output_name: The class scores; needed where there are several outputs.
+        classifier: The classifier.
+        tap: The tap.
+        loss: What the gradient is of; None for the class scores alone.
+        masked: Whether a mask is an input.
+
+    Attributes:
+        sides: Tensors that are needed beside the tap.
+        nonlinear: What keeps the class scores from being linear in the tap; None where they are.
+        mask: Input of :attr:`graph` for the mask, float32, double where the tap is double; None without.
+        graph: What runs.
 
     Raises:
-        ModelError: input or output can't be told.
-        TapError: the output does not depend on the tap, or the graph after it reads a tensor of unknown type.
-        InferenceError: ONNX Runtime refuses a part.
+        TapError: the output does not depend on the tap.
+        DifferentiationError: an op without a rule, or an output that is no class scores.
     """
 
     def __init__(
         self,
-        model: Model,
+        classifier: Classifier,
         tap: Tap,
         *,
-        provider: Provider,
-        normalisation: Normalisation | None = None,
-        input_name: str | None = None,
-        output_name: str | None = None,
+        loss: Loss | None,
+        masked: bool = False,
     ) -> None:
-        self._output = model.output(output_name).name
-        self._decision = Decision(model, self._output)
-        self._tap, self._name = tap, model.name
-        self._head = masked_head(model, tap, self._output)
-        self._backbone = Activations(
-            model,
-            [tap.name, *self._head.sides],
-            provider=provider,
-            normalisation=normalisation,
-            input_name=input_name,
+        model, provider, output_name = classifier.model, classifier.provider, classifier.output_name
+        part = head(model, tap.name, output_name)
+        self.sides, self.nonlinear = part.sides, part.nonlinear
+        proto, entry = part.proto, tap.name
+        self.mask: str | None = None
+        if masked:
+            cut = masked_head(model, tap, output_name)
+            proto, entry, self.mask, self.sides = cut.proto, cut.unmasked, cut.mask, cut.sides
+        self.graph: GradientGraph = differentiate(
+            inline(dataclasses.replace(model, proto=proto)),
+            loss=loss,
+            provider=provider.device,
+            input_name=entry,
+            output_name=output_name,
         )
-        self._session = Session(self._head.proto, provider, folder=model.folder)
-        # The overhead of a run outweighs a small head, so many masks go in one. Side inputs hold one batch only.
-        self._together = (
-            not self._head.sides and self._session.fixed_batch is None and tap.elem_type != onnx.TensorProto.BFLOAT16
-        )
-        self._slack: float | None = None
-        self.classes = 0
-        """How many there are; 0 until :meth:`compare` has seen scores."""
+        self._session = Session(self.graph.proto, provider)
+        self._types = {v.name: v.type.tensor_type.elem_type for v in self.graph.proto.graph.input}
+        self._casts = tap.elem_type not in _NUMPY_TYPES
 
-    def compare(self, whole: Classifier, batch: NDArray[np.float32], features: int) -> None:
-        """Compare the parts with the whole model on a few samples in pixel space; call it before :meth:`predict`.
+    @property
+    def elem_type(self) -> int:
+        """ONNX element type in which the tap goes in, and gradients come out."""
+        return self._types[self.graph.image]
 
-        Raises:
-            InferenceError: they differ by more than rounding explains.
+    def run(self, values: list[Value], output: str, extra: dict[str, NDArray[np.generic]]) -> Value:
+        """Return one output for a batch.
+
+        Args:
+            values: The tap and the sides.
+            output: An output of :attr:`graph`.
+            extra: The graph's other inputs; those of as many samples as the batch are filled up with it where the
+                graph fixes the batch.
         """
-        scores = whole.logits(batch)
-        difference = self._compared(batch, features, scores)
-        scale = float(np.abs(scores)[np.isfinite(scores)].max(initial=0))
-        if self._together and not difference <= _MOST * scale:
-            self._together = False  # a head that does not take any number of samples
-            difference = self._compared(batch, features, scores)
-        if not difference <= _MOST * scale:
-            raise InferenceError(
-                f"{self._name} cut at {self._tap.name!r} gives scores that differ by {difference:.3g} from its own "
-                f"(largest: {scale:.3g}): does it draw random numbers? The model can't be run in parts there"
+        tap, *sides = values
+        image: Value = to_numpy(tap).astype(_NUMPY_TYPES[self.elem_type]) if self._casts else tap
+        count = int(image.shape[0] if isinstance(image, np.ndarray) else image.shape()[0])
+        size = self._session.fixed_batch or count
+        feed: dict[str, Value] = {self.graph.image: image, **dict(zip(self.sides, sides, strict=True)), **extra}
+        if count < size:
+            shared = {self.mask}
+            feed = {name: value if name in shared else filled_up(to_numpy(value), size) for name, value in feed.items()}
+        (found,) = self._session.run({n: v for n, v in feed.items() if n in self._session.inputs}, [output])
+        return found if count == size else to_numpy(found)[:count]
+
+
+class MarginGradient:
+    """Gradients of z_a - z_t by a tap: t is the label, a the class of the largest logit but the label's.
+
+    Where the head is linear it is the difference of two columns of its weights, W_a - W_t.
+
+    Args:
+        classifier: The classifier.
+        tap: The tap.
+        linear: The criterion that asks the class scores to be linear in the tap, for the message; None where none does.
+
+    Raises:
+        TapError: the output does not depend on the tap, or not linearly although it must.
+        DifferentiationError: an op without a rule, or an output that is no class scores.
+    """
+
+    def __init__(self, classifier: Classifier, tap: Tap, *, linear: str | None = None) -> None:
+        self._tail = Tail(classifier, tap, loss=Loss.MARGIN)
+        self._task = classifier.task
+        found = self._tail.nonlinear
+        if linear is not None and found is not None:
+            raise TapError(
+                f"--criterion {linear} needs a linear head after the tap, but {found} comes after {tap.name!r}; take "
+                "--criterion gradient-x-activation, which works at any tap, or a later tap"
             )
-        self._slack = max(_SAFETY * difference, _LEAST * scale)
-        self.classes = max(scores.shape[1], 2)
 
-    def predict(self, batch: NDArray[np.float32], masks: Sequence[NDArray[np.float32]]) -> Decided:
-        """Return what masks, (F,) weights each, make of a batch in pixel space; the backbone runs once.
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Tensors that are needed beside the tap."""
+        return self._tail.sides
+
+    @property
+    def elem_type(self) -> int:
+        """ONNX element type of the gradients."""
+        return self._tail.elem_type
+
+    def __call__(self, values: list[Value], y: NDArray[np.int64]) -> Value:
+        """Return the gradient of each sample's own margin, of the tap's shape.
+
+        Args:
+            values: The tap and the sides for a batch.
+            y: (N,) labels.
 
         Raises:
-            InferenceError: the output is not one row of scores a sample.
+            DataError: a label that is no class of the model.
         """
-        assert self._slack is not None  # compare() comes first
-        scores = self._scores(batch, masks)
-        rows = scores.reshape(-1, scores.shape[-1])
-        shape = scores.shape[:2]
-        close = ~(self._gaps(rows) > self._slack)
-        return Decided(self._decision(rows).reshape(shape), close.reshape(shape))
-
-    def _compared(self, batch: NDArray[np.float32], features: int, scores: NDArray[np.float32]) -> float:
-        """Return how far scores without a mask are from the whole model's, beside another mask in the same run.
-
-        Twice, because what draws random numbers may begin with the same ones as the whole model. The other mask
-        would change the scores of a head that mixes the samples of a run.
-        """
-        ones, zeros = np.ones(features, np.float32), np.zeros(features, np.float32)
-        try:
-            first, _, second = self._scores(batch, [ones, zeros, ones])
-        except InferenceError:
-            if self._together:
-                return np.inf
-            raise
-        return max(_difference(first, scores), _difference(second, scores))
-
-    def _gaps(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (N,) how far the highest score is above the next; NaN stays NaN, which is above nothing."""
-        if scores.shape[1] == 1:
-            return np.asarray(np.abs(scores[:, 0] - np.float32(self._decision.threshold)))
-        with np.errstate(invalid="ignore"):
-            top = np.partition(scores, -2, axis=1)[:, -2:]
-            return np.asarray(top[:, 1] - top[:, 0])
-
-    def _scores(self, batch: NDArray[np.float32], masks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Return (masks, N, classes)."""
-        parts = []
-        for (tap, *sides), real, filled in self._backbone.filled(batch):
-            given = dict(zip(self._head.sides, sides, strict=True))
-            feed = {name: value for name, value in given.items() if name in self._session.inputs}
-            size = max(_TOGETHER // max(_size(tap), 1), 1) if self._together else 1
-            found = [
-                self._run(tap, feed, masks[start : start + size], filled)[:, :real]
-                for start in range(0, len(masks), size)
-            ]
-            parts.append(np.concatenate(found))
-        return np.concatenate(parts, axis=1)
-
-    def _run(
-        self, tap: Value, feed: dict[str, Value], masks: Sequence[NDArray[np.float32]], count: int
-    ) -> NDArray[np.float32]:
-        """Run the head for some masks at once; return (masks, N, classes)."""
-        weights = mask_input(self._tap, masks)
-        if len(masks) > 1:
-            values = to_numpy(tap)
-            tap = np.tile(values, (len(masks), *(1 for _ in values.shape[1:])))
-            weights = np.repeat(weights, len(values), axis=0)
-        (output,) = self._session.run({**feed, self._head.unmasked: tap, self._head.mask: weights})
-        scores = class_scores(np.atleast_1d(to_numpy(output)), len(masks) * count, self._output)
-        return scores.reshape(len(masks), count, -1)
+        graph = self._tail.graph
+        self._task.check(y, graph.classes)
+        assert graph.labels is not None  # the margin asks for them
+        return self._tail.run(values, graph.gradient, {graph.labels: y})
 
 
-def _size(value: Value) -> int:
-    return math.prod(value.shape if isinstance(value, np.ndarray) else value.shape())
+def linear_weights(classifier: Classifier, tap: Tap, values: list[Value]) -> NDArray[np.float64]:
+    """Return (classes, ...) the weights of a linear head: the gradient of each class score by the tap.
 
-
-def _difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    """Return the largest difference of finite scores; infinity where others are finite."""
-    finite = np.isfinite(wanted)
-    if found.shape != wanted.shape or (finite != np.isfinite(found)).any():
-        return np.inf
-    return float(np.abs(found[finite] - wanted[finite]).max(initial=0))
+    Args:
+        classifier: The classifier.
+        tap: A tap with a linear head.
+        values: The tap and the sides for any samples.
+    """
+    tail = Tail(classifier, tap, loss=Loss.COTANGENT)
+    assert tail.nonlinear is None
+    assert tail.graph.cotangent is not None  # the loss asks for it
+    count, classes = len(to_numpy(values[0])), tail.graph.classes
+    rows = []
+    for one in np.eye(classes, dtype=_NUMPY_TYPES[tail.elem_type]):
+        extra = {tail.graph.cotangent: np.broadcast_to(one, (count, classes))}
+        rows.append(to_numpy(tail.run(values, tail.graph.gradient, extra))[0])
+    return np.stack(rows).astype(np.float64)

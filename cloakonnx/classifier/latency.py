@@ -11,9 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cloakonnx.classifier.classifier import input_shape
-from cloakonnx.graph.file.model import Model, counterpart
-from cloakonnx.runtime.provider import Provider
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.runtime.session import Session
 
 SESSIONS, ROUNDS, BLOCK_SECONDS = 9, 6, 0.05
@@ -21,14 +19,12 @@ _WARM_UP, _LEAST_CALLS, _OPEN_SIDE = 3, 3, 64
 
 
 def latency_ratios(
-    model: Model,
-    baseline: Model,
+    classifier: Classifier,
+    baseline: Classifier,
     *,
-    provider: Provider,
     sessions: int = SESSIONS,
     rounds: int = ROUNDS,
     block_seconds: float = BLOCK_SECONDS,
-    input_name: str | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[float, ...]:
     """Return the latency of a model over a baseline's, one ratio for each pair of new sessions.
@@ -38,27 +34,25 @@ def latency_ratios(
     fixed seed, or as many as the model fixes.
 
     Args:
-        model: The model.
+        classifier: The classifier.
         baseline: What it is compared with; takes the same input.
-        provider: Where both run.
         sessions: Pairs of sessions.
         rounds: Rounds with each pair.
         block_seconds: How long calls to one model follow each other.
-        input_name: The data input, where there are several.
         on_progress: Called with the number of pairs done.
 
     Raises:
         InferenceError: ONNX Runtime fails.
         ModelError: the input can't be told.
     """
-    feeds = [_feed(model, input_name), _feed(baseline, counterpart(baseline, input_name, "input"))]
+    feeds = [_feed(classifier), _feed(baseline)]
     ratios = []
     for number in range(sessions):
         order = (0, 1) if number % 2 == 0 else (1, 0)
         made: dict[int, Session] = {}
         for index in order:
-            each = (model, baseline)[index]
-            made[index] = Session(each.proto, provider, folder=each.folder)
+            each = (classifier, baseline)[index]
+            made[index] = Session(each.model.proto, each.provider, folder=each.model.folder)
         found = []
         for turn in range(rounds):
             seconds = {index: _block(made[index], feeds[index], block_seconds) for index in order[:: 1 - turn % 2 * 2]}
@@ -68,9 +62,9 @@ def latency_ratios(
     return tuple(ratios)
 
 
-def _feed(model: Model, input_name: str | None) -> dict[str, NDArray[Any]]:
-    entry = model.input(input_name)
-    sides = [side or _OPEN_SIDE for side in input_shape(model, entry.name) or ()]
+def _feed(classifier: Classifier) -> dict[str, NDArray[Any]]:
+    entry = classifier.model.input(classifier.input_name)
+    sides = [side or _OPEN_SIDE for side in classifier.input_shape or ()]
     batch = entry.type.tensor_type.shape.dim[:1]
     size = batch[0].dim_value if batch and batch[0].dim_value > 0 else 1
     dtype = onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)

@@ -1,4 +1,4 @@
-"""How class scores become classes."""
+"""What scores and labels mean: which class is decided on, which labels are possible, and when an attack has won."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx
 import onnx.inliner
 from numpy.typing import NDArray
 
-from cloakonnx.errors import InferenceError
+from cloakonnx.errors import DataError, InferenceError
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.ending import Ending, ending
@@ -20,11 +20,84 @@ _TELLING = 20
 """Samples of which a classifier that works gets more right than by chance."""
 
 NO_CLASS = -1
-"""The prediction where a score is not a number."""
+"""The prediction where a score is NaN."""
+
+
+class SingleLabel:
+    """One class a sample; a label is the index of the class.
+
+    Args:
+        model: The model.
+        output: Its class scores.
+    """
+
+    losses = ("ce", "ce-softmax", "margin", "dlr")
+    """Losses that attacks may increase, by name."""
+
+    def __init__(self, model: Model, output: str) -> None:
+        self._model, self._output = model, output
+
+    @cached_property
+    def threshold(self) -> float:
+        """The value that a single score must exceed for class 1.
+
+        Raises:
+            ModelError: nothing tells what a single score means.
+        """
+        return _ending(self._model, self._output).threshold(self._output)
+
+    def check(self, y: NDArray[np.int64], classes: int, *, source: str | None = None) -> None:
+        """Check that labels (N,) are classes of the model; raises DataError, which names the samples' source."""
+        wrong = y[(y < 0) | (y >= classes)]
+        if len(wrong):
+            start = "" if source is None else f"{source}: "
+            name = self._model.name if source is None else "the model"
+            raise DataError(f"{start}label {int(wrong[0])} does not fit {name}, which has {classes} classes")
+
+    def decide(self, scores: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Return the classes (...,) of scores (..., classes), or of (..., 1), one score that stands for two classes.
+
+        The class is :data:`NO_CLASS` where a score is NaN.
+
+        Raises:
+            ModelError: nothing tells what a single score means.
+        """
+        if scores.shape[-1] > 1:
+            return np.where(np.isnan(scores).any(axis=-1), NO_CLASS, scores.argmax(axis=-1))
+        above = (scores[..., 0] > self.threshold).astype(np.int64)
+        return np.where(np.isnan(scores[..., 0]), NO_CLASS, above)
+
+    def right(self, scores: NDArray[np.floating], y: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return (...,) whether scores (..., classes) decide for the labels; NaN scores never do."""
+        return np.asarray(self.decide(scores) == y)
+
+    def fooled(self, logits: NDArray[np.floating], y: NDArray[np.int64], *, targeted: bool) -> NDArray[np.bool_]:
+        """Return (N,) whether an attack has won: not the label, or (targeted) the label, which is the target then."""
+        right = self.right(logits, y)
+        return right if targeted else ~right
+
+    def margin(self, logits: NDArray[np.floating], y: NDArray[np.int64]) -> NDArray[Any]:
+        """Return (..., N): the label's logit less the largest other one, for logits (..., N, classes)."""
+        own = np.take_along_axis(logits, np.broadcast_to(y[:, None], (*logits.shape[:-1], 1)), axis=-1)[..., 0]
+        return np.asarray(own - self._without(logits, y).max(axis=-1))
+
+    def others(self, logits: NDArray[np.floating], y: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (N, classes - 1): the classes other than the label, the most likely first."""
+        return np.argsort(-self._without(logits, y), axis=1, kind="stable")[:, :-1]
+
+    def strata(self, y: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return the rows of each class that occurs, in the order of the classes."""
+        return [np.flatnonzero(y == label) for label in np.unique(y)]
+
+    def _without(self, logits: NDArray[np.floating], y: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Return logits with the label's at minus infinity."""
+        found = logits.copy()
+        found[..., np.arange(len(y)), y] = -np.inf
+        return found
 
 
 def class_scores(values: NDArray[Any], count: int, output: str) -> NDArray[np.float32]:
-    """Return an output's values for so many samples as (N, classes) float32.
+    """Return an output's values for ``count`` samples as (N, classes) float32.
 
     Raises:
         InferenceError: it is not one row of scores a sample.
@@ -42,43 +115,9 @@ def class_scores(values: NDArray[Any], count: int, output: str) -> NDArray[np.fl
     return scores.astype(np.float32)
 
 
-class Decision:
-    """How an output's scores become classes; one score a sample stands for two.
-
-    Args:
-        model: The model.
-        output: Its class scores.
-    """
-
-    def __init__(self, model: Model, output: str) -> None:
-        self._output = output
-        self._ending = _ending(model, output)
-
-    @cached_property
-    def threshold(self) -> float:
-        """What a single score must exceed for class 1; raises ModelError where nothing tells what it means."""
-        return self._ending.threshold(self._output)
-
-    def __call__(self, scores: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the classes (N,) of scores (N, classes) or (N, 1); :data:`NO_CLASS` where one is not a number.
-
-        Raises:
-            ModelError: nothing tells what a single score means.
-        """
-        if scores.shape[1] > 1:
-            return predicted(scores)
-        above = (scores[:, 0] > self.threshold).astype(np.int64)
-        return np.where(np.isnan(scores[:, 0]), NO_CLASS, above)
-
-
 def at_chance(correct: int, count: int, classes: int) -> bool:
-    """Whether a model gets no more of so many samples right than by chance, and they are enough to tell."""
+    """Return whether accuracy is no better than chance, on enough samples to tell."""
     return count >= _TELLING and correct * classes <= count
-
-
-def predicted(scores: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return the classes (..., ) of scores (..., classes); :data:`NO_CLASS` where one of them is not a number."""
-    return np.where(np.isnan(scores).any(axis=-1), NO_CLASS, scores.argmax(axis=-1))
 
 
 def _ending(model: Model, output: str) -> Ending:

@@ -53,7 +53,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SettingsFile:
     """What a file says.
 
     Attributes:
@@ -98,7 +98,7 @@ def options(command: click.Command) -> dict[str, click.Option]:
     return found
 
 
-def read_settings(path: Path | None, load: Callable[[], Mapping[str, click.Command]]) -> Settings | None:
+def read_settings(path: Path | None, load: Callable[[], Mapping[str, click.Command]]) -> SettingsFile | None:
     """Read the file that was named, or the one in the working directory; None where there is none.
 
     Args:
@@ -122,7 +122,7 @@ def read_settings(path: Path | None, load: Callable[[], Mapping[str, click.Comma
         _check_known(verb, commands, name, "there is no verb")
         for key in entries:
             _check_known(key, options(commands[verb]), f"{name} [{verb}]", f"{verb} has no option")
-    return Settings(name, shared, tables)
+    return SettingsFile(name, shared, tables)
 
 
 def _check_known(key: str, known: Collection[str], where: str, said: str) -> None:

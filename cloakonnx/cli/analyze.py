@@ -12,10 +12,9 @@ from cloakonnx.cli._output import progress, say
 from cloakonnx.cli._types import Number
 
 if TYPE_CHECKING:
+    from cloakonnx.classifier.classifier import Classifier
     from cloakonnx.data.samples import Dataset
     from cloakonnx.data.sources import Source
-    from cloakonnx.graph.file.model import Model
-    from cloakonnx.runtime.provider import Provider
     from cloakonnx.scoring.analysis import Analysis
     from cloakonnx.scoring.analyze import PairSource
     from cloakonnx.selection.greedy.select import GreedyProgress
@@ -99,41 +98,36 @@ def command(
     inputs = [path for path in (model, data, adversarial, select_data) if path is not None]
     check_output(target, inputs=inputs, force=force)
     chosen = options.choose(provider, device_id)
-    dataset = options.dataset(loaded, clean, rest, input_name)
+    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name).on(chosen)
+    dataset = options.dataset(classifier, clean, rest)
     if budget is not None:
         found = _select_greedily(
-            loaded,
+            classifier,
             dataset,
             rest,
             budget=budget,
-            twins=None if twins is None else options.dataset(loaded, twins, rest, input_name),
+            twins=None if twins is None else options.dataset(classifier, twins, rest),
             select_data=select_data,
-            provider=chosen,
             without_gain=force,
             tap=tap,
             feature_axis=feature_axis,
             rounds=rounds,
             batch_size=batch_size,
-            input_name=input_name,
-            output_name=output_name,
         )
         found.save(target)
         if as_json:
             click.echo(found.to_json(), nl=False)
         _tell_greedy(found, target)
         return
-    pairs = _pairs(loaded, dataset, twins, rest, input_name=input_name, output_name=output_name, provider=chosen)
+    pairs = _pairs(classifier, dataset, twins, rest)
     with progress("scoring", pairs.clean.count()) as advance:
         result = analyze(
-            loaded,
+            classifier,
             pairs,
-            provider=chosen,
             tap=tap,
             feature_axis=feature_axis,
             criterion_name=criterion or "deepcloak",
             batch_size=batch_size,
-            input_name=input_name,
-            output_name=output_name,
             on_progress=advance,
         )
     result.save(target)
@@ -169,25 +163,19 @@ def _check_twins(twins: Source | None, attack: str | None, eps: str | None) -> N
 
 
 def _pairs(
-    model: Model,
-    dataset: Dataset,
-    twins: Source | None,
-    rest: options.AttackAndDataOptions,
-    *,
-    input_name: str | None,
-    output_name: str | None,
-    provider: Provider,
+    classifier: Classifier, dataset: Dataset, twins: Source | None, rest: options.AttackAndDataOptions
 ) -> PairSource:
     """Return pairs of files, or pairs whose twins an attack makes on the fly."""
     from cloakonnx.attacks.attack import AttackedPairs
+    from cloakonnx.attacks.victim import Victim
     from cloakonnx.data.samples import Pairs
 
     if twins is not None:
-        return Pairs(dataset, options.dataset(model, twins, rest, input_name))
+        return Pairs(dataset, options.dataset(classifier, twins, rest))
     ((settings, _),) = options.attack_settings(rest, early_stop=False)
     options.warn_of_small_eps([settings.eps], dataset)
-    victim = options.victim(model, dataset, provider, input_name, output_name)
-    return AttackedPairs(dataset, victim, settings)
+    classifier.prepare(dataset.sample_shape)
+    return AttackedPairs(dataset, Victim(classifier), settings)
 
 
 def _tell(result: Analysis, target: Path) -> None:
@@ -210,14 +198,13 @@ def _tell(result: Analysis, target: Path) -> None:
 
 
 def _select_greedily(
-    model: Model,
+    classifier: Classifier,
     dataset: Dataset,
     rest: options.AttackAndDataOptions,
     *,
     budget: float,
     twins: Dataset | None,
     select_data: Path | None,
-    provider: Provider,
     without_gain: bool,
     **settings: Any,
 ) -> Analysis:
@@ -237,13 +224,12 @@ def _select_greedily(
 
     with progress("adversarial inputs", None) as advance:
         return select_greedy(
-            model,
+            classifier,
             dataset,
             budget=budget,
-            provider=provider,
             attack=attack,
             twins=twins,
-            select=None if select_data is None else options.part(model, select_data, rest, settings["input_name"]),
+            select=None if select_data is None else options.part(classifier, select_data, rest),
             seed=rest["seed"],
             without_gain=without_gain,
             on_progress=on_progress,

@@ -71,17 +71,18 @@ def command(
     source = options.open_data(data, data_script, rest, option="data")
     if source is None:
         raise click.UsageError("samples are needed: --data is missing")
-    dataset = options.dataset(loaded, source, rest, input_name)
+    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
+    dataset = options.dataset(classifier, source, rest)
     plans = [(s, _target(output, text, rest["eps"])) for s, text in options.attack_settings(rest, targeted=targeted)]
     for _, target in plans:
         check_output(target, inputs=[p for p in (model, data) if p is not None], force=force)
     options.warn_of_small_eps([settings.eps for settings, _ in plans], dataset)
-    chosen = options.choose(provider, device_id)
+    classifier = classifier.on(options.choose(provider, device_id))
     count = dataset.count()
     total = None if count is None else count * len(plans)
     with going_on(RESUMED), progress(f"attack, {rest['attack']}", total) as advance:
         found = attack(
-            loaded,
+            classifier,
             dataset,
             [target for _, target in plans],
             attack=rest["attack"],
@@ -94,16 +95,13 @@ def command(
             targeted=targeted,
             straight_through=rest["straight_through"],
             seed=rest["seed"],
-            provider=chosen,
             batch_size=batch_size,
-            input_name=input_name,
-            output_name=output_name,
             round_levels=round_levels,
             resume=resume,
             on_progress=advance,
         )
     for (settings, _), attacked in zip(plans, found, strict=True):
-        _tell(loaded, settings, attacked, chosen.name)
+        _tell(loaded, settings, attacked, classifier.provider.name)
     if as_json:
         records = [_record(settings, attacked) for (settings, _), attacked in zip(plans, found, strict=True)]
         print_json(records[0] if len(records) == 1 else records)

@@ -10,7 +10,7 @@ import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli._output import print_json, say
-from cloakonnx.cli._settings import Settings, converted, read_settings
+from cloakonnx.cli._settings import SettingsFile, converted, read_settings
 from cloakonnx.cli._settings import options as options_of
 from cloakonnx.errors import OptionError, nearest
 
@@ -52,7 +52,9 @@ def command(ctx: click.Context, *, verbs: tuple[str, ...], show: bool, as_json: 
             click.echo(f"{row['verb']}.{row['option']} = {json.dumps(row['value'])}  # {row['from']}")
 
 
-def _in_force(verb: str, command: click.Command, settings: Settings | None) -> Iterator[tuple[str, Any, str | None]]:
+def _in_force(
+    verb: str, command: click.Command, settings: SettingsFile | None
+) -> Iterator[tuple[str, Any, str | None]]:
     """Yield a verb's options, their values and where these come from: the file, ``default``, or None if not set."""
     known = options_of(command)
     found = {} if settings is None else {each.name: each for each in settings.of(verb, command)}

@@ -15,10 +15,9 @@ from cloakonnx.cli._types import Numbers
 from cloakonnx.cli.gate import conclude
 
 if TYPE_CHECKING:
+    from cloakonnx.classifier.classifier import Classifier
     from cloakonnx.evaluation.evaluation import Evaluation
     from cloakonnx.evaluation.gates import Decision, Gate
-    from cloakonnx.graph.file.model import Model
-    from cloakonnx.runtime.provider import Provider
 
 
 @click.command("evaluate")
@@ -111,31 +110,30 @@ def command(
     source = options.open_data(data, data_script, rest, option="data")
     if source is None:
         raise click.UsageError("samples are needed: --data is missing")
-    dataset = options.dataset(loaded, source, rest, input_name)
+    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
+    dataset = options.dataset(classifier, source, rest)
     outputs = [path for path in (output, samples) if path is not None]
     if len({path.absolute() for path in outputs}) < len(outputs):
         raise click.UsageError("-o and --samples name the same file")
     for path in outputs:
         check_output(path, inputs=[p for p in (model, baseline, analysis, data) if p is not None], force=force)
     options.warn_of_small_eps(eps, dataset)
-    chosen = options.choose(provider, device_id)
+    classifier = classifier.on(options.choose(provider, device_id))
+    beside = None if other is None else classifier.beside(other)
     kept = nullcontext() if output is None else going_on(RESUMED)
     with kept, progress(f"evaluate, {attack}", dataset.count()) as advance:
         found = evaluate(
-            loaded,
+            classifier,
             dataset,
             eps=eps,
             attack=attack,
-            baseline=other,
+            baseline=beside,
             norm=cast(Any, norm),
             max_iter=max_iter,
             restarts=restarts,
             straight_through=straight_through,
             seed=seed,
-            provider=chosen,
             batch_size=batch_size,
-            input_name=input_name,
-            output_name=output_name,
             analysis=known,
             sanity=not no_sanity,
             output=output,
@@ -152,7 +150,7 @@ def command(
         say(f"cloakonnx: warning: sanity flag {flag.name}: {flag.measured}; {flag.meaning}")
     decisions: tuple[Decision, ...] = ()
     if gates:
-        decisions = _judge(found, gates, loaded, other, provider=chosen, input_name=input_name)
+        decisions = _judge(found, gates, classifier, beside)
     _print(found, as_json=as_json, markdown=markdown)
     for decision in decisions:
         say(str(decision))
@@ -160,13 +158,7 @@ def command(
 
 
 def _judge(
-    found: Evaluation,
-    gates: Sequence[Gate],
-    model: Model,
-    baseline: Model | None,
-    *,
-    provider: Provider,
-    input_name: str | None,
+    found: Evaluation, gates: Sequence[Gate], classifier: Classifier, baseline: Classifier | None
 ) -> tuple[Decision, ...]:
     """Judge by gates; the latency is measured where one asks for it."""
     from cloakonnx.classifier.latency import SESSIONS as LATENCY_SESSIONS
@@ -177,9 +169,8 @@ def _judge(
     latency = None
     if any(gate.name == "latency-ratio" for gate in gates):
         with progress("latency", LATENCY_SESSIONS) as advance:
-            latency = latency_ratios(
-                model, baseline or stripped(model), provider=provider, input_name=input_name, on_progress=advance
-            )
+            other = baseline or classifier.beside(stripped(classifier.model))
+            latency = latency_ratios(classifier, other, on_progress=advance)
     return check_gates(found, gates, latency=latency)
 
 

@@ -128,11 +128,11 @@ def command(
     from cloakonnx.evaluation.gates import parse_gate
     from cloakonnx.graph.file.model import load
     from cloakonnx.pipeline.harden import Task, default_folder
-    from cloakonnx.pipeline.settings import Settings
+    from cloakonnx.pipeline.settings import HardenSettings
 
     named = {**rest}
     fields: dict[str, Any] = {each: named[each] for each in TaskOptions.__annotations__}
-    settings = Settings(
+    settings = HardenSettings(
         taps=fields.pop("tap"),
         report=not fields.pop("no_report"),
         gates=tuple(map(parse_gate, require)),
@@ -142,16 +142,18 @@ def command(
     source = options.open_data(data, data_script, rest, option="data")
     if source is None:
         raise click.UsageError("labelled samples are needed: --data is missing")
+    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
+    dataset = options.dataset(classifier, source, rest)
+    select, report = (
+        None if path is None else options.part(classifier, path, rest) for path in (select_data, report_data)
+    )
     task = Task(
-        loaded,
-        options.dataset(loaded, source, rest, input_name),
+        classifier.on(options.choose(provider, device_id)),
+        dataset,
         settings,
-        select=None if select_data is None else options.part(loaded, select_data, rest, input_name),
-        report=None if report_data is None else options.part(loaded, report_data, rest, input_name),
-        provider=options.choose(provider, device_id),
+        select=select,
+        report=report,
         output=output or default_folder(model),
-        input_name=input_name,
-        output_name=output_name,
         observer=_Told(),
         command=_again(),
     )

@@ -150,25 +150,23 @@ def command(
     source = options.open_data(data, data_script, rest, option="data")
     if source is None:
         raise click.UsageError("labelled samples are needed: --data is missing")
-    dataset = options.dataset(loaded, source, rest, input_name)
-    select = None if select_data is None else options.part(loaded, select_data, rest, input_name)
+    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
+    dataset = options.dataset(classifier, source, rest)
+    select = None if select_data is None else options.part(classifier, select_data, rest)
     target = output or default_path(model)
     inputs = [path for path in (model, data, select_data) if path is not None]
     check_output(target, inputs=inputs, force=force)
     recipe = _recipe(rest, dataset)
-    chosen = options.choose(provider, device_id)
+    classifier = classifier.on(options.choose(provider, device_id))
     try:
         with going_on(RESUMED), _told(recipe) as on_progress:
             result = learn(
-                loaded,
+                classifier,
                 dataset,
                 recipe,
-                provider=chosen,
                 select=select,
                 taps=tap,
                 tap_patterns=tap_pattern,
-                input_name=input_name,
-                output_name=output_name,
                 output=target,
                 resume=resume,
                 over_budget=force,

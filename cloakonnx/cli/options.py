@@ -14,7 +14,7 @@ from cloakonnx.text import parse_number
 
 if TYPE_CHECKING:
     from cloakonnx.attacks.settings import Settings
-    from cloakonnx.attacks.victim import Victim
+    from cloakonnx.classifier.classifier import Classifier
     from cloakonnx.data.samples import Dataset
     from cloakonnx.data.sources import Source
     from cloakonnx.graph.file.model import Model
@@ -212,26 +212,28 @@ def open_data(path: Path | None, script: str | None, options: DataOptions, *, op
     return open_source(path)  # the twins of a folder of images or of an .npy file may well be an .npz
 
 
-def part(model: Model, path: Path, options: DataOptions, input_name: str | None) -> Dataset:
+def classifier(
+    model: Model, options: DataOptions, *, input_name: str | None = None, output_name: str | None = None
+) -> Classifier:
+    """Return a model with its input, output and preprocessing; :func:`choose` gives it a provider later."""
+    from cloakonnx.classifier.classifier import Classifier
+
+    return Classifier(model, preprocessing=preprocessing(options), input_name=input_name, output_name=output_name)
+
+
+def part(classifier: Classifier, path: Path, options: DataOptions) -> Dataset:
     """Return all samples of a file or folder beside ``--data``; --labels and --limit are of that."""
     own = cast(DataOptions, {**options, "labels": None, "limit": None})
     source = open_data(path, None, own, option="data")
     assert source is not None  # a path was given
-    return dataset(model, source, own, input_name)
+    return dataset(classifier, source, own)
 
 
-def dataset(model: Model, source: Source, options: DataOptions, input_name: str | None) -> Dataset:
+def dataset(classifier: Classifier, source: Source, options: DataOptions) -> Dataset:
     """Fit samples to a model's input."""
-    from cloakonnx.classifier.classifier import class_count, input_shape
     from cloakonnx.data.samples import Dataset
 
-    return Dataset(
-        source,
-        preprocessing(options),
-        input_shape(model, input_name),
-        classes=class_count(model),
-        limit=options["limit"],
-    )
+    return Dataset.of(source, classifier, limit=options["limit"])
 
 
 def warn_of_small_eps(eps: Sequence[float], dataset: Dataset) -> None:
@@ -324,12 +326,3 @@ def attack_settings(
     if len({settings.eps for settings, _ in found}) < len(found):
         raise click.BadParameter("names the same number twice", param_hint="'--eps'")
     return found
-
-
-def victim(
-    model: Model, dataset: Dataset, provider: Provider, input_name: str | None, output_name: str | None
-) -> Victim:
-    """Return the classifier under attack, fed as the data is."""
-    from cloakonnx.attacks.victim import Victim
-
-    return Victim(model, provider=provider, input_name=input_name, output_name=output_name, **dataset.feed)

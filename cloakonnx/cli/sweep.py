@@ -114,14 +114,15 @@ def command(
     if output is not None:
         inputs = [path for path in (model, scores, data, adversarial) if path is not None]
         check_output(output, inputs=inputs, force=force)
-    pairs = Pairs(*(options.dataset(loaded, source, rest, input_name) for source in (clean, twins)))
+    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
+    pairs = Pairs(*(options.dataset(classifier, source, rest) for source in (clean, twins)))
     options.warn_of_small_eps(eps, pairs.clean)
-    chosen = options.choose(provider, device_id)
+    classifier = classifier.on(options.choose(provider, device_id))
     count, rounds = pairs.clean.count(), 2 if adaptive_at is None else 1 + len(adaptive_at)
     kept = nullcontext() if output is None else going_on(RESUMED)
     with kept, progress("sweep", None if count is None else count * rounds) as advance:
         found = sweep(
-            loaded,
+            classifier,
             known,
             pairs,
             amounts=remove,
@@ -133,10 +134,7 @@ def command(
             restarts=restarts,
             straight_through=straight_through,
             seed=seed,
-            provider=chosen,
             batch_size=batch_size,
-            input_name=input_name,
-            output_name=output_name,
             output=output,
             resume=resume,
             on_estimate=partial(announce, what="adaptive accuracy: "),

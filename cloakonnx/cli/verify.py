@@ -78,15 +78,14 @@ def command(
                 raise CheckError(f"{path.name} failed verification: {error}") from None
             raise
         opened = options.open_data(data, data_script, data_options, option="data")
+        classifier = options.classifier(loaded, data_options, input_name=input_name).on(chosen)
         return verify(
-            loaded,
+            classifier,
             source=reference,
             attestation=attested,
             analysis=known,
-            provider=chosen,
-            samples=None if opened is None else options.dataset(loaded, opened, data_options, input_name),
+            samples=None if opened is None else options.dataset(classifier, opened, data_options),
             seed=seed,
-            input_name=input_name,
         )
 
     code, listed = 0, []

@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError
-from cloakonnx.graph.subgraphs.cut import Normalisation
-from cloakonnx.preprocessing import Preprocessing
-
-_IMAGE_CHANNELS = {1, 3, 4}
+from cloakonnx.preprocessing import channel_axis, model_layout
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,10 @@ class Arrangement:
             x = x.transpose(self.permutation)
         return x if self.shape is None else x.reshape(len(x), *self.shape)
 
+    def sample_shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of a sample in the model's layout, of the shape of a stored one."""
+        return tuple(self.apply(np.empty((1, *stored), np.bool_)).shape[1:])
+
     def undo(self, x: NDArray[Any], sample: tuple[int, ...]) -> NDArray[Any]:
         """Return a batch in the stored layout again; ``sample`` is the shape of a stored sample."""
         if self.shape is not None:
@@ -57,33 +58,33 @@ def arrange(
     Raises:
         DataError: it does not fit, or fits both ways.
     """
+    axis = channel_axis(wanted)
     if wanted is None:
-        return Arrangement(None, None, 1)
+        return Arrangement(None, None, axis)
     if len(sample) == 2 and len(wanted) == 3:  # images without a channel axis
-        axis = 0 if wanted[0] in {1, None} and (wanted[0] == 1 or wanted[2] != 1) else 2
-        shape = (1, *sample) if axis == 0 else (*sample, 1)
+        comes_first = wanted[0] in {1, None} and (wanted[0] == 1 or wanted[2] != 1)
+        shape = (1, *sample) if comes_first else (*sample, 1)
         if not _fits(shape, wanted):
             raise DataError(_misfit(name, sample, wanted))
-        return Arrangement(None, shape, axis + 1)
+        return Arrangement(None, shape, axis)
     if len(sample) == 3 and len(wanted) == 3:
         return _arrange_image(sample, wanted, layout, name)
     if len(wanted) == 1 and len(sample) > 1 and wanted[0] == int(np.prod(sample)):
-        return Arrangement(None, (int(np.prod(sample)),), 1)
+        return Arrangement(None, (int(np.prod(sample)),), axis)
     if not _fits(sample, wanted):
         raise DataError(_misfit(name, sample, wanted))
-    return Arrangement(None, None, 1 if len(wanted) == 1 else len(wanted))
+    return Arrangement(None, None, axis)
 
 
 def _arrange_image(
     sample: tuple[int, ...], wanted: tuple[int | None, ...], layout: str | None, name: str
 ) -> Arrangement:
-    model_layout = _model_layout(wanted)
-    axis = 3 if model_layout == "nhwc" else 1
+    own, axis = model_layout(wanted), channel_axis(wanted)
     as_is = Arrangement(None, None, axis)
     turned = Arrangement((0, 3, 1, 2) if axis == 1 else (0, 2, 3, 1), None, axis)
     fits_turned = _fits((sample[2], *sample[:2]) if axis == 1 else (*sample[1:], sample[0]), wanted)
-    options = {model_layout: (as_is, _fits(sample, wanted))}
-    options["nhwc" if model_layout == "nchw" else "nchw"] = (turned, fits_turned)
+    options: dict[str, tuple[Arrangement, bool]] = {own: (as_is, _fits(sample, wanted))}
+    options["nhwc" if own == "nchw" else "nchw"] = (turned, fits_turned)
     if layout is not None:
         arrangement, fits = options[layout]
         if not fits:
@@ -95,10 +96,6 @@ def _arrange_image(
     if len(found) == 2:
         raise DataError(f"{name}: samples of shape {sample} fit the model as NCHW and as NHWC; say which with --layout")
     return options[found[0]][0]
-
-
-def _model_layout(wanted: tuple[int | None, ...]) -> str:
-    return "nhwc" if wanted[2] in _IMAGE_CHANNELS and wanted[0] not in _IMAGE_CHANNELS else "nchw"
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
@@ -139,13 +136,3 @@ def to_pixels(batch: Batch, arrangement: Arrangement, bounds: tuple[float, float
             "set --bounds, or store the samples as uint8 or scaled to it"
         )
     return np.asarray(pixels)
-
-
-def normalisation(preprocessing: Preprocessing, arrangement: Arrangement) -> Normalisation:
-    """Return the step from pixel space to the model's input."""
-    return Normalisation(
-        scale=preprocessing.scale,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        channel_axis=arrangement.channel_axis,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,16 +95,23 @@ def _pixels(x: NDArray[Any]) -> NDArray[np.float32]:
     return np.divide(x, np.float32(255), dtype=np.float32) if x.dtype == np.uint8 else np.asarray(x, np.float32)
 
 
-def split(samples: Samples, *, seed: int) -> tuple[Samples, Samples]:
+def split(
+    samples: Samples, *, strata: Callable[[NDArray[np.int64]], list[NDArray[np.int64]]], seed: int
+) -> tuple[Samples, Samples]:
     """Hold out a fifth of the samples, class by class; return the others and the held-out ones, both in their order.
+
+    Args:
+        samples: The samples.
+        strata: Gives the rows of each class, of labels.
+        seed: Random seed.
 
     Raises:
         DataError: too few samples: no class has three.
     """
     rng = np.random.Generator(np.random.PCG64([seed, 0x5EED]))
     held: list[int] = []
-    for label in np.unique(samples.y):
-        rows = rng.permutation(np.flatnonzero(samples.y == label))
+    for stratum in strata(samples.y):
+        rows = rng.permutation(stratum)
         held += [int(i) for i in rows[: round(HELD_OUT * len(rows))]]
     if not held:
         raise DataError(

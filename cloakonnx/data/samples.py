@@ -7,25 +7,32 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data.batch import Batch
-from cloakonnx.data.layout import Arrangement, arrange, normalisation, to_pixels
+from cloakonnx.data.layout import Arrangement, arrange, to_pixels
 from cloakonnx.data.sources import Source
 from cloakonnx.errors import DataError
-from cloakonnx.graph.subgraphs.cut import Normalisation
 from cloakonnx.preprocessing import Preprocessing
 
 
-class Feed(TypedDict):
-    """How a classifier takes the samples of a dataset, as its keyword arguments."""
+class Fits(Protocol):
+    """What samples are fitted to: a classifier."""
 
-    normalisation: Normalisation
-    sample_shape: tuple[int, ...]
-    bounds: tuple[float, float]
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How samples become the model's input."""
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...] | None:
+        """The model's input without the batch axis."""
+
+    @property
+    def declared_classes(self) -> int | None:
+        """How many classes the model has, where its file tells."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +53,22 @@ class Dataset:
     classes: int | None = None
     limit: int | None = None
 
+    @classmethod
+    def of(cls, source: Source, classifier: Fits, *, limit: int | None = None) -> Dataset:
+        """Fit a source to a classifier's input, preprocessing and classes."""
+        return cls(source, classifier.preprocessing, classifier.input_shape, classifier.declared_classes, limit)
+
     @cached_property
     def arrangement(self) -> Arrangement:
         """How the stored samples are laid out for the model; settled on the first one.
 
         Raises:
-            DataError: no sample, or one that does not fit the model's input.
+            DataError: no sample, one that does not fit the model's input, or mean and std that do not fit its channels.
         """
         layout = self.source.layout or self.preprocessing.layout
-        return arrange(self.stored_shape, self.input_shape, layout=layout, name=self.source.name)
+        found = arrange(self.stored_shape, self.input_shape, layout=layout, name=self.source.name)
+        self.preprocessing.check_channels(found.sample_shape(self.stored_shape), found.channel_axis)
+        return found
 
     @cached_property
     def stored_shape(self) -> tuple[int, ...]:
@@ -68,33 +82,7 @@ class Dataset:
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of a sample in the model's layout."""
-        return tuple(self.arrangement.apply(np.empty((1, *self.stored_shape), np.bool_)).shape[1:])
-
-    @property
-    def normalisation(self) -> Normalisation:
-        """The step from pixel space to the model's input, for derived graphs.
-
-        Raises:
-            DataError: mean or std has neither one number nor one a channel.
-        """
-        axis = self.arrangement.channel_axis - 1
-        channels = self.sample_shape[axis : axis + 1]
-        for name, values in (("mean", self.preprocessing.mean), ("std", self.preprocessing.std)):
-            if len(values) > 1 and channels != (len(values),):
-                raise DataError(
-                    f"--{name} has {len(values)} numbers for {', '.join(map(str, channels)) or 'no'} channel"
-                    f"{'' if channels == (1,) else 's'} of the samples; give one number, or one a channel"
-                )
-        return normalisation(self.preprocessing, self.arrangement)
-
-    @property
-    def feed(self) -> Feed:
-        """What a classifier that attacks run on is told of the samples."""
-        return {
-            "normalisation": self.normalisation,
-            "sample_shape": self.sample_shape,
-            "bounds": self.preprocessing.bounds,
-        }
+        return self.arrangement.sample_shape(self.stored_shape)
 
     def check_not_empty(self) -> None:
         """Raise DataError where the source knows that it has no samples."""

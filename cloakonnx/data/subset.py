@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,17 +56,17 @@ def survey(
     return Survey(np.concatenate(labels), digest.hexdigest())
 
 
-def interleaved(labels: NDArray[np.int64], *, seed: int) -> NDArray[np.int64]:
+def interleaved(strata: Sequence[NDArray[np.int64]], *, seed: int) -> NDArray[np.int64]:
     """Return an order of the samples in which every stretch has the classes in about their shares.
 
     Args:
-        labels: (N,) of the samples.
-        seed: Of the order within each class, and of where the classes start.
+        strata: The rows of each class, all together 0 to N - 1.
+        seed: Random seed of the order within each class, and of where the classes start.
     """
     rng = np.random.Generator(np.random.PCG64([seed, 0xDEA1]))
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
+    place = np.empty(sum(len(rows) for rows in strata))
+    for stratum in strata:
+        rows = rng.permutation(stratum)
         place[rows] = (np.arange(len(rows)) + rng.random()) / len(rows)
     return np.argsort(place, kind="stable")
 

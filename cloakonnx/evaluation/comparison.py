@@ -13,12 +13,13 @@ from cloakonnx.attacks.presets import passing
 from cloakonnx.attacks.settings import GRADIENT_FREE, Settings
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.task import NO_CLASS
+from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.errors import DifferentiationError, ZeroGradientError
 from cloakonnx.evaluation.controls import control
 from cloakonnx.evaluation.estimate import seconds_per_sample
 from cloakonnx.evaluation.outcomes import Found, FoundAtEps, FoundOfModel, Outcomes
 from cloakonnx.evaluation.samples import Turned
-from cloakonnx.evaluation.trial import Meter, Samples, Trial
+from cloakonnx.evaluation.trial import Meter, Trial
 from cloakonnx.gradient.losses import Loss
 
 
@@ -50,7 +51,7 @@ class Comparison:
 
     def on(
         self,
-        batch: Samples,
+        batch: LabelledBatch,
         on_share: Callable[[float], None] = lambda share: None,
         keep: tuple[int, int] | None = None,
     ) -> Found:
@@ -67,7 +68,7 @@ class Comparison:
         said = self._model.predict(x), self._baseline.predict(x)
         clean, clean_baseline = said[0] == y, said[1] == y
         unscored = int((said[0] == NO_CLASS).sum()), int((said[1] == NO_CLASS).sum())
-        clean_random = tuple(victim.predict(x) == y for victim in self._shuffled)
+        clean_random = tuple(victim.right(x, y) for victim in self._shuffled)
         at: list[FoundAtEps] = []
         turned = None
         for attacks in self._plans:
@@ -99,7 +100,12 @@ class Comparison:
         return static, beside
 
     def _turned(
-        self, batch: Samples, model: Trial, baseline: Trial, fallen: tuple[Outcomes, Outcomes], keep: tuple[int, int]
+        self,
+        batch: LabelledBatch,
+        model: Trial,
+        baseline: Trial,
+        fallen: tuple[Outcomes, Outcomes],
+        keep: tuple[int, int],
     ) -> Turned:
         """Keep samples that fell to the attacks on one model, and on the other to nothing."""
         gained, lost = fallen[1] & model.standing, fallen[0] & baseline.standing
@@ -156,7 +162,7 @@ class Comparison:
         settings = self._control(self._plans[0][0].eps).as_dict()
         return {key: value for key, value in settings.items() if key not in {"eps", "eps_step"}}
 
-    def seconds_per_sample(self, shape: tuple[int, ...], *, batch_size: int, channel_axis: int) -> float:
+    def seconds_per_sample(self, shape: tuple[int, ...], *, batch_size: int) -> float:
         """Measure what a sample of this shape takes at most; what it runs changes no result."""
         return seconds_per_sample(
             {
@@ -167,7 +173,6 @@ class Comparison:
             random_masks=len(self._shuffled),
             shape=shape,
             batch_size=batch_size,
-            channel_axis=channel_axis,
         )
 
     def _work(self) -> int:

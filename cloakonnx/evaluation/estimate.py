@@ -58,7 +58,6 @@ def seconds_per_sample(
     random_masks: int,
     shape: tuple[int, ...],
     batch_size: int,
-    channel_axis: int,
 ) -> float:
     """Measure what one sample takes at most.
 
@@ -70,7 +69,6 @@ def seconds_per_sample(
         random_masks: How many.
         shape: Of a sample in the model's layout.
         batch_size: Samples at a time.
-        channel_axis: The axis of a batch that counts channels.
     """
     total = 0.0
     for index, (victim, on_victim) in enumerate(plans.items()):
@@ -84,7 +82,7 @@ def seconds_per_sample(
             times = 1 + (random_masks if index == 0 else 0)
             for settings, often in [*((each, 1) for each in attacks), (control, times)]:
                 if settings.attack not in rates:
-                    rates[settings.attack] = seconds_per_unit(victim, settings, x, channel_axis=channel_axis)
+                    rates[settings.attack] = seconds_per_unit(victim, settings, x)
                 total += often * most_work(settings, victim).total * rates[settings.attack]
             total += (len(attacks) + 3) * forward  # replayed inputs, noise
     return total

@@ -20,9 +20,9 @@ import numpy as np
 from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.attacks.settings import Settings
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.classifier.classifier import Classifier, input_shape
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.task import at_chance
-from cloakonnx.data.batch import Batch
+from cloakonnx.data.batch import Batch, LabelledBatch
 from cloakonnx.data.samples import Dataset, sample_hashes
 from cloakonnx.engine.folder import Checkpoints
 from cloakonnx.errors import DataError, ModelError
@@ -36,9 +36,8 @@ from cloakonnx.evaluation.results import DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.samples import MOST, TurnedSamples
 from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.evaluation.sanity.sanity import Correct, check
-from cloakonnx.evaluation.trial import Samples
 from cloakonnx.files import check_output
-from cloakonnx.graph.file.model import Model, counterpart
+from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
@@ -47,27 +46,23 @@ from cloakonnx.graph.masks.metadata import entries, is_folded
 from cloakonnx.graph.masks.strip import read_masks, stripped, stripped_sha256
 from cloakonnx.graph.masks.taps import Tap
 from cloakonnx.records import installed_versions
-from cloakonnx.runtime.provider import Provider
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.statistics import Accuracy, Paired
 
 
 def evaluate(
-    model: Model,
+    classifier: Classifier,
     dataset: Dataset,
     *,
     eps: Sequence[float],
     attack: str = "quick",
-    baseline: Model | None = None,
+    baseline: Classifier | None = None,
     norm: Literal["linf", "l2"] = "linf",
     max_iter: int | None = None,
     restarts: int | None = None,
     straight_through: bool = False,
     seed: int = 0,
-    provider: Provider,
     batch_size: int = 64,
-    input_name: str | None = None,
-    output_name: str | None = None,
     analysis: Analysis | None = None,
     sanity: bool = True,
     output: str | Path | None = None,
@@ -79,8 +74,8 @@ def evaluate(
     """Attack a hardened model and its baseline in the same way, and compare them sample by sample.
 
     Args:
-        model: The hardened model.
-        dataset: Labelled samples, fitted to the model.
+        classifier: The hardened model.
+        dataset: Labelled samples, fitted to it.
         eps: Radii of the balls, in pixel space.
         attack: A preset (``quick``) or an attack's name.
         baseline: What to compare with; the model with its masks taken out where None.
@@ -91,7 +86,7 @@ def evaluate(
             model's own are all 0 they do so without being asked.
         seed: Of all random numbers.
         provider: Where it runs.
-        batch_size: Samples at a time.
+        batch_size: LabelledBatch at a time.
         input_name: The data input, where there are several.
         output_name: The class scores, where there are several outputs.
         analysis: What the masks come from, to tell how many of the samples it has seen.
@@ -115,42 +110,39 @@ def evaluate(
     check_eps(eps, norm=norm, bounds=dataset.preprocessing.bounds, shape=dataset.sample_shape)
     made: dict[str, Any] = {"max_iter": max_iter, "restarts": restarts, "straight_through": straight_through}
     plans = [plan(attack, eps=e, norm=norm, seed=seed, **made) for e in eps]
+    model = classifier.model
     masks = read_masks(model)
-    bare = _bare(model, baseline) if masks else None
-    other = _other(model, baseline, bare)
-    _check_alike(model, other, input_name)
+    bare = _bare(model, None if baseline is None else baseline.model) if masks else None
+    beside = _other(classifier, baseline, bare)
+    other = beside.model
+    _check_alike(classifier, beside)
 
-    def victim(of: Model) -> Victim:
-        return Victim(
-            of,
-            provider=provider,
-            input_name=input_name if of is model else counterpart(of, input_name, "input"),
-            output_name=output_name if of is model else counterpart(of, output_name, "output"),
-            **dataset.feed,
-        )
+    def victim(of: Classifier) -> Victim:
+        of.prepare(dataset.sample_shape)
+        return Victim(of)
 
-    first, second = victim(model), victim(other)
+    first, second = victim(classifier), victim(beside)
     if first.classes != second.classes:
         raise ModelError(
             f"{model.name} has {first.classes} classes, the baseline {other.name} {second.classes}; they can't be "
             "compared"
         )
-    controls = [] if bare is None else [victim(hardened(bare, shuffled(masks, seed, i))) for i in range(CONTROL_MASKS)]
+    controls = _controls(classifier, bare, masks, victim, seed=seed)
     comparison = Comparison(first, second, controls, plans, norm=norm, seed=seed)
     checkpoints = None
     if output is not None:
         record = {
             "model": model_digests(model),
-            "baseline": "stripped" if baseline is None else model_digests(baseline),
+            "baseline": "stripped" if baseline is None else model_digests(other),
             "plans": [[settings.as_dict() for settings in attacks] for attacks in plans],
             "control": comparison.control_settings(),
             "control_masks": len(controls),
             "seed": seed,
             "batch_size": batch_size,
-            "input": first.input_name,
-            "output": first.output_name,
+            "input": classifier.input_name,
+            "output": classifier.output_name,
             "preprocessing": asdict(dataset.preprocessing),
-            "provider": provider.name,
+            "provider": classifier.provider.name,
             "versions": installed_versions(),
             **({} if samples is None else {"samples": MOST}),
         }
@@ -158,46 +150,33 @@ def evaluate(
     keeper = Keeper(checkpoints, name=dataset.source.name, samples=samples is not None)
     parts: list[Found] = []
     correct = Correct()
-    digests = hashlib.sha256(), hashlib.sha256()
-    known = frozenset(analysis.samples.hashes) if analysis is not None else frozenset()
-    count = seen = 0
+    met = _Met(analysis)
     with nullcontext() if checkpoints is None else checkpoints.opened(resume=resume):
         if on_estimate is not None:
-            seconds = comparison.seconds_per_sample(
-                dataset.sample_shape, batch_size=batch_size, channel_axis=dataset.arrangement.channel_axis
-            )
+            seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size)
             on_estimate(Estimate(seconds, dataset.count(), len(plans), len(controls), sanity))
         for batch in dataset.batches(batch_size):
-            chosen = _samples(batch, dataset)
+            chosen = batch.labelled(_unlabelled(dataset))
             first.check_labels(chosen.y)
-            digests[0].update(chosen.x.tobytes())
-            digests[1].update(chosen.y.tobytes())
             parts.append(keeper.found(batch, partial(comparison.on, chosen, partial(_tell, on_progress, batch))))
             correct.add(chosen, parts[-1].clean)
-            count += len(batch.x)
-            if known:
-                seen += sum(each in known for each in sample_hashes(batch.x))
-            on_progress(count)
+            met.add(chosen)
+            on_progress(met.count)
         found = Found.joined(parts)
         gains = found.gains(eps)
-        checked = _checked(first, model, correct, gains, plans=plans, batch_size=batch_size) if sanity else None
+        checked = _checked(first, correct, gains, plans=plans, batch_size=batch_size) if sanity else None
     evaluation = Evaluation(
         model=ModelRecord(model.name, model.sha256),
-        baseline=ModelRecord(other.name, stripped_sha256(model) if baseline is None else baseline.sha256),
+        baseline=ModelRecord(other.name, stripped_sha256(model) if baseline is None else other.sha256),
         baseline_is_stripped=baseline is None,
         masks=tuple(MaskRecord(m.tap, m.weights.size, len(m.removed)) for m in masks),
-        data=DataRecord(
-            dataset.source.name,
-            count,
-            hashlib.sha256(digests[0].digest() + digests[1].digest()).hexdigest(),
-            seen=None if analysis is None else seen,
-        ),
+        data=met.record(dataset.source.name),
         preprocessing=dataset.preprocessing.as_dict(),
         attack=attack,
         norm=norm,
         seed=seed,
         batch_size=batch_size,
-        provider=provider.name,
+        provider=classifier.provider.name,
         control=comparison.control_settings(),
         clean=Paired.of(found.clean, found.clean_baseline),
         results=found.results(eps),
@@ -215,6 +194,43 @@ def evaluate(
     if checkpoints is not None:
         checkpoints.remove()
     return evaluation
+
+
+class _Met:
+    """What is kept of the samples gone through: their number and digests, and how many the analysis has seen."""
+
+    def __init__(self, analysis: Analysis | None) -> None:
+        self._known = None if analysis is None else frozenset(analysis.samples.hashes)
+        self._digests = hashlib.sha256(), hashlib.sha256()
+        self.count = self._seen = 0
+
+    def add(self, batch: LabelledBatch) -> None:
+        """Count a batch."""
+        self._digests[0].update(batch.x.tobytes())
+        self._digests[1].update(batch.y.tobytes())
+        self.count += len(batch.x)
+        if self._known:
+            self._seen += sum(each in self._known for each in sample_hashes(batch.x))
+
+    def record(self, name: str) -> DataRecord:
+        """Return the record of the samples, under their source's name."""
+        sha256 = hashlib.sha256(self._digests[0].digest() + self._digests[1].digest()).hexdigest()
+        return DataRecord(name, self.count, sha256, seen=None if self._known is None else self._seen)
+
+
+def _controls(
+    classifier: Classifier,
+    bare: Model | None,
+    masks: Sequence[Mask],
+    victim: Callable[[Classifier], Victim],
+    *,
+    seed: int,
+) -> list[Victim]:
+    """Return models whose masks have their weights in random places; none where the masks can't be taken out."""
+    if bare is None:
+        return []
+    made = (hardened(bare, shuffled(masks, seed, index)) for index in range(CONTROL_MASKS))
+    return [victim(classifier.beside(each)) for each in made]
 
 
 def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> Iterator[str]:
@@ -240,19 +256,19 @@ def _tell(on_progress: Callable[[float], None], batch: Batch, share: float) -> N
     on_progress(batch.start + share * len(batch.x))
 
 
-def _samples(batch: Batch, dataset: Dataset) -> Samples:
-    if batch.y is None:
-        raise DataError(f"{dataset.source.name} has no labels; an evaluation needs them (--labels, or y in an .npz)")
-    indices = np.arange(batch.start, batch.start + len(batch.x))
-    return Samples(batch.x, batch.y, indices, dataset.arrangement.channel_axis)
+def _unlabelled(dataset: Dataset) -> str:
+    return f"{dataset.source.name} has no labels; an evaluation needs them (--labels, or y in an .npz)"
 
 
-def _other(model: Model, baseline: Model | None, bare: Model | None) -> Model:
+def _other(classifier: Classifier, baseline: Classifier | None, bare: Model | None) -> Classifier:
     """Return what the model is compared with."""
-    other = baseline if baseline is not None else bare
-    if other is None:
-        raise ModelError(f"{model.name} carries no cloakonnx masks to compare it without: name another with --baseline")
-    return other
+    if baseline is not None:
+        return baseline
+    if bare is None:
+        raise ModelError(
+            f"{classifier.name} carries no cloakonnx masks to compare it without: name another with --baseline"
+        )
+    return classifier.beside(bare)
 
 
 def _bare(model: Model, baseline: Model | None) -> Model | None:
@@ -268,22 +284,18 @@ def _bare(model: Model, baseline: Model | None) -> Model | None:
 
 def _checked(
     victim: Victim,
-    model: Model,
     correct: Correct,
     gains: Sequence[Gain],
     *,
     plans: Sequence[Sequence[Settings]],
     batch_size: int,
 ) -> Sanity:
-    ops = random_ops(model.proto, victim.output_name)
+    ops = random_ops(victim.classifier.model.proto, victim.classifier.output_name)
     return check(victim, correct.samples(), plans=plans, random_ops=ops, gains=gains, batch_size=batch_size)
 
 
-def _check_alike(model: Model, baseline: Model, input_name: str | None) -> None:
-    shapes = (
-        input_shape(model, input_name),
-        input_shape(baseline, counterpart(baseline, input_name, "input")),
-    )
+def _check_alike(model: Classifier, baseline: Classifier) -> None:
+    shapes = model.input_shape, baseline.input_shape
     if None in shapes or shapes[0] == shapes[1]:
         return
     pairs = zip(shapes[0] or (), shapes[1] or (), strict=False)
@@ -313,14 +325,14 @@ def accuracy(
     for batch in dataset.batches(batch_size):
         if batch.y is None:
             raise DataError(f"{dataset.source.name} has no labels; accuracy needs them")
-        correct += int((classifier.predict(batch.x) == batch.y).sum())
+        correct += int(classifier.right(batch.x, batch.y).sum())
         count += len(batch.x)
         on_progress(count)
     return Accuracy(correct, count)
 
 
 def evaluation_seconds(
-    model: Model,
+    classifier: Classifier,
     dataset: Dataset,
     *,
     taps: Sequence[Tap],
@@ -328,25 +340,19 @@ def evaluation_seconds(
     eps: Sequence[float],
     attack: str = "quick",
     norm: Literal["linf", "l2"] = "linf",
-    provider: Provider,
     batch_size: int = 64,
-    input_name: str | None = None,
-    output_name: str | None = None,
 ) -> float:
     """Measure on noise how many seconds an evaluation takes at most, the sanity checks left out.
 
     Args:
-        model: The model without masks.
+        classifier: The model without masks.
         dataset: What it would be evaluated on; only the shape of a sample is taken.
         taps: Where masks will be; those of 1, which it measures with, cost what any do.
         samples: How many it would be evaluated on.
         eps: Radii of the balls.
         attack: A preset (``quick``) or an attack's name.
         norm: The balls' norm.
-        provider: Where it runs.
-        batch_size: Samples at a time.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
+        batch_size: LabelledBatch at a time.
 
     Raises:
         OptionError: an attack that makes no sense.
@@ -355,10 +361,10 @@ def evaluation_seconds(
     plans = [plan(attack, eps=each, norm=norm) for each in eps]
     ones = [Mask(tap.name, np.ones(tap.features, np.float32), tap.feature_axis) for tap in taps if tap.features]
 
-    def victim(of: Model) -> Victim:
-        return Victim(of, provider=provider, input_name=input_name, output_name=output_name, **dataset.feed)
+    def victim(of: Classifier) -> Victim:
+        of.prepare(dataset.sample_shape)
+        return Victim(of)
 
-    masked = victim(hardened(model, ones) if ones else model)
-    comparison = Comparison(masked, victim(model), [masked] * CONTROL_MASKS, plans, norm=norm, seed=0)
-    axis = dataset.arrangement.channel_axis
-    return samples * comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size, channel_axis=axis)
+    masked = victim(classifier.beside(hardened(classifier.model, ones)) if ones else classifier)
+    comparison = Comparison(masked, victim(classifier), [masked] * CONTROL_MASKS, plans, norm=norm, seed=0)
+    return samples * comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,29 +12,13 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.cost import most_work
 from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
+from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.evaluation.results import Stage
 
 _REPLAYED, _CONTROLS = "replayed inputs", "controls"
 
 Inputs = list[tuple[NDArray[np.int64], NDArray[np.float32]]]
 """Adversarial inputs of a batch, each with the rows that it was made from."""
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """A batch.
-
-    Attributes:
-        x: (N, ...) float32 pixels in the model's layout.
-        y: (N,) labels.
-        indices: (N,) of the samples in the whole data, for their random numbers.
-        channel_axis: The axis of x that counts channels.
-    """
-
-    x: NDArray[np.float32]
-    y: NDArray[np.int64]
-    indices: NDArray[np.int64]
-    channel_axis: int
 
 
 class Trial:
@@ -48,7 +31,7 @@ class Trial:
         meter: Follows the attacks.
     """
 
-    def __init__(self, victim: Victim, batch: Samples, correct: NDArray[np.bool_], meter: Meter) -> None:
+    def __init__(self, victim: Victim, batch: LabelledBatch, correct: NDArray[np.bool_], meter: Meter) -> None:
         self._victim, self._batch, self._meter = victim, batch, meter
         self._correct = correct
         self.standing = correct.copy()
@@ -106,7 +89,6 @@ class Trial:
                     self._batch.x[rows],
                     self._batch.y[rows],
                     settings=settings,
-                    channel_axis=self._batch.channel_axis,
                     samples=self._batch.indices[rows],
                 )
                 self.inputs.append((rows, found.x))
@@ -121,7 +103,7 @@ class Trial:
             keep = self.standing[rows] & ~fell[rows]
             if keep.any():
                 kept = rows[keep]
-                fell[kept] = self._victim.predict(x[keep]) != self._batch.y[kept]
+                fell[kept] = ~self._victim.right(x[keep], self._batch.y[kept])
                 self.won[kept[fell[kept]]] = x[keep][fell[kept]]
         return fell
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import onnx
@@ -11,64 +10,6 @@ from onnx import TensorProto
 
 from cloakonnx.errors import TapError
 from cloakonnx.gradient.info import TensorInfo, producers
-
-
-class Preprocessing(Protocol):
-    """What happens to a pixel before the model sees it: (x * scale - mean) / std.
-
-    Attributes:
-        scale: Factor of the pixels, such as 1/255.
-        mean: One number a channel, or None.
-        std: One number a channel, or None.
-        channel_axis: Axis of the model's input that ``mean`` and ``std`` run along.
-    """
-
-    @property
-    def scale(self) -> float: ...
-    @property
-    def mean(self) -> Sequence[float] | None: ...
-    @property
-    def std(self) -> Sequence[float] | None: ...
-    @property
-    def channel_axis(self) -> int: ...
-
-
-def prepend(graph: onnx.GraphProto, name: str, preprocessing: Preprocessing | None) -> str:
-    """Put the preprocessing and a cast before an input; return the name of the input in pixel space."""
-    value = next(v for v in graph.input if v.name == name)
-    elem_type = value.type.tensor_type.elem_type
-    wide = elem_type if elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
-    steps = _affine(preprocessing, len(value.type.tensor_type.shape.dim)) if preprocessing is not None else []
-    if not steps and wide == elem_type:
-        return name
-    taken = {n for node in graph.node for n in (*node.input, *node.output)} | {v.name for v in graph.input}
-    pixels = _free(f"{name}_pixels", taken)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(wide)
-    nodes, last = [], pixels
-    for i, (op, number) in enumerate(steps):
-        constant, made = (_free(f"{pixels}/{what}_{i}", taken) for what in ("constant", op.lower()))
-        graph.initializer.append(onnx.numpy_helper.from_array(number.astype(dtype), constant))
-        nodes.append(onnx.helper.make_node(op, [last, constant], [made], name=made))
-        last = made
-    if wide != elem_type:
-        nodes.append(onnx.helper.make_node("Cast", [last], [name], name=f"{pixels}/cast", to=elem_type))
-    else:
-        nodes[-1].output[0] = name
-    value.name, value.type.tensor_type.elem_type = pixels, wide
-    rest = list(graph.node)
-    _set_nodes(graph, [*nodes, *rest])
-    return pixels
-
-
-def _affine(p: Preprocessing, rank: int) -> list[tuple[str, np.ndarray]]:
-    after = rank - 1 - p.channel_axis % rank
-    steps: list[tuple[str, np.ndarray]] = []
-    if p.scale != 1:
-        steps.append(("Mul", np.asarray(p.scale, np.float64)))
-    for op, values, nothing in (("Sub", p.mean, 0), ("Div", p.std, 1)):
-        if values is not None and any(v != nothing for v in values):
-            steps.append((op, np.asarray(values, np.float64).reshape(-1, *(1,) * after)))
-    return steps
 
 
 def _free(hint: str, taken: set[str]) -> str:

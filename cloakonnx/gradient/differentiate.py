@@ -12,11 +12,13 @@ import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, nearest
 from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_path
 from cloakonnx.gradient._canonical import canonical, infer_shapes, opset_of, prune, put_weights, take_weights
-from cloakonnx.gradient._forward import Preprocessing, insert_mask, prepend
+from cloakonnx.gradient._forward import insert_mask
 from cloakonnx.gradient._logits import Logits, logits_of, round_input, rounded
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.info import FLOATS, Dim, TensorInfo
 from cloakonnx.gradient.losses import Loss, Scores, seed
+from cloakonnx.graph.subgraphs.prepend import prepend
+from cloakonnx.preprocessing import Preprocessing, channel_axis
 
 INPUT = "input"
 """Stands for the model's input, in pixel space, among the tensors to differentiate by."""
@@ -117,7 +119,8 @@ def differentiate(
         targeted: Whether the loss pulls towards target labels.
         straight_through: Whether the gradient passes Round, Floor, Ceil, Sign, QuantizeLinear and Casts to integers as
             if they were not there, instead of being 0: for attacks on quantised models (BPDA, arXiv 1802.00420).
-        preprocessing: Put before the model's input; None where the model takes pixels.
+        preprocessing: Put before the model's input, computed in its precision, float32 at least; mean and std run along
+            its channel axis (:func:`~cloakonnx.preprocessing.channel_axis`). None where the model takes pixels.
         provider: ``cpu`` or ``cuda``: what the ops are chosen for. The graph runs on any provider.
         input_name: The input to differentiate by, where the model has several of floating point.
         input_shape: Dimensions to fix at the model's input, None for those that stay open. A fixed height and width
@@ -134,12 +137,13 @@ def differentiate(
     name = _data_input(model, input_name)
     _check_tensors(model, [*taps, *(t for t in asked if t != INPUT)])
     shapes = {} if input_shape is None else {name: input_shape}
+    axis = _channel_axis(model, name)
     keep = [*taps, *(t for t in asked if t != INPUT)]
     work = canonical(model, keep=keep, shapes=shapes)
     output = _output(work, output_name)
     declared = TensorInfo.of(onnx.GraphProto(output=model.graph.output)).shape(output)
     weights = take_weights(work.graph)
-    image = prepend(work.graph, name, preprocessing)
+    image = _prepended(work.graph, name, preprocessing, axis)
     mask_inputs = {tap: insert_mask(work.graph, tap, axis) for tap, axis in taps.items()}
     work = infer_shapes(work)
     put_weights(work, weights)
@@ -286,6 +290,21 @@ def _data_input(model: onnx.ModelProto, wanted: str | None) -> str:
     raise DifferentiationError(
         f"the model has several floating-point inputs ({', '.join(floats)}): name one with --input"
     )
+
+
+def _channel_axis(model: onnx.ModelProto, name: str) -> int:
+    tensor = next(value for value in model.graph.input if value.name == name).type.tensor_type
+    if not tensor.HasField("shape"):
+        return channel_axis(None)
+    return channel_axis([d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim][1:])
+
+
+def _prepended(graph: onnx.GraphProto, name: str, preprocessing: Preprocessing | None, axis: int) -> str:
+    """Put preprocessing before the input; return the name of the input in pixel space, float64 where the model's is."""
+    tensor = next(value for value in graph.input if value.name == name).type.tensor_type
+    pixels = TensorProto.DOUBLE if tensor.elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
+    steps = () if preprocessing is None else preprocessing.steps(len(tensor.shape.dim), axis)
+    return prepend(graph, name, steps, pixels=pixels)
 
 
 def _output(model: onnx.ModelProto, wanted: str | None) -> str:

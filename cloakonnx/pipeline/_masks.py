@@ -74,14 +74,12 @@ def seconds(work: Work) -> float:
     """Measure how long learning takes at most; scoring is a matter of its attack."""
     parts = work.parts
     return learning_seconds(
-        work.model,
+        work.classifier,
         parts.learn.data,
         recipe(work),
         samples=parts.learn.count,
         select=parts.select.count,
-        provider=work.provider,
         taps=work.settings.taps,
-        **work.names,
     )
 
 
@@ -99,16 +97,14 @@ def _learned(work: Work, *, target: Path, resume: bool) -> Analysis:
                 )
 
         return learn(
-            work.model,
+            work.classifier,
             work.parts.learn.data,
             asked,
-            provider=work.provider,
             select=work.parts.select.data,
             taps=work.settings.taps,
             output=target,
             resume=resume,
             on_progress=on_progress,
-            **work.names,
         )
 
 
@@ -119,10 +115,9 @@ def _selected(work: Work) -> Analysis:
 
     with work.observer.progress("adversarial inputs", None) as advance:
         return select_greedy(
-            work.model,
+            work.classifier,
             work.parts.learn.data,
             budget=work.settings.budget,
-            provider=work.provider,
             attack=attack(work),
             select=work.parts.select.data,
             tap=work.settings.tap,
@@ -130,20 +125,18 @@ def _selected(work: Work) -> Analysis:
             batch_size=work.settings.batch_size,
             on_progress=on_progress,
             on_samples=advance,
-            **work.names,
         )
 
 
 def _scored(work: Work) -> Analysis:
     data = work.parts.learn.data
-    victim = Victim(work.model, provider=work.provider, **data.feed, **work.names)
+    work.classifier.prepare(data.sample_shape)
+    victim = Victim(work.classifier)
     with work.observer.progress("scoring", work.parts.learn.count) as advance:
         return analyze(
-            work.model,
+            work.classifier,
             AttackedPairs(data, victim, attack(work)),
-            provider=work.provider,
             tap=work.settings.tap,
             batch_size=work.settings.batch_size,
             on_progress=advance,
-            **work.names,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ SHARES = {"learn": 0.4, "select": 0.2, "report": 0.4}
 
 
 @dataclass(frozen=True)
-class Part:
+class DataPart:
     """One part.
 
     Attributes:
@@ -33,7 +34,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Parts:
+class DataParts:
     """All parts.
 
     Attributes:
@@ -43,9 +44,9 @@ class Parts:
         split: How the data was split, in words; None where every part has its own file.
     """
 
-    learn: Part
-    select: Part
-    report: Part
+    learn: DataPart
+    select: DataPart
+    report: DataPart
     split: str | None
 
 
@@ -54,16 +55,18 @@ def part_data(
     select: Dataset | None,
     report: Dataset | None,
     *,
+    strata: Callable[[NDArray[np.int64]], list[NDArray[np.int64]]],
     learn_most: int | None,
     report_most: int | None,
     seed: int,
-) -> Parts:
+) -> DataParts:
     """Split the data among the parts that have no samples of their own, class by class.
 
     Args:
         data: Labelled samples, fitted to the model.
         select: Samples to choose on.
         report: Samples to report on.
+        strata: Gives the rows of each class, of labels.
         learn_most: How many to learn or score on at most.
         report_most: How many to report on at most.
         seed: Of the split.
@@ -74,7 +77,7 @@ def part_data(
     own = {"select": select, "report": report}
     names = [name for name in SHARES if own.get(name) is None]
     found = survey(data.source, limit=data.limit, check=data.fit)
-    order = interleaved(found.labels, seed=seed)
+    order = interleaved(strata(found.labels), seed=seed)
     total = sum(SHARES[name] for name in names)
     cuts = np.rint(np.cumsum([0.0, *(SHARES[name] / total for name in names)]) * len(order)).astype(int)
     most = {"learn": learn_most, "select": None, "report": report_most}
@@ -84,24 +87,24 @@ def part_data(
     for name, given in own.items():
         if given is not None:
             seen = survey(given.source, limit=given.limit, check=given.fit)
-            rows = interleaved(seen.labels, seed=seed)[: most[name]]
+            rows = interleaved(strata(seen.labels), seed=seed)[: most[name]]
             parts[name] = _part(given, seen.digest, rows, name, whole=len(seen.labels))
     split = None
     if len(names) > 1:
         counts = ", ".join(f"{parts[name].count} to {name}" for name in names)
         split = f"{data.source.name}, {len(order)} samples, split class by class: {counts}"
-    return Parts(**parts, split=split)
+    return DataParts(**parts, split=split)
 
 
-def _part(data: Dataset, digest: str, rows: NDArray[np.int64], name: str, *, whole: int) -> Part:
+def _part(data: Dataset, digest: str, rows: NDArray[np.int64], name: str, *, whole: int) -> DataPart:
     if not len(rows):
         raise DataError(
             f"{data.source.name}: {whole} samples are too few for a part to {name} on; give more, or name files "
             "for the parts with --select-data and --report-data"
         )
     if len(rows) == whole:
-        return Part(data, whole, digest)
+        return DataPart(data, whole, digest)
     rows = np.sort(rows)
     source: Source = Subset(data.source, rows, f"{data.source.name} ({name} part)")
     own = Dataset(source, data.preprocessing, data.input_shape, classes=data.classes)
-    return Part(own, len(rows), f"{digest}:{hashlib.sha256(rows.tobytes()).hexdigest()}")
+    return DataPart(own, len(rows), f"{digest}:{hashlib.sha256(rows.tobytes()).hexdigest()}")

@@ -25,7 +25,7 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import Tap, find_tap, places
 from cloakonnx.pipeline import _masks as masks
 from cloakonnx.pipeline._work import Work
-from cloakonnx.pipeline.stage import BESIDE, Stage
+from cloakonnx.pipeline.stage import BESIDE, WorkStage
 from cloakonnx.report.page import report_html
 from cloakonnx.report.tables import summary_markdown
 from cloakonnx.scoring.analysis import Analysis, load_analysis
@@ -50,9 +50,9 @@ class Stages:
         self._source = work.source_record()
         running = {"source": self._source, **work.running_record(work.parts.learn.data)}
         settings, parts = work.settings, work.parts
-        self.all: list[Stage] = [
-            Stage("inspect", self._inspect, settings={"source": self._source, "taps": settings.taps}),
-            Stage(
+        self.all: list[WorkStage] = [
+            WorkStage("inspect", self._inspect, settings={"source": self._source, "taps": settings.taps}),
+            WorkStage(
                 settings.method,
                 self._analyse,
                 settings={
@@ -66,7 +66,7 @@ class Stages:
                 choice={} if settings.method == "score" else {"budget": settings.budget},
                 seconds=(lambda: masks.seconds(work)) if settings.method == "learn" else None,
             ),
-            Stage(
+            WorkStage(
                 "apply",
                 self._apply,
                 settings={
@@ -79,8 +79,8 @@ class Stages:
                 reads=(ANALYSIS,),
                 writes=(HARDENED,),
             ),
-            Stage("verify", self._verify, settings=running, reads=(ANALYSIS, HARDENED)),
-            Stage(
+            WorkStage("verify", self._verify, settings=running, reads=(ANALYSIS, HARDENED)),
+            WorkStage(
                 "evaluate",
                 self._evaluate,
                 settings={
@@ -100,9 +100,9 @@ class Stages:
         measured: list[str] = []
         if settings.wants_latency:
             measured.append(work.folder.record("latency"))
-            self.all.append(Stage("latency", self._latency, settings=running, reads=(HARDENED,)))
+            self.all.append(WorkStage("latency", self._latency, settings=running, reads=(HARDENED,)))
         self.all.append(
-            Stage(
+            WorkStage(
                 "attest",
                 self._attest,
                 settings=self._attested_settings(),
@@ -111,7 +111,7 @@ class Stages:
             )
         )
         self.all.append(
-            Stage(
+            WorkStage(
                 "report",
                 self._report,
                 settings={"gates": [gate.text for gate in settings.gates], "command": work.command},
@@ -187,26 +187,22 @@ class Stages:
         if analysis.scores is None:
             return list(analysis.masks)
         amount = within_budget(
-            work.model,
+            work.classifier,
             analysis.scores,
             work.parts.select.data,
             budget=work.settings.budget,
-            provider=work.provider,
             batch_size=work.settings.batch_size,
-            **work.names,
         )
         return [select(analysis.scores, amount)]
 
     def _verify(self, resumed: bool) -> Mapping[str, Any]:
         work = self._work
         found = verify(
-            self._hardened(),
+            work.classifier.beside(self._hardened()),
             source=work.model,
             analysis=self.analysis(),
-            provider=work.provider,
             samples=work.parts.select.data,
             seed=work.settings.seed,
-            input_name=work.input_name,
         )
         if not found.passed:
             failed = next(check for check in found.checks if check.status == "failed")
@@ -217,14 +213,13 @@ class Stages:
         work, settings = self._work, self._work.settings
         with work.observer.progress(f"evaluate, {settings.attack}", work.parts.report.count) as advance:
             evaluate(
-                self._hardened(),
+                work.classifier.beside(self._hardened()),
                 work.parts.report.data,
                 eps=settings.radii,
                 attack=settings.attack,
-                baseline=work.model if settings.fold else None,
+                baseline=work.classifier if settings.fold else None,
                 norm=settings.norm,
                 seed=settings.seed,
-                provider=work.provider,
                 batch_size=settings.batch_size,
                 analysis=self.analysis(),
                 output=work.folder.file(EVALUATION),
@@ -232,7 +227,6 @@ class Stages:
                 resume=resumed,
                 on_estimate=lambda estimate: work.observer.say(str(estimate)),
                 on_progress=advance,
-                **work.names,
             )
         return {}
 
@@ -240,24 +234,20 @@ class Stages:
         """Measure on masks of 1, which cost what any do."""
         work, settings = self._work, self._work.settings
         return evaluation_seconds(
-            work.model,
+            work.classifier,
             work.parts.report.data,
             taps=self._taps(),
             samples=work.parts.report.count,
             eps=settings.radii,
             attack=settings.attack,
             norm=settings.norm,
-            provider=work.provider,
             batch_size=settings.batch_size,
-            **work.names,
         )
 
     def _latency(self, resumed: bool) -> Mapping[str, Any]:
         work = self._work
         with work.observer.progress("latency", LATENCY_SESSIONS) as advance:
-            ratios = latency_ratios(
-                self._hardened(), work.model, provider=work.provider, input_name=work.input_name, on_progress=advance
-            )
+            ratios = latency_ratios(work.classifier.beside(self._hardened()), work.classifier, on_progress=advance)
         return {"ratios": list(ratios)}
 
     def _attested_settings(self) -> dict[str, Any]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.graph.file.diff import external_digests
 from cloakonnx.graph.file.model import Model
-from cloakonnx.pipeline._parts import Parts
-from cloakonnx.pipeline.settings import Settings
+from cloakonnx.pipeline._parts import DataParts
+from cloakonnx.pipeline.settings import HardenSettings
 from cloakonnx.pipeline.stage import Folder
-from cloakonnx.runtime.provider import Provider
 
 
 class Observer(Protocol):
@@ -43,43 +43,30 @@ class Silence:
         return nullcontext(lambda done: None)
 
 
-class Names(TypedDict):
-    """The input and the output, as functions take them."""
-
-    input_name: str | None
-    output_name: str | None
-
-
 @dataclass(frozen=True)
 class Work:
     """Everything that stages work with.
 
     Attributes:
-        model: The source.
+        classifier: The source.
         parts: The samples.
         settings: What is asked for.
         folder: Where results go.
-        provider: Where everything runs.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
         observer: Is told how far it is.
         command: The command line that does it again, for the page.
     """
 
-    model: Model
-    parts: Parts
-    settings: Settings
+    classifier: Classifier
+    parts: DataParts
+    settings: HardenSettings
     folder: Folder
-    provider: Provider
-    input_name: str | None = None
-    output_name: str | None = None
     observer: Observer = field(default_factory=Silence)
     command: str | None = None
 
     @property
-    def names(self) -> Names:
-        """The input and the output, as functions take them."""
-        return {"input_name": self.input_name, "output_name": self.output_name}
+    def model(self) -> Model:
+        """The source's file."""
+        return self.classifier.model
 
     def source_record(self) -> dict[str, Any]:
         """Return what tells the model from others: digests of its file and its external data."""
@@ -87,9 +74,10 @@ class Work:
 
     def running_record(self, data: Dataset) -> dict[str, Any]:
         """Return what decides numbers everywhere: how data is fed, and where it runs."""
+        input_name, output_name = self.classifier.asked_names
         return {
             "preprocessing": data.preprocessing.as_dict(),
-            "provider": self.provider.name,
-            "input": self.input_name,
-            "output": self.output_name,
+            "provider": self.classifier.provider.name,
+            "input": input_name,
+            "output": output_name,
         }

@@ -6,21 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloakonnx.classifier.classifier import class_count, input_shape
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import Source, open_source
 from cloakonnx.errors import OutputError
 from cloakonnx.evaluation.evaluation import Evaluation, Verdict, verdict
 from cloakonnx.evaluation.gates import Decision, parse_gate
-from cloakonnx.graph.file.model import Model, load
 from cloakonnx.pipeline._parts import part_data
 from cloakonnx.pipeline._stages import Stages
 from cloakonnx.pipeline._work import Observer, Silence, Work
-from cloakonnx.pipeline.settings import Method, Settings
+from cloakonnx.pipeline.settings import HardenSettings, Method
 from cloakonnx.pipeline.stage import Folder, PlannedStage
-from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.report.page import check_report
-from cloakonnx.runtime.provider import Provider, choose_provider
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.text import table
 
@@ -81,15 +78,12 @@ class Task:
     """A hardening that can be planned and run.
 
     Args:
-        model: The source.
-        data: Labelled samples, fitted to the model; split among the parts that have none of their own.
+        classifier: The source.
+        data: Labelled samples, fitted to it; split among the parts that have none of their own.
         settings: What is asked for.
         select: Samples to choose on.
         report: Samples to report on.
-        provider: Where it runs.
         output: The folder for the results.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
         observer: Is told how far it is.
         command: The command line that does it again, for the page.
 
@@ -101,16 +95,13 @@ class Task:
 
     def __init__(
         self,
-        model: Model,
+        classifier: Classifier,
         data: Dataset,
-        settings: Settings,
+        settings: HardenSettings,
         *,
         select: Dataset | None = None,
         report: Dataset | None = None,
-        provider: Provider,
         output: Path,
-        input_name: str | None = None,
-        output_name: str | None = None,
         observer: Observer | None = None,
         command: str | None = None,
     ) -> None:
@@ -123,6 +114,7 @@ class Task:
             data,
             select,
             report,
+            strata=classifier.task.strata,
             learn_most=amount.learn_most,
             report_most=amount.report_most,
             seed=settings.seed,
@@ -132,13 +124,10 @@ class Task:
         self._folder = Folder(output)
         self._stages = Stages(
             Work(
-                model,
+                classifier,
                 parts,
                 settings,
                 self._folder,
-                provider,
-                input_name,
-                output_name,
                 observer=self._observer,
                 command=command,
             )
@@ -202,7 +191,7 @@ class Task:
 
 
 def harden(
-    model: str | Path,
+    classifier: Classifier | str | Path,
     *,
     data: str | Path | Source,
     eps: float | Sequence[float],
@@ -216,13 +205,9 @@ def harden(
     fold: bool = False,
     require: Sequence[str] = (),
     report: bool = True,
-    preprocessing: Preprocessing | None = None,
     limit: int | None = None,
     seed: int = 0,
     batch_size: int = 64,
-    provider: Provider | None = None,
-    input_name: str | None = None,
-    output_name: str | None = None,
     output: str | Path | None = None,
     force: bool = False,
     observer: Observer | None = None,
@@ -230,7 +215,7 @@ def harden(
     """Harden a model in one go: masks within a budget, the hardened file, its verification, evaluation and report.
 
     Args:
-        model: The ``.onnx`` file.
+        classifier: The classifier, or the path of an ``.onnx`` file that takes pixels.
         data: Labelled samples: a file or folder, or what :func:`~cloakonnx.data.open_source` gave. Split 40/20/40 into
             samples to learn or score on, to choose on, and to report on; parts with files of their own take no share.
         eps: Radius of the ball in pixel space; of several the first is what masks are made against, all are reported.
@@ -245,13 +230,9 @@ def harden(
         fold: Whether masks go into weights where that is exact.
         require: Gates, such as ``robust-gain>=5%@2/255``.
         report: Whether to write the page, which needs Jinja2.
-        preprocessing: From pixel space to the model's input.
         limit: Take the first so many of the data.
         seed: Of all random numbers.
         batch_size: Samples at a time.
-        provider: Where it runs; the best one that loads where None.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
         output: The folder for the results; ``MODEL-hardened`` beside the model where None.
         force: Whether to overwrite results of other settings in it.
         observer: Is told how far it is.
@@ -260,7 +241,7 @@ def harden(
         CheckError: no masks within the budget gain, or the hardened model fails verification.
         CloakError: bad input; its children say which.
     """
-    settings = Settings(
+    settings = HardenSettings(
         eps=(float(eps),) if isinstance(eps, (int, float)) else tuple(eps),
         budget=budget,
         method=method,
@@ -273,24 +254,21 @@ def harden(
         gates=tuple(map(parse_gate, require)),
         report=report,
     )
-    path = Path(model)
-    loaded = load(path)
-    shape, classes = input_shape(loaded, input_name), class_count(loaded)
+    clf = classifier if isinstance(classifier, Classifier) else Classifier(classifier)
+    if output is None and clf.model.path is None:
+        raise OutputError(f"{clf.name} is in memory, so there is no folder beside it: name one with output")
 
     def fitted(samples: str | Path | Source, most: int | None = None) -> Dataset:
         source = open_source(samples) if isinstance(samples, (str, Path)) else samples
-        return Dataset(source, preprocessing or Preprocessing(), shape, classes=classes, limit=most)
+        return Dataset.of(source, clf, limit=most)
 
     return Task(
-        loaded,
+        clf,
         fitted(data, limit),
         settings,
         select=None if select_data is None else fitted(select_data),
         report=None if report_data is None else fitted(report_data),
-        provider=provider or choose_provider(),
-        output=default_folder(path) if output is None else Path(output),
-        input_name=input_name,
-        output_name=output_name,
+        output=default_folder(clf.model.path or Path()) if output is None else Path(output),
         observer=observer,
     ).run(force=force)
 

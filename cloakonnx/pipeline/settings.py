@@ -39,7 +39,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class HardenSettings:
     """Everything that decides a hardening beside the model, the samples and where it runs.
 
     Attributes:

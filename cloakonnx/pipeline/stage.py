@@ -27,7 +27,7 @@ _RECORDS = ".stages"
 
 
 @dataclass(frozen=True)
-class Stage:
+class WorkStage:
     """One step.
 
     Attributes:
@@ -100,7 +100,7 @@ class Folder:
         with suppress(OSError):
             self.path.rmdir()
 
-    def check(self, stages: Sequence[Stage], *, force: bool) -> frozenset[str]:
+    def check(self, stages: Sequence[WorkStage], *, force: bool) -> frozenset[str]:
         """Check before any work that no result of other settings would be lost; return the stages that are done.
 
         Raises:
@@ -126,7 +126,7 @@ class Folder:
                 raise self._refusal(stage, there[0])
         return frozenset(done)
 
-    def _refusal(self, stage: Stage, name: str) -> OutputError:
+    def _refusal(self, stage: WorkStage, name: str) -> OutputError:
         """Say why a stage's files are not written over."""
         files = (self._record(stage.name) or {}).get("files", {})
         changed = [each for each in self._changed(files) if self.file(each).exists()]
@@ -136,7 +136,7 @@ class Folder:
             "overwrite it with --force"
         )
 
-    def _may_replace(self, stage: Stage, there: Sequence[str], again: Mapping[str, str], *, is_known: bool) -> bool:
+    def _may_replace(self, stage: WorkStage, there: Sequence[str], again: Mapping[str, str], *, is_known: bool) -> bool:
         """Whether files of a stage may be written again without being asked, because nothing else is lost with them.
 
         Args:
@@ -155,12 +155,12 @@ class Folder:
         was_interrupted = "files" not in known  # perhaps between its files and its record
         return is_known and (is_ours or was_interrupted) and known["key"] == self._key(stage, again)
 
-    def is_done(self, stage: Stage) -> bool:
+    def is_done(self, stage: WorkStage) -> bool:
         """Whether a stage's results are there, from what it would read now."""
         files = self._finished(stage)
         return files is not None and not self._changed(files)
 
-    def begin(self, stage: Stage) -> bool:
+    def begin(self, stage: WorkStage) -> bool:
         """Note that a stage starts; return whether an interrupted run has left work to it."""
         known = self._record(stage.name)
         for name, digest in {} if known is None else known.get("files", {}).items():
@@ -170,7 +170,7 @@ class Folder:
         self._write(stage.name, {"key": self._key(stage), "work": work})
         return known is not None and "files" not in known and known.get("work") == work
 
-    def finish(self, stage: Stage, left: Mapping[str, Any]) -> None:
+    def finish(self, stage: WorkStage, left: Mapping[str, Any]) -> None:
         """Note that a stage has ended, and what it leaves to later ones."""
         files = {name: self._sha256(name) for name in (*stage.writes, *left.get(BESIDE, ()))}
         missing = next((name for name, digest in files.items() if digest is None), None)
@@ -194,10 +194,10 @@ class Folder:
         known = self._record(name)
         return {} if known is None else known.get("left", {})
 
-    def _key(self, stage: Stage, again: Mapping[str, str] | None = None) -> str:
+    def _key(self, stage: WorkStage, again: Mapping[str, str] | None = None) -> str:
         return _digest({"work": self._work(stage, again), "choice": stage.choice})
 
-    def _work(self, stage: Stage, again: Mapping[str, str] | None = None) -> str:
+    def _work(self, stage: WorkStage, again: Mapping[str, str] | None = None) -> str:
         reads = {name: (again or {}).get(name) or self._sha256(name) for name in stage.reads}
         return _digest({"name": stage.name, "settings": stage.settings, "reads": reads, "versions": self._versions})
 
@@ -212,7 +212,7 @@ class Folder:
             self._digests[seen] = file_sha256(path)
         return self._digests[seen]
 
-    def _finished(self, stage: Stage, again: Mapping[str, str] | None = None) -> dict[str, str] | None:
+    def _finished(self, stage: WorkStage, again: Mapping[str, str] | None = None) -> dict[str, str] | None:
         """Return the files, and their digests, of a stage that has ended with these settings; None where it has not."""
         known = self._record(stage.name)
         if known is None or "files" not in known or known["key"] != self._key(stage, again):

@@ -9,18 +9,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.classifier.activations import Activations
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.head import MarginGradient
 from cloakonnx.data.samples import Dataset, PairBatch, sample_hashes
 from cloakonnx.errors import DataError
-from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.taps import Tap, find_tap
-from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Chunk
 from cloakonnx.scoring.analysis import Analysis, SampleSet, TapScores
 from cloakonnx.scoring.criteria import Criterion, criterion
 from cloakonnx.scoring.sums import AttributionReducer, ClassReducer, Reducer, Sums
-from cloakonnx.scoring.tail import MarginGradient
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -62,15 +60,14 @@ class _Tally:
 class _Reduction:
     """The sums that a criterion asks for, from a batch of activations."""
 
-    def __init__(
-        self, model: Model, tap: Tap, provider: Provider, wanted: Criterion, *, output_name: str | None
-    ) -> None:
+    def __init__(self, classifier: Classifier, tap: Tap, wanted: Criterion) -> None:
+        provider = classifier.provider
         self._moments = Reducer(tap, provider, full=wanted.clean)
         self._classes = ClassReducer(tap, provider) if wanted.classes else None
         self._gradient: MarginGradient | None = None
         if wanted.attributed is not None:
             linear = wanted.name if wanted.linear else None
-            self._gradient = MarginGradient(model, tap, provider, linear=linear, output_name=output_name)
+            self._gradient = MarginGradient(classifier, tap, linear=linear)
             kind = self._gradient.elem_type
             self._attribution = AttributionReducer(tap, provider, wanted.attributed, gradient_type=kind)
 
@@ -93,30 +90,24 @@ class _Reduction:
 
 
 def analyze(
-    model: Model,
+    classifier: Classifier,
     pairs: PairSource,
     *,
-    provider: Provider,
     tap: str | None = None,
     feature_axis: int | None = None,
     criterion_name: str = "deepcloak",
     batch_size: int = DEFAULT_BATCH_SIZE,
-    input_name: str | None = None,
-    output_name: str | None = None,
     on_progress: Callable[[int], None] = lambda samples: None,
 ) -> Analysis:
     """Score the features of a tap by how far they move between clean inputs and their adversarial twins.
 
     Args:
-        model: The model.
-        pairs: Clean and adversarial samples.
-        provider: Where it runs.
+        classifier: The classifier.
+        pairs: Clean and adversarial samples, fitted to it.
         tap: The tensor; None for the default one.
         feature_axis: Overrules its feature axis.
         criterion_name: One of :data:`CRITERIA`.
         batch_size: Samples at a time; memory grows with it, and not with their number.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs, for criteria that need a gradient.
         on_progress: Called with the number of samples after every batch.
 
     Raises:
@@ -127,16 +118,12 @@ def analyze(
         InferenceError: ONNX Runtime fails, or an activation is not finite.
     """
     wanted = criterion(criterion_name)
+    model = classifier.model
     check_opset(model)
     chosen = find_tap(model, tap, axis=feature_axis)
-    reduction = _Reduction(model, chosen, provider, wanted, output_name=output_name)
-    activations = Activations(
-        model,
-        [chosen.name, *reduction.sides],
-        provider=provider,
-        normalisation=pairs.clean.normalisation,
-        input_name=input_name,
-    )
+    _ = pairs.clean.arrangement  # samples that do not fit are an error before any graph is made
+    reduction = _Reduction(classifier, chosen, wanted)
+    activations = classifier.activations([chosen.name, *reduction.sides])
     sums: Sums | None = None
     tally = _Tally()
     for batch in pairs.batches(batch_size):
@@ -161,7 +148,7 @@ def analyze(
             largest_difference=tally.largest,
             hashes=tuple(tally.hashes),
         ),
-        provider=provider.name,
+        provider=classifier.provider.name,
         attack=pairs.attack,
         scores=TapScores(
             tap=chosen.name,

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.graph.file.model import load, load_bytes
-from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.graph.file.model import Model, load, load_bytes
+from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.runtime.provider import choose_provider
 from tests.fixtures.real import Asset
 
@@ -41,18 +42,25 @@ def digits_arrays() -> tuple[Images, Labels]:
 def digits(count: int) -> tuple[Victim, Images, Labels]:
     """Return the sample classifier with the first images."""
     x, y = digits_arrays()
-    return Victim(load(DIGITS), provider=CPU, sample_shape=(1, 8, 8)), x[:count], y[:count]
+    return victim_of(load(DIGITS)), x[:count], y[:count]
+
+
+def victim_of(loaded: Model, *, sample_shape: tuple[int, ...] | None = None, **options: Any) -> Victim:
+    """Return a classifier under attack, on the CPU; ``options`` are the classifier's."""
+    classifier = Classifier(loaded, provider=CPU, **options)
+    classifier.prepare(sample_shape)
+    return Victim(classifier)
 
 
 def victim(made: onnx.ModelProto, **options: Any) -> Victim:
     """Return a classifier under attack."""
-    return Victim(load_bytes(made.SerializeToString()), provider=CPU, **options)
+    return victim_of(load_bytes(made.SerializeToString()), **options)
 
 
 def asset_victim(asset: Asset) -> Victim:
     """Return a real model, fed with pixels."""
-    entry = Normalisation(scale=asset.scale, mean=asset.mean, std=asset.std, channel_axis=1)
-    return Victim(load(asset.path), provider=CPU, normalisation=entry, sample_shape=asset.shape)
+    entry = Preprocessing(scale=asset.scale, mean=asset.mean, std=asset.std)
+    return victim_of(load(asset.path), preprocessing=entry, sample_shape=asset.shape)
 
 
 def asset_pixels(asset: Asset, count: int) -> Images:

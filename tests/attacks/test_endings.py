@@ -18,7 +18,7 @@ from cloakonnx.classifier.task import NO_CLASS
 from cloakonnx.errors import CloakError, ModelError
 from cloakonnx.graph.file.model import load_bytes
 
-from .helpers import CPU, model
+from .helpers import CPU, model, victim_of
 
 RNG = np.random.default_rng(5)
 W = RNG.normal(size=(12, 1)).astype(np.float32)
@@ -69,7 +69,7 @@ def step(text: str) -> NodeProto:
 
 def pair(made: onnx.ModelProto) -> tuple[Classifier, Victim]:
     loaded = load_bytes(made.SerializeToString())
-    return Classifier(loaded, provider=CPU), Victim(loaded, provider=CPU, sample_shape=(3, 2, 2))
+    return Classifier(loaded, provider=CPU), victim_of(loaded, sample_shape=(3, 2, 2))
 
 
 TOLD: dict[str, tuple[tuple[str, ...], list[Any] | None]] = {
@@ -166,7 +166,7 @@ def test_one_score_that_may_be_anything(what: str) -> None:
     with pytest.raises(ModelError, match=message):
         Classifier(loaded, provider=CPU).predict(X)
     with pytest.raises(ModelError, match=message):
-        Victim(loaded, provider=CPU)
+        victim_of(loaded)
 
 
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
@@ -175,7 +175,7 @@ def test_softmax_over_one_class(op: str) -> None:
     with pytest.raises(ModelError, match=f"is a {op} over a single class, which gives every input the same score"):
         Classifier(loaded, provider=CPU).predict(X)
     with pytest.raises(ModelError, match=f"is a {op} over a single class"):
-        Victim(loaded, provider=CPU)
+        victim_of(loaded)
 
 
 @pytest.mark.parametrize("tail", [[], ["Softmax"], ["Sigmoid"]])
@@ -187,7 +187,7 @@ def test_maps_of_scores_are_refused(tail: list[str]) -> None:
     made.graph.output[0].CopyFrom(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 4, 2, 2]))
     loaded = load_bytes(made.SerializeToString())
     with pytest.raises(CloakError, match=r"\(N, 4, 2, 2\); a classifier gives one row of class scores a sample"):
-        Victim(loaded, provider=CPU)
+        victim_of(loaded)
     with pytest.raises(CloakError, match=r"\(40, 4, 2, 2\) for 40 samples; a classifier gives one row"):
         Classifier(loaded, provider=CPU).predict(X)
 

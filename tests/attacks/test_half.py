@@ -16,13 +16,12 @@ from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import open_source
 from cloakonnx.gradient.losses import Loss
-from cloakonnx.graph.subgraphs.cut import Normalisation
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.runtime.session import to_numpy
 
 from .helpers import Images, Labels, flat, victim
 
-HOW = Normalisation(mean=(0.5,), std=(0.02,), channel_axis=1)
+HOW = Preprocessing(mean=(0.5,), std=(0.02,))
 """Brings pixels to [-25, 25], where float16 has steps of up to 1/64: about 1/3000 in pixel space."""
 
 EPS = 0.002
@@ -54,7 +53,7 @@ def near_the_border(made: onnx.ModelProto) -> tuple[Images, Labels]:
 def test_logits_are_those_in_use() -> None:
     """The graph in float32 rounds where the file does: its input, and its logits."""
     made = flat(4, dtype=np.float16)
-    classifier = victim(made, normalisation=HOW)
+    classifier = victim(made, preprocessing=HOW)
     x = images(400)
     expected = in_use(made, x)
     np.testing.assert_array_equal(classifier.logits(x), expected)
@@ -68,17 +67,17 @@ def test_logits_are_those_in_use() -> None:
     same = (entry(near) == entry(x)).all(axis=1)
     assert same.sum() > 100
     np.testing.assert_array_equal(classifier.gradient(near, y, loss=Loss.CE).logits[same], logits[same])
-    fixed = victim(made, normalisation=HOW, sample_shape=(12,))
+    fixed = victim(made, preprocessing=HOW, sample_shape=(12,))
     np.testing.assert_array_equal(fixed.logits(x), expected)
     # Unrounded values would be seen: they give other logits for most samples.
-    wide = victim(flat(4), normalisation=HOW)
+    wide = victim(flat(4), preprocessing=HOW)
     assert (np.float16(wide.logits(x)) != expected).any(axis=1).mean() > 0.5
 
 
 def test_gradients_are_not_rounded() -> None:
     """The loss of a saturated sample has gradients far below float16's least number, 6e-8."""
     made = flat(4, dtype=np.float16)
-    classifier = victim(made, normalisation=HOW)
+    classifier = victim(made, preprocessing=HOW)
     x = images(400)
     logits = np.sort(classifier.logits(x), axis=1)
     gap = logits[:, -1] - logits[:, -2]
@@ -107,7 +106,7 @@ def test_saved_inputs(tmp_path: Path) -> None:
     y = in_use(np.divide(x, np.float32(255), dtype=np.float32))
     np.savez(tmp_path / "clean.npz", x=x, y=y)
     dataset = Dataset(open_source(tmp_path / "clean.npz"), how, (12,))
-    classifier = victim(made, normalisation=Normalisation(scale=how.scale))
+    classifier = victim(made, preprocessing=Preprocessing(scale=how.scale))
     job = {"settings": Settings("fgsm", 10 / 255), "model_sha256": "", "batch_size": 4000}
     attack_job = AttackJob(classifier, dataset, tmp_path / "a.npz", **job)
     attack_job.run()
@@ -133,7 +132,7 @@ def test_saved_inputs(tmp_path: Path) -> None:
 def test_success_is_that_of_the_file(final: str | None, attack: str, options: dict[str, Any]) -> None:
     """Attacks stop just behind the border, where rounding decides, and where two float16 probabilities may be equal."""
     made = flat(4, dtype=np.float16, final=final)
-    classifier = victim(made, normalisation=HOW)
+    classifier = victim(made, preprocessing=HOW)
     x, y = near_the_border(made)
     np.testing.assert_array_equal(classifier.predict(x), y)
     found = run_attack(classifier, x, y, settings=Settings(attack, EPS, **options))

@@ -7,7 +7,6 @@ import onnx
 import pytest
 
 from cloakonnx.attacks.settings import Settings, run_attack
-from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import MaskError, TapError
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.file.model import load, load_bytes
@@ -16,7 +15,7 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.runtime.session import to_numpy
 from tests.fixtures.core import mlp
 
-from .helpers import CPU, DIGITS, convolution, digits_arrays, flat
+from .helpers import DIGITS, convolution, digits_arrays, flat, victim_of
 
 
 def weights(features: int, *removed: int) -> np.ndarray:
@@ -38,14 +37,14 @@ def test_what_the_hardened_model_gives(made: onnx.ModelProto, tap: str, features
     loaded = load_bytes(made.SerializeToString())
     rng = np.random.default_rng(0)
     x = rng.random((20, *shape)).astype(np.float32)
-    shared = Victim(loaded, provider=CPU, masks=[Mask(tap, weights(features))])
-    bare = Victim(loaded, provider=CPU)
+    shared = victim_of(loaded, masks=[Mask(tap, weights(features))])
+    bare = victim_of(loaded)
     y = bare.predict(x)
     np.testing.assert_allclose(shared.logits(x), bare.logits(x), rtol=1e-5, atol=1e-5)
     is_half = made.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
     for removed in ((0,), (1, 2, 5)):
         mask = Mask(tap, weights(features, *removed))
-        masked, alone = shared.masked([mask]), Victim(hardened(loaded, [mask]), provider=CPU)
+        masked, alone = shared.masked([mask]), victim_of(hardened(loaded, [mask]))
         # A float16 model's derived graphs round where the hardened file does not.
         slack = (2e-3, 2e-3) if is_half else (1e-4, 1e-6)
         found, wanted = (v.gradient(x, y, loss=Loss.CE.climbed) for v in (masked, alone))
@@ -59,12 +58,12 @@ def test_attacks_of_one_session_fool_the_hardened_model() -> None:
     x, y = digits_arrays()
     x, y = x[:40], y[:40]
     loaded, tap = load(DIGITS), "/6/Relu_output_0"
-    shared = Victim(loaded, provider=CPU, sample_shape=(1, 8, 8), masks=[Mask(tap, weights(64))])
+    shared = victim_of(loaded, sample_shape=(1, 8, 8), masks=[Mask(tap, weights(64))])
     settings = Settings("pgd", 0.1, max_iter=5)
     robust = []
     for removed in ((), tuple(range(0, 40, 2))):
         mask = Mask(tap, weights(64, *removed))
-        masked, alone = shared.masked([mask]), Victim(hardened(loaded, [mask]), provider=CPU)
+        masked, alone = shared.masked([mask]), victim_of(hardened(loaded, [mask]))
         found = run_attack(masked, x, y, settings=settings)
         np.testing.assert_array_equal(alone.predict(found.x) != y, found.success)
         assert masked.counts.gradients > 0
@@ -79,18 +78,18 @@ def test_a_fixed_batch() -> None:
     made.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 4
     loaded, mask = load_bytes(made.SerializeToString()), Mask("a", weights(16, 3, 4))
     x = np.random.default_rng(0).random((10, 12)).astype(np.float32)
-    masked = Victim(loaded, provider=CPU, masks=[mask])
-    alone = Victim(hardened(loaded, [mask]), provider=CPU)
+    masked = victim_of(loaded, masks=[mask])
+    alone = victim_of(hardened(loaded, [mask]))
     np.testing.assert_allclose(masked.logits(x), alone.logits(x), rtol=1e-5)
 
 
 def test_masks_that_do_not_fit() -> None:
     loaded = load_bytes(mlp().SerializeToString())
     with pytest.raises(TapError, match="does not exist"):
-        Victim(loaded, provider=CPU, masks=[Mask("featurs", weights(6))])
+        victim_of(loaded, masks=[Mask("featurs", weights(6))])
     with pytest.raises(MaskError, match="has 5 weights, but the tensor has 6"):
-        Victim(loaded, provider=CPU, masks=[Mask("features", weights(5))])
-    shared = Victim(loaded, provider=CPU, masks=[Mask("features", weights(6))])
+        victim_of(loaded, masks=[Mask("features", weights(5))])
+    shared = victim_of(loaded, masks=[Mask("features", weights(6))])
     with pytest.raises(MaskError, match="has 7 weights"):
         shared.masked([Mask("features", weights(7))])
     for wrong in ([], [Mask("h", weights(6))]):

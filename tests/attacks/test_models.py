@@ -17,7 +17,7 @@ from cloakonnx.attacks.square import square
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient.losses import Loss
-from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.preprocessing import Preprocessing
 from tests.fixtures import subgraphs
 
 from .helpers import convolution, flat, victim
@@ -109,7 +109,7 @@ def test_nhwc_is_as_nchw() -> None:
     one, two = fgsm(first, x, y, eps=0.1), fgsm(last, turned, y, eps=0.1)
     np.testing.assert_allclose(two.x.transpose(0, 3, 1, 2), one.x, atol=1e-7)
     one = square(first, x, y, eps=0.1, max_iter=30)
-    two = square(last, turned, y, eps=0.1, max_iter=30, channel_axis=3)
+    two = square(last, turned, y, eps=0.1, max_iter=30)
     np.testing.assert_allclose(two.x.transpose(0, 3, 1, 2), one.x, atol=1e-6)
 
 
@@ -152,19 +152,19 @@ def test_preprocessing_is_part_of_the_graph() -> None:
         whole.graph.node.insert(0, node)
     x = samples(40, 3, 8, 8)
     one = victim(whole)
-    two = victim(bare, normalisation=Normalisation(mean=mean, std=std, channel_axis=1))
+    two = victim(bare, preprocessing=Preprocessing(mean=mean, std=std))
     y = one.predict(x)
     for attack in (fgsm, pgd):
         first, second = attack(one, x, y, eps=0.05), attack(two, x, y, eps=0.05)
         np.testing.assert_allclose(second.x, first.x, atol=1e-5)
-    scaled = victim(flat(4), normalisation=Normalisation(scale=2.0))
+    scaled = victim(flat(4), preprocessing=Preprocessing(scale=2.0))
     moved = pgd(scaled, samples(20, 12), scaled.predict(samples(20, 12)), eps=0.1, early_stop=False).x
     np.testing.assert_allclose(np.abs(moved - samples(20, 12)).max(), 0.1, atol=1e-6)  # eps is in pixel space
 
 
 def test_bounds_of_pixel_space() -> None:
     x = samples(20, 12) * 255
-    classifier = victim(flat(4), bounds=(0.0, 255.0), normalisation=Normalisation(scale=1 / 255))
+    classifier = victim(flat(4), bounds=(0.0, 255.0), preprocessing=Preprocessing(scale=1 / 255))
     plain = victim(flat(4))
     y = plain.predict(x / 255)
     one, two = pgd(plain, x / 255, y, eps=0.1), pgd(classifier, x, y, eps=25.5)

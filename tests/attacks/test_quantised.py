@@ -9,11 +9,10 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from cloakonnx.attacks.settings import Settings, run_attack
-from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import ZeroGradientError
 from cloakonnx.graph.file.model import load
 
-from .helpers import CPU, DIGITS, Images, digits, digits_arrays
+from .helpers import DIGITS, Images, digits, digits_arrays, victim_of
 
 EPS = 2 / 16
 
@@ -47,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_straight_through(folder: Path) -> None:
     plain, x, y = digits(60)
-    quantised = Victim(load(folder / "QDQ.onnx"), provider=CPU, sample_shape=(1, 8, 8))
+    quantised = victim_of(load(folder / "QDQ.onnx"), sample_shape=(1, 8, 8))
     right = quantised.predict(x) == y
     assert abs(int(right.sum()) - int((plain.predict(x) == y).sum())) <= 2
     with pytest.raises(ZeroGradientError, match="QuantizeLinear"):
@@ -62,7 +61,7 @@ def test_straight_through(folder: Path) -> None:
 
 
 def test_integer_arithmetic_has_no_way_through(folder: Path) -> None:
-    quantised = Victim(load(folder / "QOperator.onnx"), provider=CPU, sample_shape=(1, 8, 8))
+    quantised = victim_of(load(folder / "QOperator.onnx"), sample_shape=(1, 8, 8))
     _, x, y = digits(4)
     with pytest.raises(ZeroGradientError, match=r"QLinear.* has a zero gradient everywhere; black-box attacks"):
         run_attack(quantised, x, y, settings=Settings("pgd", EPS, straight_through=True))

@@ -7,11 +7,10 @@ import pytest
 
 from cloakonnx.attacks.cost import most_work, seconds_per_unit
 from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
-from cloakonnx.attacks.victim import Victim
 from cloakonnx.graph.file.model import load_bytes
 from tests.fixtures import false_defences
 
-from .helpers import CPU, digits, flat, victim
+from .helpers import digits, flat, victim, victim_of
 
 
 @pytest.mark.parametrize("restarts", [None, 2])
@@ -40,7 +39,7 @@ def test_most_work_on_a_model_that_rounds(name: str) -> None:
     """Beside each gradient its logits are asked for apart."""
     _, x, y = digits(7)
     made = load_bytes(false_defences.quantised(levels=255).SerializeToString())
-    classifier = Victim(made, provider=CPU, sample_shape=(1, 8, 8))
+    classifier = victim_of(made, sample_shape=(1, 8, 8))
     passes = {"straight_through": True} if name != "square" else {}
     settings = Settings(name, 1e-6, max_iter=None if name == "fgsm" else 5, **passes)
     before = classifier.counts.queries

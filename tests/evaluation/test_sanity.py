@@ -12,7 +12,6 @@ from jsonschema import Draft202012Validator
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from cloakonnx.attacks.presets import plan
-from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import input_shape
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ArraySource
@@ -29,7 +28,7 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.report.tables import evaluation_markdown
 from cloakonnx.statistics import Paired, newcombe_paired
-from tests.attacks.helpers import CPU, DIGITS, ROOT, asset_pixels, asset_victim, digits_arrays, flat
+from tests.attacks.helpers import CPU, DIGITS, ROOT, asset_pixels, asset_victim, digits_arrays, flat, victim_of
 from tests.fixtures import false_defences
 from tests.fixtures.models import manifest
 
@@ -50,7 +49,7 @@ def checked(
 ) -> Sanity:
     """Check a model on the first digits that it gets right; the masks' gain is nothing."""
     read = load_bytes(model.SerializeToString()) if isinstance(model, ModelProto) else model
-    victim = Victim(read, provider=CPU, sample_shape=(1, 8, 8))
+    victim = victim_of(read, sample_shape=(1, 8, 8))
     x, y = digits_arrays()
     correct = Correct(count)
     for start in range(0, 2 * count, 16):
@@ -181,7 +180,7 @@ def test_an_op_without_a_rule() -> None:
     made = flat(3)
     made.graph.node.insert(0, helper.make_node("Asinh", ["x"], ["odd"], name="odd"))
     made.graph.node[1].input[0] = "odd"
-    victim = Victim(load_bytes(made.SerializeToString()), provider=CPU)
+    victim = victim_of(load_bytes(made.SerializeToString()))
     x = np.random.default_rng(0).random((8, 12)).astype(np.float32)
     samples = Samples(x, victim.predict(x), np.arange(8), 1)
     found = check(victim, samples, plans=[plan("square", eps=0.1)], random_ops=(), gains=SAME, batch_size=8)
@@ -191,7 +190,7 @@ def test_an_op_without_a_rule() -> None:
 
 
 def test_nothing_right() -> None:
-    victim = Victim(load(DIGITS), provider=CPU, sample_shape=(1, 8, 8))
+    victim = victim_of(load(DIGITS), sample_shape=(1, 8, 8))
     found = check(victim, None, plans=[plan("quick", eps=EPS)], random_ops=(), gains=SAME, batch_size=8)
     assert found.samples == 0
     assert [flag.name for flag in found.flags] == list(MEANINGS)
@@ -240,7 +239,7 @@ def test_a_model_against_itself_gains_nothing() -> None:
     ],
 )
 def test_what_is_left_of_a_static_gain(gains: list[tuple[Paired, Paired]], fires: bool) -> None:
-    victim = Victim(load(DIGITS), provider=CPU, sample_shape=(1, 8, 8))
+    victim = victim_of(load(DIGITS), sample_shape=(1, 8, 8))
     made = [Gain(EPS * (i + 1), *pairs) for i, pairs in enumerate(gains)]
     found = check(victim, None, plans=[plan("quick", eps=EPS)], random_ops=(), gains=made, batch_size=8)
     flag = one(found, "static-gain")

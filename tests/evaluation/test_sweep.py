@@ -50,7 +50,7 @@ def one_by_one(model: Model, analysis: Analysis, pairs: Pairs, amount: Amount, b
     alone = Classifier(
         model if nothing else hardened(model, [select(analysis.scores, amount)]),
         provider=CPU,
-        normalisation=pairs.clean.normalisation,
+        preprocessing=pairs.clean.normalisation,
     )
     return OfMask(*(accuracy(alone, data, batch_size=batch_size) for data in (pairs.clean, pairs.adversarial)))
 

@@ -12,7 +12,7 @@ from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.classifier import input_shape
 from cloakonnx.errors import InferenceError, ModelError, OptionError
 from cloakonnx.graph.file.model import load_bytes
-from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.runtime.provider import choose_provider
 from tests.fixtures import core, models
 
@@ -66,10 +66,10 @@ def pass_through(elem_type: int, shape: list[Any] | None = None) -> onnx.ModelPr
 
 
 NORMALISATIONS = [
-    Normalisation(),
-    Normalisation(scale=255.0),
-    Normalisation(mean=(0.5,), std=(0.25,)),
-    Normalisation(scale=2.0, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)),
+    Preprocessing(),
+    Preprocessing(scale=255.0),
+    Preprocessing(mean=(0.5,), std=(0.25,)),
+    Preprocessing(scale=2.0, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)),
 ]
 
 
@@ -78,10 +78,10 @@ NORMALISATIONS = [
     ("elem_type", "kind"),
     [(TensorProto.FLOAT, np.float32), (TensorProto.FLOAT16, np.float16), (TensorProto.DOUBLE, np.float64)],
 )
-def test_floating_inputs(elem_type: int, kind: Any, normalisation: Normalisation) -> None:
+def test_floating_inputs(elem_type: int, kind: Any, normalisation: Preprocessing) -> None:
     x = batch(5, 3, 2, 2)
     made = pass_through(elem_type, ["N", 3, 2, 2])
-    (seen,) = taps(made, "seen", normalisation=normalisation)(x)
+    (seen,) = taps(made, "seen", preprocessing=normalisation)(x)
     mean, std = (
         np.array(v or (d,), np.float32).reshape(-1, 1, 1) for v, d in ((normalisation.mean, 0), (normalisation.std, 1))
     )
@@ -92,7 +92,7 @@ def test_floating_inputs(elem_type: int, kind: Any, normalisation: Normalisation
 @pytest.mark.parametrize("elem_type", [TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64])
 def test_integer_inputs_are_rounded(elem_type: int) -> None:
     levels = np.arange(256, dtype=np.float32).reshape(64, 4)
-    (seen,) = taps(pass_through(elem_type), "seen", normalisation=Normalisation(scale=255.0))(levels / np.float32(255))
+    (seen,) = taps(pass_through(elem_type), "seen", preprocessing=Preprocessing(scale=255.0))(levels / np.float32(255))
     np.testing.assert_array_equal(seen, levels)
 
 
@@ -111,7 +111,7 @@ def test_strings_are_refused() -> None:
 def test_channels_that_do_not_fit() -> None:
     for elem_type in (TensorProto.FLOAT, TensorProto.FLOAT16):
         with pytest.raises(OptionError, match="--mean has 2 values, but the input has 3 channels"):
-            taps(pass_through(elem_type, ["N", 3, 2, 2]), "seen", normalisation=Normalisation(mean=(0.1, 0.2)))
+            taps(pass_through(elem_type, ["N", 3, 2, 2]), "seen", preprocessing=Preprocessing(mean=(0.1, 0.2)))
 
 
 def two_inputs() -> onnx.ModelProto:

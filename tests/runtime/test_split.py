@@ -16,7 +16,7 @@ from cloakonnx.graph.file.model import load, load_bytes
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import find_tap, list_taps
-from cloakonnx.graph.subgraphs.cut import Normalisation
+from cloakonnx.preprocessing import Preprocessing
 from tests.attacks.helpers import CPU, DIGITS, convolution, digits_arrays, flat, model
 from tests.fixtures.core import FEATURES, node, value, weights
 from tests.fixtures.core import graph as make_graph
@@ -69,11 +69,11 @@ def test_types_and_single_scores(dtype: Any, most: int, classes: int, final: str
 def test_channels_preprocessing_and_a_fixed_batch(nhwc: bool) -> None:
     made = convolution(nhwc=nhwc)
     x = np.random.default_rng(0).random((30, *((8, 8, 3) if nhwc else (3, 8, 8)))).astype(np.float32)
-    entry = Normalisation(2.0, (0.4, 0.5, 0.6), (0.3, 0.2, 0.1), channel_axis=3 if nhwc else 1)
-    assert check(load_bytes(made.SerializeToString()), "r", x, features=8, normalisation=entry) <= 2
+    entry = Preprocessing(2.0, (0.4, 0.5, 0.6), (0.3, 0.2, 0.1))
+    assert check(load_bytes(made.SerializeToString()), "r", x, features=8, preprocessing=entry) <= 2
     for value_info in (made.graph.input[0], made.graph.output[0]):
         value_info.type.tensor_type.shape.dim[0].dim_value = 4
-    assert check(load_bytes(made.SerializeToString()), "r", x, features=8, normalisation=entry) <= 2
+    assert check(load_bytes(made.SerializeToString()), "r", x, features=8, preprocessing=entry) <= 2
 
 
 def around() -> onnx.ModelProto:
@@ -96,10 +96,10 @@ def around() -> onnx.ModelProto:
     )
 
 
-@pytest.mark.parametrize("entry", [Normalisation(), Normalisation(2.0, (0.5,), (0.3,))])
-def test_ways_around_the_tap(entry: Normalisation) -> None:
+@pytest.mark.parametrize("entry", [Preprocessing(), Preprocessing(2.0, (0.5,), (0.3,))])
+def test_ways_around_the_tap(entry: Preprocessing) -> None:
     x = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
-    assert check(load_bytes(around().SerializeToString()), "f", x, features=6, normalisation=entry) <= 2
+    assert check(load_bytes(around().SerializeToString()), "f", x, features=6, preprocessing=entry) <= 2
 
 
 RUNNABLE = [f for f in FIXTURES if f.runs_in_ort and len(f.model.graph.output) == 1 and len(f.feed) == 1]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from cloakonnx.attacks.settings import Settings, run_attack
-from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier, input_shape
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ArraySource
@@ -28,7 +27,7 @@ from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.greedy.ablation import Ablations
 from cloakonnx.selection.greedy.path import Part, Step, best_prefix, greedy_path, least_correct
 from cloakonnx.selection.greedy.select import select_greedy
-from tests.attacks.helpers import DIGITS, digits_arrays
+from tests.attacks.helpers import DIGITS, digits_arrays, victim_of
 from tests.fixtures import models
 
 CPU = choose_provider("cpu")
@@ -114,11 +113,11 @@ def test_real_models(name: str) -> None:
     preprocessing = Preprocessing(scale=asset.scale, mean=asset.mean, std=asset.std)
     data = Dataset(ArraySource(name, asset.images(6), None), preprocessing, input_shape(model))
     tap, batches = find_tap(model), [batch.x for batch in data.batches(4)]
-    made = Ablations(model, tap, CPU, normalisation=data.normalisation)
+    made = Ablations(model, tap, CPU, preprocessing=data.normalisation)
     assert made.is_linear
     keep = np.random.default_rng(1).random(asset.features) < 0.8
     masked = hardened(model, [Mask(tap.name, keep.astype(np.float32), tap.feature_axis)])
-    victim = Victim(masked, provider=CPU, normalisation=data.normalisation, sample_shape=data.sample_shape)
+    victim = victim_of(masked, preprocessing=data.normalisation, sample_shape=data.sample_shape)
     wanted = np.concatenate([victim.logits(batch) for batch in batches])
     np.testing.assert_allclose(made.of(batches).logits(keep), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 
@@ -140,7 +139,7 @@ def by_definition(logits: Floats, y: NDArray[np.int64]) -> float:
 def test_the_path_is_that_of_brute_force_with_hardened_files(tap: str) -> None:
     x, y = samples(0, 30)
     features = 64 if tap == DENSE else 32
-    victim = Victim(digits(), provider=CPU)
+    victim = victim_of(digits())
     twins = run_attack(victim, x, y, settings=ATTACK).x
     made = Ablations(digits(), find_tap(digits(), tap), CPU)
     least = least_correct(30, 30, 0.1)
@@ -230,7 +229,7 @@ def test_the_file_says_what_the_hardened_model_does(budget: float, tap: str) -> 
     assert set(np.unique(mask.weights)) == {0, 1}
     best = next(each for each in record["rounds"] if each["round"] == record["chosen_round"])
     assert sorted(best["removed"]) == mask.removed
-    victim = Victim(hardened(digits(), [mask]), provider=CPU, sample_shape=(1, 8, 8))
+    victim = victim_of(hardened(digits(), [mask]), sample_shape=(1, 8, 8))
     correct = int((victim.predict(x) == y).sum())
     assert correct == best["select_clean"]
     assert correct >= record["select"]["clean_before"] - int(budget * 100)
@@ -254,7 +253,7 @@ def test_held_out_and_the_same_bytes_again() -> None:
 
 def test_twins_are_static_and_take_one_round() -> None:
     x, y = samples(0, 150)
-    twins = run_attack(Victim(digits(), provider=CPU), x, y, settings=ATTACK).x
+    twins = run_attack(victim_of(digits()), x, y, settings=ATTACK).x
     made = selected(attack=None, twins=dataset(twins, None, "twins.npz"), rounds=None)
     Draft202012Validator(SCHEMA).validate(json.loads(made.to_json()))
     assert made.selection is not None

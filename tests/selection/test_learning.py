@@ -27,7 +27,7 @@ from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.learn.learn import Progress, is_photographic, learn, mirrored
 from cloakonnx.selection.learn.recipe import Recipe
 from cloakonnx.selection.learn.state import forget
-from tests.attacks.helpers import digits_arrays
+from tests.attacks.helpers import digits_arrays, victim_of
 from tests.selection.helpers import CPU, EPS, dataset, learning_data, model, select_data, training_arrays
 
 pytest.importorskip("sklearn")
@@ -41,7 +41,7 @@ def learned(recipe: Recipe = QUICK, **options: Any) -> Analysis:
 
 
 def correct(target: Model, attack: Callable[[Victim], NDArray[np.float32]]) -> NDArray[np.bool_]:
-    victim = Victim(target, provider=CPU, sample_shape=(1, 8, 8))
+    victim = victim_of(target, sample_shape=(1, 8, 8))
     _, y = digits_arrays()
     return victim.predict(attack(victim)) == y[200:]
 

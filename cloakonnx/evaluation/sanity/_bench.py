@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.presets import passing
 from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
+from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.evaluation.outcomes import Outcomes
-from cloakonnx.evaluation.trial import Samples
 from cloakonnx.gradient.losses import Loss
 
 MAX_ITER, QUERIES, STRONG = 20, 200, 100
@@ -25,16 +25,16 @@ class Bench:
 
     Args:
         victim: The model.
-        samples: Samples that it classifies correctly, at least one.
+        samples: LabelledBatch that it classifies correctly, at least one.
         plans: The evaluation's attacks, one plan for each eps.
-        batch_size: Samples at a time.
+        batch_size: LabelledBatch at a time.
         straight_through: Whether attacks by gradient take straight-through ones.
     """
 
     def __init__(
         self,
         victim: Victim,
-        samples: Samples,
+        samples: LabelledBatch,
         plans: Sequence[Sequence[Settings]],
         batch_size: int,
         *,
@@ -70,7 +70,7 @@ class Bench:
         """Return the settings of all attacks that were made, but for what hangs on eps."""
         return tuple(self._settings.values())
 
-    def each(self, ask: Callable[[Samples], NDArray[Any]], among: Outcomes | None = None) -> NDArray[Any]:
+    def each(self, ask: Callable[[LabelledBatch], NDArray[Any]], among: Outcomes | None = None) -> NDArray[Any]:
         """Ask something of the samples, or of those among them, batch by batch; return the answers joined."""
         return np.concatenate([ask(batch) for batch in self._batches(among)])
 
@@ -109,14 +109,10 @@ class Bench:
             self._made[settings] = found
         return found
 
-    def _withstands(self, batch: Samples, settings: Settings) -> Outcomes:
-        axis, samples = batch.channel_axis, batch.indices
-        found = run_attack(self.victim, batch.x, batch.y, settings=settings, channel_axis=axis, samples=samples)
-        return ~found.success
+    def _withstands(self, batch: LabelledBatch, settings: Settings) -> Outcomes:
+        return ~run_attack(self.victim, batch.x, batch.y, settings=settings, samples=batch.indices).success
 
-    def _batches(self, among: Outcomes | None) -> Iterator[Samples]:
-        s = self._samples
+    def _batches(self, among: Outcomes | None) -> Iterator[LabelledBatch]:
         rows = np.arange(self.count) if among is None else np.flatnonzero(among)
         for start in range(0, len(rows), self._batch_size):
-            part = rows[start : start + self._batch_size]
-            yield Samples(s.x[part], s.y[part], s.indices[part], s.channel_axis)
+            yield self._samples.take(rows[start : start + self._batch_size])

@@ -16,12 +16,11 @@ import numpy as np
 
 from cloakonnx.attacks.settings import Settings
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.classifier.task import predicted
+from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.evaluation.comparison import Gradients
 from cloakonnx.evaluation.outcomes import Gain, Outcomes
 from cloakonnx.evaluation.sanity._bench import QUERIES, STRONG, Bench
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
-from cloakonnx.evaluation.trial import Samples
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.runtime.session import to_numpy
 from cloakonnx.statistics import Paired, mcnemar_exact, newcombe_paired
@@ -54,7 +53,7 @@ _NAMED = 3
 """Ops that a flag names, at most."""
 
 _LEAST = 2
-"""Samples that a comparison of two attacks needs to fire: one sample more or less is chance."""
+"""LabelledBatch that a comparison of two attacks needs to fire: one sample more or less is chance."""
 
 
 class Correct:
@@ -66,26 +65,25 @@ class Correct:
 
     def __init__(self, count: int = SAMPLES) -> None:
         self._count = count
-        self._parts: list[Samples] = []
+        self._parts: list[LabelledBatch] = []
 
-    def add(self, batch: Samples, right: Outcomes) -> None:
+    def add(self, batch: LabelledBatch, right: Outcomes) -> None:
         """Take what is still wanted of a batch, of which the model gets some right."""
         missing = self._count - sum(len(part.y) for part in self._parts)
         rows = np.flatnonzero(right)[: max(missing, 0)]
         if len(rows):
-            self._parts.append(Samples(batch.x[rows], batch.y[rows], batch.indices[rows], batch.channel_axis))
+            self._parts.append(batch.take(rows))
 
-    def samples(self) -> Samples | None:
+    def samples(self) -> LabelledBatch | None:
         """Return them as one batch; None where there are none."""
         if not self._parts:
             return None
-        x, y, indices = (np.concatenate([getattr(p, name) for p in self._parts]) for name in ("x", "y", "indices"))
-        return Samples(x, y, indices, self._parts[0].channel_axis)
+        return LabelledBatch(*(np.concatenate(arrays) for arrays in zip(*self._parts, strict=True)))
 
 
 def check(
     victim: Victim,
-    samples: Samples | None,
+    samples: LabelledBatch | None,
     *,
     plans: Sequence[Sequence[Settings]],
     random_ops: Sequence[str],
@@ -96,11 +94,11 @@ def check(
 
     Args:
         victim: The model.
-        samples: Samples that it classifies correctly, from :class:`Correct`.
+        samples: LabelledBatch that it classifies correctly, from :class:`Correct`.
         plans: The evaluation's attacks, one plan for each eps.
         random_ops: The model's random ops, described.
         gains: What the masks gain in the evaluation, static and adaptive, at each eps.
-        batch_size: Samples at a time.
+        batch_size: LabelledBatch at a time.
     """
     before = victim.counts.queries, victim.counts.gradients
     gradients = Gradients.of(victim)
@@ -128,7 +126,7 @@ def _dead(bench: Bench, gradients: Gradients) -> Outcomes | None:
     The model's own gradient, as the attacks climb it, and none that goes straight through.
     """
 
-    def dead(batch: Samples) -> Outcomes:
+    def dead(batch: LabelledBatch) -> Outcomes:
         gradient = to_numpy(bench.victim.gradient(batch.x, batch.y, loss=Loss.CE.climbed).gradient)
         flat = gradient.reshape(len(gradient), -1)
         return np.asarray(~flat.any(axis=1) | ~np.isfinite(flat).all(axis=1))
@@ -270,7 +268,7 @@ def _zero_gradients(bench: Bench, gradients: Gradients) -> Flag:
     return Flag("zero-gradients", share >= ZERO, share, "share", ZERO, None, said + why + instead)
 
 
-def _saturated(victim: Victim, batch: Samples) -> Outcomes:
+def _saturated(victim: Victim, batch: LabelledBatch) -> Outcomes:
     logits = victim.logits(batch.x)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray((powers / powers.sum(axis=1, keepdims=True)).max(axis=1) == 1)
@@ -278,11 +276,12 @@ def _saturated(victim: Victim, batch: Samples) -> Outcomes:
 
 def _run_to_run(bench: Bench) -> Flag:
     first, second = (bench.each(lambda batch: bench.victim.logits(batch.x)) for _ in range(2))
+    decide = bench.victim.task.decide
     differ = ~((first == second) | (np.isnan(first) & np.isnan(second)))
     size = float(np.abs(first[np.isfinite(first)]).max(initial=0)) or 1.0
     value = float(np.abs(first[differ].astype(np.float64) - second[differ]).max(initial=0)) / size
     value = value if np.isfinite(value) else 1.0
-    classes = int((predicted(first) != predicted(second)).sum())
+    classes = int((decide(first) != decide(second)).sum())
     said = f"of a logit, at most, over the largest logit; {classes} of {bench.count} samples change class"
     return Flag("run-to-run", value > DIFFERENCE, value, "relative", DIFFERENCE, None, said)
 

@@ -13,7 +13,9 @@ import numpy as np
 
 from cloakonnx.attacks.settings import Settings
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.data.batch import Batch
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.data.batch import Batch, LabelledBatch
+from cloakonnx.data.samples import Pairs
 from cloakonnx.engine.folder import Checkpoints
 from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
@@ -21,21 +23,23 @@ from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.keeping import Keeper, model_digests
 from cloakonnx.evaluation.outcomes import Found
 from cloakonnx.evaluation.results import AtEps
-from cloakonnx.evaluation.sweeps._amounts import Setup
-from cloakonnx.evaluation.trial import Samples
+from cloakonnx.evaluation.sweeps._amounts import labelled
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.records import installed_versions
 from cloakonnx.statistics import Paired
 
 
-class Attacked:
+class AttackedMasks:
     """A model under attack with each of some masks, beside itself without one.
 
     Args:
-        setup: The model and the samples.
+        classifier: The classifier without a mask.
+        pairs: Clean and adversarial samples.
         masks: Of features, all at one tap.
         plans: The attacks, one plan for each eps.
-        norm: Of the balls.
+        norm: Norm of the eps balls.
+        seed: Random seed.
+        batch_size: Samples at a time.
 
     Raises:
         DifferentiationError: an op without a gradient, under an attack that needs one.
@@ -43,32 +47,30 @@ class Attacked:
 
     def __init__(
         self,
-        setup: Setup,
+        classifier: Classifier,
+        pairs: Pairs,
         masks: Sequence[Mask],
         plans: Sequence[tuple[Settings, ...]],
         *,
         norm: Literal["linf", "l2"],
+        seed: int,
+        batch_size: int,
     ) -> None:
-        self._setup, self._masks, self._plans = setup, masks, plans
-        dataset = setup.pairs.clean
+        self._classifier, self._pairs, self._masks, self._plans = classifier, pairs, masks, plans
+        self._seed, self._batch_size = seed, batch_size
         none = Mask(masks[0].tap, np.ones_like(masks[0].weights), masks[0].feature_axis)
-        victim = Victim(
-            setup.model,
-            provider=setup.provider,
-            input_name=setup.input_name,
-            output_name=setup.output_name,
-            masks=[none],
-            **dataset.feed,
-        )
+        bare = classifier.with_masks([none])
+        bare.prepare(pairs.clean.sample_shape)
+        victim = Victim(bare)
         self._victim, self.classes = victim, victim.classes
         self._comparisons = [
             Comparison(
-                victim.masked([mask]),
-                victim.masked([none]),
-                [victim.masked(shuffled([mask], setup.seed, i)) for i in range(CONTROL_MASKS)],
+                victim.of(bare.with_masks([mask])),
+                victim.of(bare.with_masks([none])),
+                [victim.of(bare.with_masks(shuffled([mask], seed, i))) for i in range(CONTROL_MASKS)],
                 plans,
                 norm=norm,
-                seed=setup.seed,
+                seed=seed,
             )
             for mask in masks
         ]
@@ -83,28 +85,27 @@ class Attacked:
     def checkpoints(self, output: Path) -> Checkpoints:
         """Return where finished batches lie until the output is written."""
         record = {
-            "model": model_digests(self._setup.model),
+            "model": model_digests(self._classifier.model),
             "masks": [[mask.tap, mask.feature_axis, mask.removed] for mask in self._masks],
             "plans": [[settings.as_dict() for settings in attacks] for attacks in self._plans],
             "control": self.control,
             "control_masks": CONTROL_MASKS,
-            "seed": self._setup.seed,
-            "batch_size": self._setup.batch_size,
-            "input": self._victim.input_name,
-            "output": self._victim.output_name,
-            "preprocessing": asdict(self._setup.pairs.clean.preprocessing),
-            "provider": self._setup.provider.name,
+            "seed": self._seed,
+            "batch_size": self._batch_size,
+            "input": self._classifier.input_name,
+            "output": self._classifier.output_name,
+            "preprocessing": asdict(self._pairs.clean.preprocessing),
+            "provider": self._classifier.provider.name,
             "versions": installed_versions(),
         }
         return Checkpoints(output, record, run="a sweep")
 
     def estimate(self) -> Estimate:
         """Measure how long the attacks take at most, for all masks."""
-        dataset = self._setup.pairs.clean
+        dataset = self._pairs.clean
         seconds = self._comparisons[0].seconds_per_sample(
             dataset.sample_shape,
-            batch_size=self._setup.batch_size,
-            channel_axis=dataset.arrangement.channel_axis,
+            batch_size=self._batch_size,
         )
         return Estimate(seconds * len(self._comparisons), dataset.count(), len(self._plans), CONTROL_MASKS)
 
@@ -128,18 +129,17 @@ class Attacked:
             DataError: a label that is no class of the model, or other samples than those that are resumed.
             OutputError: what is to be resumed was left by other settings.
         """
-        dataset = self._setup.pairs.clean
+        dataset = self._pairs.clean
         keeper = Keeper(checkpoints, name=dataset.source.name)
         parts: list[list[Found]] = [[] for _ in self._masks]
         done = 0
         with nullcontext() if checkpoints is None else checkpoints.opened(resume=resume):
             if on_estimate is not None:
                 on_estimate(self.estimate())
-            for labelled in self._setup.batches():
-                batch = Batch(labelled.pairs.clean, labelled.y, labelled.pairs.start)
-                self._victim.check_labels(labelled.y)
-                indices = np.arange(batch.start, batch.start + len(batch.x))
-                samples = Samples(batch.x, labelled.y, indices, dataset.arrangement.channel_axis)
+            for each in labelled(self._pairs, self._batch_size):
+                batch = Batch(each.pairs.clean, each.y, each.pairs.start)
+                self._victim.check_labels(each.y)
+                samples = LabelledBatch(batch.x, each.y, batch.indices)
                 for comparison, found in zip(self._comparisons, parts, strict=True):
                     tell = partial(_tell, on_progress, done, len(batch.x))
                     found.append(keeper.found(batch, partial(comparison.on, samples, tell)))

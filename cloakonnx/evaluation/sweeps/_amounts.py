@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,48 +12,23 @@ from cloakonnx.data.samples import PairBatch, Pairs
 from cloakonnx.errors import AnalysisError, DataError, OptionError
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.runtime.provider import Provider
 from cloakonnx.scoring.analysis import Analysis, TapScores
 from cloakonnx.selection.topk import Amount, Share, Threshold, select
 
 
-class Labelled(NamedTuple):
+class LabelledPairs(NamedTuple):
     """A batch of pairs with labels."""
 
     pairs: PairBatch
     y: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Setup:
-    """The model, the samples, and how they are run.
-
-    Attributes:
-        model: Without a mask.
-        pairs: Clean and adversarial samples.
-        seed: Of all random numbers.
-        provider: Where it runs.
-        batch_size: Samples at a time.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
-    """
-
-    model: Model
-    pairs: Pairs
-    seed: int
-    provider: Provider
-    batch_size: int
-    input_name: str | None
-    output_name: str | None
-
-    def batches(self) -> Iterator[Labelled]:
-        """Yield the pairs; raises DataError where there are no labels."""
-        for batch in self.pairs.batches(self.batch_size):
-            if batch.y is None:
-                raise DataError(
-                    f"{self.pairs.clean.source.name} has no labels; a sweep needs them (--labels, or y in an .npz)"
-                )
-            yield Labelled(batch, batch.y)
+def labelled(pairs: Pairs, batch_size: int) -> Iterator[LabelledPairs]:
+    """Yield the pairs; raises DataError where there are no labels."""
+    for batch in pairs.batches(batch_size):
+        if batch.y is None:
+            raise DataError(f"{pairs.clean.source.name} has no labels; a sweep needs them (--labels, or y in an .npz)")
+        yield LabelledPairs(batch, batch.y)
 
 
 def scores_of(analysis: Analysis, model: Model) -> TapScores:

@@ -9,17 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.head import SplitClassifier
-from cloakonnx.data.samples import PairBatch, sample_hashes
-from cloakonnx.errors import DataError
+from cloakonnx.classifier.split import SplitClassifier
+from cloakonnx.data.samples import PairBatch, Pairs, sample_hashes
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
 from cloakonnx.evaluation.results import DataRecord
-from cloakonnx.evaluation.sweeps._amounts import Labelled, Setup, amount_text
+from cloakonnx.evaluation.sweeps._amounts import LabelledPairs, amount_text, labelled
 from cloakonnx.evaluation.sweeps.record import OfMask, Point, Twins
-from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.graph.masks.taps import Tap, find_tap
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.topk import Amount
 from cloakonnx.statistics import Accuracy
@@ -32,39 +29,39 @@ class Pass:
     """Runs the backbone once over each image.
 
     Args:
-        setup: The model and the samples.
+        classifier: The classifier without a mask.
+        pairs: Clean and adversarial samples.
         masks: The mask of each amount, all at one tap.
         analysis: What they come from, to tell how many of the samples it has seen.
+        seed: Random seed.
+        batch_size: Samples at a time.
 
     Raises:
         TapError: the class scores do not depend on the tap.
         InferenceError: ONNX Runtime refuses the graph.
     """
 
-    def __init__(self, setup: Setup, masks: Mapping[Amount, Mask], analysis: Analysis) -> None:
-        self._setup, self._masks = setup, masks
+    def __init__(
+        self,
+        classifier: Classifier,
+        pairs: Pairs,
+        masks: Mapping[Amount, Mask],
+        analysis: Analysis,
+        *,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        self._classifier, self._pairs, self._masks = classifier, pairs, masks
+        self._seed, self._batch_size = seed, batch_size
         self._known = frozenset(analysis.samples.hashes)
         first = next(iter(masks.values()))
-        tap = find_tap(setup.model, first.tap, axis=first.feature_axis)
+        tap = find_tap(classifier.model, first.tap, axis=first.feature_axis)
         self._distinct: dict[bytes, Mask] = {}
         for mask in masks.values():
             for each in (mask, *self._random(mask)):
                 self._distinct.setdefault(each.weights.tobytes(), each)
-        split = SplitClassifier(
-            setup.model,
-            tap,
-            provider=setup.provider,
-            normalisation=setup.pairs.clean.normalisation,
-            input_name=setup.input_name,
-            output_name=setup.output_name,
-        )
-        self._curve = Curve(
-            split,
-            list(self._distinct.values()),
-            whole=lambda: self._classifier(setup.model),
-            harden=lambda mask: self._classifier(hardened(setup.model, [mask])),
-            batch_size=setup.batch_size,
-        )
+        _ = pairs.clean.arrangement  # samples that do not fit are an error before any graph is made
+        self._curve = Curve(classifier, tap, list(self._distinct.values()), batch_size=batch_size)
         self._digests = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         self.count = self._seen = 0
         self._largest = 0.0
@@ -76,7 +73,7 @@ class Pass:
             DataError: no labels, or labels that are no classes.
             InferenceError: the model can't be run in parts, or fails.
         """
-        for batch in self._setup.batches():
+        for batch in labelled(self._pairs, self._batch_size):
             self._curve.add(batch.pairs, batch.y)
             self._note(batch)
             on_progress(self.count)
@@ -104,14 +101,14 @@ class Pass:
     def data_record(self) -> DataRecord:
         """Return what the clean samples were."""
         both = self._digests[0].digest() + self._digests[1].digest()
-        name = self._setup.pairs.clean.source.name
+        name = self._pairs.clean.source.name
         return DataRecord(name, self.count, hashlib.sha256(both).hexdigest(), seen=self._seen)
 
     def twins(self) -> Twins:
         """Return what the adversarial samples were."""
-        return Twins(self._setup.pairs.adversarial.source.name, self._digests[2].hexdigest(), self.largest)
+        return Twins(self._pairs.adversarial.source.name, self._digests[2].hexdigest(), self.largest)
 
-    def _note(self, batch: Labelled) -> None:
+    def _note(self, batch: LabelledPairs) -> None:
         pairs = batch.pairs
         parts = pairs.clean.tobytes(), batch.y.tobytes(), pairs.adversarial.tobytes()
         for digest, part in zip(self._digests, parts, strict=True):
@@ -125,16 +122,7 @@ class Pass:
         """Return the masks that remove as many features at random."""
         if not mask.removed:
             return []
-        return [each for i in range(CONTROL_MASKS) for each in shuffled([mask], self._setup.seed, i)]
-
-    def _classifier(self, model: Model) -> Classifier:
-        return Classifier(
-            model,
-            provider=self._setup.provider,
-            normalisation=self._setup.pairs.clean.normalisation,
-            input_name=self._setup.input_name,
-            output_name=self._setup.output_name,
-        )
+        return [each for i in range(CONTROL_MASKS) for each in shuffled([mask], self._seed, i)]
 
 
 _COMPARED = 16
@@ -150,23 +138,21 @@ class Curve:
     is asked.
 
     Args:
-        split: The model, cut at the tap.
-        masks: Of features, all at that tap.
-        whole: The model without a mask.
-        harden: Makes the classifier with a mask.
+        classifier: The classifier without a mask.
+        tap: Where the masks are.
+        masks: Of features.
         batch_size: Samples that a hardened model is asked at a time.
     """
 
     def __init__(
         self,
-        split: SplitClassifier,
+        classifier: Classifier,
+        tap: Tap,
         masks: Sequence[Mask],
         *,
-        whole: Callable[[], Classifier],
-        harden: Callable[[Mask], Classifier],
         batch_size: int,
     ) -> None:
-        self._split, self._masks, self._whole, self._harden = split, masks, whole, harden
+        self._classifier, self._split, self._masks = classifier, SplitClassifier(classifier, tap), masks
         self._batch_size = batch_size
         self._correct = np.zeros((len(masks), _KINDS), np.int64)
         self._asked = 0
@@ -186,10 +172,8 @@ class Curve:
             InferenceError: the model can't be run in parts, or fails.
         """
         if not self._count:
-            self._split.compare(self._whole(), batch.clean[:_COMPARED], len(self._masks[0].weights))
-        wrong = y[(y < 0) | (y >= self._split.classes)]
-        if len(wrong):
-            raise DataError(f"label {int(wrong[0])} does not fit the model, which has {self._split.classes} classes")
+            self._split.compare(batch.clean[:_COMPARED], len(self._masks[0].weights))
+        self._classifier.task.check(y, self._split.classes)
         weights = [mask.weights for mask in self._masks]
         for kind, x in enumerate((batch.clean, batch.adversarial)):
             found = self._split.predict(x, weights)
@@ -212,11 +196,11 @@ class Curve:
         waiting = self._close[index]
         if waiting.count < least:
             return
-        classifier = self._harden(self._masks[index])
+        classifier = self._classifier.with_masks([self._masks[index]])
         x, y, kinds = np.concatenate(waiting.x), np.concatenate(waiting.y), np.concatenate(waiting.kinds)
         for start in range(0, len(x), self._batch_size):
             part = slice(start, start + self._batch_size)
-            right = classifier.predict(x[part]) == y[part]
+            right = classifier.right(x[part], y[part])
             self._correct[index] += np.bincount(kinds[part][right], minlength=_KINDS)
         self._asked += len(x)
         self._close[index] = _Close()

@@ -12,24 +12,23 @@ from pathlib import Path
 from typing import Literal
 
 from cloakonnx.attacks.presets import check_eps, plan, replaced
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Pairs
 from cloakonnx.engine.folder import Checkpoints
 from cloakonnx.errors import OptionError
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.results import ModelRecord
-from cloakonnx.evaluation.sweeps._adaptive import Attacked
-from cloakonnx.evaluation.sweeps._amounts import Setup, amount_text, attacked_of, masks_of, scores_of
+from cloakonnx.evaluation.sweeps._adaptive import AttackedMasks
+from cloakonnx.evaluation.sweeps._amounts import amount_text, attacked_of, masks_of, scores_of
 from cloakonnx.evaluation.sweeps._curve import Pass
 from cloakonnx.evaluation.sweeps.record import Adaptive, Attacks, Scored, Sweep
-from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.insert import check_opset
-from cloakonnx.runtime.provider import Provider
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.topk import Amount
 
 
 def sweep(
-    model: Model,
+    classifier: Classifier,
     analysis: Analysis,
     pairs: Pairs,
     *,
@@ -42,10 +41,7 @@ def sweep(
     restarts: int | None = None,
     straight_through: bool = False,
     seed: int = 0,
-    provider: Provider,
     batch_size: int = 64,
-    input_name: str | None = None,
-    output_name: str | None = None,
     output: str | Path | None = None,
     resume: bool = False,
     on_estimate: Callable[[Estimate], None] | None = None,
@@ -54,7 +50,7 @@ def sweep(
     """Measure accuracy under the masks of several amounts, in one pass over the images.
 
     Args:
-        model: The model, without a mask.
+        classifier: The classifier, without a mask.
         analysis: Scores of its features.
         pairs: Clean and adversarial samples with labels, fitted to the model.
         amounts: How many features to remove; a share or count of 0 is the model without a mask.
@@ -67,10 +63,7 @@ def sweep(
         straight_through: Whether gradients pass rounding and quantisation as if they were not there (BPDA); where a
             model's own are all 0 they do so without being asked.
         seed: Of all random numbers.
-        provider: Where it runs.
         batch_size: Samples at a time.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
         output: Where to save the sweep; until then, batches whose attacks are done lie in a folder beside it.
         resume: Whether to go on with what an interrupted sweep with this output has left.
         on_estimate: Called before the attacks with what they take at most, which is measured for it.
@@ -86,6 +79,7 @@ def sweep(
         InferenceError: ONNX Runtime fails.
         OutputError: the output can't be written, or what is to be resumed was left by other settings.
     """
+    model = classifier.model
     check_opset(model)
     scores = scores_of(analysis, model)
     masks = masks_of(scores, amounts)
@@ -104,9 +98,8 @@ def sweep(
         check(eps)
     elif chosen and norm == "l2":
         raise OptionError("--norm l2 needs --eps: the largest difference of the adversarial samples is one in linf")
-    plan_of(eps=1.0)  # wrong names are told before the pass
-    setup = Setup(model, pairs, seed, provider, batch_size, input_name, output_name)
-    one_pass = Pass(setup, masks, analysis)
+    plan_of(eps=1.0)  # reject unknown attacks before the long pass
+    one_pass = Pass(classifier, pairs, masks, analysis, seed=seed, batch_size=batch_size)
     points = one_pass.run(on_progress)
     attacks: Attacks | None = None
     adaptive: tuple[Adaptive, ...] = ()
@@ -114,7 +107,15 @@ def sweep(
     if chosen:
         radii = tuple(eps) or (_radius(one_pass.largest, pairs),)
         check(radii)
-        attacked = Attacked(setup, [masks[each] for each in chosen], [plan_of(eps=each) for each in radii], norm=norm)
+        attacked = AttackedMasks(
+            classifier,
+            pairs,
+            [masks[each] for each in chosen],
+            [plan_of(eps=each) for each in radii],
+            norm=norm,
+            seed=seed,
+            batch_size=batch_size,
+        )
         checkpoints = None if output is None else attacked.checkpoints(Path(output))
         results = attacked.run(
             checkpoints,
@@ -136,7 +137,7 @@ def sweep(
         preprocessing=pairs.clean.preprocessing.as_dict(),
         seed=seed,
         batch_size=batch_size,
-        provider=provider.name,
+        provider=classifier.provider.name,
         points=points,
         attacks=attacks,
         adaptive=adaptive,

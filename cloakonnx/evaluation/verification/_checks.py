@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.activations import Activations
-from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CloakError, DataError, InferenceError, ModelError
 from cloakonnx.graph.file.diff import Difference, file_sha256
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import ExternalFile, entries, external_recorded
-from cloakonnx.runtime.provider import Provider
 
 Status = Literal["passed", "failed", "not checked"]
 
@@ -106,27 +105,37 @@ def _share_folder(model: Model, source: Model) -> bool:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What the numbers are compared on and with."""
+class Probe:
+    """What the numbers are compared on and with.
 
-    provider: Provider
+    Attributes:
+        classifier: The hardened model, as it is fed and where it runs.
+        samples: The samples; None for random inputs.
+        seed: Seed of the random inputs.
+    """
+
+    classifier: Classifier
     samples: Dataset | None
     seed: int
-    input_name: str | None
 
     def run(self, model: Model, *taps: str) -> Activations:
         """Return what computes some tensors of a model."""
-        normalisation = None if self.samples is None else self.samples.normalisation
-        return Activations(model, taps, provider=self.provider, normalisation=normalisation, input_name=self.input_name)
+        return self._of(model).activations(taps)
 
     def batches(self, model: Model) -> Iterator[NDArray[np.float32]]:
         """Yield the samples in pixel space."""
         if self.samples is not None:
             yield from (batch.x for batch in self.samples.batches(_BATCH))
             return
-        shape: Sequence[int | None] = input_shape(model, self.input_name) or ()
+        shape: Sequence[int | None] = self._of(model).input_shape or ()
         sides = [side or _SEEDED_SIDE for side in shape]
         yield np.random.default_rng(self.seed).random((_SEEDED_SAMPLES, *sides), np.float32)
+
+    def _of(self, model: Model) -> Classifier:
+        """Return a model fed and run as the hardened one; random inputs are fed as they are."""
+        clf, (input_name, _) = self.classifier, self.classifier.asked_names
+        preprocessing = None if self.samples is None else clf.preprocessing
+        return Classifier(model, preprocessing=preprocessing, provider=clf.provider, input_name=input_name)
 
 
 def source_is_recorded(model: Model, source: Model) -> Check:
@@ -152,12 +161,12 @@ def as_not_comparable() -> Iterator[None]:
         raise NotComparableError(error) from None
 
 
-def numbers(compared: Iterable[Check], trial: Trial, other: str) -> Iterator[Check]:
+def numbers(compared: Iterable[Check], probe: Probe, other: str) -> Iterator[Check]:
     """Yield checks that compare a model's numbers; where that can't be done, one that says why, and no more of them.
 
     Args:
         compared: Runs the models when it is asked for its checks; may raise NotComparableError.
-        trial: What it runs them on.
+        probe: What it runs them on.
         other: What the model is compared with, in words.
 
     Raises:
@@ -166,7 +175,7 @@ def numbers(compared: Iterable[Check], trial: Trial, other: str) -> Iterator[Che
     try:
         yield from compared
     except NotComparableError as error:
-        hint = "" if trial.samples is not None else " (on seeded random inputs; give real ones with --data)"
+        hint = "" if probe.samples is not None else " (on seeded random inputs; give real ones with --data)"
         yield Check("numbers", "not checked", f"{other} does not run: {error}{hint}")
     except DataError:
         raise

@@ -10,7 +10,7 @@ import onnx
 from cloakonnx.errors import CloakError, ModelError
 from cloakonnx.evaluation.verification._checks import (
     Check,
-    Trial,
+    Probe,
     as_not_comparable,
     external_data,
     largest_difference,
@@ -38,7 +38,7 @@ _TOLERANCE: dict[int, float] = {
 _LEAST = 1e-300
 
 
-def folded_checks(model: Model, source: Model | None, trial: Trial, *, is_attested: bool = False) -> Iterator[Check]:
+def folded_checks(model: Model, source: Model | None, probe: Probe, *, is_attested: bool = False) -> Iterator[Check]:
     """Yield the checks of a folded model; of an attested one without a source only its record is left to check.
 
     Raises:
@@ -62,7 +62,7 @@ def folded_checks(model: Model, source: Model | None, trial: Trial, *, is_attest
     yield source_is_recorded(model, source)
     yield _structure(model, source)
     yield external_data(model, source, model.external_files)
-    yield from numbers(_compared(model, source, trial), trial, "the source with Mul nodes")
+    yield from numbers(_compared(model, source, probe), probe, "the source with Mul nodes")
 
 
 def _recorded(model: Model) -> Check:
@@ -89,7 +89,7 @@ def _structure(model: Model, source: Model) -> Check:
     return Check("structure", "failed", f"not what folding the masks into the source gives: {said}")
 
 
-def _compared(model: Model, source: Model, trial: Trial) -> Iterator[Check]:
+def _compared(model: Model, source: Model, probe: Probe) -> Iterator[Check]:
     """Compare the outputs with those of the source that carries the same masks as Mul nodes."""
     tolerances = {
         output.name: _TOLERANCE[output.type.tensor_type.elem_type]
@@ -101,10 +101,10 @@ def _compared(model: Model, source: Model, trial: Trial) -> Iterator[Check]:
         yield Check("numbers", "not checked", "no output is known to be of a floating-point type")
         return
     with as_not_comparable():
-        reference = trial.run(hardened(source, folded_masks(model.proto)), *outputs)
-    run = trial.run(model, *outputs)
+        reference = probe.run(hardened(source, folded_masks(model.proto)), *outputs)
+    run = probe.run(model, *outputs)
     worst, count = 0.0, 0
-    for batch in trial.batches(model):
+    for batch in probe.batches(model):
         with as_not_comparable():
             wanted = reference(batch)
         for name, mine, its in zip(outputs, run(batch), wanted, strict=True):

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CheckError, CloakError, ModelError
 from cloakonnx.evaluation.verification._attested import attested_checks, intended_masks
 from cloakonnx.evaluation.verification._checks import (
     NO_REFERENCE,
     Check,
-    Trial,
+    Probe,
     as_not_comparable,
     external_data,
     largest_difference,
@@ -35,7 +36,6 @@ from cloakonnx.graph.masks.metadata import STRIPPED as STRIPPED_KEY
 from cloakonnx.graph.masks.metadata import VERSION as VERSION_KEY
 from cloakonnx.graph.masks.metadata import MaskEntry, entries, is_folded, masks_of
 from cloakonnx.graph.masks.strip import mask_values_of, read_masks, reinserted, stripped, stripped_sha256
-from cloakonnx.runtime.provider import Provider
 from cloakonnx.scoring.analysis import Analysis
 
 _TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
@@ -61,42 +61,39 @@ class Verification:
 
 
 def verify(
-    model: Model,
+    classifier: Classifier,
     *,
     source: Model | None = None,
     attestation: Attestation | None = None,
     analysis: Analysis | None = None,
-    provider: Provider,
     samples: Dataset | None = None,
     seed: int = 0,
-    input_name: str | None = None,
 ) -> Verification:
     """Check that a hardened model is its source with the masks, in structure and in numbers.
 
     Args:
-        model: The hardened model.
+        classifier: The hardened model, and where its numbers are compared.
         source: The model it was made from: a trusted reference for all but which masks were meant.
         attestation: What was written when it was hardened: a trusted reference for the whole file. Without either only
             self-consistency is checked.
         analysis: What the masks come from: the trusted reference for these.
-        provider: Where the numbers are compared.
         samples: What they are compared on; seeded random inputs in [0, 1] where none are given.
         seed: Of these.
-        input_name: The data input, where there are several.
 
     Raises:
         ModelError: without a trusted reference: the model carries no masks, their record is damaged, or it is folded.
     """
-    trial = Trial(provider, samples, seed, input_name)
+    model = classifier.model
+    probe = Probe(classifier, samples, seed)
     return Verification(
         model.name,
         None if source is None else source.name,
-        tuple(_checks(model, source, attestation, analysis, trial)),
+        tuple(_checks(model, source, attestation, analysis, probe)),
     )
 
 
 def _checks(
-    model: Model, source: Model | None, attestation: Attestation | None, analysis: Analysis | None, trial: Trial
+    model: Model, source: Model | None, attestation: Attestation | None, analysis: Analysis | None, probe: Probe
 ) -> Iterator[Check]:
     try:
         damage = None if is_folded(model.proto) or masks_of(model.proto) else _NO_MASKS.format(model.name)
@@ -116,12 +113,12 @@ def _checks(
     if analysis is not None:
         yield intended_masks(model, analysis)
     if is_folded(model.proto):
-        yield from folded_checks(model, source, trial, is_attested=attestation is not None)
+        yield from folded_checks(model, source, probe, is_attested=attestation is not None)
     else:
-        yield from _mul_checks(model, source, trial, is_attested=attestation is not None)
+        yield from _mul_checks(model, source, probe, is_attested=attestation is not None)
 
 
-def _mul_checks(model: Model, source: Model | None, trial: Trial, *, is_attested: bool) -> Iterator[Check]:
+def _mul_checks(model: Model, source: Model | None, probe: Probe, *, is_attested: bool) -> Iterator[Check]:
     first = _masks_in_place(model)
     yield from (first, _mask_hashes(model), _self_consistent(model))
     if source is not None:
@@ -134,7 +131,7 @@ def _mul_checks(model: Model, source: Model | None, trial: Trial, *, is_attested
         yield Check("numbers", "not checked", "the masks are not in place")
     else:
         reference = source if source is not None else stripped(model)
-        yield from numbers(_masked_taps(model, reference, trial), trial, "the model without this mask")
+        yield from numbers(_masked_taps(model, reference, probe), probe, "the model without this mask")
 
 
 def _masks_in_place(model: Model) -> Check:
@@ -190,22 +187,22 @@ def _structure(model: Model, source: Model) -> Check:
     return Check("structure", "failed", f"beside the masks: {said}")
 
 
-def _masked_taps(model: Model, reference: Model, trial: Trial) -> Iterator[Check]:
+def _masked_taps(model: Model, reference: Model, probe: Probe) -> Iterator[Check]:
     """Compare each masked tap with mask * tap of the source that carries the other masks only."""
     masks = read_masks(model)
     for entry in masks_of(model.proto):
         others = [mask for mask in masks if mask.tap != entry.tap]
         base = hardened(reference, others) if others else reference
-        yield _compared(entry, mask_values_of(model, entry), model, base, trial)
+        yield _compared(entry, mask_values_of(model, entry), model, base, probe)
 
 
-def _compared(entry: MaskEntry, mask: NDArray[Any], model: Model, base: Model, trial: Trial) -> Check:
+def _compared(entry: MaskEntry, mask: NDArray[Any], model: Model, base: Model, probe: Probe) -> Check:
     with as_not_comparable():
-        tap = trial.run(base, entry.tap)
-    masked_tap = trial.run(model, entry.tap)
+        tap = probe.run(base, entry.tap)
+    masked_tap = probe.run(model, entry.tap)
     largest = error = 0.0
     count, dtype = 0, "float32"
-    for batch in trial.batches(model):
+    for batch in probe.batches(model):
         with as_not_comparable():
             unmasked = tap(batch)[0].astype(np.float64)
         masked = masked_tap(batch)[0]

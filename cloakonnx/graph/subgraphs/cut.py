@@ -6,15 +6,13 @@ Their weights stay references into the source's files, so a derived graph is sma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
-from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from cloakonnx.errors import ModelError, OptionError, TapError, nearest
+from cloakonnx.errors import ModelError, TapError, nearest
 from cloakonnx.graph.index.index import node_inputs, structure
+from cloakonnx.graph.subgraphs.prepend import prepend
+from cloakonnx.preprocessing import Step
 
 _MIN_IR = 8
 """From IR 4 on an initializer need not be an input; 8 is what opset 15 to 18 go with and every runtime takes."""
@@ -23,28 +21,10 @@ _NUMPY_INPUTS = {
     onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE,
     onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT32, onnx.TensorProto.INT64,
 }  # fmt: skip
-_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """The step from pixel space to the model's input: ``(x * scale - mean) / std``.
-
-    Attributes:
-        scale: Factor on every value.
-        mean: One number for all channels, one a channel, or none.
-        std: Likewise.
-        channel_axis: Axis of the model's input that mean and std run along.
-    """
-
-    scale: float = 1.0
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    channel_axis: int = 1
 
 
 def tapped(
-    model: onnx.ModelProto, outputs: Sequence[str], *, input_name: str, normalisation: Normalisation | None = None
+    model: onnx.ModelProto, outputs: Sequence[str], *, input_name: str, steps: Sequence[Step] = ()
 ) -> onnx.ModelProto:
     """Return the part of a model that computes some tensors, fed in float32 pixel space.
 
@@ -53,7 +33,7 @@ def tapped(
         outputs: Tensors of the main graph, in the order of the new graph's outputs; the data input, too, which comes
             as the model sees it.
         input_name: The data input. In the new graph it is called the same unless it has to be converted.
-        normalisation: Prepended as nodes.
+        steps: From pixel space to the input, prepended as nodes (:func:`~cloakonnx.graph.subgraphs.prepend.prepend`).
 
     Raises:
         TapError: a tensor that is not there.
@@ -65,7 +45,8 @@ def tapped(
         raise unfed(needed, input_name)
     if not derived.graph.input:
         raise ModelError(f"{', '.join(map(repr, outputs))} does not depend on the input {input_name!r}")
-    _prepend(derived.graph, normalisation or Normalisation())
+    _check_numeric(derived.graph.input[0])
+    prepend(derived.graph, derived.graph.input[0].name, steps)
     return derived
 
 
@@ -109,59 +90,9 @@ def _part(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     return derived
 
 
-def _prepend(graph: onnx.GraphProto, normalisation: Normalisation) -> None:
-    """Put the nodes from float32 pixel space to the model's input in front, where there is anything to do."""
-    entry = graph.input[0]
-    tensor = entry.type.tensor_type
-    elem_type = tensor.elem_type
+def _check_numeric(entry: onnx.ValueInfoProto) -> None:
+    elem_type = entry.type.tensor_type.elem_type
     if elem_type not in _NUMPY_INPUTS:
         known = elem_type in onnx.TensorProto.DataType.values()
         kind = onnx.TensorProto.DataType.Name(elem_type).lower() if known else f"number {elem_type}"
         raise ModelError(f"the model's input {entry.name!r} has element type {kind}; numbers are needed")
-    steps = _steps(normalisation, tensor)
-    if elem_type not in _FLOATS:
-        steps.append(("Round", None))
-    if elem_type != onnx.TensorProto.FLOAT:
-        steps.append(("Cast", None))
-    if not steps:
-        return
-    names = [f"{entry.name}/pixel_space", *(f"{entry.name}/step_{i}" for i in range(1, len(steps))), entry.name]
-    nodes = []
-    for (op, value), source, target in zip(steps, names[:-1], names[1:], strict=True):
-        inputs: list[gs.Tensor] = [gs.Variable(source)]
-        if value is not None:
-            constant = gs.Constant(f"{target}/{op}_value", value)
-            graph.initializer.append(OnnxExporter.export_tensor_proto(constant))
-            inputs.append(constant)
-        attributes = {"to": elem_type} if op == "Cast" else {}
-        node = gs.Node(op, name=f"{target}/{op}", attrs=attributes, inputs=inputs, outputs=[gs.Variable(target)])
-        nodes.append(OnnxExporter.export_node(node))
-    old = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *old])
-    entry.name = names[0]
-    tensor.elem_type = onnx.TensorProto.FLOAT
-
-
-def _steps(
-    normalisation: Normalisation, tensor: onnx.TypeProto.Tensor
-) -> list[tuple[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None]]:
-    rank = len(tensor.shape.dim)
-    axis = normalisation.channel_axis
-    steps: list[tuple[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None]] = []
-    if normalisation.scale != 1.0:
-        steps.append(("Mul", np.asarray(normalisation.scale, np.float32)))
-    for op, option, values, neutral in (
-        ("Sub", "mean", normalisation.mean, 0.0),
-        ("Div", "std", normalisation.std, 1.0),
-    ):
-        if all(value == neutral for value in values):
-            continue
-        channels = tensor.shape.dim[axis].dim_value if axis < rank else 0
-        if len(values) > 1 and channels and len(values) != channels:
-            raise OptionError(
-                f"--{option} has {len(values)} values, but the input has {channels} channels on axis {axis}"
-            )
-        shape = (-1, *(1 for _ in range(rank - 1 - axis))) if len(values) > 1 else ()
-        steps.append((op, np.asarray(values, np.float32).reshape(shape)))
-    return steps

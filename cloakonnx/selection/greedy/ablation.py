@@ -12,15 +12,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cloakonnx.classifier.activations import Activations
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.head import Tail, linear_weights
 from cloakonnx.errors import DataError, TapError
-from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.taps import Tap
-from cloakonnx.graph.subgraphs.cut import Normalisation
 from cloakonnx.graph.subgraphs.head import mask_input
-from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Value, to_numpy
-from cloakonnx.scoring.tail import Tail, linear_weights
 
 _BLOCK = 1 << 23
 """Numbers in the largest array that candidates are compared in: 64 MiB."""
@@ -109,39 +106,20 @@ class Ablations:
     """Makes ablations at one tap.
 
     Args:
-        model: The model.
+        classifier: The classifier.
         tap: The tap.
-        provider: Where it runs.
-        normalisation: From pixel space to the model's input.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
 
     Raises:
         TapError: the output does not depend on the tap, or its type has no numpy counterpart.
         DifferentiationError: an output that is no class scores.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        tap: Tap,
-        provider: Provider,
-        *,
-        normalisation: Normalisation | None = None,
-        input_name: str | None = None,
-        output_name: str | None = None,
-    ) -> None:
+    def __init__(self, classifier: Classifier, tap: Tap) -> None:
         if tap.elem_type == onnx.TensorProto.BFLOAT16:
             raise TapError(f"tap {tap.name!r} is bfloat16, which greedy selection can't mask; choose another tap")
-        self._model, self._tap, self._provider, self._output = model, tap, provider, output_name
-        self._tail = Tail(model, tap, provider, loss=None, masked=True, output_name=output_name)
-        self._activations = Activations(
-            model,
-            [tap.name, *self._tail.sides],
-            provider=provider,
-            normalisation=normalisation,
-            input_name=input_name,
-        )
+        self._classifier, self._tap = classifier, tap
+        self._tail = Tail(classifier, tap, loss=None, masked=True)
+        self._activations = classifier.activations([tap.name, *self._tail.sides])
         self._weights: NDArray[np.float64] | None = None
 
     @property
@@ -169,7 +147,7 @@ class Ablations:
         features = np.concatenate([self._by_feature(to_numpy(values[0])) for values in parts])
         ones = np.ones(features.shape[1], np.bool_)
         if self._weights is None:
-            found = linear_weights(self._model, self._tap, self._provider, parts[0], output_name=self._output)
+            found = linear_weights(self._classifier, self._tap, parts[0])
             self._weights = np.ascontiguousarray(self._by_feature(found).transpose(1, 2, 0))
         return LinearAblation(whole.logits(ones), features, self._weights)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.classifier.task import predicted
+from cloakonnx.classifier.task import SingleLabel
 from cloakonnx.selection.greedy.ablation import Ablation
 
 _LEAST_GAIN = 1e-9
@@ -27,28 +27,38 @@ class Part:
         y: (N,) labels.
         clean: The samples.
         attacked: Their adversarial inputs, from one attack or from several.
+        task: What logits and labels mean.
     """
 
     y: NDArray[np.int64]
     clean: Ablation
     attacked: tuple[Ablation, ...]
+    task: SingleLabel
 
     def correct(self, mask: NDArray[np.bool_]) -> int:
         """Return how many clean samples are classified correctly under a mask."""
-        return int(_correct(self.clean.logits(mask)[None], self.y)[0])
+        return int(self._correct(self.clean.logits(mask)[None])[0])
 
     def objective(self, mask: NDArray[np.bool_]) -> float:
         """Return the objective under a mask."""
-        return float(_objective([each.logits(mask)[None] for each in self.attacked], self.y)[0])
+        return float(self._objective([each.logits(mask)[None] for each in self.attacked])[0])
 
     def without_each(self, mask: NDArray[np.bool_]) -> Iterator[tuple[int, int, float]]:
         """Yield each feature that the mask keeps, with how many samples are correct and the objective without it."""
         streams = [each.without_each(mask) for each in (self.clean, *self.attacked)]
         for blocks in zip(*streams, strict=True):
             features, clean = blocks[0]
-            correct = _correct(clean, self.y)
-            objectives = _objective([logits for _, logits in blocks[1:]], self.y)
+            correct = self._correct(clean)
+            objectives = self._objective([logits for _, logits in blocks[1:]])
             yield from zip(features.tolist(), correct.tolist(), objectives.tolist(), strict=True)
+
+    def _correct(self, logits: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return (B,) how many samples are right under each of B masks, by logits (B, N, classes)."""
+        return np.asarray(self.task.right(logits, self.y).sum(axis=1))
+
+    def _objective(self, attacked: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        smallest = np.minimum.reduce([self.task.margin(logits, self.y) for logits in attacked])
+        return np.asarray(np.exp(-np.logaddexp(0.0, -smallest)).mean(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,19 +137,3 @@ def mask_without(features: int, removed: Sequence[int]) -> NDArray[np.bool_]:
 def least_correct(correct: int, count: int, budget: float) -> int:
     """Return how many of ``count`` samples must stay correct under a budget, a share of the samples."""
     return correct - int(budget * count + 1e-9)
-
-
-def margins(logits: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (B, N): the label's logit less the largest other one, for logits (B, N, classes)."""
-    others = logits.copy()
-    others[:, np.arange(len(y)), y] = -np.inf
-    return np.asarray(logits[:, np.arange(len(y)), y] - others.max(axis=2))
-
-
-def _correct(logits: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.asarray((predicted(logits) == y).sum(axis=1))
-
-
-def _objective(attacked: Sequence[NDArray[np.float64]], y: NDArray[np.int64]) -> NDArray[np.float64]:
-    smallest = np.minimum.reduce([margins(logits, y) for logits in attacked])
-    return np.asarray(np.exp(-np.logaddexp(0.0, -smallest)).mean(axis=1))

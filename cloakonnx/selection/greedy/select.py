@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.task import SingleLabel
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset, Pairs, sample_hashes
-from cloakonnx.errors import CheckError, DataError, InferenceError, OptionError
-from cloakonnx.graph.file.model import Model
+from cloakonnx.errors import CheckError, InferenceError, OptionError
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import Tap, find_tap
-from cloakonnx.runtime.provider import Provider
 from cloakonnx.scoring.analysis import Analysis, SampleSet
 from cloakonnx.scoring.analyze import DEFAULT_BATCH_SIZE
 from cloakonnx.selection.greedy.ablation import Ablation, Ablations
@@ -63,6 +63,7 @@ class _Side:
         attacked: Their adversarial inputs at the tap, one a round.
         before: How many samples are classified correctly without a mask.
         least: How many must be within the budget.
+        task: What logits and labels mean.
     """
 
     samples: Samples
@@ -70,24 +71,24 @@ class _Side:
     clean: Ablation
     before: int
     least: int
+    task: SingleLabel
     attacked: list[Ablation] = field(default_factory=list)
 
     @property
     def part(self) -> Part:
         """What greedy selection works on."""
-        return Part(self.samples.y, self.clean, tuple(self.attacked))
+        return Part(self.samples.y, self.clean, tuple(self.attacked), self.task)
 
     def holds(self, mask: NDArray[np.bool_]) -> int:
         """Return how many samples hold against the last attack under a mask."""
-        return Part(self.samples.y, self.attacked[-1], ()).correct(mask)
+        return Part(self.samples.y, self.attacked[-1], (), self.task).correct(mask)
 
 
 def select_greedy(
-    model: Model,
+    classifier: Classifier,
     dataset: Dataset,
     *,
     budget: float,
-    provider: Provider,
     attack: Settings | None = None,
     twins: Dataset | None = None,
     select: Dataset | None = None,
@@ -96,8 +97,6 @@ def select_greedy(
     rounds: int | None = None,
     seed: int = 0,
     batch_size: int = DEFAULT_BATCH_SIZE,
-    input_name: str | None = None,
-    output_name: str | None = None,
     without_gain: bool = False,
     on_progress: Callable[[GreedyProgress], None] = lambda progress: None,
     on_samples: Callable[[int], None] = lambda samples: None,
@@ -110,10 +109,9 @@ def select_greedy(
     mask under which most samples of the select part hold against the attack made on it is taken.
 
     Args:
-        model: The model.
+        classifier: The classifier.
         dataset: Labelled samples to select on; a fifth of each class is held out where ``select`` is None.
         budget: Clean accuracy that may be lost, as a share (0.01: 1 point), on both parts.
-        provider: Where it runs.
         attack: The attack; it should take all steps, fooled or not.
         twins: Adversarial twins of the dataset instead; there is one round then, and no attack made again.
         select: Other labelled samples to choose on, with ``attack`` only.
@@ -122,8 +120,6 @@ def select_greedy(
         rounds: How often to select at most; 3 with an attack and 1 with twins where None.
         seed: Of the split.
         batch_size: Samples at a time. Activations at the tap are kept for all samples.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
         without_gain: Whether to return the best mask where none makes more samples of the select part hold.
         on_progress: Called after every removal.
         on_samples: Called after every batch of adversarial inputs with how many there are by now, of all rounds.
@@ -137,22 +133,20 @@ def select_greedy(
     if rounds is None:
         rounds = _ROUNDS if twins is None else 1
     _check(budget, rounds, attack, twins, select)
+    model = classifier.model
     check_opset(model)
     chosen = find_tap(model, tap, axis=feature_axis)
     fit = Samples.read(dataset)
     fit.check_classes()
     pairs = None if twins is None else _read_twins(dataset, twins, fit)
-    moved: tuple[Samples | None, Samples | None] = (None, None) if pairs is None else split(pairs, seed=seed)
-    fit, held = split(fit, seed=seed) if select is None else (fit, Samples.read(select))
+    moved: tuple[Samples | None, Samples | None] = (
+        (None, None) if pairs is None else split(pairs, strata=classifier.task.strata, seed=seed)
+    )
+    fit, held = split(fit, strata=classifier.task.strata, seed=seed) if select is None else (fit, Samples.read(select))
     held.check_classes()
-    options: dict[str, Any] = {
-        "normalisation": dataset.normalisation,
-        "input_name": input_name,
-        "output_name": output_name,
-    }
     search = _Search(
-        Ablations(model, chosen, provider, **options),
-        _Attacker(model, chosen, dataset, settings=attack, size=batch_size, options={"provider": provider, **options}),
+        Ablations(classifier, chosen),
+        _Attacker(classifier, chosen, dataset.sample_shape, settings=attack, size=batch_size),
         samples=(fit, held),
         twins=moved,
         budget=budget,
@@ -173,7 +167,7 @@ def select_greedy(
             largest_difference=search.largest_difference,
             hashes=fit.hashes + held.hashes,
         ),
-        provider=provider.name,
+        provider=classifier.provider.name,
         masks=(Mask(chosen.name, weights, chosen.feature_axis),),
         attack=None if attack is None else attack.as_dict(),
         selection=search.record(best, budget=budget, seed=seed, held_out=select is None),
@@ -185,30 +179,31 @@ class _Attacker:
 
     def __init__(
         self,
-        model: Model,
+        classifier: Classifier,
         tap: Tap,
-        dataset: Dataset,
+        sample_shape: tuple[int, ...],
         *,
         settings: Settings | None,
         size: int,
-        options: dict[str, Any],
     ) -> None:
-        self._model, self._tap, self._settings = model, tap, settings
-        self._channel_axis = dataset.arrangement.channel_axis
-        self._options = {**options, **dataset.feed}
-        self.size = size
+        self._classifier, self._tap, self._settings = classifier, tap, settings
+        self._sample_shape = sample_shape
+        self.task, self.size = classifier.task, size
         self.is_there = settings is not None
 
     def under(self, mask: NDArray[np.bool_], samples: Samples) -> Iterator[NDArray[np.float32]]:
         """Yield the adversarial inputs of some samples batch by batch."""
         assert self._settings is not None
-        weights = Mask(self._tap.name, mask.astype(np.float32), self._tap.feature_axis)
-        victim = Victim(self._model if mask.all() else hardened(self._model, [weights]), **self._options)
+        classifier = self._classifier
+        if not mask.all():
+            weights = Mask(self._tap.name, mask.astype(np.float32), self._tap.feature_axis)
+            classifier = classifier.beside(hardened(classifier.model, [weights]))
+        classifier.prepare(self._sample_shape)
+        victim = Victim(classifier)
         for start in range(0, len(samples), self.size):
             rows = np.arange(start, min(start + self.size, len(samples)))
             x, y = samples.pixels(rows), samples.y[rows]
-            axis = self._channel_axis
-            yield run_attack(victim, x, y, settings=self._settings, channel_axis=axis, samples=rows).x
+            yield run_attack(victim, x, y, settings=self._settings, samples=rows).x
 
 
 class _Search:
@@ -224,7 +219,7 @@ class _Search:
         budget: float,
         tell: tuple[Callable[[GreedyProgress], None], Callable[[int], None]],
     ) -> None:
-        self._ablations, self._attacker = ablations, attacker
+        self._ablations, self._attacker, self._task = ablations, attacker, attacker.task
         self._tell, self._tell_samples = tell
         self._made = 0
         self.features = ablations.features(samples[0].pixels(slice(0, 1)))
@@ -262,15 +257,10 @@ class _Search:
         return step
 
     def _side(self, samples: Samples, twins: Samples | None, budget: float) -> _Side:
-        wrong = samples.y[samples.y >= self._ablations.classes]
-        if len(wrong):
-            raise DataError(
-                f"{samples.name}: label {int(wrong[0])} does not fit the model, which has {self._ablations.classes} "
-                "classes"
-            )
+        self._task.check(samples.y, self._ablations.classes, source=samples.name)
         clean = self._ablations.of(samples.batches(self._attacker.size))
-        before = Part(samples.y, clean, ()).correct(np.ones(self.features, np.bool_))
-        return _Side(samples, twins, clean, before, least_correct(before, len(samples), budget))
+        before = Part(samples.y, clean, (), self._task).correct(np.ones(self.features, np.bool_))
+        return _Side(samples, twins, clean, before, least_correct(before, len(samples), budget), self._task)
 
     def _attack(self, side: _Side, mask: NDArray[np.bool_]) -> None:
         """Add the inputs of an attack made under a mask, or the twins."""

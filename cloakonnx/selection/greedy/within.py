@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from cloakonnx.classifier.task import predicted
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.loaded import Samples
 from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CheckError
-from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.taps import find_tap
-from cloakonnx.runtime.provider import Provider
 from cloakonnx.scoring.analysis import TapScores
 from cloakonnx.selection.greedy.ablation import Ablations
 from cloakonnx.selection.greedy.path import least_correct, mask_without
@@ -21,51 +19,38 @@ _MOST_TRIED = 128
 
 
 def within_budget(
-    model: Model,
+    classifier: Classifier,
     scores: TapScores,
     dataset: Dataset,
     *,
     budget: float,
-    provider: Provider,
     batch_size: int = 64,
-    input_name: str | None = None,
-    output_name: str | None = None,
 ) -> Count:
     """Return the largest number of features whose removal keeps within a budget of clean accuracy.
 
     The features that score highest go first. Beyond 128 features not every number is tried.
 
     Args:
-        model: The model.
+        classifier: The classifier.
         scores: Of its features.
         dataset: Labelled samples to count on: others than the scores are of.
         budget: Clean accuracy that may be lost, as a share (0.01: 1 point).
-        provider: Where it runs.
         batch_size: Samples at a time. Activations at the tap are kept for all samples.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
 
     Raises:
         DataError: no labels, or labels that are no classes.
         TapError: the class scores do not depend on the tap.
         CheckError: the budget does not allow to remove even one.
     """
-    tap = find_tap(model, scores.tap, axis=scores.feature_axis)
+    tap = find_tap(classifier.model, scores.tap, axis=scores.feature_axis)
     samples = Samples.read(dataset)
-    ablations = Ablations(
-        model,
-        tap,
-        provider,
-        normalisation=dataset.normalisation,
-        input_name=input_name,
-        output_name=output_name,
-    )
+    ablations = Ablations(classifier, tap)
     ablation = ablations.of(samples.batches(batch_size))
     total, order = len(scores.scores), ranking(scores)
 
     def correct(count: int) -> int:
         logits = ablation.logits(mask_without(total, order[:count]))
-        return int((predicted(logits) == samples.y).sum())
+        return int(classifier.task.right(logits, samples.y).sum())
 
     before = correct(0)
     least = least_correct(before, len(samples), budget)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.masked import MaskedVictim, Weights
 from cloakonnx.attacks.pgd import pgd
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.masked import MaskedClassifier, Weights
 from cloakonnx.data.loaded import Samples
 from cloakonnx.selection.learn.recipe import Recipe
 
@@ -48,16 +49,17 @@ class SelectPart:
     """The samples that candidates are compared on.
 
     Args:
-        victim: The classifier; its masks are set and left set.
+        classifier: The classifier; its masks are set and left set.
         samples: The select part.
         recipe: The settings.
     """
 
-    def __init__(self, victim: MaskedVictim, samples: Samples, recipe: Recipe) -> None:
-        self._victim, self._samples, self._recipe = victim, samples, recipe
+    def __init__(self, classifier: MaskedClassifier, samples: Samples, recipe: Recipe) -> None:
+        self._classifier, self._samples, self._recipe = classifier, samples, recipe
+        self._victim = Victim(classifier)
         count = min(len(samples), MOST_ATTACKED)
         self._attacked = np.linspace(0, len(samples) - 1, count).astype(np.int64)  # spread, for data sorted by class
-        none = {tap: np.ones_like(mask) for tap, mask in victim.masks.items()}
+        none = {tap: np.ones_like(mask) for tap, mask in classifier.weights.items()}
         self.clean_before, self.robust_before = self.clean(none), self.robust(none)
 
     @property
@@ -77,17 +79,17 @@ class SelectPart:
 
     def clean(self, masks: Weights) -> int:
         """Return how many samples are classified correctly under these masks."""
-        self._victim.masks = masks
+        self._classifier.weights = masks
         size = self._recipe.batch_size
         found = 0
         for start in range(0, self.count, size):
             part = slice(start, start + size)
-            found += int((self._victim.predict(self._samples.pixels(part)) == self._samples.y[part]).sum())
+            found += int(self._victim.right(self._samples.pixels(part), self._samples.y[part]).sum())
         return found
 
     def robust(self, masks: Weights) -> int:
         """Return how many of the attacked samples hold against a PGD that is made on these masks."""
-        self._victim.masks = masks
+        self._classifier.weights = masks
         size, r = self._recipe.batch_size, self._recipe
         found = 0
         for start in range(0, self.attacked, size):

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cloakonnx.attacks.masked import MaskedVictim
 from cloakonnx.attacks.random import Stream
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.gradient.losses import Loss
-from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.taps import places
-from cloakonnx.runtime.provider import Provider
 from cloakonnx.selection.learn.choosing import MOST_ATTACKED, ROBUST_STEPS
 from cloakonnx.selection.learn.objective import Objective
 from cloakonnx.selection.learn.recipe import Recipe
@@ -26,51 +25,39 @@ _TRIALS = 2
 
 
 def learning_seconds(
-    model: Model,
+    classifier: Classifier,
     dataset: Dataset,
     recipe: Recipe,
     *,
     samples: int,
     select: int,
-    provider: Provider,
     taps: Sequence[str] = (),
-    input_name: str | None = None,
-    output_name: str | None = None,
 ) -> float:
     """Measure on noise how many seconds learning takes at most.
 
     Args:
-        model: The model.
+        classifier: The classifier.
         dataset: What it would learn on; only the shape of a sample is taken.
         recipe: The settings.
         samples: How many it would learn on.
         select: How many it would choose on.
-        provider: Where it runs.
         taps: Tensors to mask, as learning takes them.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
 
     Raises:
         TapError, ModelError, DifferentiationError: as learning does.
     """
-    victim = MaskedVictim(
-        model,
-        places(model, names=taps),
-        provider=provider,
-        elements=recipe.granularity == "element",
-        input_name=input_name,
-        output_name=output_name,
-        **dataset.feed,
-    )
-    count = victim.fixed_batch or min(_PROBE, recipe.batch_size)
+    taps_found = places(classifier.model, names=taps)
+    masked = MaskedClassifier(classifier, taps_found, elements=recipe.granularity == "element")
+    masked.prepare(dataset.sample_shape)
+    count = masked.fixed_batch or min(_PROBE, recipe.batch_size)
     low, high = dataset.preprocessing.bounds
     x = np.random.default_rng(0).uniform(low, high, (count, *dataset.sample_shape)).astype(np.float32)
     y = np.zeros(count, np.int64)
-    objective = Objective(victim, recipe, rank=x.ndim)
+    objective = Objective(masked, recipe, rank=x.ndim)
     stream = Stream.of(recipe.seed, "estimate", 0, np.arange(count))
     step = _timed(lambda: objective(x, y, eps=recipe.eps, stream=stream)) / count
-    gradient = _timed(lambda: victim.gradient(x, y, loss=Loss.CE.climbed)) / count
-    forward = _timed(lambda: victim.logits(x)) / count
+    gradient = _timed(lambda: masked.answer(x, y, loss=Loss.CE.climbed)) / count
+    forward = _timed(lambda: masked.logits(x)) / count
     trial = select * forward + min(select, MOST_ATTACKED) * ROBUST_STEPS * gradient
     return recipe.epochs * (samples * step + _TRIALS * trial)
 

@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.attacks.arithmetic import check_eps
-from cloakonnx.attacks.masked import MaskedVictim
 from cloakonnx.attacks.random import Stream
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CheckError, DataError, InferenceError
-from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import Tap, places
 from cloakonnx.records import installed_versions
-from cloakonnx.runtime.provider import Provider
 from cloakonnx.scoring.analysis import Analysis, SampleSet
 from cloakonnx.selection.learn.adam import Adam, OneCycle
 from cloakonnx.selection.learn.choosing import ROBUST_STEPS, Choice, SelectPart
@@ -53,16 +52,13 @@ class Progress:
 
 
 def learn(
-    model: Model,
+    classifier: Classifier,
     dataset: Dataset,
     recipe: Recipe,
     *,
-    provider: Provider,
     select: Dataset | None = None,
     taps: Sequence[str] = (),
     tap_patterns: Sequence[str] = (),
-    input_name: str | None = None,
-    output_name: str | None = None,
     output: str | Path | None = None,
     resume: bool = False,
     over_budget: bool = False,
@@ -75,15 +71,12 @@ def learn(
     for learning: drawn towards 1 as far as the budget of clean accuracy asks for, the most robust ones are taken.
 
     Args:
-        model: The model.
+        classifier: The classifier.
         dataset: Labelled samples to learn on; a fifth of each class is held out for choosing where ``select`` is None.
         recipe: The settings.
-        provider: Where it runs.
         select: Labelled samples for choosing. Samples that the model was trained on understate the clean loss.
         taps: Tensors to mask; without them and patterns, every activation that feeds a linear layer.
         tap_patterns: Globs over the names of taps.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
         output: Where the analysis will go: checkpoints are kept beside it, for :func:`~cloakonnx.selection.forget` to
             remove; None keeps none.
         resume: Whether to go on from them; the budget may be another one.
@@ -98,6 +91,7 @@ def learn(
         InferenceError: ONNX Runtime fails, or the loss is not finite.
         OutputError: checkpoints of other settings, or they can't be written.
     """
+    model = classifier.model
     check_opset(model)
     check_eps(recipe.eps, norm=recipe.norm, bounds=dataset.preprocessing.bounds, values=math.prod(dataset.sample_shape))
     chosen = places(model, names=taps, patterns=tap_patterns)
@@ -105,34 +99,27 @@ def learn(
     train.check_classes()
     part = None if select is None else Samples.read(select)
     if part is None:
-        train, part = split(train, seed=recipe.seed)
+        train, part = split(train, strata=classifier.task.strata, seed=recipe.seed)
     part.check_classes()
-    victim = MaskedVictim(
-        model,
-        chosen,
-        provider=provider,
-        elements=recipe.granularity == "element",
-        input_name=input_name,
-        output_name=output_name,
-        **dataset.feed,
-    )
+    masked = MaskedClassifier(classifier, chosen, elements=recipe.granularity == "element")
+    masked.prepare(dataset.sample_shape)
     for samples in (train, part):
-        victim.check_labels(samples.y)
+        masked.task.check(samples.y, masked.classes)
     record = {
         "recipe": {k: v for k, v in recipe.as_dict().items() if k not in {"budget", "zero_below"}},  # choosing only
         "taps": [tap.name for tap in chosen],
         "model": model.sha256,
-        "input": victim.input_name,
-        "output": victim.output_name,
+        "input": masked.input_name,
+        "output": masked.output_name,
         "preprocessing": asdict(dataset.preprocessing),
         "train": train.digest,
         "select": part.digest,
-        "provider": provider.name,
+        "provider": masked.provider.name,
         "versions": installed_versions(),
     }
     memory = None if output is None else Memory(Path(output), record)
     axis = _flip_axis(dataset) if recipe.flip else None
-    learner = _Learner(victim, recipe, train, part, flip_axis=axis, on_progress=on_progress)
+    learner = _Learner(masked, recipe, train, part, flip_axis=axis, on_progress=on_progress)
     with memory.opened(resume=resume) if memory is not None else nullcontext():
         choice = learner.run(memory)
     if not choice.within_budget and not over_budget:
@@ -148,7 +135,7 @@ def learn(
             largest_difference=recipe.eps,
             hashes=train.hashes + part.hashes,
         ),
-        provider=provider.name,
+        provider=masked.provider.name,
         masks=_masks(choice, chosen, recipe),
         attack=_inner_attack(recipe),
         learning=_learning(learner, choice, part, recipe, held_out=select is None),
@@ -160,7 +147,7 @@ class _Learner:
 
     def __init__(
         self,
-        victim: MaskedVictim,
+        classifier: MaskedClassifier,
         recipe: Recipe,
         train: Samples,
         part: Samples,
@@ -168,12 +155,12 @@ class _Learner:
         flip_axis: int | None,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self.state = State(Adam(victim.masks))
-        self._victim, self._recipe, self._train, self._part = victim, recipe, train, part
+        self.state = State(Adam(classifier.weights))
+        self._classifier, self._recipe, self._train, self._part = classifier, recipe, train, part
         self._flip_axis, self._tell = flip_axis, on_progress
-        self._objective = Objective(victim, recipe, rank=train.x.ndim)
-        self._size = _batch_size(recipe.batch_size, len(train), victim.fixed_batch, train.name)
-        count = len(train) if victim.fixed_batch is None else len(train) - len(train) % victim.fixed_batch
+        self._objective = Objective(classifier, recipe, rank=train.x.ndim)
+        self._size = _batch_size(recipe.batch_size, len(train), classifier.fixed_batch, train.name)
+        count = len(train) if classifier.fixed_batch is None else len(train) - len(train) % classifier.fixed_batch
         self._starts = range(0, count, self._size)
         self._count = count
         self.steps = recipe.epochs * len(self._starts)
@@ -183,7 +170,7 @@ class _Learner:
         """Learn from the kept state on, and choose."""
         if memory is not None:
             memory.load(self.state)
-        self.part = SelectPart(self._victim, self._part, self._recipe)
+        self.part = SelectPart(self._classifier, self._part, self._recipe)
         while self.state.adam.steps < self.steps:
             epoch, index = divmod(self.state.adam.steps, len(self._starts))
             self._step(epoch, self._starts[index])
@@ -206,7 +193,7 @@ class _Learner:
         if self._flip_axis is not None:
             x = mirrored(x, rows, axis=self._flip_axis, seed=recipe.seed, epoch=epoch)
         step = adam.steps
-        self._victim.masks = adam.values
+        self._classifier.weights = adam.values
         stream = Stream.of(recipe.seed, "learn", epoch, rows)
         found = self._objective(x, y, eps=recipe.eps_at(step, self.steps), stream=stream)
         if not math.isfinite(found.loss):

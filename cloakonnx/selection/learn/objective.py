@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.masked import MaskedVictim
 from cloakonnx.attacks.noise import inside_ball
 from cloakonnx.attacks.random import Stream
-from cloakonnx.classifier.task import predicted
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.runtime.session import Value
 from cloakonnx.selection.learn.recipe import Recipe
@@ -34,18 +34,20 @@ class Outcome:
 
 
 class Objective:
-    """Loss and gradients of batches under the masks that are set in the victim.
+    """Loss and gradients of batches under the masks that are set in a classifier.
 
     Args:
-        victim: The classifier.
+        classifier: The classifier.
         recipe: The settings.
         rank: Of a batch, the batch axis included.
     """
 
-    def __init__(self, victim: MaskedVictim, recipe: Recipe, *, rank: int) -> None:
-        self._victim, self._recipe = victim, recipe
-        self._arithmetic = victim.arithmetic(rank, recipe.norm)
-        victim.by_mask(Loss.COTANGENT if recipe.loss == "trades" else Loss.CE)  # a tap without gradient shows here
+    def __init__(self, classifier: MaskedClassifier, recipe: Recipe, *, rank: int) -> None:
+        self._classifier, self._recipe = classifier, recipe
+        self._arithmetic = Victim(classifier).arithmetic(rank, recipe.norm)
+        classifier.prepare_masks(
+            Loss.COTANGENT if recipe.loss == "trades" else Loss.CE
+        )  # a tap without gradient shows here
 
     def __call__(self, x: NDArray[np.float32], y: NDArray[np.int64], *, eps: float, stream: Stream) -> Outcome:
         """Attack a batch within ``eps``, from random starts out of ``stream``, and differentiate."""
@@ -59,25 +61,25 @@ class Objective:
     ) -> Outcome:
         twins = self._attacked(x, origin, y, eps=eps, stream=stream)
         weight = self._recipe.weight
-        hard = self._victim.mask_gradients(twins, y)
+        hard = self._classifier.mask_gradients(twins, y)
         if weight == 0:
-            clean, loss, sums = self._victim.logits(origin), hard.loss, hard.gradients
+            clean, loss, sums = self._classifier.logits(origin), hard.loss, hard.gradients
         else:
-            easy = self._victim.mask_gradients(origin, y)
+            easy = self._classifier.mask_gradients(origin, y)
             clean, loss = easy.logits, hard.loss + weight * easy.loss
             sums = {tap: hard.gradients[tap] + weight * easy.gradients[tap] for tap in hard.gradients}
-        return _outcome(clean, hard.logits, y, loss, sums)
+        return self._outcome(clean, hard.logits, y, loss, sums)
 
     def _trades(
         self, x: NDArray[np.float32], origin: Value, y: NDArray[np.int64], eps: float, stream: Stream
     ) -> Outcome:
-        clean = self._victim.logits(origin)
+        clean = self._classifier.logits(origin)
         twins = self._attacked(x, origin, y, eps=eps, stream=stream, clean=softmax(clean))
-        adversarial = self._victim.logits(twins)
+        adversarial = self._classifier.logits(twins)
         loss, by_clean, by_adversarial = trades(clean, adversarial, y, weight=self._recipe.weight)
-        hard = self._victim.pull_to_masks(twins, by_adversarial.astype(np.float32)).gradients
-        easy = self._victim.pull_to_masks(origin, by_clean.astype(np.float32)).gradients
-        return _outcome(clean, adversarial, y, loss, {tap: hard[tap] + easy[tap] for tap in hard})
+        hard = self._classifier.pull_to_masks(twins, by_adversarial.astype(np.float32)).gradients
+        easy = self._classifier.pull_to_masks(origin, by_clean.astype(np.float32)).gradients
+        return self._outcome(clean, adversarial, y, loss, {tap: hard[tap] + easy[tap] for tap in hard})
 
     def _attacked(
         self,
@@ -90,16 +92,32 @@ class Objective:
         clean: NDArray[np.float64] | None = None,
     ) -> Value:
         """Return twins that increase the cross-entropy, or the divergence from the clean probabilities."""
-        victim, arithmetic = self._victim, self._arithmetic
+        classifier, arithmetic = self._classifier, self._arithmetic
         moved = arithmetic.project(inside_ball(stream, x, eps=eps, norm=self._recipe.norm), origin, eps=eps)
         size = np.full(len(x), self._recipe.step_size(eps), np.float32)
         for _ in range(self._recipe.inner_steps):
             if clean is None:
-                gradient = victim.gradient(moved, y, loss=Loss.CE.climbed).gradient
+                gradient = classifier.answer(moved, y, loss=Loss.CE.climbed).gradient
             else:
-                gradient = victim.pull_to_input(moved, (softmax(victim.logits(moved)) - clean).astype(np.float32))
+                gradient = classifier.vjp(moved, (softmax(classifier.logits(moved)) - clean).astype(np.float32))
             moved = arithmetic.step(moved, gradient, origin, size=size, eps=eps)
         return moved
+
+    def _outcome(
+        self,
+        clean: NDArray[np.float32],
+        adversarial: NDArray[np.float32],
+        y: NDArray[np.int64],
+        loss: NDArray[np.floating],
+        sums: dict[str, NDArray[np.float64]],
+    ) -> Outcome:
+        right = self._classifier.task.right
+        return Outcome(
+            loss=float(loss.sum(dtype=np.float64)),
+            clean=int(right(clean, y).sum()),
+            adversarial=int(right(adversarial, y).sum()),
+            gradients={tap: total / len(y) for tap, total in sums.items()},
+        )
 
 
 def trades(
@@ -130,18 +148,3 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the probabilities, in float64."""
     return np.asarray(np.exp(log_softmax(logits)))
-
-
-def _outcome(
-    clean: NDArray[np.float32],
-    adversarial: NDArray[np.float32],
-    y: NDArray[np.int64],
-    loss: NDArray[np.floating],
-    sums: dict[str, NDArray[np.float64]],
-) -> Outcome:
-    return Outcome(
-        loss=float(loss.sum(dtype=np.float64)),
-        clean=int((predicted(clean) == y).sum()),
-        adversarial=int((predicted(adversarial) == y).sum()),
-        gradients={tap: total / len(y) for tap, total in sums.items()},
-    )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.masked import Weights
+from cloakonnx.classifier.masked import Weights
 from cloakonnx.errors import OutputError
 from cloakonnx.files import write_npz, write_text
 from cloakonnx.selection.learn.adam import Adam

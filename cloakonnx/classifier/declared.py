@@ -1,0 +1,41 @@
+"""What a model's file declares of its input and its class scores."""
+
+from __future__ import annotations
+
+import onnx
+
+from cloakonnx.errors import ModelError
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.ending import scores_of
+from cloakonnx.graph.masks.taps import FLOAT_TYPES
+
+
+def shape_of(tensor: onnx.TypeProto.Tensor) -> tuple[int | None, ...] | None:
+    """Return a tensor's shape without the batch axis: None for free dimensions, and as a whole where undeclared."""
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim)[1:]
+
+
+def input_shape(model: Model, input_name: str | None = None) -> tuple[int | None, ...] | None:
+    """Return the shape of the data input without the batch axis: an int, or None where the dimension is free."""
+    return shape_of(model.input(input_name).type.tensor_type)
+
+
+def class_count(model: Model, output_name: str | None = None) -> int | None:
+    """Return how many classes the output has, where its shape is known; one score means two classes."""
+    try:
+        name = model.output(output_name).name
+    except ModelError:
+        return None
+    for value in (*model.inferred.graph.output, *model.proto.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if value.name != name or not dims or value.type.tensor_type.elem_type not in FLOAT_TYPES:
+            continue
+        try:
+            count = scores_of([d.dim_value or None for d in dims], name)
+        except ModelError:  # whoever needs its classes says so
+            return None
+        if count:
+            return max(count, 2)
+    return None

@@ -1,0 +1,126 @@
+"""A classifier whose masks change while it is attacked: inputs of its graphs, so one session serves every mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.sessions import Asked, Sample
+from cloakonnx.errors import TapError
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.taps import Tap
+from cloakonnx.runtime.session import Value, to_numpy
+
+Weights = dict[str, NDArray[np.float32]]
+"""The weights of the mask at each tap."""
+
+
+@dataclass(frozen=True)
+class MaskAnswer:
+    """Logits, losses and mask gradients of one batch.
+
+    Attributes:
+        logits: (N, classes) float32.
+        loss: (N,) float32.
+        gradients: For each tap, of the mask's shape, float64: the gradient of the sum of the losses.
+    """
+
+    logits: NDArray[np.float32]
+    loss: NDArray[np.float32]
+    gradients: dict[str, NDArray[np.float64]]
+
+
+class MaskedClassifier(Classifier):
+    """A classifier whose masks are inputs and can be set anew, with gradients by the masks; all 1 at first.
+
+    Args:
+        classifier: The classifier without masks.
+        taps: Where the masks are.
+        elements: Whether a mask has a weight for every element of a sample, not one a feature.
+
+    Raises:
+        TapError: the model leaves a tap's size open.
+    """
+
+    def __init__(self, classifier: Classifier, taps: Sequence[Tap], *, elements: bool = False) -> None:
+        input_name, output_name = classifier.asked_names
+        super().__init__(
+            classifier.model,
+            preprocessing=classifier.preprocessing,
+            provider=classifier.provider,
+            input_name=input_name,
+            output_name=output_name,
+            masks=[
+                Mask(tap.name, np.ones(_shape(tap, elements=elements), np.float32), tap.feature_axis) for tap in taps
+            ],
+        )
+        self.rounds_in_use = False  # a float16 model in use would have to be written anew for every step
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """How many samples the model takes at a time, where it fixes that."""
+        return self.sessions.of(Asked())[1].fixed_batch
+
+    @property
+    def weights(self) -> Weights:
+        """The masks that are set."""
+        return {tap: weights.astype(np.float32) for tap, weights in self._weights.items()}
+
+    @weights.setter
+    def weights(self, weights: Mapping[str, NDArray[np.floating]]) -> None:
+        self._weights = {t: weights[t].astype(np.float32).astype(w.dtype) for t, w in self._weights.items()}
+
+    def mask_gradients(self, x: Value, y: NDArray[np.int64]) -> MaskAnswer:
+        """Return the cross-entropy of each sample and the gradient of their sum by each mask.
+
+        A graph with a fixed batch takes a whole number of batches only, for a filler would count.
+        """
+        return self._pull_to_masks(Loss.CE, x, y)
+
+    def pull_to_masks(self, x: Value, cotangent: NDArray[np.float32]) -> MaskAnswer:
+        """Return the gradient of the sum of logits times ``cotangent`` (N, classes) by each mask; as above."""
+        return self._pull_to_masks(Loss.COTANGENT, x, cotangent)
+
+    def prepare_masks(self, loss: Loss, sample: Sample = None) -> None:
+        """Make the graph of the mask gradients.
+
+        Raises:
+            TapError: the output does not depend on a tap, or not in a way that can be differentiated.
+        """
+        self.graph(Asked(loss, by_masks=True), sample)
+
+    def _pull_to_masks(self, loss: Loss, x: Value, per_sample: NDArray[Any]) -> MaskAnswer:
+        asked = Asked(loss, by_masks=True)
+        graph = self._for(asked, x)
+        name = graph.labels if loss is Loss.CE else graph.cotangent
+        assert name is not None  # each loss asks for its own
+        assert graph.loss is not None
+        outputs = [graph.logits, graph.loss, *(graph.mask_gradients[tap] for tap in self.axes)]
+        size = self.fixed_batch or len(per_sample)
+        images = to_numpy(x) if size < len(per_sample) else x
+        answers = []
+        for start in range(0, len(per_sample), size):
+            part = images if size == len(per_sample) else images[start : start + size]
+            feed = {name: self._wide(per_sample[start : start + size])}
+            answers.append([to_numpy(v) for v in self._run(asked, part, outputs, feed)])
+        logits, losses = (np.concatenate([a[i] for a in answers]).astype(np.float32) for i in (0, 1))
+        sums = {tap: np.stack([a[2 + i] for a in answers]).astype(np.float64) for i, tap in enumerate(self.axes)}
+        return MaskAnswer(logits, losses, {tap: np.asarray(parts.sum(axis=0)) for tap, parts in sums.items()})
+
+
+def _shape(tap: Tap, *, elements: bool) -> tuple[int, ...]:
+    shape = tap.shape[1:] if elements else (tap.features,)
+    sizes = tuple(size for size in shape if isinstance(size, int))
+    if len(sizes) < len(shape):
+        what = "shape" if elements else "number of features"
+        other = "; choose another tap, or --granularity channel" if elements else "; choose another tap"
+        raise TapError(
+            f"the model leaves the {what} of tap {tap.name!r} open, so the size of its mask is not known{other}"
+        )
+    return sizes

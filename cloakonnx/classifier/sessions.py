@@ -1,0 +1,130 @@
+"""The gradient graphs of a model and their sessions: made when first asked for, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from cloakonnx.classifier._fed import FedModel
+from cloakonnx.gradient.differentiate import INPUT, GradientGraph, differentiate
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.subgraphs.cut import unfed
+from cloakonnx.graph.subgraphs.inline import inline
+from cloakonnx.runtime.session import Session, Value, filled_up, to_numpy
+
+Sample = tuple[int, ...] | None
+"""Shape of a sample in the model's layout; None where the graph is to leave open what the model leaves open."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a gradient graph computes.
+
+    Attributes:
+        loss: What is differentiated; None for the logits alone.
+        targeted: Whether the loss is towards target classes.
+        straight_through: Whether gradients pass rounding and quantisation (BPDA).
+        by_masks: Whether by the masks, not by the input.
+    """
+
+    loss: Loss | None = None
+    targeted: bool = False
+    straight_through: bool = False
+    by_masks: bool = False
+
+
+class Sessions:
+    """What runs the gradient graphs of one model with masks at the same places.
+
+    Args:
+        fed: The model as it is fed.
+        output_name: The class scores.
+        axes: Feature axis of the mask at each tap; None for a mask of elements.
+    """
+
+    def __init__(self, fed: FedModel, output_name: str, axes: Mapping[str, int | None]) -> None:
+        self._fed, self._output, self.axes = fed, output_name, dict(axes)
+        self._proto = inline(fed.model)
+        self.is_double = fed.tensor.elem_type == onnx.TensorProto.DOUBLE
+        self._made: dict[tuple[Asked, Sample], tuple[GradientGraph, Session]] = {}
+        self._latest: Sample = None
+
+    def of(self, asked: Asked, sample: Sample = None) -> tuple[GradientGraph, Session]:
+        """Return a graph and its session, for samples of a shape or, where None, of the latest shape.
+
+        The shape fixes what the model leaves open of its input, which gives faster graphs.
+
+        Raises:
+            ModelError: other inputs are needed.
+            TapError, DifferentiationError: as :func:`~cloakonnx.gradient.differentiate.differentiate`.
+            InferenceError: ONNX Runtime refuses the graph.
+        """
+        if sample is not None:
+            self._latest = sample
+        declared = self._fed.input_shape
+        if declared is not None and None not in declared:
+            shape: Sample = tuple(size for size in declared if size is not None)
+        else:
+            shape = self._latest
+        if (asked, shape) not in self._made:
+            self._made[asked, shape] = self._built(asked, shape)
+        return self._made[asked, shape]
+
+    def _built(self, asked: Asked, shape: Sample) -> tuple[GradientGraph, Session]:
+        graph = differentiate(
+            self._proto,
+            loss=asked.loss,
+            wrt=() if asked.by_masks else INPUT,
+            masks=self.axes,
+            mask_gradients=asked.by_masks,
+            targeted=asked.targeted,
+            straight_through=asked.straight_through,
+            preprocessing=self._fed.preprocessing,
+            provider=self._fed.provider.device,
+            input_name=self._fed.input_name,
+            input_shape=None if shape is None else (None, *shape),
+            output_name=self._output,
+        )
+        fed = {graph.image, graph.labels, graph.targets, graph.cotangent, *graph.masks.values()}
+        read = {name for node in graph.proto.graph.node for name in node.input}
+        missing = [value.name for value in graph.proto.graph.input if value.name in read - fed]
+        if missing:
+            raise unfed(missing, self._fed.input_name)
+        return graph, Session(graph.proto, self._fed.provider)
+
+    def run(
+        self,
+        asked: Asked,
+        x: Value,
+        outputs: list[str],
+        *,
+        feed: Mapping[str, NDArray[Any]],
+        masks: Mapping[str, NDArray[Any]],
+    ) -> list[Value]:
+        """Run a graph on a batch in pixel space; where the graph fixes the batch, in chunks of that size.
+
+        Args:
+            asked: Which graph.
+            x: The batch.
+            outputs: Outputs of the graph.
+            feed: Inputs with one entry a sample.
+            masks: Weights of the mask at each tap.
+        """
+        graph, session = self.of(asked)
+        if self.is_double:
+            x = to_numpy(x).astype(np.float64)
+        weights = {name: masks[tap] for tap, name in graph.masks.items()}
+        if session.fixed_batch is None:
+            return list(session.run({graph.image: x, **feed, **weights}, outputs))
+        parts = []
+        images, size = to_numpy(x), session.fixed_batch
+        for start in range(0, len(images), size):
+            chunk = {k: filled_up(v[start : start + size], size) for k, v in {graph.image: images, **feed}.items()}
+            real = min(size, len(images) - start)
+            parts.append([to_numpy(v)[:real] for v in session.run({**chunk, **weights}, outputs)])
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
