@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import graphlib
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -214,3 +216,10 @@ def test_each_folder_says_what_it_is(folder: Path) -> None:
     tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
     assert ast.get_docstring(tree)
     assert len(tree.body) == 1 or str(folder.relative_to(PACKAGE)) in {".", "cli", "gradient/rules"}
+
+
+@pytest.mark.parametrize("module", ["cloakonnx.classifier.classifier"])
+def test_examples_in_docstrings_run(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = doctest.testmod(importlib.import_module(module))
+    assert (found.failed, found.attempted > 0) == (0, True)

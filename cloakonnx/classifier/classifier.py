@@ -25,7 +25,7 @@ from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.insert import mask_values
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import find_tap
-from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.preprocessing import Preprocessing, channel_axis
 from cloakonnx.runtime.provider import Provider, choose_provider
 from cloakonnx.runtime.session import Value, to_numpy
 
@@ -65,8 +65,11 @@ class Classifier:
         TapError, MaskError: a mask that does not fit.
 
     Example:
-        >>> clf = Classifier("samples/digits_cnn.onnx")  # doctest: +SKIP
-        >>> clf.predict(x), clf.gradient(x, y, loss="margin")  # doctest: +SKIP
+        >>> import numpy as np
+        >>> clf = Classifier("samples/digits_cnn.onnx", provider=choose_provider("cpu"))
+        >>> x = np.zeros((2, 1, 8, 8), np.float32)
+        >>> clf.predict(x).shape, clf.gradient(x, np.array([0, 1]), loss="margin").shape
+        ((2,), (2, 1, 8, 8))
     """
 
     def __init__(
@@ -109,7 +112,8 @@ class Classifier:
     @cached_property
     def rounds_in_use(self) -> bool:
         """Whether predictions have to be the model's own: derived graphs of a float16 model round at other places."""
-        return self._fed.tensor.elem_type == onnx.TensorProto.FLOAT16
+        elem_type = self.model.input(self.input_name).type.tensor_type.elem_type
+        return bool(elem_type == onnx.TensorProto.FLOAT16)
 
     @cached_property
     def input_name(self) -> str:
@@ -129,7 +133,7 @@ class Classifier:
     @property
     def channel_axis(self) -> int:
         """Axis of a batch that counts channels, by the model's input."""
-        return self._fed.channel_axis
+        return channel_axis(self.input_shape)
 
     @cached_property
     def task(self) -> SingleLabel:

@@ -146,7 +146,7 @@ def select_greedy(
     held.check_classes()
     search = _Search(
         Ablations(classifier, chosen),
-        _Attacker(classifier, chosen, dataset.sample_shape, settings=attack, size=batch_size),
+        _Attacker(classifier, chosen, settings=attack, size=batch_size),
         samples=(fit, held),
         twins=moved,
         budget=budget,
@@ -181,13 +181,11 @@ class _Attacker:
         self,
         classifier: Classifier,
         tap: Tap,
-        sample_shape: tuple[int, ...],
         *,
         settings: Settings | None,
         size: int,
     ) -> None:
         self._classifier, self._tap, self._settings = classifier, tap, settings
-        self._sample_shape = sample_shape
         self.task, self.size = classifier.task, size
         self.is_there = settings is not None
 
@@ -198,7 +196,7 @@ class _Attacker:
         if not mask.all():
             weights = Mask(self._tap.name, mask.astype(np.float32), self._tap.feature_axis)
             classifier = classifier.beside(hardened(classifier.model, [weights]))
-        classifier.prepare(self._sample_shape)
+        classifier.prepare(samples.x.shape[1:])
         victim = Victim(classifier)
         for start in range(0, len(samples), self.size):
             rows = np.arange(start, min(start + self.size, len(samples)))
