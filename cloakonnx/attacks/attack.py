@@ -16,7 +16,7 @@ from cloakonnx.attacks.arithmetic import Norm, check_eps
 from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.task import NO_CLASS, at_chance
+from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.levels import as_levels, rounded_inward
@@ -52,7 +52,7 @@ class AttackedPairs:
     def batches(self, size: int) -> Iterator[PairBatch]:
         """Yield samples with their twins."""
         for batch in self.clean.batches(size):
-            y = _stand_in(self.victim.predict(batch.x), batch, self.clean) if batch.y is None else batch.y
+            y = _stand_in(self.victim, self.victim.predict(batch.x), batch, self.clean) if batch.y is None else batch.y
             found = run_attack(self.victim, batch.x, y, settings=self.settings, samples=batch.indices)
             yield PairBatch(batch.x, found.x, batch.y, batch.start)
 
@@ -149,7 +149,7 @@ class AttackJob:
         victim, dataset, x = self._victim, self._dataset, batch.x
         before = victim.counts.queries, victim.counts.gradients
         predicted = victim.predict(x)
-        y = _stand_in(predicted, batch, dataset) if batch.y is None else batch.y
+        y = _stand_in(victim, predicted, batch, dataset) if batch.y is None else batch.y
         found = run_attack(victim, x, y, settings=self._settings, samples=batch.indices)
         adversarial, success = found.x, found.success
         targeted = self._settings.targeted
@@ -167,15 +167,15 @@ class AttackJob:
             "y": y,
             "success": success,
             "is_predicted": np.array(batch.y is None),
-            "unscored": predicted == NO_CLASS,
-            "correct": (predicted != y) if targeted else (predicted == y),
+            "unscored": victim.task.undecided(predicted),
+            "correct": victim.task.agrees(predicted, y) ^ targeted,
             "counts": np.array([victim.counts.queries - before[0], victim.counts.gradients - before[1]]),
         }
 
 
-def _stand_in(predicted: NDArray[np.int64], batch: Batch, dataset: Dataset) -> NDArray[np.int64]:
+def _stand_in(victim: Victim, predicted: NDArray[np.int64], batch: Batch, dataset: Dataset) -> NDArray[np.int64]:
     """Return predictions as labels; raises DataError where the model makes none."""
-    missing = np.flatnonzero(predicted == NO_CLASS)
+    missing = np.flatnonzero(victim.task.undecided(predicted))
     if len(missing):
         raise DataError(
             f"{dataset.source.name} has no labels, and the model's prediction can't stand in for that of sample "

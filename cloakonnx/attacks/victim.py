@@ -98,7 +98,7 @@ class Victim:
 
     def right(self, x: Value, y: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (N,) whether samples are classified as labelled."""
-        return np.asarray(self.predict(x) == y)
+        return self.task.agrees(self.predict(x), y)
 
     def confirmed(
         self, x: NDArray[np.float32], success: NDArray[np.bool_], y: NDArray[np.int64], *, targeted: bool

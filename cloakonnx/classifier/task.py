@@ -69,7 +69,15 @@ class SingleLabel:
 
     def right(self, scores: NDArray[np.floating], y: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (...,) whether scores (..., classes) decide for the labels; NaN scores never do."""
-        return np.asarray(self.decide(scores) == y)
+        return self.agrees(self.decide(scores), y)
+
+    def agrees(self, decided: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return (...,) whether what was decided on (:meth:`decide`) is what the labels say."""
+        return np.asarray(decided == y)
+
+    def undecided(self, decided: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return (...,) where nothing was decided on, because a score is NaN."""
+        return np.asarray(decided == NO_CLASS)
 
     def fooled(self, logits: NDArray[np.floating], y: NDArray[np.int64], *, targeted: bool) -> NDArray[np.bool_]:
         """Return (N,) whether an attack has won: not the label, or (targeted) the label, which is the target then."""

@@ -12,7 +12,6 @@ from cloakonnx.attacks.cost import most_work
 from cloakonnx.attacks.presets import passing
 from cloakonnx.attacks.settings import GRADIENT_FREE, Settings
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.classifier.task import NO_CLASS
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.errors import DifferentiationError, ZeroGradientError
 from cloakonnx.evaluation.controls import control
@@ -66,8 +65,9 @@ class Comparison:
         x, y = batch.x, batch.y
         meter = Meter(self._work(), on_share)
         said = self._model.predict(x), self._baseline.predict(x)
-        clean, clean_baseline = said[0] == y, said[1] == y
-        unscored = int((said[0] == NO_CLASS).sum()), int((said[1] == NO_CLASS).sum())
+        task = self._model.task
+        clean, clean_baseline = task.agrees(said[0], y), task.agrees(said[1], y)
+        unscored = int(task.undecided(said[0]).sum()), int(task.undecided(said[1]).sum())
         clean_random = tuple(victim.right(x, y) for victim in self._shuffled)
         at: list[FoundAtEps] = []
         turned = None

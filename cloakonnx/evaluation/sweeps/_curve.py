@@ -177,7 +177,7 @@ class Curve:
         weights = [mask.weights for mask in self._masks]
         for kind, x in enumerate((batch.clean, batch.adversarial)):
             found = self._split.predict(x, weights)
-            self._correct[:, kind] += ((found.classes == y) & ~found.close).sum(axis=1)
+            self._correct[:, kind] += (self._classifier.task.agrees(found.classes, y) & ~found.close).sum(axis=1)
             for index in np.flatnonzero(found.close.any(axis=1)):
                 close = found.close[index]
                 self._close[index].add(x[close], y[close], kind)
