@@ -64,7 +64,7 @@ def square(
     for restart in range(restarts):
         if len(run.active):
             stream = Stream.of(seed, f"square-{norm}", restart, indices[run.active])
-            search = _Search(victim, run, canvas, y, stream, eps=eps, targeted=targeted, norm=norm)
+            search = _Search(victim, run, canvas, stream, x=x, y=y, eps=eps, targeted=targeted, norm=norm)
             search.go(max_iter, p_init)
     return run.result()
 
@@ -117,16 +117,17 @@ class _Search:
         victim: Victim,
         run: Run,
         canvas: _Canvas,
-        y: NDArray[np.int64],
         stream: Stream,
         *,
+        x: NDArray[np.float32],
+        y: NDArray[np.int64],
         eps: float,
         targeted: bool,
         norm: Norm,
     ) -> None:
         self.victim, self.run, self.canvas, self.stream = victim, run, canvas, stream
         self.y, self.eps, self.targeted, self.norm = y[run.active], eps, targeted, norm
-        self.x = canvas.view(run.x[run.active]).copy()
+        self.x = canvas.view(x[run.active]).copy()
         self.best = self.x
         self.margin = np.zeros(len(self.x), np.float32)
 
