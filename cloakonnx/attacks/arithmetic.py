@@ -5,9 +5,8 @@ Projection and clipping are here, outside the differentiated graph: inside it th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,33 +14,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from cloakonnx.errors import OptionError
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Session, Value
 
-Norm: TypeAlias = Literal["linf", "l2"]
 _TINY = float(np.finfo(np.float32).tiny)
 """Below any length or gradient that counts: saturated samples have gradients of 1e-20."""
 _TYPES = {"mask": TensorProto.BOOL, "indices": TensorProto.INT64}
-
-
-def check_eps(eps: float, *, norm: Norm, bounds: tuple[float, float], values: int) -> None:
-    """Check that a ball makes sense in pixel space with so many values a sample.
-
-    Raises:
-        OptionError: an unknown norm, or eps is negative or larger than any two samples can differ.
-    """
-    low, high = bounds
-    if norm not in {"linf", "l2"}:
-        raise OptionError(f"there is no norm {norm!r}; there are linf and l2")
-    if not eps >= 0:
-        raise OptionError(f"--eps {eps:g} is negative")
-    widest = (high - low) * (math.sqrt(values) if norm == "l2" else 1)
-    if eps > widest:
-        raise OptionError(
-            f"--eps {eps:g} is larger than pixel space, [{low:g}, {high:g}], is wide in {norm} ({widest:.4g}); eps is "
-            "in pixel space (8/255, say)"
-        )
 
 
 class Arithmetic:
@@ -49,12 +27,12 @@ class Arithmetic:
 
     Args:
         rank: Of a batch, the batch axis included.
-        norm: The ball's norm.
+        norm: Norm of the eps ball.
         bounds: Smallest and largest value of pixel space.
         provider: Where it runs.
     """
 
-    def __init__(self, rank: int, *, norm: Norm, bounds: tuple[float, float], provider: Provider) -> None:
+    def __init__(self, rank: int, *, norm: str, bounds: tuple[float, float], provider: Provider) -> None:
         self._rank = rank
         self._norm = norm
         self._bounds = bounds
@@ -130,7 +108,7 @@ class Arithmetic:
 class _Builder:
     """Emits the nodes of one small graph; each public method returns the graph's inputs."""
 
-    def __init__(self, rank: int, norm: Norm, bounds: tuple[float, float]) -> None:
+    def __init__(self, rank: int, norm: str, bounds: tuple[float, float]) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self._axes = list(range(1, rank))
@@ -199,9 +177,3 @@ class _Builder:
         name = out or f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [name], **attributes))
         return name
-
-
-def norms(delta: NDArray[np.floating], norm: Norm) -> NDArray[np.float64]:
-    """Return the size (N,) of each sample's perturbation."""
-    flat = delta.reshape(len(delta), -1).astype(np.float64)
-    return np.asarray(np.abs(flat).max(axis=1, initial=0.0) if norm == "linf" else np.sqrt((flat**2).sum(axis=1)))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.arithmetic import Norm, check_eps
-from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.ball import ball
+from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.task import at_chance
@@ -38,7 +38,7 @@ class AttackedPairs:
 
     clean: Dataset
     victim: Victim
-    settings: Settings
+    settings: Attack
 
     @property
     def adversarial_name(self) -> None:
@@ -47,13 +47,13 @@ class AttackedPairs:
     @property
     def attack(self) -> dict[str, Any]:
         """The settings, for records."""
-        return self.settings.as_dict()
+        return self.settings.record()
 
     def batches(self, size: int) -> Iterator[PairBatch]:
         """Yield samples with their twins."""
         for batch in self.clean.batches(size):
             y = _stand_in(self.victim, self.victim.predict(batch.x), batch, self.clean) if batch.y is None else batch.y
-            found = run_attack(self.victim, batch.x, y, settings=self.settings, samples=batch.indices)
+            found = self.settings.run(self.victim, batch.x, y, samples=batch.indices)
             yield PairBatch(batch.x, found.x, batch.y, batch.start)
 
 
@@ -86,19 +86,19 @@ class AttackJob:
         dataset: Dataset,
         output: Path,
         *,
-        settings: Settings,
+        settings: Attack,
         batch_size: int = 64,
         round_levels: bool = False,
         resume: bool = False,
     ) -> None:
         bounds = dataset.preprocessing.bounds
-        check_eps(settings.eps, norm=settings.norm, bounds=bounds, values=prod(dataset.stored_shape))
+        ball(settings.norm, settings.eps).check(bounds, prod(dataset.stored_shape))
         if round_levels and bounds != (0.0, 1.0):
             raise OptionError("--round takes levels of 1/255, so pixel space must be [0, 1]: leave out --bounds")
         self._victim, self._dataset, self._settings = victim, dataset, settings
         self._batch_size, self._round, self._resume = batch_size, round_levels, resume
         record = {
-            **settings.as_dict(),
+            **settings.record(),
             "model_sha256": victim.classifier.model.sha256,
             "input": victim.classifier.input_name,
             "output": victim.classifier.output_name,
@@ -140,7 +140,7 @@ class AttackJob:
 
     def _attack_or_skip(self, batch: Batch) -> None:
         name = self._dataset.source.name
-        if batch.y is None and self._settings.targeted:
+        if batch.y is None and self._settings.is_targeted:
             raise DataError(f"{name} has no labels; a targeted attack takes the classes to reach from them")
         if not self._checkpoints.holds(self._batches, batch, name=name):
             self._checkpoints.save(self._batches, batch, self._attack(batch))
@@ -150,9 +150,9 @@ class AttackJob:
         before = victim.counts.queries, victim.counts.gradients
         predicted = victim.predict(x)
         y = _stand_in(victim, predicted, batch, dataset) if batch.y is None else batch.y
-        found = run_attack(victim, x, y, settings=self._settings, samples=batch.indices)
+        found = self._settings.run(victim, x, y, samples=batch.indices)
         adversarial, success = found.x, found.success
-        targeted = self._settings.targeted
+        targeted = self._settings.is_targeted
         if self._round:
             adversarial = rounded_inward(adversarial, x)
             success = victim.right(adversarial, y) == targeted
@@ -189,20 +189,13 @@ def attack(
     dataset: Dataset,
     output: str | Path | Sequence[str | Path],
     *,
-    attack: str,
-    eps: float | Sequence[float],
-    norm: Norm = "linf",
-    eps_step: float | None = None,
-    max_iter: int | None = None,
-    restarts: int | None = None,
-    loss: str | None = None,
-    targeted: bool = False,
-    straight_through: bool = False,
-    seed: int = 0,
+    attack: str | Attack | Sequence[Attack],
+    eps: float | Sequence[float] = (),
     batch_size: int = 64,
     round_levels: bool = False,
     resume: bool = False,
     on_progress: Callable[[int], None] = lambda samples: None,
+    **settings: Any,
 ) -> tuple[Attacked, ...]:
     """Make adversarial inputs for a model, and write an ``.npz`` file for each eps.
 
@@ -213,20 +206,13 @@ def attack(
         classifier: The classifier.
         dataset: The samples, fitted to it.
         output: The file, or one for each eps.
-        attack: One of ``fgsm``, ``pgd``, ``apgd-ce``, ``apgd-dlr``, ``apgd-t``, ``fab-t``, ``square`` and ``noise``.
-        eps: Radius of the ball in pixel space, or several.
-        norm: The ball's norm.
-        eps_step: Step size (pgd).
-        max_iter: Steps or queries a restart.
-        restarts: Random starts.
-        loss: What fgsm and pgd increase.
-        targeted: Whether the labels are the classes to reach.
-        straight_through: Whether gradients pass rounding and quantisation as if they were not there (BPDA).
-        seed: Of all random numbers.
+        attack: An attack (:class:`cloakonnx.attacks.PGD`, say), one for each output, or the name of one.
+        eps: With a name: radius of the ball in pixel space, or several.
         batch_size: Samples at a time.
         round_levels: Whether to round to levels of 1/255, inward, and to test again.
         resume: Whether to go on where an interrupted call with the same settings stopped.
         on_progress: Called with the number of samples that are done, those of every eps added up.
+        settings: With a name: settings of the attack (``max_iter=20``).
 
     Returns:
         What became of it, one for each eps.
@@ -237,25 +223,10 @@ def attack(
         DifferentiationError: an op without a gradient, under an attack that needs one.
         OutputError: a file that can't be written, or what is to be resumed was left by other settings.
     """
-    radii = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
+    attacks = _attacks(attack, eps, settings)
     paths = [Path(each) for each in ((output,) if isinstance(output, (str, Path)) else output)]
-    if len(paths) != len(radii) or len(set(radii)) < len(radii) or len(set(paths)) < len(paths):
-        raise OptionError(f"{len(radii)} eps need as many outputs, all different; there are {len(paths)}")
-    each = [
-        Settings(
-            attack,
-            radius,
-            norm,
-            eps_step=eps_step,
-            max_iter=max_iter,
-            restarts=restarts,
-            loss=loss,
-            targeted=targeted,
-            straight_through=straight_through,
-            seed=seed,
-        )
-        for radius in radii
-    ]
+    if len(paths) != len(attacks) or len({a.eps for a in attacks}) < len(attacks) or len(set(paths)) < len(paths):
+        raise OptionError(f"{len(attacks)} eps need as many outputs, all different; there are {len(paths)}")
     for path in paths:
         check_output(path, force=True)
     classifier.prepare(dataset.sample_shape)
@@ -265,12 +236,12 @@ def attack(
             victim,
             dataset,
             path,
-            settings=settings,
+            settings=each,
             batch_size=batch_size,
             round_levels=round_levels,
             resume=resume,
         )
-        for settings, path in zip(each, paths, strict=True)
+        for each, path in zip(attacks, paths, strict=True)
     ]
     done = 0
     for job in jobs:
@@ -280,6 +251,18 @@ def attack(
     for job in jobs:
         job.clear()
     return found
+
+
+def _attacks(
+    attack: str | Attack | Sequence[Attack], eps: float | Sequence[float], settings: Mapping[str, Any]
+) -> list[Attack]:
+    """Return the attacks: those given, or one of the name for each eps."""
+    if isinstance(attack, str):
+        radii = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
+        return [make(attack, eps=radius, **settings) for radius in radii]
+    if settings or eps:
+        raise OptionError("an attack that is given as such has its own eps and settings")
+    return [attack] if isinstance(attack, Attack) else list(attack)
 
 
 @dataclass(frozen=True)

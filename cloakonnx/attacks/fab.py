@@ -6,18 +6,16 @@ takes one gradient and not one for each class.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks._run import TARGETS, Adversarial, Run, check_settings
-from cloakonnx.attacks.arithmetic import Norm, norms
-from cloakonnx.attacks.noise import on_sphere
-from cloakonnx.attacks.random import Stream
-from cloakonnx.attacks.victim import Victim
-from cloakonnx.gradient.losses import Loss
-from cloakonnx.runtime.session import to_numpy
+from cloakonnx.attacks.ball import ball
+from cloakonnx.attacks.base import Counts, TargetedInTurn, attack
+from cloakonnx.attacks.run import Run
 
 _ALPHA_MAX = 0.1
 """Largest weight of the step that starts at the clean input."""
@@ -35,60 +33,40 @@ _SECANT = 0.99
 """How far along the secant: all the way, rounding puts half of the points on the wrong side of the boundary."""
 
 
-def fab_targeted(
-    victim: Victim,
-    x: NDArray[np.float32],
-    y: NDArray[np.int64],
-    *,
-    eps: float,
-    max_iter: int = 100,
-    norm: Norm = "linf",
-    restarts: int = 1,
-    targets: int = TARGETS,
-    early_stop: bool = True,
-    seed: int = 0,
-    samples: NDArray[np.int64] | None = None,
-) -> Adversarial:
+@attack("fab-t")
+@dataclass(frozen=True, kw_only=True)
+class FABT(TargetedInTurn):
     """Look for the smallest perturbation that fools, towards each of the most likely other classes in turn.
 
     Only perturbations inside the ball count. A sample with none ends at its smallest perturbation, or where the last
-    step went, brought back into the ball.
-
-    Args:
-        victim: The classifier.
-        x: (N, ...) float32 pixels in the model's layout.
-        y: (N,) labels.
-        eps: Radius of the ball, in pixel space.
-        max_iter: Steps a target and restart.
-        norm: The ball's norm.
-        restarts: Starts a target: the input itself, then points at random half way to the ball's edge.
-        targets: How many classes, the most likely ones first; at most all but one.
-        early_stop: Whether a sample leaves the batch once it is fooled inside the ball; where not, it takes all steps
-            and ends at its smallest perturbation.
-        seed: Of the random starts.
-        samples: (N,) indices of the samples in the whole data; 0 to N - 1 where None.
-
-    Raises:
-        OptionError: eps, max_iter or restarts that make no sense.
+    step went, brought back into the ball. Restarts start at the clean input itself, then at points at random half way
+    to the ball's edge. Without early stopping a sample takes all steps and ends at its smallest perturbation.
     """
-    check_settings(victim, x, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts)
-    victim.check_labels(y)
-    indices = np.arange(len(x)) if samples is None else samples
-    run = Run.of(victim, x, y, targeted=False, early_stop=early_stop)
-    if not len(run.active):
-        return run.result()
-    search = _Search(victim, run, x, y, eps=eps, norm=norm, early_stop=early_stop)
-    order = victim.task.others(victim.logits(x), y)
-    for rank in range(min(targets, victim.classes - 1)):
-        for restart in range(restarts):
-            rows = run.active
-            start = x[rows]
-            if restart:
-                stream = Stream.of(seed, "fab-t", rank * restarts + restart, indices[rows])
-                start = np.clip(on_sphere(stream, start, eps=eps / 2, norm=norm), *victim.bounds)
-            search.go(start, order[:, rank], max_iter)
-    search.finish()
-    return run.result()
+
+    def cost(self, classes: int) -> Counts:
+        """Return a gradient and a query for each step; then two ends, the final search and the edge of the ball."""
+        steps = self.restarts * self.aimed_at(classes) * self.max_iter
+        return Counts(queries=8 + steps, gradients=steps)
+
+    def restarts_of(self, run: Run) -> Iterator[tuple[int, NDArray[np.int64] | None]]:
+        """Yield each target's restarts, where any sample is left to attack."""
+        if len(run.active):
+            run.kept = _Search(run, self)
+            yield from super().restarts_of(run)
+
+    def restart(self, run: Run, number: int, targets: NDArray[np.int64] | None = None) -> None:
+        """Walk along the boundary once."""
+        start = run.clean[run.active]
+        if number % self.restarts:
+            edge = ball(self.norm, self.eps / 2).edge(run.stream(self.seed, "fab-t", number), start)
+            start = np.clip(edge, *run.victim.bounds)
+        assert targets is not None  # restarts_of gives them
+        run.kept.go(start, targets, self.max_iter)
+
+    def finish(self, run: Run) -> None:
+        """Search on the way back to the clean input."""
+        if run.kept is not None:
+            run.kept.finish()
 
 
 class _Search:
@@ -99,26 +77,18 @@ class _Search:
         size: (N,) float64 its norm; infinite where there is none yet.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        run: Run,
-        x: NDArray[np.float32],
-        y: NDArray[np.int64],
-        *,
-        eps: float,
-        norm: Norm,
-        early_stop: bool,
-    ) -> None:
-        self._victim, self._keeper, self._x, self._y = victim, run, x, y
-        self._eps, self._norm, self._early_stop = eps, norm, early_stop
+    def __init__(self, run: Run, attack: FABT) -> None:
+        self._victim, self._run, self._x, self._y = run.victim, run, run.clean, run.y
+        self._eps, self._early_stop = attack.eps, attack.early_stop
+        self._norm, self._ball = attack.norm, ball(attack.norm, attack.eps)
+        x = run.clean
         self.best = x.copy()
         self.size = np.full(len(x), np.inf)
 
     def go(self, x: NDArray[np.float32], targets: NDArray[np.int64], max_iter: int) -> None:
         """Walk along the boundary to one target: algorithm 1. ``x`` is where the active samples start."""
         for _ in range(max_iter):
-            rows = self._keeper.active
+            rows = self._run.active
             if not len(rows):
                 return
             x = self._step(x, rows, targets[rows])
@@ -127,14 +97,14 @@ class _Search:
             back = self._x[rows] + np.float32(_BETA) * (x - self._x[rows])
             x = np.where(_wide(adversarial, x), back, x)
             if self._early_stop and done.any():
-                x = x[self._keeper.drop(done)]
-        rows = self._keeper.active
+                x = x[self._run.drop(done)]
+        rows = self._run.active
         unknown = np.isinf(self.size[rows])
         self.best[rows[unknown]] = x[unknown]
 
     def finish(self) -> None:
         """Search on the way back to the clean input; bring what is outside the ball into it."""
-        rows = self._keeper.active
+        rows = self._run.active
         self._search_back(rows[np.isfinite(self.size[rows])])
         if len(rows):
             arithmetic = self._victim.arithmetic(self._x.ndim, self._norm)
@@ -142,23 +112,25 @@ class _Search:
             # What won by a smaller perturbation stays; the others may win here, where the ball's edge is near enough.
             won = (
                 self._victim.task.fooled(self._victim.logits(ends), self._y[rows], targeted=False)
-                & ~self._keeper.success[rows]
+                & ~self._run.success[rows]
             )
-            self._keeper.won(won, ends)
-            self._keeper.ended(ends)
+            self._run.won(won, ends)
+            self._run.ended(ends)
 
     def _step(self, x: NDArray[np.float32], rows: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.float32]:
         """Step over the linearised boundary, from x and from the clean input, and mix the two."""
-        answer = self._victim.gradient(x, self._y[rows], loss=Loss.DIFFERENCE, targets=targets)
+        answer = self._victim.climb(x, self._y[rows], loss="difference", targets=targets)
         here, clean = (each.reshape(len(rows), -1).astype(np.float64) for each in (x, self._x[rows]))
         # A gradient or a difference that is not a number says nothing.
-        w = np.nan_to_num(to_numpy(answer.gradient).reshape(here.shape).astype(np.float64), posinf=0, neginf=0)
+        w = np.nan_to_num(
+            self._victim.on_host(answer.gradient).reshape(here.shape).astype(np.float64), posinf=0, neginf=0
+        )
         value = np.nan_to_num(answer.loss.astype(np.float64))
         ahead = np.concatenate([-value, ((here - clean) * w).sum(axis=1) - value])
         moves = to_hyperplane(
             np.concatenate([here, clean]), np.concatenate([w, w]), ahead, norm=self._norm, bounds=self._victim.bounds
         )
-        own, other = np.split(norms(moves, self._norm), 2)
+        own, other = np.split(self._ball.measure(moves), 2)
         whole = own + other
         alpha = np.minimum(np.divide(own, whole, out=np.zeros_like(own), where=whole > 0), _ALPHA_MAX)[:, None]
         from_here, from_clean = here + _ETA * moves[: len(rows)], clean + _ETA * moves[len(rows) :]
@@ -169,11 +141,11 @@ class _Search:
         self, x: NDArray[np.float32], rows: NDArray[np.int64], adversarial: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         """Keep the inputs that fool with a smaller perturbation; return (N,) which ones fool inside the ball."""
-        size = norms(x - self._x[rows].astype(np.float64), self._norm)
+        size = self._ball.measure(x - self._x[rows].astype(np.float64))
         better = adversarial & (size < self.size[rows])
         self.best[rows[better]], self.size[rows[better]] = x[better], size[better]
         inside = rows[better & (size <= self._eps)]
-        self._keeper.x[inside], self._keeper.success[inside] = self.best[inside], True
+        self._run.x[inside], self._run.success[inside] = self.best[inside], True
         return np.asarray(adversarial & (size <= self._eps))
 
     def _search_back(self, rows: NDArray[np.int64]) -> None:
@@ -213,7 +185,7 @@ def to_hyperplane(
     w: NDArray[np.float64],
     c: NDArray[np.float64],
     *,
-    norm: Norm,
+    norm: str,
     bounds: tuple[float, float],
 ) -> NDArray[np.float64]:
     """Return the smallest move from points in a box onto hyperplanes, inside the box.
@@ -245,7 +217,7 @@ def to_hyperplane(
 
 
 def _moves(
-    x: NDArray[np.float64], w: NDArray[np.float64], c: NDArray[np.float64], norm: Norm, bounds: tuple[float, float]
+    x: NDArray[np.float64], w: NDArray[np.float64], c: NDArray[np.float64], norm: str, bounds: tuple[float, float]
 ) -> NDArray[np.float64]:
     direction = np.sign(w) * np.where(c < 0, -1.0, 1.0)[:, None]
     weight = np.abs(w)

@@ -2,152 +2,131 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks._run import Adversarial, Run, check_settings
-from cloakonnx.attacks.arithmetic import Arithmetic, Norm
-from cloakonnx.attacks.noise import inside_ball
-from cloakonnx.attacks.random import Stream
-from cloakonnx.attacks.victim import Victim
-from cloakonnx.gradient.losses import Loss
-from cloakonnx.runtime.session import Value
+from cloakonnx.attacks.ball import ball
+from cloakonnx.attacks.base import Counts, GradientAttack, attack, setting
+from cloakonnx.attacks.run import Run
+from cloakonnx.errors import OptionError
+from cloakonnx.gradient.loss import ATTACKED
+
+if TYPE_CHECKING:
+    from cloakonnx.runtime.session import Value
 
 _STEP_FACTOR = 2.5
 """Default eps_step: 2.5 eps / max_iter, so that the walk can cross the ball (Madry et al. 2018, appendix)."""
 
 
-def fgsm(
-    victim: Victim,
-    x: NDArray[np.float32],
-    y: NDArray[np.int64],
-    *,
-    eps: float,
-    norm: Norm = "linf",
-    loss: Loss = Loss.CE,
-    targeted: bool = False,
-) -> Adversarial:
+@attack("fgsm")
+@dataclass(frozen=True, kw_only=True)
+class FGSM(GradientAttack):
     """One step of size eps along the sign (Linf) or the direction (L2) of the gradient; every sample is moved.
 
-    Args:
-        victim: The classifier.
-        x: (N, ...) float32 pixels in the model's layout.
-        y: (N,) labels; targeted: the classes to reach.
-        eps: Radius of the ball, in pixel space.
-        norm: The ball's norm.
+    Attributes:
         loss: What the step increases.
-        targeted: Whether y are targets.
-
-    Raises:
-        OptionError: eps that makes no sense.
+        targeted: Whether the labels are the classes to reach.
     """
-    check_settings(victim, x, eps=eps, norm=norm)
-    victim.check_labels(y)
-    arithmetic = victim.arithmetic(x.ndim, norm)
-    start = arithmetic.put(x)
-    answer = victim.gradient(start, y, loss=loss.climbed, targets=y if targeted else None)
-    moved = arithmetic.step(start, answer.gradient, start, size=np.full(len(x), eps, np.float32), eps=eps)
-    run = Run(x)
-    run.ended(moved)
-    run.success = victim.task.fooled(victim.logits(moved), y, targeted=targeted)
-    return run.result()
+
+    leaves_early: ClassVar[bool] = False
+
+    loss: str = setting("ce", "What the steps increase.", choices=ATTACKED)
+    targeted: bool = setting(False, "Whether the labels are the classes to reach.")
+
+    def cost(self, classes: int) -> Counts:
+        """Return a gradient, and a query of what it leads to."""
+        return Counts(queries=1, gradients=1)
+
+    def restart(self, run: Run, number: int, targets: NDArray[np.int64] | None = None) -> None:
+        """Step once."""
+        victim, y = run.victim, run.y
+        arithmetic = victim.arithmetic(run.clean.ndim, self.norm)
+        start = arithmetic.put(run.clean)
+        answer = victim.climb(start, y, loss=self.loss, targets=y if self.targeted else None)
+        size = np.full(len(y), self.eps, np.float32)
+        moved = arithmetic.step(start, answer.gradient, start, size=size, eps=self.eps)
+        run.ended(moved)
+        run.success = run.fooled(victim.logits(moved))
 
 
-def pgd(
-    victim: Victim,
-    x: NDArray[np.float32],
-    y: NDArray[np.int64],
-    *,
-    eps: float,
-    eps_step: float | None = None,
-    max_iter: int = 40,
-    norm: Norm = "linf",
-    restarts: int = 1,
-    random_start: bool = True,
-    loss: Loss = Loss.CE,
-    targeted: bool = False,
-    early_stop: bool = True,
-    seed: int = 0,
-    samples: NDArray[np.int64] | None = None,
-) -> Adversarial:
+@attack("pgd")
+@dataclass(frozen=True, kw_only=True)
+class PGD(GradientAttack):
     """Projected gradient ascent from random starts.
 
-    Args:
-        victim: The classifier.
-        x: (N, ...) float32 pixels in the model's layout.
-        y: (N,) labels; targeted: the classes to reach.
-        eps: Radius of the ball, in pixel space.
-        eps_step: Size of a step; 2.5 eps / max_iter where None.
-        max_iter: Steps a restart.
-        norm: The ball's norm.
+    With ``early_stop`` a sample leaves the batch as soon as it is fooled, the clean input included; without it every
+    sample takes all steps, and ends where the last restart ends.
+
+    Attributes:
+        eps_step: Step size; 2.5 eps / max_iter where None.
+        max_iter: Steps per restart.
         restarts: Random starts; samples that are fooled leave after each.
-        random_start: Whether to start at random in the ball; the first start is the input itself where not.
         loss: What the steps increase.
-        targeted: Whether y are targets.
-        early_stop: Whether a sample leaves the batch as soon as it is fooled, the clean input included; where not,
-            every sample takes all steps, and ends where the last restart ends.
-        seed: Of the random starts.
-        samples: (N,) indices of the samples in the whole data, for their random numbers; 0 to N - 1 where None.
-
-    Raises:
-        OptionError: eps, eps_step, max_iter or restarts that make no sense.
+        targeted: Whether the labels are the classes to reach.
+        random_start: Whether the first start is random in the ball; it is the clean input where not.
     """
-    check_settings(victim, x, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts, eps_step=eps_step)
-    victim.check_labels(y)
-    size = np.float32(_STEP_FACTOR * eps / max_iter if eps_step is None else eps_step)
-    arithmetic = victim.arithmetic(x.ndim, norm)
-    indices = np.arange(len(x)) if samples is None else samples
-    run = Run.of(victim, x, y, targeted=targeted, early_stop=early_stop)
-    for restart in range(restarts):
-        rows = run.active
-        if not len(rows):
-            break
-        origin = arithmetic.put(x[rows])
+
+    eps_step: float | None = setting(None, "Step size.", shown="2.5 eps / max-iter")
+    max_iter: int = setting(40, "Steps per restart.", least=1)
+    restarts: int = setting(1, "Random starts.", least=1)
+    loss: str = setting("ce", "What the steps increase.", choices=ATTACKED)
+    targeted: bool = setting(False, "Whether the labels are the classes to reach.")
+    random_start: bool = setting(True, "Whether the first start is random.", fixed=True)
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises OptionError."""
+        super().__post_init__()
+        if self.eps_step is not None and not self.eps_step > 0:
+            raise OptionError(f"--eps-step {self.eps_step:g} must be above 0")
+
+    def cost(self, classes: int) -> Counts:
+        """Return a gradient for each step, a query of each end and of the clean input."""
+        return Counts(queries=1 + self.restarts, gradients=self.restarts * self.max_iter)
+
+    def recorded(self, key: str) -> Any:
+        """Return the step size where none was given."""
+        value = super().recorded(key)
+        return _STEP_FACTOR * self.eps / self.max_iter if key == "eps_step" and value is None else value
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings for records; the start is in them only where it is not random."""
+        found = super().record()
+        if self.random_start:
+            del found["random_start"]
+        return found
+
+    def restart(self, run: Run, number: int, targets: NDArray[np.int64] | None = None) -> None:
+        """Walk once."""
+        clean = run.clean[run.active]
+        arithmetic = run.victim.arithmetic(run.clean.ndim, self.norm)
+        origin = arithmetic.put(clean)
         start = origin
-        if random_start or restart:
-            stream = Stream.of(seed, "pgd", restart, indices[rows])
-            start = arithmetic.project(inside_ball(stream, x[rows], eps=eps, norm=norm), origin, eps=eps)
-        walk = _Walk(victim, arithmetic, run, y, eps=eps, size=size, loss=loss, targeted=targeted, leave=early_stop)
-        walk.go(start, origin, max_iter)
-    return run.result()
+        if self.random_start or number:
+            inside = ball(self.norm, self.eps).inside(run.stream(self.seed, "pgd", number), clean)
+            start = arithmetic.project(inside, origin, eps=self.eps)
+        self._walk(run, start, origin)
 
-
-class _Walk:
-    """One restart."""
-
-    def __init__(
-        self,
-        victim: Victim,
-        arithmetic: Arithmetic,
-        run: Run,
-        y: NDArray[np.int64],
-        *,
-        eps: float,
-        size: np.float32,
-        loss: Loss,
-        targeted: bool,
-        leave: bool,
-    ) -> None:
-        self._victim, self._arithmetic, self._keeper, self._y = victim, arithmetic, run, y
-        self._eps, self._size, self._loss, self._targeted, self._leave = eps, size, loss.climbed, targeted, leave
-
-    def go(self, x: Value, origin: Value, max_iter: int) -> None:
-        for _ in range(max_iter):
-            y = self._y[self._keeper.active]
-            answer = self._victim.gradient(x, y, loss=self._loss, targets=y if self._targeted else None)
+    def _walk(self, run: Run, x: Value, origin: Value) -> None:
+        victim, arithmetic = run.victim, run.victim.arithmetic(run.clean.ndim, self.norm)
+        step = np.float32(self.recorded("eps_step"))
+        for _ in range(self.max_iter):
+            y = run.y[run.active]
+            answer = victim.climb(x, y, loss=self.loss, targets=y if self.targeted else None)
             gradient = answer.gradient
-            done = self._victim.task.fooled(answer.logits, y, targeted=self._targeted)
-            if self._leave and done.any():
-                self._keeper.won(done, x)
-                stay = self._keeper.drop(done)
+            done = run.fooled(answer.logits)
+            if self.early_stop and done.any():
+                run.won(done, x)
+                stay = run.drop(done)
                 if not len(stay):
                     return
-                x, origin, gradient = (self._arithmetic.take(v, stay) for v in (x, origin, gradient))
-            size = np.full(len(self._keeper.active), self._size, np.float32)
-            x = self._arithmetic.step(x, gradient, origin, size=size, eps=self._eps)
-        y = self._y[self._keeper.active]
-        done = self._victim.task.fooled(self._victim.logits(x), y, targeted=self._targeted)
-        self._keeper.won(done, x)
-        self._keeper.ended(x)
-        if self._leave:
-            self._keeper.drop(done)
+                x, origin, gradient = (arithmetic.take(v, stay) for v in (x, origin, gradient))
+            size = np.full(len(run.active), step, np.float32)
+            x = arithmetic.step(x, gradient, origin, size=size, eps=self.eps)
+        done = run.fooled(victim.logits(x))
+        run.won(done, x)
+        run.ended(x)
+        if self.early_stop:
+            run.drop(done)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod, sqrt
 from typing import Any, Literal
 
-from cloakonnx.attacks._run import TARGETS
-from cloakonnx.attacks.settings import ATTACKS, GRADIENT_FREE, Settings
-from cloakonnx.errors import OptionError, nearest
+from cloakonnx.attacks.base import Attack, TargetedInTurn, make
+from cloakonnx.errors import OptionError
 from cloakonnx.gradient.losses import DLR_CLASSES
 
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "quick": (
-        {"attack": "pgd", "max_iter": 20, "restarts": 2},
-        {"attack": "apgd-ce", "max_iter": 50},
-        {"attack": "square", "max_iter": 500},
+        {"name": "pgd", "max_iter": 20, "restarts": 2},
+        {"name": "apgd-ce", "max_iter": 50},
+        {"name": "square", "max_iter": 500},
     ),
     "standard": (
-        {"attack": "apgd-ce", "max_iter": 100, "restarts": 1},
-        {"attack": "apgd-t", "max_iter": 100, "restarts": 1},
-        {"attack": "fab-t", "max_iter": 100, "restarts": 1},
-        {"attack": "square", "max_iter": 5000, "restarts": 1},
+        {"name": "apgd-ce", "max_iter": 100, "restarts": 1},
+        {"name": "apgd-t", "max_iter": 100, "restarts": 1},
+        {"name": "fab-t", "max_iter": 100, "restarts": 1},
+        {"name": "square", "max_iter": 5000, "restarts": 1},
     ),
 }
 """Name to its attacks, in order; each is made on the survivors of those before.
@@ -41,7 +39,7 @@ def plan(
     restarts: int | None = None,
     straight_through: bool = False,
     seed: int = 0,
-) -> tuple[Settings, ...]:
+) -> tuple[Attack, ...]:
     """Return the attacks that a preset or an attack's name stands for, at one eps.
 
     Raises:
@@ -50,34 +48,30 @@ def plan(
     if name in PRESETS:
         if max_iter is not None or restarts is not None:
             raise OptionError(f"{name} has its own --max-iter and --restarts; they go with a single attack (pgd, say)")
-        attacks = [Settings(eps=eps, norm=norm, seed=seed, **attack) for attack in PRESETS[name]]
+        attacks = [make(eps=eps, norm=norm, seed=seed, **each) for each in PRESETS[name]]
         return passing(attacks) if straight_through else tuple(attacks)
-    if name not in ATTACKS:
-        known = (*PRESETS, *ATTACKS)
-        raise OptionError(f"there is no attack or preset {name!r}; there are {', '.join(known)}{nearest(name, known)}")
-    return (
-        Settings(name, eps, norm, max_iter=max_iter, restarts=restarts, straight_through=straight_through, seed=seed),
-    )
+    given = {"max_iter": max_iter, "restarts": restarts, "straight_through": straight_through}
+    return (make(name, presets=tuple(PRESETS), eps=eps, norm=norm, seed=seed, **given),)
 
 
-def passing(attacks: Sequence[Settings]) -> tuple[Settings, ...]:
+def passing(attacks: Sequence[Attack]) -> tuple[Attack, ...]:
     """Return attacks with straight-through gradients, where they use any."""
-    return tuple(each if each.attack in GRADIENT_FREE else replace(each, straight_through=True) for each in attacks)
+    return tuple(each.with_settings(straight_through=True) for each in attacks)
 
 
-def replaced(attacks: Sequence[Settings], *, classes: int) -> tuple[str, ...]:
+def replaced(attacks: Sequence[Attack], *, classes: int) -> tuple[str, ...]:
     """Say in words which losses and how many targets the attacks take instead of their own, for lack of classes."""
-    names = list(dict.fromkeys(each.attack for each in attacks))
-    ratio = [name for name in names if name in {"apgd-dlr", "apgd-t"}]
-    targeted = [name for name in names if name in {"apgd-t", "fab-t"}]
+    ratio = list(dict.fromkeys(each.name for each in attacks if each.ratio))
+    in_turn = [each for each in attacks if isinstance(each, TargetedInTurn)]
+    targeted = list(dict.fromkeys(each.name for each in in_turn))
     notes = []
     if ratio and classes < DLR_CLASSES:
         notes.append(
             f"{' and '.join(ratio)}: the margin instead of DLR, which needs {DLR_CLASSES} classes; there are {classes}"
         )
-    if targeted and classes - 1 < TARGETS:
+    if targeted and classes - 1 < in_turn[0].targets:
         count = f"{classes - 1} target" + ("s" if classes > 2 else "")
-        notes.append(f"{' and '.join(targeted)}: {count} instead of {TARGETS}; there are {classes} classes")
+        notes.append(f"{' and '.join(targeted)}: {count} instead of {in_turn[0].targets}; there are {classes} classes")
     return tuple(notes)
 
 

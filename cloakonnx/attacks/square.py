@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks._run import Adversarial, Run, check_settings
-from cloakonnx.attacks.arithmetic import Norm
+from cloakonnx.attacks.base import Attack, Counts, attack, setting
 from cloakonnx.attacks.random import Stream
-from cloakonnx.attacks.victim import Victim
+from cloakonnx.attacks.run import Run
 
 P_INIT = 0.8
 """Share of pixels that the first squares change, as in AutoAttack."""
@@ -22,62 +22,45 @@ _DRAWS = 8
 """Numbers of draws that one query may use."""
 
 
-def square(
-    victim: Victim,
-    x: NDArray[np.float32],
-    y: NDArray[np.int64],
-    *,
-    eps: float,
-    max_iter: int = 5000,
-    norm: Norm = "linf",
-    restarts: int = 1,
-    p_init: float = P_INIT,
-    targeted: bool = False,
-    early_stop: bool = True,
-    seed: int = 0,
-    samples: NDArray[np.int64] | None = None,
-) -> Adversarial:
+@attack("square")
+@dataclass(frozen=True, kw_only=True)
+class Square(Attack):
     """Random search over squares that lowers the margin; samples leave once they are fooled.
 
-    Args:
-        victim: The classifier.
-        x: (N, C, H, W), (N, H, W, C) or (N, F) float32 pixels in the model's layout.
-        y: (N,) labels; targeted: the classes to reach.
-        eps: Radius of the ball, in pixel space.
-        max_iter: Queries a restart.
-        norm: The ball's norm.
+    With ``early_stop`` a sample that is misclassified as it is stays as it is; a fooled one always leaves.
+
+    Attributes:
+        max_iter: Queries per restart.
         restarts: Random starts.
+        targeted: Whether the labels are the classes to reach.
         p_init: Share of pixels that the first squares change.
-        targeted: Whether y are targets.
-        early_stop: Whether a sample that is misclassified as it is stays as it is; a fooled one always leaves.
-        seed: Of the search.
-        samples: (N,) indices of the samples in the whole data; 0 to N - 1 where None.
-
-    Raises:
-        OptionError: eps, max_iter or restarts that make no sense.
     """
-    check_settings(victim, x, eps=eps, norm=norm, max_iter=max_iter, restarts=restarts)
-    victim.check_labels(y)
-    indices = np.arange(len(x)) if samples is None else samples
-    canvas = _Canvas(x.shape[1:], channels_last=victim.classifier.channel_axis == 3)
-    run = Run.of(victim, x, y, targeted=targeted, early_stop=early_stop)
-    for restart in range(restarts):
-        if len(run.active):
-            stream = Stream.of(seed, f"square-{norm}", restart, indices[run.active])
-            search = _Search(victim, run, canvas, stream, x=x, y=y, eps=eps, targeted=targeted, norm=norm)
-            search.go(max_iter, p_init)
-    return run.result()
+
+    max_iter: int = setting(5000, "Steps per restart.", least=1)
+    restarts: int = setting(1, "Random starts.", least=1)
+    targeted: bool = setting(False, "Whether the labels are the classes to reach.")
+    p_init: float = setting(P_INIT, "Share of pixels that the first squares change.", fixed=True)
+
+    def cost(self, classes: int) -> Counts:
+        """Return a query of the clean input and one for each proposal."""
+        return Counts(queries=1 + self.restarts * self.max_iter)
+
+    def restart(self, run: Run, number: int, targets: NDArray[np.int64] | None = None) -> None:
+        """Search once."""
+        canvas = _Canvas(run.clean.shape[1:], channels_last=run.victim.classifier.channel_axis == 3)
+        stream = run.stream(self.seed, f"square-{self.norm}", number)
+        _Search(run, canvas, stream, eps=self.eps, norm=self.norm).go(self.max_iter, self.p_init)
 
 
-def _margin(victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64], *, targeted: bool) -> NDArray[np.float32]:
+def _margin(run: Run, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return (N,) the label's logit less the largest other (targeted: the reverse); the attack has won below 0.
 
     A tie counts as won where the label is not the first of the largest: what prediction by argmax does.
     """
-    logits = victim.logits(x)
-    margin = victim.task.margin(logits, y)
-    won = victim.task.fooled(logits, y, targeted=targeted)
-    signed = -margin if targeted else margin
+    logits = run.victim.logits(x)
+    margin = run.victim.task.margin(logits, run.y[run.active])
+    won = run.fooled(logits)
+    signed = -margin if run.targeted else margin
     margin = np.where(won, np.fmin(signed, -np.finfo(np.float32).tiny), np.fmax(signed, 0))
     return np.asarray(margin, np.float32)
 
@@ -112,27 +95,14 @@ class _Canvas:
 class _Search:
     """One restart."""
 
-    def __init__(
-        self,
-        victim: Victim,
-        run: Run,
-        canvas: _Canvas,
-        stream: Stream,
-        *,
-        x: NDArray[np.float32],
-        y: NDArray[np.int64],
-        eps: float,
-        targeted: bool,
-        norm: Norm,
-    ) -> None:
-        self.victim, self.run, self.canvas, self.stream = victim, run, canvas, stream
-        self.y, self.eps, self.targeted, self.norm = y[run.active], eps, targeted, norm
-        self.x = canvas.view(x[run.active]).copy()
+    def __init__(self, run: Run, canvas: _Canvas, stream: Stream, *, eps: float, norm: str) -> None:
+        self.run, self.canvas, self.stream, self.eps, self.norm = run, canvas, stream, eps, norm
+        self.x = canvas.view(run.clean[run.active]).copy()
         self.best = self.x
         self.margin = np.zeros(len(self.x), np.float32)
 
     def go(self, max_iter: int, p_init: float) -> None:
-        """Search for so many queries."""
+        """Run the random search for `max_iter` queries."""
         for query in range(max_iter):
             if query == 0:
                 proposal = self._stripes() if self.norm == "linf" else self._grid()
@@ -140,7 +110,7 @@ class _Search:
                 share = p_init / 2 ** sum(query / max_iter * 10_000 > h for h in _HALVINGS)
                 proposal = self._square(share, query) if self.norm == "linf" else self._windows(share, query)
             image = self.canvas.back(proposal)
-            margin = _margin(self.victim, image, self.y, targeted=self.targeted)
+            margin = _margin(self.run, image)
             better = (margin < self.margin) | (query == 0)
             self.best = np.where(better[:, None, None, None], proposal, self.best)
             self.margin = np.where(better, margin, self.margin)
@@ -148,16 +118,16 @@ class _Search:
             if done.any():
                 self.run.won(done, image)
                 self._keep(self.run.drop(done))
-            if not len(self.y):
+            if not len(self.x):
                 return
         self.run.ended(self.canvas.back(self.best))
 
     def _keep(self, stay: NDArray[np.int64]) -> None:
         self.x, self.best, self.margin = self.x[stay], self.best[stay], self.margin[stay]
-        self.y, self.stream = self.y[stay], self.stream.take(stay)
+        self.stream = self.stream.take(stay)
 
     def _clipped(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
-        return np.asarray(np.clip(x, *self.victim.bounds), np.float32)
+        return np.asarray(np.clip(x, *self.run.victim.bounds), np.float32)
 
     def _stripes(self) -> NDArray[np.float32]:
         """Vertical stripes of +-eps, one pixel wide (section 5, Linf)."""

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.arithmetic import Arithmetic, Norm
+from cloakonnx.attacks.arithmetic import Arithmetic
+from cloakonnx.attacks.ball import ball
+from cloakonnx.attacks.base import Counts
 from cloakonnx.classifier.classifier import Answer, Classifier
 from cloakonnx.classifier.sessions import Asked
-from cloakonnx.gradient.losses import Loss
+from cloakonnx.gradient.loss import Loss
 from cloakonnx.runtime.session import Value, to_numpy
-
-
-@dataclass
-class Counts:
-    """What an attack asked of the classifier, in samples."""
-
-    queries: int = 0
-    gradients: int = 0
-
-    @property
-    def total(self) -> int:
-        """Both together."""
-        return self.queries + self.gradients
 
 
 class Victim:
@@ -51,7 +40,7 @@ class Victim:
         self.bounds = classifier.bounds
         self.counts = Counts()
         self.on_answer: Callable[[], None] = lambda: None
-        self._arithmetic: dict[tuple[int, Norm], Arithmetic] = {}
+        self._arithmetic: dict[tuple[int, str], Arithmetic] = {}
         self._passes = False
 
     def of(self, classifier: Classifier) -> Victim:
@@ -66,7 +55,7 @@ class Victim:
         other._passes = True
         return other
 
-    def arithmetic(self, rank: int, norm: Norm) -> Arithmetic:
+    def arithmetic(self, rank: int, norm: str) -> Arithmetic:
         """Return the steps on batches of a rank, made once: their sessions cost more than a step."""
         key = (rank, norm)
         if key not in self._arithmetic:
@@ -117,6 +106,18 @@ class Victim:
         if self.blocked:  # the logits were asked for apart
             self._count(queries=len(y))
         return found
+
+    def climb(self, x: Value, y: NDArray[np.int64], *, loss: str, targets: NDArray[np.int64] | None = None) -> Answer:
+        """Return what :meth:`gradient` gives of the loss, or of one with the same direction that never vanishes."""
+        return self.gradient(x, y, loss=Loss(loss).climbed, targets=targets)
+
+    def on_host(self, value: Value) -> NDArray[Any]:
+        """Return a tensor in host memory."""
+        return to_numpy(value)
+
+    def check_ball(self, norm: str, eps: float, values: int) -> None:
+        """Check that a ball makes sense in pixel space for samples of a number of values; raises OptionError."""
+        ball(norm, eps).check(self.bounds, values)
 
     def prepare(self, loss: Loss) -> None:
         """Build the graph of a loss's gradient; raises DifferentiationError where an op has no rule."""

@@ -19,7 +19,7 @@ from cloakonnx.classifier.sessions import Asked, Sample, Sessions
 from cloakonnx.classifier.task import SingleLabel, class_scores
 from cloakonnx.errors import MaskError, ModelError
 from cloakonnx.gradient.differentiate import GradientGraph
-from cloakonnx.gradient.losses import Loss
+from cloakonnx.gradient.loss import Loss
 from cloakonnx.graph.file.model import Model, counterpart, load, load_bytes
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.insert import mask_values

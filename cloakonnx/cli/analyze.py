@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import click
 
-from cloakonnx.cli import options
+from cloakonnx.cli import attack_options, options
 from cloakonnx.cli._output import progress, say
 from cloakonnx.cli._types import Number
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @options.data_option(required=True)
 @click.option("--adversarial", type=options.PATH, help="Their adversarial twins, in the same order.")
 @click.option("--adversarial-script", metavar="FILE.py:FUNCTION", help="Run a script that yields the twins instead.")
-@options.attack_options(required=False)
+@attack_options.attack_options(required=False)
 @click.option("--tap", metavar="TENSOR", help="The tensor whose features are scored.  [see 'cloakonnx inspect']")
 @click.option("--feature-axis", type=int, help="The axis that counts features.  [told from the graph]")
 @click.option(
@@ -70,7 +70,7 @@ def command(
     output: Path | None,
     force: bool,
     as_json: bool,
-    **rest: Unpack[options.AttackAndDataOptions],
+    **rest: Unpack[attack_options.AttackAndDataOptions],
 ) -> None:
     """Score the features of a tap of MODEL: those that move most between clean and adversarial inputs score highest.
 
@@ -163,7 +163,7 @@ def _check_twins(twins: Source | None, attack: str | None, eps: str | None) -> N
 
 
 def _pairs(
-    classifier: Classifier, dataset: Dataset, twins: Source | None, rest: options.AttackAndDataOptions
+    classifier: Classifier, dataset: Dataset, twins: Source | None, rest: attack_options.AttackAndDataOptions
 ) -> PairSource:
     """Return pairs of files, or pairs whose twins an attack makes on the fly."""
     from cloakonnx.attacks.attack import AttackedPairs
@@ -172,7 +172,7 @@ def _pairs(
 
     if twins is not None:
         return Pairs(dataset, options.dataset(classifier, twins, rest))
-    ((settings, _),) = options.attack_settings(rest, early_stop=False)
+    ((settings, _),) = attack_options.attack_settings(rest, early_stop=False)
     options.warn_of_small_eps([settings.eps], dataset)
     classifier.prepare(dataset.sample_shape)
     return AttackedPairs(dataset, Victim(classifier), settings)
@@ -200,7 +200,7 @@ def _tell(result: Analysis, target: Path) -> None:
 def _select_greedily(
     classifier: Classifier,
     dataset: Dataset,
-    rest: options.AttackAndDataOptions,
+    rest: attack_options.AttackAndDataOptions,
     *,
     budget: float,
     twins: Dataset | None,
@@ -213,7 +213,7 @@ def _select_greedily(
 
     attack = None
     if twins is None:
-        ((attack, _),) = options.attack_settings(rest, early_stop=False)
+        ((attack, _),) = attack_options.attack_settings(rest, early_stop=False)
 
     def on_progress(now: GreedyProgress) -> None:
         step = now.step

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
-from cloakonnx.cli import options
+from cloakonnx.cli import attack_options, options
 from cloakonnx.cli._output import RESUMED, going_on, print_json, progress, say
 
 if TYPE_CHECKING:
     from cloakonnx.attacks.attack import Attacked
-    from cloakonnx.attacks.settings import Settings
+    from cloakonnx.attacks.base import Attack
     from cloakonnx.graph.file.model import Model
 
 
 @click.command("attack")
 @options.model_argument
 @options.data_option(required=True)
-@options.attack_options(required=True)
+@attack_options.attack_options(required=True)
 @click.option("--targeted", is_flag=True, help="The labels of the data are the classes to reach.")
 @click.option("--round", "round_levels", is_flag=True, help="Round to levels of 1/255, inward, and test again.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings stopped.")
@@ -47,7 +47,7 @@ def command(
     output: Path,
     force: bool,
     as_json: bool,
-    **rest: Unpack[options.AttackAndDataOptions],
+    **rest: Unpack[attack_options.AttackAndDataOptions],
 ) -> None:
     """Make adversarial inputs for MODEL: through its backward graph, or (square, noise) from its scores alone.
 
@@ -73,7 +73,9 @@ def command(
         raise click.UsageError("samples are needed: --data is missing")
     classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
     dataset = options.dataset(classifier, source, rest)
-    plans = [(s, _target(output, text, rest["eps"])) for s, text in options.attack_settings(rest, targeted=targeted)]
+    plans = [
+        (s, _target(output, text, rest["eps"])) for s, text in attack_options.attack_settings(rest, targeted=targeted)
+    ]
     for _, target in plans:
         check_output(target, inputs=[p for p in (model, data) if p is not None], force=force)
     options.warn_of_small_eps([settings.eps for settings, _ in plans], dataset)
@@ -85,16 +87,7 @@ def command(
             classifier,
             dataset,
             [target for _, target in plans],
-            attack=rest["attack"],
-            eps=[settings.eps for settings, _ in plans],
-            norm=cast(Any, rest["norm"]),
-            eps_step=rest["eps_step"],
-            max_iter=rest["max_iter"],
-            restarts=rest["restarts"],
-            loss=rest["loss"],
-            targeted=targeted,
-            straight_through=rest["straight_through"],
-            seed=rest["seed"],
+            attack=[attack for attack, _ in plans],
             batch_size=batch_size,
             round_levels=round_levels,
             resume=resume,
@@ -114,10 +107,10 @@ def _target(output: Path, text: str, eps: str) -> Path:
     return output.with_name(f"{output.stem}.eps{text.replace('/', '_')}{output.suffix}")
 
 
-def _record(settings: Settings, attacked: Attacked) -> dict[str, Any]:
+def _record(settings: Attack, attacked: Attacked) -> dict[str, Any]:
     return {
         "output": str(attacked.path),
-        "settings": {**settings.as_dict(), "labels": attacked.settings["labels"]},
+        "settings": {**settings.record(), "labels": attacked.settings["labels"]},
         "samples": attacked.count,
         "correct": attacked.correct,
         "robust": attacked.robust,
@@ -127,14 +120,14 @@ def _record(settings: Settings, attacked: Attacked) -> dict[str, Any]:
     }
 
 
-def _tell(model: Model, settings: Settings, attacked: Attacked, provider: str) -> None:
+def _tell(model: Model, settings: Attack, attacked: Attacked, provider: str) -> None:
     before, after = f"{attacked.correct} of {attacked.count} correct", "still correct"
-    if settings.targeted:
+    if settings.is_targeted:
         before, after = f"{attacked.correct} of {attacked.count} not the target", "still not"
     elif not attacked.has_labels:
         before, after = f"{attacked.count} samples", "keep their class"
     say(
-        f"{model.name}: {before}, {attacked.robust} {after} under {settings.attack} "
+        f"{model.name}: {before}, {attacked.robust} {after} under {settings.name} "
         f"({settings.norm}, eps {settings.eps:.4g}; {provider})"
     )
     if not attacked.has_labels:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.cost import most_work
 from cloakonnx.attacks.presets import passing
-from cloakonnx.attacks.settings import GRADIENT_FREE, Settings
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.errors import DifferentiationError, ZeroGradientError
@@ -19,7 +19,7 @@ from cloakonnx.evaluation.estimate import seconds_per_sample
 from cloakonnx.evaluation.outcomes import Found, FoundAtEps, FoundOfModel, Outcomes
 from cloakonnx.evaluation.samples import Turned
 from cloakonnx.evaluation.trial import Meter, Trial
-from cloakonnx.gradient.losses import Loss
+from cloakonnx.gradient.loss import Loss
 
 
 class Comparison:
@@ -39,7 +39,7 @@ class Comparison:
         model: Victim,
         baseline: Victim,
         shuffled: Sequence[Victim],
-        plans: Sequence[tuple[Settings, ...]],
+        plans: Sequence[tuple[Attack, ...]],
         *,
         norm: Literal["linf", "l2"],
         seed: int,
@@ -88,7 +88,7 @@ class Comparison:
             at.append(FoundAtEps(static, beside, hardened, bare, random))
         return Found(clean, clean_baseline, clean_random, tuple(at), unscored, turned)
 
-    def _attack(self, attacks: Sequence[Settings], model: Trial, baseline: Trial) -> tuple[Outcomes, Outcomes]:
+    def _attack(self, attacks: Sequence[Attack], model: Trial, baseline: Trial) -> tuple[Outcomes, Outcomes]:
         """Attack both models, try each one's inputs on the other; return what the baseline's inputs left of each."""
         for settings in self._made_on(self._baseline, attacks):
             baseline.attack(settings)
@@ -128,15 +128,15 @@ class Comparison:
     def notes(self) -> tuple[str, ...]:
         """Say in words which attacks are not made as they stand on which model, for want of a gradient."""
         dead = [victim for victim in (self._model, self._baseline) if self._gradients[victim].zero]
-        made = {settings.attack: None for victim in dead for settings in self._made_on(victim, self._plans[0])}
-        missing = {settings.attack: None for settings in self._plans[0] if dead and settings.attack not in made}
+        made = {settings.name: None for victim in dead for settings in self._made_on(victim, self._plans[0])}
+        missing = {settings.name: None for settings in self._plans[0] if dead and settings.name not in made}
         which = "either model" if len(dead) == 2 else "the model" if self._model in dead else "the baseline"
         if missing:
             return (
                 f"{', '.join(missing)} not made on {which}, which gives no gradient: {self._gradients[dead[0]].zero}; "
                 f"robust accuracy there rests on {', '.join(made)} and replayed inputs, and may flatter",
             )
-        through = [settings.attack for settings in self._plans[0] if settings.attack not in GRADIENT_FREE]
+        through = [settings.name for settings in self._plans[0] if settings.by_gradient]
         if not dead or not through:
             return ()
         return (
@@ -144,7 +144,7 @@ class Comparison:
             f"{self._gradients[dead[0]].zero}",
         )
 
-    def _made_on(self, victim: Victim, attacks: Sequence[Settings]) -> Sequence[Settings]:
+    def _made_on(self, victim: Victim, attacks: Sequence[Attack]) -> Sequence[Attack]:
         """Return a plan as it is made on a model.
 
         Where every gradient is 0, straight-through ones are taken; where those are 0 as well, only the attacks that
@@ -155,11 +155,11 @@ class Comparison:
             return attacks
         if gradients.pass_straight:
             return passing(attacks)
-        return [each for each in attacks if each.attack in GRADIENT_FREE] or attacks
+        return [each for each in attacks if not each.by_gradient] or attacks
 
     def control_settings(self) -> dict[str, Any]:
         """Return the settings of the control attack, but for what depends on eps."""
-        settings = self._control(self._plans[0][0].eps).as_dict()
+        settings = self._control(self._plans[0][0].eps).record()
         return {key: value for key, value in settings.items() if key not in {"eps", "eps_step"}}
 
     def seconds_per_sample(self, shape: tuple[int, ...], *, batch_size: int) -> float:
@@ -186,11 +186,11 @@ class Comparison:
             work += sum(most_work(usual, each).total for each in (self._model, self._baseline, *self._shuffled))
         return work
 
-    def _noise(self, eps: float) -> Settings:
-        return Settings("noise", eps, self._norm, seed=self._seed)
+    def _noise(self, eps: float) -> Attack:
+        return make("noise", eps=eps, norm=self._norm, seed=self._seed)
 
-    def _control(self, eps: float) -> Settings:
-        known, asked = self._gradients.values(), any(each.straight_through for each in self._plans[0])
+    def _control(self, eps: float) -> Attack:
+        known, asked = self._gradients.values(), any(each.passes_straight for each in self._plans[0])
         return control(
             eps,
             norm=self._norm,
@@ -200,7 +200,7 @@ class Comparison:
         )
 
 
-def _found(trial: Trial, noise: Settings, usual: Settings) -> FoundOfModel:
+def _found(trial: Trial, noise: Attack, usual: Attack) -> FoundOfModel:
     noisy, controlled = trial.controls(noise, usual)
     return FoundOfModel(trial.standing, noisy, controlled, tuple(trial.stages))
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from cloakonnx.attacks.settings import Settings
+from cloakonnx.attacks.base import Attack, make
 from cloakonnx.graph.masks.mask import Mask
 
 CONTROL_MASKS = 3
@@ -16,11 +16,11 @@ CONTROL_MASKS = 3
 
 def control(
     eps: float, *, norm: Literal["linf", "l2"], seed: int, gradients: bool, straight_through: bool = False
-) -> Settings:
+) -> Attack:
     """Return the attack that models are compared under beside the worst case: PGD-20, or Square without gradients."""
     if gradients:
-        return Settings("pgd", eps, norm, max_iter=20, straight_through=straight_through, seed=seed)
-    return Settings("square", eps, norm, max_iter=500, seed=seed)
+        return make("pgd", eps=eps, norm=norm, max_iter=20, straight_through=straight_through, seed=seed)
+    return make("square", eps=eps, norm=norm, max_iter=500, seed=seed)
 
 
 def shuffled(masks: Sequence[Mask], seed: int, index: int) -> list[Mask]:

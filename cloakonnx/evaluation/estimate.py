@@ -9,8 +9,8 @@ from functools import partial
 
 import numpy as np
 
+from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.cost import most_work, seconds_per_unit
-from cloakonnx.attacks.settings import Settings
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.text import spoken
 
@@ -52,8 +52,8 @@ class Estimate:
 
 
 def seconds_per_sample(
-    plans: Mapping[Victim, Sequence[Sequence[Settings]]],
-    controls: Sequence[Settings],
+    plans: Mapping[Victim, Sequence[Sequence[Attack]]],
+    controls: Sequence[Attack],
     *,
     random_masks: int,
     shape: tuple[int, ...],
@@ -81,9 +81,9 @@ def seconds_per_sample(
         for attacks, control in zip(on_victim, controls, strict=True):
             times = 1 + (random_masks if index == 0 else 0)
             for settings, often in [*((each, 1) for each in attacks), (control, times)]:
-                if settings.attack not in rates:
-                    rates[settings.attack] = seconds_per_unit(victim, settings, x)
-                total += often * most_work(settings, victim).total * rates[settings.attack]
+                if settings.name not in rates:
+                    rates[settings.name] = seconds_per_unit(victim, settings, x)
+                total += often * most_work(settings, victim).total * rates[settings.name]
             total += (len(attacks) + 3) * forward  # replayed inputs, noise
     return total
 

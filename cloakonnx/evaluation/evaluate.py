@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.presets import check_eps, plan, replaced
-from cloakonnx.attacks.settings import Settings
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.task import at_chance
@@ -134,7 +134,7 @@ def evaluate(
         record = {
             "model": model_digests(model),
             "baseline": "stripped" if baseline is None else model_digests(other),
-            "plans": [[settings.as_dict() for settings in attacks] for attacks in plans],
+            "plans": [[settings.record() for settings in attacks] for attacks in plans],
             "control": comparison.control_settings(),
             "control_masks": len(controls),
             "seed": seed,
@@ -287,7 +287,7 @@ def _checked(
     correct: Correct,
     gains: Sequence[Gain],
     *,
-    plans: Sequence[Sequence[Settings]],
+    plans: Sequence[Sequence[Attack]],
     batch_size: int,
 ) -> Sanity:
     ops = random_ops(victim.classifier.model.proto, victim.classifier.output_name)

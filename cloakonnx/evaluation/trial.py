@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.cost import most_work
-from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.evaluation.results import Stage
@@ -44,16 +44,16 @@ class Trial:
         """(N,) which samples were right, and stand no more; :attr:`won` has what they fell to."""
         return self._correct & ~self.standing
 
-    def attack(self, settings: Settings) -> None:
+    def attack(self, settings: Attack) -> None:
         """Attack what still stands."""
         standing = self.standing.copy()
-        self._stage(settings.attack, settings.as_dict(), lambda: self._fell(settings, standing))
+        self._stage(settings.name, settings.record(), lambda: self._fell(settings, standing))
 
     def replay(self, inputs: Inputs) -> None:
         """Try inputs that were made on another model."""
         self._stage(_REPLAYED, None, lambda: self._fell_to(inputs))
 
-    def controls(self, *each: Settings) -> list[NDArray[np.bool_]]:
+    def controls(self, *each: Attack) -> list[NDArray[np.bool_]]:
         """Make other attacks on all correct samples; return what withstands each. What falls stands no more."""
         outcomes: list[NDArray[np.bool_]] = []
 
@@ -79,18 +79,13 @@ class Trial:
             )
         )
 
-    def _fell(self, settings: Settings, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _fell(self, settings: Attack, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
         rows = np.flatnonzero(which)
         fell = np.zeros(len(which), np.bool_)
         with self._meter.attack(self._victim, settings, len(rows)):
             if len(rows):
-                found = run_attack(
-                    self._victim,
-                    self._batch.x[rows],
-                    self._batch.y[rows],
-                    settings=settings,
-                    samples=self._batch.indices[rows],
-                )
+                batch = self._batch.take(rows)
+                found = settings.run(self._victim, batch.x, batch.y, samples=batch.indices)
                 self.inputs.append((rows, found.x))
                 fell[rows] = found.success
                 first = found.success & self.standing[rows]
@@ -121,7 +116,7 @@ class Meter:
         self.done = 0
 
     @contextmanager
-    def attack(self, victim: Victim, settings: Settings, samples: int) -> Iterator[None]:
+    def attack(self, victim: Victim, settings: Attack, samples: int) -> Iterator[None]:
         """Follow an attack on so many samples by what it asks the victim."""
         most = most_work(settings, victim).total
         before = victim.counts.total

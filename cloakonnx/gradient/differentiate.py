@@ -16,7 +16,8 @@ from cloakonnx.gradient._forward import insert_mask
 from cloakonnx.gradient._logits import Logits, logits_of, round_input, rounded
 from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.info import FLOATS, Dim, TensorInfo
-from cloakonnx.gradient.losses import Loss, Scores, seed
+from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Scores, seed
 from cloakonnx.graph.subgraphs.prepend import prepend
 from cloakonnx.preprocessing import Preprocessing, channel_axis
 

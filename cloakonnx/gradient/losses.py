@@ -6,11 +6,11 @@ Every loss gives one number a sample, and the gradient that it gives is of that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from cloakonnx.gradient.emit import Emitter
+from cloakonnx.gradient.loss import Loss
 
 DLR_CLASSES = 4
 """DLR needs four classes; the margin stands in where there are fewer."""
@@ -18,41 +18,6 @@ DLR_CLASSES = 4
 _DLR_EPSILON = 1e-12
 
 _LANES = 8
-
-
-class Loss(StrEnum):
-    """What an attack increases.
-
-    Attributes:
-        CE: Cross-entropy of the label; targeted: minus that of the target.
-        CE_SOFTMAX: The same loss with the gradient that frameworks compute, softmax minus one-hot: where the label's
-            probability rounds to 1 its own entry is lost, and attacks are weaker. For comparisons.
-        LOG_ODDS: log((1 - p) / p) of the label's probability p, that is logsumexp(other logits) - logit; targeted:
-            minus that of the target. CE = softplus(LOG_ODDS), so both put inputs in the same order and their gradients
-            point the same way, but this one never vanishes.
-        MARGIN: Largest other logit less the label's (Carlini & Wagner 2017); targeted: the target's less the largest
-            other.
-        DLR: Difference of logits ratio (Croce & Hein 2020, arXiv:2003.01690, equations 5 and 6). Fewer than four
-            classes: the numerator alone.
-        DIFFERENCE: The target's logit less the label's; always targeted.
-        COTANGENT: The sum of the logits weighted by a graph input (N, classes).
-    """
-
-    CE = "ce"
-    CE_SOFTMAX = "ce-softmax"
-    LOG_ODDS = "log-odds"
-    MARGIN = "margin"
-    DLR = "dlr"
-    DIFFERENCE = "difference"
-    COTANGENT = "cotangent"
-
-    @property
-    def climbed(self) -> Loss:
-        """What an attack climbs to increase this loss, where it heeds only the gradient's direction and the order.
-
-        The cross-entropy of a label whose logit is 100 above the others, and its gradient, are 0 in float32.
-        """
-        return Loss.LOG_ODDS if self is Loss.CE else self
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cloakonnx.attacks.attack import AttackedPairs
-from cloakonnx.attacks.settings import Settings as AttackSettings
+from cloakonnx.attacks.base import Attack
+from cloakonnx.attacks.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.pipeline._work import Work
 from cloakonnx.scoring.analysis import Analysis
@@ -34,13 +35,12 @@ def recipe(work: Work) -> Recipe:
     )
 
 
-def attack(work: Work) -> AttackSettings:
+def attack(work: Work) -> Attack:
     """Return what features are scored and selected against: every sample takes all steps, fooled or not."""
     settings = work.settings
-    return AttackSettings(
-        "pgd",
-        settings.eps[0],
-        settings.norm,
+    return PGD(
+        eps=settings.eps[0],
+        norm=settings.norm,
         max_iter=_SCORING_STEPS,
         early_stop=False,
         seed=settings.seed,
@@ -50,7 +50,7 @@ def attack(work: Work) -> AttackSettings:
 def method_record(work: Work) -> dict[str, Any]:
     """Return what decides the analysis beside the samples and the budget."""
     if work.settings.method != "learn":
-        return {"attack": attack(work).as_dict(), "batch_size": work.settings.batch_size}
+        return {"attack": attack(work).record(), "batch_size": work.settings.batch_size}
     return {"recipe": {key: value for key, value in recipe(work).as_dict().items() if key != "budget"}}
 
 

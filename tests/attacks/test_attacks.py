@@ -17,7 +17,7 @@ from cloakonnx.attacks.pgd import fgsm, pgd
 from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import DataError, DifferentiationError, OptionError
-from cloakonnx.gradient.losses import Loss
+from cloakonnx.gradient.loss import Loss
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Session
 

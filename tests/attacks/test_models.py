@@ -16,7 +16,7 @@ from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.square import square
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import DifferentiationError
-from cloakonnx.gradient.losses import Loss
+from cloakonnx.gradient.loss import Loss
 from cloakonnx.preprocessing import Preprocessing
 from tests.fixtures import subgraphs
 

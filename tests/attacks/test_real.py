@@ -11,7 +11,7 @@ from cloakonnx.attacks.apgd import apgd, apgd_targeted
 from cloakonnx.attacks.pgd import fgsm, pgd
 from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.square import square
-from cloakonnx.gradient.losses import Loss
+from cloakonnx.gradient.loss import Loss
 from tests.fixtures.real import Asset, manifest
 
 from .helpers import asset_pixels, asset_victim

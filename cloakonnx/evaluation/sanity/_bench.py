@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks.base import Attack, make
+from cloakonnx.attacks.pgd import PGD
 from cloakonnx.attacks.presets import passing
-from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.evaluation.outcomes import Outcomes
-from cloakonnx.gradient.losses import Loss
+from cloakonnx.gradient.loss import Loss
 
 MAX_ITER, QUERIES, STRONG = 20, 200, 100
 """Iterations of PGD, queries of Square, iterations of APGD against what Square finds."""
@@ -35,7 +36,7 @@ class Bench:
         self,
         victim: Victim,
         samples: LabelledBatch,
-        plans: Sequence[Sequence[Settings]],
+        plans: Sequence[Sequence[Attack]],
         batch_size: int,
         *,
         straight_through: bool = False,
@@ -45,9 +46,9 @@ class Bench:
         self._norm, self._seed = plans[0][0].norm, plans[0][0].seed
         self.eps = tuple(sorted(attacks[0].eps for attacks in plans))
         # An evaluation by fewer iterations than ours is doubled from those.
-        given = [s.as_dict()["max_iter"] for s in plans[0] if s.attack.startswith(("pgd", "apgd"))]
+        given = [s.record()["max_iter"] for s in plans[0] if s.name.startswith(("pgd", "apgd"))]
         self.max_iter = min(MAX_ITER, max(given, default=MAX_ITER))
-        self._made: dict[Settings, Outcomes] = {}
+        self._made: dict[Attack, Outcomes] = {}
         self._settings: dict[str, dict[str, Any]] = {}
 
     @property
@@ -76,30 +77,30 @@ class Bench:
 
     def fgsm(self, eps: float) -> Outcomes:
         """Return (N,) which samples withstand one step."""
-        return self._stands(Settings("fgsm", eps, self._norm, seed=self._seed))
+        return self._stands(make("fgsm", eps=eps, norm=self._norm, seed=self._seed))
 
     def pgd(self, eps: float, *, loss: Loss = Loss.CE, times: int = 1) -> Outcomes:
         """Return (N,) which samples withstand PGD, with its iterations or a multiple of them."""
         iterations = times * self.max_iter
-        return self._stands(Settings("pgd", eps, self._norm, max_iter=iterations, loss=loss.value, seed=self._seed))
+        return self._stands(PGD(eps=eps, norm=self._norm, max_iter=iterations, loss=loss.value, seed=self._seed))
 
     def square(self, eps: float, among: Outcomes | None = None) -> Outcomes:
         """Return (N,) which samples, or which among some of them, withstand Square."""
-        return self._stands(Settings("square", eps, self._norm, max_iter=QUERIES, seed=self._seed), among)
+        return self._stands(make("square", eps=eps, norm=self._norm, max_iter=QUERIES, seed=self._seed), among)
 
     def strong(self, eps: float, among: Outcomes) -> Outcomes:
         """Return (N,) which of some samples withstand APGD-CE and then APGD-targeted, both with more iterations."""
         left = among
         for attack in ("apgd-ce", "apgd-t"):
-            left = self._stands(Settings(attack, eps, self._norm, max_iter=STRONG, seed=self._seed), left)
+            left = self._stands(make(attack, eps=eps, norm=self._norm, max_iter=STRONG, seed=self._seed), left)
         return left
 
-    def _stands(self, settings: Settings, among: Outcomes | None = None) -> Outcomes:
+    def _stands(self, settings: Attack, among: Outcomes | None = None) -> Outcomes:
         if self._passes:
             (settings,) = passing([settings])
         if among is None and settings in self._made:
             return self._made[settings]
-        entry = {k: v for k, v in settings.as_dict().items() if k not in {"eps", "eps_step"}}
+        entry = {k: v for k, v in settings.record().items() if k not in {"eps", "eps_step"}}
         self._settings.setdefault(str(entry), entry)
         rows = np.ones(self.count, np.bool_) if among is None else among
         found = np.zeros(self.count, np.bool_)
@@ -109,8 +110,8 @@ class Bench:
             self._made[settings] = found
         return found
 
-    def _withstands(self, batch: LabelledBatch, settings: Settings) -> Outcomes:
-        return ~run_attack(self.victim, batch.x, batch.y, settings=settings, samples=batch.indices).success
+    def _withstands(self, batch: LabelledBatch, settings: Attack) -> Outcomes:
+        return ~settings.run(self.victim, batch.x, batch.y, samples=batch.indices).success
 
     def _batches(self, among: Outcomes | None) -> Iterator[LabelledBatch]:
         rows = np.arange(self.count) if among is None else np.flatnonzero(among)

@@ -14,14 +14,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from cloakonnx.attacks.settings import Settings
+from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.evaluation.comparison import Gradients
 from cloakonnx.evaluation.outcomes import Gain, Outcomes
 from cloakonnx.evaluation.sanity._bench import QUERIES, STRONG, Bench
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
-from cloakonnx.gradient.losses import Loss
+from cloakonnx.gradient.loss import Loss
 from cloakonnx.runtime.session import to_numpy
 from cloakonnx.statistics import Paired, mcnemar_exact, newcombe_paired
 
@@ -85,7 +85,7 @@ def check(
     victim: Victim,
     samples: LabelledBatch | None,
     *,
-    plans: Sequence[Sequence[Settings]],
+    plans: Sequence[Sequence[Attack]],
     random_ops: Sequence[str],
     gains: Sequence[Gain],
     batch_size: int,
@@ -102,7 +102,7 @@ def check(
     """
     before = victim.counts.queries, victim.counts.gradients
     gradients = Gradients.of(victim)
-    passes = any(each.straight_through for each in plans[0]) or bool(gradients.zero and gradients.pass_straight)
+    passes = any(each.passes_straight for each in plans[0]) or bool(gradients.zero and gradients.pass_straight)
     bench = None if samples is None else Bench(victim, samples, plans, batch_size, straight_through=passes)
     flags = (
         *_on_samples(bench, gradients),

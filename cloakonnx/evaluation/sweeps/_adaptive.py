@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cloakonnx.attacks.settings import Settings
+from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.batch import Batch, LabelledBatch
@@ -50,7 +50,7 @@ class AttackedMasks:
         classifier: Classifier,
         pairs: Pairs,
         masks: Sequence[Mask],
-        plans: Sequence[tuple[Settings, ...]],
+        plans: Sequence[tuple[Attack, ...]],
         *,
         norm: Literal["linf", "l2"],
         seed: int,
@@ -87,7 +87,7 @@ class AttackedMasks:
         record = {
             "model": model_digests(self._classifier.model),
             "masks": [[mask.tap, mask.feature_axis, mask.removed] for mask in self._masks],
-            "plans": [[settings.as_dict() for settings in attacks] for attacks in self._plans],
+            "plans": [[settings.record() for settings in attacks] for attacks in self._plans],
             "control": self.control,
             "control_masks": CONTROL_MASKS,
             "seed": self._seed,

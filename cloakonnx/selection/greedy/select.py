@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.task import SingleLabel
@@ -89,7 +89,7 @@ def select_greedy(
     dataset: Dataset,
     *,
     budget: float,
-    attack: Settings | None = None,
+    attack: Attack | None = None,
     twins: Dataset | None = None,
     select: Dataset | None = None,
     tap: str | None = None,
@@ -169,7 +169,7 @@ def select_greedy(
         ),
         provider=classifier.provider.name,
         masks=(Mask(chosen.name, weights, chosen.feature_axis),),
-        attack=None if attack is None else attack.as_dict(),
+        attack=None if attack is None else attack.record(),
         selection=search.record(best, budget=budget, seed=seed, held_out=select is None),
     )
 
@@ -182,7 +182,7 @@ class _Attacker:
         classifier: Classifier,
         tap: Tap,
         *,
-        settings: Settings | None,
+        settings: Attack | None,
         size: int,
     ) -> None:
         self._classifier, self._tap, self._settings = classifier, tap, settings
@@ -201,7 +201,7 @@ class _Attacker:
         for start in range(0, len(samples), self.size):
             rows = np.arange(start, min(start + self.size, len(samples)))
             x, y = samples.pixels(rows), samples.y[rows]
-            yield run_attack(victim, x, y, settings=self._settings, samples=rows).x
+            yield self._settings.run(victim, x, y, samples=rows).x
 
 
 class _Search:
@@ -325,7 +325,7 @@ class _Search:
         )
 
 
-def _check(budget: float, rounds: int, attack: Settings | None, twins: Dataset | None, select: Dataset | None) -> None:
+def _check(budget: float, rounds: int, attack: Attack | None, twins: Dataset | None, select: Dataset | None) -> None:
     if not 0 <= budget < 1:
         raise OptionError(f"--budget {budget:g} must be a share from 0 to 1, such as 1%")
     if rounds < 1:
@@ -336,7 +336,7 @@ def _check(budget: float, rounds: int, attack: Settings | None, twins: Dataset |
         raise OptionError("with --adversarial there is one round: only --attack can be made again on the masked model")
     if twins is not None and select is not None:
         raise OptionError("--select-data goes with --attack: its samples have no adversarial twins")
-    if attack is not None and attack.targeted:
+    if attack is not None and attack.is_targeted:
         raise OptionError("greedy selection takes untargeted attacks")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.pgd import pgd
+from cloakonnx.attacks.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.masked import MaskedClassifier, Weights
 from cloakonnx.data.loaded import Samples
@@ -95,7 +95,8 @@ class SelectPart:
         for start in range(0, self.attacked, size):
             rows = self._attacked[start : start + size]
             x, y = self._samples.pixels(rows), self._samples.y[rows]
-            result = pgd(self._victim, x, y, eps=r.eps, norm=r.norm, max_iter=ROBUST_STEPS, seed=r.seed, samples=rows)
+            attack = PGD(eps=r.eps, norm=r.norm, max_iter=ROBUST_STEPS, seed=r.seed)
+            result = attack.run(self._victim, x, y, samples=rows)
             found += int((~result.success).sum())
         return found
 

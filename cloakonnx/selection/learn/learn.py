@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.arithmetic import check_eps
+from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.random import Stream
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier
@@ -93,7 +93,7 @@ def learn(
     """
     model = classifier.model
     check_opset(model)
-    check_eps(recipe.eps, norm=recipe.norm, bounds=dataset.preprocessing.bounds, values=math.prod(dataset.sample_shape))
+    ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
     chosen = places(model, names=taps, patterns=tap_patterns)
     train = Samples.read(dataset)
     train.check_classes()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.noise import inside_ball
+from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.masked import MaskedClassifier
-from cloakonnx.gradient.losses import Loss
+from cloakonnx.gradient.loss import Loss
 from cloakonnx.runtime.session import Value
 from cloakonnx.selection.learn.recipe import Recipe
 
@@ -93,7 +93,7 @@ class Objective:
     ) -> Value:
         """Return twins that increase the cross-entropy, or the divergence from the clean probabilities."""
         classifier, arithmetic = self._classifier, self._arithmetic
-        moved = arithmetic.project(inside_ball(stream, x, eps=eps, norm=self._recipe.norm), origin, eps=eps)
+        moved = arithmetic.project(ball(self._recipe.norm, eps).inside(stream, x), origin, eps=eps)
         size = np.full(len(x), self._recipe.step_size(eps), np.float32)
         for _ in range(self._recipe.inner_steps):
             if clean is None:

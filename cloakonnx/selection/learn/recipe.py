@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from cloakonnx.attacks.arithmetic import Norm
+from cloakonnx.attacks.ball import Norm
 from cloakonnx.errors import OptionError
 
 Granularity: TypeAlias = Literal["channel", "element"]

@@ -1,0 +1,143 @@
+"""The eps balls, a class for each norm: check, start in it, measure. The steps on the device are in arithmetic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks.random import Stream
+from cloakonnx.errors import OptionError
+
+Norm: TypeAlias = Literal["linf", "l2"]
+
+
+@dataclass(frozen=True)
+class Ball:
+    """A ball around each sample, in pixel space.
+
+    Attributes:
+        eps: Its radius.
+    """
+
+    name: ClassVar[str]
+
+    eps: float
+
+    def check(self, bounds: tuple[float, float], values: int) -> None:
+        """Check that the ball makes sense in pixel space for samples of a number of values.
+
+        Raises:
+            OptionError: eps is negative, or larger than any two samples can differ.
+        """
+        low, high = bounds
+        if not self.eps >= 0:
+            raise OptionError(f"--eps {self.eps:g} is negative")
+        widest = (high - low) * self.widest(values)
+        if self.eps > widest:
+            raise OptionError(
+                f"--eps {self.eps:g} is larger than pixel space, [{low:g}, {high:g}], is wide in {self.name} "
+                f"({widest:.4g}); eps is in pixel space (8/255, say)"
+            )
+
+    def widest(self, values: int) -> float:
+        """Return the largest difference of two samples whose values are in [0, 1]."""
+        raise NotImplementedError
+
+    def inside(self, stream: Stream, x: NDArray[np.float32], *, draw: int = 0) -> NDArray[np.float32]:
+        """Return x plus uniform noise in the ball."""
+        raise NotImplementedError
+
+    def edge(self, stream: Stream, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return x plus noise of size eps."""
+        raise NotImplementedError
+
+    def corner(self, stream: Stream, x: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Return x plus the strongest noise of size eps: signs (Linf), a direction (L2)."""
+        raise NotImplementedError
+
+    def measure(self, delta: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return (N,) the size of each sample's perturbation."""
+        raise NotImplementedError
+
+
+class Linf(Ball):
+    """The ball of the largest absolute value."""
+
+    name = "linf"
+
+    def widest(self, values: int) -> float:
+        """Return 1."""
+        return 1.0
+
+    def inside(self, stream: Stream, x: NDArray[np.float32], *, draw: int = 0) -> NDArray[np.float32]:
+        """Return x plus uniform noise in the cube."""
+        noise = (2 * stream.uniform(x.shape[1:], draw=draw) - 1) * self.eps
+        return np.asarray(x + noise, np.float32)
+
+    def edge(self, stream: Stream, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return x plus uniform noise, scaled until its largest value is eps."""
+        flat = (2 * stream.uniform(x.shape[1:]) - 1).reshape(len(x), -1)
+        return _scaled(x, flat, np.abs(flat).max(axis=1), self.eps)
+
+    def corner(self, stream: Stream, x: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Return x plus or minus eps in every value."""
+        return np.asarray(x + stream.signs(x.shape[1:]) * np.float32(self.eps))
+
+    def measure(self, delta: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return (N,) the largest absolute value."""
+        return np.asarray(np.abs(_flat(delta)).max(axis=1, initial=0.0))
+
+
+class L2(Ball):
+    """The ball of the Euclidean length."""
+
+    name = "l2"
+
+    def widest(self, values: int) -> float:
+        """Return the diagonal of the unit cube."""
+        return math.sqrt(values)
+
+    def inside(self, stream: Stream, x: NDArray[np.float32], *, draw: int = 0) -> NDArray[np.float32]:
+        """Return x plus noise of uniform direction and radius u^(1/d) eps."""
+        direction = stream.normal(x.shape[1:], draw=draw).reshape(len(x), -1)
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        radius = self.eps * stream.uniform((1,), draw=draw + 1) ** (1 / direction.shape[1])
+        return np.asarray(x + (direction * radius).reshape(x.shape), np.float32)
+
+    def edge(self, stream: Stream, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return x plus noise of uniform direction and length eps."""
+        flat = stream.normal(x.shape[1:]).reshape(len(x), -1)
+        return _scaled(x, flat, np.linalg.norm(flat, axis=1), self.eps)
+
+    def corner(self, stream: Stream, x: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Return the same as :meth:`edge`."""
+        return self.edge(stream, x)
+
+    def measure(self, delta: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return (N,) the length."""
+        return np.asarray(np.sqrt((_flat(delta) ** 2).sum(axis=1)))
+
+
+BALLS: dict[str, type[Ball]] = {each.name: each for each in (Linf, L2)}
+
+
+def ball(norm: str, eps: float) -> Ball:
+    """Return the ball of a norm; raises OptionError for an unknown one."""
+    if norm not in BALLS:
+        raise OptionError(f"there is no norm {norm!r}; there are {' and '.join(BALLS)}")
+    return BALLS[norm](eps)
+
+
+def _flat(delta: NDArray[np.floating]) -> NDArray[np.float64]:
+    return delta.reshape(len(delta), -1).astype(np.float64)
+
+
+def _scaled(
+    x: NDArray[np.float32], flat: NDArray[np.float64], size: NDArray[np.float64], eps: float
+) -> NDArray[np.float32]:
+    scaled = flat * (eps / np.maximum(size, 1e-12))[:, None]
+    return np.asarray(x + scaled.reshape(x.shape), np.float32)
