@@ -63,7 +63,9 @@ def ours(model: Path, clean: Path | Images, twins: Path | Images, tap: str, batc
     loaded = ck.load(model)
     shape = ck.input_shape(loaded)
     pairs = ck.Pairs(*(ck.Dataset(source(data), ck.Preprocessing(), shape) for data in (clean, twins)))
-    scores = ck.analyze(loaded, pairs, provider=ck.choose_provider("cpu"), tap=tap, batch_size=batch).scores
+    scores = ck.analyze(
+        ck.Classifier(loaded, provider=ck.choose_provider("cpu")), pairs, tap=tap, batch_size=batch
+    ).scores
     assert scores is not None
     return scores.scores
 

@@ -35,6 +35,7 @@ from cloakonnx.selection.greedy.path import Part, least_correct, mask_without
 from cloakonnx.selection.greedy.select import select_greedy
 from cloakonnx.selection.topk import ranking
 from cloakonnx.statistics import Paired, mcnemar_exact, wilson
+from tests.support.classifiers import cpu
 
 SELECT, RANDOM = 200, 3
 CPU = ck.choose_provider("cpu")
@@ -102,9 +103,7 @@ class Bench:
         orders = {}
         for name in CRITERIA:
             try:
-                scores = ck.analyze(
-                    self.problem.model, twins, provider=CPU, tap=self.tap.name, criterion_name=name
-                ).scores
+                scores = ck.analyze(cpu(self.problem.model), twins, tap=self.tap.name, criterion_name=name).scores
             except ck.CloakError as error:
                 print(f"{name}: {error}\n")
                 continue
@@ -153,11 +152,10 @@ class Bench:
     def greedy(self, budget: float, rounds: int) -> dict[str, NDArray[np.bool_]]:
         """Return what greedy selection keeps after one round and after all, gain on the select part or not."""
         found = select_greedy(
-            self.problem.model,
+            cpu(self.problem.model),
             self.problem.fit,
             select=self.problem.select,
             budget=budget,
-            provider=CPU,
             attack=self.scoring,
             tap=self.tap.name,
             rounds=rounds,

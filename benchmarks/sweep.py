@@ -38,7 +38,7 @@ def main() -> None:
     path = assets() / "models" / "cifar10_resnet20.onnx"
     model, provider = ck.load(path), ck.choose_provider("cpu")
     pairs = opened(model, options.images)
-    analysis = ck.analyze(model, pairs, provider=provider)
+    analysis = ck.analyze(ck.Classifier(model, provider=provider), pairs)
     masks = masks_of(analysis)
     jobs: dict[str, Callable[[], Counts]] = {
         "sweep, 31 masks": lambda: swept(model, analysis, options.images, options.batch_size),
@@ -77,12 +77,11 @@ def masks_of(analysis: ck.Analysis) -> list[NDArray[np.float32]]:
 def swept(model: ck.Model, analysis: ck.Analysis, images: int, batch_size: int) -> Counts:
     """Sweep; return clean and static counts for each mask."""
     found = ck.sweep(
-        model,
+        ck.Classifier(model, provider=ck.choose_provider("cpu")),
         analysis,
         opened(model, images),
         amounts=SHARES,
         adaptive_at=(),
-        provider=ck.choose_provider("cpu"),
         batch_size=batch_size,
     )
     return [(point.mask.clean.correct, point.mask.static.correct) for point in found.points]

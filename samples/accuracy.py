@@ -39,7 +39,7 @@ def print_row(name: str, model: ck.Model) -> None:
     cells = []
     for source in (ck.open_script(f"{SAMPLES / 'digits.py'}:test"), ck.open_source(SAMPLES / "digits_test_fgsm.npz")):
         dataset = ck.Dataset(source, ck.Preprocessing(), ck.input_shape(model), classes=10)
-        classifier = ck.Classifier(model, provider=provider, normalisation=dataset.normalisation)
+        classifier = ck.Classifier(model, provider=provider, preprocessing=dataset.preprocessing)
         cells.append(str(ck.accuracy(classifier, dataset)))
     print(f"{name:30}{cells[0]:>20}{cells[1]:>22}")
 

@@ -258,7 +258,7 @@ def attack(
     ]
     for path in paths:
         check_output(path, force=True)
-    classifier.prepare(dataset.sample_shape)
+    classifier.prepare(dataset.fitted_to(classifier))
     victim = Victim(classifier)
     jobs = [
         AttackJob(
