@@ -61,6 +61,7 @@ class Sessions:
 
         Raises:
             ModelError: other inputs are needed.
+            DataError: mean and std do not fit the channels.
             TapError, DifferentiationError: as :func:`~cloakonnx.gradient.differentiate.differentiate`.
             InferenceError: ONNX Runtime refuses the graph.
         """
@@ -76,6 +77,7 @@ class Sessions:
         return self._made[asked, shape]
 
     def _built(self, asked: Asked, shape: Sample) -> tuple[GradientGraph, Session]:
+        self._fed.check_channels(shape)
         graph = differentiate(
             self._proto,
             loss=asked.loss,
