@@ -45,6 +45,7 @@ def test_what_the_hardened_model_gives(made: onnx.ModelProto, tap: str, features
     for removed in ((0,), (1, 2, 5)):
         mask = Mask(tap, weights(features, *removed))
         masked, alone = shared.of(shared.classifier.with_masks([mask])), victim_of(hardened(loaded, [mask]))
+        assert masked.classifier.sessions is shared.classifier.sessions
         # A float16 model's derived graphs round where the hardened file does not.
         slack = (2e-3, 2e-3) if is_half else (1e-4, 1e-6)
         found, wanted = (v.gradient(x, y, loss=Loss.CE.climbed) for v in (masked, alone))
