@@ -30,9 +30,9 @@ for name, (x, y) in {
 
 # %% Everything in one go; a second run takes what is there
 EPS = 1.5 / 16  # in pixel space, [0, 1]
-CPU = ck.choose_provider("cpu")
+classifier = ck.Classifier(SAMPLES / "digits_cnn.onnx", provider=ck.choose_provider("cpu"))
 done = ck.harden(
-    ck.Classifier(SAMPLES / "digits_cnn.onnx", provider=CPU),
+    classifier,
     data=FOLDER / "train.npz",
     select_data=FOLDER / "select.npz",
     report_data=FOLDER / "report.npz",
@@ -62,7 +62,7 @@ done.analysis
 
 # %% What was written can be read again, and proves itself
 assert ck.load_evaluation(done.files["evaluation"]) == found
-hardened, source = ck.load(done.files["model"]), ck.load(SAMPLES / "digits_cnn.onnx")
-checked = ck.verify(ck.Classifier(hardened, provider=CPU), source=source)
+hardened = classifier.beside(ck.load(done.files["model"]))
+checked = ck.verify(hardened, source=classifier.model)
 print(*(f"{check.status}: {check.name}" for check in checked.checks), sep="\n")
 assert checked.passed

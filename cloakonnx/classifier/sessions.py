@@ -110,38 +110,25 @@ class Sessions:
     ) -> list[Value]:
         """Run a graph on a batch in pixel space; where the graph fixes the batch, in chunks of that size.
 
+        Gradients by masks are not cut in chunks: whoever asks for them gives as many samples as the graph takes.
+
         Args:
             asked: Which graph.
             x: The batch.
-            outputs: Outputs of the graph, with one entry a sample.
+            outputs: Outputs of the graph.
             feed: Inputs with one entry a sample.
             masks: Weights of the mask at each tap.
         """
-        size = self.of(asked)[1].fixed_batch
-        if size is None:
-            return self.once(asked, x, outputs, feed=feed, masks=masks)
-        parts = []
-        images = to_numpy(x)
-        for start in range(0, len(images), size):
-            part = filled_up(images[start : start + size], size)
-            beside = {name: filled_up(values[start : start + size], size) for name, values in feed.items()}
-            real = min(size, len(images) - start)
-            found = self.once(asked, part, outputs, feed=beside, masks=masks)
-            parts.append([to_numpy(value)[:real] for value in found])
-        return [np.concatenate(values) for values in zip(*parts, strict=True)]
-
-    def once(
-        self,
-        asked: Asked,
-        x: Value,
-        outputs: list[str],
-        *,
-        feed: Mapping[str, NDArray[Any]],
-        masks: Mapping[str, NDArray[Any]],
-    ) -> list[Value]:
-        """Run a graph once on as many samples as it takes; the arguments are those of :meth:`run`."""
         graph, session = self.of(asked)
         if self.is_double:
             x = to_numpy(x).astype(np.float64)
         weights = {name: masks[tap] for tap, name in graph.masks.items()}
-        return list(session.run({graph.image: x, **feed, **weights}, outputs))
+        if session.fixed_batch is None or asked.by_masks:  # sums over the samples: a filler would count
+            return list(session.run({graph.image: x, **feed, **weights}, outputs))
+        parts = []
+        images, size = to_numpy(x), session.fixed_batch
+        for start in range(0, len(images), size):
+            chunk = {k: filled_up(v[start : start + size], size) for k, v in {graph.image: images, **feed}.items()}
+            real = min(size, len(images) - start)
+            parts.append([to_numpy(v)[:real] for v in session.run({**chunk, **weights}, outputs)])
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
