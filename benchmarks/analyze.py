@@ -60,10 +60,9 @@ def pixels(images: Images) -> Pixels:
 
 def ours(model: Path, clean: Path | Images, twins: Path | Images, tap: str, batch: int) -> NDArray[np.float64]:
     """The whole call: load the model, check and convert the images, both passes, sums, sample hashes, the scores."""
-    loaded = ck.load(model)
-    shape = ck.input_shape(loaded)
-    pairs = ck.Pairs(*(ck.Dataset(source(data), ck.Preprocessing(), shape) for data in (clean, twins)))
-    scores = ck.analyze(loaded, pairs, provider=ck.choose_provider("cpu"), tap=tap, batch_size=batch).scores
+    classifier = ck.Classifier(model, provider=ck.choose_provider("cpu"))
+    pairs = ck.Pairs(*(ck.Dataset.of(source(data), classifier) for data in (clean, twins)))
+    scores = ck.analyze(classifier, pairs, tap=tap, batch_size=batch).scores
     assert scores is not None
     return scores.scores
 

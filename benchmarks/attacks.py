@@ -57,7 +57,9 @@ def main() -> None:
 
 def ours(model: ck.Model, x: NDArray[np.float32], y: NDArray[np.int64], *, early_stop: bool) -> Job:
     """Return our attack as a job."""
-    victim = Victim(model, provider=ck.choose_provider("cpu"), sample_shape=x.shape[1:])
+    classifier = ck.Classifier(model, provider=ck.choose_provider("cpu"))
+    classifier.prepare(x.shape[1:])
+    victim = Victim(classifier)
     return lambda: pgd(victim, x, y, eps=EPS, eps_step=STEP, max_iter=STEPS, early_stop=early_stop).x
 
 

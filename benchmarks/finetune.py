@@ -127,8 +127,9 @@ class SelectPart:
 
     def robust(self, weights: Weights) -> int:
         """Return how many hold against a PGD-10 made on these weights."""
-        model = load_bytes(self.with_weights(weights))
-        victim = Victim(model, provider=ck.choose_provider("cpu"), sample_shape=self.x.shape[1:])
+        classifier = ck.Classifier(load_bytes(self.with_weights(weights)), provider=ck.choose_provider("cpu"))
+        classifier.prepare(self.x.shape[1:])
+        victim = Victim(classifier)
         return int((~pgd(victim, self.x, self.y, eps=self.eps, max_iter=10).success).sum())
 
     def whole(self, weights: Weights, epoch: int) -> Candidate:
@@ -268,7 +269,7 @@ def check_logits(net: ResNet, path: Path, x: Images) -> None:
     """Exit where PyTorch and ONNX Runtime disagree on what is about to be tuned."""
     with torch.no_grad():
         mine = net(torch.tensor(x)).numpy()
-    its = ck.Classifier(ck.load(path), provider=ck.choose_provider("cpu")).logits(x)
+    its = ck.Classifier(ck.load(path), provider=ck.choose_provider("cpu")).scores(x)
     error = float(np.abs(mine - its).max() / np.abs(its).max())
     print(f"logits in PyTorch and ONNX Runtime: largest difference {error:.1g} of the largest logit")
     if not error < 1e-4:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,8 +33,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cloakonnx as ck
-from cloakonnx.attacks.masked import MaskedVictim
 from cloakonnx.attacks.random import Stream
+from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.graph.masks.taps import activation_taps
 from cloakonnx.selection.learn.adam import Adam
 from cloakonnx.selection.learn.objective import Objective
@@ -67,16 +68,17 @@ def main() -> None:
     print(table(["learning", "images/s", "cloakonnx is so many times as fast"], rows))
 
 
-def ours(path: object, x: NDArray[np.float32], y: NDArray[np.int64], steps: int) -> Job:
+def ours(path: Path, x: NDArray[np.float32], y: NDArray[np.int64], steps: int) -> Job:
     """Return our loop as a job."""
-    model = ck.load(str(path))
-    victim = MaskedVictim(model, activation_taps(model), provider=ck.choose_provider("cpu"), sample_shape=x.shape[1:])
-    objective = Objective(victim, ck.Recipe(eps=EPS, budget=0.04, clean_weight=CLEAN_WEIGHT), rank=4)
-    adam = Adam(victim.masks)
+    classifier = ck.Classifier(path, provider=ck.choose_provider("cpu"))
+    masked = MaskedClassifier(classifier, activation_taps(classifier.model))
+    masked.prepare(x.shape[1:])
+    objective = Objective(masked, ck.Recipe(eps=EPS, budget=0.04, clean_weight=CLEAN_WEIGHT), rank=4)
+    adam = Adam(masked.weights)
 
     def job() -> None:
         for _ in range(steps):
-            victim.masks = adam.values
+            masked.weights = adam.values
             found = objective(x, y, eps=EPS, stream=Stream.of(0, "learn", adam.steps, np.arange(len(y))))
             adam.step(found.gradients, rate=RATE)
             for values in adam.values.values():

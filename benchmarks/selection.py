@@ -44,9 +44,9 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A model with its three parts: (images, labels) each; eps is in pixel space."""
+    """A classifier with its three parts: (images, labels) each; eps is in pixel space."""
 
-    model: ck.Model
+    classifier: ck.Classifier
     fit: ck.Dataset
     select: ck.Dataset
     report: tuple[Images, Labels]
@@ -81,17 +81,17 @@ class Bench:
     """The rows of the table."""
 
     def __init__(self, problem: Problem, tap: str | None) -> None:
-        self.problem, model = problem, problem.model
-        self.tap: Tap = ck.find_tap(model, tap)
+        self.problem, classifier = problem, problem.classifier
+        self.tap: Tap = ck.find_tap(classifier.model, tap)
         self.scoring = Settings("pgd", problem.eps, max_iter=10, early_stop=False)
         self.judging = Settings("pgd", problem.eps, max_iter=20)
-        self.static = self.attacked(model, Settings("pgd", problem.eps, max_iter=20, early_stop=False))
+        self.static = self.attacked(classifier, Settings("pgd", problem.eps, max_iter=20, early_stop=False))
         self.known: dict[bytes, Outcome] = {}
-        ablations = Ablations(model, self.tap, CPU, normalisation=problem.select.normalisation)
+        ablations = Ablations(classifier, self.tap)
         parts = list(self.pairs(problem.select))
         y = np.concatenate([b.y for b in parts if b.y is not None])
         attacked = ablations.of([b.adversarial for b in parts])
-        self.part = Part(y, ablations.of([b.clean for b in parts]), (attacked,))
+        self.part = Part(y, ablations.of([b.clean for b in parts]), (attacked,), classifier.task)
         self.features = ablations.features(parts[0].clean)
 
     def run(self, budgets: Sequence[float], rounds: int) -> None:
@@ -102,9 +102,7 @@ class Bench:
         orders = {}
         for name in CRITERIA:
             try:
-                scores = ck.analyze(
-                    self.problem.model, twins, provider=CPU, tap=self.tap.name, criterion_name=name
-                ).scores
+                scores = ck.analyze(self.problem.classifier, twins, tap=self.tap.name, criterion_name=name).scores
             except ck.CloakError as error:
                 print(f"{name}: {error}\n")
                 continue
@@ -153,11 +151,10 @@ class Bench:
     def greedy(self, budget: float, rounds: int) -> dict[str, NDArray[np.bool_]]:
         """Return what greedy selection keeps after one round and after all, gain on the select part or not."""
         found = select_greedy(
-            self.problem.model,
+            self.problem.classifier,
             self.problem.fit,
             select=self.problem.select,
             budget=budget,
-            provider=CPU,
             attack=self.scoring,
             tap=self.tap.name,
             rounds=rounds,
@@ -192,10 +189,11 @@ class Bench:
         if key not in self.known:
             x, y = self.problem.report
             weights = ck.Mask(self.tap.name, mask.astype(np.float32), self.tap.feature_axis)
-            model = self.problem.model if mask.all() else ck.hardened(self.problem.model, [weights])
-            classifier = ck.Classifier(model, provider=CPU)
+            classifier = self.problem.classifier
+            if not mask.all():
+                classifier = classifier.beside(ck.hardened(classifier.model, [weights]))
             clean, static = (self.predict(classifier, inputs) == y for inputs in (x, self.static))
-            moved = self.attacked(model, self.judging)
+            moved = self.attacked(classifier, self.judging)
             self.known[key] = Outcome(clean, static, self.predict(classifier, moved) == y)
         return self.known[key]
 
@@ -203,17 +201,19 @@ class Bench:
         """Return the classes of a part."""
         return np.concatenate([classifier.predict(x[i : i + 100]) for i in range(0, len(x), 100)])
 
-    def attacked(self, model: ck.Model, settings: Settings) -> Images:
+    def attacked(self, classifier: ck.Classifier, settings: Settings) -> Images:
         """Return the report part attacked."""
         x, y = self.problem.report
-        victim = Victim(model, provider=CPU, sample_shape=x.shape[1:])
+        classifier.prepare(x.shape[1:])
+        victim = Victim(classifier)
         rows = [np.arange(i, min(i + 100, len(x))) for i in range(0, len(x), 100)]
         return np.concatenate([run_attack(victim, x[r], y[r], settings=settings, samples=r).x for r in rows])
 
     def pairs(self, dataset: ck.Dataset) -> Iterator[PairBatch]:
         """Yield samples with their twins, made on the model as it is."""
-        victim = Victim(self.problem.model, provider=CPU, sample_shape=dataset.sample_shape)
-        return AttackedPairs(dataset, victim, self.scoring).batches(100)
+        classifier = self.problem.classifier
+        classifier.prepare(dataset.sample_shape)
+        return AttackedPairs(dataset, Victim(classifier), self.scoring).batches(100)
 
 
 @dataclass(frozen=True)
@@ -236,33 +236,34 @@ def digits(fit: int, report: int) -> Problem:
     sys.path.insert(0, str(samples))
     import digits as source
 
-    model = ck.load(samples / "digits_cnn.onnx")
+    classifier = ck.Classifier(samples / "digits_cnn.onnx", provider=CPU)
     x, y = source.training_arrays()
     test, labels = source.test_arrays()
-    return _problem(model, (x[:fit], y[:fit]), (test, labels), report=report, eps=0.1)
+    return _problem(classifier, (x[:fit], y[:fit]), (test, labels), report=report, eps=0.1)
 
 
 def resnet20(fit: int, report: int) -> Problem:
     """A ResNet-20: scored on its training images, chosen and reported on test images."""
-    model = ck.load(assets() / "models" / "cifar10_resnet20.onnx")
+    classifier = ck.Classifier(assets() / "models" / "cifar10_resnet20.onnx", provider=CPU)
     parts = []
     for name in ("cifar10_train4000", "cifar10_test600"):
         with np.load(assets() / "data" / f"{name}.npz") as data:
             x = np.ascontiguousarray(data["x"].astype(np.float32).transpose(0, 3, 1, 2) / np.float32(255))
             parts.append((x, data["y"]))
     (x, y), test = parts
-    return _problem(model, (x[:fit], y[:fit]), test, report=report, eps=1 / 255)
+    return _problem(classifier, (x[:fit], y[:fit]), test, report=report, eps=1 / 255)
 
 
 def _problem(
-    model: ck.Model, fit: tuple[Images, Labels], test: tuple[Images, Labels], *, report: int, eps: float
+    classifier: ck.Classifier, fit: tuple[Images, Labels], test: tuple[Images, Labels], *, report: int, eps: float
 ) -> Problem:
     def dataset(name: str, x: Images, y: Labels) -> ck.Dataset:
-        return ck.Dataset(ArraySource(name, x, y), ck.Preprocessing(), ck.input_shape(model))
+        return ck.Dataset.of(ArraySource(name, x, y), classifier)
 
     x, y = test
     rest = slice(SELECT, SELECT + report)
-    return Problem(model, dataset("fit", *fit), dataset("select", x[:SELECT], y[:SELECT]), (x[rest], y[rest]), eps)
+    select = dataset("select", x[:SELECT], y[:SELECT])
+    return Problem(classifier, dataset("fit", *fit), select, (x[rest], y[rest]), eps)
 
 
 if __name__ == "__main__":

@@ -36,15 +36,14 @@ def main() -> None:
     options = parser.parse_args()
     print(machine("onnxruntime-gpu", "onnxruntime", "torch", "numpy"), "\n")
     path = assets() / "models" / "cifar10_resnet20.onnx"
-    model, provider = ck.load(path), ck.choose_provider("cpu")
-    pairs = opened(model, options.images)
-    analysis = ck.analyze(model, pairs, provider=provider)
+    classifier = ck.Classifier(path, provider=ck.choose_provider("cpu"))
+    analysis = ck.analyze(classifier, opened(classifier, options.images))
     masks = masks_of(analysis)
     jobs: dict[str, Callable[[], Counts]] = {
-        "sweep, 31 masks": lambda: swept(model, analysis, options.images, options.batch_size),
-        "plain evaluation, no mask": lambda: plain(model, options.images, options.batch_size),
+        "sweep, 31 masks": lambda: swept(classifier, analysis, options.images, options.batch_size),
+        "plain evaluation, no mask": lambda: plain(classifier, options.images, options.batch_size),
         "DeepCloak's loop, 31 masks (PyTorch)": lambda: loop(
-            from_onnx(path), opened(model, options.images), masks, options.batch_size
+            from_onnx(path), opened(classifier, options.images), masks, options.batch_size
         ),
     }
     check(jobs)
@@ -60,11 +59,11 @@ def main() -> None:
     print(table(["", "target", "found"], rows))
 
 
-def opened(model: ck.Model, images: int) -> ck.Pairs:
+def opened(classifier: ck.Classifier, images: int) -> ck.Pairs:
     """Open the images and their twins."""
     files = ("cifar10_test600.npz", "cifar10_resnet20_test600_fgsm4.npz")
     sources = (ck.open_source(assets() / "data" / file) for file in files)
-    return ck.Pairs(*(ck.Dataset(s, ck.Preprocessing(), ck.input_shape(model), limit=images) for s in sources))
+    return ck.Pairs(*(ck.Dataset.of(each, classifier, limit=images) for each in sources))
 
 
 def masks_of(analysis: ck.Analysis) -> list[NDArray[np.float32]]:
@@ -74,24 +73,22 @@ def masks_of(analysis: ck.Analysis) -> list[NDArray[np.float32]]:
     return [none, *(ck.select(analysis.scores, share).weights for share in SHARES[1:])]
 
 
-def swept(model: ck.Model, analysis: ck.Analysis, images: int, batch_size: int) -> Counts:
+def swept(classifier: ck.Classifier, analysis: ck.Analysis, images: int, batch_size: int) -> Counts:
     """Sweep; return clean and static counts for each mask."""
     found = ck.sweep(
-        model,
+        classifier,
         analysis,
-        opened(model, images),
+        opened(classifier, images),
         amounts=SHARES,
         adaptive_at=(),
-        provider=ck.choose_provider("cpu"),
         batch_size=batch_size,
     )
     return [(point.mask.clean.correct, point.mask.static.correct) for point in found.points]
 
 
-def plain(model: ck.Model, images: int, batch_size: int) -> Counts:
+def plain(classifier: ck.Classifier, images: int, batch_size: int) -> Counts:
     """Return clean and static counts without a mask, evaluated once."""
-    pairs = opened(model, images)
-    classifier = ck.Classifier(model, provider=ck.choose_provider("cpu"))
+    pairs = opened(classifier, images)
     clean, static = (
         ck.accuracy(classifier, data, batch_size=batch_size).correct for data in (pairs.clean, pairs.adversarial)
     )

@@ -78,11 +78,11 @@ class Preprocessing:
             found = _NUMPY_OPS[op](found, values.astype(np.float32))
         return found
 
-    def check_channels(self, sample: tuple[int, ...], channel_axis: int) -> None:
+    def check_channels(self, sample: tuple[int | None, ...], channel_axis: int) -> None:
         """Check mean and std against the channels of samples.
 
         Args:
-            sample: Shape of a sample in the model's layout.
+            sample: Shape of a sample in the model's layout; None for free dimensions.
             channel_axis: Axis of a batch that counts channels.
 
         Raises:
@@ -90,7 +90,7 @@ class Preprocessing:
         """
         channels = sample[channel_axis - 1 : channel_axis]
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) > 1 and channels != (len(values),):
+            if len(values) > 1 and channels not in {(len(values),), (None,)}:
                 raise DataError(
                     f"--{name} has {len(values)} numbers for {', '.join(map(str, channels)) or 'no'} channel"
                     f"{'' if channels == (1,) else 's'} of the samples; give one number, or one a channel"

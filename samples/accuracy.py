@@ -35,12 +35,10 @@ def main(source_path: str, hardened_path: str) -> None:
 
 def print_row(name: str, model: ck.Model) -> None:
     """Print one model's accuracies on the 599 test images and on their FGSM twins."""
-    provider = ck.choose_provider("cpu")
+    classifier = ck.Classifier(model, provider=ck.choose_provider("cpu"))
     cells = []
     for source in (ck.open_script(f"{SAMPLES / 'digits.py'}:test"), ck.open_source(SAMPLES / "digits_test_fgsm.npz")):
-        dataset = ck.Dataset(source, ck.Preprocessing(), ck.input_shape(model), classes=10)
-        classifier = ck.Classifier(model, provider=provider, normalisation=dataset.normalisation)
-        cells.append(str(ck.accuracy(classifier, dataset)))
+        cells.append(str(ck.accuracy(classifier, ck.Dataset.of(source, classifier))))
     print(f"{name:30}{cells[0]:>20}{cells[1]:>22}")
 
 

@@ -30,15 +30,15 @@ for name, (x, y) in {
 
 # %% Everything in one go; a second run takes what is there
 EPS = 1.5 / 16  # in pixel space, [0, 1]
+classifier = ck.Classifier(SAMPLES / "digits_cnn.onnx", provider=ck.choose_provider("cpu"))
 done = ck.harden(
-    SAMPLES / "digits_cnn.onnx",
+    classifier,
     data=FOLDER / "train.npz",
     select_data=FOLDER / "select.npz",
     report_data=FOLDER / "report.npz",
     eps=EPS,
     require=["clean-drop<=3%", f"robust-gain>=1%@{EPS}"],
     report=False,  # the page needs Jinja2: the extra "report"
-    provider=ck.choose_provider("cpu"),
     output=FOLDER / "digits_cnn-hardened",
     force=True,
 )
@@ -62,7 +62,7 @@ done.analysis
 
 # %% What was written can be read again, and proves itself
 assert ck.load_evaluation(done.files["evaluation"]) == found
-hardened, source = ck.load(done.files["model"]), ck.load(SAMPLES / "digits_cnn.onnx")
-checked = ck.verify(hardened, source=source, provider=ck.choose_provider("cpu"))
+hardened = classifier.beside(ck.load(done.files["model"]))
+checked = ck.verify(hardened, source=classifier.model)
 print(*(f"{check.status}: {check.name}" for check in checked.checks), sep="\n")
 assert checked.passed

@@ -43,7 +43,7 @@ def measured(path: Path, samples: Path | None) -> Accuracy:
     assert samples is not None
     model = load(path)
     dataset = Dataset(open_source(samples), Preprocessing(), input_shape(model), classes=class_count(model))
-    classifier = Classifier(model, provider=choose_provider("cpu"), preprocessing=dataset.normalisation)
+    classifier = Classifier(model, provider=choose_provider("cpu"), preprocessing=dataset.preprocessing)
     return accuracy(classifier, dataset)
 
 

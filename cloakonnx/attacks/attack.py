@@ -229,7 +229,7 @@ def attack(
         raise OptionError(f"{len(attacks)} eps need as many outputs, all different; there are {len(paths)}")
     for path in paths:
         check_output(path, force=True)
-    classifier.prepare(dataset.sample_shape)
+    classifier.prepare(dataset.fitted_to(classifier))
     victim = Victim(classifier)
     jobs = [
         AttackJob(

@@ -44,6 +44,16 @@ class FedModel:
         """Axis of a batch that counts channels."""
         return channel_axis(self.input_shape)
 
+    def check_channels(self, sample: tuple[int | None, ...] | None = None) -> None:
+        """Check mean and std against samples of a shape, or against what the input declares where None.
+
+        Raises:
+            DataError: mean or std has neither one number nor one a channel.
+        """
+        shape = self.input_shape if sample is None else sample
+        if shape is not None:
+            self.preprocessing.check_channels(shape, self.channel_axis)
+
     @property
     def steps(self) -> tuple[Step, ...]:
         """The ops from pixel space to the input."""

@@ -24,15 +24,19 @@ class Activations:
     Raises:
         ModelError: other inputs are needed beside the data input.
         TapError: a tensor that is not there.
+        DataError: mean and std do not fit the channels of the input.
         InferenceError: ONNX Runtime refuses the graph.
     """
 
     def __init__(self, fed: FedModel, taps: Sequence[str]) -> None:
         self._fed = fed
+        fed.check_channels()
         # Left to the graph, ONNX Runtime's CPU provider computes in float32 and drops the Cast to float16 as free of
         # loss, so that the model would see other values than it does in use.
         self._is_half = fed.tensor.elem_type == onnx.TensorProto.FLOAT16
-        steps = () if self._is_half else fed.steps
+        # An input of no declared rank does not tell where its channels are; the samples do.
+        self._is_fed_apart = self._is_half or fed.input_shape is None
+        steps = () if self._is_fed_apart else fed.steps
         graph = tapped(fed.model.proto, taps, input_name=fed.input_name, steps=steps)
         self._session = Session(graph, fed.provider, folder=fed.model.folder)
 
@@ -58,7 +62,8 @@ class Activations:
         ]
 
     def _given(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        if not self._is_half:
+        self._fed.check_channels(batch.shape[1:])
+        if not self._is_fed_apart:
             return batch
-        wide = self._fed.preprocessing.apply(batch, self._fed.channel_axis)
-        return wide.astype(np.float16).astype(np.float32)
+        given = self._fed.preprocessing.apply(batch, self._fed.channel_axis)
+        return given.astype(np.float16).astype(np.float32) if self._is_half else given

@@ -94,6 +94,11 @@ class Classifier:
         return self.model.name
 
     @property
+    def masks(self) -> tuple[Mask, ...]:
+        """What is multiplied in."""
+        return self._masks
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """Smallest and largest value of pixel space."""
         return self.preprocessing.bounds
@@ -205,8 +210,6 @@ class Classifier:
             DifferentiationError: no floating-point input, or an output that is no class scores.
             InferenceError: ONNX Runtime refuses the graph.
         """
-        if sample is not None:
-            self.preprocessing.check_channels(sample, self.channel_axis)
         self.graph(Asked(), sample)
 
     def logits(self, x: Value) -> NDArray[np.float32]:
@@ -367,7 +370,7 @@ class Classifier:
         return Sessions(self._fed, self.output_name, self.axes)
 
     def _put_in(self, masks: Sequence[Mask]) -> None:
-        self.masks = tuple(masks)
+        self._masks = tuple(masks)
         self.axes: dict[str, int | None] = {}
         self._weights: dict[str, NDArray[Any]] = {}
         for mask in masks:

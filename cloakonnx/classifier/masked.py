@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,11 @@ class MaskedClassifier(Classifier):
         return self.sessions.of(Asked())[1].fixed_batch
 
     @property
+    def masks(self) -> tuple[Mask, ...]:
+        """The masks that are set; raises MaskError where they hold what is no finite number."""
+        return tuple(replace(mask, weights=self._weights[mask.tap]) for mask in self._masks)
+
+    @property
     def weights(self) -> Weights:
         """The masks that are set."""
         return {tap: weights.astype(np.float32) for tap, weights in self._weights.items()}
@@ -75,6 +80,7 @@ class MaskedClassifier(Classifier):
     @weights.setter
     def weights(self, weights: Mapping[str, NDArray[np.floating]]) -> None:
         self._weights = {t: weights[t].astype(np.float32).astype(w.dtype) for t, w in self._weights.items()}
+        self.__dict__.pop("_own", None)
 
     def mask_gradients(self, x: Value, y: NDArray[np.int64]) -> MaskAnswer:
         """Return the cross-entropy of each sample and the gradient of their sum by each mask.

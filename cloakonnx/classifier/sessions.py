@@ -61,6 +61,7 @@ class Sessions:
 
         Raises:
             ModelError: other inputs are needed.
+            DataError: mean and std do not fit the channels.
             TapError, DifferentiationError: as :func:`~cloakonnx.gradient.differentiate.differentiate`.
             InferenceError: ONNX Runtime refuses the graph.
         """
@@ -76,6 +77,7 @@ class Sessions:
         return self._made[asked, shape]
 
     def _built(self, asked: Asked, shape: Sample) -> tuple[GradientGraph, Session]:
+        self._fed.check_channels(shape)
         graph = differentiate(
             self._proto,
             loss=asked.loss,
@@ -108,6 +110,8 @@ class Sessions:
     ) -> list[Value]:
         """Run a graph on a batch in pixel space; where the graph fixes the batch, in chunks of that size.
 
+        Gradients by masks are not cut in chunks: whoever asks for them gives as many samples as the graph takes.
+
         Args:
             asked: Which graph.
             x: The batch.
@@ -119,7 +123,7 @@ class Sessions:
         if self.is_double:
             x = to_numpy(x).astype(np.float64)
         weights = {name: masks[tap] for tap, name in graph.masks.items()}
-        if session.fixed_batch is None:
+        if session.fixed_batch is None or asked.by_masks:  # sums over the samples: a filler would count
             return list(session.run({graph.image: x, **feed, **weights}, outputs))
         parts = []
         images, size = to_numpy(x), session.fixed_batch

@@ -174,7 +174,7 @@ def _pairs(
         return Pairs(dataset, options.dataset(classifier, twins, rest))
     ((settings, _),) = attack_options.attack_settings(rest, early_stop=False)
     options.warn_of_small_eps([settings.eps], dataset)
-    classifier.prepare(dataset.sample_shape)
+    classifier.prepare(dataset.fitted_to(classifier))
     return AttackedPairs(dataset, Victim(classifier), settings)
 
 

@@ -84,6 +84,19 @@ class Dataset:
         """Shape of a sample in the model's layout."""
         return self.arrangement.sample_shape(self.stored_shape)
 
+    def fitted_to(self, classifier: Fits) -> tuple[int, ...]:
+        """Return the shape of a sample in the model's layout, once it is sure that the classifier is fed as these are.
+
+        Raises:
+            DataError: the samples were fitted with other preprocessing, or do not fit the model's input.
+        """
+        if self.preprocessing != classifier.preprocessing:
+            raise DataError(
+                f"{self.source.name} was fitted with other preprocessing than the classifier's "
+                f"({self.preprocessing}; {classifier.preprocessing}): make it with Dataset.of(source, classifier)"
+            )
+        return self.sample_shape
+
     def check_not_empty(self) -> None:
         """Raise DataError where the source knows that it has no samples."""
         if self.source.count() == 0:

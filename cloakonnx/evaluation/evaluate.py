@@ -118,7 +118,7 @@ def evaluate(
     _check_alike(classifier, beside)
 
     def victim(of: Classifier) -> Victim:
-        of.prepare(dataset.sample_shape)
+        of.prepare(dataset.fitted_to(of))
         return Victim(of)
 
     first, second = victim(classifier), victim(beside)
@@ -321,6 +321,7 @@ def accuracy(
         DataError: the samples have no labels.
         InferenceError: ONNX Runtime fails.
     """
+    dataset.fitted_to(classifier)
     correct = count = 0
     for batch in dataset.batches(batch_size):
         if batch.y is None:
@@ -362,7 +363,7 @@ def evaluation_seconds(
     ones = [Mask(tap.name, np.ones(tap.features, np.float32), tap.feature_axis) for tap in taps if tap.features]
 
     def victim(of: Classifier) -> Victim:
-        of.prepare(dataset.sample_shape)
+        of.prepare(dataset.fitted_to(of))
         return Victim(of)
 
     masked = victim(classifier.beside(hardened(classifier.model, ones)) if ones else classifier)

@@ -130,7 +130,7 @@ def _selected(work: Work) -> Analysis:
 
 def _scored(work: Work) -> Analysis:
     data = work.parts.learn.data
-    work.classifier.prepare(data.sample_shape)
+    work.classifier.prepare(data.fitted_to(work.classifier))
     victim = Victim(work.classifier)
     with work.observer.progress("scoring", work.parts.learn.count) as advance:
         return analyze(

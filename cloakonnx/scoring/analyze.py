@@ -121,7 +121,7 @@ def analyze(
     model = classifier.model
     check_opset(model)
     chosen = find_tap(model, tap, axis=feature_axis)
-    _ = pairs.clean.arrangement  # samples that do not fit are an error before any graph is made
+    pairs.clean.fitted_to(classifier)  # samples that do not fit are an error before any graph is made
     reduction = _Reduction(classifier, chosen, wanted)
     activations = classifier.activations([chosen.name, *reduction.sides])
     sums: Sums | None = None

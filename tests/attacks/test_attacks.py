@@ -253,12 +253,12 @@ def test_the_black_box_needs_no_gradient() -> None:
 def test_a_second_call_makes_no_sessions(norm: Norm, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[onnx.ModelProto] = []
 
-    def session(graph: onnx.ModelProto, provider: Provider) -> Session:
+    def session(graph: onnx.ModelProto, provider: Provider, **options: Any) -> Session:
         made.append(graph)
-        return Session(graph, provider)
+        return Session(graph, provider, **options)
 
-    for module in ("arithmetic", "victim"):
-        monkeypatch.setattr(f"cloakonnx.attacks.{module}.Session", session)
+    for module in ("attacks.arithmetic", "classifier.sessions", "classifier.activations"):
+        monkeypatch.setattr(f"cloakonnx.{module}.Session", session)
     shared, x, y = digits(12)
     for attack in ("fgsm", "pgd", "apgd-ce"):
         plan = Settings(attack, EPS[norm], norm, max_iter=None if attack == "fgsm" else 4)

@@ -15,7 +15,8 @@ from scipy.optimize import linprog, minimize
 
 from cloakonnx.attacks.arithmetic import Norm, norms
 from cloakonnx.attacks.fab import fab_targeted, to_hyperplane
-from cloakonnx.attacks.victim import Answer, Victim
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.classifier import Answer, Classifier
 from cloakonnx.graph.file.model import load_bytes
 
 from .helpers import CPU, Images, Labels, digits, flat, model, victim
@@ -203,7 +204,7 @@ class _Numberless(Victim):
 
 
 def test_what_is_no_number_moves_nothing() -> None:
-    classifier = _Numberless(load_bytes(flat(3).SerializeToString()), provider=CPU)
+    classifier = _Numberless(Classifier(load_bytes(flat(3).SerializeToString()), provider=CPU))
     x = np.random.default_rng(0).random((4, 12)).astype(np.float32)
     found = fab_targeted(classifier, x, classifier.predict(x), eps=0.5, max_iter=3)
     np.testing.assert_array_equal(found.x, x)

@@ -107,7 +107,7 @@ def test_saved_inputs(tmp_path: Path) -> None:
     np.savez(tmp_path / "clean.npz", x=x, y=y)
     dataset = Dataset(open_source(tmp_path / "clean.npz"), how, (12,))
     classifier = victim(made, preprocessing=Preprocessing(scale=how.scale))
-    job = {"settings": Settings("fgsm", 10 / 255), "model_sha256": "", "batch_size": 4000}
+    job = {"settings": Settings("fgsm", 10 / 255), "batch_size": 4000}
     attack_job = AttackJob(classifier, dataset, tmp_path / "a.npz", **job)
     attack_job.run()
     attack_job.write()

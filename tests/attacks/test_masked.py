@@ -44,7 +44,8 @@ def test_what_the_hardened_model_gives(made: onnx.ModelProto, tap: str, features
     is_half = made.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
     for removed in ((0,), (1, 2, 5)):
         mask = Mask(tap, weights(features, *removed))
-        masked, alone = shared.masked([mask]), victim_of(hardened(loaded, [mask]))
+        masked, alone = shared.of(shared.classifier.with_masks([mask])), victim_of(hardened(loaded, [mask]))
+        assert masked.classifier.sessions is shared.classifier.sessions
         # A float16 model's derived graphs round where the hardened file does not.
         slack = (2e-3, 2e-3) if is_half else (1e-4, 1e-6)
         found, wanted = (v.gradient(x, y, loss=Loss.CE.climbed) for v in (masked, alone))
@@ -63,7 +64,7 @@ def test_attacks_of_one_session_fool_the_hardened_model() -> None:
     robust = []
     for removed in ((), tuple(range(0, 40, 2))):
         mask = Mask(tap, weights(64, *removed))
-        masked, alone = shared.masked([mask]), victim_of(hardened(loaded, [mask]))
+        masked, alone = shared.of(shared.classifier.with_masks([mask])), victim_of(hardened(loaded, [mask]))
         found = run_attack(masked, x, y, settings=settings)
         np.testing.assert_array_equal(alone.predict(found.x) != y, found.success)
         assert masked.counts.gradients > 0
@@ -91,7 +92,12 @@ def test_masks_that_do_not_fit() -> None:
         victim_of(loaded, masks=[Mask("features", weights(5))])
     shared = victim_of(loaded, masks=[Mask("features", weights(6))])
     with pytest.raises(MaskError, match="has 7 weights"):
-        shared.masked([Mask("features", weights(7))])
-    for wrong in ([], [Mask("h", weights(6))]):
-        with pytest.raises(MaskError, match="attacked with masks at 'features'"):
-            shared.masked(wrong)
+        shared.classifier.with_masks([Mask("features", weights(7))])
+    with pytest.raises(MaskError, match="two masks at tap 'features'"):
+        shared.classifier.with_masks([Mask("features", weights(6))] * 2)
+    x = np.random.default_rng(0).random((5, 4)).astype(np.float32)
+    for others in ([], [Mask("hidden", weights(6, 1))]):
+        other = shared.of(shared.classifier.with_masks(others))
+        alone = victim_of(hardened(loaded, others) if others else loaded)
+        np.testing.assert_allclose(other.logits(x), alone.logits(x), rtol=1e-5)
+        assert other.classifier.sessions is not shared.classifier.sessions

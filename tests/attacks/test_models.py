@@ -164,7 +164,7 @@ def test_preprocessing_is_part_of_the_graph() -> None:
 
 def test_bounds_of_pixel_space() -> None:
     x = samples(20, 12) * 255
-    classifier = victim(flat(4), bounds=(0.0, 255.0), preprocessing=Preprocessing(scale=1 / 255))
+    classifier = victim(flat(4), preprocessing=Preprocessing(scale=1 / 255, bounds=(0.0, 255.0)))
     plain = victim(flat(4))
     y = plain.predict(x / 255)
     one, two = pgd(plain, x / 255, y, eps=0.1), pgd(classifier, x, y, eps=25.5)

@@ -33,9 +33,8 @@ def images(count: int = 20) -> NDArray[np.uint8]:
 def dataset(
     x: NDArray[Any] | None = None, y: NDArray[np.int64] | None = None, **preprocessing: Any
 ) -> tuple[Victim, Dataset]:
-    classifier = victim(convolution(nhwc=False))
-    x = images() if x is None else x
-    return classifier, Dataset(ArraySource("made", x, y), Preprocessing(**preprocessing), (3, 8, 8))
+    classifier = victim(convolution(nhwc=False), preprocessing=Preprocessing(**preprocessing))
+    return classifier, Dataset.of(ArraySource("made", images() if x is None else x, y), classifier.classifier)
 
 
 def attack_file(
@@ -51,7 +50,7 @@ def attack_file(
 
 def attack(folder: Path, given: tuple[Victim, Dataset], settings: Settings, **options: Any) -> dict[str, NDArray[Any]]:
     path = folder / "adv.npz"
-    attack_file(*given, path, settings=settings, model_sha256="0" * 64, batch_size=6, **options)
+    attack_file(*given, path, settings=settings, batch_size=6, **options)
     assert [each.name for each in folder.iterdir()] == ["adv.npz"]
     with np.load(path) as arrays:
         return dict(arrays)
@@ -74,7 +73,7 @@ def test_levels_are_stored_as_uint8_in_the_layout_of_the_data(tmp_path: Path) ->
     assert settings["attack"] == "fgsm"
     assert settings["eps"] == 4 / 255
     assert settings["loss"] == "ce"
-    assert settings["model_sha256"] == "0" * 64
+    assert settings["model_sha256"] == classifier.classifier.model.sha256
     assert settings["preprocessing"]["bounds"] == [0, 1]
 
 
@@ -162,7 +161,7 @@ def test_resume_ends_with_the_same_bytes(tmp_path: Path, after: int, error: type
     attack(tmp_path / "parts", given, PGD, resume=True)
     assert (tmp_path / "parts" / "adv.npz").read_bytes() == (tmp_path / "whole" / "adv.npz").read_bytes()
     fresh = dataset()
-    attack_file(*fresh, tmp_path / "again.npz", settings=PGD, model_sha256="0" * 64, batch_size=6)
+    attack_file(*fresh, tmp_path / "again.npz", settings=PGD, batch_size=6)
     assert given[0].counts.gradients < fresh[0].counts.gradients  # what was done was not done again
 
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL and for
 
 FORKS = """
 import os, sys
-import cloakonnx.cli.apply, cloakonnx.data, cloakonnx.graph
+import cloakonnx.cli.apply, cloakonnx.data.arrays, cloakonnx.graph.fold.fold, cloakonnx.scoring.analysis
 from cloakonnx.cli import main
 
 for line in sys.stdin:

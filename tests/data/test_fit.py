@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cloakonnx.data.samples import Dataset, sample_hashes
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import DataError
-from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.preprocessing import Preprocessing, channel_axis
 
 Shape = tuple[int | None, ...]
 
@@ -46,7 +46,7 @@ def test_floats_are_taken_as_they_are(kind: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "wanted", "order", "channel_axis"),
+    ("stored", "wanted", "order", "axis"),
     [
         ((5, 6, 3), (3, 5, 6), (0, 3, 1, 2), 1),  # NHWC data, NCHW model
         ((3, 5, 6), (3, 5, 6), None, 1),
@@ -61,24 +61,31 @@ def test_floats_are_taken_as_they_are(kind: Any) -> None:
         ((3, 5, 6), None, None, 1),  # nothing is known of the input
     ],
 )
-def test_layouts(
-    stored: tuple[int, ...], wanted: Shape | None, order: tuple[int, ...] | None, channel_axis: int
-) -> None:
+def test_layouts(stored: tuple[int, ...], wanted: Shape | None, order: tuple[int, ...] | None, axis: int) -> None:
     x = seeded(4, *stored)
     found = pixels(x, wanted)
     expected = x if order is None else x.transpose(order)
     np.testing.assert_array_equal(found, expected.astype(np.float32) / np.float32(255))
-    assert dataset(x, wanted).normalisation.channel_axis == channel_axis
+    assert dataset(x, wanted).arrangement.channel_axis == axis == channel_axis(wanted)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "shape", "axis"),
-    [((1, 4, 5), (1, 4, 5), 1), ((4, 5, 1), (4, 5, 1), 3), ((None, None, None), (1, 4, 5), 1), ((20,), (20,), 1)],
+    ("stored", "wanted", "shape", "axis"),
+    [
+        ((4, 5), (1, 4, 5), (1, 4, 5), 1),
+        ((6, 5), (6, 5, 1), (6, 5, 1), 3),
+        ((6, 5), (None, None, 1), (6, 5, 1), 3),
+        ((4, 5), (4, 5, 1), (4, 5, 1), 1),  # the axis is the model's, whatever its samples: 4 channels of width 1
+        ((3, 5), (3, 5, 1), (3, 5, 1), 1),
+        ((3, 5), (3, None, 1), (3, 5, 1), 1),
+        ((4, 5), (None, None, None), (1, 4, 5), 1),
+        ((4, 5), (20,), (20,), 1),
+    ],
 )
-def test_greyscale_and_flat(wanted: Shape, shape: tuple[int, ...], axis: int) -> None:
-    x = seeded(3, 4, 5)
+def test_greyscale_and_flat(stored: tuple[int, ...], wanted: Shape, shape: tuple[int, ...], axis: int) -> None:
+    x = seeded(3, *stored)
     np.testing.assert_array_equal(pixels(x, wanted), (x.astype(np.float32) / np.float32(255)).reshape(3, *shape))
-    assert dataset(x, wanted).normalisation.channel_axis == axis
+    assert dataset(x, wanted).arrangement.channel_axis == axis == channel_axis(wanted)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.scoring.analysis import Analysis, SampleSet
 from tests.fixtures.models import TAP
+from tests.support.classifiers import cpu
 
 CPU = Provider("CPUExecutionProvider")
 MASK = np.array([0, 1, 0.5, 2, 0, 1], np.float32)
@@ -41,7 +42,7 @@ def checked(
     analysis: Analysis | None = None,
 ) -> Verification:
     reference = None if source is None else load(source)
-    return verify(load(model), source=reference, attestation=attestation, analysis=analysis, provider=CPU)
+    return verify(cpu(load(model)), source=reference, attestation=attestation, analysis=analysis)
 
 
 def statuses(result: Verification) -> dict[str, str]:

@@ -30,8 +30,9 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.report._accuracy import command
 from cloakonnx.report.tables import evaluation_markdown, print_evaluation
-from tests.attacks.helpers import CPU, DIGITS, ROOT, digits_arrays, flat
+from tests.attacks.helpers import DIGITS, ROOT, digits_arrays, flat
 from tests.fixtures import false_defences
+from tests.support.classifiers import cpu
 
 SCHEMA = json.loads((ROOT / "docs" / "evaluation.schema.json").read_text(encoding="utf-8"))
 TAP = "/6/Relu_output_0"
@@ -58,7 +59,7 @@ def found(model: Model) -> Evaluation:
 
 
 def evaluated(model: Model, *, count: int = COUNT, **options: Any) -> Evaluation:
-    return evaluate(model, dataset(model, count), **{"provider": CPU, "eps": EPS[1:], **options})
+    return evaluate(cpu(model), dataset(model, count), **{"eps": EPS[1:], **options})
 
 
 def dataset(model: Model, count: int, *, labels: bool = True) -> Dataset:
@@ -209,7 +210,7 @@ def test_progress(model: Model) -> None:
 def test_a_baseline_of_ones_own() -> None:
     """Two equal models: nothing differs, and there is no mask to shuffle."""
     plain = load(DIGITS)
-    found = evaluated(plain, count=24, attack="pgd", max_iter=5, baseline=load(DIGITS))
+    found = evaluated(plain, count=24, attack="pgd", max_iter=5, baseline=cpu(DIGITS))
     (each,) = found.results
     assert found.clean.difference == each.pairs.difference == 0
     assert not found.baseline_is_stripped
@@ -244,12 +245,12 @@ def quantised() -> Model:
 def test_what_fools_one_is_tried_on_the_other() -> None:
     """A model whose gradients mislead withstands its own PGD, but not what was made on the baseline."""
     false = quantised()
-    (each,) = evaluated(false, baseline=load(DIGITS), attack="pgd", max_iter=10).results
+    (each,) = evaluated(false, baseline=cpu(DIGITS), attack="pgd", max_iter=10).results
     replayed, own, _ = each.hardened.stages
     assert replayed.attacked - replayed.robust >= 10
     assert own.attacked - own.robust <= 2
     assert each.hardened.control.correct >= each.hardened.robust.correct + 10
-    (turned,) = evaluated(load(DIGITS), baseline=false, attack="pgd", max_iter=10).results
+    (turned,) = evaluated(load(DIGITS), baseline=cpu(false), attack="pgd", max_iter=10).results
     assert turned.baseline.stages[1].name == "replayed inputs"
     assert turned.baseline.stages[1].attacked - turned.baseline.stages[1].robust >= 10
 
@@ -280,11 +281,11 @@ def flat_data(model: Model) -> Dataset:
 def test_a_model_without_gradients_is_attacked_by_its_scores() -> None:
     plain = without_gradient()
     model = hardened(plain, [Mask("a", np.r_[np.zeros(2), np.ones(14)])])
-    options: dict[str, Any] = {"eps": (0.1,), "provider": CPU, "baseline": plain, "max_iter": 20}
-    found = evaluate(model, flat_data(model), attack="square", **options)
+    options: dict[str, Any] = {"eps": (0.1,), "baseline": cpu(plain), "max_iter": 20}
+    found = evaluate(cpu(model), flat_data(model), attack="square", **options)
     assert found.control["attack"] == "square"
     with pytest.raises(DifferentiationError, match="CumSum"):
-        evaluate(model, flat_data(model), attack="pgd", **options)
+        evaluate(cpu(model), flat_data(model), attack="pgd", **options)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ def test_bad_options(model: Model, options: dict[str, Any], said: str) -> None:
 
 def test_no_labels(model: Model) -> None:
     with pytest.raises(DataError, match=r"digits\.npz has no labels"):
-        evaluate(model, dataset(model, 4, labels=False), eps=EPS, provider=CPU)
+        evaluate(cpu(model), dataset(model, 4, labels=False), eps=EPS)
 
 
 def test_nothing_to_compare_with() -> None:
@@ -321,13 +322,13 @@ def test_nothing_to_compare_with() -> None:
 def test_a_baseline_with_other_inputs(model: Model, classes: int, features: int, said: str) -> None:
     other = load_bytes(flat(classes, features=features).SerializeToString())
     with pytest.raises(ModelError, match=said):
-        evaluated(model, baseline=other)
+        evaluated(model, baseline=cpu(other))
 
 
 def test_a_baseline_with_other_classes() -> None:
     first, second = (load_bytes(flat(classes).SerializeToString()) for classes in (3, 4))
     with pytest.raises(ModelError, match="has 3 classes, the baseline model 4"):
-        evaluate(first, flat_data(first), baseline=second, eps=(0.1,), provider=CPU)
+        evaluate(cpu(first), flat_data(first), baseline=cpu(second), eps=(0.1,))
 
 
 def test_a_label_that_is_no_class() -> None:
@@ -336,7 +337,7 @@ def test_a_label_that_is_no_class() -> None:
     for classes in (3, None):
         data = Dataset(source, Preprocessing(), input_shape(model), classes=classes)
         with pytest.raises(CloakError, match="label 5"):
-            evaluate(model, data, baseline=model, eps=(0.1,), provider=CPU)
+            evaluate(cpu(model), data, baseline=cpu(model), eps=(0.1,))
 
 
 @cache
@@ -369,7 +370,7 @@ def test_presets_go_on_without_the_attacks_that_find_no_gradient(which: str) -> 
     plain, dead = load(DIGITS), in_integers()
     model = plain if which == "the baseline" else dead
     baseline = plain if which == "the model" else dead
-    found = evaluated(model, baseline=baseline, count=24, sanity=which == "the model")
+    found = evaluated(model, baseline=cpu(baseline), count=24, sanity=which == "the model")
     (note,) = found.notes
     assert note.startswith(
         f"pgd, apgd-ce not made on {which}, which gives no gradient: QuantizeLinear (node 'quantise')"
@@ -388,7 +389,7 @@ def test_presets_go_on_without_the_attacks_that_find_no_gradient(which: str) -> 
         each = found.results[0]  # rounding hides nothing from what is replayed
         assert each.static.correct < found.clean_hardened.correct
     with pytest.raises(DifferentiationError, match="QuantizeLinear"):
-        evaluated(model, baseline=baseline, count=8, attack="pgd", max_iter=2, sanity=False)
+        evaluated(model, baseline=cpu(baseline), count=8, attack="pgd", max_iter=2, sanity=False)
 
 
 @pytest.mark.parametrize("which", ["the model", "the baseline", "either model"])
@@ -396,7 +397,7 @@ def test_straight_through_gradients_where_there_are_no_others(which: str) -> Non
     plain, dead = load(DIGITS), rounded()
     model = plain if which == "the baseline" else dead
     baseline = plain if which == "the model" else dead
-    found = evaluated(model, baseline=baseline, count=24, sanity=False)
+    found = evaluated(model, baseline=cpu(baseline), count=24, sanity=False)
     assert found.notes == (
         f"pgd, apgd-ce take straight-through gradients on {which}, whose own are 0: Round (node 'quantise') has a zero "
         "gradient everywhere",
@@ -417,7 +418,7 @@ def test_straight_through_gradients_where_there_are_no_others(which: str) -> Non
 def test_straight_through_gradients_that_are_asked_for() -> None:
     """The gradient that is left points backwards; straight-through it finds the way."""
     false = quantised()
-    options: dict[str, Any] = {"baseline": false, "attack": "pgd", "max_iter": 10, "sanity": False}
+    options: dict[str, Any] = {"baseline": cpu(false), "attack": "pgd", "max_iter": 10, "sanity": False}
     plain, asked = (evaluated(false, straight_through=each, **options).results[0] for each in (False, True))
     stage = {s.name: s for s in asked.hardened.stages}["pgd"]
     assert stage.settings is not None
@@ -427,7 +428,7 @@ def test_straight_through_gradients_that_are_asked_for() -> None:
 
 def test_the_progress_of_a_model_without_gradients() -> None:
     told: list[float] = []
-    evaluated(in_integers(), baseline=load(DIGITS), count=24, batch_size=8, sanity=False, on_progress=told.append)
+    evaluated(in_integers(), baseline=cpu(DIGITS), count=24, batch_size=8, sanity=False, on_progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 24
     assert len(told) > 100
@@ -446,8 +447,8 @@ def test_scores_that_are_no_numbers_are_told_of() -> None:
     below = x[:24].copy()
     below[[2, 5, 20], 0, 0, 0] = -0.5
     data = Dataset(ArraySource("d.npz", below, y[:24]), Preprocessing(bounds=(-1, 1)), input_shape(model), classes=10)
-    options: dict[str, Any] = {"eps": EPS[:1], "provider": CPU, "attack": "square", "max_iter": 5, "sanity": False}
-    found = evaluate(model, data, baseline=load(DIGITS), batch_size=8, **options)
+    options: dict[str, Any] = {"eps": EPS[:1], "attack": "square", "max_iter": 5, "sanity": False}
+    found = evaluate(cpu(model), data, baseline=cpu(DIGITS), batch_size=8, **options)
     said = "model gives scores that are no numbers (NaN) for 3 clean samples, which count as wrong"
     assert said in found.notes
     assert found.clean_hardened.correct == found.clean_baseline.correct - 3
@@ -467,5 +468,5 @@ def test_labels_that_are_predictions_are_told_of(model: Model) -> None:
     x, y = digits_arrays()
     source = ArraySource("own.npz", x[:8], y[:8], has_predicted_labels=True)
     data = Dataset(source, Preprocessing(), input_shape(model), classes=10)
-    found = evaluate(model, data, eps=EPS[:1], provider=CPU, attack="fgsm", sanity=False)
+    found = evaluate(cpu(model), data, eps=EPS[:1], attack="fgsm", sanity=False)
     assert any(note.startswith("the labels of own.npz are a model's own predictions") for note in found.notes)

@@ -17,7 +17,8 @@ from cloakonnx.graph.file.model import load_bytes
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing
-from tests.attacks.helpers import CPU, flat, victim
+from tests.attacks.helpers import flat, victim
+from tests.support.classifiers import cpu
 
 COUNT = 6
 
@@ -29,7 +30,7 @@ def robust(**options: Any) -> Evaluation:
     x = np.random.default_rng(0).random((COUNT, 12)).astype(np.float32)
     y = victim(flat(3)).predict(x)
     data = Dataset(ArraySource("flat.npz", x, y), Preprocessing(), input_shape(model), classes=3)
-    return evaluate(model, data, eps=(1e-6, 2e-6), provider=CPU, seed=1, **options)
+    return evaluate(cpu(model), data, eps=(1e-6, 2e-6), seed=1, **options)
 
 
 @pytest.mark.parametrize("attack", ["quick", "apgd-t", "noise"])

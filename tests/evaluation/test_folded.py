@@ -23,8 +23,9 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing
 from tests.attacks.helpers import DIGITS
 from tests.fixtures.models import TAP, mlp, write_external
+from tests.support.classifiers import cpu
 
-from .helpers import CPU, checked, failures, flip, statuses, weight, write
+from .helpers import checked, failures, flip, statuses, weight, write
 
 MASK = np.array([0, 1, 0.5, 2, 0, 1], np.float32)
 HIDDEN = np.array([0.5, 1, 0.5, 2, 1, 1], np.float32)
@@ -160,13 +161,13 @@ def test_evaluate_needs_the_baseline(source: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = ArraySource("data.npz", rng.random((8, 4), np.float32), np.arange(8) % 3)
     made = fold(source)
-    arguments = {"attack": "fgsm", "eps": [0.1], "provider": CPU}
+    arguments = {"attack": "fgsm", "eps": [0.1]}
     data = Dataset(pixels, Preprocessing(), input_shape(load(made)), classes=3)
     with pytest.raises(
         ModelError, match="is folded: its masks can't be taken out; name the model it was made from with"
     ):
-        evaluate(load(made), data, **arguments)  # type: ignore[arg-type]
-    found = evaluate(load(made), data, baseline=load(source), **arguments)  # type: ignore[arg-type]
+        evaluate(cpu(made), data, **arguments)  # type: ignore[arg-type]
+    found = evaluate(cpu(made), data, baseline=cpu(source), **arguments)  # type: ignore[arg-type]
     assert found.masks[0].tap == TAP and found.results[0].random_masks, "the source carries the random masks"
     with pytest.raises(ModelError, match="carries no cloakonnx masks"):
-        verify(load(source), provider=CPU)
+        verify(cpu(source))

@@ -20,14 +20,14 @@ from cloakonnx.graph.file.model import Model, load
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing
-from tests.attacks.helpers import CPU, DIGITS, digits_arrays
+from tests.attacks.helpers import DIGITS, digits_arrays
+from tests.support.classifiers import cpu
 
 COUNT, SIZE = 22, 4
 OPTIONS: dict[str, Any] = {
     "eps": (1 / 16, 2 / 16),
     "attack": "pgd",
     "max_iter": 3,
-    "provider": CPU,
     "batch_size": SIZE,
     "sanity": False,
 }
@@ -60,10 +60,10 @@ def stopper(after: int, error: type[BaseException]) -> Callable[[float], None]:
 @pytest.fixture(scope="module")
 def whole(model: Model, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     output: Path = tmp_path_factory.mktemp("whole") / "r.json"
-    found = evaluate(model, dataset(model), output=output, **OPTIONS)
+    found = evaluate(cpu(model), dataset(model), output=output, **OPTIONS)
     assert list(output.parent.iterdir()) == [output]
     assert output.read_text(encoding="utf-8") == found.to_json()
-    assert evaluate(model, dataset(model), **OPTIONS).to_json() == found.to_json()
+    assert evaluate(cpu(model), dataset(model), **OPTIONS).to_json() == found.to_json()
     return output.read_bytes()
 
 
@@ -76,7 +76,7 @@ def test_resumed_twice_it_ends_with_the_same_bytes(
     for least, most in ((1, COUNT // 2), (COUNT // 2 + 1, COUNT)):
         with pytest.raises(error):
             evaluate(
-                model,
+                cpu(model),
                 dataset(model),
                 output=output,
                 resume=True,
@@ -90,7 +90,7 @@ def test_resumed_twice_it_ends_with_the_same_bytes(
         "cloakonnx.evaluation.comparison.Comparison.on",
         lambda self, batch, *rest: asked.append(len(batch.x)) or real(self, batch, *rest),
     )
-    evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
+    evaluate(cpu(model), dataset(model), output=output, resume=True, **OPTIONS)
     assert sum(asked) < COUNT // 2  # what was done is not done again
     assert output.read_bytes() == whole
     assert list(tmp_path.iterdir()) == [output]
@@ -99,7 +99,7 @@ def test_resumed_twice_it_ends_with_the_same_bytes(
 def test_interrupted_in_the_sanity_checks(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {**OPTIONS, "eps": (2 / 16,), "max_iter": 1, "sanity": True}
     straight, output = tmp_path / "straight.json", tmp_path / "r.json"
-    found = evaluate(model, dataset(model), output=straight, **options)
+    found = evaluate(cpu(model), dataset(model), output=straight, **options)
     assert found.sanity is not None
     assert found.sanity.samples > COUNT / 2
 
@@ -109,15 +109,15 @@ def test_interrupted_in_the_sanity_checks(model: Model, tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("cloakonnx.evaluation.evaluate.check", stop)
         with pytest.raises(KeyboardInterrupt):
-            evaluate(model, dataset(model), output=output, **options)
+            evaluate(cpu(model), dataset(model), output=output, **options)
     monkeypatch.setattr("cloakonnx.evaluation.comparison.Comparison.on", stop)  # every batch is done
-    evaluate(model, dataset(model), output=output, resume=True, **options)
+    evaluate(cpu(model), dataset(model), output=output, resume=True, **options)
     assert output.read_bytes() == straight.read_bytes()
 
 
 def interrupted(model: Model, output: Path) -> list[str]:
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, dataset(model), output=output, on_progress=stopper(SIZE * 2, KeyboardInterrupt), **OPTIONS)
+        evaluate(cpu(model), dataset(model), output=output, on_progress=stopper(SIZE * 2, KeyboardInterrupt), **OPTIONS)
     return left(output)
 
 
@@ -132,7 +132,7 @@ def test_damage_is_done_again(model: Model, whole: bytes, tmp_path: Path) -> Non
     content = bytearray(part.read_bytes())
     content[len(content) // 3] ^= 1
     part.write_bytes(content)
-    evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
+    evaluate(cpu(model), dataset(model), output=output, resume=True, **OPTIONS)
     assert output.read_bytes() == whole
 
 
@@ -143,13 +143,13 @@ def test_damage_is_done_again(model: Model, whole: bytes, tmp_path: Path) -> Non
         ({"attack": "apgd-ce"}, "plans"),
         ({"eps": (1 / 16,)}, "plans"),
         ({"batch_size": 5}, "batch_size"),
-        ({"baseline": load(DIGITS)}, "baseline"),
+        ({"baseline": cpu(DIGITS)}, "baseline"),
     ],
 )
 def test_with_other_settings(model: Model, tmp_path: Path, changed: dict[str, Any], named: str) -> None:
     before = interrupted(model, tmp_path / "r.json")
     with pytest.raises(OutputError, match=rf"left by an evaluation with other settings \({named}\)"):
-        evaluate(model, dataset(model), output=tmp_path / "r.json", resume=True, **{**OPTIONS, **changed})
+        evaluate(cpu(model), dataset(model), output=tmp_path / "r.json", resume=True, **{**OPTIONS, **changed})
     assert left(tmp_path / "r.json") == before
 
 
@@ -158,13 +158,13 @@ def test_with_another_model_or_version(model: Model, tmp_path: Path) -> None:
     interrupted(model, output)
     other = hardened(load(DIGITS), [Mask("/6/Relu_output_0", np.r_[np.zeros(4), np.ones(60)].astype(np.float32))])
     with pytest.raises(OutputError, match=r"other settings \(model\)"):
-        evaluate(other, dataset(other), output=output, resume=True, **OPTIONS)
+        evaluate(cpu(other), dataset(other), output=output, resume=True, **OPTIONS)
     settings = tmp_path / ".r.json.parts" / "settings.json"
     record = json.loads(settings.read_text())
     record["versions"]["onnxruntime"] = "1.0.0"
     settings.write_text(json.dumps(record, sort_keys=True))
     with pytest.raises(OutputError, match=r"other settings \(versions\)"):
-        evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
+        evaluate(cpu(model), dataset(model), output=output, resume=True, **OPTIONS)
 
 
 @pytest.mark.parametrize("changed", [{"changed": 0}, {"changed": 5}, {"label": 6}])
@@ -172,9 +172,9 @@ def test_with_other_samples(model: Model, whole: bytes, tmp_path: Path, changed:
     output = tmp_path / "r.json"
     before = interrupted(model, output)
     with pytest.raises(DataError, match=r"digits\.npz has other samples than an evaluation that is resumed"):
-        evaluate(model, dataset(model, **changed), output=output, resume=True, **OPTIONS)
+        evaluate(cpu(model), dataset(model, **changed), output=output, resume=True, **OPTIONS)
     assert left(output) == before
-    evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
+    evaluate(cpu(model), dataset(model), output=output, resume=True, **OPTIONS)
     assert output.read_bytes() == whole
 
 
@@ -183,7 +183,7 @@ def test_without_resume_it_starts_again(model: Model, whole: bytes, tmp_path: Pa
     interrupted(model, output)
     settings = tmp_path / ".r.json.parts" / "settings.json"
     settings.write_text("{}")
-    evaluate(model, dataset(model), output=output, **OPTIONS)
+    evaluate(cpu(model), dataset(model), output=output, **OPTIONS)
     assert output.read_bytes() == whole
 
 
@@ -192,7 +192,7 @@ def test_bad_input_leaves_nothing(model: Model, tmp_path: Path) -> None:
     assert isinstance(data.source, ArraySource)
     data.source.x[13, 0, 0, 0] = 1.5
     with pytest.raises(DataError, match="sample 13"):
-        evaluate(model, data, output=tmp_path / "r.json", **OPTIONS)
+        evaluate(cpu(model), data, output=tmp_path / "r.json", **OPTIONS)
     with pytest.raises(OptionError, match="--eps 8"):
-        evaluate(model, dataset(model), output=tmp_path / "r.json", **{**OPTIONS, "eps": (8.0,)})
+        evaluate(cpu(model), dataset(model), output=tmp_path / "r.json", **{**OPTIONS, "eps": (8.0,)})
     assert not list(tmp_path.iterdir())

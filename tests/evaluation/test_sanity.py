@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from cloakonnx.attacks.presets import plan
 from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.evaluation.evaluate import evaluate
@@ -20,7 +21,6 @@ from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.outcomes import Gain
 from cloakonnx.evaluation.sanity.flags import MEANINGS, Flag, Sanity
 from cloakonnx.evaluation.sanity.sanity import Correct, check
-from cloakonnx.evaluation.trial import Samples
 from cloakonnx.graph.file.model import Model, load, load_bytes
 from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.graph.masks.harden import hardened
@@ -28,9 +28,10 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.report.tables import evaluation_markdown
 from cloakonnx.statistics import Paired, newcombe_paired
-from tests.attacks.helpers import CPU, DIGITS, ROOT, asset_pixels, asset_victim, digits_arrays, flat, victim_of
+from tests.attacks.helpers import DIGITS, ROOT, asset_pixels, asset_victim, digits_arrays, flat, victim_of
 from tests.fixtures import false_defences
 from tests.fixtures.models import manifest
+from tests.support.classifiers import cpu
 
 ROBUST = ROOT / "samples" / "digits_robust.onnx"
 SCHEMA = json.loads((ROOT / "docs" / "evaluation.schema.json").read_text(encoding="utf-8"))
@@ -55,7 +56,7 @@ def checked(
     for start in range(0, 2 * count, 16):
         part = slice(start, start + 16)
         right = victim.predict(x[part]) == y[part]
-        correct.add(Samples(x[part], y[part], np.arange(start, start + 16), 1), right)
+        correct.add(LabelledBatch(x[part], y[part], np.arange(start, start + 16)), right)
     return check(
         victim,
         correct.samples(),
@@ -182,7 +183,7 @@ def test_an_op_without_a_rule() -> None:
     made.graph.node[1].input[0] = "odd"
     victim = victim_of(load_bytes(made.SerializeToString()))
     x = np.random.default_rng(0).random((8, 12)).astype(np.float32)
-    samples = Samples(x, victim.predict(x), np.arange(8), 1)
+    samples = LabelledBatch(x, victim.predict(x), np.arange(8))
     found = check(victim, samples, plans=[plan("square", eps=0.1)], random_ops=(), gains=SAME, batch_size=8)
     for name in ("single-step", "black-box", "iterations", "zero-gradients", "saturation"):
         assert one(found, name).fired is None
@@ -200,7 +201,7 @@ def test_nothing_right() -> None:
 def evaluated(model: Model, count: int = 200, **options: Any) -> Evaluation:
     x, y = digits_arrays()
     data = Dataset(ArraySource("digits.npz", x[:count], y[:count]), Preprocessing(), input_shape(model), classes=10)
-    return evaluate(model, data, **{"provider": CPU, "eps": (EPS,), "attack": "pgd", "max_iter": 10, **options})
+    return evaluate(cpu(model), data, **{"eps": (EPS,), "attack": "pgd", "max_iter": 10, **options})
 
 
 @cache
@@ -221,7 +222,7 @@ def test_a_mask_that_gains_against_replayed_inputs_only() -> None:
 
 
 def test_a_model_against_itself_gains_nothing() -> None:
-    found = evaluated(load(ROBUST), 60, baseline=load(ROBUST), attack="square", max_iter=5)
+    found = evaluated(load(ROBUST), 60, baseline=cpu(ROBUST), attack="square", max_iter=5)
     assert found.sanity is not None
     assert one(found.sanity, "static-gain").fired is False
 
@@ -264,7 +265,7 @@ def test_the_file_and_the_report() -> None:
 
 
 def test_left_out() -> None:
-    found = evaluated(load(DIGITS), 4, baseline=load(DIGITS), sanity=False)
+    found = evaluated(load(DIGITS), 4, baseline=cpu(DIGITS), sanity=False)
     assert found.sanity is None
     content = json.loads(found.to_json())
     assert content["sanity"] is None
@@ -332,7 +333,7 @@ def test_quiet_on_the_plain_resnet() -> None:
     victim, x, y = asset_victim(asset), asset_pixels(asset, 12), asset.labels(12)
     assert y is not None
     correct = Correct(10)
-    correct.add(Samples(x, y, np.arange(12), 1), victim.predict(x) == y)
+    correct.add(LabelledBatch(x, y, np.arange(12)), victim.predict(x) == y)
     plans = [plan("quick", eps=1 / 255)]
     found = check(victim, correct.samples(), plans=plans, random_ops=(), gains=SAME, batch_size=12)
     assert found.samples == 10

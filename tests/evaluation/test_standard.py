@@ -20,7 +20,8 @@ from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.graph.file.model import load, load_bytes
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.report.tables import evaluation_markdown, print_evaluation
-from tests.attacks.helpers import CPU, DIGITS, ROOT, digits_arrays, flat
+from tests.attacks.helpers import DIGITS, ROOT, digits_arrays, flat
+from tests.support.classifiers import cpu
 
 SCHEMA = json.loads((ROOT / "docs" / "evaluation.schema.json").read_text(encoding="utf-8"))
 
@@ -43,7 +44,7 @@ def test_each_attack_works_on_what_those_before_have_left(monkeypatch: pytest.Mo
     model = load(DIGITS)
     x, y = digits_arrays()
     data = Dataset(ArraySource("digits.npz", x[:20], y[:20]), Preprocessing(), input_shape(model), classes=10)
-    found = evaluate(model, data, baseline=model, eps=(0.09,), attack="standard", provider=CPU)
+    found = evaluate(cpu(model), data, baseline=cpu(model), eps=(0.09,), attack="standard")
     stages = found.results[0].baseline.stages[:4]
     assert [stage.name for stage in stages] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert 0 < stages[3].robust < stages[0].attacked == found.clean_baseline.correct
@@ -92,7 +93,7 @@ def test_a_net_with_few_classes_says_so(classes: int) -> None:
     x = np.random.default_rng(0).random((6, 12)).astype(np.float32)
     source = ArraySource("flat.npz", x, np.arange(6) % classes)
     data = Dataset(source, Preprocessing(), input_shape(model), classes=classes)
-    found = evaluate(model, data, baseline=model, eps=(0.2,), attack="apgd-t", max_iter=3, provider=CPU)
+    found = evaluate(cpu(model), data, baseline=cpu(model), eps=(0.2,), attack="apgd-t", max_iter=3)
     assert len(found.notes) == 2
     content = json.loads(found.to_json())
     Draft202012Validator(SCHEMA).validate(content)

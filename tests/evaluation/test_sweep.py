@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.classifier.classifier import Classifier, input_shape
-from cloakonnx.classifier.head import Decided, SplitClassifier
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.classifier.split import Decided, SplitClassifier
 from cloakonnx.data.samples import Dataset, Pairs
 from cloakonnx.data.sources import ArraySource, open_source
 from cloakonnx.errors import AnalysisError, DataError, OptionError
@@ -29,8 +29,9 @@ from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.scoring.analyze import analyze
 from cloakonnx.selection.topk import Amount, Count, Share, select
-from tests.attacks.helpers import CPU, DIGITS, convolution, digits_arrays, flat
+from tests.attacks.helpers import DIGITS, convolution, digits_arrays, flat
 from tests.fixtures.real import assets_folder
+from tests.support.classifiers import cpu
 
 DOCS = Path(__file__).parents[2] / "docs"
 ASSETS = assets_folder()
@@ -47,17 +48,17 @@ def pairs_of(model: Model, x: NDArray[Any], twins: NDArray[Any], y: NDArray[np.i
 def one_by_one(model: Model, analysis: Analysis, pairs: Pairs, amount: Amount, batch_size: int) -> OfMask:
     assert analysis.scores is not None
     nothing = not isinstance(amount, Share | Count) or amount.value == 0
-    alone = Classifier(
+    alone = cpu(
         model if nothing else hardened(model, [select(analysis.scores, amount)]),
-        provider=CPU,
-        preprocessing=pairs.clean.normalisation,
+        preprocessing=pairs.clean.preprocessing,
     )
     return OfMask(*(accuracy(alone, data, batch_size=batch_size) for data in (pairs.clean, pairs.adversarial)))
 
 
 def check(model: Model, pairs: Pairs, amounts: list[Amount], *, tap: str | None = None, batch_size: int = 64) -> Sweep:
-    analysis = analyze(model, pairs, provider=CPU, tap=tap)
-    found = sweep(model, analysis, pairs, amounts=amounts, adaptive_at=(), provider=CPU, batch_size=batch_size)
+    classifier = cpu(model, preprocessing=pairs.clean.preprocessing)
+    analysis = analyze(classifier, pairs, tap=tap)
+    found = sweep(classifier, analysis, pairs, amounts=amounts, adaptive_at=(), batch_size=batch_size)
     known: dict[int, OfMask] = {}
     for point, amount in zip(found.points, amounts, strict=True):
         if point.removed not in known:
@@ -93,7 +94,7 @@ def test_other_types_and_a_batch_that_does_not_divide(dtype: Any) -> None:
     rng = np.random.default_rng(1)
     x = rng.random((50, 12)).astype(np.float32)
     twins = np.clip(x + rng.uniform(-0.2, 0.2, x.shape), 0, 1).astype(np.float32)
-    y = Classifier(model, provider=CPU).predict(x)
+    y = cpu(model).predict(x)
     y[::7] = (y[::7] + 1) % 4
     found = check(model, pairs_of(model, x, twins, y), [Count(i) for i in range(9)], tap="a", batch_size=7)
     assert found.data.count == 50
@@ -163,10 +164,10 @@ def inside_a_block(model: Model) -> str:
 def attacked() -> tuple[Model, Analysis, Pairs, Sweep]:
     model, all_pairs = digits()
     pairs = Pairs(replace(all_pairs.clean, limit=40), replace(all_pairs.adversarial, limit=40))
-    analysis = analyze(model, pairs, provider=CPU)
+    analysis = analyze(cpu(model), pairs)
     found = sweep(
-        model, analysis, pairs, amounts=[Share(0), Share(0.1), Share(0.3)], adaptive_at=[Share(0.1), Share(0.3)],
-        eps=[0.1], attack="pgd", max_iter=5, provider=CPU, batch_size=16,
+        cpu(model), analysis, pairs, amounts=[Share(0), Share(0.1), Share(0.3)],
+        adaptive_at=[Share(0.1), Share(0.3)], eps=[0.1], attack="pgd", max_iter=5, batch_size=16,
     )  # fmt: skip
     return model, analysis, pairs, found
 
@@ -176,7 +177,7 @@ def test_adaptive_accuracy_is_that_of_an_evaluation() -> None:
     assert analysis.scores is not None
     for adaptive, share in zip(found.adaptive, (0.1, 0.3), strict=True):
         alone = hardened(model, [select(analysis.scores, Share(share))])
-        wanted = evaluate(alone, pairs.clean, eps=[0.1], attack="pgd", max_iter=5, provider=CPU, batch_size=16)
+        wanted = evaluate(cpu(alone), pairs.clean, eps=[0.1], attack="pgd", max_iter=5, batch_size=16)
         assert adaptive.clean == wanted.clean
         (at,), (other,) = adaptive.results, wanted.results
         assert at.hardened.robust == other.hardened.robust
@@ -188,12 +189,12 @@ def test_adaptive_accuracy_is_that_of_an_evaluation() -> None:
 
 def test_the_default_is_the_last_point_at_the_twins_radius() -> None:
     model, analysis, pairs, _ = attacked()
-    found = sweep(model, analysis, pairs, amounts=[Count(0), Count(8)], attack="fgsm", provider=CPU)
+    found = sweep(cpu(model), analysis, pairs, amounts=[Count(0), Count(8)], attack="fgsm")
     assert [each.removed for each in found.adaptive] == [8]
     assert found.attacks is not None
     assert found.attacks.eps_is_of_twins
     assert found.attacks.eps == (found.twins.largest_difference,)
-    bare = sweep(model, analysis, pairs, amounts=[Count(0)], provider=CPU)
+    bare = sweep(cpu(model), analysis, pairs, amounts=[Count(0)])
     assert (bare.attacks, bare.adaptive) == (None, ())
 
 
@@ -209,7 +210,7 @@ def test_random_masks_are_controls() -> None:
             weights = np.ones(features, np.float32)
             weights[select(analysis.scores, Count(point.removed)).removed] = 0
             shuffled = np.random.default_rng([0, index]).permutation(weights)
-            alone = Classifier(hardened(model, [Mask(found.scores.tap, shuffled)]), provider=CPU)
+            alone = cpu(hardened(model, [Mask(found.scores.tap, shuffled)]))
             assert random == OfMask(*(accuracy(alone, data) for data in (pairs.clean, pairs.adversarial)))
 
 
@@ -231,7 +232,7 @@ def test_resumed_it_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest
     model, analysis, pairs, whole = attacked()
     options: dict[str, Any] = {
         "amounts": [Share(0), Share(0.1), Share(0.3)], "adaptive_at": [Share(0.1), Share(0.3)], "eps": [0.1],
-        "attack": "pgd", "max_iter": 5, "provider": CPU, "batch_size": 16, "output": tmp_path / "sweep.json",
+        "attack": "pgd", "max_iter": 5, "batch_size": 16, "output": tmp_path / "sweep.json",
     }  # fmt: skip
     calls = 0
 
@@ -242,11 +243,11 @@ def test_resumed_it_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep(model, analysis, pairs, **options, on_progress=interrupt)
+        sweep(cpu(model), analysis, pairs, **options, on_progress=interrupt)
     assert len(list(tmp_path.glob(".sweep.json.parts/0*.npz"))) >= 2
     assert not (tmp_path / "sweep.json").exists()
     seen: list[float] = []
-    again = sweep(model, analysis, pairs, **options, resume=True, on_progress=seen.append)
+    again = sweep(cpu(model), analysis, pairs, **options, resume=True, on_progress=seen.append)
     assert again.to_json() == whole.to_json() == (tmp_path / "sweep.json").read_text(encoding="utf-8")
     assert seen[-1] == 40 * 3
     assert seen == sorted(seen)
@@ -257,16 +258,16 @@ def test_bad_input() -> None:
     model, analysis, pairs, _ = attacked()
     other = load_bytes(flat(4).SerializeToString())
     with pytest.raises(AnalysisError, match="made for another model"):
-        sweep(other, analysis, pairs, amounts=[Count(1)], provider=CPU)
+        sweep(cpu(other), analysis, pairs, amounts=[Count(1)])
     learned = replace(analysis, scores=None, masks=(Mask("a", np.ones(3, np.float32)),))
     with pytest.raises(AnalysisError, match="a sweep needs scores"):
-        sweep(model, learned, pairs, amounts=[Count(1)], provider=CPU)
+        sweep(cpu(model), learned, pairs, amounts=[Count(1)])
     with pytest.raises(OptionError, match="--remove names nothing"):
-        sweep(model, analysis, pairs, amounts=[], provider=CPU)
+        sweep(cpu(model), analysis, pairs, amounts=[])
     x, y = digits_arrays()
     unlabelled = pairs_of(model, x[:4], x[:4], None)
     with pytest.raises(DataError, match="has no labels; a sweep needs them"):
-        sweep(model, analysis, unlabelled, amounts=[Count(1)], adaptive_at=(), provider=CPU)
+        sweep(cpu(model), analysis, unlabelled, amounts=[Count(1)], adaptive_at=())
     strange = pairs_of(model, x[:4], x[:4], y[:4] + 90)
     with pytest.raises(DataError, match="which has 10 classes"):
-        sweep(model, analysis, strange, amounts=[Count(1)], adaptive_at=(), provider=CPU)
+        sweep(cpu(model), analysis, strange, amounts=[Count(1)], adaptive_at=())

@@ -18,8 +18,9 @@ from cloakonnx.graph.file.model import load
 from cloakonnx.graph.masks.harden import harden_file
 from cloakonnx.graph.masks.mask import Mask
 from tests.fixtures.models import FEATURES, FIXTURES, TAP, mlp, write_external
+from tests.support.classifiers import cpu
 
-from .helpers import CPU, MASK, analysis, checked, failures, flip, harden, statuses, weight, write
+from .helpers import MASK, analysis, checked, failures, flip, harden, statuses, weight, write
 
 
 def _node(made: ModelProto, name: str) -> object:
@@ -349,7 +350,7 @@ def test_every_byte_of_a_hardened_model_counts(tmp_path: Path) -> None:
         flipped[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(flipped)
         try:
-            result = verify(load(path), source=reference, provider=CPU)
+            result = verify(cpu(load(path)), source=reference)
         except ModelError:
             continue
         if number < 20:

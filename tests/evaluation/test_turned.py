@@ -25,7 +25,8 @@ from cloakonnx.graph.file.model import Model, load, load_bytes
 from cloakonnx.graph.masks.harden import harden_file, hardened
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing
-from tests.attacks.helpers import CPU, DIGITS, convolution, digits_arrays, flat
+from tests.attacks.helpers import DIGITS, convolution, digits_arrays, flat
+from tests.support.classifiers import cpu
 
 from .test_resume import stopper
 
@@ -34,7 +35,6 @@ OPTIONS: dict[str, Any] = {
     "eps": EPS,
     "attack": "pgd",
     "max_iter": 5,
-    "provider": CPU,
     "batch_size": 40,
     "sanity": False,
 }
@@ -60,7 +60,7 @@ def dataset(model: Model, shape: tuple[int, ...] = (1, 8, 8)) -> Dataset:
 @pytest.fixture(scope="module")
 def made(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("turned")
-    evaluate(model, dataset(model), output=folder / "e.json", samples=folder / "s.npz", **OPTIONS)
+    evaluate(cpu(model), dataset(model), output=folder / "e.json", samples=folder / "s.npz", **OPTIONS)
     assert sorted(each.name for each in folder.iterdir()) == ["e.json", "s.npz"]
     harden_file(load(DIGITS), [mask()], folder / "h.onnx")
     return folder
@@ -104,7 +104,7 @@ def test_onnx_runtime_agrees(made: Path) -> None:
 
 
 def test_the_evaluation_is_the_same_without(model: Model, made: Path) -> None:
-    found: Evaluation = evaluate(model, dataset(model), **OPTIONS)
+    found: Evaluation = evaluate(cpu(model), dataset(model), **OPTIONS)
     assert found.to_json() == (made / "e.json").read_text(encoding="utf-8")
 
 
@@ -112,11 +112,11 @@ def test_resumed_it_writes_the_same_bytes(model: Model, made: Path, tmp_path: Pa
     output, samples = tmp_path / "e.json", tmp_path / "s.npz"
     where: dict[str, Any] = {"output": output, "samples": samples}
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, dataset(model), on_progress=stopper(90, KeyboardInterrupt), **where, **OPTIONS)
+        evaluate(cpu(model), dataset(model), on_progress=stopper(90, KeyboardInterrupt), **where, **OPTIONS)
     assert [each.name for each in tmp_path.iterdir()] == [".e.json.parts"]
     with pytest.raises(OutputError, match=r"other settings \(samples\)"):
-        evaluate(model, dataset(model), output=output, resume=True, **OPTIONS)
-    evaluate(model, dataset(model), resume=True, **where, **OPTIONS)
+        evaluate(cpu(model), dataset(model), output=output, resume=True, **OPTIONS)
+    evaluate(cpu(model), dataset(model), resume=True, **where, **OPTIONS)
     for path in (output, samples):
         assert path.read_bytes() == (made / path.name).read_bytes()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["e.json", "s.npz"]
@@ -149,8 +149,8 @@ def test_images_are_images_however_they_are_stored(kind: str, shape: tuple[int, 
     data = Dataset(source, Preprocessing(), input_shape(model), classes=10)
     taken = next(iter(data.batches(60))).x
     data = dataclasses.replace(data, source=ArraySource("made.npz", x, predicted(proto.SerializeToString(), taken)))
-    options = {**OPTIONS, "eps": (0.05,), "baseline": baseline}
-    evaluate(model, data, samples=tmp_path / "s.npz", **options)
+    options = {**OPTIONS, "eps": (0.05,), "baseline": cpu(baseline)}
+    evaluate(cpu(model), data, samples=tmp_path / "s.npz", **options)
     turned = load_samples(tmp_path / "s.npz").turned
     assert len(turned.index) >= 1
     assert load_samples(tmp_path / "s.npz").are_images == (shape != (64,))
@@ -184,4 +184,4 @@ def test_bad_files(made: Path, tmp_path: Path, model: Model) -> None:
     with pytest.raises(DataError, match="no file or folder"):
         load_samples(tmp_path / "none.npz")
     with pytest.raises(OutputError, match="there is no folder"):
-        evaluate(model, dataset(model), samples=tmp_path / "nowhere" / "s.npz", **OPTIONS)
+        evaluate(cpu(model), dataset(model), samples=tmp_path / "nowhere" / "s.npz", **OPTIONS)

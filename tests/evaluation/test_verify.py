@@ -19,8 +19,9 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import find_tap, list_taps
 from cloakonnx.preprocessing import Preprocessing
 from tests.fixtures.models import FIXTURES, TAP, Fixture, manifest, mlp, write_external
+from tests.support.classifiers import cpu
 
-from .helpers import CPU, MASK, checked, failures, flip, harden, statuses, weight, write
+from .helpers import MASK, checked, failures, flip, harden, statuses, weight, write
 
 ASSETS = manifest() or {}
 ALL = {"masks in place", "mask values", "metadata", "source", "structure", "external data", "numbers"}
@@ -149,7 +150,7 @@ def test_on_given_samples(tmp_path: Path) -> None:
     model = load(harden(source))
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).random((70, 4), np.float32))
     samples = Dataset(open_source(tmp_path / "data.npz"), Preprocessing(), input_shape(model))
-    result = verify(model, source=load(source), provider=CPU, samples=samples)
+    result = verify(cpu(model), source=load(source), samples=samples)
     assert result.passed
     assert "70 samples" in result.checks[-1].detail
 
@@ -159,11 +160,7 @@ def test_samples_that_are_unusable_are_no_verdict(tmp_path: Path) -> None:
     model = load(harden(source))
     np.savez(tmp_path / "data.npz", x=np.full((3, 4), 7, np.float32))
     with pytest.raises(DataError):
-        verify(
-            model,
-            provider=CPU,
-            samples=Dataset(open_source(tmp_path / "data.npz"), Preprocessing(), input_shape(model)),
-        )
+        verify(cpu(model), samples=Dataset(open_source(tmp_path / "data.npz"), Preprocessing(), input_shape(model)))
 
 
 @pytest.mark.skipif(not ASSETS, reason="no assets: $CLOAKONNX_ASSETS or ../shared/assets")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,6 @@ W1, B1 = RNG.normal(size=(4, 3, 3, 3)) * 0.4, RNG.normal(size=4) * 0.1
 W2, B2 = RNG.normal(size=(4, 5)), RNG.normal(size=5)
 X = RNG.uniform(size=(3, 3, 6, 6))
 Y = np.array([0, 3, 4])
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Preprocessing as the package's own type has it."""
-
-    scale: float = 1.0
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    channel_axis: int = 1
 
 
 def classifier(

@@ -9,9 +9,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from cloakonnx.gradient.differentiate import INPUT, differentiate
+from cloakonnx.preprocessing import Preprocessing
 from tests.support.double import to_double
 
-from .classifiers import Scaling, X, Y, classifier, run
+from .classifiers import X, Y, classifier, run
 from .harness import evaluator
 
 
@@ -45,7 +46,7 @@ def test_forward_only() -> None:
 def test_model_is_not_changed() -> None:
     model = classifier()
     before = model.SerializeToString()
-    differentiate(model, masks={"features": 1}, preprocessing=Scaling(scale=1 / 255))
+    differentiate(model, masks={"features": 1}, preprocessing=Preprocessing(scale=1 / 255))
     assert model.SerializeToString() == before
 
 
@@ -86,7 +87,7 @@ def test_mask_on_features_of_a_matrix() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 def test_preprocessing_gives_gradients_of_pixels(dtype: type) -> None:
-    how = Scaling(1 / 255, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+    how = Preprocessing(1 / 255, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
     graph = differentiate(classifier(dtype=dtype), preprocessing=how)
     assert graph.image == "x_pixels"
     pixels = np.round(X * 255)
@@ -110,15 +111,15 @@ def test_preprocessing_of_channels_last() -> None:
     model = classifier()
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 6, 6, 3]))
     model.graph.node.insert(0, nodes)
-    how = Scaling(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+    how = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
     first = differentiate(classifier(), preprocessing=how)
-    last = differentiate(model, preprocessing=Scaling(mean=how.mean, std=how.std, channel_axis=-1))
+    last = differentiate(model, preprocessing=how)
     expected = run(first)[first.gradient].transpose(0, 2, 3, 1)
     np.testing.assert_allclose(run(last, X.transpose(0, 2, 3, 1))[last.gradient], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_nothing_to_preprocess_adds_nothing() -> None:
-    assert differentiate(classifier(), preprocessing=Scaling(1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))).image == "x"
+    assert differentiate(classifier(), preprocessing=Preprocessing(1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))).image == "x"
 
 
 def test_fixed_batch_stays() -> None:

@@ -16,11 +16,12 @@ import pytest
 import cloakonnx as ck
 from cloakonnx.errors import CheckError, CloakError, DataError, OptionError, OutputError, TapError
 from cloakonnx.graph.masks.metadata import masks_of
-from cloakonnx.pipeline.settings import PRESETS, Settings
+from cloakonnx.pipeline.settings import PRESETS, HardenSettings
 from tests.attacks.helpers import DIGITS, digits_arrays
 from tests.cli.conftest import files
 from tests.fixtures import false_defences
 from tests.selection.helpers import training_arrays
+from tests.support.classifiers import cpu
 
 pytest.importorskip("sklearn")
 
@@ -35,7 +36,6 @@ OPTIONS: dict[str, Any] = {
     "attack": "fgsm",
     "select_data": "select.npz",
     "report_data": "test.npz",
-    "provider": ck.choose_provider("cpu"),
 }
 
 
@@ -52,7 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.savez(folder / f"{name}.npz", x=x[rows], y=y[rows])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        ck.harden("m.onnx", data="train.npz", **OPTIONS)
+        ck.harden(cpu("m.onnx"), data="train.npz", **OPTIONS)
     return folder
 
 
@@ -99,7 +99,7 @@ class Heard:
 
 def again(**changes: Any) -> tuple[ck.Hardened, Heard]:
     heard = Heard()
-    return ck.harden("m.onnx", data="train.npz", observer=heard, **{**OPTIONS, **changes}), heard
+    return ck.harden(cpu("m.onnx"), data="train.npz", observer=heard, **{**OPTIONS, **changes}), heard
 
 
 def shown(folder: Path) -> dict[str, bytes]:
@@ -120,7 +120,10 @@ def test_everything_is_there_and_hangs_together(there: Path) -> None:
         "name": "test.npz", "count": 30, "digest": attestation.settings["data"]["report"]["digest"],
     }  # fmt: skip
     checked = ck.verify(
-        hardened, source=source, attestation=attestation, analysis=done.analysis, provider=OPTIONS["provider"]
+        cpu(hardened),
+        source=source,
+        attestation=attestation,
+        analysis=done.analysis,
     )
     assert checked.passed
     assert done.evaluation.data.count == 30
@@ -145,7 +148,7 @@ def test_the_parts_share_no_sample(fresh: Path) -> None:
 @pytest.mark.parametrize("stage", ["learn", "apply", "evaluate", "report"])
 def test_an_interrupt_before_a_stage_leaves_those_done(fresh: Path, finished: Path, stage: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ck.harden("m.onnx", data="train.npz", observer=Heard(stop_at=stage), **OPTIONS)
+        ck.harden(cpu("m.onnx"), data="train.npz", observer=Heard(stop_at=stage), **OPTIONS)
     _, heard = again()
     done = STAGES.index(stage)
     assert (heard.cached, heard.ran) == (STAGES[:done], STAGES[done:])
@@ -155,7 +158,7 @@ def test_an_interrupt_before_a_stage_leaves_those_done(fresh: Path, finished: Pa
 @pytest.mark.parametrize(("stage", "calls"), [("learn", 1), ("learn", 9), ("evaluate", 2)])
 def test_an_interrupt_within_a_stage_leaves_no_half_file(fresh: Path, finished: Path, stage: str, calls: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ck.harden("m.onnx", data="train.npz", observer=Heard(stop_in=stage, calls=calls), **OPTIONS)
+        ck.harden(cpu("m.onnx"), data="train.npz", observer=Heard(stop_in=stage, calls=calls), **OPTIONS)
     whole = shown(finished / "m-hardened")
     for name, content in shown(fresh / "m-hardened").items():
         assert name.startswith(f".{'analysis.cloak' if stage == 'learn' else 'evaluation'}.json.parts") or (
@@ -168,7 +171,7 @@ def test_an_interrupt_within_a_stage_leaves_no_half_file(fresh: Path, finished: 
 
 def test_learning_goes_on_where_it_was(fresh: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ck.harden("m.onnx", data="train.npz", observer=Heard(stop_in="learn", calls=10), **OPTIONS)
+        ck.harden(cpu("m.onnx"), data="train.npz", observer=Heard(stop_in="learn", calls=10), **OPTIONS)
     _, heard = again()
     assert [line.split(":")[0] for line in heard.said if line.startswith("epoch")] == [
         f"epoch {i} of 12" for i in range(2, 13)
@@ -177,11 +180,11 @@ def test_learning_goes_on_where_it_was(fresh: Path) -> None:
 
 def test_a_budget_that_is_missed_can_be_raised_without_learning_again(fresh: Path) -> None:
     with pytest.raises(CheckError, match="no masks gain robust accuracy within the budget"):
-        ck.harden("m.onnx", data="train.npz", **{**OPTIONS, "eps": 1e-6})
+        ck.harden(cpu("m.onnx"), data="train.npz", **{**OPTIONS, "eps": 1e-6})
     assert not [name for name in shown(fresh / "m-hardened") if name in OUTPUTS]
     heard = Heard()
     with pytest.raises(CheckError):
-        ck.harden("m.onnx", data="train.npz", observer=heard, **{**OPTIONS, "eps": 1e-6, "budget": 0.6})
+        ck.harden(cpu("m.onnx"), data="train.npz", observer=heard, **{**OPTIONS, "eps": 1e-6, "budget": 0.6})
     assert not [line for line in heard.said if line.startswith("epoch")]
 
 
@@ -344,7 +347,7 @@ def test_a_hardened_model_is_not_hardened_twice(there: Path) -> None:
 def test_a_model_that_rounds_is_hardened_before_it_does(fresh: Path, method: Any) -> None:
     (fresh / "m.onnx").write_bytes(false_defences.quantised().SerializeToString())
     with pytest.raises(CloakError, match=r"Round .* has a zero gradient everywhere; harden the model before it is"):
-        ck.harden("m.onnx", data="train.npz", **{**OPTIONS, "method": method})
+        ck.harden(cpu("m.onnx"), data="train.npz", **{**OPTIONS, "method": method})
     assert not list((fresh / "m-hardened").glob("[!.]*"))
 
 
@@ -415,7 +418,7 @@ def test_the_output_is_a_folder(fresh: Path) -> None:
 
 
 def test_a_plan_runs_nothing(fresh: Path) -> None:
-    settings = Settings(eps=(EPS, 0.2), preset="quick")
+    settings = HardenSettings(eps=(EPS, 0.2), preset="quick")
     assert settings.radii == (EPS,)
     assert PRESETS["quick"].epochs == 4
 

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from cloakonnx.classifier.classifier import Classifier, input_shape
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset, Pairs
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import AnalysisError, DataError, TapError
@@ -45,13 +45,13 @@ def noisy(x: Values, size: float = 0.1) -> Values:
 def analysed(
     proto: onnx.ModelProto, x: Values, twins: Values, y: Values | None, criterion: str, **options: Any
 ) -> Values:
-    model = load_bytes(proto.SerializeToString())
+    classifier = Classifier(load_bytes(proto.SerializeToString()), provider=CPU)
     clean, adversarial = (
-        Dataset(ArraySource(name, each, labels), Preprocessing(), input_shape(model))
+        Dataset(ArraySource(name, each, labels), Preprocessing(), classifier.input_shape)
         for name, each, labels in (("clean", x, y), ("twins", twins, None))
     )
     found = analyze(
-        model, Pairs(clean, adversarial), provider=CPU, criterion_name=criterion, **({"batch_size": 16} | options)
+        classifier, Pairs(clean, adversarial), criterion_name=criterion, **({"batch_size": 16} | options)
     ).scores
     assert found is not None
     assert found.criterion == criterion
@@ -91,7 +91,7 @@ def test_linear_head_is_the_formula(criterion: str, batch_size: int) -> None:
 
 
 def margin_of(model: Any, x: Values, y: Values, other: Values, mask: Mask) -> float:
-    logits = Classifier(hardened(model, [mask]), provider=CPU).logits(x).astype(np.float64)
+    logits = Classifier(hardened(model, [mask]), provider=CPU).scores(x).astype(np.float64)
     rows = np.arange(len(y))
     return float((logits[rows, other] - logits[rows, y]).mean())
 
@@ -102,7 +102,7 @@ def test_gradient_x_activation_is_the_slope_of_the_mask(tap: str) -> None:
     proto, x, twins, y = digits()
     found = analysed(proto, x, twins, y, "gradient-x-activation", tap=tap)
     model = load(DIGITS)
-    other = strongest_other(Classifier(model, provider=CPU).logits(twins), y)
+    other = strongest_other(Classifier(model, provider=CPU).scores(twins), y)
     step = 2e-3
     features = range(0, len(found), max(1, len(found) // 12))
     for i in features:
@@ -230,11 +230,9 @@ def test_a_head_that_is_not_linear_names_the_alternative(criterion: str) -> None
 
 def test_signed_scores_in_the_file_and_in_the_ranking() -> None:
     proto, x, twins, y = digits()
-    model = load_bytes(proto.SerializeToString())
-    pairs = Pairs(
-        *(Dataset(ArraySource(n, v, y), Preprocessing(), input_shape(model)) for n, v in (("a", x), ("b", twins)))
-    )
-    made = analyze(model, pairs, provider=CPU, criterion_name="margin")
+    classifier = Classifier(load_bytes(proto.SerializeToString()), provider=CPU)
+    pairs = Pairs(*(Dataset.of(ArraySource(n, v, y), classifier) for n, v in (("a", x), ("b", twins))))
+    made = analyze(classifier, pairs, criterion_name="margin")
     text = made.to_json()
     Draft202012Validator(SCHEMA).validate(json.loads(text))
     read = Analysis.from_json(text)

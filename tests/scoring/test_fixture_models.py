@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset, Pairs
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import DataError, InferenceError, OptionError, TapError
@@ -46,14 +46,14 @@ def analysed(
     bounds: tuple[float, float] = (0.0, 1.0),
     **options: Any,
 ) -> Analysis:
-    model = load_bytes(proto.SerializeToString())
-    pairs = Pairs(
-        *(
-            Dataset(ArraySource(name, x, None), Preprocessing(bounds=bounds), input_shape(model))
-            for name, x in (("clean", clean), ("twins", twins))
-        )
+    classifier = Classifier(
+        load_bytes(proto.SerializeToString()),
+        preprocessing=Preprocessing(bounds=bounds),
+        provider=choose_provider("cpu"),
     )
-    return analyze(model, pairs, provider=choose_provider("cpu"), batch_size=batch_size, **options)
+    sources = (ArraySource(name, x, None) for name, x in (("clean", clean), ("twins", twins)))
+    pairs = Pairs(*(Dataset.of(source, classifier) for source in sources))
+    return analyze(classifier, pairs, batch_size=batch_size, **options)
 
 
 @pytest.mark.parametrize("name", [name for name in SHAPES if name in BY_NAME and BY_NAME[name].runs_in_ort])

@@ -7,10 +7,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.classifier.classifier import class_count, input_shape
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset, Pairs
 from cloakonnx.data.sources import ArraySource
-from cloakonnx.graph.file.model import load
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.runtime.provider import choose_provider
 from cloakonnx.scoring.analysis import Analysis
@@ -49,16 +48,15 @@ def raw(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def analysed(name: str, criterion: str, batch_size: int) -> Analysis:
     known = asset(name)
-    model = load(known.path)
     preprocessing = Preprocessing(scale=known.scale, mean=known.mean, std=known.std)
+    classifier = Classifier(known.path, preprocessing=preprocessing, provider=choose_provider("cpu"))
     clean, twins = (
-        Dataset(ArraySource(kind, x, None), preprocessing, input_shape(model), classes=class_count(model))
+        Dataset.of(ArraySource(kind, x, None), classifier)
         for kind, x in zip(("clean", "twins"), samples(name), strict=True)
     )
     return analyze(
-        model,
+        classifier,
         Pairs(clean, twins),
-        provider=choose_provider("cpu"),
         criterion_name=criterion,
         batch_size=batch_size,
     )

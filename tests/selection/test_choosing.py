@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from cloakonnx.attacks.masked import Weights
+from cloakonnx.classifier.masked import Weights
 from cloakonnx.selection.learn.choosing import SelectPart
 from cloakonnx.selection.learn.recipe import Recipe
 

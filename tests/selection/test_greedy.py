@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from cloakonnx.attacks.settings import Settings, run_attack
-from cloakonnx.classifier.classifier import Classifier, input_shape
+from cloakonnx.classifier.classifier import input_shape
+from cloakonnx.classifier.task import SingleLabel
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import CheckError, DataError, OptionError, TapError
@@ -29,6 +30,7 @@ from cloakonnx.selection.greedy.path import Part, Step, best_prefix, greedy_path
 from cloakonnx.selection.greedy.select import select_greedy
 from tests.attacks.helpers import DIGITS, digits_arrays, victim_of
 from tests.fixtures import models
+from tests.support.classifiers import cpu
 
 CPU = choose_provider("cpu")
 DENSE, CHANNELS = "/6/Relu_output_0", "/3/Relu_output_0"
@@ -52,9 +54,13 @@ def samples(start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int6
     return x[start:stop], y[start:stop]
 
 
+def task() -> SingleLabel:
+    return cpu(digits()).task
+
+
 def real_logits(model: Model, tap: str, axis: int, keep: Keep, x: NDArray[np.float32]) -> Floats:
     masked = hardened(model, [Mask(tap, keep.astype(np.float32), axis)])
-    return Classifier(masked, provider=CPU).logits(x).astype(np.float64)
+    return cpu(masked).scores(x).astype(np.float64)
 
 
 def keep_all_but(features: int, removed: Sequence[int]) -> Keep:
@@ -66,7 +72,7 @@ def keep_all_but(features: int, removed: Sequence[int]) -> Keep:
 @pytest.mark.parametrize(("tap", "features", "linear"), [(DENSE, 64, True), (CHANNELS, 32, False)])
 def test_every_candidate_is_its_hardened_file(tap: str, features: int, linear: bool) -> None:
     x, _ = samples(0, 20)
-    made = Ablations(digits(), find_tap(digits(), tap), CPU)
+    made = Ablations(cpu(digits()), find_tap(digits(), tap))
     assert made.is_linear == linear
     ablation = made.of([x[:7], x[7:]])
     keep = np.random.default_rng(0).random(features) < 0.7
@@ -90,7 +96,7 @@ def test_layouts_and_types(name: str) -> None:
     x = np.random.default_rng(3).random((10, *example.shape[1:])).astype(np.float32)
     tap = find_tap(model, fixture.tap)
     assert tap.features is not None
-    ablation = Ablations(model, tap, CPU).of([x[:4], x[4:]])
+    ablation = Ablations(cpu(model), tap).of([x[:4], x[4:]])
     keep = keep_all_but(tap.features, [1])
     slack = 2e-2 if name == "float16" else 1e-5
     wanted = real_logits(model, tap.name, tap.feature_axis, keep, x)
@@ -113,11 +119,11 @@ def test_real_models(name: str) -> None:
     preprocessing = Preprocessing(scale=asset.scale, mean=asset.mean, std=asset.std)
     data = Dataset(ArraySource(name, asset.images(6), None), preprocessing, input_shape(model))
     tap, batches = find_tap(model), [batch.x for batch in data.batches(4)]
-    made = Ablations(model, tap, CPU, preprocessing=data.normalisation)
+    made = Ablations(cpu(model, preprocessing=preprocessing), tap)
     assert made.is_linear
     keep = np.random.default_rng(1).random(asset.features) < 0.8
     masked = hardened(model, [Mask(tap.name, keep.astype(np.float32), tap.feature_axis)])
-    victim = victim_of(masked, preprocessing=data.normalisation, sample_shape=data.sample_shape)
+    victim = victim_of(masked, preprocessing=preprocessing, sample_shape=data.sample_shape)
     wanted = np.concatenate([victim.logits(batch) for batch in batches])
     np.testing.assert_allclose(made.of(batches).logits(keep), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 
@@ -127,7 +133,7 @@ def test_bfloat16_taps_are_refused() -> None:
     fixture = next(f for f in models.FIXTURES if f.name == "bfloat16_inside")
     model = load_bytes(fixture.model.SerializeToString())
     with pytest.raises(TapError, match="bfloat16, which greedy selection can't mask"):
-        Ablations(model, find_tap(model, fixture.tap), CPU)
+        Ablations(cpu(model), find_tap(model, fixture.tap))
 
 
 def by_definition(logits: Floats, y: NDArray[np.int64]) -> float:
@@ -141,9 +147,9 @@ def test_the_path_is_that_of_brute_force_with_hardened_files(tap: str) -> None:
     features = 64 if tap == DENSE else 32
     victim = victim_of(digits())
     twins = run_attack(victim, x, y, settings=ATTACK).x
-    made = Ablations(digits(), find_tap(digits(), tap), CPU)
+    made = Ablations(cpu(digits()), find_tap(digits(), tap))
     least = least_correct(30, 30, 0.1)
-    path = greedy_path(Part(y, made.of([x]), (made.of([twins]),)), features, least=least)
+    path = greedy_path(Part(y, made.of([x]), (made.of([twins]),), task()), features, least=least)
     assert len(path) > 2
     removed: list[int] = []
     for step in path[1 : 2 if tap == DENSE else 3]:
@@ -180,10 +186,10 @@ def test_budget_ties_and_the_last_feature() -> None:
     y = np.zeros(3, np.int64)
     attacked = Table(np.array([[1.0, 1, 1], [2, 2, 2], [2, 2, 2], [5, 5, 5], [-1, -1, -1]]))
     clean = Table(np.array([[0.0, 0, 0], [0, 0, 0], [0, 0, 0], [-1, 0, 0], [0, 0, 0]]))
-    part = Part(y, clean, (attacked,))
+    part = Part(y, clean, (attacked,), task())
     assert [step.removed for step in greedy_path(part, 5, least=3)] == [(), (1,), (1, 2), (1, 2, 0)]
     assert [step.removed for step in greedy_path(part, 5, least=2)][1:] == [(3,), (3, 1), (3, 1, 2), (3, 1, 2, 0)]
-    everything = Part(y, Table(np.zeros((3, 3))), (Table(np.ones((3, 3))),))
+    everything = Part(y, Table(np.zeros((3, 3))), (Table(np.ones((3, 3))),), task())
     assert greedy_path(everything, 3, least=0)[-1].removed == (0, 1)
 
 
@@ -191,8 +197,8 @@ def test_the_worst_of_several_attacks_counts() -> None:
     y = np.zeros(2, np.int64)
     first, second = Table(np.array([[3.0, 3], [1, 1]])), Table(np.array([[-9.0, -9], [1, 1]]))
     clean = Table(np.zeros((2, 2)))
-    assert greedy_path(Part(y, clean, (first,)), 2, least=0)[1].removed == (0,)
-    assert greedy_path(Part(y, clean, (first, second)), 2, least=0)[1].removed == (1,)
+    assert greedy_path(Part(y, clean, (first,), task()), 2, least=0)[1].removed == (0,)
+    assert greedy_path(Part(y, clean, (first, second), task()), 2, least=0)[1].removed == (1,)
 
 
 def test_the_prefix_is_chosen_on_other_samples() -> None:
@@ -201,7 +207,7 @@ def test_the_prefix_is_chosen_on_other_samples() -> None:
     # Clean: removing feature 1 costs a sample. Attacked: feature 2 helps, feature 0 harms a little, feature 1 helps.
     clean = Table(np.array([[0.0, 0], [-1, 0], [0, 0], [0, 0]]))
     attacked = Table(np.array([[-0.5, -0.5], [2, 2], [1, 1], [0, 0]]))
-    part = Part(y, clean, (attacked,))
+    part = Part(y, clean, (attacked,), task())
     assert best_prefix(path, part, 4, least=2).removed == (2,)
     assert best_prefix(path, part, 4, least=1).removed == (2, 0, 1)
     assert best_prefix(path[:1], part, 4, least=2).removed == ()
@@ -213,8 +219,8 @@ def test_a_share_of_the_samples_is_rounded_down() -> None:
 
 def selected(**changes: Any) -> Analysis:
     x, y = samples(0, 150)
-    options: dict[str, Any] = {"budget": 0.02, "provider": CPU, "attack": ATTACK, "rounds": 2, "without_gain": True}
-    return select_greedy(digits(), dataset(x, y), **(options | changes))
+    options: dict[str, Any] = {"budget": 0.02, "attack": ATTACK, "rounds": 2, "without_gain": True}
+    return select_greedy(cpu(digits()), dataset(x, y), **(options | changes))
 
 
 @pytest.mark.parametrize(("tap", "budget"), [(DENSE, 0.0), (DENSE, 0.02), (DENSE, 0.1), (CHANNELS, 0.05)])
@@ -268,7 +274,7 @@ def test_no_gain_is_an_error() -> None:
     x, y = samples(0, 40)
     with pytest.raises(CheckError, match=r"within the budget of 0 points .*(gains nothing|helps none)"):
         select_greedy(
-            digits(), dataset(x, y), budget=0.0, provider=CPU, attack=Settings("fgsm", 0.0, early_stop=False), rounds=1
+            cpu(digits()), dataset(x, y), budget=0.0, attack=Settings("fgsm", 0.0, early_stop=False), rounds=1
         )
 
 
@@ -299,9 +305,9 @@ def test_twins_and_other_samples_exclude_each_other() -> None:
 def test_bad_labels() -> None:
     x, y = samples(0, 40)
     with pytest.raises(DataError, match=r"digits.npz has no labels"):
-        select_greedy(digits(), dataset(x, None), budget=0.1, provider=CPU, attack=ATTACK)
+        select_greedy(cpu(digits()), dataset(x, None), budget=0.1, attack=ATTACK)
     with pytest.raises(DataError, match="all 40 labels are class 3"):
-        select_greedy(digits(), dataset(x, np.full(40, 3)), budget=0.1, provider=CPU, attack=ATTACK)
+        select_greedy(cpu(digits()), dataset(x, np.full(40, 3)), budget=0.1, attack=ATTACK)
     wrong = Dataset(ArraySource("odd.npz", x, y + 5), Preprocessing(), input_shape(digits()))
     with pytest.raises(DataError, match=r"odd.npz: label 1\d does not fit the model, which has 10 classes"):
-        select_greedy(digits(), wrong, budget=0.1, provider=CPU, attack=ATTACK)
+        select_greedy(cpu(digits()), wrong, budget=0.1, attack=ATTACK)

@@ -28,7 +28,8 @@ from cloakonnx.selection.learn.learn import Progress, is_photographic, learn, mi
 from cloakonnx.selection.learn.recipe import Recipe
 from cloakonnx.selection.learn.state import forget
 from tests.attacks.helpers import digits_arrays, victim_of
-from tests.selection.helpers import CPU, EPS, dataset, learning_data, model, select_data, training_arrays
+from tests.selection.helpers import EPS, dataset, learning_data, model, select_data, training_arrays
+from tests.support.classifiers import cpu
 
 pytest.importorskip("sklearn")
 
@@ -37,7 +38,7 @@ QUICK = Recipe(eps=EPS, budget=0.04, epochs=2, batch_size=50, learning_rate=0.05
 
 def learned(recipe: Recipe = QUICK, **options: Any) -> Analysis:
     options = {"select": select_data(60), "over_budget": True} | options
-    return learn(model(), learning_data(150), recipe, provider=CPU, **options)
+    return learn(cpu(model()), learning_data(150), recipe, **options)
 
 
 def correct(target: Model, attack: Callable[[Victim], NDArray[np.float32]]) -> NDArray[np.bool_]:
@@ -49,7 +50,7 @@ def correct(target: Model, attack: Callable[[Victim], NDArray[np.float32]]) -> N
 @pytest.mark.parametrize("granularity", ["channel", "element"])
 def test_masks_hold_against_an_attack_made_again_on_other_samples(granularity: Any) -> None:
     recipe = Recipe(eps=EPS, budget=0.04, epochs=6, learning_rate=0.05, granularity=granularity)
-    analysis = learn(model(), learning_data(500), recipe, provider=CPU, select=select_data(200))
+    analysis = learn(cpu(model()), learning_data(500), recipe, select=select_data(200))
     x, y = digits_arrays()
     x, y = x[200:], y[200:]
     made = hardened(model(), analysis.masks)
@@ -168,17 +169,17 @@ def test_l1_leaves_weights_at_exactly_1_and_small_ones_become_exactly_0() -> Non
 def test_a_fifth_of_each_class_is_held_out() -> None:
     x, y = training_arrays()
     samples = Samples.read(dataset(x, y))
-    train, held = split(samples, seed=3)
+    train, held = split(samples, strata=cpu(model()).task.strata, seed=3)
     assert sorted(train.hashes + held.hashes) == sorted(samples.hashes)
     for label in range(10):
         assert (held.y == label).sum() == round(0.2 * (y == label).sum())
-    assert split(samples, seed=3)[1].hashes == held.hashes
-    assert split(samples, seed=4)[1].hashes != held.hashes
+    assert split(samples, strata=cpu(model()).task.strata, seed=3)[1].hashes == held.hashes
+    assert split(samples, strata=cpu(model()).task.strata, seed=4)[1].hashes != held.hashes
 
 
 def test_without_select_data_the_held_out_part_chooses() -> None:
     x, y = training_arrays()
-    found = learn(model(), dataset(x[:150], y[:150]), QUICK, provider=CPU, over_budget=True)
+    found = learn(cpu(model()), dataset(x[:150], y[:150]), QUICK, over_budget=True)
     assert found.samples.count == 150
     assert found.learning is not None
     assert found.learning["select"]["held_out"] is True
@@ -194,7 +195,7 @@ def test_bad_data() -> None:
     }
     for message, data in bad.items():
         with pytest.raises(DataError, match=message):
-            learn(model(), data, QUICK, provider=CPU)
+            learn(cpu(model()), data, QUICK)
 
 
 def test_a_fixed_batch_is_learned_on_in_whole_runs() -> None:
@@ -203,15 +204,15 @@ def test_a_fixed_batch_is_learned_on_in_whole_runs() -> None:
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 4
     recipe = Recipe(eps=EPS, budget=0.04, epochs=1, batch_size=28, learning_rate=0.05)
-    options: dict[str, Any] = {"provider": CPU, "select": select_data(30), "over_budget": True}
+    options: dict[str, Any] = {"select": select_data(30), "over_budget": True}
     found, wanted = (
-        learn(m, learning_data(60), recipe, **options) for m in (load_bytes(proto.SerializeToString()), model())
+        learn(cpu(m), learning_data(60), recipe, **options) for m in (load_bytes(proto.SerializeToString()), model())
     )
     for mask, other in zip(found.masks, wanted.masks, strict=True):
         np.testing.assert_allclose(mask.weights, other.weights, atol=1e-3)
-    assert learn(load_bytes(proto.SerializeToString()), learning_data(63), recipe, **options).samples.count == 93
+    assert learn(cpu(load_bytes(proto.SerializeToString())), learning_data(63), recipe, **options).samples.count == 93
     with pytest.raises(DataError, match="3 samples to learn on are fewer than the model's fixed batch of 4"):
-        learn(load_bytes(proto.SerializeToString()), learning_data(3), recipe, **options)
+        learn(cpu(load_bytes(proto.SerializeToString())), learning_data(3), recipe, **options)
 
 
 def test_bad_taps() -> None:
@@ -240,7 +241,7 @@ def test_a_tap_without_gradient() -> None:
     data = dataset(np.random.default_rng(0).random((30, 4), np.float32), np.arange(30) % 3)
     data = type(data)(data.source, data.preprocessing, (4,), classes=3)
     with pytest.raises(TapError, match="does not depend on tap 'h' in a way that can be differentiated: Sign"):
-        learn(blocked, data, QUICK, provider=CPU, taps=["h"])
+        learn(cpu(blocked), data, QUICK, taps=["h"])
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,15 @@ import pytest
 from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import rel_entr
 
-from cloakonnx.attacks.masked import MaskedVictim
 from cloakonnx.attacks.random import Stream
+from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.graph.file.model import load_bytes
 from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.selection.learn.objective import Objective, trades
 from cloakonnx.selection.learn.recipe import Recipe
 from tests.attacks.helpers import digits_arrays
-from tests.selection.helpers import CPU, model
+from tests.selection.helpers import model
+from tests.support.classifiers import cpu
 
 pytest.importorskip("sklearn")
 
@@ -46,15 +47,15 @@ def test_trades_and_its_gradients() -> None:
 @pytest.mark.parametrize("element", [False, True])
 def test_the_gradient_is_of_the_mean_loss_of_the_batch(loss: str, element: bool) -> None:
     """With an attack radius of nearly nothing the twins stay where they are, so the loss is smooth in the masks."""
-    victim = MaskedVictim(model(), TAPS, elements=element, provider=CPU, sample_shape=(1, 8, 8))
+    victim = MaskedClassifier(cpu(model()), TAPS, elements=element)
     x, y = (a[:32] for a in digits_arrays())
     objective = Objective(victim, Recipe(eps=1e-3, budget=0, loss=loss, clean_weight=0.7), rank=4)  # type: ignore[arg-type]
     rng = np.random.default_rng(1)
-    masks = {tap: rng.uniform(0.3, 1.2, mask.shape) for tap, mask in victim.masks.items()}
+    masks = {tap: rng.uniform(0.3, 1.2, mask.shape) for tap, mask in victim.weights.items()}
     direction = {tap: rng.normal(0, 1, mask.shape) for tap, mask in masks.items()}
 
     def at(t: float) -> float:
-        victim.masks = {tap: masks[tap] + t * direction[tap] for tap in masks}
+        victim.weights = {tap: masks[tap] + t * direction[tap] for tap in masks}
         return objective(x, y, eps=1e-7, stream=Stream.of(0, "test", 0, np.arange(32))).loss / 32
 
     h = 1e-3
@@ -72,9 +73,7 @@ def test_a_fixed_batch_gives_the_same_gradients() -> None:
         value.type.tensor_type.shape.dim[0].dim_value = 4
     fixed = load_bytes(proto.SerializeToString())
     x, y = (a[:12] for a in digits_arrays())
-    open_batch, in_fours = (
-        MaskedVictim(m, TAPS, provider=CPU, sample_shape=(1, 8, 8)).mask_gradients(x, y) for m in (model(), fixed)
-    )
+    open_batch, in_fours = (MaskedClassifier(cpu(m), TAPS).mask_gradients(x, y) for m in (model(), fixed))
     np.testing.assert_allclose(open_batch.loss, in_fours.loss, rtol=1e-4, atol=1e-7)
     for tap in open_batch.gradients:
         np.testing.assert_allclose(open_batch.gradients[tap], in_fours.gradients[tap], rtol=1e-4, atol=1e-6)

@@ -60,7 +60,7 @@ class Pass:
         for mask in masks.values():
             for each in (mask, *self._random(mask)):
                 self._distinct.setdefault(each.weights.tobytes(), each)
-        _ = pairs.clean.arrangement  # samples that do not fit are an error before any graph is made
+        pairs.clean.fitted_to(classifier)  # samples that do not fit are an error before any graph is made
         self._curve = Curve(classifier, tap, list(self._distinct.values()), batch_size=batch_size)
         self._digests = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         self.count = self._seen = 0

@@ -136,6 +136,9 @@ def select_greedy(
     model = classifier.model
     check_opset(model)
     chosen = find_tap(model, tap, axis=feature_axis)
+    for each in (dataset, twins, select):
+        if each is not None:
+            each.fitted_to(classifier)
     fit = Samples.read(dataset)
     fit.check_classes()
     pairs = None if twins is None else _read_twins(dataset, twins, fit)

@@ -43,6 +43,7 @@ def within_budget(
         CheckError: the budget does not allow to remove even one.
     """
     tap = find_tap(classifier.model, scores.tap, axis=scores.feature_axis)
+    dataset.fitted_to(classifier)
     samples = Samples.read(dataset)
     ablations = Ablations(classifier, tap)
     ablation = ablations.of(samples.batches(batch_size))

@@ -48,7 +48,7 @@ def learning_seconds(
     """
     taps_found = places(classifier.model, names=taps)
     masked = MaskedClassifier(classifier, taps_found, elements=recipe.granularity == "element")
-    masked.prepare(dataset.sample_shape)
+    masked.prepare(dataset.fitted_to(masked))
     count = masked.fixed_batch or min(_PROBE, recipe.batch_size)
     low, high = dataset.preprocessing.bounds
     x = np.random.default_rng(0).uniform(low, high, (count, *dataset.sample_shape)).astype(np.float32)

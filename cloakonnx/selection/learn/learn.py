@@ -95,6 +95,8 @@ def learn(
     check_opset(model)
     ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
     chosen = places(model, names=taps, patterns=tap_patterns)
+    if select is not None:
+        select.fitted_to(classifier)
     train = Samples.read(dataset)
     train.check_classes()
     part = None if select is None else Samples.read(select)
@@ -102,7 +104,7 @@ def learn(
         train, part = split(train, strata=classifier.task.strata, seed=recipe.seed)
     part.check_classes()
     masked = MaskedClassifier(classifier, chosen, elements=recipe.granularity == "element")
-    masked.prepare(dataset.sample_shape)
+    masked.prepare(dataset.fitted_to(masked))
     for samples in (train, part):
         masked.task.check(samples.y, masked.classes)
     record = {

@@ -26,7 +26,7 @@ from benchmarks.resnet20 import from_onnx
 from cloakonnx.attacks.arithmetic import Norm, norms
 from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.graph.file.model import load
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.runtime.provider import choose_provider
 from tests.fixtures.real import manifest
 
@@ -65,7 +65,9 @@ def samples(count: int) -> tuple[Images, Labels]:
 @cache
 def victim(model: str = MODEL) -> Victim:
     """Return a ResNet under our own attacks."""
-    return Victim(load(path(model)), provider=choose_provider("cpu"), sample_shape=(3, 32, 32))
+    classifier = Classifier(path(model), provider=choose_provider("cpu"))
+    classifier.prepare((3, 32, 32))
+    return Victim(classifier)
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from gradient.classifiers import Scaling
 from gradient.harness import ort_run, outputs
 from networks import NETWORKS, build
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from cloakonnx.gradient._forward import Preprocessing
 from cloakonnx.gradient.differentiate import differentiate
+from cloakonnx.preprocessing import Preprocessing
 
 Array = np.ndarray[Any, Any]
 
@@ -66,7 +65,7 @@ def test_network(name: str, dynamo: bool) -> None:
 def test_preprocessing_is_differentiated() -> None:
     net = build(NETWORKS["resnet18"])
     model = export(net, torch.rand(2, 3, 32, 32), False)
-    how: Preprocessing = Scaling(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    how = Preprocessing(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     mean, std = (torch.tensor(v, dtype=torch.float64).reshape(3, 1, 1) for v in (how.mean, how.std))
     pixels, y = torch.randint(0, 256, (2, 3, 32, 32)).double().requires_grad_(), torch.tensor([4, 5])
     wide = copy.deepcopy(net).double()

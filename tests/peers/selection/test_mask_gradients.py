@@ -12,8 +12,8 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
-from cloakonnx.attacks.masked import MaskedVictim
-from cloakonnx.graph.file.model import load
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.graph.masks.taps import activation_taps
 from cloakonnx.runtime.provider import choose_provider
 
@@ -45,16 +45,16 @@ def masked(masks: list[Tensor], x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("elements", [False, True])
 def test_mask_gradients(elements: bool) -> None:
-    model = load(DIGITS)
-    taps = activation_taps(model)
-    victim = MaskedVictim(model, taps, elements=elements, provider=choose_provider("cpu"), sample_shape=(1, 8, 8))
+    classifier = Classifier(DIGITS, provider=choose_provider("cpu"))
+    taps = activation_taps(classifier.model)
+    under = MaskedClassifier(classifier, taps, elements=elements)
     rng = np.random.default_rng(0)
-    victim.masks = {tap: rng.uniform(0.2, 1.5, mask.shape) for tap, mask in victim.masks.items()}
+    under.weights = {tap: rng.uniform(0.2, 1.5, mask.shape) for tap, mask in under.weights.items()}
     x, y = rng.random((20, 1, 8, 8), np.float32), rng.integers(0, 10, 20)
-    found = victim.mask_gradients(x, y)
-    forms = [(-1, *(1,) * (len(tap.shape) - 2)) if not elements else victim.masks[tap.name].shape for tap in taps]
+    found = under.mask_gradients(x, y)
+    forms = [(-1, *(1,) * (len(tap.shape) - 2)) if not elements else under.weights[tap.name].shape for tap in taps]
     leaves = [
-        torch.tensor(victim.masks[tap.name].reshape(form), requires_grad=True)
+        torch.tensor(under.weights[tap.name].reshape(form), requires_grad=True)
         for tap, form in zip(taps, forms, strict=True)
     ]
     loss = functional.cross_entropy(masked(leaves, torch.tensor(x)), torch.tensor(y), reduction="none")
@@ -62,5 +62,5 @@ def test_mask_gradients(elements: bool) -> None:
     np.testing.assert_allclose(found.loss, loss.detach().numpy(), rtol=1e-4, atol=1e-6)
     for tap, leaf in zip(taps, leaves, strict=True):
         assert leaf.grad is not None
-        wanted = leaf.grad.numpy().reshape(victim.masks[tap.name].shape)
+        wanted = leaf.grad.numpy().reshape(under.weights[tap.name].shape)
         np.testing.assert_allclose(found.gradients[tap.name], wanted, rtol=1e-3, atol=1e-4)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.head import SplitClassifier
+from cloakonnx.classifier.split import SplitClassifier
 from cloakonnx.errors import InferenceError, TapError
 from cloakonnx.graph.file.model import load, load_bytes
 from cloakonnx.graph.masks.harden import hardened
@@ -36,8 +36,8 @@ def masks(features: int, count: int) -> list[NDArray[np.float32]]:
 def check(loaded: Any, name: str, x: NDArray[np.float32], *, features: int, **options: Any) -> int:
     """Compare with hardened models; return how many samples were close."""
     tap = find_tap(loaded, name)
-    split = SplitClassifier(loaded, tap, provider=CPU, **options)
-    split.compare(Classifier(loaded, provider=CPU, **options), x[:16], features)
+    split = SplitClassifier(Classifier(loaded, provider=CPU, **options), tap)
+    split.compare(x[:16], features)
     close = 0
     chosen = masks(features, 4)
     found = split.predict(x, chosen)
@@ -130,9 +130,9 @@ def test_random_numbers_are_found() -> None:
     )
     loaded = load_bytes(made.SerializeToString())
     x = np.random.default_rng(0).random((4, 5)).astype(np.float32)
-    split = SplitClassifier(loaded, find_tap(loaded, "f"), provider=CPU)
+    split = SplitClassifier(Classifier(loaded, provider=CPU), find_tap(loaded, "f"))
     with pytest.raises(InferenceError, match="does it draw random numbers"):
-        split.compare(Classifier(loaded, provider=CPU), x, 5)
+        split.compare(x, 5)
 
 
 def test_equal_scores_are_close() -> None:
@@ -140,9 +140,9 @@ def test_equal_scores_are_close() -> None:
         [node("Relu", "x", "f"), node("MatMul", ["f", "w"], "scores")], {"w": np.eye(3, dtype=np.float32)}, ["N", 3], 3
     )
     loaded = load_bytes(made.SerializeToString())
-    split = SplitClassifier(loaded, find_tap(loaded, "f"), provider=CPU)
+    split = SplitClassifier(Classifier(loaded, provider=CPU), find_tap(loaded, "f"))
     x = np.array([[1, 2, 3], [1, 3, 3], [np.nan, 1, 2]], np.float32)
-    split.compare(Classifier(loaded, provider=CPU), x, 3)
+    split.compare(x, 3)
     found = split.predict(x, [np.ones(3, np.float32)])
     np.testing.assert_array_equal(found.close, [[False, True, True]])
 
@@ -153,8 +153,8 @@ def test_a_head_that_takes_one_number_of_samples_only() -> None:
     made = model(nodes, {"w": np.eye(3, dtype=np.float32), "form": np.array([20, 3])}, ["N", 3], 3)
     x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     loaded = load_bytes(made.SerializeToString())
-    split = SplitClassifier(loaded, find_tap(loaded, "f"), provider=CPU)
-    split.compare(Classifier(loaded, provider=CPU), x, 3)
+    split = SplitClassifier(Classifier(loaded, provider=CPU), find_tap(loaded, "f"))
+    split.compare(x, 3)
     chosen = masks(3, 2)
     for weight, classes in zip(chosen, split.predict(x, chosen).classes, strict=True):
         alone = Classifier(hardened(loaded, [Mask("f", weight)]), provider=CPU)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.latency import latency_ratios
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.file.model import Model, load_bytes
@@ -33,7 +34,8 @@ def chain(layers: int, batch: int | str = "N", dtype: int = TensorProto.FLOAT) -
 
 
 def quick(model: Model, baseline: Model, sessions: int = 3) -> tuple[float, ...]:
-    return latency_ratios(model, baseline, provider=CPU, sessions=sessions, rounds=3, block_seconds=0.01)
+    both = (Classifier(each, provider=CPU) for each in (model, baseline))
+    return latency_ratios(*both, sessions=sessions, rounds=3, block_seconds=0.01)
 
 
 def test_a_larger_model_takes_longer() -> None:
@@ -43,11 +45,9 @@ def test_a_larger_model_takes_longer() -> None:
 
 
 def test_a_model_beside_itself() -> None:
-    model = chain(20)
+    model = Classifier(chain(20), provider=CPU)
     done: list[int] = []
-    found = latency_ratios(
-        model, model, provider=CPU, sessions=5, rounds=3, block_seconds=0.01, on_progress=done.append
-    )
+    found = latency_ratios(model, model, sessions=5, rounds=3, block_seconds=0.01, on_progress=done.append)
     assert len(found) == 5 and done == [1, 2, 3, 4, 5]
     assert 0.5 < statistics.median(found) < 2
 
@@ -65,6 +65,6 @@ def test_fixed_batches_and_half_precision(batch: int | str, dtype: int) -> None:
 
 
 def test_the_input_must_be_known() -> None:
-    model = chain(2)
+    model = Classifier(chain(2), provider=CPU, input_name="y")
     with pytest.raises(ModelError):
-        latency_ratios(model, model, provider=CPU, input_name="y")
+        latency_ratios(model, model)

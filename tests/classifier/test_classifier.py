@@ -39,7 +39,7 @@ def classifier(made: onnx.ModelProto, **options: Any) -> Classifier:
 def test_predictions(batch: Any) -> None:
     made = identity([core.node("Mul", "x x", "y")], [batch, 3], batch=batch)
     assert classifier(made).predict(X).tolist() == [1, 0, 2, 1]
-    np.testing.assert_array_equal(classifier(made).logits(X), X * X)
+    np.testing.assert_array_equal(classifier(made).scores(X), X * X)
     assert [p.tolist() for p in classifier(made).predictions([X[:2], X[2:]])] == [[1, 0], [2, 1]]
 
 
@@ -74,7 +74,7 @@ def test_one_score_without_an_axis() -> None:
     made = identity(
         [*SHIFT, core.node("Flatten", "logit", "q"), core.node("ReduceMax", "q", "y", axes=[1], keepdims=0)], ["N"]
     )
-    assert classifier(made).logits(X).shape == (4, 1)
+    assert classifier(made).scores(X).shape == (4, 1)
     assert classifier(made).predict(X).tolist() == [0, 1, 0, 0]
 
 
@@ -82,14 +82,14 @@ def test_outputs_that_are_no_class_scores() -> None:
     for batch in ("N", 3):
         made = identity([core.node("ReduceSum", "x", "y", keepdims=0)], [], batch=batch)
         with pytest.raises(InferenceError, match="a classifier gives one row of class scores a sample"):
-            classifier(made).logits(X)
+            classifier(made).scores(X)
 
 
 def test_several_outputs() -> None:
     made = identity([core.node("Mul", "x x", "y"), core.node("Neg", "x", "z")], ["N", 3])
     made.graph.output.append(core.value("z", ["N", 3]))
     with pytest.raises(ModelError, match=r"2 outputs \(y, z\); name one with --output-name"):
-        classifier(made)
+        classifier(made).predict(X)
     assert classifier(made, output_name="z").predict(X).tolist() == [0, 2, 0, 0]
     assert class_count(load_bytes(made.SerializeToString())) is None
     assert class_count(load_bytes(made.SerializeToString()), "z") == 3

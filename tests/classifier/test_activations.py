@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from cloakonnx.classifier.activations import Activations
-from cloakonnx.classifier.classifier import input_shape
-from cloakonnx.errors import InferenceError, ModelError, OptionError
+from cloakonnx.classifier.classifier import Classifier, input_shape
+from cloakonnx.errors import DataError, InferenceError, ModelError
 from cloakonnx.graph.file.model import load_bytes
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.runtime.provider import choose_provider
@@ -25,7 +25,7 @@ def batch(count: int, *shape: int) -> NDArray[np.float32]:
 
 
 def taps(proto: onnx.ModelProto, *names: str, **options: Any) -> Activations:
-    return Activations(load_bytes(proto.SerializeToString()), names or [core.TAP], provider=CPU, **options)
+    return Classifier(load_bytes(proto.SerializeToString()), provider=CPU, **options).activations(names or [core.TAP])
 
 
 def relu(x: NDArray[Any]) -> NDArray[np.float64]:
@@ -110,8 +110,27 @@ def test_strings_are_refused() -> None:
 
 def test_channels_that_do_not_fit() -> None:
     for elem_type in (TensorProto.FLOAT, TensorProto.FLOAT16):
-        with pytest.raises(OptionError, match="--mean has 2 values, but the input has 3 channels"):
+        with pytest.raises(DataError, match="--mean has 2 numbers for 3 channels of the samples; give one number"):
             taps(pass_through(elem_type, ["N", 3, 2, 2]), "seen", preprocessing=Preprocessing(mean=(0.1, 0.2)))
+        made = pass_through(elem_type, ["N", "C", 2, 2])
+        run = taps(made, "seen", preprocessing=Preprocessing(std=(0.1, 0.2)))
+        assert run(batch(3, 2, 2, 2))[0].shape == (3, 2, 2, 2)
+        with pytest.raises(DataError, match="--std has 2 numbers for 3 channels of the samples"):
+            run(batch(3, 3, 2, 2))
+
+
+def test_an_input_of_no_declared_rank() -> None:
+    """Channels come first, as nothing tells that they do not; the samples tell which axis that is."""
+    x = batch(5, 3, 2, 3)
+    how = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    for elem_type, kind in ((TensorProto.FLOAT, np.float32), (TensorProto.FLOAT16, np.float16)):
+        made = pass_through(elem_type, ["N", 3, 2, 3])
+        made.graph.input[0].type.tensor_type.ClearField("shape")
+        (seen,) = taps(made, "seen", preprocessing=how)(x)
+        mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (how.mean, how.std))
+        np.testing.assert_array_equal(seen, ((x - mean) / std).astype(kind))
+        with pytest.raises(DataError, match="--mean has 3 numbers for 2 channels of the samples"):
+            taps(made, "seen", preprocessing=how)(batch(5, 2, 2, 3))
 
 
 def two_inputs() -> onnx.ModelProto:
