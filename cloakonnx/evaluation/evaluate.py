@@ -86,7 +86,7 @@ def evaluate(
             model's own are all 0 they do so without being asked.
         seed: Of all random numbers.
         provider: Where it runs.
-        batch_size: LabelledBatch at a time.
+        batch_size: Samples at a time.
         input_name: The data input, where there are several.
         output_name: The class scores, where there are several outputs.
         analysis: What the masks come from, to tell how many of the samples it has seen.
@@ -353,7 +353,7 @@ def evaluation_seconds(
         eps: Radii of the balls.
         attack: A preset (``quick``) or an attack's name.
         norm: The balls' norm.
-        batch_size: LabelledBatch at a time.
+        batch_size: Samples at a time.
 
     Raises:
         OptionError: an attack that makes no sense.

@@ -446,9 +446,12 @@ def test_scores_that_are_no_numbers_are_told_of() -> None:
     x, y = digits_arrays()
     below = x[:24].copy()
     below[[2, 5, 20], 0, 0, 0] = -0.5
-    data = Dataset(ArraySource("d.npz", below, y[:24]), Preprocessing(bounds=(-1, 1)), input_shape(model), classes=10)
+    classifier, beside = (cpu(each, preprocessing=Preprocessing(bounds=(-1, 1))) for each in (model, load(DIGITS)))
+    data = Dataset.of(ArraySource("d.npz", below, y[:24]), classifier)
     options: dict[str, Any] = {"eps": EPS[:1], "attack": "square", "max_iter": 5, "sanity": False}
-    found = evaluate(cpu(model), data, baseline=cpu(DIGITS), batch_size=8, **options)
+    found = evaluate(classifier, data, baseline=beside, batch_size=8, **options)
+    with pytest.raises(DataError, match="fitted with other preprocessing"):
+        evaluate(cpu(model), data, baseline=beside, batch_size=8, **options)
     said = "model gives scores that are no numbers (NaN) for 3 clean samples, which count as wrong"
     assert said in found.notes
     assert found.clean_hardened.correct == found.clean_baseline.correct - 3

@@ -26,9 +26,9 @@ class Bench:
 
     Args:
         victim: The model.
-        samples: LabelledBatch that it classifies correctly, at least one.
+        samples: Samples that it classifies correctly, at least one.
         plans: The evaluation's attacks, one plan for each eps.
-        batch_size: LabelledBatch at a time.
+        batch_size: Samples at a time.
         straight_through: Whether attacks by gradient take straight-through ones.
     """
 

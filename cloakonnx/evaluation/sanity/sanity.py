@@ -53,7 +53,7 @@ _NAMED = 3
 """Ops that a flag names, at most."""
 
 _LEAST = 2
-"""LabelledBatch that a comparison of two attacks needs to fire: one sample more or less is chance."""
+"""Samples that a comparison of two attacks needs to fire: one sample more or less is chance."""
 
 
 class Correct:
@@ -94,11 +94,11 @@ def check(
 
     Args:
         victim: The model.
-        samples: LabelledBatch that it classifies correctly, from :class:`Correct`.
+        samples: Samples that it classifies correctly, from :class:`Correct`.
         plans: The evaluation's attacks, one plan for each eps.
         random_ops: The model's random ops, described.
         gains: What the masks gain in the evaluation, static and adaptive, at each eps.
-        batch_size: LabelledBatch at a time.
+        batch_size: Samples at a time.
     """
     before = victim.counts.queries, victim.counts.gradients
     gradients = Gradients.of(victim)
