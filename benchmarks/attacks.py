@@ -19,7 +19,7 @@ from resnet20 import from_onnx
 from torch import nn
 
 import cloakonnx as ck
-from cloakonnx.attacks.pgd import pgd
+from cloakonnx.attacks.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 
 EPS, STEP, STEPS, BATCH = 1 / 255, 0.25 / 255, 10, 128
@@ -60,7 +60,7 @@ def ours(model: ck.Model, x: NDArray[np.float32], y: NDArray[np.int64], *, early
     classifier = ck.Classifier(model, provider=ck.choose_provider("cpu"))
     classifier.prepare(x.shape[1:])
     victim = Victim(classifier)
-    return lambda: pgd(victim, x, y, eps=EPS, eps_step=STEP, max_iter=STEPS, early_stop=early_stop).x
+    return lambda: PGD(eps=EPS, eps_step=STEP, max_iter=STEPS, early_stop=early_stop).run(victim, x, y).x
 
 
 def torchattacks_job(net: nn.Module, x: NDArray[np.float32], y: NDArray[np.int64]) -> Job:

@@ -40,7 +40,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import cloakonnx as ck
-from cloakonnx.attacks.pgd import pgd
+from cloakonnx.attacks.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.graph.file.model import load_bytes
 
@@ -130,7 +130,7 @@ class SelectPart:
         classifier = ck.Classifier(load_bytes(self.with_weights(weights)), provider=ck.choose_provider("cpu"))
         classifier.prepare(self.x.shape[1:])
         victim = Victim(classifier)
-        return int((~pgd(victim, self.x, self.y, eps=self.eps, max_iter=10).success).sum())
+        return int((~PGD(eps=self.eps, max_iter=10).run(victim, self.x, self.y).success).sum())
 
     def whole(self, weights: Weights, epoch: int) -> Candidate:
         """Return what an epoch's weights hold."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import cloakonnx as ck
 from cloakonnx.attacks.attack import AttackedPairs
-from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.samples import PairBatch
 from cloakonnx.data.sources import ArraySource
@@ -83,9 +83,9 @@ class Bench:
     def __init__(self, problem: Problem, tap: str | None) -> None:
         self.problem, classifier = problem, problem.classifier
         self.tap: Tap = ck.find_tap(classifier.model, tap)
-        self.scoring = Settings("pgd", problem.eps, max_iter=10, early_stop=False)
-        self.judging = Settings("pgd", problem.eps, max_iter=20)
-        self.static = self.attacked(classifier, Settings("pgd", problem.eps, max_iter=20, early_stop=False))
+        self.scoring = make("pgd", eps=problem.eps, max_iter=10, early_stop=False)
+        self.judging = make("pgd", eps=problem.eps, max_iter=20)
+        self.static = self.attacked(classifier, make("pgd", eps=problem.eps, max_iter=20, early_stop=False))
         self.known: dict[bytes, Outcome] = {}
         ablations = Ablations(classifier, self.tap)
         parts = list(self.pairs(problem.select))
@@ -201,13 +201,13 @@ class Bench:
         """Return the classes of a part."""
         return np.concatenate([classifier.predict(x[i : i + 100]) for i in range(0, len(x), 100)])
 
-    def attacked(self, classifier: ck.Classifier, settings: Settings) -> Images:
+    def attacked(self, classifier: ck.Classifier, settings: Attack) -> Images:
         """Return the report part attacked."""
         x, y = self.problem.report
         classifier.prepare(x.shape[1:])
         victim = Victim(classifier)
         rows = [np.arange(i, min(i + 100, len(x))) for i in range(0, len(x), 100)]
-        return np.concatenate([run_attack(victim, x[r], y[r], settings=settings, samples=r).x for r in rows])
+        return np.concatenate([settings.run(victim, x[r], y[r], samples=r).x for r in rows])
 
     def pairs(self, dataset: ck.Dataset) -> Iterator[PairBatch]:
         """Yield samples with their twins, made on the model as it is."""

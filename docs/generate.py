@@ -1,10 +1,17 @@
-"""Writes docs/op-coverage.md: ``python docs/generate.py > docs/op-coverage.md``."""
+"""Writes what docs say of the registries: ``python docs/generate.py``.
+
+docs/op-coverage.md as a whole, and the table of attacks in docs/attacks.md.
+"""
 
 from __future__ import annotations
 
-import sys
+from dataclasses import Field
+from pathlib import Path
+from typing import Any
 
+import cloakonnx.attacks
 import cloakonnx.gradient.rules  # noqa: F401  fills the registry
+from cloakonnx.attacks.base import registered
 from cloakonnx.gradient._canonical import OPSET
 from cloakonnx.gradient.registry import Entry, Kind, entries
 
@@ -63,5 +70,35 @@ def _row(entry: Entry) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+_MARKS = "<!-- made by docs/generate.py -->", "<!-- until here -->"
+
+
+def attacks() -> str:
+    """Return the table of the attacks: what each does, and the settings with their defaults."""
+    rows = ["| name | what it does | settings |", "|---|---|---|"]
+    for name, cls in registered().items():
+        says = (cls.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+        settings = [_setting(each) for each in cls.settings().values() if each.name not in {"eps", "norm", "seed"}]
+        rows.append(f"| `{name}` | {' '.join(says.split())} | {', '.join(each for each in settings if each)} |")
+    return "\n".join(rows)
+
+
+def _setting(each: Field[Any]) -> str:
+    if each.metadata["fixed"]:
+        return ""
+    default = each.metadata["shown"] or ("off" if each.default is False else str(each.default))
+    return f"`--{each.name.replace('_', '-')}` {default}"
+
+
+def with_attacks(page: str) -> str:
+    """Return a page with the table of the attacks between its marks."""
+    before, start, rest = page.partition(_MARKS[0])
+    _, end, after = rest.partition(_MARKS[1])
+    return f"{before}{start}\n\n{attacks()}\n\n{end}{after}"
+
+
 if __name__ == "__main__":
-    sys.stdout.write(table())
+    folder = Path(__file__).parent
+    (folder / "op-coverage.md").write_text(table(), encoding="utf-8")
+    page = folder / "attacks.md"
+    page.write_text(with_attacks(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.attacks.ball import BALLS
+from cloakonnx.attacks.counts import Counts
 from cloakonnx.attacks.run import Adversarial, Run
 from cloakonnx.errors import OptionError, nearest
 
@@ -43,19 +44,6 @@ _RECORDED = (
     ("early_stop", True), ("straight_through", False), ("seed", 0),
 )  # fmt: skip
 """Entries of every record after the name, eps and norm, with the value where an attack has no such setting."""
-
-
-@dataclass
-class Counts:
-    """Queries and gradients asked of a classifier, in samples."""
-
-    queries: int = 0
-    gradients: int = 0
-
-    @property
-    def total(self) -> int:
-        """Both together."""
-        return self.queries + self.gradients
 
 
 def setting(

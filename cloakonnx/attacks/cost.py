@@ -7,7 +7,8 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.base import Attack, Counts
+from cloakonnx.attacks.base import Attack
+from cloakonnx.attacks.counts import Counts
 from cloakonnx.attacks.victim import Victim
 
 

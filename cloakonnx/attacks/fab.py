@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.attacks.ball import ball
-from cloakonnx.attacks.base import Counts, TargetedInTurn, attack
+from cloakonnx.attacks.base import TargetedInTurn, attack
+from cloakonnx.attacks.counts import Counts
 from cloakonnx.attacks.run import Run
 
 _ALPHA_MAX = 0.1

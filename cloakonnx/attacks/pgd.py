@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.attacks.ball import ball
-from cloakonnx.attacks.base import Counts, GradientAttack, attack, setting
+from cloakonnx.attacks.base import GradientAttack, attack, setting
+from cloakonnx.attacks.counts import Counts
 from cloakonnx.attacks.run import Run
 from cloakonnx.errors import OptionError
 from cloakonnx.gradient.loss import ATTACKED

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.base import Attack, Counts, attack, setting
+from cloakonnx.attacks.base import Attack, attack, setting
+from cloakonnx.attacks.counts import Counts
 from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.run import Run
 

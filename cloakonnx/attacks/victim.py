@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.arithmetic import Arithmetic
 from cloakonnx.attacks.ball import ball
-from cloakonnx.attacks.base import Counts
+from cloakonnx.attacks.counts import Counts
 from cloakonnx.classifier.classifier import Answer, Classifier
 from cloakonnx.classifier.sessions import Asked
 from cloakonnx.gradient.loss import Loss

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.arithmetic import Arithmetic, Norm, norms
-from cloakonnx.attacks.noise import inside_ball, on_sphere
+from cloakonnx.attacks.arithmetic import Arithmetic
+from cloakonnx.attacks.ball import Norm, ball
 from cloakonnx.attacks.random import Stream
 from cloakonnx.runtime.session import Value, to_numpy
 
@@ -52,7 +52,7 @@ def batches(draw: st.DrawFn) -> dict[str, Any]:
 
 def lengths(x: NDArray[np.floating]) -> NDArray[np.float64]:
     """(N, 1, ...) Euclidean lengths."""
-    return norms(x, "l2").reshape(-1, *(1,) * (x.ndim - 1))
+    return ball("l2", 0).measure(x).reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def projected(x: NDArray[np.floating], case: dict[str, Any]) -> NDArray[np.float64]:
@@ -81,7 +81,7 @@ def close(found: Value, expected: NDArray[np.float64], case: dict[str, Any]) -> 
     assert got.dtype == np.float32
     assert got.min() >= case["bounds"][0]
     assert got.max() <= case["bounds"][1]
-    assert (norms(got - case["origin"].astype(np.float64), case["norm"]) <= case["eps"] + 1e-6 * scale).all()
+    assert (ball(case["norm"], 0).measure(got - case["origin"].astype(np.float64)) <= case["eps"] + 1e-6 * scale).all()
 
 
 @FEW
@@ -137,10 +137,10 @@ def test_where_and_take() -> None:
 def test_starts(norm: Norm, shape: tuple[int, ...]) -> None:
     x = np.full(shape, 0.5, np.float32)
     stream = Stream.of(0, "start", 0, np.arange(len(x)))
-    full = norms(on_sphere(stream, x, eps=0.1, norm=norm) - x, norm)
+    full = ball(norm, 0).measure(ball(norm, 0.1).edge(stream, x) - x)
     np.testing.assert_allclose(full, 0.1, rtol=1e-5)
-    moved = inside_ball(stream, x, eps=0.1, norm=norm) - x
-    sizes = norms(moved, norm)
+    moved = ball(norm, 0.1).inside(stream, x) - x
+    sizes = ball(norm, 0).measure(moved)
     assert sizes.max() <= 0.1 + 1e-6
     assert abs(moved.mean()) < 0.005
     # Uniform in a ball of d dimensions: (size / eps)^d is uniform in [0, 1].

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 
-from cloakonnx.attacks._run import Adversarial
-from cloakonnx.attacks.apgd import apgd
-from cloakonnx.attacks.arithmetic import Norm, norms
-from cloakonnx.attacks.pgd import fgsm, pgd
-from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.apgd import APGDCE
+from cloakonnx.attacks.ball import Norm, ball
+from cloakonnx.attacks.base import make
+from cloakonnx.attacks.pgd import FGSM, PGD
+from cloakonnx.attacks.run import Adversarial
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import DataError, DifferentiationError, OptionError
 from cloakonnx.gradient.loss import Loss
@@ -42,7 +42,7 @@ EVERY = pytest.mark.parametrize("attack", list(QUICK))
 @cache
 def attacked(attack: str, norm: Norm = "linf", **options: Any) -> Adversarial:
     classifier, x, y = digits(COUNT)
-    return run_attack(classifier, x, y, settings=Settings(attack, options.pop("eps", EPS[norm]), norm, **options))
+    return make(attack, eps=options.pop("eps", EPS[norm]), norm=norm, **options).run(classifier, x, y)
 
 
 def robust(attack: str, norm: Norm = "linf", **options: Any) -> int:
@@ -58,7 +58,7 @@ def test_inside_ball_and_bounds_and_success_is_true(attack: str, norm: Norm) -> 
     assert found.x.shape == x.shape
     assert found.x.min() >= 0
     assert found.x.max() <= 1
-    assert norms(found.x - x.astype(np.float64), norm).max() <= EPS[norm] + 1e-6
+    assert ball(norm, 0).measure(found.x - x.astype(np.float64)).max() <= EPS[norm] + 1e-6
     np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
     assert found.success.any()
 
@@ -67,12 +67,12 @@ def test_inside_ball_and_bounds_and_success_is_true(attack: str, norm: Norm) -> 
 @BOTH_NORMS
 def test_a_sample_fares_the_same_in_any_batch_and_order(attack: str, norm: Norm) -> None:
     classifier, x, y = digits(24)
-    settings = Settings(attack, EPS[norm], norm, **QUICK[attack], early_stop=False)
-    whole = run_attack(classifier, x, y, settings=settings)
+    settings = make(attack, eps=EPS[norm], norm=norm, **QUICK[attack], early_stop=False)
+    whole = settings.run(classifier, x, y)
     order = np.random.default_rng(0).permutation(len(x))
     for start in range(0, len(x), 7):
         rows = order[start : start + 7]
-        found = run_attack(classifier, x[rows], y[rows], settings=settings, samples=rows)
+        found = settings.run(classifier, x[rows], y[rows], samples=rows)
         same = np.abs(found.x - whole.x[rows]).reshape(len(rows), -1).max(axis=1) < 1e-5
         assert same.mean() >= 0.8, attack  # a gradient of nearly 0 may round to the other side
         np.testing.assert_array_equal(found.success[same], whole.success[rows][same])
@@ -82,8 +82,7 @@ def test_a_sample_fares_the_same_in_any_batch_and_order(attack: str, norm: Norm)
 def test_the_same_again_and_another_seed(attack: str) -> None:
     classifier, x, y = digits(16)
     runs = [
-        run_attack(classifier, x, y, settings=Settings(attack, 0.1, seed=seed, early_stop=False, **QUICK[attack]))
-        for seed in (0, 0, 1)
+        make(attack, eps=0.1, seed=seed, early_stop=False, **QUICK[attack]).run(classifier, x, y) for seed in (0, 0, 1)
     ]
     np.testing.assert_array_equal(runs[0].x, runs[1].x)
     if attack not in {"fgsm", "fab-t"}:  # a single start of FAB-T is the input itself
@@ -94,7 +93,7 @@ def test_the_same_again_and_another_seed(attack: str) -> None:
 @BOTH_NORMS
 def test_eps_0_changes_nothing(attack: str, norm: Norm) -> None:
     classifier, x, y = digits(40)
-    found = run_attack(classifier, x, y, settings=Settings(attack, 0.0, norm, **QUICK[attack]))
+    found = make(attack, eps=0.0, norm=norm, **QUICK[attack]).run(classifier, x, y)
     np.testing.assert_array_equal(found.x, x)
     np.testing.assert_array_equal(found.success, classifier.predict(x) != y)
 
@@ -136,8 +135,8 @@ def test_targeted(attack: str, norm: Norm) -> None:
     classifier, x, y = digits(60)
     targets = (y + 1) % 10
     options = {**QUICK[attack]} | ({"max_iter": 20} if attack == "pgd" else {})
-    settings = Settings(attack, 4 * EPS[norm], norm, targeted=True, **options)
-    found = run_attack(classifier, x, targets, settings=settings)
+    settings = make(attack, eps=4 * EPS[norm], norm=norm, targeted=True, **options)
+    found = settings.run(classifier, x, targets)
     np.testing.assert_array_equal(classifier.predict(found.x) == targets, found.success)
     assert found.success.mean() > {"fgsm": 0.1, "pgd": 0.9, "square": 0.1}[attack]
 
@@ -151,24 +150,24 @@ def test_early_stop() -> None:
     """With it, misclassified samples stay as they are and fooled ones leave; without it, all are moved."""
     classifier, x, y = digits(60)
     y = np.where(np.arange(60) < 10, (y + 1) % 10, y)  # the first ten are misclassified
-    for attack in (pgd, apgd):
+    for attack in (PGD, APGDCE):
         classifier.counts.gradients = 0
-        stopped = attack(classifier, x, y, eps=0.2, max_iter=10)
+        stopped = attack(eps=0.2, max_iter=10).run(classifier, x, y)
         np.testing.assert_array_equal(stopped.x[:10], x[:10])
         assert stopped.success[:10].all()
         assert classifier.counts.gradients < 0.7 * 60 * 10
-        whole = attack(classifier, x, y, eps=0.2, max_iter=10, early_stop=False)
+        whole = attack(eps=0.2, max_iter=10, early_stop=False).run(classifier, x, y)
         assert np.abs(whole.x - x).reshape(60, -1).max(axis=1).min() > 0.01
 
 
 def test_apgd_without_early_stop_ends_at_its_largest_loss() -> None:
     classifier, x, y = digits(30)
-    found = apgd(classifier, x, y, eps=0.02, max_iter=20, early_stop=False)
+    found = APGDCE(eps=0.02, max_iter=20, early_stop=False).run(classifier, x, y)
     loss = classifier.gradient(found.x, y, loss=Loss.CE).loss
     held = ~found.success
     assert held.sum() > 20
     assert (loss >= classifier.gradient(x, y, loss=Loss.CE).loss)[held].all()
-    longer = apgd(classifier, x, y, eps=0.02, max_iter=60, early_stop=False)
+    longer = APGDCE(eps=0.02, max_iter=60, early_stop=False).run(classifier, x, y)
     gain = classifier.gradient(longer.x, y, loss=Loss.CE).loss[held] - loss[held]
     assert np.median(gain / loss[held]) < 0.05  # it had nearly converged
 
@@ -176,8 +175,8 @@ def test_apgd_without_early_stop_ends_at_its_largest_loss() -> None:
 def test_pgd_from_the_input_itself() -> None:
     """One step of size eps from there is FGSM."""
     classifier, x, y = digits(40)
-    single = fgsm(classifier, x, y, eps=0.05)
-    walked = pgd(classifier, x, y, eps=0.05, eps_step=0.05, max_iter=1, random_start=False, early_stop=False)
+    single = FGSM(eps=0.05).run(classifier, x, y)
+    walked = PGD(eps=0.05, eps_step=0.05, max_iter=1, random_start=False, early_stop=False).run(classifier, x, y)
     np.testing.assert_allclose(walked.x, single.x, atol=1e-7)
     np.testing.assert_array_equal(walked.success, single.success)
 
@@ -198,7 +197,7 @@ class _Recorded(Victim):
 def test_fooled_samples_leave_the_batch() -> None:
     classifier, x, y = digits(40)
     watched = _Recorded(classifier)
-    run_attack(watched, x, y, settings=Settings("square", 0.15, max_iter=30))
+    make("square", eps=0.15, max_iter=30).run(watched, x, y)
     assert watched.batches == sorted(watched.batches, reverse=True)
     assert watched.batches[-1] < watched.batches[0] - 5
 
@@ -218,23 +217,23 @@ def bad() -> Iterator[tuple[str, dict[str, Any], str]]:
 def test_settings_that_make_no_sense(attack: str, options: dict[str, Any], message: str) -> None:
     classifier, x, y = digits(2)
     with pytest.raises(OptionError) as raised:
-        run_attack(classifier, x, y, settings=Settings(attack, **options))
+        make(attack, **options).run(classifier, x, y)
     assert message in str(raised.value)
 
 
 def test_settings_that_an_attack_does_not_take() -> None:
     for attack, option in (("fgsm", {"max_iter": 3}), ("square", {"loss": "ce"}), ("apgd-t", {"targeted": True})):
         with pytest.raises(OptionError, match=f"{attack} takes no --{next(iter(option)).replace('_', '-')}"):
-            Settings(attack, 0.1, **option)
+            make(attack, eps=0.1, **option)
     with pytest.raises(OptionError, match=r"there is no attack 'pdg'.*did you mean 'pgd'"):
-        Settings("pdg", 0.1)
+        make("pdg", eps=0.1)
 
 
 @pytest.mark.parametrize("label", [10, -1])
 def test_a_label_that_is_no_class(label: int) -> None:
     classifier, x, _ = digits(2)
     with pytest.raises(DataError, match=f"label {label} does not fit"):
-        fgsm(classifier, x, np.array([0, label]), eps=0.1)
+        FGSM(eps=0.1).run(classifier, x, np.array([0, label]))
 
 
 def test_the_black_box_needs_no_gradient() -> None:
@@ -244,8 +243,8 @@ def test_the_black_box_needs_no_gradient() -> None:
     x = np.random.default_rng(0).random((6, 12)).astype(np.float32)
     y = classifier.predict(x)
     with pytest.raises(DifferentiationError, match="--attack square"):
-        pgd(classifier, x, y, eps=0.1)
-    found = run_attack(classifier, x, y, settings=Settings("square", 0.3, max_iter=50))
+        PGD(eps=0.1).run(classifier, x, y)
+    found = make("square", eps=0.3, max_iter=50).run(classifier, x, y)
     np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
 
 
@@ -261,10 +260,10 @@ def test_a_second_call_makes_no_sessions(norm: Norm, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(f"cloakonnx.{module}.Session", session)
     shared, x, y = digits(12)
     for attack in ("fgsm", "pgd", "apgd-ce"):
-        plan = Settings(attack, EPS[norm], norm, max_iter=None if attack == "fgsm" else 4)
-        run_attack(shared, x, y, settings=plan)
+        plan = make(attack, eps=EPS[norm], norm=norm, max_iter=None if attack == "fgsm" else 4)
+        plan.run(shared, x, y)
         count = len(made)
         assert count > 0
-        again = run_attack(shared, x[:7], y[:7], settings=plan)
+        again = plan.run(shared, x[:7], y[:7])
         assert len(made) == count
-        np.testing.assert_array_equal(again.x, run_attack(digits(7)[0], x[:7], y[:7], settings=plan).x)
+        np.testing.assert_array_equal(again.x, plan.run(digits(7)[0], x[:7], y[:7]).x)

@@ -5,29 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
+from cloakonnx.attacks.base import make, registered
 
 from .helpers import digits
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.3)])
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", list(registered()))
 def test_every_input_is_in_the_ball(attack: str, norm: str, eps: float, restarts: int) -> None:
     victim, x, y = digits(40)
-    takes = ATTACKS[attack]
-    found = run_attack(
-        victim,
-        x,
-        y,
-        settings=Settings(
-            attack,
-            eps,
-            norm,  # type: ignore[arg-type]
-            max_iter=12 if "max_iter" in takes else None,
-            restarts=restarts if "restarts" in takes else None,
-        ),
-    )
+    takes = registered()[attack].settings()
+    found = make(
+        attack,
+        eps=eps,
+        norm=norm,
+        max_iter=12 if "max_iter" in takes else None,
+        restarts=restarts if "restarts" in takes else None,
+    ).run(victim, x, y)
     moved = (found.x - x).reshape(len(x), -1)
     size = np.abs(moved).max(axis=1) if norm == "linf" else np.linalg.norm(moved, axis=1)
     assert size.max() <= eps * (1 + 1e-5)

@@ -11,7 +11,7 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 from onnx.numpy_helper import from_array
 
-from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
+from cloakonnx.attacks.base import make, registered
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.task import NO_CLASS
@@ -100,9 +100,9 @@ def test_one_score(name: str) -> None:
     np.testing.assert_array_equal(classifier.predict(X), expected)
     np.testing.assert_array_equal(victim.predict(X), expected)
     assert victim.classes == 2
-    for attack in ATTACKS:
+    for attack in list(registered()):
         limited = {} if attack in {"fgsm", "noise"} else {"max_iter": 5}
-        found = run_attack(victim, X, expected, settings=Settings(attack, eps=0.3, **limited))
+        found = make(attack, eps=0.3, **limited).run(victim, X, expected)
         np.testing.assert_array_equal(found.success, classifier.predict(found.x) != expected)
         assert attack == "noise" or found.success.any(), attack
 
@@ -125,7 +125,7 @@ def test_one_probability_that_is_quantised(activation: str) -> None:
     assert 5 < said.sum() < 35
     np.testing.assert_array_equal(victim.predict(X), said)
     for attack in ("fgsm", "pgd", "apgd-dlr", "fab-t"):
-        found = run_attack(victim, X, said, settings=Settings(attack, eps=0.3, straight_through=True))
+        found = make(attack, eps=0.3, straight_through=True).run(victim, X, said)
         np.testing.assert_array_equal(found.success, classifier.predict(found.x) != said)
         assert found.success.sum() > 30, attack
 
@@ -143,7 +143,7 @@ def test_probabilities_that_are_quantised() -> None:
     classifier, victim = pair(model(nodes, constants, ["N", 3, 2, 2], 3))
     said = classifier.predict(X)
     np.testing.assert_array_equal(victim.predict(X), said)
-    found = run_attack(victim, X, said, settings=Settings("pgd", eps=0.2, straight_through=True))
+    found = make("pgd", eps=0.2, straight_through=True).run(victim, X, said)
     np.testing.assert_array_equal(found.success, classifier.predict(found.x) != said)
     assert found.success.sum() > 20
 
@@ -211,8 +211,8 @@ def test_scores_that_are_no_numbers(classes: int) -> None:
     assert said[4:].min() >= 0
     np.testing.assert_array_equal(victim.predict(x), said)
     y = np.maximum(said, 0)
-    for attack in ATTACKS:
+    for attack in list(registered()):
         limited = {} if attack in {"fgsm", "noise"} else {"max_iter": 3}
-        found = run_attack(victim, x, y, settings=Settings(attack, eps=0.05, **limited))
+        found = make(attack, eps=0.05, **limited).run(victim, x, y)
         stood = attack == "fgsm"  # it moves what it is given, and may lead back among the numbers
         assert found.success[:4].all() or stood, attack

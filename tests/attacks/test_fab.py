@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import helper
 from scipy.optimize import linprog, minimize
 
-from cloakonnx.attacks.arithmetic import Norm, norms
-from cloakonnx.attacks.fab import fab_targeted, to_hyperplane
+from cloakonnx.attacks.ball import Norm, ball
+from cloakonnx.attacks.fab import FABT, to_hyperplane
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Answer, Classifier
 from cloakonnx.graph.file.model import load_bytes
@@ -88,7 +88,7 @@ def test_the_move_is_the_smallest_that_reaches_the_hyperplane(
     got = (w * found).sum(axis=1)
     np.testing.assert_allclose(got, np.sign(c) * np.minimum(np.abs(c), most), rtol=1e-9, atol=1e-9 * most.max())
     for i in np.flatnonzero((np.abs(c) < 0.999 * most) & (most > 0)):
-        size = norms(found[i : i + 1], norm)[0]
+        size = ball(norm, 0).measure(found[i : i + 1])[0]
         best = solved(x[i], w[i], c[i], norm, bounds)
         assert size == pytest.approx(best, rel=2e-4, abs=1e-6 * wide)
 
@@ -145,8 +145,8 @@ def test_the_known_distance_of_a_linear_classifier(classes: int, norm: Norm) -> 
     classifier, x, y, w, b = linear(classes)
     known = distances(x, y, w, b, norm)
     assert known.max() < {"linf": 0.4, "l2": 1.5}[norm]
-    found = fab_targeted(classifier, x, y, eps=float(known.max() * 1.5), norm=norm, max_iter=20, early_stop=False)
-    size = norms(found.x - x.astype(np.float64), norm)
+    found = FABT(eps=float(known.max() * 1.5), norm=norm, max_iter=20, early_stop=False).run(classifier, x, y)
+    size = ball(norm, 0).measure(found.x - x.astype(np.float64))
     assert found.success.all()
     assert (size >= known * (1 - 1e-4)).all()
     assert (size <= known * 1.0055).all()  # where a step over by 1.05, one back by 0.9 and a tenth of bias settle
@@ -158,10 +158,10 @@ def test_only_what_is_inside_the_ball_is_a_success(norm: Norm) -> None:
     classifier, x, y, w, b = linear(4)
     known = distances(x, y, w, b, norm)
     eps = float(np.median(known))
-    found = fab_targeted(classifier, x, y, eps=eps, norm=norm, max_iter=20)
+    found = FABT(eps=eps, norm=norm, max_iter=20).run(classifier, x, y)
     sure = np.abs(known / eps - 1) > 0.01
     np.testing.assert_array_equal(found.success[sure], (known < eps)[sure])
-    assert norms(found.x - x.astype(np.float64), norm).max() <= eps * (1 + 1e-6)
+    assert ball(norm, 0).measure(found.x - x.astype(np.float64)).max() <= eps * (1 + 1e-6)
     np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
 
 
@@ -170,14 +170,14 @@ def test_leaving_early_changes_no_outcome(norm: Norm) -> None:
     classifier, x, y = digits(60)
     eps = {"linf": 0.08, "l2": 0.5}[norm]
     left, stayed = (
-        fab_targeted(classifier, x, y, eps=eps, norm=norm, max_iter=8, restarts=1, early_stop=stop)
+        FABT(eps=eps, norm=norm, max_iter=8, restarts=1, early_stop=stop).run(classifier, x, y)
         for stop in (True, False)
     )
     np.testing.assert_array_equal(left.success, stayed.success)
     right = classifier.predict(x) == y
     won = left.success & right
     assert 5 < won.sum() < 50
-    size = [norms(each.x - x.astype(np.float64), norm)[won] for each in (left, stayed)]
+    size = [ball(norm, 0).measure(each.x - x.astype(np.float64))[won] for each in (left, stayed)]
     assert (size[1] <= size[0]).all()
     assert size[1].mean() < 0.95 * size[0].mean()
 
@@ -189,7 +189,7 @@ def test_what_it_asks_for() -> None:
         x = np.random.default_rng(0).random((6, 12)).astype(np.float32)
         y = classifier.predict(x)
         before = classifier.counts.queries
-        found = fab_targeted(classifier, x, y, eps=1e-6, max_iter=3, restarts=2)
+        found = FABT(eps=1e-6, max_iter=3, restarts=2).run(classifier, x, y)
         assert not found.success.any()
         assert classifier.counts.gradients == 6 * 3 * 2 * targets
         assert classifier.counts.queries - before - 6 * 3 * 2 * targets <= 6 * 8  # beside the steps
@@ -206,7 +206,7 @@ class _Numberless(Victim):
 def test_what_is_no_number_moves_nothing() -> None:
     classifier = _Numberless(Classifier(load_bytes(flat(3).SerializeToString()), provider=CPU))
     x = np.random.default_rng(0).random((4, 12)).astype(np.float32)
-    found = fab_targeted(classifier, x, classifier.predict(x), eps=0.5, max_iter=3)
+    found = FABT(eps=0.5, max_iter=3).run(classifier, x, classifier.predict(x))
     np.testing.assert_array_equal(found.x, x)
     assert not found.success.any()
 
@@ -217,6 +217,6 @@ def test_a_dead_gradient_moves_nothing_and_wins_nothing() -> None:
     classifier = victim(made)
     x = np.random.default_rng(0).random((4, 12)).astype(np.float32)
     y = classifier.predict(x)
-    found = fab_targeted(classifier, x, y, eps=0.5, max_iter=5)
+    found = FABT(eps=0.5, max_iter=5).run(classifier, x, y)
     np.testing.assert_array_equal(found.x, x)
     assert not found.success.any()

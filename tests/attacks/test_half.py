@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cloakonnx.attacks.attack import AttackJob
-from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.base import make
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import open_source
 from cloakonnx.gradient.loss import Loss
@@ -107,7 +107,7 @@ def test_saved_inputs(tmp_path: Path) -> None:
     np.savez(tmp_path / "clean.npz", x=x, y=y)
     dataset = Dataset(open_source(tmp_path / "clean.npz"), how, (12,))
     classifier = victim(made, preprocessing=Preprocessing(scale=how.scale))
-    job = {"settings": Settings("fgsm", 10 / 255), "batch_size": 4000}
+    job = {"settings": make("fgsm", eps=10 / 255), "batch_size": 4000}
     attack_job = AttackJob(classifier, dataset, tmp_path / "a.npz", **job)
     attack_job.run()
     attack_job.write()
@@ -135,10 +135,10 @@ def test_success_is_that_of_the_file(final: str | None, attack: str, options: di
     classifier = victim(made, preprocessing=HOW)
     x, y = near_the_border(made)
     np.testing.assert_array_equal(classifier.predict(x), y)
-    found = run_attack(classifier, x, y, settings=Settings(attack, EPS, **options))
+    found = make(attack, eps=EPS, **options).run(classifier, x, y)
     assert found.success.any()
     np.testing.assert_array_equal(in_use(made, found.x).argmax(axis=1) != y, found.success)
     aim = (y + 1) % 4
     if attack != "apgd-ce":
-        found = run_attack(classifier, x, aim, settings=Settings(attack, EPS, targeted=True, **options))
+        found = make(attack, eps=EPS, targeted=True, **options).run(classifier, x, aim)
         np.testing.assert_array_equal(in_use(made, found.x).argmax(axis=1) == aim, found.success)

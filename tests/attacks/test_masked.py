@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.base import make
 from cloakonnx.errors import MaskError, TapError
 from cloakonnx.gradient.loss import Loss
 from cloakonnx.graph.file.model import load, load_bytes
@@ -60,12 +60,12 @@ def test_attacks_of_one_session_fool_the_hardened_model() -> None:
     x, y = x[:40], y[:40]
     loaded, tap = load(DIGITS), "/6/Relu_output_0"
     shared = victim_of(loaded, sample_shape=(1, 8, 8), masks=[Mask(tap, weights(64))])
-    settings = Settings("pgd", 0.1, max_iter=5)
+    settings = make("pgd", eps=0.1, max_iter=5)
     robust = []
     for removed in ((), tuple(range(0, 40, 2))):
         mask = Mask(tap, weights(64, *removed))
         masked, alone = shared.of(shared.classifier.with_masks([mask])), victim_of(hardened(loaded, [mask]))
-        found = run_attack(masked, x, y, settings=settings)
+        found = settings.run(masked, x, y)
         np.testing.assert_array_equal(alone.predict(found.x) != y, found.success)
         assert masked.counts.gradients > 0
         robust.append(int((~found.success).sum()))

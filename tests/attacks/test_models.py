@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from cloakonnx.attacks.apgd import apgd, apgd_targeted
-from cloakonnx.attacks.pgd import fgsm, pgd
-from cloakonnx.attacks.settings import Settings, run_attack
-from cloakonnx.attacks.square import square
+from cloakonnx.attacks.apgd import APGDCE, APGDT
+from cloakonnx.attacks.base import make
+from cloakonnx.attacks.pgd import FGSM, PGD
+from cloakonnx.attacks.square import Square
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient.loss import Loss
@@ -22,7 +22,12 @@ from tests.fixtures import subgraphs
 
 from .helpers import convolution, flat, victim
 
-ATTACKS = {"fgsm": {}, "pgd": {"max_iter": 10}, "apgd-ce": {"max_iter": 10}, "apgd-dlr": {"max_iter": 10}}
+ATTACKS: dict[str, dict[str, Any]] = {
+    "fgsm": {},
+    "pgd": {"max_iter": 10},
+    "apgd-ce": {"max_iter": 10},
+    "apgd-dlr": {"max_iter": 10},
+}
 BLACK: dict[str, dict[str, Any]] = {"square": {"max_iter": 30}, "noise": {}, "apgd-t": {"max_iter": 5}}
 
 
@@ -35,7 +40,7 @@ def results(classifier: Victim, x: NDArray[np.float32], eps: float = 0.15) -> di
     y = classifier.predict(x)
     found = {}
     for attack, options in {**ATTACKS, **BLACK}.items():
-        made = run_attack(classifier, x, y, settings=Settings(attack, eps, **options))
+        made = make(attack, eps=eps, **options).run(classifier, x, y)
         np.testing.assert_array_equal(classifier.predict(made.x) != y, made.success)
         assert np.abs(made.x - x).max() <= eps + 1e-6
         found[attack] = int(made.success.sum())
@@ -73,7 +78,7 @@ def test_targets_are_nine_or_all_other_classes(classes: int, targets: int) -> No
     x = samples(4, 12)
     y = classifier.predict(x)
     classifier.counts.gradients = 0
-    found = apgd_targeted(classifier, x, y, eps=1e-6, max_iter=3)  # nothing is fooled, so every target is tried
+    found = APGDT(eps=1e-6, max_iter=3).run(classifier, x, y)  # nothing is fooled, so every target is tried
     assert not found.success.any()
     assert classifier.counts.gradients == targets * 4 * 4
 
@@ -91,12 +96,12 @@ def test_control_flow_falls_to_square(name: str, op: str) -> None:
     assert classifier.classes == shape.dim[1].dim_value
     x = samples(40, 4)
     y = classifier.predict(x)
-    found = square(classifier, x, y, eps=0.3, max_iter=40)
+    found = Square(eps=0.3, max_iter=40).run(classifier, x, y)
     np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
     assert found.success.any()
-    for attack in (fgsm, pgd, apgd, apgd_targeted):
+    for attack in (FGSM, PGD, APGDCE, APGDT):
         with pytest.raises(DifferentiationError, match=rf"{op} \(node '.*control flow.*--attack square"):
-            attack(classifier, x, y, eps=0.3)
+            attack(eps=0.3).run(classifier, x, y)
 
 
 def test_nhwc_is_as_nchw() -> None:
@@ -106,10 +111,10 @@ def test_nhwc_is_as_nchw() -> None:
     turned = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     y = first.predict(x)
     np.testing.assert_array_equal(y, last.predict(turned))
-    one, two = fgsm(first, x, y, eps=0.1), fgsm(last, turned, y, eps=0.1)
+    one, two = FGSM(eps=0.1).run(first, x, y), FGSM(eps=0.1).run(last, turned, y)
     np.testing.assert_allclose(two.x.transpose(0, 3, 1, 2), one.x, atol=1e-7)
-    one = square(first, x, y, eps=0.1, max_iter=30)
-    two = square(last, turned, y, eps=0.1, max_iter=30)
+    one = Square(eps=0.1, max_iter=30).run(first, x, y)
+    two = Square(eps=0.1, max_iter=30).run(last, turned, y)
     np.testing.assert_allclose(two.x.transpose(0, 3, 1, 2), one.x, atol=1e-6)
 
 
@@ -130,8 +135,8 @@ def test_a_fixed_batch() -> None:
         value.type.tensor_type.shape.dim[0].dim_value = 8
     x = samples(21, 12)
     y = victim(open_batch).predict(x)
-    for attack in (fgsm, pgd, apgd):
-        one, two = (attack(victim(made), x, y, eps=0.1) for made in (open_batch, fixed))
+    for attack in (FGSM, PGD, APGDCE):
+        one, two = (attack(eps=0.1).run(victim(made), x, y) for made in (open_batch, fixed))
         np.testing.assert_allclose(two.x, one.x, atol=1e-5)
 
 
@@ -154,11 +159,11 @@ def test_preprocessing_is_part_of_the_graph() -> None:
     one = victim(whole)
     two = victim(bare, preprocessing=Preprocessing(mean=mean, std=std))
     y = one.predict(x)
-    for attack in (fgsm, pgd):
-        first, second = attack(one, x, y, eps=0.05), attack(two, x, y, eps=0.05)
+    for attack in (FGSM, PGD):
+        first, second = attack(eps=0.05).run(one, x, y), attack(eps=0.05).run(two, x, y)
         np.testing.assert_allclose(second.x, first.x, atol=1e-5)
     scaled = victim(flat(4), preprocessing=Preprocessing(scale=2.0))
-    moved = pgd(scaled, samples(20, 12), scaled.predict(samples(20, 12)), eps=0.1, early_stop=False).x
+    moved = PGD(eps=0.1, early_stop=False).run(scaled, samples(20, 12), scaled.predict(samples(20, 12))).x
     np.testing.assert_allclose(np.abs(moved - samples(20, 12)).max(), 0.1, atol=1e-6)  # eps is in pixel space
 
 
@@ -167,7 +172,7 @@ def test_bounds_of_pixel_space() -> None:
     classifier = victim(flat(4), preprocessing=Preprocessing(scale=1 / 255, bounds=(0.0, 255.0)))
     plain = victim(flat(4))
     y = plain.predict(x / 255)
-    one, two = pgd(plain, x / 255, y, eps=0.1), pgd(classifier, x, y, eps=25.5)
+    one, two = PGD(eps=0.1).run(plain, x / 255, y), PGD(eps=25.5).run(classifier, x, y)
     assert two.x.max() > 1
     np.testing.assert_allclose(two.x / 255, one.x, atol=1e-5)
 
@@ -186,6 +191,6 @@ def test_square_on_odd_shapes() -> None:
         x = samples(30, *shape)
         y = classifier.predict(x)
         for norm, eps in (("linf", 0.2), ("l2", 0.7)):
-            found = square(classifier, x, y, eps=eps, max_iter=40, norm=norm)  # type: ignore[arg-type]
+            found = Square(eps=eps, max_iter=40, norm=norm).run(classifier, x, y)  # type: ignore[arg-type]
             np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
             assert found.success.any(), (shape, norm)

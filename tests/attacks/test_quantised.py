@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.base import make
 from cloakonnx.errors import ZeroGradientError
 from cloakonnx.graph.file.model import load
 
@@ -50,13 +50,13 @@ def test_straight_through(folder: Path) -> None:
     right = quantised.predict(x) == y
     assert abs(int(right.sum()) - int((plain.predict(x) == y).sum())) <= 2
     with pytest.raises(ZeroGradientError, match="QuantizeLinear"):
-        run_attack(quantised, x, y, settings=Settings("pgd", EPS))
-    through = run_attack(quantised, x, y, settings=Settings("pgd", EPS, straight_through=True))
-    wanted = run_attack(plain, x, y, settings=Settings("pgd", EPS))
+        make("pgd", eps=EPS).run(quantised, x, y)
+    through = make("pgd", eps=EPS, straight_through=True).run(quantised, x, y)
+    wanted = make("pgd", eps=EPS).run(plain, x, y)
     assert np.abs(through.x - x).max() <= EPS + 1e-6
     np.testing.assert_array_equal(through.success, quantised.predict(through.x) != y)
     assert abs(int(through.success.sum()) - int(wanted.success.sum())) <= 3
-    blind = run_attack(quantised, x, y, settings=Settings("square", EPS, max_iter=200))
+    blind = make("square", eps=EPS, max_iter=200).run(quantised, x, y)
     assert through.success.sum() >= blind.success.sum() + 5
 
 
@@ -64,4 +64,4 @@ def test_integer_arithmetic_has_no_way_through(folder: Path) -> None:
     quantised = victim_of(load(folder / "QOperator.onnx"), sample_shape=(1, 8, 8))
     _, x, y = digits(4)
     with pytest.raises(ZeroGradientError, match=r"QLinear.* has a zero gradient everywhere; black-box attacks"):
-        run_attack(quantised, x, y, settings=Settings("pgd", EPS, straight_through=True))
+        make("pgd", eps=EPS, straight_through=True).run(quantised, x, y)

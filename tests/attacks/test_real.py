@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.attacks._run import Adversarial
-from cloakonnx.attacks.apgd import apgd, apgd_targeted
-from cloakonnx.attacks.pgd import fgsm, pgd
-from cloakonnx.attacks.settings import Settings, run_attack
-from cloakonnx.attacks.square import square
+from cloakonnx.attacks.apgd import APGDCE, APGDDLR, APGDT
+from cloakonnx.attacks.base import make
+from cloakonnx.attacks.pgd import FGSM, PGD
+from cloakonnx.attacks.run import Adversarial
+from cloakonnx.attacks.square import Square
 from cloakonnx.gradient.loss import Loss
 from tests.fixtures.real import Asset, manifest
 
@@ -40,7 +40,7 @@ def test_fgsm_as_a_framework_computes_it() -> None:
     classifier = asset_victim(entry)
     for level, count in FGSM_COUNTS.items():
         parts = [
-            fgsm(classifier, x[i : i + 150], y[i : i + 150], eps=level / 255, loss=Loss.CE_SOFTMAX)
+            FGSM(eps=level / 255, loss=Loss.CE_SOFTMAX).run(classifier, x[i : i + 150], y[i : i + 150])
             for i in range(0, 600, 150)
         ]
         assert abs(sum(int((~part.success).sum()) for part in parts) - count) <= 3
@@ -49,7 +49,7 @@ def test_fgsm_as_a_framework_computes_it() -> None:
             twins = np.rint(np.concatenate([part.x for part in parts]).transpose(0, 2, 3, 1) * 255)
             stored = entry.images(600, entry.test_adversarial)
             assert (twins == stored).mean() >= 0.999
-            exact = fgsm(classifier, x[:50], y[:50], eps=4 / 255)
+            exact = FGSM(eps=4 / 255).run(classifier, x[:50], y[:50])
             assert (~exact.success).sum() < (~parts[0].success[:50]).sum()  # saturated samples keep their gradient
 
 
@@ -61,15 +61,18 @@ def test_who_is_stronger_on_resnet20() -> None:
     def robust(found: Adversarial) -> int:
         return int((~found.success).sum())
 
-    single = robust(fgsm(classifier, x, y, eps=eps))
-    walked = robust(pgd(classifier, x, y, eps=eps, max_iter=10))
-    adaptive = [robust(apgd(classifier, x, y, eps=eps, max_iter=10, loss=loss)) for loss in (Loss.CE, Loss.DLR)]
-    targeted = robust(apgd_targeted(classifier, x, y, eps=eps, max_iter=4))
-    black = robust(square(classifier, x, y, eps=eps, max_iter=60))
-    noise = robust(run_attack(classifier, x, y, settings=Settings("noise", eps)))
+    single = robust(FGSM(eps=eps).run(classifier, x, y))
+    walked = robust(PGD(eps=eps, max_iter=10).run(classifier, x, y))
+    adaptive = [
+        robust((APGDCE if loss is Loss.CE else APGDDLR)(eps=eps, max_iter=10).run(classifier, x, y))
+        for loss in (Loss.CE, Loss.DLR)
+    ]
+    targeted = robust(APGDT(eps=eps, max_iter=4).run(classifier, x, y))
+    black = robust(Square(eps=eps, max_iter=60).run(classifier, x, y))
+    noise = robust(make("noise", eps=eps).run(classifier, x, y))
     assert max(walked, targeted, *adaptive) <= min(single, black)
     assert max(single, black) <= noise
-    reached = pgd(classifier, x, (y + 1) % 10, eps=8 / 255, max_iter=8, targeted=True)
+    reached = PGD(eps=8 / 255, max_iter=8, targeted=True).run(classifier, x, (y + 1) % 10)
     assert reached.success.mean() > 0.9
 
 
@@ -77,9 +80,9 @@ def test_preprocessing_outside_the_model() -> None:
     """The ResNet without its normalisation, given --mean and --std, fares as the one that has it inside."""
     x, y = start("cifar10_resnet20", 24)
     inside, outside = (asset_victim(asset(name)) for name in ("cifar10_resnet20", "cifar10_resnet20_raw"))
-    one, two = (fgsm(each, x, y, eps=2 / 255) for each in (inside, outside))
+    one, two = (FGSM(eps=2 / 255).run(each, x, y) for each in (inside, outside))
     assert (np.abs(one.x - two.x) < 1e-6).mean() > 0.999
-    one, two = (pgd(each, x, y, eps=1 / 255, max_iter=5) for each in (inside, outside))
+    one, two = (PGD(eps=1 / 255, max_iter=5).run(each, x, y) for each in (inside, outside))
     assert (one.success != two.success).sum() <= 1
 
 
@@ -87,7 +90,7 @@ def test_preprocessing_of_one_channel() -> None:
     x, y = start("mnist_cnn_raw", 60)
     classifier = asset_victim(asset("mnist_cnn_raw"))
     assert (classifier.predict(x) == y).mean() > 0.95
-    single, walked = fgsm(classifier, x, y, eps=0.15), pgd(classifier, x, y, eps=0.15, max_iter=10)
+    single, walked = FGSM(eps=0.15).run(classifier, x, y), PGD(eps=0.15, max_iter=10).run(classifier, x, y)
     assert walked.success.sum() >= single.success.sum() > 5
     assert np.abs(walked.x - x).max() <= 0.15 + 1e-6
 
@@ -98,14 +101,14 @@ def test_a_batch_fixed_at_1() -> None:
     classifier = asset_victim(asset("mnist_cntk_ir3"))
     assert (classifier.predict(x) == y).mean() > 0.9
     assert (classifier.gradient(x, y, loss=Loss.CE).loss == 0).mean() > 0.5
-    black = square(classifier, x, y, eps=0.25, max_iter=50).success.sum()
+    black = Square(eps=0.25, max_iter=50).run(classifier, x, y).success.sum()
     assert black > 0
-    moved = fgsm(classifier, x, y, eps=0.25)
+    moved = FGSM(eps=0.25).run(classifier, x, y)
     assert (np.abs(moved.x - x).reshape(len(x), -1).max(axis=1) > 0).all()
     for found in (
-        pgd(classifier, x, y, eps=0.25, max_iter=10),
-        apgd(classifier, x, y, eps=0.25, max_iter=10),
-        apgd(classifier, x, y, eps=0.25, max_iter=10, loss=Loss.DLR),
+        PGD(eps=0.25, max_iter=10).run(classifier, x, y),
+        APGDCE(eps=0.25, max_iter=10).run(classifier, x, y),
+        APGDDLR(eps=0.25, max_iter=10).run(classifier, x, y),
     ):
         np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
         assert found.success.sum() >= max(black, moved.success.sum())
@@ -117,6 +120,6 @@ def test_open_height_and_width() -> None:
     assert classifier.classes == 2
     x = asset_pixels(entry, 6)
     y = classifier.predict(x)
-    found = pgd(classifier, x, y, eps=8 / 255, max_iter=10)
+    found = PGD(eps=8 / 255, max_iter=10).run(classifier, x, y)
     np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
     assert found.success.all()

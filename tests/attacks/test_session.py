@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cloakonnx.attacks.attack import Attacked, AttackedPairs, AttackJob
-from cloakonnx.attacks.settings import Settings
+from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.levels import as_levels, rounded_inward
 from cloakonnx.data.samples import Dataset
@@ -48,7 +48,7 @@ def attack_file(
     return attacked
 
 
-def attack(folder: Path, given: tuple[Victim, Dataset], settings: Settings, **options: Any) -> dict[str, NDArray[Any]]:
+def attack(folder: Path, given: tuple[Victim, Dataset], settings: Attack, **options: Any) -> dict[str, NDArray[Any]]:
     path = folder / "adv.npz"
     attack_file(*given, path, settings=settings, batch_size=6, **options)
     assert [each.name for each in folder.iterdir()] == ["adv.npz"]
@@ -56,8 +56,8 @@ def attack(folder: Path, given: tuple[Victim, Dataset], settings: Settings, **op
         return dict(arrays)
 
 
-FGSM = Settings("fgsm", 4 / 255)
-PGD = Settings("pgd", 4 / 255, max_iter=5)
+FGSM = make("fgsm", eps=4 / 255)
+PGD = make("pgd", eps=4 / 255, max_iter=5)
 
 
 def test_levels_are_stored_as_uint8_in_the_layout_of_the_data(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_levels_are_stored_as_uint8_in_the_layout_of_the_data(tmp_path: Path) ->
 
 
 def test_other_values_are_stored_as_float32(tmp_path: Path) -> None:
-    found = attack(tmp_path, dataset(), Settings("fgsm", 0.5 / 255))
+    found = attack(tmp_path, dataset(), make("fgsm", eps=0.5 / 255))
     assert found["x"].dtype == np.float32
     np.testing.assert_allclose(np.abs(found["x"] * 255 - images()).max(), 0.5, atol=1e-4)
 
@@ -89,7 +89,7 @@ def test_one_batch_off_the_levels_makes_all_float32(tmp_path: Path) -> None:
     for odd in (0, 13):
         mixed = x.copy()
         mixed[odd] = 0.5
-        found = attack(tmp_path, dataset(mixed), Settings("fgsm", 0.0))
+        found = attack(tmp_path, dataset(mixed), make("fgsm", eps=0.0))
         np.testing.assert_allclose(found["x"], mixed, atol=1e-7)
         assert found["x"].dtype == np.float32
         (tmp_path / "adv.npz").unlink()
@@ -98,7 +98,7 @@ def test_one_batch_off_the_levels_makes_all_float32(tmp_path: Path) -> None:
 def test_round(tmp_path: Path) -> None:
     """Rounds inward and tests success again."""
     given = dataset()
-    settings = Settings("pgd", 4.7 / 255, max_iter=5)
+    settings = make("pgd", eps=4.7 / 255, max_iter=5)
     found = attack(tmp_path, given, settings, round_levels=True)
     assert found["x"].dtype == np.uint8
     assert np.abs(found["x"].astype(int) - images()).max() == 4
@@ -174,14 +174,14 @@ def interrupted(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("settings", "options", "preprocessing"),
     [
-        (Settings("pgd", 4 / 255, max_iter=6), {}, {}),
-        (Settings("pgd", 4 / 255, max_iter=5, seed=1), {}, {}),
+        (make("pgd", eps=4 / 255, max_iter=6), {}, {}),
+        (make("pgd", eps=4 / 255, max_iter=5, seed=1), {}, {}),
         (PGD, {"round_levels": True}, {}),
         (PGD, {}, {"mean": (0.5,)}),
     ],
 )
 def test_resume_with_other_settings(
-    tmp_path: Path, settings: Settings, options: dict[str, Any], preprocessing: dict[str, Any]
+    tmp_path: Path, settings: Attack, options: dict[str, Any], preprocessing: dict[str, Any]
 ) -> None:
     left = interrupted(tmp_path)
     with pytest.raises(OutputError, match="other settings"):
@@ -225,16 +225,16 @@ def test_bad_input_leaves_nothing(tmp_path: Path, sample: int) -> None:
     with pytest.raises(DataError, match=f"sample {sample} has the value 1.5"):
         attack(tmp_path, dataset(x), PGD)
     with pytest.raises(DataError, match="no labels"):
-        attack(tmp_path, dataset(), Settings("pgd", 0.1, targeted=True))
+        attack(tmp_path, dataset(), make("pgd", eps=0.1, targeted=True))
     with pytest.raises(OptionError, match="--eps 2 is larger"):
-        attack(tmp_path, dataset(), Settings("pgd", 2.0))
+        attack(tmp_path, dataset(), make("pgd", eps=2.0))
     assert not list(tmp_path.iterdir())
 
 
 def test_pairs_on_the_fly() -> None:
     """Every sample is moved, misclassified or not."""
     classifier, data = dataset(y=np.zeros(20, np.int64))
-    for settings in (FGSM, Settings("pgd", 4 / 255, max_iter=5, early_stop=False)):
+    for settings in (FGSM, make("pgd", eps=4 / 255, max_iter=5, early_stop=False)):
         pairs = AttackedPairs(data, classifier, settings)
         batches = list(pairs.batches(6))
         assert [batch.start for batch in batches] == [0, 6, 12, 18]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cloakonnx.attacks.base import make, registered
 from cloakonnx.attacks.cost import most_work, seconds_per_unit
-from cloakonnx.attacks.settings import ATTACKS, Settings, run_attack
 from cloakonnx.graph.file.model import load_bytes
 from tests.fixtures import false_defences
 
@@ -14,18 +14,22 @@ from .helpers import digits, flat, victim, victim_of
 
 
 @pytest.mark.parametrize("restarts", [None, 2])
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", list(registered()))
 def test_most_work(name: str, restarts: int | None) -> None:
-    if restarts and "restarts" not in ATTACKS[name]:
+    if restarts and "restarts" not in registered()[name].settings():
         return
-    settings = Settings(
-        name, 1e-6, max_iter=5 if "max_iter" in ATTACKS[name] else None, restarts=restarts, early_stop=True
+    settings = make(
+        name,
+        eps=1e-6,
+        max_iter=5 if "max_iter" in registered()[name].settings() else None,
+        restarts=restarts,
+        early_stop=True,
     )
     classifier = victim(flat(4))
     x = np.random.default_rng(0).random((7, 12)).astype(np.float32)
     y = classifier.predict(x)
     before = classifier.counts.queries
-    found = run_attack(classifier, x, y, settings=settings)
+    found = settings.run(classifier, x, y)
     assert not found.success.any()
     most = most_work(settings, classifier)
     queries = classifier.counts.queries - before
@@ -41,16 +45,16 @@ def test_most_work_on_a_model_that_rounds(name: str) -> None:
     made = load_bytes(false_defences.quantised(levels=255).SerializeToString())
     classifier = victim_of(made, sample_shape=(1, 8, 8))
     passes = {"straight_through": True} if name != "square" else {}
-    settings = Settings(name, 1e-6, max_iter=None if name == "fgsm" else 5, **passes)
+    settings = make(name, eps=1e-6, max_iter=None if name == "fgsm" else 5, **passes)
     before = classifier.counts.queries
-    found = run_attack(classifier, x, y, settings=settings)
+    found = settings.run(classifier, x, y)
     assert not found.success[classifier.predict(x) == y].any()
     most = most_work(settings, classifier)
     assert classifier.counts.gradients <= 7 * most.gradients
     assert classifier.counts.queries - before <= 7 * most.queries + 7  # the predictions above
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", list(registered()))
 def test_seconds_per_unit(name: str) -> None:
     x = np.random.default_rng(0).random((3, 12)).astype(np.float32)
-    assert 0 < seconds_per_unit(victim(flat(4)), Settings(name, 0.1), x) < 1
+    assert 0 < seconds_per_unit(victim(flat(4)), make(name, eps=0.1), x) < 1

@@ -342,13 +342,13 @@ def test_a_label_that_is_no_class() -> None:
 
 @cache
 def known(name: str) -> tuple[str, ...]:
-    return tuple(settings.attack for settings in plan(name, eps=0.1))
+    return tuple(each.name for each in plan(name, eps=0.1))
 
 
 def test_plans() -> None:
     assert known("quick") == ("pgd", "apgd-ce", "square")
     assert known("apgd-t") == ("apgd-t",)
-    assert plan("pgd", eps=0.1, max_iter=7, restarts=3, seed=5)[0].as_dict()["restarts"] == 3
+    assert plan("pgd", eps=0.1, max_iter=7, restarts=3, seed=5)[0].record()["restarts"] == 3
 
 
 def rounded() -> Model:

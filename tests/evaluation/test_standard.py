@@ -28,7 +28,7 @@ SCHEMA = json.loads((ROOT / "docs" / "evaluation.schema.json").read_text(encodin
 
 def test_the_budgets_are_autoattacks() -> None:
     """Croce and Hein 2020 (arXiv 2003.01690): 100 steps, 9 targets, one start each; Square 5,000 queries, p 0.8."""
-    attacks = [each.as_dict() for each in plan("standard", eps=8 / 255, norm="l2", seed=3)]
+    attacks = [each.record() for each in plan("standard", eps=8 / 255, norm="l2", seed=3)]
     assert [each["attack"] for each in attacks] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert [each["max_iter"] for each in attacks] == [100, 100, 100, 5000]
     assert [each["restarts"] for each in attacks] == [1, 1, 1, 1]

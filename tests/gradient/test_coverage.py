@@ -26,8 +26,10 @@ Tile Pad DepthToSpace Resize
 
 
 def test_page_is_what_the_registry_says() -> None:
-    table = runpy.run_path(str(PAGE.with_name("generate.py")))["table"]
-    assert PAGE.read_text() == table(), "run: python docs/generate.py > docs/op-coverage.md"
+    made = runpy.run_path(str(PAGE.with_name("generate.py")))
+    assert PAGE.read_text() == made["table"](), "run: python docs/generate.py"
+    attacks = PAGE.with_name("attacks.md").read_text()
+    assert attacks == made["with_attacks"](attacks), "run: python docs/generate.py"
 
 
 def test_promised_ops_have_rules() -> None:

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.base import make
 from cloakonnx.classifier.classifier import input_shape
 from cloakonnx.classifier.task import SingleLabel
 from cloakonnx.data.samples import Dataset
@@ -34,7 +34,7 @@ from tests.support.classifiers import cpu
 
 CPU = choose_provider("cpu")
 DENSE, CHANNELS = "/6/Relu_output_0", "/3/Relu_output_0"
-ATTACK = Settings("pgd", 0.1, max_iter=5, early_stop=False)
+ATTACK = make("pgd", eps=0.1, max_iter=5, early_stop=False)
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "analysis.schema.json").read_text())
 Floats = NDArray[np.float64]
 Keep = NDArray[np.bool_]
@@ -146,7 +146,7 @@ def test_the_path_is_that_of_brute_force_with_hardened_files(tap: str) -> None:
     x, y = samples(0, 30)
     features = 64 if tap == DENSE else 32
     victim = victim_of(digits())
-    twins = run_attack(victim, x, y, settings=ATTACK).x
+    twins = ATTACK.run(victim, x, y).x
     made = Ablations(cpu(digits()), find_tap(digits(), tap))
     least = least_correct(30, 30, 0.1)
     path = greedy_path(Part(y, made.of([x]), (made.of([twins]),), task()), features, least=least)
@@ -239,10 +239,7 @@ def test_the_file_says_what_the_hardened_model_does(budget: float, tap: str) -> 
     correct = int((victim.predict(x) == y).sum())
     assert correct == best["select_clean"]
     assert correct >= record["select"]["clean_before"] - int(budget * 100)
-    moved = [
-        run_attack(victim, x[rows], y[rows], settings=ATTACK, samples=rows)
-        for rows in (np.arange(64), np.arange(64, 100))
-    ]
+    moved = [ATTACK.run(victim, x[rows], y[rows], samples=rows) for rows in (np.arange(64), np.arange(64, 100))]
     assert sum(int((~each.success).sum()) for each in moved) == best["select_robust"]
     assert made.samples.count == 250
     assert made.samples.largest_difference == pytest.approx(0.1, abs=1e-6)
@@ -259,7 +256,7 @@ def test_held_out_and_the_same_bytes_again() -> None:
 
 def test_twins_are_static_and_take_one_round() -> None:
     x, y = samples(0, 150)
-    twins = run_attack(victim_of(digits()), x, y, settings=ATTACK).x
+    twins = ATTACK.run(victim_of(digits()), x, y).x
     made = selected(attack=None, twins=dataset(twins, None, "twins.npz"), rounds=None)
     Draft202012Validator(SCHEMA).validate(json.loads(made.to_json()))
     assert made.selection is not None
@@ -274,7 +271,7 @@ def test_no_gain_is_an_error() -> None:
     x, y = samples(0, 40)
     with pytest.raises(CheckError, match=r"within the budget of 0 points .*(gains nothing|helps none)"):
         select_greedy(
-            cpu(digits()), dataset(x, y), budget=0.0, attack=Settings("fgsm", 0.0, early_stop=False), rounds=1
+            cpu(digits()), dataset(x, y), budget=0.0, attack=make("fgsm", eps=0.0, early_stop=False), rounds=1
         )
 
 
@@ -284,7 +281,7 @@ def test_no_gain_is_an_error() -> None:
         ({"budget": 1.5}, OptionError, "--budget 1.5 must be a share"),
         ({"rounds": 0}, OptionError, "--rounds 0"),
         ({"attack": None}, OptionError, "either an attack or adversarial twins"),
-        ({"attack": Settings("pgd", 0.1, targeted=True)}, OptionError, "untargeted"),
+        ({"attack": make("pgd", eps=0.1, targeted=True)}, OptionError, "untargeted"),
         ({"tap": "/6/Relu"}, TapError, "did you mean"),
     ],
 )

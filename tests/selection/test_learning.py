@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from cloakonnx.attacks.pgd import pgd
+from cloakonnx.attacks.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset
@@ -53,8 +53,8 @@ def test_masks_hold_against_an_attack_made_again_on_other_samples(granularity: A
     analysis = learn(cpu(model()), learning_data(500), recipe, select=select_data(200))
     x, y = digits_arrays()
     x, y = x[200:], y[200:]
-    made = hardened(model(), analysis.masks)
-    before, after = (correct(each, lambda v: pgd(v, x, y, eps=EPS, max_iter=20, seed=5).x) for each in (model(), made))
+    made, attack = hardened(model(), analysis.masks), PGD(eps=EPS, max_iter=20, seed=5)
+    before, after = (correct(each, lambda v: attack.run(v, x, y).x) for each in (model(), made))
     clean_before, clean_after = (correct(each, lambda v: x) for each in (model(), made))
     assert clean_before.mean() - clean_after.mean() <= 0.04
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())

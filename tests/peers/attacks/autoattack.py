@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.arithmetic import Norm, norms
+from cloakonnx.attacks.ball import Norm, ball
+from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.presets import plan
-from cloakonnx.attacks.settings import Settings, run_attack
 from cloakonnx.text import parse_number
 from tests.peers.attacks import quality
 
@@ -73,7 +73,7 @@ class Task:
         x, y = quality.samples(stop)
         return x[start:stop], y[start:stop]
 
-    def attacks(self) -> list[Settings]:
+    def attacks(self) -> list[Attack]:
         """Return the preset's attacks, with the budgets of this task."""
         budgets = {name: self.queries if name == "square" else self.steps for name in NAMES}
         return [replace(each, max_iter=budgets[each.attack]) for each in plan("standard", eps=self.eps, norm=self.norm)]
@@ -96,7 +96,7 @@ def ours(task: Task, start: int, stop: int) -> Outcome:
         rows = np.array([i for i, each in enumerate(fell_to) if each is None], np.int64)
         if not len(rows):
             break
-        result = run_attack(victim, x[rows], y[rows], settings=settings, samples=start + rows)
+        result = settings.run(victim, x[rows], y[rows], samples=start + rows)
         for row, fooled, image in zip(rows, result.success, result.x, strict=True):
             if fooled:
                 fell_to[row], found[row] = settings.attack, image
@@ -143,7 +143,7 @@ def _autoattack(task: Task, start: int, stop: int, *, as_is: bool) -> Outcome:
 
 
 def _check(found: quality.Images, x: quality.Images, task: Task) -> None:
-    size = norms(found - x.astype(np.float64), task.norm).max()
+    size = ball(task.norm, 0).measure(found - x.astype(np.float64)).max()
     if size > task.eps + 1e-5 or found.min() < 0 or found.max() > 1:
         raise AssertionError(f"outside ball or bounds: {size:g}")
 

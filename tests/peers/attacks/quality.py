@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.resnet20 import from_onnx
-from cloakonnx.attacks.arithmetic import Norm, norms
-from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.ball import Norm, ball
+from cloakonnx.attacks.base import make
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.runtime.provider import choose_provider
@@ -104,7 +104,7 @@ def cases(*, steps: int = 40, queries: int = 1000) -> list[Case]:
 
 def robust(found: Images, x: Images, y: Labels, norm: Norm) -> int:
     """Return how many samples torch still classifies as labelled, once the ball has been checked."""
-    assert norms(found - x.astype(np.float64), norm).max() <= EPS[norm] + 1e-5
+    assert ball(norm, 0).measure(found - x.astype(np.float64)).max() <= EPS[norm] + 1e-5
     assert found.min() >= 0
     assert found.max() <= 1
     with torch.no_grad():
@@ -116,9 +116,9 @@ def ours(case: Case, norm: Norm) -> Attack:
     """Return our attack."""
 
     def attack(x: Images, y: Labels) -> Images:
-        settings = Settings(case.ours, EPS[norm], norm, max_iter=case.max_iter)
+        settings = make(case.ours, eps=EPS[norm], norm=norm, max_iter=case.max_iter)
         parts = [
-            run_attack(victim(), x[i : i + BATCH], y[i : i + BATCH], settings=settings, samples=np.arange(i, i + BATCH))
+            settings.run(victim(), x[i : i + BATCH], y[i : i + BATCH], samples=np.arange(i, i + BATCH))
             for i in range(0, len(x), BATCH)
         ]
         return np.concatenate([part.x for part in parts])
@@ -190,9 +190,9 @@ def compare(case: Case, norm: Norm, images: int) -> dict[str, float]:
     """Return the robust accuracy in percent under each library's attack, and the clean one."""
     x, y = samples(case.count(images))
     found = {"clean": x}
-    for name, make in (("cloakonnx", ours), ("torchattacks", of_torchattacks), ("ART", of_art)):
+    for name, side in (("cloakonnx", ours), ("torchattacks", of_torchattacks), ("ART", of_art)):
         try:
-            found[name] = make(case, norm)(x, y)
+            found[name] = side(case, norm)(x, y)
         except Exception as error:  # a peer that cannot do it is no reference
             if name == "cloakonnx":
                 raise

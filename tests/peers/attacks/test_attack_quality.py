@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cloakonnx.attacks.arithmetic import Norm
-from cloakonnx.attacks.settings import Settings, run_attack
+from cloakonnx.attacks.ball import Norm
+from cloakonnx.attacks.base import make
 from tests.fixtures.real import manifest
 from tests.peers.attacks import quality
 
@@ -38,6 +38,6 @@ def test_doubling_the_iterations_gains_under_a_point(attack: str, steps: int, no
     x, y = quality.samples(100)
     held = []
     for max_iter in (steps, 2 * steps):
-        settings = Settings(attack, quality.EPS[norm], norm, max_iter=max_iter)
-        held.append(int((~run_attack(quality.victim(), x, y, settings=settings).success).sum()))
+        settings = make(attack, eps=quality.EPS[norm], norm=norm, max_iter=max_iter)
+        held.append(int((~settings.run(quality.victim(), x, y).success).sum()))
     assert held[0] - held[1] <= 1, held

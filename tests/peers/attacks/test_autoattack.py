@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cloakonnx.attacks.arithmetic import Norm
-from cloakonnx.attacks.fab import fab_targeted, to_hyperplane
+from cloakonnx.attacks.ball import Norm
+from cloakonnx.attacks.fab import FABT, to_hyperplane
 from tests.fixtures.real import manifest
 from tests.peers.attacks import autoattack, quality
 
@@ -33,7 +33,7 @@ def test_standard_and_autoattack_agree_image_by_image() -> None:
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.5 / 255), ("l2", 0.12)])
 def test_fab_fools_the_same_images(norm: Norm, eps: float) -> None:
     x, y = quality.samples(12)
-    ours = fab_targeted(quality.victim(), x, y, eps=eps, max_iter=10, norm=norm).success
+    ours = FABT(eps=eps, max_iter=10, norm=norm).run(quality.victim(), x, y).success
     kind = {"linf": "Linf", "l2": "L2"}[norm]
     made = torchattacks.FAB(quality.network(), norm=kind, eps=eps, steps=10, multi_targeted=True, n_classes=10)
     found = made(torch.from_numpy(x), torch.from_numpy(y)).detach().numpy()
