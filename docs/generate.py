@@ -70,12 +70,12 @@ def _row(entry: Entry) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-_MARKS = "<!-- made by docs/generate.py -->", "<!-- until here -->"
+_HEAD_OF_ATTACKS = "| name | what it does | settings |"
 
 
 def attacks() -> str:
     """Return the table of the attacks: what each does, and the settings with their defaults."""
-    rows = ["| name | what it does | settings |", "|---|---|---|"]
+    rows = [_HEAD_OF_ATTACKS, "|---|---|---|"]
     for name, cls in registered().items():
         says = (cls.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
         settings = [_setting(each) for each in cls.settings().values() if each.name not in {"eps", "norm", "seed"}]
@@ -91,10 +91,9 @@ def _setting(each: Field[Any]) -> str:
 
 
 def with_attacks(page: str) -> str:
-    """Return a page with the table of the attacks between its marks."""
-    before, start, rest = page.partition(_MARKS[0])
-    _, end, after = rest.partition(_MARKS[1])
-    return f"{before}{start}\n\n{attacks()}\n\n{end}{after}"
+    """Return a page with its table of the attacks made anew."""
+    before, _, rest = page.partition(_HEAD_OF_ATTACKS)
+    return f"{before}{attacks()}\n\n{rest.partition(chr(10) * 2)[2]}"
 
 
 if __name__ == "__main__":
