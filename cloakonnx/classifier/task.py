@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -11,6 +11,7 @@ import onnx.inliner
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError, InferenceError
+from cloakonnx.gradient.loss import ATTACKED, Loss
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.ending import Ending, ending
@@ -31,8 +32,8 @@ class SingleLabel:
         output: Its class scores.
     """
 
-    losses = ("ce", "ce-softmax", "margin", "dlr")
-    """Losses that attacks may increase, by name."""
+    losses: ClassVar[tuple[Loss, ...]] = ATTACKED
+    """Losses that attacks may increase."""
 
     def __init__(self, model: Model, output: str) -> None:
         self._model, self._output = model, output

@@ -126,7 +126,8 @@ def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
     done = python("-c", code)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: cloakonnx")
-    assert done.stdout.endswith("\n[]\n")
+    loaded = ["numpy"] if arguments in {("attack",), ("analyze",)} else []  # their options are made from the attacks
+    assert done.stdout.endswith(f"\n{loaded}\n")
 
 
 def test_help_names_every_verb(run: Run) -> None:

@@ -110,7 +110,7 @@ def test_the_pairs_are_the_shares(found: Evaluation) -> None:
 
 
 def test_both_models_get_the_same_attacks(found: Evaluation) -> None:
-    names = [attack["attack"] for attack in PRESETS["quick"]]
+    names = [attack["name"] for attack in PRESETS["quick"]]
     for each in found.results:
         assert [stage.name for stage in each.hardened.stages] == ["replayed inputs", *names, "controls"]
         assert [stage.name for stage in each.baseline.stages] == [*names, "replayed inputs", "controls"]
