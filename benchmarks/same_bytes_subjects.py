@@ -130,14 +130,14 @@ def _digits(*, quick: bool) -> Iterator[Subject]:
         return {"x": np.rint(x * 255).astype(np.uint8).transpose(0, 2, 3, 1), "y": y}
 
     yield Subject("digits_cnn", with_script, (*everything(sizes), *own_mask(tap), *more(sizes)))
-    uint8 = Sizes(30, "8/255", "0.5")
+    uint8 = Sizes(30, "8/255", "0.5", checks=not quick)
     rounded = f"attack model.onnx {uint8.data} --attack pgd {uint8.ball} --round -o rounded.npz --json"
     yield Subject("digits_uint8", _filler(DIGITS, grey), (*a_few(uint8), step("attack --round", rounded)))
-    wide = Sizes(30, "0.125", "1.0", options=scaled, learned=100, tap="hidden2")
+    wide = Sizes(30, "0.125", "1.0", options=scaled, learned=100, tap="hidden2", checks=not quick)
     yield Subject("digits_float64", converted(dense), tuple(everything(wide, sanity=not quick)))
-    half = Sizes(30, "0.125", "1.0", options=scaled, learned=100, tap=tap)
+    half = Sizes(30, "0.125", "1.0", options=scaled, learned=100, checks=not quick)
     yield Subject("digits_float16", converted(halved), tuple(a_few(half, learn=True)))
-    steps = a_few(Sizes(30, "0.125", "1.0", attacking="--straight-through", tap=tap))
+    steps = a_few(Sizes(30, "0.125", "1.0", attacking="--straight-through", checks=not quick))
     plain = Sizes(30, "0.125", "1.0")
     zero = step("attack pgd, gradient 0", f"attack model.onnx {plain.data} --attack pgd {plain.ball} -o none.npz")
     words = f"evaluate hardened.onnx {plain.data} --attack quick --eps 0.125 --no-sanity --json -o quick.json"
@@ -164,14 +164,14 @@ def _images(*, quick: bool) -> Iterator[Subject]:
     steps = a_few(resnet, learn=True) if quick else everything(resnet, sanity=False)
     yield Subject("cifar10_resnet20", _asset("cifar10_resnet20.onnx", cifar), tuple(steps))
     raw = "--mean .485,.456,.406 --std .229,.224,.225"
-    normalised = Sizes(few, "1/255", "0.2", options=raw, iterations=3, queries=10, learned=32)
+    normalised = Sizes(few, "1/255", "0.2", options=raw, iterations=3, queries=10, learned=32, checks=not quick)
     fill = _asset("cifar10_resnet20_raw.onnx", _stored("cifar10_test600.npz", nchw=True))
     yield Subject("cifar10_resnet20_raw", fill, tuple(a_few(normalised, learn=not quick)))
-    grey = Sizes(20, "0.1", "1.0", options="--mean .1307 --std .3081", iterations=3, learned=64)
-    steps = a_few(grey) if quick else everything(grey)
-    yield Subject("mnist_cnn_raw", _asset("mnist_cnn_raw.onnx", _stored("mnist_test5000.npz")), tuple(steps))
     if quick:
         return
+    grey = Sizes(20, "0.1", "1.0", options="--mean .1307 --std .3081", iterations=3, learned=64)
+    fill = _asset("mnist_cnn_raw.onnx", _stored("mnist_test5000.npz"))
+    yield Subject("mnist_cnn_raw", fill, tuple(everything(grey)))
     dynamo = Sizes(12, "1/255", "0.2", iterations=3, queries=10, learned=32)
     fill = _asset("cifar10_resnet20_dynamo.onnx", cifar)
     yield Subject("cifar10_resnet20_dynamo", fill, tuple(a_few(dynamo, learn=True)))
