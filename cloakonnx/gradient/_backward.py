@@ -9,10 +9,11 @@ import onnx
 
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient import registry
-from cloakonnx.gradient._site import Site, describe
-from cloakonnx.gradient.emit import Emitter
-from cloakonnx.gradient.info import TensorInfo, dependencies
+from cloakonnx.gradient._site import GradientSite
 from cloakonnx.gradient.registry import Kind
+from cloakonnx.graph.build import Builder, Tensor
+from cloakonnx.graph.index.index import Index, node_inputs
+from cloakonnx.graph.index.node import describe
 
 _INTEGER_WAYS = frozenset(
     {"Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
@@ -38,15 +39,15 @@ class Path:
     blocked: tuple[str, ...]
     bridged: tuple[str, ...]
 
-    def differentiates(self, node: onnx.NodeProto, index: int, info: TensorInfo) -> bool:
+    def differentiates(self, node: onnx.NodeProto, position: int, index: Index) -> bool:
         """Whether a gradient is needed at an input of one of the nodes."""
-        name = node.input[index]
-        return name in self.active and _carries(node, name, info)
+        name = node.input[position]
+        return name in self.active and _carries(node, name, index)
 
 
 def find_path(
     nodes: Sequence[onnx.NodeProto],
-    info: TensorInfo,
+    index: Index,
     seeds: Iterable[str],
     variables: Iterable[str],
     *,
@@ -56,24 +57,24 @@ def find_path(
     needed = set(seeds)
     for node in reversed(nodes):
         if needed.intersection(node.output):
-            needed.update(dependencies(node))
+            needed.update(node_inputs(node))
     flowing, touched = set(variables), set(variables)
     kept: list[onnx.NodeProto] = []
     blocked: list[str] = []
     bridged: list[str] = []
     for node in nodes:
-        reads = dependencies(node)
+        reads = list(node_inputs(node))
         if not needed.intersection(node.output) or touched.isdisjoint(reads):
             continue
-        touched.update(name for name in node.output if name and (info.is_float(name) or straight_through))
+        touched.update(name for name in node.output if name and (index.is_float(name) or straight_through))
         if flowing.isdisjoint(reads):
             continue
         entry = registry.find(node.domain, node.op_type)
-        if not any(name in flowing and _carries(node, name, info) for name in reads):  # integers only
+        if not any(name in flowing and _carries(node, name, index) for name in reads):  # integers only
             if entry is None or entry.kind is not Kind.STOP:
                 blocked.append(describe(node))
             continue
-        rounds = node.op_type == "Cast" and info.is_float(node.input[0]) and not info.is_float(node.output[0])
+        rounds = node.op_type == "Cast" and index.is_float(node.input[0]) and not index.is_float(node.output[0])
         is_zero = rounds or (entry is not None and entry.kind is Kind.ZERO)
         is_bridged = is_zero and straight_through and entry is not None and entry.rule is not None
         if is_zero:
@@ -82,20 +83,20 @@ def find_path(
             continue
         kept.append(node)
         has_integers = is_bridged or (straight_through and node.op_type in _INTEGER_WAYS)
-        flowing.update(name for name in node.output if name and (info.is_float(name) or has_integers))
+        flowing.update(name for name in node.output if name and (index.is_float(name) or has_integers))
     reached = set(seeds)  # of the flowing tensors, those from which a seed is reached without a blocked node
     path = []
     for node in reversed(kept):
         if reached.intersection(node.output):
             path.append(node)
-            reached.update(name for name in dependencies(node) if name in flowing and _carries(node, name, info))
+            reached.update(name for name in node_inputs(node) if name in flowing and _carries(node, name, index))
     path.reverse()
     return Path(tuple(path), frozenset(reached & flowing), tuple(blocked), tuple(bridged))
 
 
-def _carries(node: onnx.NodeProto, name: str, info: TensorInfo) -> bool:
+def _carries(node: onnx.NodeProto, name: str, index: Index) -> bool:
     """Whether a gradient may come back from a node by one of its inputs; integers mostly are indices and shapes."""
-    return info.is_float(name) or (node.op_type in _INTEGER_WAYS and not node.domain and name == node.input[0])
+    return index.is_float(name) or (node.op_type in _INTEGER_WAYS and not node.domain and name == node.input[0])
 
 
 def check_rules(path: Path, opset: int) -> None:
@@ -129,11 +130,13 @@ def _version(node: onnx.NodeProto, opset: int) -> int:
         return 0
 
 
-def backpropagate(e: Emitter, path: Path, seeds: Mapping[str, str], variables: Sequence[str]) -> dict[str, str]:
+def backpropagate(
+    build: Builder, path: Path, seeds: Mapping[str, Tensor], variables: Sequence[str]
+) -> dict[str, Tensor]:
     """Emit the backward graph.
 
     Args:
-        e: Where to emit.
+        build: Where to emit.
         path: From :func:`find_path`.
         seeds: Gradient of each seed tensor.
         variables: Tensors whose gradients are asked for.
@@ -144,26 +147,26 @@ def backpropagate(e: Emitter, path: Path, seeds: Mapping[str, str], variables: S
     Raises:
         DifferentiationError: A rule refuses its node.
     """
-    check_rules(path, e.opset)
-    parts: dict[str, list[str]] = {name: [grad] for name, grad in seeds.items()}
+    check_rules(path, build.opset)
+    parts: dict[str, list[Tensor]] = {name: [grad] for name, grad in seeds.items()}
     for node in reversed(path.nodes):
-        grads = tuple(_gathered(e, parts, name) for name in node.output)
-        wanted = tuple(i for i in range(len(node.input)) if path.differentiates(node, i, e.info))
+        grads = tuple(_gathered(parts, name) for name in node.output)
+        wanted = tuple(i for i in range(len(node.input)) if path.differentiates(node, i, build.index))
         entry = registry.find(node.domain, node.op_type)
         if not any(grads) or not wanted or entry is None or entry.rule is None:
             continue
-        site = Site(node, grads, wanted, e.info, e.opset)
-        for index, grad in entry.rule(e, site):
-            parts.setdefault(node.input[index], []).append(grad)
-    found = {name: _gathered(e, parts, name) for name in variables}
+        for position, grad in entry.rule(GradientSite(node, build.index, build, grads, wanted)):
+            parts.setdefault(node.input[position], []).append(grad)
+    found = {name: _gathered(parts, name) for name in variables}
     return {name: grad for name, grad in found.items() if grad is not None}
 
 
-def _gathered(e: Emitter, parts: dict[str, list[str]], name: str) -> str | None:
+def _gathered(parts: dict[str, list[Tensor]], name: str) -> Tensor | None:
     """Sum what the consumers of a tensor gave, once."""
     grads = parts.get(name)
     if not grads:
         return None
     if len(grads) > 1:
-        parts[name] = [e.op("Add", *grads) if len(grads) == 2 else e.op("Sum", *grads)]
+        first, *others = grads
+        parts[name] = [first.op("Add" if len(grads) == 2 else "Sum", *others)]
     return parts[name][0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +16,8 @@ from onnx.reference import ReferenceEvaluator
 
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient._fusion import fuse_normalization
-from cloakonnx.gradient._site import describe
-from cloakonnx.gradient.info import TensorInfo, dependencies
+from cloakonnx.graph.index.index import Index, node_inputs, subgraphs
+from cloakonnx.graph.index.node import describe
 from cloakonnx.graph.index.shapes import infer
 
 OPSET = 18
@@ -37,11 +39,31 @@ _RANDOM = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Job:
+    """What the steps to the canonical form heed.
+
+    Attributes:
+        keep: Tensors that must survive although no output needs them.
+        shapes: Dimensions to fix at inputs, None for those that stay as they are.
+        weights: Large initializers that are out of the model, inputs in their place.
+    """
+
+    keep: Collection[str] = ()
+    shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    weights: Mapping[str, TensorProto] = field(default_factory=dict)
+
+
+Step: TypeAlias = Callable[[onnx.ModelProto, Job], onnx.ModelProto]
+"""Returns a model, the one that it was given or another; a step may change the model that it is given."""
+
+
 def canonical(
     model: onnx.ModelProto,
     *,
     keep: Collection[str] = (),
     shapes: Mapping[str, Sequence[int | None]] | None = None,
+    then: Sequence[Step] = (),
 ) -> onnx.ModelProto:
     """Return the model in canonical form; the model itself is not changed.
 
@@ -52,33 +74,33 @@ def canonical(
         model: A model with all its weights inline.
         keep: Tensors that must survive although no output needs them.
         shapes: Dimensions to fix at inputs, None for those that stay as they are.
+        then: Further steps, while the weights are still out.
 
     Raises:
         DifferentiationError: The model cannot be brought to opset 18.
     """
     work = onnx.ModelProto()
     work.CopyFrom(model)
-    if work.functions:
-        work = onnx.inliner.inline_local_functions(work)
-    work.ir_version = IR_VERSION
-    _check_defined(work.graph)
-    _clear(work.graph)
-    for value in work.graph.input:
-        _fix_dims(value, (shapes or {}).get(value.name))
-    _constants_to_initializers(work.graph)
-    weights = take_weights(work.graph)
-    if opset_of(work) < OPSET:
-        work = _convert(work)
-        _constants_to_initializers(work.graph)
-    prune(work.graph, keep)
-    work = _fold(work)
-    fuse_normalization(work.graph, keep, weights)
-    prune(work.graph, keep)
-    return put_weights(work, weights)
+    job = Job(keep, shapes or {})
+    for step in CLEARING:
+        work = step(work, job)
+    job = Job(keep, shapes or {}, _taken_weights(work.graph))
+    for step in (*LIGHT, *then):
+        work = step(work, job)
+    return _with_weights(work, job.weights)
 
 
-def _check_defined(graph: onnx.GraphProto) -> None:
+def inlined(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
+    """Inline local functions, and lower the IR version."""
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    model.ir_version = IR_VERSION
+    return model
+
+
+def checked(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
     """Raise for a tensor that a node reads and nothing makes; the converter's words name neither node nor file."""
+    graph = model.graph
     known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     known |= {tensor.values.name for tensor in graph.sparse_initializer}
     known |= {name for node in graph.node for name in node.output}
@@ -89,15 +111,12 @@ def _check_defined(graph: onnx.GraphProto) -> None:
                     f"{describe(node)} reads {name!r}, which nothing in the model makes: the file is no valid model; "
                     "export it again"
                 )
+    return model
 
 
-def opset_of(model: onnx.ModelProto) -> int:
-    """Version of the default operator set."""
-    return next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
-
-
-def _clear(graph: onnx.GraphProto) -> None:
+def cleared(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
     """Drop what the model claims of its inside: shapes are inferred anew, initializers are no inputs."""
+    graph = model.graph
     initialised = {t.name for t in graph.initializer}
     inputs = [v for v in graph.input if v.name not in initialised]
     del graph.input[:]
@@ -109,10 +128,22 @@ def _clear(graph: onnx.GraphProto) -> None:
     graph.value_info.extend(known)
     for output in graph.output:
         output.type.tensor_type.ClearField("shape")
+    return model
+
+
+def sized(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
+    """Fix the dimensions of inputs that are given, and name the others, so that equal ones are known to be equal."""
+    for value in model.graph.input:
+        _fix_dims(value, job.shapes.get(value.name))
+    return model
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of the default operator set."""
+    return next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
 
 
 def _fix_dims(value: onnx.ValueInfoProto, sizes: Sequence[int | None] | None) -> None:
-    """Fix the dimensions of an input that are given, and name the others, so that equal ones are known to be equal."""
     dims = value.type.tensor_type.shape.dim
     if sizes is not None and not value.type.tensor_type.HasField("shape"):
         dims.extend(onnx.TensorShapeProto.Dimension() for _ in sizes)
@@ -126,16 +157,18 @@ def _fix_dims(value: onnx.ValueInfoProto, sizes: Sequence[int | None] | None) ->
             dim.dim_param = f"{value.name}_dim{i}"
 
 
-def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+def initialised(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
+    """Turn Constant nodes into initializers."""
     nodes = []
-    for node in graph.node:
+    for node in model.graph.node:
         tensor = _constant_of(node) if node.op_type == "Constant" and not node.domain else None
         if tensor is None:
             nodes.append(node)
             continue
         tensor.name = node.output[0]
-        graph.initializer.append(tensor)
-    _replace_nodes(graph, nodes)
+        model.graph.initializer.append(tensor)
+    _replace_nodes(model.graph, nodes)
+    return model
 
 
 def _constant_of(node: onnx.NodeProto) -> TensorProto | None:
@@ -164,18 +197,16 @@ def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
     return copy
 
 
-def take_weights(graph: onnx.GraphProto) -> dict[str, TensorProto]:
+def _taken_weights(graph: onnx.GraphProto) -> dict[str, TensorProto]:
     """Move large initializers out, leaving inputs in their place, so that passes over the model do not copy them."""
     large = {t.name: t for t in graph.initializer if int(np.prod(t.dims)) > _SMALL}
     if not large:
         return {}
-    weights = {}
-    for name, tensor in large.items():
-        weights[name] = TensorProto()
-        weights[name].CopyFrom(tensor)
-        graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
-    kept = [t for t in graph.initializer if t.name not in large]
-    copies = [copy_tensor(t) for t in kept]
+    weights = {name: copy_tensor(tensor) for name, tensor in large.items()}
+    graph.input.extend(
+        onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)) for name, tensor in large.items()
+    )
+    copies = [copy_tensor(t) for t in graph.initializer if t.name not in large]
     del graph.initializer[:]
     graph.initializer.extend(copies)
     return weights
@@ -188,20 +219,23 @@ def copy_tensor(tensor: TensorProto) -> TensorProto:
     return copy
 
 
-def put_weights(model: onnx.ModelProto, weights: Mapping[str, TensorProto]) -> onnx.ModelProto:
-    """Undo :func:`take_weights`, in place; weights that no node reads any more are left out."""
+def _with_weights(model: onnx.ModelProto, weights: Mapping[str, TensorProto]) -> onnx.ModelProto:
+    """Undo :func:`_taken_weights`, in place; weights that no node reads any more are left out."""
     inputs = [v for v in model.graph.input if v.name not in weights]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    used = {name for node in model.graph.node for name in dependencies(node)}
+    used = {name for node in model.graph.node for name in node_inputs(node)}
     used.update(output.name for output in model.graph.output)
     model.graph.initializer.extend(t for name, t in weights.items() if name in used)
     return model
 
 
-def _convert(model: onnx.ModelProto) -> onnx.ModelProto:
+def converted(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
+    """Bring a model of an older opset to opset 18."""
+    if opset_of(model) >= OPSET:
+        return model
     try:
-        converted = onnx.version_converter.convert_version(model, OPSET)
+        newer = onnx.version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter raises bare RuntimeErrors
         reason = " ".join(str(error).split())[:200]
         why = f"the model does not convert from opset {opset_of(model)} to {OPSET}, which gradients and attacks need"
@@ -211,8 +245,8 @@ def _convert(model: onnx.ModelProto) -> onnx.ModelProto:
                 "at opset 18"
             ) from error
         raise DifferentiationError(f"{why} ({reason}); export it again at opset 18") from error
-    converted.ir_version = IR_VERSION
-    return converted
+    newer.ir_version = IR_VERSION
+    return initialised(newer, job)
 
 
 def prune(graph: onnx.GraphProto, keep: Collection[str] = ()) -> None:
@@ -222,7 +256,7 @@ def prune(graph: onnx.GraphProto, keep: Collection[str] = ()) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(dependencies(node))
+            needed.update(node_inputs(node))
     _replace_nodes(graph, kept[::-1])
     if not all(t.name in needed for t in graph.initializer):
         tensors = [copy_tensor(t) for t in graph.initializer if t.name in needed]
@@ -230,9 +264,21 @@ def prune(graph: onnx.GraphProto, keep: Collection[str] = ()) -> None:
         graph.initializer.extend(tensors)
 
 
-def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
+def pruned(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
+    """Drop what nothing needs."""
+    prune(model.graph, job.keep)
+    return model
+
+
+def fused(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
+    """Move batch normalisation into the convolutions before it."""
+    fuse_normalization(model.graph, job.keep, job.weights)
+    return model
+
+
+def folded(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
     """Compute small constants, infer shapes, and again while the shapes bring new constants."""
-    for _ in range(_ROUNDS):
+    for _round in range(_ROUNDS):
         model = infer_shapes(model)
         if not _fold_once(model):
             break
@@ -256,13 +302,13 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Infer shapes, also behind ops that onnx's inference does not know."""
     model = infer(model)
     while True:
-        info = TensorInfo.of(model.graph)
+        index = Index(model.graph)
         found = [
-            onnx.helper.make_tensor_value_info(node.output[0], info.elem_type(node.input[0]), info.shape(node.input[0]))
+            onnx.helper.make_tensor_value_info(node.output[0], index.elem_type(source), index.shape(source))
             for node in model.graph.node
             if (node.domain, node.op_type) in _KEEP_SHAPE
-            and info.shape(node.output[0]) is None
-            and info.shape(node.input[0]) is not None
+            for source in node.input[:1]
+            if index.shape(node.output[0]) is None and index.shape(source) is not None
         ]
         if not found:
             return model
@@ -283,33 +329,35 @@ def _copied(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
 
 def _fold_once(model: onnx.ModelProto) -> bool:
     graph = model.graph
-    info = TensorInfo.of(graph)
+    index = Index(graph)
     opsets = list(model.opset_import)
     nodes = []
     for node in graph.node:
-        values = _evaluate(node, info, opsets)
+        values = _evaluate(node, index, opsets)
         if values is None:
             nodes.append(node)
             continue
         for name, value in zip(node.output, values, strict=True):
             tensor = numpy_helper.from_array(value, name)
             graph.initializer.append(tensor)
-            info.add_constant(tensor)
+            index.add_initializer(tensor)
     changed = len(nodes) < len(graph.node)
     _replace_nodes(graph, nodes)
     return changed
 
 
 def _evaluate(
-    node: onnx.NodeProto, info: TensorInfo, opsets: Sequence[onnx.OperatorSetIdProto]
+    node: onnx.NodeProto, index: Index, opsets: Sequence[onnx.OperatorSetIdProto]
 ) -> list[npt.NDArray[np.generic]] | None:
     """Compute a node of small constant inputs and small known outputs, or None."""
     if node.op_type == "Shape":
-        return _shape_value(node, info)
-    reads = dependencies(node)
-    if not reads or node.domain or node.op_type in _RANDOM or not all(name in info.constants for name in reads):
+        return _shape_value(node, index)
+    reads = [name for name in node.input if name]
+    if not reads or node.domain or node.op_type in _RANDOM or any(subgraphs(node)):
         return None
-    sizes = [info.static(name) for name in (*reads, *node.output)]
+    if not all(name in index.initializers for name in reads):
+        return None
+    sizes = [index.static(name) for name in (*reads, *node.output)]
     if any(size is None or int(np.prod(size)) > _SMALL for size in sizes):
         return None
     inner = onnx.helper.make_graph(
@@ -317,7 +365,7 @@ def _evaluate(
         "constant",
         [],
         [onnx.ValueInfoProto(name=name) for name in node.output],
-        initializer=[info.constants[name] for name in dict.fromkeys(reads)],
+        initializer=[index.initializers[name] for name in dict.fromkeys(reads)],
     )
     try:
         found = ReferenceEvaluator(onnx.helper.make_model(inner, opset_imports=opsets)).run(None, {})
@@ -327,11 +375,18 @@ def _evaluate(
     return arrays if all(a.dtype.kind in "fiub" for a in arrays) else None
 
 
-def _shape_value(node: onnx.NodeProto, info: TensorInfo) -> list[npt.NDArray[np.generic]] | None:
-    shape = info.shape(node.input[0])
+def _shape_value(node: onnx.NodeProto, index: Index) -> list[npt.NDArray[np.generic]] | None:
+    shape = index.shape(node.input[0])
     if shape is None:
         return None
     ends = {a.name: a.i for a in node.attribute}
     part = shape[ends.get("start", 0) : ends.get("end", len(shape))]
     known = [d for d in part if isinstance(d, int)]
     return [np.array(known, np.int64)] if len(known) == len(part) else None
+
+
+CLEARING: tuple[Step, ...] = (inlined, checked, cleared, sized, initialised)
+"""The first steps, which see the model with its weights."""
+
+LIGHT: tuple[Step, ...] = (converted, pruned, folded, fused, pruned)
+"""The other steps; the weights are out, so that nothing copies them."""

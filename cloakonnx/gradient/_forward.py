@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from cloakonnx.errors import TapError
-from cloakonnx.gradient.info import TensorInfo, producers
+from cloakonnx.graph.index.index import Index
 
 
 def _free(hint: str, taken: set[str]) -> str:
@@ -22,12 +22,11 @@ def _free(hint: str, taken: set[str]) -> str:
 
 def insert_mask(graph: onnx.GraphProto, tap: str, axis: int | None) -> str:
     """Multiply a mask input in at a tap: rename what makes it, so that every consumer follows."""
-    producer = producers(graph).get(tap)
-    info = TensorInfo.of(graph)
-    shape = info.shape(tap)
-    if producer is None or tap in info.fixed:
+    index = Index(graph)
+    producer, shape = index.producer(tap), index.shape(tap)
+    if producer is None or tap in index.fixed:
         raise TapError(f"tensor {tap!r} does not depend on the data: choose another tap")
-    if shape is None or not info.is_float(tap):
+    if shape is None or not index.is_float(tap):
         raise TapError(f"tensor {tap!r} cannot be masked: its rank is unknown or it is not floating point")
     if axis is not None and not -len(shape) <= axis < len(shape):
         raise TapError(f"feature axis {axis} is not an axis of {tap!r}, which has {len(shape)}")
@@ -35,7 +34,7 @@ def insert_mask(graph: onnx.GraphProto, tap: str, axis: int | None) -> str:
     raw, mask, cast, broad, places = (
         _free(f"{tap}{suffix}", taken) for suffix in ("_unmasked", "_mask", "_mask_cast", "_mask_broad", "_mask_shape")
     )
-    elem_type = info.elem_type(tap)
+    elem_type = index.elem_type(tap)
     wide = elem_type if elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
     dims = [d if isinstance(d, int) else None for d in (shape[1:] if axis is None else [shape[axis]])]
     graph.input.append(onnx.helper.make_tensor_value_info(mask, wide, dims))

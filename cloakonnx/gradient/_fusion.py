@@ -6,14 +6,13 @@ convolutions, which would also take their tensors out of the runtime's blocked l
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from cloakonnx.gradient.info import TensorInfo, dependencies, producers
+from cloakonnx.graph.index.index import Index
 
 
 def fuse_normalization(graph: onnx.GraphProto, keep: Collection[str], fixed: Collection[str]) -> None:
@@ -26,34 +25,33 @@ def fuse_normalization(graph: onnx.GraphProto, keep: Collection[str], fixed: Col
         keep: Tensors that must survive.
         fixed: Large weights that are inputs of the graph for now.
     """
-    info = TensorInfo.of(graph)
-    constant = info.fixed.union(fixed)
-    made_by = producers(graph)
-    readers = Counter(name for node in graph.node for name in dependencies(node))
-    readers.update([*keep, *(output.name for output in graph.output)])
+    index = Index(graph)
+    needed = {*keep, *(output.name for output in graph.output)}
     nodes: list[onnx.NodeProto] = []
     gone: set[str] = set()
-    for node in graph.node:
-        conv = made_by.get(node.input[0]) if node.op_type == "BatchNormalization" and not node.domain else None
-        if conv is None or conv.domain or not _fits(node, conv, constant, readers):
-            nodes.append(node)
-            continue
-        rank = info.rank(conv.input[1])
-        if rank is None:
+    for number, node in enumerate(graph.node):
+        conv = index.producer(node.input[0]) if node.op_type == "BatchNormalization" and not node.domain else None
+        rank = None if conv is None or not _fits(index, number, needed, fixed) else index.rank(conv.input[1])
+        if conv is None or rank is None:
             nodes.append(node)
             continue
         gone.add(conv.output[0])
-        nodes.extend(_fused(graph, node, conv, rank=rank, elem_type=info.elem_type(conv.input[1])))
+        nodes.extend(_fused(graph, node, conv, rank=rank, elem_type=index.elem_type(conv.input[1])))
     kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes if not gone.intersection(n.output)]
     del graph.node[:]
     graph.node.extend(kept)
 
 
-def _fits(node: onnx.NodeProto, conv: onnx.NodeProto, constant: Collection[str], readers: Counter[str]) -> bool:
+def _fits(index: Index, number: int, needed: Collection[str], fixed: Collection[str]) -> bool:
+    """Whether a BatchNormalization has constant numbers and is all that reads a Conv with constant weights."""
+    node = index.graph.node[number]
+    conv = index.producer(node.input[0])
+    if conv is None or conv.domain or conv.op_type != "Conv":
+        return False
     weights = [name for name in (*conv.input[1:], *node.input[1:]) if name]
     training = any(a.name == "training_mode" and a.i for a in node.attribute)
-    plain = conv.op_type == "Conv" and readers[conv.output[0]] == 1 and not training
-    return plain and all(name in constant for name in weights)
+    alone = index.consumers[conv.output[0]] == [number] and conv.output[0] not in needed
+    return alone and not training and all(name in index.fixed or name in fixed for name in weights)
 
 
 def _fused(

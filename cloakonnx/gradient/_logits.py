@@ -9,9 +9,9 @@ import onnx
 from onnx import TensorProto
 
 from cloakonnx.errors import DifferentiationError
-from cloakonnx.gradient.emit import Emitter
-from cloakonnx.gradient.info import Dim, TensorInfo, producers
+from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.ending import Ending, ending, scores_of
+from cloakonnx.graph.index.index import Dim, Index
 
 
 @dataclass(frozen=True)
@@ -19,27 +19,27 @@ class Logits:
     """The logits of a classifier.
 
     Attributes:
-        name: Tensor of shape (N, classes), at least two classes, not float16.
+        tensor: Of shape (N, classes), at least two classes, not float16.
         source: The model's own tensor that it was made from.
         classes: Number of classes.
         stripped: Op type of the final activation that was left out, or None.
     """
 
-    name: str
+    tensor: Tensor
     source: str
     classes: int
     stripped: str | None
 
 
 def logits_of(
-    e: Emitter, output: str, declared: Sequence[Dim] | None = None, *, straight_through: bool = False
+    build: Builder, output: str, declared: Sequence[Dim] | None = None, *, straight_through: bool = False
 ) -> Logits:
     """Find the logits behind ``output`` and emit what brings them to (N, classes).
 
     A single output z, with or without a Sigmoid, is two classes with logits (0, z).
 
     Args:
-        e: Where to emit.
+        build: Where to emit.
         output: The output that holds the probabilities or logits.
         declared: Its shape as the model declares it, for where inference does not reach (behind If, Loop or Scan).
         straight_through: Whether an activation whose result is quantised is left out, too: equal scores are no longer
@@ -49,16 +49,17 @@ def logits_of(
         DifferentiationError: The output has no class axis of known size.
         ModelError: More than one axis of scores, or a single score of which nothing tells what it means.
     """
-    made = ending(output, producer=producers(e.graph).get, value=e.info.value)
+    index = build.index
+    made = ending(output, producer=index.producer, value=index.value)
     is_left = made.is_quantised and not straight_through
-    source, stripped = (output, None) if is_left else _behind_activation(e.info, made, output)
-    if not e.info.is_float(source):
+    source, stripped = (output, None) if is_left else _behind_activation(index, made, output)
+    if not index.is_float(source):
         raise DifferentiationError(
             f"output {output!r} is not floating point, so it has no gradient: name the output that holds the "
             "probabilities or logits with --output-name"
         )
     # Between source and output nothing changes the number of elements.
-    shapes = e.info.shape(source), e.info.shape(output), declared
+    shapes = index.shape(source), index.shape(output), declared
     classes = next((found for found in (scores_of(shape, output) for shape in shapes) if found is not None), None)
     if classes is None:
         raise DifferentiationError(
@@ -71,53 +72,44 @@ def logits_of(
         shift = -threshold if is_left else made.shift
         if made.activation == "HardSigmoid" and not is_left:
             source, stripped = made.source, made.activation
-    name = _as_matrix(e, source, classes)
-    if e.info.dtype(source).itemsize < 4:
-        name = e.op("Cast", name, to=1)
-        e.info.types[name] = 1
-    else:
-        e.info.types[name] = e.info.elem_type(source)
+    batch = (index.shape(source) or (None,))[0]
+    logits = build.tensor(source)
+    if index.rank(source) != 2:
+        logits = logits.reshape(-1, classes)
+        index.learn(logits.name, logits.elem_type, (batch, classes))
+    if logits.dtype.itemsize < 4:
+        logits = logits.op("Cast", to=TensorProto.FLOAT, elem_type=TensorProto.FLOAT)
+        index.learn(logits.name, logits.elem_type, None)
     if classes == 1:
         if shift:
-            shifted = e.op("Add", name, e.number(shift, name))
-            e.info.copy(name, shifted)
-            name = shifted
-        pair = e.op("Concat", e.zeros(e.op("Shape", name), name), name, axis=1)
-        e.info.types[pair] = e.info.elem_type(name)
-        name, classes = pair, 2
-    e.info.shapes[name] = ((e.info.shape(source) or (None,))[0], classes)
-    return Logits(name, source, classes, stripped)
+            shape = logits.dims
+            logits = logits + shift
+            index.learn(logits.name, logits.elem_type, shape)
+        logits = build.op("Concat", build.zeros(logits.op("Shape"), logits), logits, axis=1)
+        classes = 2
+    index.learn(logits.name, logits.elem_type, (batch, classes))
+    return Logits(logits, source, classes, stripped)
 
 
-def _behind_activation(info: TensorInfo, made: Ending, output: str) -> tuple[str, str | None]:
+def _behind_activation(index: Index, made: Ending, output: str) -> tuple[str, str | None]:
     """Return the tensor to take for the logits, and the activation after it that is left out.
 
     HardSigmoid is left out for a single score only: of several, those that it holds at 0 or 1 are equal.
     """
     if made.activation in {None, "HardSigmoid"}:
         return output, None
-    if made.activation != "Sigmoid" and not _over_classes(info, made.source, made.axis):
+    if made.activation != "Sigmoid" and not _over_classes(index, made.source, made.axis):
         return output, None
     return made.source, made.activation
 
 
-def _over_classes(info: TensorInfo, name: str, axis: int) -> bool:
+def _over_classes(index: Index, name: str, axis: int) -> bool:
     """Whether every axis but the first and ``axis`` is of size 1."""
-    shape = info.shape(name)
+    shape = index.shape(name)
     if shape is None:
         return True
     axis %= len(shape)
     return all(d == 1 for i, d in enumerate(shape) if i not in {0, axis})
-
-
-def _as_matrix(e: Emitter, name: str, classes: int) -> str:
-    rank = e.info.rank(name)
-    if rank == 2:
-        return name
-    made = e.op("Reshape", name, e.ints(-1, classes))
-    e.info.copy(name, made)
-    e.info.shapes[made] = ((e.info.shape(name) or (None,))[0], classes)
-    return made
 
 
 _WIDE = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})
@@ -137,9 +129,9 @@ def round_input(graph: onnx.GraphProto, name: str) -> None:
     graph.node.insert(place + 2, onnx.helper.make_node("Reshape", [f"{name}/narrow", f"{name}/shape"], [name]))
 
 
-def rounded(e: Emitter, name: str, elem_type: int) -> str:
+def rounded(logits: Tensor, elem_type: int) -> Tensor:
     """Return float32 values rounded to what ``elem_type`` holds."""
     if elem_type in _WIDE:
-        return name
-    narrow = e.op("Cast", name, to=elem_type)
-    return e.op("Cast", e.op("Reshape", narrow, e.op("Shape", name)), to=TensorProto.FLOAT)
+        return logits
+    narrow = logits.op("Cast", to=elem_type, elem_type=elem_type)
+    return narrow.reshape(logits.op("Shape")).op("Cast", to=TensorProto.FLOAT, elem_type=TensorProto.FLOAT)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from cloakonnx.gradient._site import Site
-from cloakonnx.gradient.emit import INT64_MAX, Emitter
-from cloakonnx.gradient.info import Dim
+from cloakonnx.gradient._site import GradientSite
+from cloakonnx.graph.build import INT64_MAX, Tensor
+from cloakonnx.graph.index.index import Dim
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,17 @@ class Windows:
         """Whether every stride is 1."""
         return all(a.stride == 1 for a in self.axes)
 
+    @property
+    def places(self) -> int:
+        """Number of places of the kernel."""
+        return math.prod(a.kernel for a in self.axes)
 
-def windows_of(s: Site, kernel: Sequence[int]) -> Windows:
+
+def windows_of(s: GradientSite, kernel: Sequence[int]) -> Windows:
     """Read the windows of a Conv or pooling node whose data input has layout (N, C, spatial...)."""
     rank = len(kernel)
-    inputs = s.shape(s.x(), "data input")[2:]
-    outputs = (s.info.shape(s.y()) or (None,) * (rank + 2))[2:]
+    inputs = s.shape(s.x, "data input")[2:]
+    outputs = (s.y.dims or (None,) * (rank + 2))[2:]
     strides = s.attr("strides") or [1] * rank
     dilations = s.attr("dilations") or [1] * rank
     auto = s.attr("auto_pad", "NOTSET")
@@ -69,7 +74,7 @@ def windows_of(s: Site, kernel: Sequence[int]) -> Windows:
     return Windows(tuple(axes), inputs, outputs)
 
 
-def _same(s: Site, size: Dim, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+def _same(s: GradientSite, size: Dim, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
     extent = (kernel - 1) * dilation + 1
     if stride == 1:
         total = extent - 1
@@ -81,27 +86,37 @@ def _same(s: Site, size: Dim, kernel: int, stride: int, dilation: int) -> tuple[
     return (small, large) if s.attr("auto_pad") == "SAME_UPPER" else (large, small)
 
 
-def adjoint(e: Emitter, dy: str, weight: str, x: str, *, windows: Windows, group: int) -> str:
+def sizes(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Return dimensions of a tensor as an int64 vector."""
+    return x.builder.op("Concat", *(x.dim(axis) for axis in axes), axis=0)
+
+
+def cut(grad: Tensor, starts: Sequence[int], ends: Tensor, axes: Sequence[int]) -> Tensor:
+    """Return a part of a tensor."""
+    ints = grad.builder.ints
+    return grad.op("Slice", ints(*starts), ends, ints(*axes))
+
+
+def adjoint(dy: Tensor, weight: Tensor, x: Tensor, *, windows: Windows, group: int) -> Tensor:
     """Return the gradient of a convolution's data input.
 
     Args:
-        e: Where to emit.
         dy: Gradient of the output, (N, M, spatial...).
         weight: Weights, (M, C / group, kernel...), of known shape.
         x: The data input, (N, C, spatial...).
         windows: The convolution's windows.
         group: Number of groups.
     """
-    shape = e.info.static(weight)
-    if e.provider == "cpu" and shape is not None and weight in e.info.fixed:
+    shape = weight.static
+    if dy.builder.provider == "cpu" and shape is not None and weight.is_fixed:
         plan = _plan(windows)
         if plan is not None:
-            turned = _turned(e, weight, shape, plan, group)
-            return _correlate(e, dy, turned, x, windows=windows, plan=plan, group=group)
-    return _transposed(e, dy, weight, x, windows=windows, group=group)
+            turned = _turned(weight, shape, plan, group)
+            return _correlate(dy, turned, x, windows=windows, plan=plan, group=group)
+    return _transposed(dy, weight, x, windows=windows, group=group)
 
 
-def _transposed(e: Emitter, dy: str, weight: str, x: str, *, windows: Windows, group: int) -> str:
+def _transposed(dy: Tensor, weight: Tensor, x: Tensor, *, windows: Windows, group: int) -> Tensor:
     """The adjoint as a ConvTranspose, which any window allows."""
     axes = windows.axes
     common: dict[str, Any] = {
@@ -119,12 +134,11 @@ def _transposed(e: Emitter, dy: str, weight: str, x: str, *, windows: Windows, g
         rest = [0] * len(axes)
     if len(rest) == len(axes) and all(0 <= r < a.stride for r, a in zip(rest, axes, strict=True)):
         pads = [a.before for a in axes] + [a.after for a in axes]
-        return e.op("ConvTranspose", dy, weight, pads=pads, output_padding=rest, **common)
-    whole = e.op("ConvTranspose", dy, weight, output_padding=[a.stride - 1 for a in axes], **common)
+        return dy.op("ConvTranspose", weight, pads=pads, output_padding=rest, **common)
+    whole = dy.op("ConvTranspose", weight, output_padding=[a.stride - 1 for a in axes], **common)
     spatial = range(2, 2 + len(axes))
-    starts = e.ints(*(a.before for a in axes))
-    sizes = e.op("Concat", *(e.dim_of(x, i) for i in spatial), axis=0)
-    return e.op("Slice", whole, starts, e.op("Add", sizes, starts), e.ints(*spatial))
+    starts = [a.before for a in axes]
+    return cut(whole, starts, sizes(x, spatial) + dy.builder.ints(*starts), spatial)
 
 
 @dataclass(frozen=True)
@@ -196,7 +210,7 @@ def _axis_plan(axis: Axis, size: Dim, out: Dim) -> _AxisPlan | None:
     return _AxisPlan(taken, low, step, pad, crop=s > 1 or min(gaps) + high < 0)
 
 
-def _turned(e: Emitter, weight: str, shape: tuple[int, ...], plan: _Plan, group: int) -> str:
+def _turned(weight: Tensor, shape: tuple[int, ...], plan: _Plan, group: int) -> Tensor:
     """Turn the weights into those of the adjoint's correlation, by nodes that the runtime folds when it loads."""
     out, inner, *kernel = shape
     counts = [len(a.taken[0]) for a in plan.axes]
@@ -206,22 +220,21 @@ def _turned(e: Emitter, weight: str, shape: tuple[int, ...], plan: _Plan, group:
             ks = [a.taken[r][u] for a, r, u in zip(plan.axes, phase, place, strict=True)]
             if min(ks) >= 0:
                 table[(p, *place)] = np.ravel_multi_index(ks, kernel)
-    flat = e.op("Reshape", weight, e.ints(group, out // group, inner, math.prod(kernel)))
+    places = math.prod(kernel)
+    flat = weight.reshape(group, out // group, inner, places)
     if (table < 0).any():
-        flat = e.op("Pad", flat, e.ints(0, 0, 0, 0, 0, 0, 0, 1))
-        table[table < 0] = math.prod(kernel)
-    if not np.array_equal(table.ravel(), np.arange(math.prod(kernel))):
-        flat = e.op("Gather", flat, e.ints(*table.ravel().tolist()), axis=3)
-    split = e.op("Reshape", flat, e.ints(group, out // group, inner, len(plan.phases), *counts))
-    spatial = range(4, 4 + len(counts))
-    turned = e.op("Transpose", split, perm=[0, 2, 3, 1, *spatial])
-    return e.op("Reshape", turned, e.ints(group * inner * len(plan.phases), out // group, *counts))
+        flat = flat.padded([0] * 4, [0, 0, 0, 1])
+        table[table < 0] = places
+    if not np.array_equal(table.ravel(), np.arange(places)):
+        flat = flat.gather(weight.builder.ints(*table.ravel().tolist()), 3)
+    split = flat.reshape(group, out // group, inner, len(plan.phases), *counts)
+    turned = split.transpose([0, 2, 3, 1, *range(4, 4 + len(counts))])
+    return turned.reshape(group * inner * len(plan.phases), out // group, *counts)
 
 
-def _correlate(e: Emitter, dy: str, turned: str, x: str, *, windows: Windows, plan: _Plan, group: int) -> str:
-    result = e.op(
+def _correlate(dy: Tensor, turned: Tensor, x: Tensor, *, windows: Windows, plan: _Plan, group: int) -> Tensor:
+    result = dy.op(
         "Conv",
-        dy,
         turned,
         pads=[-a.low for a in plan.axes] + [a.pad for a in plan.axes],
         dilations=[a.step for a in plan.axes],
@@ -230,40 +243,35 @@ def _correlate(e: Emitter, dy: str, turned: str, x: str, *, windows: Windows, pl
         group=group,
     )
     if plan.block > 1:
-        result = _interleave(e, result, x, plan)
+        result = _interleave(result, x, plan)
     if not any(a.crop for a in plan.axes):
         return result
     spatial = range(2, 2 + len(plan.axes))
-    ends = e.op("Concat", *(e.dim_of(x, i) for i in spatial), axis=0)
-    if all(isinstance(d, int) for d in windows.inputs):
-        ends = e.ints(*(d for d in windows.inputs if isinstance(d, int)))
-    return e.op("Slice", result, e.ints(*(0 for _ in spatial)), ends, e.ints(*spatial))
+    known = [d for d in windows.inputs if isinstance(d, int)]
+    ends = dy.builder.ints(*known) if len(known) == len(windows.inputs) else sizes(x, spatial)
+    return cut(result, [0] * len(spatial), ends, spatial)
 
 
-def _interleave(e: Emitter, phases: str, x: str, plan: _Plan) -> str:
+def _interleave(phases: Tensor, x: Tensor, plan: _Plan) -> Tensor:
     """Bring the phases, which lie in the channels, to their places."""
     block, count = plan.block, plan.block**2
     if len(plan.phases) == count:
-        return e.op("DepthToSpace", phases, blocksize=block, mode="CRD")
-    shape = e.info.shape(x)
+        return phases.op("DepthToSpace", blocksize=block, mode="CRD")
+    shape = x.dims
     channels = shape[1] if shape is not None else None
     if len(plan.phases) != 1 or not isinstance(channels, int):
-        return e.op("DepthToSpace", _all_phases(e, phases, plan), blocksize=block, mode="CRD")
+        return _all_phases(phases, plan).op("DepthToSpace", blocksize=block, mode="CRD")
     row, column = plan.phases[0]
     before = row * block + column
-    pads = e.ints(0, before * channels, 0, 0, 0, (count - 1 - before) * channels, 0, 0)
-    return e.op("DepthToSpace", e.op("Pad", phases, pads), blocksize=block, mode="DCR")
+    padded = phases.padded([0, before * channels, 0, 0], [0, (count - 1 - before) * channels, 0, 0])
+    return padded.op("DepthToSpace", blocksize=block, mode="DCR")
 
 
-def _all_phases(e: Emitter, phases: str, plan: _Plan) -> str:
+def _all_phases(phases: Tensor, plan: _Plan) -> Tensor:
     """Add zero channels for the phases that no place of the kernel serves: (N, C * served) to (N, C * block ** 2)."""
     served = [row * plan.block + column for row, column in plan.phases]
     table = [served.index(p) if p in served else len(served) for p in range(plan.block**2)]
-    split = e.op("Reshape", phases, e.op("Concat", e.ints(0, -1, len(served)), _spatial(e, phases), axis=0))
-    padded = e.op("Pad", split, e.ints(0, 0, 0, 0, 0, 0, 0, 1, 0, 0))
-    placed = e.op("Gather", padded, e.ints(*table), axis=2)
-    return e.op("Reshape", placed, e.op("Concat", e.ints(0, -1), _spatial(e, phases), axis=0))
-
-
-def _spatial(e: Emitter, name: str) -> str:
-    return e.op("Shape", name, start=2, end=INT64_MAX)
+    ints, spatial = phases.builder.ints, phases.op("Shape", start=2, end=INT64_MAX)
+    split = phases.reshape(ints(0, -1, len(served)).op("Concat", spatial, axis=0))
+    placed = split.padded([0] * 5, [0, 0, 1, 0, 0]).gather(ints(*table), 2)
+    return placed.reshape(ints(0, -1).op("Concat", spatial, axis=0))

@@ -11,13 +11,13 @@ from onnx import TensorProto
 import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, nearest
 from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_path
-from cloakonnx.gradient._canonical import canonical, infer_shapes, opset_of, prune, put_weights, take_weights
+from cloakonnx.gradient._canonical import Job, canonical, infer_shapes, opset_of, prune
 from cloakonnx.gradient._forward import insert_mask
 from cloakonnx.gradient._logits import Logits, logits_of, round_input, rounded
-from cloakonnx.gradient.emit import Emitter
-from cloakonnx.gradient.info import FLOATS, Dim, TensorInfo
 from cloakonnx.gradient.loss import Loss
 from cloakonnx.gradient.losses import Scores, seed
+from cloakonnx.graph.build import Builder, Tensor
+from cloakonnx.graph.index.index import FLOATS, Dim, Index
 from cloakonnx.graph.subgraphs.prepend import prepend
 from cloakonnx.preprocessing import Preprocessing, channel_axis
 
@@ -139,23 +139,28 @@ def differentiate(
     _check_tensors(model, [*taps, *(t for t in asked if t != INPUT)])
     shapes = {} if input_shape is None else {name: input_shape}
     axis = _channel_axis(model, name)
+    output = image = ""
+    mask_inputs: dict[str, str] = {}
+
+    def entered(work: onnx.ModelProto, _: Job) -> onnx.ModelProto:
+        """Put preprocessing in front and masks at the taps."""
+        nonlocal output, image
+        output = _output(work, output_name)
+        image = _prepended(work.graph, name, preprocessing, axis)
+        mask_inputs.update({tap: insert_mask(work.graph, tap, axis) for tap, axis in taps.items()})
+        return infer_shapes(work)
+
     keep = [*taps, *(t for t in asked if t != INPUT)]
-    work = canonical(model, keep=keep, shapes=shapes)
-    output = _output(work, output_name)
-    declared = TensorInfo.of(onnx.GraphProto(output=model.graph.output)).shape(output)
-    weights = take_weights(work.graph)
-    image = _prepended(work.graph, name, preprocessing, axis)
-    mask_inputs = {tap: insert_mask(work.graph, tap, axis) for tap, axis in taps.items()}
-    work = infer_shapes(work)
-    put_weights(work, weights)
-    builder = _Builder(work, provider, image, mask_inputs, output, declared=declared, straight_through=straight_through)
-    graph = builder.build(chosen, targeted, asked, mask_gradients)
+    work = canonical(model, keep=keep, shapes=shapes, then=[entered])
+    declared = Index(onnx.GraphProto(output=model.graph.output)).shape(output)
+    steps = _Steps(work, provider, image, mask_inputs, output, declared=declared, straight_through=straight_through)
+    graph = steps.build(chosen, targeted, asked, mask_gradients)
     round_input(graph.proto.graph, name)
     return graph
 
 
-class _Builder:
-    """The steps that share the emitter."""
+class _Steps:
+    """The steps that share the builder."""
 
     def __init__(
         self,
@@ -169,8 +174,10 @@ class _Builder:
         straight_through: bool,
     ) -> None:
         self.model = model
-        self.info = TensorInfo.of(model.graph)
-        self.e = Emitter(model.graph, self.info, opset=opset_of(model), provider=provider.lower())
+        self.index = Index(model.graph)
+        self.builder = Builder(
+            model.graph, self.index, opset=opset_of(model), provider=provider.lower(), prefix="backward/"
+        )
         self.image = image
         self.masks = masks
         self.output = output
@@ -182,26 +189,23 @@ class _Builder:
         if mask_gradients and loss is not None:
             variables.update({_mask_key(tap): name for tap, name in self.masks.items()})
         # An op without a rule often leaves the shapes behind it unknown: say so first.
-        check_rules(self._path(self.model.graph.node, self.output, variables.values()), self.e.opset)
-        logits = logits_of(self.e, self.output, self.declared, straight_through=self.straight_through)
+        check_rules(self._path(self.model.graph.node, self.output, variables.values()), self.builder.opset)
+        logits = logits_of(self.builder, self.output, self.declared, straight_through=self.straight_through)
+        shape, name = self.index.shape(logits.tensor.name), logits.tensor.name
         forward = list(self.model.graph.node)
         inputs = self._loss_inputs(loss, targeted, logits)
         del self.model.graph.output[:]
-        given = rounded(self.e, logits.name, self.info.elem_type(logits.source))
-        self.info.copy(logits.name, given)
-        named = {"logits": self._give("logits", given, self.info.shape(logits.name))}
+        given = rounded(logits.tensor, self.index.elem_type(logits.source))
+        named = {"logits": self._give("logits", given, shape)}
         gradients: dict[str, str] = {}
-        path = self._path(forward, logits.name, list(variables.values()) or [self.image])
+        path = self._path(forward, name, list(variables.values()) or [self.image])
         if loss is not None:
-            scores = Scores(self.e, logits.name, logits.classes)
-            made = seed(scores, loss, labels=inputs.labels, targets=inputs.targets, cotangent=inputs.cotangent)
-            batch = (self.info.shape(logits.name) or (None,))[:1]
-            self.info.types[made.loss] = self.info.elem_type(logits.name)
-            named["loss"] = self._give("loss", made.loss, batch)
-            found = backpropagate(self.e, path, {logits.name: made.gradient}, list(variables.values()))
+            made = seed(Scores(logits.tensor, logits.classes), loss, **self._labels(inputs))
+            named["loss"] = self._give("loss", made.loss, (shape or (None,))[:1])
+            found = backpropagate(self.builder, path, {name: made.gradient}, list(variables.values()))
             masked = {name: tap for tap, name in self.masks.items()}
-            for key, name in variables.items():
-                gradients[key] = self._give_gradient(name, found, path.blocked, tap=masked.get(name))
+            for key, variable in variables.items():
+                gradients[key] = self._give_gradient(variable, found, path.blocked, tap=masked.get(variable))
         prune(self.model.graph)
         return GradientGraph(
             proto=self.model,
@@ -221,14 +225,13 @@ class _Builder:
         )
 
     def _path(self, nodes: Sequence[onnx.NodeProto], output: str, variables: Iterable[str]) -> Path:
-        return find_path(nodes, self.info, [output], variables, straight_through=self.straight_through)
+        return find_path(nodes, self.index, [output], variables, straight_through=self.straight_through)
 
     def _loss_inputs(self, loss: Loss | None, targeted: bool, logits: Logits) -> _Inputs:
-        batch = (self.info.shape(logits.name) or (None,))[0]
+        batch = (logits.tensor.dims or (None,))[0]
         labels = targets = cotangent = None
         if loss is Loss.COTANGENT:
-            shape = (batch, logits.classes)
-            cotangent = self._take("cotangent", self.info.elem_type(logits.name), shape)
+            cotangent = self._take("cotangent", logits.tensor.elem_type, (batch, logits.classes))
         elif loss is not None:
             if not targeted or loss in {Loss.DLR, Loss.DIFFERENCE}:
                 labels = self._take("labels", TensorProto.INT64, (batch,))
@@ -237,18 +240,22 @@ class _Builder:
         return _Inputs(self.image, labels, targets, cotangent, self.masks)
 
     def _take(self, hint: str, elem_type: int, shape: tuple[Dim, ...]) -> str:
-        name = self.e.fresh(hint)
+        name = self.builder.fresh(hint)
         self.model.graph.input.append(onnx.helper.make_tensor_value_info(name, elem_type, shape))
+        self.index.learn(name, elem_type, shape)
         return name
 
-    def _give(self, hint: str, name: str, shape: tuple[Dim, ...] | None) -> str:
-        output = self.e.op("Identity", name, name=self.e.fresh(f"cloak/{hint}"))
-        value = onnx.helper.make_tensor_value_info(output, self.info.elem_type(name), shape)
-        self.model.graph.output.append(value)
-        return output
+    def _labels(self, inputs: _Inputs) -> dict[str, Tensor | None]:
+        names = {"labels": inputs.labels, "targets": inputs.targets, "cotangent": inputs.cotangent}
+        return {key: None if name is None else self.builder.tensor(name) for key, name in names.items()}
+
+    def _give(self, hint: str, tensor: Tensor, shape: tuple[Dim, ...] | None) -> str:
+        output = self.builder.op("Identity", tensor, name=self.builder.fresh(f"cloak/{hint}"))
+        self.model.graph.output.append(onnx.helper.make_tensor_value_info(output.name, tensor.elem_type, shape))
+        return output.name
 
     def _give_gradient(
-        self, name: str, found: Mapping[str, str], blocked: Sequence[str], *, tap: str | None = None
+        self, name: str, found: Mapping[str, Tensor], blocked: Sequence[str], *, tap: str | None = None
     ) -> str:
         if name not in found:
             why = f": {blocked[0]} has a zero gradient everywhere" if blocked else ""
@@ -265,8 +272,7 @@ class _Builder:
                 f"the output does not depend on {name!r} in a way that can be differentiated{why}; {passing}"
                 "black-box attacks need no gradient: --attack square"
             )
-        self.info.copy(name, found[name])
-        return self._give(f"gradient/{name}", found[name], self.info.shape(name))
+        return self._give(f"gradient/{name}", found[name], self.index.shape(name))
 
 
 def _mask_key(tap: str) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from cloakonnx.gradient._site import Site
-    from cloakonnx.gradient.emit import Emitter
+    from cloakonnx.gradient._site import GradientSite
+    from cloakonnx.graph.build import Tensor
 
-Grads = Iterator[tuple[int, str]]
-"""Pairs of input index and the name of that input's gradient."""
+Grads: TypeAlias = "Iterator[tuple[int, Tensor]]"
+"""Pairs of input index and that input's gradient."""
 
-Rule = Callable[["Emitter", "Site"], Grads]
-UnaryRule = Callable[["Emitter", "Site"], str]
+Rule: TypeAlias = "Callable[[GradientSite], Grads]"
+UnaryRule: TypeAlias = "Callable[[GradientSite], Tensor]"
 
 
 class Kind(Enum):
@@ -77,9 +77,9 @@ def unary(op: str, *, since: int = 1, until: int, domain: str = "", note: str = 
     """Register a rule that returns the gradient of the first input, the only one that may be differentiated."""
 
     def register(function: UnaryRule) -> UnaryRule:
-        def wrapped(e: Emitter, s: Site) -> Grads:
+        def wrapped(s: GradientSite) -> Grads:
             s.only(0)
-            yield 0, function(e, s)
+            yield 0, function(s)
 
         wrapped.__module__ = function.__module__
         rule(op, since=since, until=until, domain=domain, note=note)(wrapped)
@@ -95,9 +95,9 @@ def straight_through(op: str, *, since: int = 1, until: int, note: str = "") -> 
     """
 
     def register(function: UnaryRule) -> UnaryRule:
-        def wrapped(e: Emitter, s: Site) -> Grads:
+        def wrapped(s: GradientSite) -> Grads:
             s.only(0)
-            yield 0, function(e, s)
+            yield 0, function(s)
 
         family = function.__module__.rpartition(".")[2]
         _register(Entry(op, "", since, until, Kind.ZERO, wrapped, family, note))

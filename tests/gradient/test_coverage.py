@@ -67,4 +67,4 @@ def test_every_rule_has_a_case() -> None:
 
 def test_an_op_is_registered_once() -> None:
     with pytest.raises(ValueError, match="Relu is registered twice"):
-        rule("Relu", until=14)(lambda e, s: iter(()))
+        rule("Relu", until=14)(lambda s: iter(()))

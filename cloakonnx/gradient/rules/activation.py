@@ -6,9 +6,9 @@ import math
 
 from onnx import TensorProto
 
-from cloakonnx.gradient._site import Site
-from cloakonnx.gradient.emit import Emitter
+from cloakonnx.gradient._site import GradientSite
 from cloakonnx.gradient.registry import Grads, rule, unary
+from cloakonnx.graph.build import Tensor
 
 _STEEP = 1e30
 """min(1, 1e30 * y) is 1 for any positive float32 that a network can give in earnest, and 0 for 0."""
@@ -16,181 +16,154 @@ _STEEP = 1e30
 _SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 
-def positive(e: Emitter, s: Site, name: str) -> str:
-    """Condition: ``name`` > 0."""
-    return e.op("Greater", name, e.number(0, s.x()))
-
-
 @unary("Relu", since=6, until=14)
-def relu(e: Emitter, s: Site) -> str:
+def relu(s: GradientSite) -> Tensor:
     """Dy where y > 0, from the output, so that a Relu fused into a convolution stays fused."""
-    return e.op("Mul", s.dy, _step(e, s.y()))
+    return s.dy * _step(s.y)
 
 
-def _step(e: Emitter, y: str) -> str:
+def _step(y: Tensor) -> Tensor:
     """1 where ``y``, which is never negative, is positive, else 0."""
-    if e.provider == "cpu" and e.info.elem_type(y) == TensorProto.FLOAT:
+    if y.builder.provider == "cpu" and y.elem_type == TensorProto.FLOAT:
         # One node, and one of the few that onnxruntime runs in the blocked layout of its convolutions.
-        return e.op("HardSigmoid", y, alpha=_STEEP, beta=0.0)
-    return e.op("Sign", y)
+        return y.op("HardSigmoid", alpha=_STEEP, beta=0.0)
+    return y.sign()
 
 
 @unary("LeakyRelu", since=6, until=16)
-def leaky_relu(e: Emitter, s: Site) -> str:
+def leaky_relu(s: GradientSite) -> Tensor:
     """Dy, times alpha where x <= 0."""
-    alpha = s.attr("alpha", 0.01)
-    return e.op("Where", positive(e, s, s.x()), s.dy, e.scaled(s.dy, alpha, s.x()))
+    return (s.x > 0).where(s.dy, s.dy * s.number("alpha", 0.01))
 
 
 @rule("PRelu", since=7, until=16)
-def prelu(e: Emitter, s: Site) -> Grads:
+def prelu(s: GradientSite) -> Grads:
     """Dy, times the slope where x <= 0; the slope gets dy * x there."""
     s.only(0, 1)
-    above = positive(e, s, s.x())
+    above = s.x > 0
     if s.wants(0):
-        yield 0, e.op("Where", above, s.dy, e.op("Mul", s.dy, s.x(1)))
+        yield 0, above.where(s.dy, s.dy * s.input(1))
     if s.wants(1):
-        grad = e.op("Where", above, e.number(0, s.x()), e.op("Mul", s.dy, s.x()))
-        yield 1, e.unbroadcast(grad, s.x(1), s.y())
+        yield 1, above.where(0, s.dy * s.x).summed_to(s.input(1), s.y)
 
 
 @unary("Elu", since=6, until=22)
-def elu(e: Emitter, s: Site) -> str:
+def elu(s: GradientSite) -> Tensor:
     """Dy, times y + alpha where x <= 0."""
-    slope = e.op("Add", s.y(), e.number(s.attr("alpha", 1.0), s.x()))
-    return e.op("Where", positive(e, s, s.x()), s.dy, e.op("Mul", s.dy, slope))
+    return (s.x > 0).where(s.dy, s.dy * (s.y + s.number("alpha", 1.0)))
 
 
 @unary("Selu", since=6, until=22)
-def selu(e: Emitter, s: Site) -> str:
+def selu(s: GradientSite) -> Tensor:
     """Dy * gamma, or dy * (y + gamma * alpha) where x <= 0."""
-    alpha, gamma = s.attr("alpha", _SELU_ALPHA), s.attr("gamma", _SELU_GAMMA)
-    slope = e.op("Add", s.y(), e.number(alpha * gamma, s.x()))
-    return e.op("Mul", s.dy, e.op("Where", positive(e, s, s.x()), e.number(gamma, s.x()), slope))
+    alpha, gamma = s.number("alpha", _SELU_ALPHA), s.number("gamma", _SELU_GAMMA)
+    return s.dy * (s.x > 0).where(gamma, s.y + alpha * gamma)
 
 
 @unary("Celu", since=12, until=28)
-def celu(e: Emitter, s: Site) -> str:
+def celu(s: GradientSite) -> Tensor:
     """Dy, times exp(x / alpha) = y / alpha + 1 where x <= 0."""
-    slope = e.op("Add", e.scaled(s.y(), 1 / s.attr("alpha", 1.0), s.x()), e.number(1, s.x()))
-    return e.op("Where", positive(e, s, s.x()), s.dy, e.op("Mul", s.dy, slope))
+    return (s.x > 0).where(s.dy, s.dy * (s.y * (1 / s.number("alpha", 1.0)) + 1))
 
 
 @unary("ThresholdedRelu", since=10, until=22)
-def thresholded_relu(e: Emitter, s: Site) -> str:
+def thresholded_relu(s: GradientSite) -> Tensor:
     """Dy where x > alpha."""
-    above = e.op("Greater", s.x(), e.number(s.attr("alpha", 1.0), s.x()))
-    return e.op("Where", above, s.dy, e.number(0, s.x()))
+    return (s.x > s.number("alpha", 1.0)).where(s.dy, 0)
 
 
 @unary("Softplus", since=1, until=22)
-def softplus(e: Emitter, s: Site) -> str:
+def softplus(s: GradientSite) -> Tensor:
     """Dy * sigmoid(x)."""
-    return e.op("Mul", s.dy, e.op("Sigmoid", s.x()))
+    return s.dy * s.x.op("Sigmoid")
 
 
 @unary("Softsign", since=1, until=22)
-def softsign(e: Emitter, s: Site) -> str:
+def softsign(s: GradientSite) -> Tensor:
     """Dy / (1 + |x|) ** 2."""
-    root = e.op("Add", e.op("Abs", s.x()), e.number(1, s.x()))
-    return e.op("Div", s.dy, e.op("Mul", root, root))
+    root = abs(s.x) + 1
+    return s.dy / (root * root)
 
 
 @unary("Clip", since=6, until=13)
-def clip(e: Emitter, s: Site) -> str:
+def clip(s: GradientSite) -> Tensor:
     """Dy where x is inside or on a bound: pixels that lie on the bounds of their range keep their gradient."""
-    inside = e.op("Equal", s.x(), s.y())
-    return e.op("Where", inside, s.dy, e.number(0, s.x()))
+    return s.x.equals(s.y).where(s.dy, 0)
 
 
 @unary("Sigmoid", since=6, until=13)
-def sigmoid(e: Emitter, s: Site) -> str:
+def sigmoid(s: GradientSite) -> Tensor:
     """Dy * y * (1 - y)."""
-    rest = e.op("Sub", e.number(1, s.x()), s.y())
-    return e.op("Mul", s.dy, e.op("Mul", s.y(), rest))
+    return s.dy * (s.y * (1 - s.y))
 
 
 @unary("HardSigmoid", since=6, until=22)
-def hard_sigmoid(e: Emitter, s: Site) -> str:
+def hard_sigmoid(s: GradientSite) -> Tensor:
     """Dy * alpha where 0 < y < 1."""
-    return e.op("Where", _between(e, s), e.scaled(s.dy, s.attr("alpha", 0.2), s.x()), e.number(0, s.x()))
-
-
-def _between(e: Emitter, s: Site) -> str:
-    above = e.op("Greater", s.y(), e.number(0, s.x()))
-    return e.op("And", above, e.op("Less", s.y(), e.number(1, s.x())))
+    return ((s.y > 0) & (s.y < 1)).where(s.dy * s.number("alpha", 0.2), 0)
 
 
 @unary("HardSwish", since=14, until=22)
-def hard_swish(e: Emitter, s: Site) -> str:
+def hard_swish(s: GradientSite) -> Tensor:
     """Dy times 0 below -3, x / 3 + 1 / 2 up to 3, 1 above."""
-    x = s.x()
-    slope = e.op("Add", e.scaled(x, 1 / 3, x), e.number(0.5, x))
-    upper = e.op("Where", e.op("Less", x, e.number(3, x)), slope, e.number(1, x))
-    return e.op("Mul", s.dy, e.op("Where", e.op("Greater", x, e.number(-3, x)), upper, e.number(0, x)))
+    upper = (s.x < 3).where(s.x * (1 / 3) + 0.5, 1)
+    return s.dy * (s.x > -3).where(upper, 0)
 
 
 @unary("Tanh", since=6, until=13)
-def tanh(e: Emitter, s: Site) -> str:
+def tanh(s: GradientSite) -> Tensor:
     """Dy * (1 - y ** 2)."""
-    return e.op("Mul", s.dy, e.op("Sub", e.number(1, s.x()), e.op("Mul", s.y(), s.y())))
+    return s.dy * (1 - s.y * s.y)
 
 
 @unary("Gelu", since=20, until=20)
-def gelu(e: Emitter, s: Site) -> str:
+def gelu(s: GradientSite) -> Tensor:
     """Dy times the slope of x * Phi(x), or of its tanh approximation."""
-    return _gelu(e, s, s.attr("approximate", "none") == "tanh")
+    return s.dy * (_tanh_slope(s.x) if s.attr("approximate", "none") == "tanh" else _gelu_slope(s.x))
 
 
 @unary("Gelu", since=1, until=1, domain="com.microsoft")
-def gelu_contrib(e: Emitter, s: Site) -> str:
+def gelu_contrib(s: GradientSite) -> Tensor:
     """Dy times the slope of x * Phi(x)."""
-    return _gelu(e, s, False)
+    return s.dy * _gelu_slope(s.x)
 
 
-def _gelu(e: Emitter, s: Site, approximate: bool) -> str:
-    x = s.x()
-    half, one = e.number(0.5, x), e.number(1, x)
-    square = e.op("Mul", x, x)
-    if not approximate:
-        share = e.op("Mul", half, e.op("Add", one, e.op("Erf", e.scaled(x, 1 / math.sqrt(2), x))))
-        bell = e.scaled(e.op("Exp", e.scaled(square, -0.5, x)), 1 / math.sqrt(2 * math.pi), x)
-        return e.op("Mul", s.dy, e.op("Add", share, e.op("Mul", x, bell)))
+def _gelu_slope(x: Tensor) -> Tensor:
+    share = 0.5 * (1 + (x * (1 / math.sqrt(2))).op("Erf"))
+    bell = (x * x * -0.5).exp() * (1 / math.sqrt(2 * math.pi))
+    return share + x * bell
+
+
+def _tanh_slope(x: Tensor) -> Tensor:
     root = math.sqrt(2 / math.pi)
-    inner = e.op("Mul", x, e.op("Add", e.number(root, x), e.scaled(square, root * 0.044715, x)))
-    t = e.op("Tanh", inner)
-    inner_slope = e.op("Add", e.number(root, x), e.scaled(square, 3 * root * 0.044715, x))
-    bend = e.op("Mul", e.op("Mul", x, e.op("Sub", one, e.op("Mul", t, t))), inner_slope)
-    return e.op("Mul", s.dy, e.op("Mul", half, e.op("Add", e.op("Add", one, t), bend)))
+    square = x * x
+    t = (x * (root + square * (root * 0.044715))).op("Tanh")
+    inner_slope = root + square * (3 * root * 0.044715)
+    return 0.5 * (1 + t + x * (1 - t * t) * inner_slope)
 
 
 @unary("Mish", since=18, until=22)
-def mish(e: Emitter, s: Site) -> str:
+def mish(s: GradientSite) -> Tensor:
     """Dy * (t + x * (1 - t ** 2) * sigmoid(x)) with t = tanh(softplus(x))."""
-    x = s.x()
-    t = e.op("Tanh", e.op("Softplus", x))
-    bend = e.op("Mul", e.op("Sub", e.number(1, x), e.op("Mul", t, t)), e.op("Sigmoid", x))
-    return e.op("Mul", s.dy, e.op("Add", t, e.op("Mul", x, bend)))
+    t = s.x.op("Softplus").op("Tanh")
+    return s.dy * (t + s.x * ((1 - t * t) * s.x.op("Sigmoid")))
 
 
 @unary("Swish", since=24, until=24)
-def swish(e: Emitter, s: Site) -> str:
+def swish(s: GradientSite) -> Tensor:
     """Dy * (g + a * x * g * (1 - g)) with g = sigmoid(a * x)."""
-    x, alpha = s.x(), s.attr("alpha", 1.0)
-    gate = e.op("Sigmoid", e.scaled(x, alpha, x))
-    bend = e.op("Mul", e.op("Mul", gate, e.op("Sub", e.number(1, x), gate)), e.scaled(x, alpha, x))
-    return e.op("Mul", s.dy, e.op("Add", gate, bend))
+    scaled = s.x * s.number("alpha", 1.0)
+    gate = scaled.op("Sigmoid")
+    return s.dy * (gate + gate * (1 - gate) * scaled)
 
 
 @unary("Softmax", since=1, until=13)
-def softmax(e: Emitter, s: Site) -> str:
+def softmax(s: GradientSite) -> Tensor:
     """Y * (dy - sum(dy * y))."""
-    total = e.sum_over(e.op("Mul", s.dy, s.y()), [s.attr("axis", -1)], keepdims=True)
-    return e.op("Mul", s.y(), e.op("Sub", s.dy, total))
+    return s.y * (s.dy - (s.dy * s.y).sum(s.attr("axis", -1)))
 
 
 @unary("LogSoftmax", since=1, until=13)
-def log_softmax(e: Emitter, s: Site) -> str:
+def log_softmax(s: GradientSite) -> Tensor:
     """Dy - exp(y) * sum(dy)."""
-    total = e.sum_over(s.dy, [s.attr("axis", -1)], keepdims=True)
-    return e.op("Sub", s.dy, e.op("Mul", e.op("Exp", s.y()), total))
+    return s.dy - s.y.exp() * s.dy.sum(s.attr("axis", -1))

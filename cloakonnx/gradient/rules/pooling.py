@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto
 
 from cloakonnx.gradient import _windows as windows
-from cloakonnx.gradient._site import Site
+from cloakonnx.gradient._site import GradientSite
 from cloakonnx.gradient._windows import Axis, Windows
-from cloakonnx.gradient.emit import Emitter
 from cloakonnx.gradient.registry import Grads, rule, unary
+from cloakonnx.graph.build import Tensor
 
 
 @rule("MaxPool", since=1, until=22)
-def max_pool(e: Emitter, s: Site) -> Grads:
+def max_pool(s: GradientSite) -> Grads:
     """Dy goes to the place that each maximum was taken from, by MaxPool's own indices."""
     s.only(0)
     if s.attr("storage_order", 0):
         raise s.error("storage_order=1 is not supported")
-    indices = e.further_output(s.node, 1, "indices")
-    size = e.op("Size", s.x()) if s.info.static(s.x()) is None else e.constant(np.int64(_size(s)))
-    empty = e.zeros(e.op("Reshape", size, e.ints(1)), s.x())
-    flat = (e.op("Reshape", name, e.ints(-1)) for name in (indices, s.dy))
-    yield 0, e.reshape_like(e.op("ScatterElements", empty, *flat, axis=0, reduction="add"), s.x())
-
-
-def _size(s: Site) -> int:
-    return math.prod(s.info.static(s.x()) or ())
+    indices = s.build.further_output(s.node, 1, "indices", elem_type=TensorProto.INT64)
+    static = s.x.static
+    size = s.x.op("Size") if static is None else s.build.constant(np.int64(math.prod(static)))
+    empty = s.build.zeros(size.reshape(1), s.x)
+    flat = (tensor.reshape(-1) for tensor in (indices, s.dy))
+    yield 0, empty.op("ScatterElements", *flat, axis=0, reduction="add").shaped_as(s.x)
 
 
 @rule("AveragePool", since=7, until=22)
-def average_pool(e: Emitter, s: Site) -> Grads:
+def average_pool(s: GradientSite) -> Grads:
     """Dy / count spread over each window."""
     s.only(0)
     window = windows.windows_of(s, s.attr("kernel_shape"))
@@ -41,25 +40,24 @@ def average_pool(e: Emitter, s: Site) -> Grads:
         for a, i, o in zip(window.axes, window.inputs, window.outputs, strict=True)
     )
     if covers:
-        share = e.scaled(s.dy, 1 / math.prod(a.kernel for a in window.axes), s.x())
-        yield 0, e.expand_like(share, s.x())
+        yield 0, (s.dy * (1 / window.places)).expanded_as(s.x)
         return
-    share = _shares(e, s, window)
-    yield 0, _repeated(e, s, share, window) or _spread(e, s, share, window)
+    share = _shares(s, window)
+    yield 0, _repeated(share, window) or _spread(s, share, window)
 
 
-def _shares(e: Emitter, s: Site, window: Windows) -> str:
+def _shares(s: GradientSite, window: Windows) -> Tensor:
     """Dy divided by the number of values that each window averaged."""
     include = bool(s.attr("count_include_pad", 0))
     plain = all(a.before == a.after == 0 for a in window.axes) or include
     if plain and not s.attr("ceil_mode", 0):
-        return e.scaled(s.dy, 1 / math.prod(a.kernel for a in window.axes), s.x())
+        return s.dy * (1 / window.places)
     counts = np.ones((1, 1), np.int64)
     for axis, size, out in zip(window.axes, window.inputs, window.outputs, strict=True):
         if not isinstance(size, int) or not isinstance(out, int):
             raise s.error("averages that leave the padding out need an input of fixed shape")
         counts = counts[..., None] * _counts(axis, size, out, include)
-    return e.op("Div", s.dy, e.constant(counts.astype(s.info.dtype(s.x()))))
+    return s.dy / s.build.constant(counts.astype(s.x.dtype))
 
 
 def _counts(axis: Axis, size: int, out: int, include: bool) -> npt.NDArray[np.int64]:
@@ -69,7 +67,7 @@ def _counts(axis: Axis, size: int, out: int, include: bool) -> npt.NDArray[np.in
     return np.asarray(((places >= first) & (places < last)).sum(1), np.int64)
 
 
-def _repeated(e: Emitter, s: Site, share: str, window: Windows) -> str | None:
+def _repeated(share: Tensor, window: Windows) -> Tensor | None:
     """Windows side by side without padding: each share is repeated over its window."""
     fits = all(
         a.kernel == a.stride and a.before == a.after == 0 and a.dilation == 1 and i == a.kernel * o
@@ -78,34 +76,30 @@ def _repeated(e: Emitter, s: Site, share: str, window: Windows) -> str | None:
     )
     if not fits or not all(isinstance(o, int) for o in window.outputs):
         return None
-    scales = e.constant(np.array([1, 1, *(a.kernel for a in window.axes)], np.float32))
-    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    return e.op("Resize", share, "", scales, **how)
+    scales = share.builder.constant(np.array([1, 1, *(a.kernel for a in window.axes)], np.float32))
+    how: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return share.op("Resize", None, scales, **how)
 
 
-def _spread(e: Emitter, s: Site, share: str, window: Windows) -> str:
+def _spread(s: GradientSite, share: Tensor, window: Windows) -> Tensor:
     """The adjoint of a convolution by ones, channel by channel."""
-    channels = s.shape(s.x(), "data input")[1]
-    if not isinstance(channels, int):
-        raise s.error("the number of its channels is unknown")
-    ones = np.ones((channels, 1, *(a.kernel for a in window.axes)), s.info.dtype(s.x()))
-    return windows.adjoint(e, share, e.constant(ones), s.x(), windows=window, group=channels)
+    ones = s.build.constant(np.ones((s.channels, 1, *(a.kernel for a in window.axes)), s.x.dtype))
+    return windows.adjoint(share, ones, s.x, windows=window, group=s.channels)
 
 
 @unary("GlobalAveragePool", until=22)
-def global_average_pool(e: Emitter, s: Site) -> str:
+def global_average_pool(s: GradientSite) -> Tensor:
     """Dy / count, everywhere."""
-    shape = s.shape(s.x(), "data input")
-    spatial = [d for d in shape[2:] if isinstance(d, int)]
-    if len(spatial) == len(shape) - 2:
-        return e.expand_like(e.scaled(s.dy, 1 / math.prod(spatial), s.x()), s.x())
-    count = e.op("ReduceProd", e.op("Shape", s.x(), start=2), keepdims=0)
-    return e.expand_like(e.op("Div", s.dy, e.cast(count, s.x())), s.x())
+    spatial = s.shape(s.x, "data input")[2:]
+    known = [d for d in spatial if isinstance(d, int)]
+    if len(known) == len(spatial):
+        return (s.dy * (1 / math.prod(known))).expanded_as(s.x)
+    count = s.x.op("Shape", start=2).op("ReduceProd", keepdims=0)
+    return (s.dy / count.cast(s.x)).expanded_as(s.x)
 
 
 @unary("GlobalMaxPool", until=22)
-def global_max_pool(e: Emitter, s: Site) -> str:
+def global_max_pool(s: GradientSite) -> Tensor:
     """Dy goes to the maximum; places that tie share it equally."""
-    best = e.cast(e.op("Equal", s.x(), s.y()), s.x())
-    axes = range(2, len(s.shape(s.x(), "data input")))
-    return e.op("Mul", e.op("Div", s.dy, e.sum_over(best, axes, keepdims=True)), best)
+    best = s.x.equals(s.y).cast(s.x)
+    return s.dy / best.sum(range(2, s.rank)) * best

@@ -7,22 +7,22 @@ import numpy.typing as npt
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from cloakonnx.gradient._site import Site
-from cloakonnx.gradient.emit import Emitter
+from cloakonnx.gradient._site import GradientSite
 from cloakonnx.gradient.registry import Grads, rule
 from cloakonnx.gradient.rules._along import apply_along
+from cloakonnx.graph.build import Tensor
 
 _PROBE = 6
 """Input size at which a Resize of unknown size is tried for whole factors."""
 
 
 @rule("Resize", since=10, until=19, note="any mode for inputs of fixed size; nearest by whole factors for others")
-def resize(e: Emitter, s: Site) -> Grads:
+def resize(s: GradientSite) -> Grads:
     """The transposed matrix of each axis; repeating by a whole factor is a sum over blocks."""
     s.only(0)
     if s.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
         raise s.error("tf_crop_and_resize is not supported")
-    shape, result = s.shape(s.x(), "data input"), s.info.shape(s.y()) or ()
+    shape, result = s.shape(s.x, "data input"), s.y.dims or ()
     grad = s.dy
     for axis, (scale, size) in _wanted(s, len(shape)).items():
         before, after = shape[axis], size if size is not None else result[axis]
@@ -36,18 +36,18 @@ def resize(e: Emitter, s: Site) -> Grads:
             raise s.error("it needs an input of fixed shape")
         factor = matrix.shape[0] // matrix.shape[1]
         if np.array_equal(matrix, np.repeat(np.eye(matrix.shape[1]), factor, axis=0)):
-            grad = _sum_blocks(e, s, grad, axis, factor)
+            grad = _sum_blocks(s, grad, axis, factor)
         elif isinstance(before, int) and isinstance(after, int):
-            grad = apply_along(e, s, grad, axis, matrix.T)
+            grad = apply_along(s, grad, axis, matrix.T)
         else:
             raise s.error("it needs an input of fixed shape")
     yield 0, grad
 
 
-def _wanted(s: Site, rank: int) -> dict[int, tuple[float | None, int | None]]:
+def _wanted(s: GradientSite, rank: int) -> dict[int, tuple[float | None, int | None]]:
     """What the node asks for along each axis: a scale or a size."""
     axes = [a % rank for a in s.attr("axes") or range(rank)]
-    if s.has(2) and (s.info.static(s.x(2)) or (1,))[0]:
+    if s.has(2) and (s.input(2).static or (1,))[0]:
         scales = s.constant(2, "scales").ravel().tolist()
         return {a: (float(v), None) for a, v in zip(axes, scales, strict=True)}
     if s.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
@@ -58,7 +58,7 @@ def _wanted(s: Site, rank: int) -> dict[int, tuple[float | None, int | None]]:
     return {a: (None, int(v)) for a, v in zip(axes, sizes.ravel(), strict=True)}
 
 
-def _matrix(s: Site, before: int, after: int, scale: float | None) -> npt.NDArray[np.float64]:
+def _matrix(s: GradientSite, before: int, after: int, scale: float | None) -> npt.NDArray[np.float64]:
     """The map along an axis, (after, before): the op itself, run on the unit vectors as rows."""
     node = onnx.NodeProto()
     node.CopyFrom(s.node)
@@ -73,7 +73,7 @@ def _matrix(s: Site, before: int, after: int, scale: float | None) -> npt.NDArra
     sizes = onnx.helper.make_tensor_value_info("sizes", onnx.TensorProto.INT64, None)
     y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, None)
     graph = onnx.helper.make_graph([node], "axis", [x, scales if scale is not None else sizes], [y])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", max(s.opset, 18))])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", max(s.build.opset, 18))])
     feeds: dict[str, npt.NDArray[np.generic]] = {"x": np.eye(before)}
     if scale is not None:
         feeds["scales"] = np.array([scale], np.float32)
@@ -83,13 +83,11 @@ def _matrix(s: Site, before: int, after: int, scale: float | None) -> npt.NDArra
     return np.asarray(rows, np.float64).T
 
 
-def _sum_blocks(e: Emitter, s: Site, grad: str, axis: int, factor: int) -> str:
+def _sum_blocks(s: GradientSite, grad: Tensor, axis: int, factor: int) -> Tensor:
     """Sum neighbours along an axis, ``factor`` at a time."""
-    rank = len(s.shape(s.x(), "data input"))
     shape = [0] * axis + [-1, factor]
-    if axis + 1 < rank:
-        rest = e.op("Shape", grad, start=axis + 1)
-        blocks = e.op("Reshape", grad, e.op("Concat", e.ints(*shape), rest, axis=0))
+    if axis + 1 < s.rank:
+        blocks = grad.reshape(s.build.ints(*shape).op("Concat", grad.op("Shape", start=axis + 1), axis=0))
     else:
-        blocks = e.op("Reshape", grad, e.ints(*shape))
-    return e.sum_over(blocks, [axis + 1], keepdims=False)
+        blocks = grad.reshape(*shape)
+    return blocks.sum(axis + 1, keepdims=False)

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from cloakonnx.errors import ModelError, nearest
 from cloakonnx.graph.file import _wire
 from cloakonnx.graph.file.external import check_references, is_external, locations, reference, tensors
-from cloakonnx.graph.index.index import Structure, structure
+from cloakonnx.graph.index.index import Index, structure
 from cloakonnx.graph.index.shapes import infer
 
 # Field numbers of onnx.proto.
@@ -107,7 +107,7 @@ class Model:
         return infer(self.proto)
 
     @cached_property
-    def structure(self) -> Structure:
+    def structure(self) -> Index:
         """Who makes and who reads each tensor of :attr:`inferred`'s main graph."""
         return structure(self.inferred)
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import MaskError, ModelError
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.index.constants import Constants, attributes
+from cloakonnx.graph.index.constants import Constants
+from cloakonnx.graph.index.node import attributes
 from cloakonnx.graph.masks.taps import FLOAT_TYPES
 from cloakonnx.graph.subgraphs.inline import complete
 

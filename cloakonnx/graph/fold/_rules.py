@@ -14,96 +14,96 @@ import onnx
 
 from cloakonnx.graph.fold._forest import Ids
 from cloakonnx.graph.fold._scales import MOST_CHANNELS
-from cloakonnx.graph.fold._site import Site, StuckError, reshaped
+from cloakonnx.graph.fold._site import ScaleSite, StuckError, reshaped
 from cloakonnx.graph.index.constants import sliced
 from cloakonnx.graph.masks.taps import FLOAT_TYPES
 
-Rule: TypeAlias = Callable[[Site], Ids]
+Rule: TypeAlias = Callable[[ScaleSite], Ids]
 """Returns the channels of the first output; raises StuckError where no scale moves through."""
 
 _MOST_FREE = 1 << 16
 """Elements of the largest constant factor that absorbs scales; a scale moves past a larger one."""
 
 
-def _kept(site: Site) -> Ids:
+def _kept(site: ScaleSite) -> Ids:
     """Positive scales commute: Relu, LeakyRelu, Identity."""
     return site.data()
 
 
-def _prelu(site: Site) -> Ids:
+def _prelu(site: ScaleSite) -> Ids:
     if not site.is_constant(1):
         raise StuckError("its slope is computed")
     return site.data()
 
 
-def _dropout(site: Site) -> Ids:
+def _dropout(site: ScaleSite) -> Ids:
     training = site.value(2)
     if site.has(2) and (training is None or training.any()):
         raise StuckError("it may be in training mode")
     return site.data()
 
 
-def _cast(site: Site) -> Ids:
-    info = site.structure.infos.get(site.node.input[0])
+def _cast(site: ScaleSite) -> Ids:
+    info = site.index.infos.get(site.node.input[0])
     if info is None or info.elem_type not in FLOAT_TYPES or site.attributes["to"] not in FLOAT_TYPES:
         raise StuckError("it does not cast from float to float")
     return site.data()
 
 
-def _clip(site: Site) -> Ids:
-    low, high = site.attributes.get("min"), site.attributes.get("max")
+def _clip(site: ScaleSite) -> Ids:
+    low, high = site.attr("min"), site.attr("max")
     low = site.value(1) if site.has(1) else low
     if high is not None or site.has(2) or low is None or np.any(low):
         raise StuckError("it clips to bounds other than 0 and infinity")
     return site.data()
 
 
-def _pool(site: Site) -> Ids:
+def _pool(site: ScaleSite) -> Ids:
     return site.only(site.data(), [1])
 
 
-def _reduce(site: Site) -> Ids:
+def _reduce(site: ScaleSite) -> Ids:
     ids = site.data()
-    given = site.attributes.get("axes") if not site.has(1) else site.value(1)
+    given = site.attr("axes") if not site.has(1) else site.value(1)
     if given is None:
         raise StuckError("it reduces over all axes, or over axes that are not known")
     axes = [int(axis) % ids.ndim for axis in given]
     left = site.only(ids, [axis for axis in range(ids.ndim) if axis not in axes])
-    return left if site.attributes.get("keepdims", 1) else left.squeeze(tuple(axes))
+    return left if site.attr("keepdims", 1) else left.squeeze(tuple(axes))
 
 
-def _resize(site: Site) -> Ids:
+def _resize(site: ScaleSite) -> Ids:
     before, after = site.shape(0)[:2], site.output_shape()[:2]
     if before[1:] != after[1:] or not isinstance(after[1], int):
         raise StuckError("it may resize the channels")
-    if site.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+    if site.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
         raise StuckError("it extrapolates with a constant")
     return site.only(site.data(), [1])
 
 
-def _reshape(site: Site) -> Ids:
+def _reshape(site: ScaleSite) -> Ids:
     if site.node.op_type == "Flatten":
-        same_batch = site.attributes.get("axis", 1) == 1
+        same_batch = site.attr("axis", 1) == 1
     else:
         wanted = site.value(1)
         same_batch = wanted is not None and wanted.size > 0 and int(wanted.reshape(-1)[0]) == 0
-        same_batch = same_batch and not site.attributes.get("allowzero", 0)
+        same_batch = same_batch and not site.attr("allowzero", 0)
     found = reshaped(site.data(), site.shape(0), site.output_shape(), same_batch=same_batch)
     if found is None:
         raise StuckError("it is not known where it moves the channels")
     return found
 
 
-def _transpose(site: Site) -> Ids:
-    return np.transpose(site.data(), site.attributes.get("perm"))
+def _transpose(site: ScaleSite) -> Ids:
+    return np.transpose(site.data(), site.attr("perm"))
 
 
-def _expand(site: Site) -> Ids:
+def _expand(site: ScaleSite) -> Ids:
     ids = site.data()
     return ids.reshape((1,) * (len(site.output_shape()) - ids.ndim) + ids.shape)
 
 
-def _concat(site: Site) -> Ids:
+def _concat(site: ScaleSite) -> Ids:
     positions = range(len(site.node.input))
     rank = len(site.output_shape())
     axis = site.attributes["axis"] % rank
@@ -130,7 +130,7 @@ def _unknown(axis: int) -> Ids:
     raise StuckError(f"the sizes along axis {axis} are not known")
 
 
-def _part(site: Site, position: int, rank: int) -> Ids:
+def _part(site: ScaleSite, position: int, rank: int) -> Ids:
     """The channels of an input that may be constant: zeros take any scale."""
     name = site.node.input[position]
     if not site.is_constant(position):
@@ -141,13 +141,13 @@ def _part(site: Site, position: int, rank: int) -> Ids:
     return site.system.fixed(rank, f"{site.label} reads the constant {name!r}")
 
 
-def _slice(site: Site) -> Ids:
+def _slice(site: ScaleSite) -> Ids:
     ids = site.data()
     if max(ids.shape, default=1) == 1:
         return ids
     given = [site.value(position) for position in (1, 2, 3, 4)]
     if not site.has(1):
-        named = [site.attributes.get(key) for key in ("starts", "ends", "axes")]
+        named = [site.attr(key) for key in ("starts", "ends", "axes")]
         given = [*(None if each is None else np.asarray(each) for each in named), None]
     axes = given[2] if given[2] is not None or site.has(3) else None
     if site.has(3) and axes is None:
@@ -162,13 +162,13 @@ def _slice(site: Site) -> Ids:
     return ids[tuple(part if size > 1 else slice(None) for part, size in zip(index, ids.shape, strict=True))]
 
 
-def split(site: Site) -> list[Ids]:
+def split(site: ScaleSite) -> list[Ids]:
     """Return the channels of all outputs of a Split."""
     ids = site.data()
-    axis = site.attributes.get("axis", 0) % ids.ndim
+    axis = site.attr("axis", 0) % ids.ndim
     if ids.shape[axis] == 1:
         return [ids] * len(site.node.output)
-    sizes = [site.structure.shape(name) for name in site.node.output]
+    sizes = [site.index.shape(name) for name in site.node.output]
     widths = [None if shape is None or len(shape) <= axis else shape[axis] for shape in sizes]
     if not all(isinstance(width, int) for width in widths):
         raise StuckError("the sizes of its outputs are not known")
@@ -176,13 +176,13 @@ def split(site: Site) -> list[Ids]:
     return list(np.split(ids, ends[:-1], axis))
 
 
-def _pad(site: Site) -> Ids:
+def _pad(site: ScaleSite) -> Ids:
     ids = site.data()
-    mode = site.attributes.get("mode", b"constant").decode()
-    fill = site.value(2) if site.has(2) else np.asarray(site.attributes.get("value", 0.0))
+    mode = site.attr("mode", "constant")
+    fill = site.value(2) if site.has(2) else np.asarray(site.attr("value", 0.0))
     if mode == "constant" and (fill is None or fill.any()):
         raise StuckError("it pads with a value other than 0")
-    pads = site.value(1) if site.has(1) else site.attributes.get("pads")
+    pads = site.value(1) if site.has(1) else site.attr("pads")
     if pads is None or site.has(3):
         raise StuckError("it is not known where it pads")
     before, after = np.asarray(pads).reshape(2, -1).tolist()
@@ -200,7 +200,7 @@ def _pad(site: Site) -> Ids:
     return ids
 
 
-def _add(site: Site) -> Ids:
+def _add(site: ScaleSite) -> Ids:
     """Both inputs of a sum have the same scale; a constant takes that of the other."""
     positions = [position for position in range(len(site.node.input)) if not site.is_constant(position)]
     if not positions:
@@ -214,7 +214,7 @@ def _add(site: Site) -> Ids:
     return _raised(site, ids)
 
 
-def _extreme(site: Site) -> Ids:
+def _extreme(site: ScaleSite) -> Ids:
     """Max, Min and Mean: positive scales commute where all inputs have the same one."""
     constants = [position for position in range(len(site.node.input)) if site.is_constant(position)]
     if any(not site.weights.is_zero(site.node.input[position]) for position in constants):
@@ -222,12 +222,12 @@ def _extreme(site: Site) -> Ids:
     return _raised(site, site.joined([p for p in range(len(site.node.input)) if p not in constants]))
 
 
-def _raised(site: Site, ids: Ids) -> Ids:
+def _raised(site: ScaleSite, ids: Ids) -> Ids:
     """Give channels the rank of the output, where a constant of more axes was read."""
     return ids.reshape((1,) * (len(site.output_shape()) - ids.ndim) + ids.shape)
 
 
-def _times(site: Site) -> Ids:
+def _times(site: ScaleSite) -> Ids:
     """Mul and Div: a constant factor absorbs scales or lets them pass; of two tensors one is left alone."""
     constant = [site.is_constant(position) for position in (0, 1)]
     divides = site.node.op_type == "Div"
@@ -245,9 +245,9 @@ def _times(site: Site) -> Ids:
     return _raised(site, wide)
 
 
-def _scaled(site: Site, data: int, *, divides: bool) -> Ids:
+def _scaled(site: ScaleSite, data: int, *, divides: bool) -> Ids:
     ids = _raised(site, site.ids(data))
-    found = site.weights.find(site.index, site.node.input[1 - data])
+    found = site.weights.find(site.position, site.node.input[1 - data])
     if isinstance(found, str) or np.prod(found.shape) > _MOST_FREE or np.prod(found.shape) == 1:
         return ids
     shape = (1,) * (ids.ndim - len(found.shape)) + found.shape
@@ -259,8 +259,8 @@ def _scaled(site: Site, data: int, *, divides: bool) -> Ids:
     return made
 
 
-def _batch_normalization(site: Site) -> Ids:
-    if site.attributes.get("training_mode", 0) or any(site.node.output[1:]) or not site.attributes.get("spatial", 1):
+def _batch_normalization(site: ScaleSite) -> Ids:
+    if site.attr("training_mode", 0) or any(site.node.output[1:]) or not site.attr("spatial", 1):
         raise StuckError("it is in training mode, or not over channels")
     scale, bias, mean = site.weight(1, 1), site.changeable(2), site.changeable(3)
     count = scale.shape[0]
@@ -273,7 +273,7 @@ def _batch_normalization(site: Site) -> Ids:
     return made.reshape(1, count, *[1] * (ids.ndim - 2))
 
 
-def _normalisation(site: Site) -> Ids:
+def _normalisation(site: ScaleSite) -> Ids:
     """LayerNormalization and InstanceNormalization: nothing goes in, but what they multiply by can scale the output."""
     weight = site.weight(1)
     bias = site.changeable(2) if site.has(2) else None
@@ -291,11 +291,11 @@ def _normalisation(site: Site) -> Ids:
     return made.reshape(*[1] * (ids.ndim - made.ndim), *made.shape)
 
 
-def _conv(site: Site) -> Ids:
+def _conv(site: ScaleSite) -> Ids:
     weight = site.weight(1)
     transposed = site.node.op_type == "ConvTranspose"
     bias = site.changeable(2) if site.has(2) else None
-    group = site.attributes.get("group", 1)
+    group = site.attr("group", 1)
     rows, columns, *kernel = weight.shape
     if group < 1 or rows % group:
         raise StuckError(f"its weight {weight.name!r} does not divide into {group} groups")
@@ -315,11 +315,11 @@ def _conv(site: Site) -> Ids:
     return made.reshape(1, outputs, *ones)
 
 
-def _gemm(site: Site) -> Ids:
-    if site.attributes.get("transA", 0):
+def _gemm(site: ScaleSite) -> Ids:
+    if site.attr("transA", 0):
         raise StuckError("it transposes its data")
     weight = site.weight(1, 2)
-    turned = bool(site.attributes.get("transB", 0))
+    turned = bool(site.attr("transB", 0))
     inputs, outputs = weight.shape[::-1] if turned else weight.shape
     bias = None
     if site.has(2):
@@ -335,7 +335,7 @@ def _gemm(site: Site) -> Ids:
     return made.reshape(1, outputs)
 
 
-def _matmul(site: Site) -> Ids:
+def _matmul(site: ScaleSite) -> Ids:
     if site.is_constant(0):
         raise StuckError("its weight is on the left")
     if not site.is_constant(1):

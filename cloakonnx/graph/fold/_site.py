@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.graph.fold._absorb import Weight, Weights
 from cloakonnx.graph.fold._forest import Ids
 from cloakonnx.graph.fold._scales import MOST_CHANNELS, System
-from cloakonnx.graph.index.constants import Constants, attributes
-from cloakonnx.graph.index.index import Structure
+from cloakonnx.graph.index.constants import Constants
+from cloakonnx.graph.index.node import NodeView
 
 
 class StuckError(Exception):
@@ -31,22 +30,25 @@ class Absorption:
     layer: str
 
 
-@dataclass
-class Site:
-    """One node, the channels of its inputs, and what its rule has asked for."""
+@dataclass(frozen=True)
+class ScaleSite(NodeView):
+    """One node, the channels of its inputs, and what its rule has asked for.
 
-    node: onnx.NodeProto
-    index: int
+    Attributes:
+        position: Of the node in the graph.
+        system: The scales.
+        weights: The graph's weights.
+        constants: Its small constants.
+        channels: Of each tensor made so far.
+        absorbed: What weights take.
+    """
+
+    position: int
     system: System
-    structure: Structure
     weights: Weights
     constants: Constants
     channels: dict[str, Ids]
     absorbed: list[Absorption] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Read the attributes once."""
-        self.attributes: dict[str, Any] = attributes(self.node)
 
     @property
     def label(self) -> str:
@@ -54,13 +56,9 @@ class Site:
         named = self.node.name or next((name for name in self.node.output if name), "")
         return f"{self.node.op_type} node {named!r}"
 
-    def has(self, position: int) -> bool:
-        """Whether the node has that input."""
-        return position < len(self.node.input) and bool(self.node.input[position])
-
     def is_constant(self, position: int) -> bool:
         """Whether that input is a constant."""
-        return self.node.input[position] in self.structure.constants
+        return self.node.input[position] in self.index.constants
 
     def value(self, position: int) -> NDArray[Any] | None:
         """Return that input where it is a small constant."""
@@ -75,7 +73,7 @@ class Site:
         return self._shape(self.node.output[position])
 
     def _shape(self, name: str) -> tuple[int | str | None, ...]:
-        shape = self.structure.shape(name)
+        shape = self.index.shape(name)
         if shape is None:
             raise StuckError(f"shape inference can't tell the rank of {name!r}")
         return shape
@@ -113,7 +111,7 @@ class Site:
 
     def weight(self, position: int, rank: int | None = None) -> Weight:
         """Return a weight that may change; raises StuckError where it may not, or has another rank."""
-        found = self.weights.find(self.index, self.node.input[position])
+        found = self.weights.find(self.position, self.node.input[position])
         if isinstance(found, str):
             raise StuckError(found)
         if rank is not None and len(found.shape) != rank:
@@ -122,7 +120,7 @@ class Site:
 
     def changeable(self, position: int) -> Weight | None:
         """Return a weight that has to change with its scale, None for zeros; raises as :meth:`weight`."""
-        found = self.weights.find(self.index, self.node.input[position])
+        found = self.weights.find(self.position, self.node.input[position])
         if isinstance(found, str) and self.weights.is_zero(self.node.input[position]):
             return None
         return self.weight(position)

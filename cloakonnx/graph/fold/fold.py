@@ -21,7 +21,7 @@ from cloakonnx.graph.fold._absorb import Weights, multiplied
 from cloakonnx.graph.fold._forest import Ids
 from cloakonnx.graph.fold._rules import rule_of, split
 from cloakonnx.graph.fold._scales import Solution, System
-from cloakonnx.graph.fold._site import Absorption, Site, StuckError
+from cloakonnx.graph.fold._site import Absorption, ScaleSite, StuckError
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.index import node_inputs
 from cloakonnx.graph.masks import metadata
@@ -179,7 +179,7 @@ def _laid(model: Model, system: System, masks: dict[str, tuple[int, np.ndarray]]
     for index, node in enumerate(structure.graph.node):
         if all(name in structure.constants for name in node.output if name):
             continue
-        site = Site(node, index, system, structure, weights, constants, channels)
+        site = ScaleSite(node, structure, index, system, weights, constants, channels)
         for name, ids in zip(node.output, _moved(site), strict=True):
             channels[name] = system.mask(masks[name][0], ids, masks[name][1]) if name in masks else ids
         for absorption in site.absorbed:
@@ -192,9 +192,9 @@ def _laid(model: Model, system: System, masks: dict[str, tuple[int, np.ndarray]]
     return absorbed
 
 
-def _moved(site: Site) -> list[Ids]:
+def _moved(site: ScaleSite) -> list[Ids]:
     """Return the channels of a node's outputs; where no scale moves through it, all around it are fixed."""
-    ranks = [len(site.structure.shape(name) or ()) for name in site.node.output]
+    ranks = [len(site.index.shape(name) or ()) for name in site.node.output]
     reason = "lets no scale through"
     try:
         if site.node.op_type == "Split" and site.node.domain in {"", "ai.onnx"}:

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cloakonnx.graph.index.index import Structure
+from cloakonnx.graph.index.index import Index
+from cloakonnx.graph.index.node import attributes
 
 Array: TypeAlias = NDArray[Any]
 
@@ -22,7 +23,7 @@ _MOST_STEPS = 64
 class Constants:
     """Small constants by name, worked out when they are asked for."""
 
-    def __init__(self, structure: Structure) -> None:
+    def __init__(self, structure: Index) -> None:
         """Index the initializers that are inside the proto and small."""
         self._structure = structure
         self._known: dict[str, Array | None] = {}
@@ -55,11 +56,6 @@ def _small(tensor: onnx.TensorProto) -> Array | None:
         return found
     except Exception:  # data that do not fit dims and type; whatever reads the weight says so
         return None
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Return a node's attributes as Python values, bodies and tensors as protos."""
-    return {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
 
 
 def _computed(node: onnx.NodeProto, inputs: list[Array | None]) -> Array | None:

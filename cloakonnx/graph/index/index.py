@@ -1,50 +1,139 @@
-"""Who makes and who reads each tensor of the main graph; which tensors are constant; what shapes are known."""
+"""The one index of a graph: who makes and reads each tensor, its type, shape and value, which tensors are constant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import onnx
+from onnx import TensorProto, numpy_helper
 
 RANDOM_OPS = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
+Dim: TypeAlias = int | str | None
+"""A dimension: its size, the name of an unknown one, or None where nothing is known."""
 
-@dataclass(frozen=True)
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What is known of a tensor without running the model: its element type and its shape.
+    """What is known of a tensor without running the model: its element type, 0 where unknown, and its shape.
 
-    ``shape`` is None where the rank is unknown; a dimension is an int, a symbol's name, or None where it is unknown.
+    ``shape`` is None where the rank is unknown.
     """
 
     elem_type: int
-    shape: tuple[int | str | None, ...] | None
+    shape: tuple[Dim, ...] | None
 
 
-@dataclass(frozen=True)
-class Structure:
+class Index:
     """The main graph as a web of names.
 
+    Types and shapes are read at once, and more can be added; everything else is worked out when it is first asked for,
+    from the graph as it is then.
+
     Attributes:
-        producers: Tensor name to (node index, output index).
-        consumers: Tensor name to the indices of the nodes that read it, captures by their subgraphs included.
-        constants: Names of the tensors that depend on no input: initializers and what is computed from them only.
+        graph: The graph.
         infos: Element type and shape of every tensor that inference or the file tells something of.
-        inner: Names that only exist inside the bodies of If, Loop and Scan, and the node that holds them.
         kinds: What the values are that are no tensors: ``sequence``, ``optional``, ``map``, ...
-        functions: Names inside the local functions, which have a scope of their own, and the function's name.
-        others: Names that are tied to tensors elsewhere: value infos, quantization annotations, training graphs.
+        initializers: The initializers by name.
+
+    Args:
+        graph: A graph whose shapes have been inferred.
+        model: The model around it, for names outside the graph.
     """
 
-    graph: onnx.GraphProto
-    producers: dict[str, tuple[int, int]]
-    consumers: dict[str, list[int]]
-    constants: set[str]
-    infos: dict[str, TensorInfo]
-    inner: dict[str, int]
-    kinds: dict[str, str]
-    functions: dict[str, str]
-    others: frozenset[str]
+    def __init__(self, graph: onnx.GraphProto, model: onnx.ModelProto | None = None) -> None:
+        self.graph = graph
+        self.infos: dict[str, TensorInfo] = {}
+        self.kinds: dict[str, str] = {}
+        self.initializers: dict[str, TensorProto] = {}
+        self._model = model
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            kind = value.type.WhichOneof("value")
+            if kind == "tensor_type":
+                self._read(value.name, value.type.tensor_type)
+            elif kind is not None:
+                self.kinds[value.name] = kind.removesuffix("_type").replace("_", " ")
+        for tensor in graph.initializer:
+            self.add_initializer(tensor)
+
+    def _read(self, name: str, tensor: onnx.TypeProto.Tensor) -> None:
+        shape = tuple(_dimension(d) for d in tensor.shape.dim) if tensor.HasField("shape") else None
+        known = self.infos.get(name)
+        if known is not None:
+            shape = known.shape if shape is None else shape
+        self.infos[name] = TensorInfo(tensor.elem_type or (known.elem_type if known else 0), shape)
+
+    def add_initializer(self, tensor: TensorProto) -> None:
+        """Learn of an initializer."""
+        self.initializers[tensor.name] = tensor
+        self.infos[tensor.name] = TensorInfo(tensor.data_type, tuple(tensor.dims))
+
+    def learn(self, name: str, elem_type: int, shape: Sequence[Dim] | None) -> None:
+        """Note the type and shape of a tensor."""
+        self.infos[name] = TensorInfo(elem_type, None if shape is None else tuple(shape))
+
+    @cached_property
+    def producers(self) -> dict[str, tuple[int, int]]:
+        """Tensor name to (node index, output index)."""
+        return {
+            name: (index, position)
+            for index, node in enumerate(self.graph.node)
+            for position, name in enumerate(node.output)
+            if name
+        }
+
+    @cached_property
+    def consumers(self) -> dict[str, list[int]]:
+        """Tensor name to the indices of the nodes that read it, captures by their subgraphs included."""
+        found: dict[str, list[int]] = {}
+        for index, node in enumerate(self.graph.node):
+            for name in set(node_inputs(node)):
+                found.setdefault(name, []).append(index)
+        return found
+
+    @cached_property
+    def constants(self) -> set[str]:
+        """Names of the tensors that have the same value in every run: initializers and what is computed from them."""
+        return self._closed(random=False)
+
+    @cached_property
+    def fixed(self) -> set[str]:
+        """Names of the tensors that depend on no input: constants, and what random ops make without the data."""
+        return self._closed(random=True)
+
+    def _closed(self, *, random: bool) -> set[str]:
+        names = set(self.initializers) | {t.values.name for t in self.graph.sparse_initializer}
+        for node in self.graph.node:
+            if all(name in names for name in node_inputs(node)) and (random or not _is_random(node)):
+                names.update(name for name in node.output if name)
+        return names
+
+    @cached_property
+    def inner(self) -> dict[str, int]:
+        """Names that only exist inside the bodies of If, Loop and Scan, and the node that holds them."""
+        found: dict[str, int] = {}
+        for index, node in enumerate(self.graph.node):
+            for name in _inner_names(node):
+                found.setdefault(name, index)
+        return found
+
+    @cached_property
+    def functions(self) -> dict[str, str]:
+        """Names inside the local functions, which have a scope of their own, and the function's name."""
+        functions = () if self._model is None else self._model.functions
+        return {name: f.name for f in functions for node in f.node for name in node.output}
+
+    @cached_property
+    def others(self) -> frozenset[str]:
+        """Names that are tied to tensors elsewhere: value infos, quantization annotations, training graphs."""
+        return frozenset(_tied_names(self.graph, () if self._model is None else self._model.training_info))
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         """Return the node that makes the tensor, or None for an input or initializer."""
@@ -57,51 +146,51 @@ class Structure:
         used = declared | set(self.producers) | set(self.consumers) | self.constants | set(self.inner)
         return used | self.others
 
-    def shape(self, tensor: str) -> tuple[int | str | None, ...] | None:
+    def elem_type(self, tensor: str) -> int:
+        """Element type, float32 where inference did not reach."""
+        info = self.infos.get(tensor)
+        return info.elem_type or TensorProto.FLOAT if info else TensorProto.FLOAT
+
+    def is_float(self, tensor: str) -> bool:
+        """Whether a tensor is of floating point; an unknown type counts as such."""
+        return self.elem_type(tensor) in FLOATS
+
+    def shape(self, tensor: str) -> tuple[Dim, ...] | None:
         """Return the shape that is known of a tensor, None where its rank is not known."""
         info = self.infos.get(tensor)
         return info.shape if info else None
 
+    def rank(self, tensor: str) -> int | None:
+        """Rank, or None where it is unknown."""
+        shape = self.shape(tensor)
+        return None if shape is None else len(shape)
 
-def structure(inferred: onnx.ModelProto) -> Structure:
+    def static(self, tensor: str) -> tuple[int, ...] | None:
+        """Dimensions where all of them are known numbers, else None."""
+        shape = self.shape(tensor)
+        if shape is None:
+            return None
+        known = tuple(d for d in shape if isinstance(d, int))
+        return known if len(known) == len(shape) else None
+
+    def value(self, tensor: str) -> npt.NDArray[np.generic] | None:
+        """Value of an initializer, else None."""
+        found = self.initializers.get(tensor)
+        return None if found is None else np.asarray(numpy_helper.to_array(found))
+
+
+def structure(inferred: onnx.ModelProto) -> Index:
     """Index the main graph of a model whose shapes have been inferred."""
-    graph = inferred.graph
-    producers: dict[str, tuple[int, int]] = {}
-    consumers: dict[str, list[int]] = {}
-    inner: dict[str, int] = {}
-    constants = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
-    for index, node in enumerate(graph.node):
-        reads = set(node_inputs(node))
-        for name in reads:
-            consumers.setdefault(name, []).append(index)
-        for position, name in enumerate(node.output):
-            if name:
-                producers[name] = (index, position)
-        for name in _inner_names(node):
-            inner.setdefault(name, index)
-        if reads <= constants and not _is_random(node):
-            constants.update(name for name in node.output if name)
-    infos = {t.name: TensorInfo(t.data_type, tuple(t.dims)) for t in graph.initializer}
-    kinds: dict[str, str] = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        kind = value.type.WhichOneof("value")
-        if kind == "tensor_type":
-            infos[value.name] = _tensor_info(value.type.tensor_type)
-        elif kind is not None:
-            kinds[value.name] = kind.removesuffix("_type").replace("_", " ")
-    functions = {n: f.name for f in inferred.functions for node in f.node for n in node.output}
-    others = frozenset(_tied_names(inferred))
-    return Structure(graph, producers, consumers, constants, infos, inner, kinds, functions, others)
+    return Index(inferred.graph, inferred)
 
 
-def _tied_names(model: onnx.ModelProto) -> Iterator[str]:
+def _tied_names(graph: onnx.GraphProto, training: Sequence[onnx.TrainingInfoProto]) -> Iterator[str]:
     """Names of tensors that are spoken of outside the nodes; a new tensor of such a name would be meant by them."""
-    graph = model.graph
     yield from (value.name for value in graph.value_info)
     for annotation in graph.quantization_annotation:
         yield annotation.tensor_name
         yield from (entry.value for entry in annotation.quant_parameter_tensor_names)
-    for info in model.training_info:
+    for info in training:
         for binding in (*info.initialization_binding, *info.update_binding):
             yield from (binding.key, binding.value)
         for part in (info.initialization, info.algorithm):
@@ -151,13 +240,7 @@ def _is_random(node: onnx.NodeProto) -> bool:
     return any(_is_random(inner) for graph in subgraphs(node) for inner in graph.node)
 
 
-def _tensor_info(tensor_type: onnx.TypeProto.Tensor) -> TensorInfo:
-    if not tensor_type.HasField("shape"):
-        return TensorInfo(tensor_type.elem_type, None)
-    return TensorInfo(tensor_type.elem_type, tuple(_dimension(d) for d in tensor_type.shape.dim))
-
-
-def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     if dim.HasField("dim_value"):
         return dim.dim_value if dim.dim_value >= 0 else None
     return dim.dim_param if dim.dim_param and isinstance(dim.dim_param, str) else None  # bytes: not UTF-8

@@ -6,7 +6,7 @@ Axis 1 for (N, F) and (N, C, H, W), the last for (N, T, C) and for NHWC. The ran
 
 from __future__ import annotations
 
-from cloakonnx.graph.index.index import Structure
+from cloakonnx.graph.index.index import Index
 
 _CHANNELS_FIRST = {
     "Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "BatchNormalization", "InstanceNormalization",
@@ -20,7 +20,7 @@ _FEATURES_LAST = {
 _MAX_STEPS = 200
 
 
-def feature_axis(structure: Structure, tensor: str) -> int | None:
+def feature_axis(structure: Index, tensor: str) -> int | None:
     """Return the feature axis of a tensor, or None where its rank is not known or below 2."""
     shape = structure.shape(tensor)
     if shape is None or len(shape) < 2:
@@ -31,7 +31,7 @@ def feature_axis(structure: Structure, tensor: str) -> int | None:
     return _by_rank(len(shape)) if traced is None else traced
 
 
-def _trace(structure: Structure, tensor: str, rank: int) -> int | None:
+def _trace(structure: Index, tensor: str, rank: int) -> int | None:
     """Walk back through ops that keep the rank; return where the features of their source end up, if it says."""
     order = list(range(rank))  # order[i]: the axis of the tensor at hand that axis i of the tap comes from
     for _ in range(_MAX_STEPS):
@@ -53,7 +53,7 @@ def _trace(structure: Structure, tensor: str, rank: int) -> int | None:
     return None
 
 
-def _same_rank_input(structure: Structure, tensor: str, inputs: list[str], rank: int) -> str | None:
+def _same_rank_input(structure: Index, tensor: str, inputs: list[str], rank: int) -> str | None:
     """The first computed input of the same rank, one with features as many as the output's if there is such a one."""
     candidates = []
     for name in inputs:

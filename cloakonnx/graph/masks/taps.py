@@ -10,7 +10,7 @@ import onnx
 
 from cloakonnx.errors import TapError, nearest
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.index.index import Structure
+from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.masks._axes import feature_axis
 from cloakonnx.graph.masks.metadata import masks_of
 
@@ -104,7 +104,7 @@ def find_tap(model: Model, name: str | None = None, *, axis: int | None = None) 
     return _tap(graph, name, axis, is_default=name == default)
 
 
-def default_tap_name(graph: Structure) -> str | None:
+def default_tap_name(graph: Index) -> str | None:
     """Return the name of the default tap, None where there is none.
 
     The data input of the last Gemm, MatMul or Conv before the first output, walked back through shape-only ops while
@@ -129,7 +129,7 @@ def default_tap_name(graph: Structure) -> str | None:
                 best = last
 
 
-def _last_weighted_input(graph: Structure) -> str | None:
+def _last_weighted_input(graph: Index) -> str | None:
     """Return the data input of the last node with constant weights that the first output depends on."""
     if not graph.graph.output:
         return None
@@ -143,7 +143,7 @@ def _last_weighted_input(graph: Structure) -> str | None:
     return None
 
 
-def ancestors(graph: Structure, tensor: str) -> set[int]:
+def ancestors(graph: Index, tensor: str) -> set[int]:
     """Return the indices of the nodes that a tensor depends on."""
     readers: dict[int, list[str]] = {}
     for name, indices in graph.consumers.items():
@@ -159,7 +159,7 @@ def ancestors(graph: Structure, tensor: str) -> set[int]:
     return seen
 
 
-def _refusal(graph: Structure, name: str) -> str | None:  # noqa: PLR0911 - one return a reason
+def _refusal(graph: Index, name: str) -> str | None:  # noqa: PLR0911 - one return a reason
     """Return why a tensor can't carry a mask, or None where it can."""
     if name not in graph.producers:
         return _not_computed(graph, name)
@@ -183,7 +183,7 @@ def _refusal(graph: Structure, name: str) -> str | None:  # noqa: PLR0911 - one 
     return None
 
 
-def _not_computed(graph: Structure, name: str) -> str:
+def _not_computed(graph: Index, name: str) -> str:
     if name in graph.constants:
         return "is an initializer (a weight), not computed; 'cloakonnx inspect' lists the taps"
     if name in {i.name for i in graph.graph.input}:
@@ -198,7 +198,7 @@ def _not_computed(graph: Structure, name: str) -> str:
     return f"does not exist{nearest(name, graph.producers)}"
 
 
-def _tap(graph: Structure, name: str, axis: int | None, *, is_default: bool) -> Tap:
+def _tap(graph: Index, name: str, axis: int | None, *, is_default: bool) -> Tap:
     info = graph.infos[name]
     shape = info.shape or ()
     chosen = _checked_axis(name, axis, len(shape)) if axis is not None else feature_axis(graph, name)
@@ -226,7 +226,7 @@ def _checked_axis(name: str, axis: int, rank: int) -> int:
     return resolved
 
 
-def _features(graph: Structure, name: str) -> int | None:
+def _features(graph: Index, name: str) -> int | None:
     axis, shape = feature_axis(graph, name), graph.shape(name)
     size = None if axis is None or shape is None else shape[axis]
     return size if isinstance(size, int) else None
@@ -271,7 +271,7 @@ def activation_taps(model: Model) -> list[Tap]:
     return [tap for tap in list_taps(model) if tap.name in reached]
 
 
-def _activations(graph: Structure, tensor: str) -> Iterator[str]:
+def _activations(graph: Index, tensor: str) -> Iterator[str]:
     seen: set[str] = set()
     waiting = [tensor]
     while waiting:
@@ -288,7 +288,7 @@ def _activations(graph: Structure, tensor: str) -> Iterator[str]:
             waiting += computed
 
 
-def _computed(graph: Structure, node: onnx.NodeProto) -> list[str]:
+def _computed(graph: Index, node: onnx.NodeProto) -> list[str]:
     return [name for name in node.input if name and name not in graph.constants]
 
 

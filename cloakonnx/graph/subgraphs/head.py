@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import TapError
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.index.index import Structure, node_inputs
+from cloakonnx.graph.index.index import Index, node_inputs
 from cloakonnx.graph.masks.taps import Tap
 
 _MIN_IR = 8
@@ -74,7 +74,7 @@ def head(model: Model, tap: str, output_name: str | None = None) -> Head:
     return Head(proto, tap, sides, _nonlinear(graph, sorted(nodes), tap, output.name))
 
 
-def _after(graph: Structure, tap: str) -> set[int]:
+def _after(graph: Index, tap: str) -> set[int]:
     """Return the nodes that depend on a tensor, be it on its shape alone."""
     nodes: set[int] = set()
     waiting = [tap]
@@ -86,7 +86,7 @@ def _after(graph: Structure, tap: str) -> set[int]:
     return nodes
 
 
-def _before(graph: Structure, tensor: str) -> set[int]:
+def _before(graph: Index, tensor: str) -> set[int]:
     """Return the nodes that a tensor depends on."""
     nodes: set[int] = set()
     waiting = [tensor]
@@ -98,7 +98,7 @@ def _before(graph: Structure, tensor: str) -> set[int]:
     return nodes
 
 
-def _constant_part(graph: Structure, names: set[str]) -> tuple[set[int], set[str]]:
+def _constant_part(graph: Index, names: set[str]) -> tuple[set[int], set[str]]:
     """Return the nodes that compute constants, and the names of the initializers behind them."""
     nodes: set[int] = set()
     weights: set[str] = set()
@@ -110,14 +110,14 @@ def _constant_part(graph: Structure, names: set[str]) -> tuple[set[int], set[str
     return nodes, weights
 
 
-def _value(graph: Structure, name: str) -> onnx.ValueInfoProto:
+def _value(graph: Index, name: str) -> onnx.ValueInfoProto:
     info = graph.infos.get(name)
     if info is None or not info.elem_type:
         raise TapError(f"the type of tensor {name!r}, which the graph after the tap reads, is not known")
     return onnx.helper.make_tensor_value_info(name, info.elem_type, info.shape)
 
 
-def _nonlinear(graph: Structure, nodes: list[int], tap: str, output: str) -> str | None:
+def _nonlinear(graph: Index, nodes: list[int], tap: str, output: str) -> str | None:
     """Return what is not linear between a tap and the output; nodes that only read shapes are no matter."""
     final = _final_activation(graph, output)
     values = {tap}  # what depends on the tap's values, not only on its shape
@@ -132,7 +132,7 @@ def _nonlinear(graph: Structure, nodes: list[int], tap: str, output: str) -> str
     return None
 
 
-def _is_linear(graph: Structure, node: onnx.NodeProto, own: list[str]) -> bool:
+def _is_linear(graph: Index, node: onnx.NodeProto, own: list[str]) -> bool:
     if node.op_type in _SHAPE_ONLY | _AVERAGES:
         return own == [node.input[0]]
     others = [name for name in node_inputs(node) if name not in own]
@@ -143,7 +143,7 @@ def _is_linear(graph: Structure, node: onnx.NodeProto, own: list[str]) -> bool:
     return node.op_type in _SUMS
 
 
-def _final_activation(graph: Structure, output: str) -> int | None:
+def _final_activation(graph: Index, output: str) -> int | None:
     """Return the index of the Softmax or Sigmoid that the output comes from, None where there is none."""
     found = graph.producers.get(output)
     while found is not None and graph.graph.node[found[0]].op_type in _SHAPE_ONLY:

@@ -1,0 +1,397 @@
+# ruff: noqa: D105 - an operator does what it does for numbers
+"""Builds graphs from formulas over tensors: unique names, shared constants, no expression twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from cloakonnx.graph.index.index import Dim, Index
+
+INT64_MAX = np.iinfo(np.int64).max
+
+Operand: TypeAlias = "Tensor | float"
+"""A tensor, or a number that becomes a constant of the other operand's element type."""
+
+_COUNTING = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape", "Size"})
+"""Ops that give int64 whatever they read."""
+
+_ASKING = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "IsNaN", "Less", "LessOrEqual"})
+"""Ops that give booleans."""
+
+
+class Builder:
+    """Appends nodes and constants to a graph in topological order.
+
+    Args:
+        graph: Graph to append to.
+        index: What is known of its tensors; constants that are made are added.
+        opset: Version of the default operator set, at least 18.
+        provider: Lower-case provider name that the lowering is chosen for: ``cpu``, ``cuda``, ...
+        prefix: Begins the names of new tensors.
+    """
+
+    def __init__(
+        self, graph: onnx.GraphProto, index: Index, *, opset: int, provider: str = "cpu", prefix: str = ""
+    ) -> None:
+        self.graph = graph
+        self.index = index
+        self.opset = opset
+        self.provider = provider
+        self._prefix = prefix
+        self._names = {name for node in graph.node for name in (*node.input, *node.output, node.name)}
+        self._names.update(value.name for value in (*graph.input, *graph.output))
+        self._names.update(tensor.name for tensor in graph.initializer)
+        self._count = 0
+        self._made: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
+        self._constants: dict[tuple[object, ...], Tensor] = {}
+
+    def fresh(self, hint: str) -> str:
+        """Return a name nobody has, ``hint`` itself where it is free."""
+        name = hint
+        while name in self._names:
+            self._count += 1
+            name = f"{hint}_{self._count}"
+        self._names.add(name)
+        return name
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor of the graph."""
+        return Tensor(self, name, self.index.elem_type(name))
+
+    def op(
+        self,
+        op_type: str,
+        *inputs: Tensor | None,
+        elem_type: int | None = None,
+        name: str | None = None,
+        **attributes: Any,
+    ) -> Tensor:
+        """Append a node of one output and return that; the same expression again gives the same tensor.
+
+        Args:
+            op_type: Op of the default domain.
+            inputs: Its inputs, None for those left out.
+            elem_type: Type of the output; by default int64 for counts and indices, boolean for comparisons, and the
+                first input's type for the rest.
+            name: Name of the output; the node is a new one then.
+            attributes: Of the node.
+        """
+        names = None if name is None else [name]
+        return self.ops(op_type, *inputs, elem_types=[elem_type], names=names, **attributes)[0]
+
+    def ops(
+        self,
+        op_type: str,
+        *inputs: Tensor | None,
+        elem_types: Sequence[int | None],
+        names: Sequence[str] | None = None,
+        **attributes: Any,
+    ) -> tuple[Tensor, ...]:
+        """Append a node of several outputs, an element type for each, and return them; see :meth:`op`."""
+        read = tuple("" if each is None else each.name for each in inputs)
+        key = (op_type, read, len(elem_types), repr(sorted(attributes.items())))
+        if names is None and key in self._made:
+            return self._made[key]
+        given = names or [self._numbered(op_type) for _ in elem_types]
+        self.graph.node.append(onnx.helper.make_node(op_type, read, given, name=given[0], **attributes))
+        usual = _result_type(op_type, inputs)
+        made = tuple(Tensor(self, n, t or usual) for n, t in zip(given, elem_types, strict=True))
+        if names is None:
+            self._made[key] = made
+        return made
+
+    def _numbered(self, op_type: str) -> str:
+        self._count += 1
+        return self.fresh(f"{self._prefix}{op_type}_{self._count}")
+
+    def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Tensor:
+        """Return an initializer that holds ``value``, shared by equal values."""
+        array = np.asarray(value, dtype)
+        key = (array.dtype.str, str(array.dtype), array.shape, array.tobytes())
+        if key not in self._constants:
+            tensor = numpy_helper.from_array(array, self._numbered("constant"))
+            self.graph.initializer.append(tensor)
+            self.index.add_initializer(tensor)
+            self._constants[key] = Tensor(self, tensor.name, tensor.data_type)
+        return self._constants[key]
+
+    def ints(self, *values: int) -> Tensor:
+        """Return a constant int64 vector."""
+        return self.constant(np.array(values, np.int64))
+
+    def zeros(self, shape: Tensor, like: Tensor) -> Tensor:
+        """Return zeros of the element type of ``like``; ``shape`` is an int64 vector."""
+        fill = numpy_helper.from_array(np.zeros(1, like.dtype))
+        return self.op("ConstantOfShape", shape, value=fill, elem_type=like.elem_type)
+
+    def further_output(self, node: onnx.NodeProto, position: int, hint: str, *, elem_type: int) -> Tensor:
+        """Return the output of a node of the graph at ``position``, asking for it where the node does not give it."""
+        while len(node.output) <= position:
+            node.output.append("")
+        if not node.output[position]:
+            node.output[position] = self.fresh(f"{node.output[0]}/{hint}")
+        return Tensor(self, node.output[position], elem_type)
+
+
+def _result_type(op_type: str, inputs: Sequence[Tensor | None]) -> int:
+    if op_type in _COUNTING:
+        return TensorProto.INT64
+    if op_type in _ASKING:
+        return TensorProto.BOOL
+    return next((each.elem_type for each in inputs if each is not None), TensorProto.FLOAT)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """A tensor of a graph that is being built; operators append nodes.
+
+    A number is taken as a constant of this tensor's element type; to multiply by 1, or raise to the power 1, costs
+    nothing. Axes may be one number or several. What needs a tensor's shape works on those whose shape the index knows.
+
+    Attributes:
+        builder: Where it is.
+        name: Its name in the graph.
+        elem_type: Its element type.
+    """
+
+    builder: Builder
+    name: str
+    elem_type: int
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Element type as numpy has it."""
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.elem_type))
+
+    @property
+    def dims(self) -> tuple[Dim, ...] | None:
+        """Dimensions, None where not even the rank is known."""
+        return self.builder.index.shape(self.name)
+
+    @property
+    def static(self) -> tuple[int, ...] | None:
+        """Dimensions where all of them are known numbers, else None."""
+        return self.builder.index.static(self.name)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it does not depend on the data."""
+        index = self.builder.index
+        return self.name in index.initializers or self.name in index.fixed
+
+    def op(self, op_type: str, *others: Operand | None, elem_type: int | None = None, **attributes: Any) -> Tensor:
+        """Append a node whose first input is this tensor; see :meth:`Builder.op`."""
+        inputs = [each if each is None else self._same(each) for each in others]
+        return self.builder.op(op_type, self, *inputs, elem_type=elem_type, **attributes)
+
+    def _same(self, value: Operand) -> Tensor:
+        return value if isinstance(value, Tensor) else self.builder.constant(np.array(value).astype(self.dtype))
+
+    def _after(self, op_type: str, value: Operand) -> Tensor:
+        """Append a node whose second input is this tensor."""
+        return self._same(value).op(op_type, self)
+
+    def __add__(self, other: Operand) -> Tensor:
+        return self.op("Add", other)
+
+    def __radd__(self, other: Operand) -> Tensor:
+        return self._after("Add", other)
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return self.op("Sub", other)
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return self._after("Sub", other)
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return self if _is_one(other) else self.op("Mul", other)
+
+    def __rmul__(self, other: Operand) -> Tensor:
+        return self if _is_one(other) else self._after("Mul", other)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return self.op("Div", other)
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return self._after("Div", other)
+
+    def __pow__(self, other: Operand) -> Tensor:
+        return self if _is_one(other) else self.op("Pow", other)
+
+    def __neg__(self) -> Tensor:
+        return self.op("Neg")
+
+    def __abs__(self) -> Tensor:
+        return self.op("Abs")
+
+    def __gt__(self, other: Operand) -> Tensor:
+        return self.op("Greater", other)
+
+    def __ge__(self, other: Operand) -> Tensor:
+        return self.op("GreaterOrEqual", other)
+
+    def __lt__(self, other: Operand) -> Tensor:
+        return self.op("Less", other)
+
+    def __le__(self, other: Operand) -> Tensor:
+        return self.op("LessOrEqual", other)
+
+    def __and__(self, other: Tensor) -> Tensor:
+        return self.op("And", other)
+
+    def equals(self, other: Operand) -> Tensor:
+        """Return where both are equal."""
+        return self.op("Equal", other)
+
+    def where(self, yes: Operand, no: Operand) -> Tensor:
+        """Return ``yes`` where this condition holds, else ``no``; one of them at least is a tensor."""
+        like = yes if isinstance(yes, Tensor) else no
+        if not isinstance(like, Tensor):
+            raise TypeError("where() needs a tensor to know the type of its numbers")
+        return self.op("Where", like._same(yes), like._same(no), elem_type=like.elem_type)
+
+    def sqrt(self) -> Tensor:
+        """Return the square root."""
+        return self.op("Sqrt")
+
+    def exp(self) -> Tensor:
+        """Return e to the power of this."""
+        return self.op("Exp")
+
+    def log(self) -> Tensor:
+        """Return the natural logarithm."""
+        return self.op("Log")
+
+    def sign(self) -> Tensor:
+        """Return -1, 0 or 1."""
+        return self.op("Sign")
+
+    def cast(self, like: Tensor) -> Tensor:
+        """Cast to the element type of ``like``."""
+        return self.op("Cast", to=like.elem_type, elem_type=like.elem_type)
+
+    def sum(self, axes: int | Sequence[int], *, keepdims: bool = True) -> Tensor:
+        """Sum over axes; none gives the tensor back."""
+        return self._reduced("ReduceSum", axes, keepdims) if isinstance(axes, int) or axes else self
+
+    def mean(self, axes: int | Sequence[int], *, keepdims: bool = True) -> Tensor:
+        """Return the mean over axes."""
+        return self._reduced("ReduceMean", axes, keepdims)
+
+    def max(self, axes: int | Sequence[int], *, keepdims: bool = True) -> Tensor:
+        """Return the maximum over axes."""
+        return self._reduced("ReduceMax", axes, keepdims)
+
+    def _reduced(self, op_type: str, axes: int | Sequence[int], keepdims: bool) -> Tensor:
+        return self.op(op_type, self._axes(axes), keepdims=int(keepdims))
+
+    def _axes(self, axes: int | Sequence[int]) -> Tensor:
+        return self.builder.ints(*([axes] if isinstance(axes, int) else axes))
+
+    @property
+    def shape(self) -> Tensor:
+        """The shape as an int64 vector, constant where it is known."""
+        static = self.static
+        return self.op("Shape") if static is None else self.builder.ints(*static)
+
+    def dim(self, axis: int) -> Tensor:
+        """Return one dimension as an int64 vector of one entry; ``axis`` is not negative."""
+        shape = self.dims
+        size = None if shape is None else shape[axis]
+        return self.builder.ints(size) if isinstance(size, int) else self.op("Shape", start=axis, end=axis + 1)
+
+    def zeros(self) -> Tensor:
+        """Return zeros of the same shape and type."""
+        return self.builder.zeros(self.shape, self)
+
+    def reshape(self, *shape: int | Tensor) -> Tensor:
+        """Give it another shape: numbers, or one int64 vector."""
+        first, *_ = shape
+        numbers = [size for size in shape if not isinstance(size, Tensor)]
+        return self.op("Reshape", first if isinstance(first, Tensor) else self.builder.ints(*numbers))
+
+    def shaped_as(self, like: Tensor) -> Tensor:
+        """Give it the shape of ``like``, which has as many elements."""
+        shape = like.dims
+        if shape is not None and 0 not in shape:
+            sizes = [d if isinstance(d, int) else -1 for d in shape]
+            if sizes.count(-1) <= 1:  # then no Shape at run time
+                return self.reshape(self.builder.ints(*sizes))
+        return self.reshape(like.op("Shape"))
+
+    def expanded_as(self, like: Tensor) -> Tensor:
+        """Broadcast it to the shape of ``like``."""
+        return self.op("Expand", like.shape)
+
+    def unsqueeze(self, axes: int | Sequence[int]) -> Tensor:
+        """Insert axes of size 1."""
+        return self.op("Unsqueeze", self._axes(axes))
+
+    def squeeze(self, axes: int | Sequence[int]) -> Tensor:
+        """Drop axes of size 1."""
+        return self.op("Squeeze", self._axes(axes))
+
+    def transpose(self, perm: Sequence[int]) -> Tensor:
+        """Order the axes anew."""
+        return self.op("Transpose", perm=list(perm))
+
+    def padded(self, before: Sequence[int], after: Sequence[int]) -> Tensor:
+        """Add zeros before and after along each axis; no zeros cost nothing."""
+        return self.op("Pad", self.builder.ints(*before, *after)) if any((*before, *after)) else self
+
+    def gather(self, places: Tensor, axis: int) -> Tensor:
+        """Take the entries at ``places`` along an axis."""
+        return self.op("Gather", places, axis=axis)
+
+    def summed_to(self, x: Tensor, y: Tensor, others: Sequence[Tensor] = ()) -> Tensor:
+        """Sum over the axes along which ``x`` was broadcast; this tensor has the shape of ``y``.
+
+        Args:
+            x: Tensor that was broadcast.
+            y: Tensor that it was broadcast to.
+            others: The other operands, where ``y`` is the result of a broadcasting op: an axis along which they are 1
+                has its size from ``x``.
+        """
+        xs, ys = x.dims, y.dims
+        if xs is None or ys is None:
+            return self.summed_like(x)
+        lead = len(ys) - len(xs)
+        axes = [a for a in range(lead, len(ys)) if xs[a - lead] == 1 and ys[a] != 1]
+        shapes = [each.dims for each in others]
+        if any(_ambiguous(xs[a - lead], ys[a], len(ys) - a, shapes) for a in range(lead, len(ys))):
+            return self.summed_like(x)
+        return self.sum(axes).sum(range(lead), keepdims=False)
+
+    def summed_like(self, x: Tensor) -> Tensor:
+        """Sum down to the shape of ``x``, comparing shapes when the graph runs."""
+        build = self.builder
+        xs, own = x.op("Shape"), self.op("Shape")
+        missing = own.op("Shape") - xs.op("Shape")
+        ones = numpy_helper.from_array(np.ones(1, np.int64))
+        padded = missing.op("ConstantOfShape", value=ones).op("Concat", xs, axis=0)
+        axes = padded.equals(build.ints(1)).op("NonZero").reshape(-1)
+        return self.op("ReduceSum", axes, keepdims=1, noop_with_empty_axes=1).reshape(xs)
+
+
+def _is_one(value: Operand) -> bool:
+    return not isinstance(value, Tensor) and value == 1
+
+
+def _ambiguous(dim: Dim, wide: Dim, from_end: int, others: Sequence[tuple[Dim, ...] | None]) -> bool:
+    """Whether it is not known if an axis of size ``dim`` was stretched to one of size ``wide``."""
+    if isinstance(dim, int) or wide == 1 or (dim is not None and dim == wide):
+        return False
+    if not others:
+        return True
+    return not all(s is not None and _dim_from_end(s, from_end) == 1 for s in others)
+
+
+def _dim_from_end(shape: tuple[Dim, ...], place: int) -> Dim:
+    return shape[-place] if place <= len(shape) else 1
