@@ -52,6 +52,8 @@ __all__ = sorted(_HOME_OF)  # noqa: PLE0605 - __init__.pyi has the names
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module when it is first asked for."""
+    if name == "attacks":  # the one folder with names of its own: ck.attacks.PGD
+        return importlib.import_module("cloakonnx.attacks")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'cloakonnx' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"cloakonnx.{_HOME_OF[name]}"), name)

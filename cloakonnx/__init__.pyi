@@ -1,3 +1,4 @@
+from cloakonnx import attacks as attacks
 from cloakonnx.attacks.attack import Attacked as Attacked
 from cloakonnx.attacks.attack import attack as attack
 from cloakonnx.classifier.classifier import Classifier as Classifier

@@ -204,6 +204,7 @@ def test_every_public_name_is_there() -> None:
     for name in cloakonnx.__all__:
         assert getattr(cloakonnx, name) is not None
     assert set(cloakonnx.__all__) <= set(dir(cloakonnx))
+    assert cloakonnx.attacks.PGD(eps=0.1).max_iter == 40
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = cloakonnx.nothing
 
@@ -213,6 +214,9 @@ def test_type_checkers_see_the_public_names() -> None:
     found = {}
     for node in ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8")).body:
         assert isinstance(node, ast.ImportFrom)
+        if node.module == "cloakonnx":
+            assert [alias.name for alias in node.names] == ["attacks"]
+            continue
         found |= {alias.asname: f"{node.module}.{alias.name}" for alias in node.names}
     assert sorted(found) == list(cloakonnx.__all__)
     for name, home in found.items():

@@ -33,7 +33,7 @@ class AttackedPairs:
     Attributes:
         clean: The samples; without labels the model's own predictions stand in.
         victim: The classifier.
-        settings: Of the attack.
+        settings: The attack.
     """
 
     clean: Dataset
@@ -71,7 +71,7 @@ class AttackJob:
         victim: The classifier.
         dataset: The samples.
         output: The file.
-        settings: Of the attack.
+        settings: The attack.
         batch_size: Samples at a time.
         round_levels: Whether to round to levels of 1/255, inward, and test success again.
         resume: Whether to go on with what an interrupted call has left.
@@ -225,12 +225,12 @@ def attack(
     """
     attacks = _attacks(attack, eps, settings)
     paths = [Path(each) for each in ((output,) if isinstance(output, (str, Path)) else output)]
-    if len(paths) != len(attacks) or len({a.eps for a in attacks}) < len(attacks) or len(set(paths)) < len(paths):
+    if len(paths) != len(attacks) or len(set(attacks)) < len(attacks) or len(set(paths)) < len(paths):
         raise OptionError(f"{len(attacks)} eps need as many outputs, all different; there are {len(paths)}")
     for path in paths:
         check_output(path, force=True)
-    classifier.prepare(dataset.fitted_to(classifier))
-    victim = Victim(classifier)
+    classifier = classifier.shipped()
+    victim = Victim(classifier, dataset.fitted_to(classifier))
     jobs = [
         AttackJob(
             victim,

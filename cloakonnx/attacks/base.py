@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -271,14 +271,30 @@ def find(name: str, *, presets: tuple[str, ...] = ()) -> type[Attack]:
     """
     if name not in _REGISTRY:
         for each in entry_points(group=GROUP, name=name):
-            loaded = each.load()
-            if name not in _REGISTRY and isinstance(loaded, type) and issubclass(loaded, Attack):
-                attack(name)(loaded)
+            _load(name, each)
     if name not in _REGISTRY:
         known = (*presets, *_REGISTRY, *plugins())
         what = "attack or preset" if presets else "attack"
         raise OptionError(f"there is no {what} {name!r}; there are {', '.join(known)}{nearest(name, known)}")
     return _REGISTRY[name]
+
+
+def _load(name: str, entry: EntryPoint) -> None:
+    """Register another package's attack.
+
+    Raises:
+        OptionError: it can't be imported, is no attack, or has another name.
+    """
+    try:
+        loaded = entry.load()
+    except Exception as error:  # whatever another package's module raises
+        raise OptionError(f"the attack {name!r} ({entry.value}) can't be loaded: {error}") from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Attack)):
+        raise OptionError(f"the attack {name!r} ({entry.value}) is no subclass of cloakonnx.attacks.base.Attack")
+    if loaded.name not in {"", name}:
+        raise OptionError(f"the attack {name!r} ({entry.value}) calls itself {loaded.name!r}")
+    if name not in _REGISTRY:
+        attack(name)(loaded)
 
 
 def make(name: str, *, presets: tuple[str, ...] = (), **given: Any) -> Attack:

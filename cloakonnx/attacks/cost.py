@@ -29,7 +29,9 @@ def seconds_per_unit(victim: Victim, attack: Attack, x: NDArray[np.float32]) -> 
         attack: The attack.
         x: (N, ...) float32 pixels; any will do.
     """
-    short = attack.with_settings(max_iter=2, restarts=1, early_stop=False)
+    steps = attack.settings().get("max_iter")
+    least = 2 if steps is None else max(2, steps.metadata["least"] or 0)
+    short = attack.with_settings(max_iter=least, restarts=1, early_stop=False)
     y = np.maximum(victim.predict(x), 0)  # any label works: the probe is noise and may score NaN
     short.run(victim, x[:1], y[:1])  # builds the sessions
     before, start = victim.counts.total, time.perf_counter()

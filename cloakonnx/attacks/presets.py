@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod, sqrt
+from math import prod
 from typing import Any, Literal
 
+from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.base import Attack, TargetedInTurn, make
 from cloakonnx.errors import OptionError
 from cloakonnx.gradient.losses import DLR_CLASSES
@@ -86,7 +87,7 @@ def check_eps(
     if not eps or len(set(eps)) < len(eps):
         raise OptionError("--eps needs numbers that differ, such as 1/255,2/255")
     low, high = bounds
-    widest = (high - low) * (sqrt(prod(shape)) if norm == "l2" else 1)
+    widest = (high - low) * ball(norm, 0).widest(prod(shape))
     for each in eps:
         if not each > 0:
             raise OptionError(f"--eps {each:g} must be above 0; clean accuracy is always given")

@@ -13,7 +13,7 @@ from cloakonnx.attacks.arithmetic import Arithmetic
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.counts import Counts
 from cloakonnx.classifier.classifier import Answer, Classifier
-from cloakonnx.classifier.sessions import Asked
+from cloakonnx.classifier.sessions import Asked, Sample
 from cloakonnx.gradient.loss import Loss
 from cloakonnx.runtime.session import Value, to_numpy
 
@@ -25,6 +25,7 @@ class Victim:
 
     Args:
         classifier: The classifier.
+        sample: Shape of a sample, which fixes what the model leaves open of its input.
 
     Raises:
         ModelError: other inputs are needed.
@@ -32,8 +33,8 @@ class Victim:
         InferenceError: ONNX Runtime refuses the graph.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
-        classifier.prepare()
+    def __init__(self, classifier: Classifier, sample: Sample = None) -> None:
+        classifier.prepare(sample)
         self.classifier = classifier
         self.task = classifier.task
         self.classes = classifier.classes

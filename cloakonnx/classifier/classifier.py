@@ -13,14 +13,15 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.classifier._fed import FedModel
+from cloakonnx.classifier._state import restored, state_of
 from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.declared import class_count, input_shape
 from cloakonnx.classifier.sessions import Asked, Sample, Sessions
 from cloakonnx.classifier.task import SingleLabel, class_scores
-from cloakonnx.errors import MaskError, ModelError
+from cloakonnx.errors import MaskError
 from cloakonnx.gradient.differentiate import GradientGraph
 from cloakonnx.gradient.loss import Loss
-from cloakonnx.graph.file.model import Model, counterpart, load, load_bytes
+from cloakonnx.graph.file.model import Model, counterpart, load
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.insert import mask_values
 from cloakonnx.graph.masks.mask import Mask
@@ -114,7 +115,7 @@ class Classifier:
             self._provider = choose_provider()
         return self._provider
 
-    @cached_property
+    @property
     def rounds_in_use(self) -> bool:
         """Whether predictions have to be the model's own: derived graphs of a float16 model round at other places."""
         elem_type = self.model.input(self.input_name).type.tensor_type.elem_type
@@ -287,6 +288,17 @@ class Classifier:
             other.__dict__.pop("sessions", None)
         return other
 
+    def shipped(self) -> Classifier:
+        """Return the classifier of the file that carries these masks; itself where there are none."""
+        if not self.masks:
+            return self
+        return self._like(hardened(self.model, self.masks), self._provider, *self.asked_names)
+
+    def check_unmasked(self, what: str) -> None:
+        """Raise MaskError where there are masks, which a function would leave out."""
+        if self.masks:
+            raise MaskError(f"{what} takes a classifier without masks of its own; {self.name} has some (with_masks)")
+
     def on(self, provider: Provider) -> Classifier:
         """Return the classifier on another provider."""
         return self._like(self.model, provider, *self.asked_names, masks=self.masks)
@@ -315,13 +327,14 @@ class Classifier:
             masks=masks,
         )
 
+    def __copy__(self) -> Classifier:
+        """Return a classifier with the same graphs and sessions."""
+        return self.with_masks(self.masks)
+
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a pickle holds: the file's path and digest, or the bytes of a model in memory; no session."""
-        model = self.model
-        on_disk = model.path is not None and model.unwritten is None
-        source = (model.path, model.sha256) if on_disk else (bytes(model.content), model.folder)
+        """Return what a pickle holds: the file's path and digests, or the bytes of a model in memory; no session."""
         return {
-            "source": source,
+            "model": state_of(self.model),
             "preprocessing": self.preprocessing,
             "provider": self._provider,
             "names": self.asked_names,
@@ -329,21 +342,10 @@ class Classifier:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Load the model again.
-
-        Raises:
-            ModelError: the file has other bytes than it had.
-        """
-        first, second = state["source"]
-        if isinstance(first, bytes):
-            model = load_bytes(first, folder=second)
-        else:
-            model = load(first)
-            if model.sha256 != second:
-                raise ModelError(f"{first} has changed since the classifier was pickled: make the classifier again")
+        """Load the model again; raises ModelError where the file has other bytes than it had."""
         input_name, output_name = state["names"]
         made = Classifier(
-            model,
+            restored(state["model"]),
             preprocessing=state["preprocessing"],
             provider=state["provider"],
             input_name=input_name,

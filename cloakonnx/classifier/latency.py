@@ -45,6 +45,7 @@ def latency_ratios(
         InferenceError: ONNX Runtime fails.
         ModelError: the input can't be told.
     """
+    classifier, baseline = classifier.shipped(), baseline.shipped()
     feeds = [_feed(classifier), _feed(baseline)]
     ratios = []
     for number in range(sessions):

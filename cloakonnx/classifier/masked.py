@@ -60,7 +60,11 @@ class MaskedClassifier(Classifier):
                 Mask(tap.name, np.ones(_shape(tap, elements=elements), np.float32), tap.feature_axis) for tap in taps
             ],
         )
-        self.rounds_in_use = False  # a float16 model in use would have to be written anew for every step
+
+    @property
+    def rounds_in_use(self) -> bool:
+        """False: a float16 model in use would have to be written anew for every step."""
+        return False
 
     @property
     def fixed_batch(self) -> int | None:

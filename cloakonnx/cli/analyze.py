@@ -174,8 +174,7 @@ def _pairs(
         return Pairs(dataset, options.dataset(classifier, twins, rest))
     ((settings, _),) = attack_options.attack_settings(rest, early_stop=False)
     options.warn_of_small_eps([settings.eps], dataset)
-    classifier.prepare(dataset.fitted_to(classifier))
-    return AttackedPairs(dataset, Victim(classifier), settings)
+    return AttackedPairs(dataset, Victim(classifier, dataset.fitted_to(classifier)), settings)
 
 
 def _tell(result: Analysis, target: Path) -> None:

@@ -50,13 +50,13 @@ def attack_settings(
     """Return the attack for each eps, with the eps as it was written."""
     found = []
     values: dict[str, Any] = {**options}
-    given = {name: values[name] for name in _offered()}
+    given = {name: values[name] for name in _offered() if name in values}
     for text in options["eps"].split(","):
         try:
             eps = parse_number(text)
         except ValueError:
             raise click.BadParameter(f"{text!r} is not a number like 0.03 or 8/255", param_hint="'--eps'") from None
-        attack = make(options["attack"], eps=eps, targeted=targeted, early_stop=early_stop, **given)
+        attack = make(options["attack"], eps=eps, **given, targeted=targeted, early_stop=early_stop)
         found.append((attack, text.strip()))
     if len({attack.eps for attack, _ in found}) < len(found):
         raise click.BadParameter("names the same number twice", param_hint="'--eps'")
@@ -77,6 +77,8 @@ def _option(name: str, users: dict[str, Field[Any]]) -> Callable[[F], F]:
     """Return the option of a setting; where attacks have defaults of their own they stand in the help."""
     first = next(iter(users.values()))
     flag, words = f"--{name.replace('_', '-')}", _words(users)
+    if len({_default(each) for each in users.values()}) == 1 and len(users) < 3:
+        words = f"{words.removesuffix('.')} ({', '.join(users)})."
     if first.default is False:
         return click.option(flag, is_flag=True, help=words)
     kinds: dict[str, click.ParamType[Any]] = {"int": click.IntRange(min=first.metadata["least"]), "str": click.STRING}
@@ -102,8 +104,11 @@ def _defaults(users: dict[str, Field[Any]]) -> str:
     """Return the defaults in words, with the attacks that have them."""
     by_default: dict[str, list[str]] = {}
     for attack, setting in users.items():
-        shown = setting.metadata["shown"] or ("none" if setting.default in {None, MISSING} else str(setting.default))
-        by_default.setdefault(shown, []).append(attack)
+        by_default.setdefault(_default(setting), []).append(attack)
     if len(by_default) == 1:
         return next(iter(by_default))
     return ", ".join(f"{', '.join(attacks)} {shown}" for shown, attacks in by_default.items())
+
+
+def _default(setting: Field[Any]) -> str:
+    return setting.metadata["shown"] or ("none" if setting.default in {None, MISSING} else str(setting.default))

@@ -109,12 +109,10 @@ output_name_option = click.option(
 )
 
 norm_option = click.option(
-    "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball."
+    "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Norm of the eps ball."
 )
 
-seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."
-)
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 
 straight_through_option = click.option(
     "--straight-through", is_flag=True, help="Have gradients pass rounding and quantisation as if they were not there."

@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
     @property
     def indices(self) -> NDArray[np.int64]:
-        """(B,) indices of the samples in the whole data, which their random numbers depend on."""
+        """(B,) indices of the samples in the whole data."""
         return np.arange(self.start, self.start + len(self.x))
 
     def labelled(self, message: str) -> LabelledBatch:

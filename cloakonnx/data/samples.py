@@ -63,12 +63,10 @@ class Dataset:
         """How the stored samples are laid out for the model; settled on the first one.
 
         Raises:
-            DataError: no sample, one that does not fit the model's input, or mean and std that do not fit its channels.
+            DataError: no sample, or one that does not fit the model's input.
         """
         layout = self.source.layout or self.preprocessing.layout
-        found = arrange(self.stored_shape, self.input_shape, layout=layout, name=self.source.name)
-        self.preprocessing.check_channels(found.sample_shape(self.stored_shape), found.channel_axis)
-        return found
+        return arrange(self.stored_shape, self.input_shape, layout=layout, name=self.source.name)
 
     @cached_property
     def stored_shape(self) -> tuple[int, ...]:
@@ -88,13 +86,15 @@ class Dataset:
         """Return the shape of a sample in the model's layout, once it is sure that the classifier is fed as these are.
 
         Raises:
-            DataError: the samples were fitted with other preprocessing, or do not fit the model's input.
+            DataError: the samples were fitted with other preprocessing or do not fit the model's input, or mean and std
+                do not fit their channels.
         """
         if self.preprocessing != classifier.preprocessing:
             raise DataError(
                 f"{self.source.name} was fitted with other preprocessing than the classifier's "
                 f"({self.preprocessing}; {classifier.preprocessing}): make it with Dataset.of(source, classifier)"
             )
+        self.preprocessing.check_channels(self.sample_shape, self.arrangement.channel_axis)
         return self.sample_shape
 
     def check_not_empty(self) -> None:

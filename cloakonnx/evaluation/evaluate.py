@@ -110,6 +110,8 @@ def evaluate(
     check_eps(eps, norm=norm, bounds=dataset.preprocessing.bounds, shape=dataset.sample_shape)
     made: dict[str, Any] = {"max_iter": max_iter, "restarts": restarts, "straight_through": straight_through}
     plans = [plan(attack, eps=e, norm=norm, seed=seed, **made) for e in eps]
+    classifier = classifier.shipped()
+    baseline = None if baseline is None else baseline.shipped()
     model = classifier.model
     masks = read_masks(model)
     bare = _bare(model, None if baseline is None else baseline.model) if masks else None
@@ -118,8 +120,7 @@ def evaluate(
     _check_alike(classifier, beside)
 
     def victim(of: Classifier) -> Victim:
-        of.prepare(dataset.fitted_to(of))
-        return Victim(of)
+        return Victim(of, dataset.fitted_to(of))
 
     first, second = victim(classifier), victim(beside)
     if first.classes != second.classes:
@@ -363,8 +364,7 @@ def evaluation_seconds(
     ones = [Mask(tap.name, np.ones(tap.features, np.float32), tap.feature_axis) for tap in taps if tap.features]
 
     def victim(of: Classifier) -> Victim:
-        of.prepare(dataset.fitted_to(of))
-        return Victim(of)
+        return Victim(of, dataset.fitted_to(of))
 
     masked = victim(classifier.beside(hardened(classifier.model, ones)) if ones else classifier)
     comparison = Comparison(masked, victim(classifier), [masked] * CONTROL_MASKS, plans, norm=norm, seed=0)

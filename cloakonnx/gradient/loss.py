@@ -1,4 +1,4 @@
-"""The losses by name, for those who only choose one: this module loads nothing."""
+"""The losses by name, for those who only choose one: this module loads no onnx."""
 
 from __future__ import annotations
 

@@ -130,8 +130,7 @@ def _selected(work: Work) -> Analysis:
 
 def _scored(work: Work) -> Analysis:
     data = work.parts.learn.data
-    work.classifier.prepare(data.fitted_to(work.classifier))
-    victim = Victim(work.classifier)
+    victim = Victim(work.classifier, data.fitted_to(work.classifier))
     with work.observer.progress("scoring", work.parts.learn.count) as advance:
         return analyze(
             work.classifier,

@@ -12,6 +12,7 @@ from cloakonnx.data.sources import Source, open_source
 from cloakonnx.errors import OutputError
 from cloakonnx.evaluation.evaluation import Evaluation, Verdict, verdict
 from cloakonnx.evaluation.gates import Decision, parse_gate
+from cloakonnx.graph.file.model import Model
 from cloakonnx.pipeline._parts import part_data
 from cloakonnx.pipeline._stages import Stages
 from cloakonnx.pipeline._work import Observer, Silence, Work
@@ -191,7 +192,7 @@ class Task:
 
 
 def harden(
-    classifier: Classifier | str | Path,
+    classifier: Classifier | Model | str | Path,
     *,
     data: str | Path | Source,
     eps: float | Sequence[float],
@@ -215,7 +216,7 @@ def harden(
     """Harden a model in one go: masks within a budget, the hardened file, its verification, evaluation and report.
 
     Args:
-        classifier: The classifier, or the path of an ``.onnx`` file that takes pixels.
+        classifier: The classifier; or a model, or the path of one, that takes pixels.
         data: Labelled samples: a file or folder, or what :func:`~cloakonnx.data.open_source` gave. Split 40/20/40 into
             samples to learn or score on, to choose on, and to report on; parts with files of their own take no share.
         eps: Radius of the ball in pixel space; of several the first is what masks are made against, all are reported.

@@ -118,6 +118,7 @@ def analyze(
         InferenceError: ONNX Runtime fails, or an activation is not finite.
     """
     wanted = criterion(criterion_name)
+    classifier.check_unmasked("scoring")
     model = classifier.model
     check_opset(model)
     chosen = find_tap(model, tap, axis=feature_axis)

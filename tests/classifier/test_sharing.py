@@ -203,7 +203,7 @@ def test_mean_and_std_that_do_not_fit_the_channels(shape: tuple[Any, ...]) -> No
         lambda: fresh().gradient(x, y),
         lambda: fresh().activations(["r"])(x),
         lambda: fresh().prepare((3, 6, 5)),
-        lambda: Dataset.of(source, fresh()).sample_shape,
+        lambda: Dataset.of(source, fresh()).fitted_to(fresh()),
     ):
         with pytest.raises(DataError, match="--mean has 2 numbers for 3 channels of the samples"):
             run()

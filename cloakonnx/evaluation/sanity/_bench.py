@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import prod, sqrt
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.pgd import PGD
 from cloakonnx.attacks.presets import passing
@@ -60,7 +61,7 @@ class Bench:
     def half(self) -> float:
         """Radius of half of pixel space: a ball around any sample that holds the grey image in its middle."""
         low, high = self.victim.bounds
-        return (high - low) / 2 * (sqrt(prod(self._samples.x.shape[1:])) if self._norm == "l2" else 1)
+        return (high - low) / 2 * ball(self._norm, 0).widest(prod(self._samples.x.shape[1:]))
 
     @property
     def ladder(self) -> tuple[float, ...]:

@@ -60,8 +60,7 @@ class AttackedMasks:
         self._seed, self._batch_size = seed, batch_size
         none = Mask(masks[0].tap, np.ones_like(masks[0].weights), masks[0].feature_axis)
         bare = classifier.with_masks([none])
-        bare.prepare(pairs.clean.fitted_to(bare))
-        victim = Victim(bare)
+        victim = Victim(bare, pairs.clean.fitted_to(bare))
         self._victim, self.classes = victim, victim.classes
         self._comparisons = [
             Comparison(

@@ -79,6 +79,7 @@ def sweep(
         InferenceError: ONNX Runtime fails.
         OutputError: the output can't be written, or what is to be resumed was left by other settings.
     """
+    classifier.check_unmasked("a sweep")
     model = classifier.model
     check_opset(model)
     scores = scores_of(analysis, model)

@@ -120,6 +120,8 @@ class Probe:
 
     def run(self, model: Model, *taps: str) -> Activations:
         """Return what computes some tensors of a model."""
+        if self.samples is not None:
+            self.samples.fitted_to(self.classifier)
         return self._of(model).activations(taps)
 
     def batches(self, model: Model) -> Iterator[NDArray[np.float32]]:

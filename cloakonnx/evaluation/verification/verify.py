@@ -83,9 +83,8 @@ def verify(
     Raises:
         ModelError: without a trusted reference: the model carries no masks, their record is damaged, or it is folded.
     """
+    classifier.check_unmasked("verification")
     model = classifier.model
-    if samples is not None:
-        samples.fitted_to(classifier)
     probe = Probe(classifier, samples, seed)
     return Verification(
         model.name,

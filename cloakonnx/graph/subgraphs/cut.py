@@ -1,4 +1,4 @@
-"""Graphs that are run but never shipped: the part up to some tensors, fed in pixel space, and reductions.
+"""Graphs that are run but never shipped: the part up to some tensors, fed in pixel space.
 
 Their weights stay references into the source's files, so a derived graph is small however big the model is.
 """

@@ -40,6 +40,7 @@ def prepend(graph: onnx.GraphProto, name: str, steps: Sequence[Step], *, pixels:
         return name
     taken = {each for node in graph.node for each in (*node.input, *node.output)}
     taken |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    taken |= {value.name for value in graph.output} | {tensor.values.name for tensor in graph.sparse_initializer}
     given = _free(f"{name}_pixels", taken)
     names = [given, *(_free(f"{given}/{op.lower()}", taken) for op, _ in ops[:-1]), name]
     nodes = []

@@ -133,6 +133,7 @@ def select_greedy(
     if rounds is None:
         rounds = _ROUNDS if twins is None else 1
     _check(budget, rounds, attack, twins, select)
+    classifier.check_unmasked("greedy selection")
     model = classifier.model
     check_opset(model)
     chosen = find_tap(model, tap, axis=feature_axis)
@@ -199,8 +200,7 @@ class _Attacker:
         if not mask.all():
             weights = Mask(self._tap.name, mask.astype(np.float32), self._tap.feature_axis)
             classifier = classifier.beside(hardened(classifier.model, [weights]))
-        classifier.prepare(samples.x.shape[1:])
-        victim = Victim(classifier)
+        victim = Victim(classifier, samples.x.shape[1:])
         for start in range(0, len(samples), self.size):
             rows = np.arange(start, min(start + self.size, len(samples)))
             x, y = samples.pixels(rows), samples.y[rows]

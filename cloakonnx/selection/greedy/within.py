@@ -43,6 +43,7 @@ def within_budget(
         CheckError: the budget does not allow to remove even one.
     """
     tap = find_tap(classifier.model, scores.tap, axis=scores.feature_axis)
+    classifier.check_unmasked("the choice within a budget")
     dataset.fitted_to(classifier)
     samples = Samples.read(dataset)
     ablations = Ablations(classifier, tap)

@@ -91,6 +91,7 @@ def learn(
         InferenceError: ONNX Runtime fails, or the loss is not finite.
         OutputError: checkpoints of other settings, or they can't be written.
     """
+    classifier.check_unmasked("learning")
     model = classifier.model
     check_opset(model)
     ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
