@@ -13,17 +13,12 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from cloakonnx.graph.index.index import Dim, Index
+from cloakonnx.graph.index.traits import Trait, has
 
 INT64_MAX = np.iinfo(np.int64).max
 
 Operand: TypeAlias = "Tensor | float"
 """A tensor, or a number that becomes a constant of the other operand's element type."""
-
-_COUNTING = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape", "Size"})
-"""Ops that give int64 whatever they read."""
-
-_ASKING = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "IsNaN", "Less", "LessOrEqual"})
-"""Ops that give booleans."""
 
 
 class Builder:
@@ -141,9 +136,9 @@ class Builder:
 
 
 def _result_type(op_type: str, inputs: Sequence[Tensor | None]) -> int:
-    if op_type in _COUNTING:
+    if has(op_type, Trait.GIVES_INDICES):
         return TensorProto.INT64
-    if op_type in _ASKING:
+    if has(op_type, Trait.GIVES_BOOLEANS):
         return TensorProto.BOOL
     return next((each.elem_type for each in inputs if each is not None), TensorProto.FLOAT)
 
