@@ -44,8 +44,8 @@ class Builder:
         self._names.update(value.name for value in (*graph.input, *graph.output))
         self._names.update(tensor.name for tensor in graph.initializer)
         self._count = 0
-        self._made: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
-        self._constants: dict[tuple[object, ...], Tensor] = {}
+        # Names and types, not tensors: those refer to the builder, which has to go with the last of them.
+        self._made: dict[tuple[object, ...], list[tuple[str, int]]] = {}
 
     def fresh(self, hint: str) -> str:
         """Return a name nobody has, ``hint`` itself where it is free."""
@@ -90,17 +90,17 @@ class Builder:
         **attributes: Any,
     ) -> tuple[Tensor, ...]:
         """Append a node of several outputs, an element type for each, and return them; see :meth:`op`."""
-        read = tuple("" if each is None else each.name for each in inputs)
-        key = (op_type, read, len(elem_types), repr(sorted(attributes.items())))
-        if names is None and key in self._made:
-            return self._made[key]
-        given = names or [self._numbered(op_type) for _ in elem_types]
-        self.graph.node.append(onnx.helper.make_node(op_type, read, given, name=given[0], **attributes))
-        usual = _result_type(op_type, inputs)
-        made = tuple(Tensor(self, n, t or usual) for n, t in zip(given, elem_types, strict=True))
-        if names is None:
-            self._made[key] = made
-        return made
+        read = tuple(["" if each is None else each.name for each in inputs])
+        key = (op_type, read, len(elem_types), repr(sorted(attributes.items())) if attributes else "")
+        made = self._made.get(key) if names is None else None
+        if made is None:
+            given = names or [self._numbered(op_type) for _ in elem_types]
+            self.graph.node.append(onnx.helper.make_node(op_type, read, given, name=given[0], **attributes))
+            usual = _result_type(op_type, inputs)
+            made = [(name, elem_type or usual) for name, elem_type in zip(given, elem_types, strict=True)]
+            if names is None:
+                self._made[key] = made
+        return tuple([Tensor(self, name, elem_type) for name, elem_type in made])
 
     def _numbered(self, op_type: str) -> str:
         self._count += 1
@@ -109,13 +109,13 @@ class Builder:
     def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Tensor:
         """Return an initializer that holds ``value``, shared by equal values."""
         array = np.asarray(value, dtype)
-        key = (array.dtype.str, str(array.dtype), array.shape, array.tobytes())
-        if key not in self._constants:
+        key = ("constant", array.dtype.str, str(array.dtype), array.shape, array.tobytes())
+        if key not in self._made:
             tensor = numpy_helper.from_array(array, self._numbered("constant"))
             self.graph.initializer.append(tensor)
             self.index.add_initializer(tensor)
-            self._constants[key] = Tensor(self, tensor.name, tensor.data_type)
-        return self._constants[key]
+            self._made[key] = [(tensor.name, tensor.data_type)]
+        return Tensor(self, *self._made[key][0])
 
     def ints(self, *values: int) -> Tensor:
         """Return a constant int64 vector."""
