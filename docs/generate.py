@@ -13,7 +13,8 @@ import cloakonnx.attacks
 import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.attacks.base import registered
 from cloakonnx.gradient._canonical import OPSET
-from cloakonnx.gradient.registry import Entry, Kind, entries
+from cloakonnx.gradient.registry import Entry, entries
+from cloakonnx.graph.index.traits import Kind
 
 _HEAD = f"""# Ops that gradients are defined for
 

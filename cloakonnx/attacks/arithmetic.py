@@ -5,21 +5,18 @@ Projection and clipping are here, outside the differentiated graph: inside it th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
+from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Session, Value
 
 _TINY = float(np.finfo(np.float32).tiny)
 """Below any length or gradient that counts: saturated samples have gradients of 1e-20."""
-_TYPES = {"mask": TensorProto.BOOL, "indices": TensorProto.INT64}
 
 
 class Arithmetic:
@@ -96,84 +93,65 @@ class Arithmetic:
         return self._sessions[name].run({k: arrays[k] for k in self._sessions[name].inputs})[0]
 
     def _graph(self, name: str) -> onnx.ModelProto:
-        build = _Builder(self._rank, self._norm, self._bounds)
-        inputs = getattr(build, name)()
-        values = [helper.make_tensor_value_info(i, _TYPES.get(i, TensorProto.FLOAT), None) for i in inputs]
-        graph = helper.make_graph(
-            build.nodes, name, values, [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)], build.constants
-        )
-        return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+        graph = _Graph(self._rank, self._norm, self._bounds)
+        out: Tensor = getattr(graph, name)()
+        return graph.build.model(out)
 
 
-class _Builder:
-    """Emits the nodes of one small graph; each public method returns the graph's inputs."""
+class _Graph:
+    """The formulas of one small graph; each public method returns its output."""
 
     def __init__(self, rank: int, norm: str, bounds: tuple[float, float]) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self._axes = list(range(1, rank))
+        self.build = Builder.alone(opset=17)
+        self._axes = range(1, rank)
         self._norm = norm
-        self._low, self._high = (self._constant(b) for b in bounds)
+        self._low, self._high = bounds
 
-    def step(self) -> Sequence[str]:
-        self._bring_back(self._moved(), "out")
-        return "x", "gradient", "origin", "size", "eps"
+    def _inputs(self, *names: str) -> list[Tensor]:
+        return [self.build.input(name) for name in names]
 
-    def momentum_step(self) -> Sequence[str]:
-        plain = self._bring_back(self._moved())
-        forward = self._op("Mul", self._op("Sub", plain, "x"), "pull")
-        rest = self._op("Sub", self._constant(1.0), "pull")
-        onward = self._op("Mul", self._op("Sub", "x", "previous"), rest)
-        self._bring_back(self._op("Add", self._op("Add", "x", forward), onward), "out")
-        return "x", "previous", "gradient", "origin", "size", "eps", "pull"
+    def step(self) -> Tensor:
+        x, gradient, origin, size, eps = self._inputs("x", "gradient", "origin", "size", "eps")
+        return self._brought_back(x + self._direction(gradient) * size, origin, eps)
 
-    def project(self) -> Sequence[str]:
-        self._bring_back("x", "out")
-        return "x", "origin", "eps"
+    def momentum_step(self) -> Tensor:
+        x, gradient, origin, size, eps = self._inputs("x", "gradient", "origin", "size", "eps")
+        previous, pull = self._inputs("previous", "pull")
+        plain = self._brought_back(x + self._direction(gradient) * size, origin, eps)
+        return self._brought_back(x + (plain - x) * pull + (x - previous) * (1 - pull), origin, eps)
 
-    def where(self) -> Sequence[str]:
-        self._op("Where", "mask", "yes", "no", out="out")
-        return "mask", "yes", "no"
+    def project(self) -> Tensor:
+        return self._brought_back(*self._inputs("x", "origin", "eps"))
 
-    def take(self) -> Sequence[str]:
-        self._op("Gather", "x", "indices", out="out")
-        return "x", "indices"
+    def where(self) -> Tensor:
+        return self.build.input("mask", TensorProto.BOOL).where(*self._inputs("yes", "no"))
 
-    def _moved(self) -> str:
+    def take(self) -> Tensor:
+        (x,) = self._inputs("x")
+        return x.gather(self.build.input("indices", TensorProto.INT64), 0)
+
+    def _direction(self, gradient: Tensor) -> Tensor:
         if self._norm == "linf":
-            direction = self._op("Sign", "gradient")
+            direction = gradient.sign()
         else:
             # Scaled first: the square of a small gradient underflows float32.
-            top = self._nonzero(self._op("ReduceMax", self._op("Abs", "gradient"), axes=self._axes, keepdims=1))
-            scaled = self._op("Div", "gradient", top)
-            direction = self._op("Div", scaled, self._nonzero(self._length(scaled)))
+            scaled = gradient / _nonzero(abs(gradient).max(self._axes))
+            direction = scaled / _nonzero(self._length(scaled))
         # A gradient that is not a number says nothing; left in, it would make an input that is none either.
-        direction = self._op("Where", self._op("IsNaN", direction), self._constant(0.0), direction)
-        return self._op("Add", "x", self._op("Mul", direction, "size"))
+        return direction.op("IsNaN").where(0, direction)
 
-    def _bring_back(self, x: str, out: str | None = None) -> str:
+    def _brought_back(self, x: Tensor, origin: Tensor, eps: Tensor) -> Tensor:
         if self._norm == "linf":
-            below = self._op("Min", x, self._op("Add", "origin", "eps"))
-            inside = self._op("Max", below, self._op("Sub", "origin", "eps"))
+            inside = x.op("Min", origin + eps).op("Max", origin - eps)
         else:
-            delta = self._op("Sub", x, "origin")
+            delta = x - origin
             length = self._length(delta)
-            factor = self._op("Div", self._op("Min", length, "eps"), self._nonzero(length))
-            inside = self._op("Add", "origin", self._op("Mul", delta, factor))
-        return self._op("Clip", inside, self._low, self._high, out=out)
+            inside = origin + delta * (length.op("Min", eps) / _nonzero(length))
+        return inside.op("Clip", self._low, self._high)
 
-    def _length(self, x: str) -> str:
-        return self._op("ReduceL2", x, axes=self._axes, keepdims=1)
+    def _length(self, x: Tensor) -> Tensor:
+        return x.op("ReduceL2", axes=list(self._axes), keepdims=1)
 
-    def _nonzero(self, x: str) -> str:
-        return self._op("Max", x, self._constant(_TINY))
 
-    def _constant(self, value: float) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(onnx.numpy_helper.from_array(np.asarray(value, np.float32), name))
-        return name
-
-    def _op(self, op: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
-        name = out or f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [name], **attributes))
-        return name
+def _nonzero(x: Tensor) -> Tensor:
+    return x.op("Max", _TINY)

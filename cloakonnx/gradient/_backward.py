@@ -10,17 +10,10 @@ import onnx
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient import registry
 from cloakonnx.gradient._site import GradientSite
-from cloakonnx.gradient.registry import Kind
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import Index, node_inputs
 from cloakonnx.graph.index.node import describe
-
-_INTEGER_WAYS = frozenset(
-    {"Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-)
-"""Ops through which a straight-through gradient follows integers; to others they are indices and shapes."""
-
-_CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+from cloakonnx.graph.index.traits import Kind, Trait, has
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ def find_path(
         if (is_zero and not is_bridged) or (entry is not None and entry.kind is Kind.STOP):
             continue
         kept.append(node)
-        has_integers = is_bridged or (straight_through and node.op_type in _INTEGER_WAYS)
+        has_integers = is_bridged or (straight_through and has(node.op_type, Trait.CARRIES_INTEGERS))
         flowing.update(name for name in node.output if name and (index.is_float(name) or has_integers))
     reached = set(seeds)  # of the flowing tensors, those from which a seed is reached without a blocked node
     path = []
@@ -96,7 +89,9 @@ def find_path(
 
 def _carries(node: onnx.NodeProto, name: str, index: Index) -> bool:
     """Whether a gradient may come back from a node by one of its inputs; integers mostly are indices and shapes."""
-    return index.is_float(name) or (node.op_type in _INTEGER_WAYS and not node.domain and name == node.input[0])
+    return index.is_float(name) or (
+        has(node.op_type, Trait.CARRIES_INTEGERS) and not node.domain and name == node.input[0]
+    )
 
 
 def check_rules(path: Path, opset: int) -> None:
@@ -106,7 +101,7 @@ def check_rules(path: Path, opset: int) -> None:
         DifferentiationError: Names the node and its op.
     """
     for node in path.nodes:
-        if node.op_type in _CONTROL and not node.domain:
+        if has(node.op_type, Trait.BODY) and not node.domain:
             raise _no_rule(node, "gradients do not flow through control flow")
         entry = registry.find(node.domain, node.op_type)
         if entry is None:

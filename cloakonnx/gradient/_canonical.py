@@ -19,6 +19,7 @@ from cloakonnx.gradient._fusion import fuse_normalization
 from cloakonnx.graph.index.index import Index, node_inputs, subgraphs
 from cloakonnx.graph.index.node import describe
 from cloakonnx.graph.index.shapes import infer
+from cloakonnx.graph.index.traits import Trait, has
 
 OPSET = 18
 """Models of an older opset are converted to this one."""
@@ -30,13 +31,6 @@ _SMALL = 1 << 16
 """Elements up to which a constant is computed here; the runtime folds larger ones."""
 
 _ROUNDS = 4
-
-_KEEP_SHAPE = frozenset({("", "GroupNormalization"), ("", "RMSNormalization"), ("com.microsoft", "Gelu")})
-"""Ops whose output has the shape of their input although onnx's inference does not say so."""
-
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
 
 
 @dataclass(frozen=True)
@@ -306,7 +300,7 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         found = [
             onnx.helper.make_tensor_value_info(node.output[0], index.elem_type(source), index.shape(source))
             for node in model.graph.node
-            if (node.domain, node.op_type) in _KEEP_SHAPE
+            if has(f"{node.domain}.{node.op_type}".removeprefix("."), Trait.KEEPS_SHAPE)
             for source in node.input[:1]
             if index.shape(node.output[0]) is None and index.shape(source) is not None
         ]
@@ -353,7 +347,7 @@ def _evaluate(
     if node.op_type == "Shape":
         return _shape_value(node, index)
     reads = [name for name in node.input if name]
-    if not reads or node.domain or node.op_type in _RANDOM or any(subgraphs(node)):
+    if not reads or node.domain or has(node.op_type, Trait.RANDOM) or any(subgraphs(node)):
         return None
     if not all(name in index.initializers for name in reads):
         return None

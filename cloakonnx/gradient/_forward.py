@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx
 from onnx import TensorProto
 
 from cloakonnx.errors import TapError
+from cloakonnx.gradient._canonical import OPSET
+from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import Index
-
-
-def _free(hint: str, taken: set[str]) -> str:
-    name = hint
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 def insert_mask(graph: onnx.GraphProto, tap: str, axis: int | None) -> str:
@@ -30,29 +23,21 @@ def insert_mask(graph: onnx.GraphProto, tap: str, axis: int | None) -> str:
         raise TapError(f"tensor {tap!r} cannot be masked: its rank is unknown or it is not floating point")
     if axis is not None and not -len(shape) <= axis < len(shape):
         raise TapError(f"feature axis {axis} is not an axis of {tap!r}, which has {len(shape)}")
-    taken = {n for node in graph.node for n in (*node.input, *node.output)} | {v.name for v in graph.input}
-    raw, mask, cast, broad, places = (
-        _free(f"{tap}{suffix}", taken) for suffix in ("_unmasked", "_mask", "_mask_cast", "_mask_broad", "_mask_shape")
-    )
     elem_type = index.elem_type(tap)
     wide = elem_type if elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
+    place, count = index.producers[tap][0] + 1, len(graph.node)
+    build = Builder(graph, index, opset=OPSET, prefix=f"{tap}_")
+    raw = Tensor(build, build.fresh(f"{tap}_unmasked"), elem_type)
+    producer.output[list(producer.output).index(tap)] = raw.name
     dims = [d if isinstance(d, int) else None for d in (shape[1:] if axis is None else [shape[axis]])]
-    graph.input.append(onnx.helper.make_tensor_value_info(mask, wide, dims))
-    producer.output[list(producer.output).index(tap)] = raw
-    place = next(i for i, node in enumerate(graph.node) if raw in node.output) + 1
-    nodes, last = [], mask
-    if wide != elem_type:
-        nodes.append(onnx.helper.make_node("Cast", [last], [cast], name=cast, to=elem_type))
-        last = cast
+    mask = build.input(build.fresh(f"{tap}_mask"), wide, dims)
+    weights = mask if wide == elem_type else mask.cast(elem_type)
     if axis is not None:
-        form = np.array([-1, *(1,) * (len(shape) - 1 - axis % len(shape))], np.int64)
-        graph.initializer.append(onnx.numpy_helper.from_array(form, places))
-        nodes.append(onnx.helper.make_node("Reshape", [last, places], [broad], name=broad))
-        last = broad
-    nodes.append(onnx.helper.make_node("Mul", [raw, last], [tap], name=f"{tap}_masking"))
-    rest = list(graph.node)
-    _set_nodes(graph, [*rest[:place], *nodes, *rest[place:]])
-    return mask
+        weights = weights.reshape(-1, *(1,) * (len(shape) - 1 - axis % len(shape)))
+    build.op("Mul", raw, weights, name=tap)
+    nodes = list(graph.node)
+    _set_nodes(graph, [*nodes[:place], *nodes[count:], *nodes[place:count]])
+    return mask.name
 
 
 def _set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:

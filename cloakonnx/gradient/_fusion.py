@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
+from cloakonnx.graph.build import Builder
 from cloakonnx.graph.index.index import Index
+from cloakonnx.graph.index.node import NodeView
 
 
 def fuse_normalization(graph: onnx.GraphProto, keep: Collection[str], fixed: Collection[str]) -> None:
@@ -36,7 +36,9 @@ def fuse_normalization(graph: onnx.GraphProto, keep: Collection[str], fixed: Col
             nodes.append(node)
             continue
         gone.add(conv.output[0])
-        nodes.extend(_fused(graph, node, conv, rank=rank, elem_type=index.elem_type(conv.input[1])))
+        part = _fused(index, node, conv, rank=rank)
+        nodes.extend(part.node)
+        graph.initializer.extend(part.initializer)
     kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes if not gone.intersection(n.output)]
     del graph.node[:]
     graph.node.extend(kept)
@@ -54,33 +56,22 @@ def _fits(index: Index, number: int, needed: Collection[str], fixed: Collection[
     return alone and not training and all(name in index.fixed or name in fixed for name in weights)
 
 
-def _fused(
-    graph: onnx.GraphProto, node: onnx.NodeProto, conv: onnx.NodeProto, *, rank: int, elem_type: int
-) -> list[onnx.NodeProto]:
-    """Weights W * f and bias (b - mean) * f + B with f = scale / sqrt(var + eps)."""
-    base = node.output[0]
-    _, scale, bias, mean, variance = node.input[:5]
-    epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
-    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
-    names = {key: f"{base}/fused_{key}" for key in ("eps", "form", "var", "root", "f", "fw", "w", "b", "bf", "bias")}
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.array(epsilon).astype(dtype), names["eps"]),
-            numpy_helper.from_array(np.array([-1, *(1,) * (rank - 1)], np.int64), names["form"]),
-        ]
-    )
-    own = conv.input[2] if len(conv.input) > 2 and conv.input[2] else ""
-    steps = [
-        ("Add", [variance, names["eps"]], "var"),
-        ("Sqrt", [names["var"]], "root"),
-        ("Div", [scale, names["root"]], "f"),
-        ("Reshape", [names["f"], names["form"]], "fw"),
-        ("Mul", [conv.input[1], names["fw"]], "w"),
-        ("Sub", [own, mean], "b") if own else ("Neg", [mean], "b"),
-        ("Mul", [names["b"], names["f"]], "bf"),
-        ("Add", [names["bf"], bias], "bias"),
-    ]
-    made = [helper.make_node(op, inputs, [names[key]], name=names[key]) for op, inputs, key in steps]
-    whole = helper.make_node("Conv", [conv.input[0], names["w"], names["bias"]], [base], name=node.name or conv.name)
-    whole.attribute.extend(conv.attribute)
-    return [*made, whole]
+def _fused(index: Index, node: onnx.NodeProto, conv: onnx.NodeProto, *, rank: int) -> onnx.GraphProto:
+    """Return the nodes and constants of one Conv with weights W * f and bias (b - mean) * f + B, f = scale / sqrt(var).
+
+    The variance has epsilon added.
+    """
+    part = onnx.GraphProto()
+    build = Builder(part, index, opset=18, prefix=f"{node.output[0]}/fused_")
+    scale, bias, mean, variance = (build.tensor(name) for name in node.input[1:5])
+    factor = scale / (variance + NodeView(node, index).number("epsilon", 1e-5)).sqrt()
+    weights = build.tensor(conv.input[1]) * factor.reshape(-1, *(1,) * (rank - 1))
+    own = len(conv.input) > 2 and conv.input[2]
+    total = (build.tensor(conv.input[2]) - mean if own else -mean) * factor + bias
+    whole = onnx.NodeProto()
+    whole.CopyFrom(conv)
+    del whole.input[1:]
+    whole.input.extend([weights.name, total.name])
+    whole.output[0], whole.name = node.output[0], node.name or conv.name
+    part.node.append(whole)
+    return part

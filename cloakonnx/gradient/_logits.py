@@ -78,7 +78,7 @@ def logits_of(
         logits = logits.reshape(-1, classes)
         index.learn(logits.name, logits.elem_type, (batch, classes))
     if logits.dtype.itemsize < 4:
-        logits = logits.op("Cast", to=TensorProto.FLOAT, elem_type=TensorProto.FLOAT)
+        logits = logits.cast(TensorProto.FLOAT)
         index.learn(logits.name, logits.elem_type, None)
     if classes == 1:
         if shift:
@@ -133,5 +133,5 @@ def rounded(logits: Tensor, elem_type: int) -> Tensor:
     """Return float32 values rounded to what ``elem_type`` holds."""
     if elem_type in _WIDE:
         return logits
-    narrow = logits.op("Cast", to=elem_type, elem_type=elem_type)
-    return narrow.reshape(logits.op("Shape")).op("Cast", to=TensorProto.FLOAT, elem_type=TensorProto.FLOAT)
+    narrow = logits.cast(elem_type)
+    return narrow.reshape(logits.op("Shape")).cast(TensorProto.FLOAT)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
+
+from cloakonnx.graph.index.traits import Kind
 
 if TYPE_CHECKING:
     from cloakonnx.gradient._site import GradientSite
@@ -16,14 +17,6 @@ Grads: TypeAlias = "Iterator[tuple[int, Tensor]]"
 
 Rule: TypeAlias = "Callable[[GradientSite], Grads]"
 UnaryRule: TypeAlias = "Callable[[GradientSite], Tensor]"
-
-
-class Kind(Enum):
-    """What a registered op does to the flow of gradients."""
-
-    RULE = "differentiated"
-    ZERO = "zero gradient"
-    STOP = "no gradient: shapes, indices or booleans"
 
 
 @dataclass(frozen=True)
@@ -106,10 +99,9 @@ def straight_through(op: str, *, since: int = 1, until: int, note: str = "") -> 
     return register
 
 
-def ends(kind: Kind, versions: dict[str, int], *, family: str, domain: str = "") -> None:
-    """Register ops (name: latest version known) through which no gradient flows."""
-    for op, until in versions.items():
-        _register(Entry(op, domain, 1, until, kind, None, family, ""))
+def ends(op: str, kind: Kind, *, until: int, family: str) -> None:
+    """Register an op through which no gradient flows, up to the latest version known."""
+    _register(Entry(op, "", 1, until, kind, None, family, ""))
 
 
 def find(domain: str, op: str) -> Entry | None:

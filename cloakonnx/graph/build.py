@@ -13,17 +13,15 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from cloakonnx.graph.index.index import Dim, Index
+from cloakonnx.graph.index.traits import Trait, has
+
+_IR_VERSION = 8
+"""Goes with opset 15 to 18, and every runtime takes it."""
 
 INT64_MAX = np.iinfo(np.int64).max
 
 Operand: TypeAlias = "Tensor | float"
 """A tensor, or a number that becomes a constant of the other operand's element type."""
-
-_COUNTING = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape", "Size"})
-"""Ops that give int64 whatever they read."""
-
-_ASKING = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "IsNaN", "Less", "LessOrEqual"})
-"""Ops that give booleans."""
 
 
 class Builder:
@@ -32,7 +30,8 @@ class Builder:
     Args:
         graph: Graph to append to.
         index: What is known of its tensors; constants that are made are added.
-        opset: Version of the default operator set, at least 18.
+        opset: Version of the default operator set, at least 13; before 18 the axes of ReduceMean and ReduceMax are
+            attributes.
         provider: Lower-case provider name that the lowering is chosen for: ``cpu``, ``cuda``, ...
         prefix: Begins the names of new tensors.
     """
@@ -49,8 +48,29 @@ class Builder:
         self._names.update(value.name for value in (*graph.input, *graph.output))
         self._names.update(tensor.name for tensor in graph.initializer)
         self._count = 0
-        self._made: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
-        self._constants: dict[tuple[object, ...], Tensor] = {}
+        # Names and types, not tensors: those refer to the builder, which has to go with the last of them.
+        self._made: dict[tuple[object, ...], list[tuple[str, int]]] = {}
+
+    @classmethod
+    def alone(cls, *, opset: int) -> Builder:
+        """Return the builder of a graph of its own."""
+        graph = onnx.GraphProto(name="graph")
+        return cls(graph, Index(graph), opset=opset)
+
+    def input(self, name: str, elem_type: int = TensorProto.FLOAT, shape: Sequence[Dim] | None = None) -> Tensor:
+        """Add an input to the graph."""
+        self._names.add(name)
+        self.graph.input.append(onnx.helper.make_tensor_value_info(name, elem_type, shape))
+        self.index.learn(name, elem_type, shape)
+        return Tensor(self, name, elem_type)
+
+    def model(self, *outputs: Tensor) -> onnx.ModelProto:
+        """Return the graph as a model with these outputs."""
+        given = [onnx.helper.make_tensor_value_info(each.name, each.elem_type, None) for each in outputs]
+        self.graph.output.extend(given)
+        return onnx.helper.make_model(
+            self.graph, ir_version=_IR_VERSION, opset_imports=[onnx.helper.make_opsetid("", self.opset)]
+        )
 
     def fresh(self, hint: str) -> str:
         """Return a name nobody has, ``hint`` itself where it is free."""
@@ -95,17 +115,17 @@ class Builder:
         **attributes: Any,
     ) -> tuple[Tensor, ...]:
         """Append a node of several outputs, an element type for each, and return them; see :meth:`op`."""
-        read = tuple("" if each is None else each.name for each in inputs)
-        key = (op_type, read, len(elem_types), repr(sorted(attributes.items())))
-        if names is None and key in self._made:
-            return self._made[key]
-        given = names or [self._numbered(op_type) for _ in elem_types]
-        self.graph.node.append(onnx.helper.make_node(op_type, read, given, name=given[0], **attributes))
-        usual = _result_type(op_type, inputs)
-        made = tuple(Tensor(self, n, t or usual) for n, t in zip(given, elem_types, strict=True))
-        if names is None:
-            self._made[key] = made
-        return made
+        read = tuple(["" if each is None else each.name for each in inputs])
+        key = (op_type, read, len(elem_types), repr(sorted(attributes.items())) if attributes else "")
+        made = self._made.get(key) if names is None else None
+        if made is None:
+            given = names or [self._numbered(op_type) for _ in elem_types]
+            self.graph.node.append(onnx.helper.make_node(op_type, read, given, name=given[0], **attributes))
+            usual = _result_type(op_type, inputs)
+            made = [(name, elem_type or usual) for name, elem_type in zip(given, elem_types, strict=True)]
+            if names is None:
+                self._made[key] = made
+        return tuple([Tensor(self, name, elem_type) for name, elem_type in made])
 
     def _numbered(self, op_type: str) -> str:
         self._count += 1
@@ -114,13 +134,13 @@ class Builder:
     def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Tensor:
         """Return an initializer that holds ``value``, shared by equal values."""
         array = np.asarray(value, dtype)
-        key = (array.dtype.str, str(array.dtype), array.shape, array.tobytes())
-        if key not in self._constants:
+        key = ("constant", array.dtype.str, str(array.dtype), array.shape, array.tobytes())
+        if key not in self._made:
             tensor = numpy_helper.from_array(array, self._numbered("constant"))
             self.graph.initializer.append(tensor)
             self.index.add_initializer(tensor)
-            self._constants[key] = Tensor(self, tensor.name, tensor.data_type)
-        return self._constants[key]
+            self._made[key] = [(tensor.name, tensor.data_type)]
+        return Tensor(self, *self._made[key][0])
 
     def ints(self, *values: int) -> Tensor:
         """Return a constant int64 vector."""
@@ -141,9 +161,9 @@ class Builder:
 
 
 def _result_type(op_type: str, inputs: Sequence[Tensor | None]) -> int:
-    if op_type in _COUNTING:
+    if has(op_type, Trait.GIVES_INDICES):
         return TensorProto.INT64
-    if op_type in _ASKING:
+    if has(op_type, Trait.GIVES_BOOLEANS):
         return TensorProto.BOOL
     return next((each.elem_type for each in inputs if each is not None), TensorProto.FLOAT)
 
@@ -273,9 +293,10 @@ class Tensor:
         """Return -1, 0 or 1."""
         return self.op("Sign")
 
-    def cast(self, like: Tensor) -> Tensor:
-        """Cast to the element type of ``like``."""
-        return self.op("Cast", to=like.elem_type, elem_type=like.elem_type)
+    def cast(self, to: Tensor | int) -> Tensor:
+        """Cast to an element type, or to that of another tensor."""
+        elem_type = to.elem_type if isinstance(to, Tensor) else to
+        return self.op("Cast", to=elem_type, elem_type=elem_type)
 
     def sum(self, axes: int | Sequence[int], *, keepdims: bool = True) -> Tensor:
         """Sum over axes; none gives the tensor back."""
@@ -290,6 +311,8 @@ class Tensor:
         return self._reduced("ReduceMax", axes, keepdims)
 
     def _reduced(self, op_type: str, axes: int | Sequence[int], keepdims: bool) -> Tensor:
+        if self.builder.opset < 18 and op_type != "ReduceSum":
+            return self.op(op_type, axes=[axes] if isinstance(axes, int) else list(axes), keepdims=int(keepdims))
         return self.op(op_type, self._axes(axes), keepdims=int(keepdims))
 
     def _axes(self, axes: int | Sequence[int]) -> Tensor:
@@ -350,48 +373,6 @@ class Tensor:
         """Take the entries at ``places`` along an axis."""
         return self.op("Gather", places, axis=axis)
 
-    def summed_to(self, x: Tensor, y: Tensor, others: Sequence[Tensor] = ()) -> Tensor:
-        """Sum over the axes along which ``x`` was broadcast; this tensor has the shape of ``y``.
-
-        Args:
-            x: Tensor that was broadcast.
-            y: Tensor that it was broadcast to.
-            others: The other operands, where ``y`` is the result of a broadcasting op: an axis along which they are 1
-                has its size from ``x``.
-        """
-        xs, ys = x.dims, y.dims
-        if xs is None or ys is None:
-            return self.summed_like(x)
-        lead = len(ys) - len(xs)
-        axes = [a for a in range(lead, len(ys)) if xs[a - lead] == 1 and ys[a] != 1]
-        shapes = [each.dims for each in others]
-        if any(_ambiguous(xs[a - lead], ys[a], len(ys) - a, shapes) for a in range(lead, len(ys))):
-            return self.summed_like(x)
-        return self.sum(axes).sum(range(lead), keepdims=False)
-
-    def summed_like(self, x: Tensor) -> Tensor:
-        """Sum down to the shape of ``x``, comparing shapes when the graph runs."""
-        build = self.builder
-        xs, own = x.op("Shape"), self.op("Shape")
-        missing = own.op("Shape") - xs.op("Shape")
-        ones = numpy_helper.from_array(np.ones(1, np.int64))
-        padded = missing.op("ConstantOfShape", value=ones).op("Concat", xs, axis=0)
-        axes = padded.equals(build.ints(1)).op("NonZero").reshape(-1)
-        return self.op("ReduceSum", axes, keepdims=1, noop_with_empty_axes=1).reshape(xs)
-
 
 def _is_one(value: Operand) -> bool:
     return not isinstance(value, Tensor) and value == 1
-
-
-def _ambiguous(dim: Dim, wide: Dim, from_end: int, others: Sequence[tuple[Dim, ...] | None]) -> bool:
-    """Whether it is not known if an axis of size ``dim`` was stretched to one of size ``wide``."""
-    if isinstance(dim, int) or wide == 1 or (dim is not None and dim == wide):
-        return False
-    if not others:
-        return True
-    return not all(s is not None and _dim_from_end(s, from_end) == 1 for s in others)
-
-
-def _dim_from_end(shape: tuple[Dim, ...], place: int) -> Dim:
-    return shape[-place] if place <= len(shape) else 1

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx import TensorProto
 
 from cloakonnx.errors import InferenceError
+from cloakonnx.graph.build import Builder
 from cloakonnx.graph.masks.taps import Tap
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Session, Value, to_numpy
@@ -128,9 +128,9 @@ class Attributed(Enum):
     ACTIVATION = "h_adv"
 
 
-_Step: TypeAlias = "tuple[str, list[str | gs.Constant], str, dict[str, Any]]"
 _OUTPUTS = ("abs_delta", "abs_clean", "mean", "m2")
-_OPSET = 13  # ReduceSum's axes are an input from here on, ReduceMean's an attribute up to 17
+_OPSET = 13
+_DOUBLE = TensorProto.DOUBLE
 
 
 def reduction_graph(tap: Tap, rank: int, *, full: bool) -> onnx.ModelProto:
@@ -140,40 +140,28 @@ def reduction_graph(tap: Tap, rank: int, *, full: bool) -> onnx.ModelProto:
     half the memory traffic of casting both activations first. ``full`` adds what criteria other than DeepCloak's need.
     """
     others = [axis for axis in range(rank) if axis != tap.feature_axis]
-    axes = _axes(others)
-    wide = tap.elem_type if tap.elem_type == onnx.TensorProto.DOUBLE else onnx.TensorProto.FLOAT
-    steps: list[_Step] = [
-        ("Cast", ["clean"], "wide_clean", {"to": wide}),
-        ("Cast", ["adversarial"], "wide_adversarial", {"to": wide}),
-        ("Sub", ["wide_adversarial", "wide_clean"], "d", {}),
-        ("Abs", ["d"], "abs_d", {}),
-        ("Cast", ["abs_d"], "double_abs_d", {"to": onnx.TensorProto.DOUBLE}),
-        ("ReduceSum", ["double_abs_d", axes], "abs_delta", {"keepdims": 0}),
-    ]
+    build = Builder.alone(opset=_OPSET)
+    clean, adversarial = (build.input(name, tap.elem_type, [None] * rank) for name in ("clean", "adversarial"))
+    wide = _DOUBLE if tap.elem_type == _DOUBLE else TensorProto.FLOAT
+    moved = abs(adversarial.cast(wide) - clean.cast(wide)).cast(_DOUBLE)
+    sums = [moved.sum(others, keepdims=False)]
     if full:
-        steps += [
-            ("Cast", ["clean"], "c", {"to": onnx.TensorProto.DOUBLE}),
-            ("Abs", ["c"], "abs_c", {}),
-            ("ReduceSum", ["abs_c", axes], "abs_clean", {"keepdims": 0}),
-            ("ReduceMean", ["c"], "kept_mean", {"axes": others, "keepdims": 1}),
-            ("ReduceMean", ["c"], "mean", {"axes": others, "keepdims": 0}),
-            ("Sub", ["c", "kept_mean"], "deviation", {}),
-            ("Mul", ["deviation", "deviation"], "square", {}),
-            ("ReduceSum", ["square", axes], "m2", {"keepdims": 0}),
+        c = clean.cast(_DOUBLE)
+        deviation = c - c.mean(others)
+        sums += [
+            abs(c).sum(others, keepdims=False),
+            c.mean(others, keepdims=False),
+            (deviation * deviation).sum(others, keepdims=False),
         ]
-    inputs = dict.fromkeys(("clean", "adversarial"), (tap.elem_type, rank))
-    return _graph(steps, inputs, dict.fromkeys(_OUTPUTS if full else _OUTPUTS[:1], 1))
+    return build.model(*sums)
 
 
 def class_graph(tap: Tap, rank: int) -> onnx.ModelProto:
     """Return the graph from a clean activation and (C, N) double memberships, 0 or 1, to (C, F) double sums."""
     inside = [axis for axis in range(1, rank) if axis != tap.feature_axis]
-    steps: list[_Step] = [("Cast", ["clean"], "c", {"to": onnx.TensorProto.DOUBLE})]
-    if inside:
-        steps.append(("ReduceSum", ["c", _axes(inside)], "samples", {"keepdims": 0}))
-    steps.append(("MatMul", ["membership", "samples" if inside else "c"], "totals", {}))
-    inputs = {"clean": (tap.elem_type, rank), "membership": (onnx.TensorProto.DOUBLE, 2)}
-    return _graph(steps, inputs, {"totals": 2})
+    build = Builder.alone(opset=_OPSET)
+    samples = build.input("clean", tap.elem_type, [None] * rank).cast(_DOUBLE).sum(inside, keepdims=False)
+    return build.model(build.input("membership", _DOUBLE, [None, None]).op("MatMul", samples))
 
 
 def attribution_graph(tap: Tap, rank: int, attributed: Attributed, gradient_type: int) -> onnx.ModelProto:
@@ -182,44 +170,12 @@ def attribution_graph(tap: Tap, rank: int, attributed: Attributed, gradient_type
     Values are cast to double before they are subtracted, multiplied and summed.
     """
     others = [axis for axis in range(rank) if axis != tap.feature_axis]
-    double = {"to": onnx.TensorProto.DOUBLE}
-    steps: list[_Step] = [("Cast", ["adversarial"], "a", double), ("Cast", ["gradient"], "g", double)]
-    inputs = {"adversarial": (tap.elem_type, rank), "gradient": (gradient_type, rank)}
+    build = Builder.alone(opset=_OPSET)
+    value = build.input("adversarial", tap.elem_type, [None] * rank).cast(_DOUBLE)
+    gradient = build.input("gradient", gradient_type, [None] * rank).cast(_DOUBLE)
     if attributed is Attributed.MOVEMENT:
-        steps += [("Cast", ["clean"], "c", double), ("Sub", ["a", "c"], "d", {})]
-        inputs["clean"] = (tap.elem_type, rank)
-    value = "d" if attributed is Attributed.MOVEMENT else "a"
-    steps += [
-        ("Mul", [value, "g"], "product", {}),
-        ("ReduceSum", ["product", _axes(others)], "total", {"keepdims": 0}),
-    ]
-    return _graph(steps, inputs, {"total": 1})
-
-
-def _axes(axes: Sequence[int]) -> gs.Constant:
-    return gs.Constant("axes", np.array(axes, np.int64))
-
-
-def _graph(
-    steps: Sequence[_Step], inputs: Mapping[str, tuple[int, int]], outputs: Mapping[str, int]
-) -> onnx.ModelProto:
-    """Return a model of these steps; inputs by element type and rank, double outputs by rank."""
-    nodes, constants = [], {}
-    for op, names, output, attributes in steps:
-        tensors = [gs.Variable(i) if isinstance(i, str) else i for i in names]
-        constants.update({i.name: i for i in names if isinstance(i, gs.Constant)})
-        nodes.append(
-            OnnxExporter.export_node(gs.Node(op, attrs=attributes, inputs=tensors, outputs=[gs.Variable(output)]))
-        )
-    value = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        nodes,
-        "reduction",
-        [value(name, elem_type, [None] * rank) for name, (elem_type, rank) in inputs.items()],
-        [value(name, onnx.TensorProto.DOUBLE, [None] * rank) for name, rank in outputs.items()],
-        [OnnxExporter.export_tensor_proto(constant) for constant in constants.values()],
-    )
-    return onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", _OPSET)])
+        value = value - build.input("clean", tap.elem_type, [None] * rank).cast(_DOUBLE)
+    return build.model((value * gradient).sum(others, keepdims=False))
 
 
 class Reducer:

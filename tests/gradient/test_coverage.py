@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from cloakonnx.gradient.registry import Entry, Kind, entries, rule
+from cloakonnx.gradient.registry import Entry, entries, rule
+from cloakonnx.graph.index.traits import Kind
 
 from . import test_rules
 

@@ -13,7 +13,7 @@ from cloakonnx.preprocessing import Preprocessing
 from tests.support.double import to_double
 
 from .classifiers import X, Y, classifier, run
-from .harness import evaluator
+from .harness import evaluator, ort_run
 
 
 def test_names_and_types() -> None:
@@ -68,6 +68,21 @@ def test_mask_is_in_the_gradient() -> None:
         high, low = (run(graph, features=mask + s)[graph.loss or ""].sum() for s in (step, -step))
         numeric.append((high - low) / 2e-6)
     np.testing.assert_allclose(found[graph.mask_gradients["features"]], numeric, atol=1e-7)
+
+
+def test_names_that_the_model_has_already_are_left_alone() -> None:
+    names = ("features_mask", "features_unmasked", "labels", "backward/constant_1")
+    extra = helper.make_node("Sum", ["features", *names], ["more"])
+    graph = differentiate(
+        classifier(extra, constants={name: np.zeros((1, 1, 1, 1), np.float32) for name in names}),
+        masks={"features": 1},
+        mask_gradients=True,
+    )
+    assert {graph.masks["features"], graph.labels}.isdisjoint(names)
+    plain = differentiate(classifier())
+    feeds = {graph.image: X.astype(np.float32), graph.labels or "": Y, graph.masks["features"]: np.ones(4, np.float32)}
+    found = dict(zip((o.name for o in graph.proto.graph.output), ort_run(graph.proto)(feeds), strict=True))
+    np.testing.assert_allclose(found[graph.gradient], run(plain)[plain.gradient], rtol=1e-6)
 
 
 def test_mask_of_zeros_stops_everything() -> None:

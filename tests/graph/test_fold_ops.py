@@ -77,6 +77,17 @@ STUCK = {
         {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "one": np.float64(1)},
         "it pads with a value other than 0",
     ),
+    "resized from a part": (
+        between(
+            "Resize",
+            "part scales",
+            mode="linear",
+            coordinate_transformation_mode="tf_crop_and_resize",
+            extrapolation_value=1.0,
+        ),
+        {"part": np.array([0, 0, 0, 0, 1, 1, 1.5, 1.5]), "scales": np.array([1, 1, 2, 2], np.float32)},
+        "it extrapolates with a constant",
+    ),
     "one scalar added": (between("Add", "k"), {"k": np.float64(1)}, "mixes what the mask tells apart"),
 }
 

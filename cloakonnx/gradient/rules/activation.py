@@ -6,6 +6,7 @@ import math
 
 from onnx import TensorProto
 
+from cloakonnx.gradient._broadcast import summed_to
 from cloakonnx.gradient._site import GradientSite
 from cloakonnx.gradient.registry import Grads, rule, unary
 from cloakonnx.graph.build import Tensor
@@ -44,7 +45,7 @@ def prelu(s: GradientSite) -> Grads:
     if s.wants(0):
         yield 0, above.where(s.dy, s.dy * s.input(1))
     if s.wants(1):
-        yield 1, above.where(0, s.dy * s.x).summed_to(s.input(1), s.y)
+        yield 1, summed_to(above.where(0, s.dy * s.x), s.input(1), s.y)
 
 
 @unary("Elu", since=6, until=22)

@@ -1,4 +1,4 @@
-"""Arithmetic and other elementwise ops; broadcasting is undone in one place, Tensor.summed_to."""
+"""Arithmetic and other elementwise ops; broadcasting is undone in one place, _broadcast."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from cloakonnx.gradient._broadcast import summed_to
 from cloakonnx.gradient._site import GradientSite
 from cloakonnx.gradient.registry import Grads, rule, unary
 from cloakonnx.graph.build import Tensor
@@ -14,7 +15,7 @@ from cloakonnx.graph.build import Tensor
 def _fit(s: GradientSite, grad: Tensor, position: int) -> Tensor:
     """Sum a gradient of the output's shape down to the shape of one operand."""
     others = [s.input(i) for i, name in enumerate(s.node.input) if i != position and name]
-    return grad.summed_to(s.input(position), s.y, others)
+    return summed_to(grad, s.input(position), s.y, others)
 
 
 @rule("Add", since=6, until=14)

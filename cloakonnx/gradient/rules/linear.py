@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloakonnx.gradient._broadcast import summed_like, summed_to
 from cloakonnx.gradient._site import GradientSite
 from cloakonnx.gradient.registry import Grads, rule
 from cloakonnx.graph.build import Tensor
@@ -20,7 +21,7 @@ def gemm(s: GradientSite) -> Grads:
     elif s.wants(1):
         yield 1, s.x.op("Gemm", s.dy, transA=1 - left, alpha=alpha)
     if s.wants(2):
-        yield 2, (s.dy * s.number("beta", 1.0)).summed_to(s.input(2), s.y)
+        yield 2, summed_to(s.dy * s.number("beta", 1.0), s.input(2), s.y)
 
 
 @rule("MatMul", since=1, until=13)
@@ -56,7 +57,7 @@ def _fit(s: GradientSite, grad: Tensor, position: int) -> Tensor:
         return grad
     if missing > 0 and not lead:
         return grad.sum(range(missing), keepdims=False)
-    return grad.summed_like(x)
+    return summed_like(grad, x)
 
 
 def _keeps(dim: object, other: object) -> bool:

@@ -63,7 +63,7 @@ def _gather_back(s: GradientSite, axis: int) -> Tensor:
     width = len(s.shape(s.input(1), "indices"))
     taken_axes = list(range(axis, axis + width))
     front = s.dy.transpose(taken_axes + [a for a in range(s.rank + width - 1) if a not in taken_axes])
-    places = s.input(1).op("Cast", to=TensorProto.INT64, elem_type=TensorProto.INT64).unsqueeze(width)
+    places = s.input(1).cast(TensorProto.INT64).unsqueeze(width)
     order = [axis, *(a for a in range(s.rank) if a != axis)]
     empty = s.build.zeros(s.x.shape.gather(s.build.ints(*order), 0), s.x)
     return empty.op("ScatterND", places, front, reduction="add").transpose(np.argsort(order).tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cloakonnx.gradient._broadcast import summed_to
 from cloakonnx.gradient._site import GradientSite
 from cloakonnx.gradient.registry import Grads, rule, unary
 from cloakonnx.graph.build import Tensor
@@ -70,7 +71,7 @@ def split(s: GradientSite) -> Tensor:
 @unary("Expand", since=8, until=13)
 def expand(s: GradientSite) -> Tensor:
     """Dy summed over what was repeated."""
-    return s.dy.summed_to(s.x, s.y)
+    return summed_to(s.dy, s.x, s.y)
 
 
 @unary("Tile", since=6, until=13)

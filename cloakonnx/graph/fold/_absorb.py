@@ -15,6 +15,7 @@ from cloakonnx.errors import MaskError, ModelError
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.node import attributes
+from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks.taps import FLOAT_TYPES
 from cloakonnx.graph.subgraphs.inline import complete
 
@@ -122,7 +123,7 @@ class Weights:
         if node.op_type == "DequantizeLinear":
             return f"its weight {node.output[0]!r} is quantised"
         what = f"its weight {node.output[0]!r} is computed by {node.op_type} node {node.name or node.output[0]!r}"
-        if node.op_type not in {"Reshape", "Transpose", "Identity", "Unsqueeze", "Squeeze", "Flatten"}:
+        if not has(node.op_type, Trait.VIEWS):
             return what
         found = self.find(index, node.input[0])
         if isinstance(found, str) or node.op_type == "Identity":

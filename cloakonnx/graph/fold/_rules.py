@@ -16,6 +16,7 @@ from cloakonnx.graph.fold._forest import Ids
 from cloakonnx.graph.fold._scales import MOST_CHANNELS
 from cloakonnx.graph.fold._site import ScaleSite, StuckError, reshaped
 from cloakonnx.graph.index.constants import sliced
+from cloakonnx.graph.index.traits import TRAITS, Scales
 from cloakonnx.graph.masks.taps import FLOAT_TYPES
 
 Rule: TypeAlias = Callable[[ScaleSite], Ids]
@@ -352,34 +353,33 @@ def _matmul(site: ScaleSite) -> Ids:
     return made.reshape(*[1] * (ids.ndim - 1), outputs)
 
 
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Relu", "LeakyRelu", "Identity", "Abs", "Neg"), _kept),
-    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), _pool),
-    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"), _reduce),
-    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _reshape),
-    **dict.fromkeys(("Add", "Sub", "Sum"), _add),
-    **dict.fromkeys(("Max", "Min", "Mean"), _extreme),
-    **dict.fromkeys(("Mul", "Div"), _times),
-    **dict.fromkeys(("Conv", "ConvTranspose"), _conv),
-    **dict.fromkeys(("Resize", "Upsample"), _resize),
-    "PRelu": _prelu,
-    "Dropout": _dropout,
-    "Cast": _cast,
-    "Clip": _clip,
-    "Transpose": _transpose,
-    "Expand": _expand,
-    "Concat": _concat,
-    "Slice": _slice,
-    "Pad": _pad,
-    "LayerNormalization": _normalisation,
-    "RMSNormalization": _normalisation,
-    "InstanceNormalization": _normalisation,
-    "BatchNormalization": _batch_normalization,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
+RULES: dict[Scales, Rule] = {
+    Scales.KEPT: _kept,
+    Scales.SLOPED: _prelu,
+    Scales.DROPPED: _dropout,
+    Scales.CAST: _cast,
+    Scales.CLIPPED: _clip,
+    Scales.POOLED: _pool,
+    Scales.REDUCED: _reduce,
+    Scales.RESIZED: _resize,
+    Scales.RESHAPED: _reshape,
+    Scales.TRANSPOSED: _transpose,
+    Scales.EXPANDED: _expand,
+    Scales.JOINED: _concat,
+    Scales.SLICED: _slice,
+    Scales.PADDED: _pad,
+    Scales.SUMMED: _add,
+    Scales.COMPARED: _extreme,
+    Scales.MULTIPLIED: _times,
+    Scales.CONVOLVED: _conv,
+    Scales.GEMM: _gemm,
+    Scales.MATMUL: _matmul,
+    Scales.NORMALISED: _batch_normalization,
+    Scales.STANDARDISED: _normalisation,
 }
 
 
 def rule_of(node: onnx.NodeProto) -> Rule | None:
     """Return how scales move through a node of the default domain, None where they do not."""
-    return RULES.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
+    traits = TRAITS.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
+    return None if traits is None or traits.scales is None else RULES[traits.scales]

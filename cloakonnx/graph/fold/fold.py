@@ -24,6 +24,7 @@ from cloakonnx.graph.fold._scales import Solution, System
 from cloakonnx.graph.fold._site import Absorption, ScaleSite, StuckError
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.index import node_inputs
+from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks import metadata
 from cloakonnx.graph.masks.harden import check_target, plan, recording_external
 from cloakonnx.graph.masks.insert import check_opset, insertion, mask_values
@@ -209,7 +210,7 @@ def _moved(site: ScaleSite) -> list[Ids]:
         reason = "has attributes or shapes that do not fit together"
     site.absorbed.clear()
     why = f"{site.label} {reason}"
-    if site.node.op_type not in {"Shape", "Size"}:
+    if not has(site.node.op_type, Trait.SIZES):
         for name in dict.fromkeys(node_inputs(site.node)):
             if name in site.channels:
                 site.system.fix(site.channels[name], why)

@@ -12,18 +12,8 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.errors import ModelError
-
-Dim = int | str | None
-
-_PASSING = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""No score changes, nor the order of the scores of one sample where they lie along one axis."""
-
-_QUANTISING = frozenset({"DequantizeLinear", "QuantizeLinear"})
-_AFFINE = frozenset({"Add", "Sub", "Mul", "Div"})
-_ONE_SIDED = frozenset(
-    {"Abs", "Exp", "HardSigmoid", "LogSoftmax", "Pow", "Reciprocal", "Relu", "Softmax", "Softplus", "Sqrt"}
-)
-"""Ops that give no logit of both signs; as the last one, what their score must exceed can't be told."""
+from cloakonnx.graph.index.index import Dim
+from cloakonnx.graph.index.traits import Trait, has
 
 _GUARD = 1e-3
 """How far from 0 and 1 a Clip may hold probabilities, which guards a logarithm and decides nothing."""
@@ -87,7 +77,7 @@ def ending(
     name, is_quantised = output, False
     node = _standard(producer(name))
     while node is not None and (_passes(node) or _is_guard(node, value)):
-        is_quantised |= node.op_type in _QUANTISING
+        is_quantised |= has(node.op_type, Trait.QUANTISES)
         name = node.input[0]
         node = _standard(producer(name))
     if node is None:
@@ -125,7 +115,7 @@ def _passes(node: onnx.NodeProto) -> bool:
     if node.op_type == "Transpose":
         perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
         return perm[:1] == [0]
-    return node.op_type in _PASSING | _QUANTISING
+    return has(node.op_type, Trait.MOVES | Trait.QUANTISES)
 
 
 def _custom(node: onnx.NodeProto | None) -> str | None:
@@ -195,7 +185,7 @@ def _untold(
     name, affine = output, ""
     last = _standard(producer(name))
     while last is not None:
-        if last.op_type in _ONE_SIDED:
+        if has(last.op_type, Trait.ONE_SIDED):
             return last.op_type
         if last.op_type == "Clip":
             return None if _limits(last, value)[0] < 0 < _limits(last, value)[1] else "Clip"
@@ -204,9 +194,9 @@ def _untold(
         if last.op_type == "Div" and value(last.input[1]) is None:
             return "Div"
         ahead = [each for each in last.input if each and value(each) is None]
-        if not (_passes(last) or last.op_type in _AFFINE) or len(ahead) != 1:
+        if not (_passes(last) or has(last.op_type, Trait.AFFINE)) or len(ahead) != 1:
             return None
-        if last.op_type in _AFFINE:
+        if has(last.op_type, Trait.AFFINE):
             affine = f"{last.op_type} of "
         name = ahead[0]
         last = _standard(producer(name))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
-RANDOM_OPS = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+from cloakonnx.graph.index.traits import Trait, has
 
 Dim: TypeAlias = int | str | None
 """A dimension: its size, the name of an unknown one, or None where nothing is known."""
@@ -235,7 +235,7 @@ def _inner_names(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _is_random(node: onnx.NodeProto) -> bool:
-    if node.op_type in RANDOM_OPS:
+    if has(node.op_type, Trait.RANDOM):
         return True
     return any(_is_random(inner) for graph in subgraphs(node) for inner in graph.node)
 

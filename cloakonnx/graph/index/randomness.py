@@ -8,7 +8,8 @@ from math import prod
 import onnx
 from onnx import numpy_helper
 
-from cloakonnx.graph.index.index import RANDOM_OPS, node_inputs, subgraphs
+from cloakonnx.graph.index.index import node_inputs, subgraphs
+from cloakonnx.graph.index.traits import Trait, has
 
 _TRAINING_SINCE = 12
 """The opset from which Dropout says by an input whether it trains; before, ONNX Runtime takes it as an identity."""
@@ -42,7 +43,7 @@ def _random(
     node: onnx.NodeProto, functions: _Functions, trains: Callable[[onnx.NodeProto], bool]
 ) -> Iterator[onnx.NodeProto]:
     standard = node.domain in {"", "ai.onnx"}
-    if standard and (node.op_type in RANDOM_OPS or (node.op_type == "Dropout" and trains(node))):
+    if standard and (has(node.op_type, Trait.RANDOM) or (node.op_type == "Dropout" and trains(node))):
         yield node
     bodies = [list(graph.node) for graph in subgraphs(node)]
     if (node.domain, node.op_type) in functions:

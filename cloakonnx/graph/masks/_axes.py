@@ -7,16 +7,8 @@ Axis 1 for (N, F) and (N, C, H, W), the last for (N, T, C) and for NHWC. The ran
 from __future__ import annotations
 
 from cloakonnx.graph.index.index import Index
+from cloakonnx.graph.index.traits import Trait, has
 
-_CHANNELS_FIRST = {
-    "Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "BatchNormalization", "InstanceNormalization",
-    "GroupNormalization", "LRN", "MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool",
-    "GlobalLpPool", "MaxUnpool", "DepthToSpace", "SpaceToDepth", "GridSample", "DeformConv",
-}  # fmt: skip
-_FEATURES_LAST = {
-    "MatMul", "Gemm", "LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", "Attention",
-    "SkipLayerNormalization", "FusedMatMul", "GRU", "LSTM", "RNN", "Embedding",
-}  # fmt: skip
 _MAX_STEPS = 200
 
 
@@ -39,9 +31,9 @@ def _trace(structure: Index, tensor: str, rank: int) -> int | None:
         if node is None:
             axis = _of_input(structure.shape(tensor))
             return None if axis is None else order.index(axis)
-        if node.domain in {"", "ai.onnx"} and node.op_type in _CHANNELS_FIRST:
+        if node.domain in {"", "ai.onnx"} and has(node.op_type, Trait.CHANNELS_FIRST):
             return order.index(1)
-        if node.op_type in _FEATURES_LAST:
+        if has(node.op_type, Trait.FEATURES_LAST):
             return order.index(rank - 1)
         if node.op_type == "Transpose":
             perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), list(range(rank))[::-1])

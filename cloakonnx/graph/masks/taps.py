@@ -11,6 +11,7 @@ import onnx
 from cloakonnx.errors import TapError, nearest
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.index import Index
+from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks._axes import feature_axis
 from cloakonnx.graph.masks.metadata import masks_of
 
@@ -20,8 +21,6 @@ FLOAT_TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.DOUBLE: "float64",
 }
-_SHAPE_ONLY = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Dropout", "Identity", "Cast"}
-_WEIGHTED = {"Gemm", "MatMul", "Conv"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def default_tap_name(graph: Index) -> str | None:
     best = last
     while True:
         node = graph.producer(last)
-        if node is None or node.op_type not in _SHAPE_ONLY or node.domain not in {"", "ai.onnx"} or not node.input:
+        if node is None or not has(node.op_type, Trait.MOVES) or node.domain not in {"", "ai.onnx"} or not node.input:
             return best
         last = node.input[0]
         if _refusal(graph, last) is not None:
@@ -135,7 +134,7 @@ def _last_weighted_input(graph: Index) -> str | None:
         return None
     for index in sorted(ancestors(graph, graph.graph.output[0].name), reverse=True):
         node = graph.graph.node[index]
-        if node.op_type not in _WEIGHTED or node.domain not in {"", "ai.onnx"}:
+        if not has(node.op_type, Trait.WEIGHTED) or node.domain not in {"", "ai.onnx"}:
             continue
         computed = [name for name in node.input[:2] if name not in graph.constants]
         if len(computed) == 1:
@@ -237,21 +236,6 @@ def _masked_names(model: Model) -> set[str]:
     return {name for mask in masks_of(model.proto) for name in (mask.tap, mask.unmasked)}
 
 
-_WEIGHTED = {"Conv", "ConvTranspose", "FusedConv", "FusedMatMul", "Gemm", "MatMul"}
-_ACTIVATIONS = {
-    "BiasGelu", "Celu", "Clip", "Elu", "FastGelu", "FusedConv", "Gelu", "HardSigmoid", "HardSwish",
-    "LayerNormalization", "LeakyRelu", "Mish", "PRelu", "QuickGelu", "RMSNormalization", "Relu", "Selu", "Sigmoid",
-    "SimplifiedLayerNormalization", "SkipLayerNormalization", "Softplus", "Softsign", "Swish", "Tanh",
-    "ThresholdedRelu",
-}  # fmt: skip
-_CARRIERS = {
-    "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "DepthToSpace", "Dropout", "Flatten", "Gather",
-    "GlobalAveragePool", "GlobalMaxPool", "Identity", "MaxPool", "Mul", "Pad", "ReduceMean", "Reshape", "Resize",
-    "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
-}  # fmt: skip
-"""Ops that hand activations on: shapes, pools, sums and constant factors."""
-
-
 def activation_taps(model: Model) -> list[Tap]:
     """Return the taps after every activation that feeds a Conv, Gemm or MatMul with constant weights, in graph order.
 
@@ -266,7 +250,7 @@ def activation_taps(model: Model) -> list[Tap]:
     for index in ancestors(graph, graph.graph.output[0].name):
         node = graph.graph.node[index]
         computed = _computed(graph, node)
-        if node.op_type in _WEIGHTED and len(computed) == 1:
+        if has(node.op_type, Trait.WEIGHTED) and len(computed) == 1:
             reached |= set(_activations(graph, computed[0]))
     return [tap for tap in list_taps(model) if tap.name in reached]
 
@@ -282,9 +266,9 @@ def _activations(graph: Index, tensor: str) -> Iterator[str]:
         seen.add(name)
         computed = _computed(graph, node)
         is_product = node.op_type in {"Mul", "Div"} and len(computed) > 1
-        if node.op_type in _ACTIVATIONS or is_product:
+        if has(node.op_type, Trait.ACTIVATION) or is_product:
             yield name
-        elif node.op_type in _CARRIERS or node.op_type == "Div":
+        elif has(node.op_type, Trait.CARRIES) or node.op_type == "Div":
             waiting += computed
 
 

@@ -12,14 +12,10 @@ from numpy.typing import NDArray
 from cloakonnx.errors import TapError
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.index import Index, node_inputs
+from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks.taps import Tap
 
 _MIN_IR = 8
-_SHAPE_ONLY = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-_AVERAGES = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
-_PRODUCTS = frozenset({"Gemm", "MatMul", "Mul", "Conv"})
-_SUMS = frozenset({"Add", "Sub"})
-_FINAL = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +120,7 @@ def _nonlinear(graph: Index, nodes: list[int], tap: str, output: str) -> str | N
     for index in nodes:
         node = graph.graph.node[index]
         own = [name for name in node_inputs(node) if name in values]
-        if index == final or not own or node.op_type in {"Shape", "Size"}:
+        if index == final or not own or has(node.op_type, Trait.SIZES):
             continue
         if node.domain not in {"", "ai.onnx"} or not _is_linear(graph, node, own):
             return f"{node.op_type} {node.name!r}" if node.name else f"{node.op_type} that makes {node.output[0]!r}"
@@ -133,22 +129,22 @@ def _nonlinear(graph: Index, nodes: list[int], tap: str, output: str) -> str | N
 
 
 def _is_linear(graph: Index, node: onnx.NodeProto, own: list[str]) -> bool:
-    if node.op_type in _SHAPE_ONLY | _AVERAGES:
+    if has(node.op_type, Trait.LINEAR):
         return own == [node.input[0]]
     others = [name for name in node_inputs(node) if name not in own]
-    if node.op_type in _PRODUCTS:
+    if has(node.op_type, Trait.PRODUCT):
         return len(own) == 1 and list(node.input).count(own[0]) == 1 and set(others) <= graph.constants
     if node.op_type == "Div":
         return own == [node.input[0]] and set(others) <= graph.constants
-    return node.op_type in _SUMS
+    return has(node.op_type, Trait.SUM)
 
 
 def _final_activation(graph: Index, output: str) -> int | None:
     """Return the index of the Softmax or Sigmoid that the output comes from, None where there is none."""
     found = graph.producers.get(output)
-    while found is not None and graph.graph.node[found[0]].op_type in _SHAPE_ONLY:
+    while found is not None and has(graph.graph.node[found[0]].op_type, Trait.MOVES):
         found = graph.producers.get(graph.graph.node[found[0]].input[0])
-    return found[0] if found is not None and graph.graph.node[found[0]].op_type in _FINAL else None
+    return found[0] if found is not None and has(graph.graph.node[found[0]].op_type, Trait.FINAL) else None
 
 
 @dataclass(frozen=True, eq=False)
