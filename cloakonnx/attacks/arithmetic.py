@@ -11,12 +11,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from cloakonnx.attacks.ball import BALLS
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Session, Value
-
-_TINY = float(np.finfo(np.float32).tiny)
-"""Below any length or gradient that counts: saturated samples have gradients of 1e-20."""
 
 
 class Arithmetic:
@@ -104,7 +102,7 @@ class _Graph:
     def __init__(self, rank: int, norm: str, bounds: tuple[float, float]) -> None:
         self.build = Builder.alone(opset=17)
         self._axes = range(1, rank)
-        self._norm = norm
+        self._ball = BALLS[norm]
         self._low, self._high = bounds
 
     def _inputs(self, *names: str) -> list[Tensor]:
@@ -131,27 +129,9 @@ class _Graph:
         return x.gather(self.build.input("indices", TensorProto.INT64), 0)
 
     def _direction(self, gradient: Tensor) -> Tensor:
-        if self._norm == "linf":
-            direction = gradient.sign()
-        else:
-            # Scaled first: the square of a small gradient underflows float32.
-            scaled = gradient / _nonzero(abs(gradient).max(self._axes))
-            direction = scaled / _nonzero(self._length(scaled))
+        direction = self._ball.direction(gradient, self._axes)
         # A gradient that is not a number says nothing; left in, it would make an input that is none either.
         return direction.op("IsNaN").where(0, direction)
 
     def _brought_back(self, x: Tensor, origin: Tensor, eps: Tensor) -> Tensor:
-        if self._norm == "linf":
-            inside = x.op("Min", origin + eps).op("Max", origin - eps)
-        else:
-            delta = x - origin
-            length = self._length(delta)
-            inside = origin + delta * (length.op("Min", eps) / _nonzero(length))
-        return inside.op("Clip", self._low, self._high)
-
-    def _length(self, x: Tensor) -> Tensor:
-        return x.op("ReduceL2", axes=list(self._axes), keepdims=1)
-
-
-def _nonzero(x: Tensor) -> Tensor:
-    return x.op("Max", _TINY)
+        return self._ball.projected(x, origin, eps, self._axes).op("Clip", self._low, self._high)

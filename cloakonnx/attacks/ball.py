@@ -1,10 +1,11 @@
-"""The eps balls, a class for each norm: check, start in it, measure. The steps on the device are in arithmetic."""
+"""The eps balls, a class for each norm: check, start in it, step, project, measure."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,13 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.random import Stream
 from cloakonnx.errors import OptionError
 
+if TYPE_CHECKING:
+    from cloakonnx.graph.build import Tensor
+
 Norm: TypeAlias = Literal["linf", "l2"]
+
+_TINY = float(np.finfo(np.float32).tiny)
+"""Below any length or gradient that counts: saturated samples have gradients of 1e-20."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,21 @@ class Ball:
         """Return (N,) the size of each sample's perturbation."""
         raise NotImplementedError
 
+    @staticmethod
+    def direction(gradient: Tensor, axes: Sequence[int]) -> Tensor:
+        """Return the step of size 1 that gains most along a gradient, as a formula; ``axes`` are a sample's."""
+        raise NotImplementedError
+
+    @staticmethod
+    def projected(x: Tensor, origin: Tensor, eps: Tensor, axes: Sequence[int]) -> Tensor:
+        """Return x brought into the ball around origin, as a formula; ``axes`` are a sample's."""
+        raise NotImplementedError
+
+    @staticmethod
+    def pace(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how fast each value moves on the shortest way to a hyperplane with a normal of these sizes (FAB)."""
+        raise NotImplementedError
+
 
 class Linf(Ball):
     """The ball of the largest absolute value."""
@@ -90,6 +112,21 @@ class Linf(Ball):
     def measure(self, delta: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return (N,) the largest absolute value."""
         return np.asarray(np.abs(_flat(delta)).max(axis=1, initial=0.0))
+
+    @staticmethod
+    def direction(gradient: Tensor, axes: Sequence[int]) -> Tensor:
+        """Return the signs."""
+        return gradient.sign()
+
+    @staticmethod
+    def projected(x: Tensor, origin: Tensor, eps: Tensor, axes: Sequence[int]) -> Tensor:
+        """Return x clipped to eps around origin in every value."""
+        return x.op("Min", origin + eps).op("Max", origin - eps)
+
+    @staticmethod
+    def pace(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the same pace for all."""
+        return np.ones_like(weight)
 
 
 class L2(Ball):
@@ -121,6 +158,24 @@ class L2(Ball):
         """Return (N,) the length."""
         return np.asarray(np.sqrt((_flat(delta) ** 2).sum(axis=1)))
 
+    @staticmethod
+    def direction(gradient: Tensor, axes: Sequence[int]) -> Tensor:
+        """Return the gradient at length 1; scaled first, because the square of a small one underflows float32."""
+        scaled = gradient / abs(gradient).max(axes).op("Max", _TINY)
+        return scaled / _length(scaled, axes).op("Max", _TINY)
+
+    @staticmethod
+    def projected(x: Tensor, origin: Tensor, eps: Tensor, axes: Sequence[int]) -> Tensor:
+        """Return x on the same ray from origin, at most eps away."""
+        delta = x - origin
+        length = _length(delta, axes)
+        return origin + delta * (length.op("Min", eps) / length.op("Max", _TINY))
+
+    @staticmethod
+    def pace(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the normal itself."""
+        return weight
+
 
 BALLS: dict[str, type[Ball]] = {each.name: each for each in (Linf, L2)}
 
@@ -130,6 +185,10 @@ def ball(norm: str, eps: float) -> Ball:
     if norm not in BALLS:
         raise OptionError(f"there is no norm {norm!r}; there are {' and '.join(BALLS)}")
     return BALLS[norm](eps)
+
+
+def _length(x: Tensor, axes: Sequence[int]) -> Tensor:
+    return x.op("ReduceL2", axes=list(axes), keepdims=1)
 
 
 def _flat(delta: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -91,6 +91,8 @@ class Attack:
     name: ClassVar[str] = ""
     by_gradient: ClassVar[bool] = False
     """Whether the attack asks for gradients, not for scores alone."""
+    norms: ClassVar[tuple[str, ...]] = tuple(BALLS)
+    """Norms that it has a way for."""
     leaves_early: ClassVar[bool] = True
     """Whether early stopping is possible; a single step moves every sample."""
     ratio: ClassVar[bool] = False
@@ -102,7 +104,9 @@ class Attack:
     seed: int = setting(0, "Random seed.", least=0)
 
     def __post_init__(self) -> None:
-        """Check the settings against their smallest values."""
+        """Check the norm, and the settings against their smallest values."""
+        if self.norm in BALLS and self.norm not in self.norms:
+            raise OptionError(f"{self.name} has no way in the norm {self.norm}; it has {' and '.join(self.norms)}")
         for each in fields(self):
             least, value = each.metadata.get("least"), getattr(self, each.name)
             if least is not None and value is not None and value < least:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.ball import ball
+from cloakonnx.attacks.ball import BALLS, ball
 from cloakonnx.attacks.base import TargetedInTurn, attack
 from cloakonnx.attacks.counts import Counts
 from cloakonnx.attacks.run import Run
@@ -223,7 +223,7 @@ def _moves(
     direction = np.sign(w) * np.where(c < 0, -1.0, 1.0)[:, None]
     weight = np.abs(w)
     room = np.where(direction > 0, bounds[1] - x, x - bounds[0])
-    pace = weight if norm == "l2" else np.ones_like(weight)
+    pace = BALLS[norm].pace(weight)
     gain, most = weight * pace, weight * room
     free = weight > 0
     while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ class Square(Attack):
         targeted: Whether the labels are the classes to reach.
         p_init: Share of pixels that the first squares change.
     """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     max_iter: int = setting(5000, "Steps per restart.", least=1)
     restarts: int = setting(1, "Random starts.", least=1)
