@@ -76,7 +76,7 @@ class Task:
     def attacks(self) -> list[Attack]:
         """Return the preset's attacks, with the budgets of this task."""
         budgets = {name: self.queries if name == "square" else self.steps for name in NAMES}
-        return [replace(each, max_iter=budgets[each.attack]) for each in plan("standard", eps=self.eps, norm=self.norm)]
+        return [replace(each, max_iter=budgets[each.name]) for each in plan("standard", eps=self.eps, norm=self.norm)]
 
 
 def predicted(model: str, x: quality.Images) -> NDArray[np.int64]:
@@ -99,7 +99,7 @@ def ours(task: Task, start: int, stop: int) -> Outcome:
         result = settings.run(victim, x[rows], y[rows], samples=start + rows)
         for row, fooled, image in zip(rows, result.success, result.x, strict=True):
             if fooled:
-                fell_to[row], found[row] = settings.attack, image
+                fell_to[row], found[row] = settings.name, image
     seconds = time.monotonic() - began
     _check(found, x, task)
     stands = np.array([each is None for each in fell_to])
