@@ -106,8 +106,8 @@ def described(build: Callable[[], GradientGraph]) -> dict[str, Any]:
         known.update({name: f"{whole}:{i}" for i, name in enumerate(node.output) if name})
     outputs = [graph.logits, graph.loss, *graph.gradients.values(), *graph.mask_gradients.values()]
     results = {f"output {i}": known[name] for i, name in enumerate(outputs) if name is not None}
-    told = (graph.classes, graph.stripped, graph.blocked, graph.bridged, graph.image, graph.labels, graph.targets)
-    results["told"] = repr((*told, graph.cotangent, dict(graph.masks), list(graph.gradients), proto.ir_version))
+    facts = (graph.classes, graph.stripped, graph.blocked, graph.bridged, graph.image, graph.labels, graph.targets)
+    results["facts"] = repr((*facts, graph.cotangent, dict(graph.masks), list(graph.gradients), proto.ir_version))
     results["opsets"] = repr(sorted((o.domain, o.version) for o in proto.opset_import))
     outer = [(o.type.tensor_type.elem_type, [str(d) for d in o.type.tensor_type.shape.dim]) for o in proto.graph.output]
     results["declared"] = repr(outer)

@@ -50,7 +50,7 @@ def subjects(*, quick: bool) -> Iterator[Subject]:
 
 
 def _filler(model: Path, data: Callable[[], Mapping[str, NDArray[Any]]], mask: int = 0) -> Callable[[Path], None]:
-    """Return what puts a model, its samples, and a mask of so many weights into a folder."""
+    """Return what puts a model, its samples, and a mask of a number of weights into a folder."""
 
     def fill(folder: Path) -> None:
         shutil.copy(model, folder / "model.onnx")

@@ -62,7 +62,7 @@ class Classifier:
         masks: Multiplied in at their taps.
 
     Raises:
-        ModelError: the model can't be read. Input and output are told when they are first needed.
+        ModelError: the model can't be read. Input and output are looked up when first needed.
         TapError, MaskError: a mask that does not fit.
 
     Example:
@@ -123,12 +123,12 @@ class Classifier:
 
     @cached_property
     def input_name(self) -> str:
-        """The data input; raises ModelError where it can't be told."""
+        """The data input; raises ModelError where it is ambiguous."""
         return self.model.input(self.asked_names[0]).name
 
     @cached_property
     def output_name(self) -> str:
-        """The output with the class scores; raises ModelError where it can't be told."""
+        """The output with the class scores; raises ModelError where it is ambiguous."""
         return self.model.output(self.asked_names[1]).name
 
     @property

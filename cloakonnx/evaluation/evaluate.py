@@ -85,10 +85,7 @@ def evaluate(
         straight_through: Whether gradients pass rounding and quantisation as if they were not there (BPDA); where a
             model's own are all 0 they do so without being asked.
         seed: Of all random numbers.
-        provider: Where it runs.
         batch_size: Samples at a time.
-        input_name: The data input, where there are several.
-        output_name: The class scores, where there are several outputs.
         analysis: What the masks come from, to tell how many of the samples it has seen.
         sanity: Whether to make the sanity checks, on the first samples that the model classifies correctly.
         output: Where to save the evaluation; until then, finished batches lie in a folder beside it.
