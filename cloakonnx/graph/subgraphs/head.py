@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import TapError
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.index.index import Index, node_inputs
+from cloakonnx.graph.index.index import Index, free_name, node_inputs
 from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks.taps import Tap
 
@@ -179,7 +179,7 @@ def masked_head(model: Model, tap: Tap, output_name: str | None = None) -> Maske
     """
     part = head(model, tap.name, output_name)
     names = model.structure.names()
-    unmasked, mask, cast = (_free(f"{tap.name}{suffix}", names) for suffix in ("_unmasked", "_mask", "_mask_cast"))
+    unmasked, mask, cast = (free_name(f"{tap.name}{suffix}", names) for suffix in ("_unmasked", "_mask", "_mask_cast"))
     graph = part.proto.graph
     entry = graph.input[0]
     entry.name = unmasked
@@ -210,11 +210,3 @@ def mask_input(tap: Tap, masks: Sequence[NDArray[np.generic]]) -> NDArray[np.gen
     shape[0], shape[tap.feature_axis] = len(masks), -1
     wide = np.float64 if tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
     return np.stack(masks).astype(wide).reshape(shape)
-
-
-def _free(wanted: str, taken: set[str]) -> str:
-    name = wanted
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name

@@ -9,9 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from cloakonnx.graph.index.index import FLOATS, free_name
 from cloakonnx.preprocessing import Step
-
-_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 
 
 def prepend(graph: onnx.GraphProto, name: str, steps: Sequence[Step], *, pixels: int = TensorProto.FLOAT) -> str:
@@ -32,7 +31,7 @@ def prepend(graph: onnx.GraphProto, name: str, steps: Sequence[Step], *, pixels:
     elem_type = entry.type.tensor_type.elem_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(pixels)
     ops: list[tuple[str, NDArray[Any] | None]] = [(op, values.astype(dtype)) for op, values in steps]
-    if elem_type not in _FLOATS:
+    if elem_type not in FLOATS:
         ops.append(("Round", None))
     if elem_type != pixels:
         ops.append(("Cast", None))
@@ -41,13 +40,13 @@ def prepend(graph: onnx.GraphProto, name: str, steps: Sequence[Step], *, pixels:
     taken = {each for node in graph.node for each in (*node.input, *node.output)}
     taken |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     taken |= {value.name for value in graph.output} | {tensor.values.name for tensor in graph.sparse_initializer}
-    given = _free(f"{name}_pixels", taken)
-    names = [given, *(_free(f"{given}/{op.lower()}", taken) for op, _ in ops[:-1]), name]
+    given = free_name(f"{name}_pixels", taken)
+    names = [given, *(free_name(f"{given}/{op.lower()}", taken) for op, _ in ops[:-1]), name]
     nodes = []
     for (op, value), source, target in zip(ops, names[:-1], names[1:], strict=True):
         inputs = [source]
         if value is not None:
-            inputs.append(_free(f"{given}/{op.lower()}_constant", taken))
+            inputs.append(free_name(f"{given}/{op.lower()}_constant", taken))
             graph.initializer.append(onnx.numpy_helper.from_array(value, inputs[-1]))
         attributes: dict[str, Any] = {"to": elem_type} if op == "Cast" else {}
         nodes.append(onnx.helper.make_node(op, inputs, [target], name=f"{given}/{op.lower()}_node", **attributes))
@@ -56,11 +55,3 @@ def prepend(graph: onnx.GraphProto, name: str, steps: Sequence[Step], *, pixels:
     graph.node.extend([*nodes, *rest])
     entry.name, entry.type.tensor_type.elem_type = given, pixels
     return given
-
-
-def _free(wanted: str, taken: set[str]) -> str:
-    name = wanted
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
