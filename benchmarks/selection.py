@@ -23,11 +23,12 @@ from common import assets, machine, progress, table
 from numpy.typing import NDArray
 
 import cloakonnx as ck
-from cloakonnx.attacks.attack import AttackedPairs
 from cloakonnx.attacks.base import Attack, make
+from cloakonnx.attacks.pairs import AttackedPairs
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.samples import PairBatch
 from cloakonnx.data.sources import ArraySource
+from cloakonnx.engine.batches import InProcess, map_batches
 from cloakonnx.graph.masks.taps import Tap
 from cloakonnx.scoring.criteria import CRITERIA
 from cloakonnx.selection.greedy.ablation import Ablations
@@ -211,9 +212,9 @@ class Bench:
 
     def pairs(self, dataset: ck.Dataset) -> Iterator[PairBatch]:
         """Yield samples with their twins, made on the model as it is."""
-        classifier = self.problem.classifier
-        classifier.prepare(dataset.sample_shape)
-        return AttackedPairs(dataset, Victim(classifier), self.scoring).batches(100)
+        pairs = AttackedPairs(dataset, self.problem.classifier, self.scoring)
+        made = map_batches(pairs.making(None), pairs.batches(100), engine=InProcess())
+        return (each for _, each in made)
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,9 @@ class Recorded:
     parts: list[PairBatch]
     adversarial_name: str | None = None
     attack: None = None
+
+    def making(self, threads: int | None) -> None:
+        """None: nothing is left to be made."""
 
     def batches(self, size: int) -> Iterator[PairBatch]:
         """Yield them."""

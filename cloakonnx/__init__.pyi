@@ -7,10 +7,13 @@ from cloakonnx.data.samples import Dataset as Dataset
 from cloakonnx.data.samples import Pairs as Pairs
 from cloakonnx.data.sources import open_script as open_script
 from cloakonnx.data.sources import open_source as open_source
+from cloakonnx.engine.batches import Engine as Engine
+from cloakonnx.engine.batches import InProcess as InProcess
+from cloakonnx.engine.threads import Threads as Threads
 from cloakonnx.errors import CheckError as CheckError
 from cloakonnx.errors import CloakError as CloakError
+from cloakonnx.evaluation.accuracy import accuracy as accuracy
 from cloakonnx.evaluation.estimate import Estimate as Estimate
-from cloakonnx.evaluation.evaluate import accuracy as accuracy
 from cloakonnx.evaluation.evaluate import evaluate as evaluate
 from cloakonnx.evaluation.evaluation import Evaluation as Evaluation
 from cloakonnx.evaluation.evaluation import load_evaluation as load_evaluation

@@ -146,6 +146,10 @@ class Entries:
         """Return a whole number, or None."""
         return None if self.any(key) is None else self.whole(key)
 
+    def whole_if_there(self, key: str, least: int = 0) -> int | None:
+        """Return a whole number; None where there is no such entry."""
+        return self.whole(key, least) if key in self._content else None
+
     def optional_number(self, key: str) -> float | None:
         """Return a finite number, or None."""
         return None if self.any(key) is None else self.number(key)

@@ -9,7 +9,7 @@ import pytest
 from cloakonnx.classifier.classifier import Classifier, class_count, input_shape
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import open_source
-from cloakonnx.evaluation.evaluate import accuracy
+from cloakonnx.evaluation.accuracy import accuracy
 from cloakonnx.graph.file.model import load
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.runtime.provider import choose_provider

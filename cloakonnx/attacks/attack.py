@@ -1,10 +1,10 @@
-"""An attack on a whole set of samples, batch by batch: a file of adversarial inputs, or pairs made on the fly."""
+"""An attack on a whole set of samples, batch by batch: files of adversarial inputs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,174 +14,21 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.base import Attack, make
+from cloakonnx.attacks.pairs import labels_of
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
+from cloakonnx.data.layout import Arrangement
 from cloakonnx.data.levels import as_levels, rounded_inward
-from cloakonnx.data.samples import Dataset, PairBatch
-from cloakonnx.engine.folder import Checkpoints
+from cloakonnx.data.samples import Dataset
+from cloakonnx.engine.batches import Engine, Tell, map_batches
+from cloakonnx.engine.choice import default_engine
+from cloakonnx.engine.folder import Folder
+from cloakonnx.engine.trees import joined
 from cloakonnx.errors import DataError, OptionError
 from cloakonnx.files import Parts, check_output, write_npz
-
-
-@dataclass(frozen=True)
-class AttackedPairs:
-    """Clean samples and twins made on the fly; every sample takes all steps, fooled or not, so that all are moved.
-
-    Attributes:
-        clean: The samples; without labels the model's own predictions stand in.
-        victim: The classifier.
-        settings: The attack.
-    """
-
-    clean: Dataset
-    victim: Victim
-    settings: Attack
-
-    @property
-    def adversarial_name(self) -> None:
-        """There is no file of twins."""
-
-    @property
-    def attack(self) -> dict[str, Any]:
-        """The settings, for records."""
-        return self.settings.record()
-
-    def batches(self, size: int) -> Iterator[PairBatch]:
-        """Yield samples with their twins."""
-        for batch in self.clean.batches(size):
-            y = _stand_in(self.victim, self.victim.predict(batch.x), batch, self.clean) if batch.y is None else batch.y
-            found = self.settings.run(self.victim, batch.x, y, samples=batch.indices)
-            yield PairBatch(batch.x, found.x, batch.y, batch.start)
-
-
-class AttackJob:
-    """Attacks a set of samples and writes the adversarial file.
-
-    The file is an ``.npz`` with ``x`` in the layout of the data (uint8 where every value is a level of 1/255), ``y``
-    (the labels, or the model's own predictions where there are none), ``success`` and ``settings`` (JSON). While it
-    is made, finished batches lie in a folder beside it, which ``resume`` goes on from.
-
-    Call :meth:`run`, :meth:`write` and :meth:`clear`, in this order; with several jobs, each step for all of them, so
-    that an interrupted call can be resumed as a whole.
-
-    Args:
-        victim: The classifier.
-        dataset: The samples.
-        output: The file.
-        settings: The attack.
-        batch_size: Samples at a time.
-        round_levels: Whether to round to levels of 1/255, inward, and test success again.
-        resume: Whether to go on with what an interrupted call has left.
-
-    Raises:
-        OptionError: settings that don't fit pixel space.
-    """
-
-    def __init__(
-        self,
-        victim: Victim,
-        dataset: Dataset,
-        output: Path,
-        *,
-        settings: Attack,
-        batch_size: int = 64,
-        round_levels: bool = False,
-        resume: bool = False,
-    ) -> None:
-        bounds = dataset.preprocessing.bounds
-        ball(settings.norm, settings.eps).check(bounds, prod(dataset.stored_shape))
-        if round_levels and bounds != (0.0, 1.0):
-            raise OptionError("--round takes levels of 1/255, so pixel space must be [0, 1]: leave out --bounds")
-        self._victim, self._dataset, self._settings = victim, dataset, settings
-        self._batch_size, self._round, self._resume = batch_size, round_levels, resume
-        record = {
-            **settings.record(),
-            "model_sha256": victim.classifier.model.sha256,
-            "input": victim.classifier.input_name,
-            "output": victim.classifier.output_name,
-            "preprocessing": asdict(dataset.preprocessing),
-            "round": round_levels,
-            "batch_size": batch_size,
-            "provider": victim.classifier.provider.name,
-        }
-        self._checkpoints = Checkpoints(output, record, run="an attack")
-        self._batches = 0
-        self.samples = 0
-        """How many the last run went through."""
-
-    def run(self, on_progress: Callable[[int], None] = lambda samples: None) -> None:
-        """Attack all samples; ``on_progress`` is called with the number of samples after every batch.
-
-        An interrupt leaves the finished batches for ``resume``. Bad input leaves nothing behind, but for what an
-        earlier call had left.
-
-        Raises:
-            DataError: no labels for a targeted attack, or other samples than those of the call that is resumed.
-            OutputError: other settings than those, or the folder can't be written.
-        """
-        self._batches = 0
-        with self._checkpoints.opened(resume=self._resume):
-            for batch in self._dataset.batches(self._batch_size):
-                self._attack_or_skip(batch)
-                self._batches += 1
-                self.samples = batch.start + len(batch.x)
-                on_progress(self.samples)
-
-    def write(self) -> Attacked:
-        """Write the file; raises OutputError where that fails."""
-        return join(self._checkpoints, self._batches, classes=self._victim.classes)
-
-    def clear(self) -> None:
-        """Remove the finished batches, once the file is written."""
-        self._checkpoints.remove()
-
-    def _attack_or_skip(self, batch: Batch) -> None:
-        name = self._dataset.source.name
-        if batch.y is None and self._settings.is_targeted:
-            raise DataError(f"{name} has no labels; a targeted attack takes the classes to reach from them")
-        if not self._checkpoints.holds(self._batches, batch, name=name):
-            self._checkpoints.save(self._batches, batch, self._attack(batch))
-
-    def _attack(self, batch: Batch) -> dict[str, NDArray[Any]]:
-        victim, dataset, x = self._victim, self._dataset, batch.x
-        before = victim.counts.queries, victim.counts.gradients
-        predicted = victim.predict(x)
-        y = _stand_in(victim, predicted, batch, dataset) if batch.y is None else batch.y
-        found = self._settings.run(victim, x, y, samples=batch.indices)
-        adversarial, success = found.x, found.success
-        targeted = self._settings.is_targeted
-        if self._round:
-            adversarial = rounded_inward(adversarial, x)
-            success = victim.right(adversarial, y) == targeted
-        stored = dataset.arrangement.undo(adversarial, dataset.stored_shape)
-        levels = as_levels(stored) if dataset.preprocessing.bounds == (0.0, 1.0) else None
-        if levels is not None:
-            read_back = np.divide(np.rint(adversarial * 255), 255, dtype=np.float32)
-            success = victim.confirmed(read_back, success, y, targeted=targeted)
-        return {
-            "x": stored if levels is None else levels,
-            "is_level": np.array(levels is not None),
-            "y": y,
-            "success": success,
-            "is_predicted": np.array(batch.y is None),
-            "unscored": victim.task.undecided(predicted),
-            "correct": victim.task.agrees(predicted, y) ^ targeted,
-            "counts": np.array([victim.counts.queries - before[0], victim.counts.gradients - before[1]]),
-        }
-
-
-def _stand_in(victim: Victim, predicted: NDArray[np.int64], batch: Batch, dataset: Dataset) -> NDArray[np.int64]:
-    """Return predictions as labels; raises DataError where the model makes none."""
-    missing = np.flatnonzero(victim.task.undecided(predicted))
-    if len(missing):
-        raise DataError(
-            f"{dataset.source.name} has no labels, and the model's prediction can't stand in for that of sample "
-            f"{batch.start + int(missing[0])}: its scores are no numbers (NaN); leave such samples out, or give labels"
-        )
-    return predicted
 
 
 def attack(
@@ -194,7 +41,8 @@ def attack(
     batch_size: int = 64,
     round_levels: bool = False,
     resume: bool = False,
-    on_progress: Callable[[int], None] = lambda samples: None,
+    engine: Engine | None = None,
+    on_progress: Callable[[float], None] = lambda samples: None,
     **settings: Any,
 ) -> tuple[Attacked, ...]:
     """Make adversarial inputs for a model, and write an ``.npz`` file for each eps.
@@ -211,6 +59,7 @@ def attack(
         batch_size: Samples at a time.
         round_levels: Whether to round to levels of 1/255, inward, and to test again.
         resume: Whether to go on where an interrupted call with the same settings stopped.
+        engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_progress: Called with the number of samples that are done, those of every eps added up.
         settings: With a name: settings of the attack (``max_iter=20``).
 
@@ -229,28 +78,143 @@ def attack(
         raise OptionError(f"{len(attacks)} eps need as many outputs, all different; there are {len(paths)}")
     for path in paths:
         check_output(path, force=True)
-    classifier = classifier.shipped()
-    victim = Victim(classifier, dataset.fitted_to(classifier))
-    jobs = [
-        AttackJob(
-            victim,
-            dataset,
-            path,
-            settings=each,
-            batch_size=batch_size,
-            round_levels=round_levels,
-            resume=resume,
-        )
-        for each, path in zip(attacks, paths, strict=True)
+    engine = engine or default_engine(classifier.provider, dataset, batch_size)
+    classifier = classifier.shipped().with_threads(engine.threads)
+    classifier.prepare(dataset.fitted_to(classifier))
+    works = [AttackWork.of(classifier, dataset, each, round_levels=round_levels) for each in attacks]
+    folders = [
+        Folder(path, {**work.record, "batch_size": batch_size}, run="an attack")
+        for work, path in zip(works, paths, strict=True)
     ]
+    made: list[list[AttackedBatch]] = []
     done = 0
-    for job in jobs:
-        job.run(lambda samples, before=done: on_progress(before + samples))  # type: ignore[misc]
-        done += job.samples
-    found = tuple(job.write() for job in jobs)
-    for job in jobs:
-        job.clear()
-    return found
+    for work, folder in zip(works, folders, strict=True):
+        with folder.opened(resume=resume):
+            batches = map_batches(
+                work,
+                dataset.batches(batch_size),
+                engine=engine,
+                folder=folder,
+                name=dataset.source.name,
+                on_progress=lambda samples, before=done: on_progress(before + samples),  # type: ignore[misc]
+            )
+            made.append([replace(found, x=found.x[:0]) for _, found in batches])
+        done += sum(len(found.y) for found in made[-1])
+    written = tuple(
+        _written(folder, joined(parts), len(parts), classes=classifier.classes)
+        for folder, parts in zip(folders, made, strict=True)
+    )
+    for folder in folders:
+        folder.remove()
+    return written
+
+
+@dataclass(frozen=True, eq=False)
+class AttackedBatch:
+    """What an attack makes of a batch.
+
+    Attributes:
+        x: Adversarial inputs in the layout of the data: uint8 where all are levels of 1/255, else float32.
+        y: (N,) labels, or the model's own predictions.
+        success: (N,) which fool the model (targeted: reach the target).
+        unscored: (N,) for which the model gave scores that are NaN before the attack.
+        correct: (N,) classified as labelled before (targeted: not as the target).
+        is_predicted: Whether the labels are predictions.
+        queries: Forward passes asked for, in samples.
+        gradients: Gradients asked for, in samples.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[np.int64]
+    success: NDArray[np.bool_]
+    unscored: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
+    is_predicted: bool
+    queries: int
+    gradients: int
+
+
+@dataclass(frozen=True)
+class AttackWork:
+    """One attack on every batch.
+
+    Attributes:
+        classifier: The classifier.
+        settings: The attack.
+        round_levels: Whether to round to levels of 1/255, inward, and test success again.
+        name: The samples' source.
+        arrangement: How its samples are laid out for the model.
+        stored_shape: Shape of a stored sample.
+    """
+
+    classifier: Classifier
+    settings: Attack
+    round_levels: bool
+    name: str
+    arrangement: Arrangement
+    stored_shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, classifier: Classifier, dataset: Dataset, settings: Attack, *, round_levels: bool) -> AttackWork:
+        """Return the work on a dataset's samples; raises OptionError for settings that don't fit pixel space."""
+        bounds = dataset.preprocessing.bounds
+        ball(settings.norm, settings.eps).check(bounds, prod(dataset.stored_shape))
+        if round_levels and bounds != (0.0, 1.0):
+            raise OptionError("--round takes levels of 1/255, so pixel space must be [0, 1]: leave out --bounds")
+        return cls(classifier, settings, round_levels, dataset.source.name, dataset.arrangement, dataset.stored_shape)
+
+    @property
+    def result(self) -> type[AttackedBatch]:
+        """The type of a batch's result."""
+        return AttackedBatch
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything that results depend on beside the samples."""
+        return {
+            **self.settings.record(),
+            "model_sha256": self.classifier.model.sha256,
+            "input": self.classifier.input_name,
+            "output": self.classifier.output_name,
+            "preprocessing": asdict(self.classifier.preprocessing),
+            "round": self.round_levels,
+            **self.classifier.provider.record,
+        }
+
+    def start(self, worker: int = 0) -> Callable[[Batch, Tell], AttackedBatch]:
+        """Return what attacks a batch."""
+        classifier = self.classifier.for_worker(worker)
+        victim = Victim(classifier, self.arrangement.sample_shape(self.stored_shape))
+        return lambda batch, tell: self._attack(victim, batch)
+
+    def _attack(self, victim: Victim, batch: Batch) -> AttackedBatch:
+        targeted = self.settings.is_targeted
+        if batch.y is None and targeted:
+            raise DataError(f"{self.name} has no labels; a targeted attack takes the classes to reach from them")
+        x = batch.x
+        before = victim.counts.queries, victim.counts.gradients
+        predicted = victim.predict(x)
+        y = labels_of(batch, predicted, victim.task, name=self.name)
+        found = self.settings.run(victim, x, y, samples=batch.indices)
+        adversarial, success = found.x, found.success
+        if self.round_levels:
+            adversarial = rounded_inward(adversarial, x)
+            success = victim.right(adversarial, y) == targeted
+        stored = self.arrangement.undo(adversarial, self.stored_shape)
+        levels = as_levels(stored) if self.classifier.bounds == (0.0, 1.0) else None
+        if levels is not None:
+            read_back = np.divide(np.rint(adversarial * 255), 255, dtype=np.float32)
+            success = victim.confirmed(read_back, success, y, targeted=targeted)
+        return AttackedBatch(
+            x=stored if levels is None else levels,
+            y=y,
+            success=success,
+            unscored=victim.task.undecided(predicted),
+            correct=victim.task.agrees(predicted, y) ^ targeted,
+            is_predicted=batch.y is None,
+            queries=victim.counts.queries - before[0],
+            gradients=victim.counts.gradients - before[1],
+        )
 
 
 def _attacks(
@@ -302,41 +266,37 @@ class Attacked:
         return str(self.settings[LABELS_KEY]) != PREDICTED
 
 
-def join(checkpoints: Checkpoints, count: int, *, classes: int) -> Attacked:
-    """Write the first so many batches as one file, holding one of them at a time, and count.
+def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int) -> Attacked:
+    """Write the batches of a folder as one file, holding the images of one of them at a time, and count.
 
-    What the settings in the file say of the labels is known from the first batch on only.
+    Args:
+        folder: The finished batches.
+        found: All of them joined, without images.
+        batches: How many there are.
+        classes: Of the model.
 
     Raises:
         OutputError: the file can't be written.
     """
-
-    def column(key: str) -> NDArray[Any]:
-        return np.concatenate([checkpoints.read(number, key) for number in range(count)])
+    dtype = found.x.dtype  # float32 where one batch has it
 
     def images() -> Iterator[NDArray[Any]]:
-        """Yield the images of each batch: all as uint8, or all as float32."""
-        for number in range(count):
-            x = checkpoints.read(number, "x")
-            yield x if is_level or x.dtype != np.uint8 else np.divide(x, np.float32(255), dtype=np.float32)
+        for number in range(batches):
+            x = folder.column(number, "x")
+            yield x if x.dtype == dtype else np.divide(x, np.float32(255), dtype=np.float32)
 
-    y, success, correct = (column(key) for key in ("y", "success", "correct"))
-    is_level = all(checkpoints.read(number, "is_level") for number in range(count))
-    shape = (len(y), *checkpoints.read(0, "x").shape[1:])
-    x = Parts(shape, np.dtype(np.uint8 if is_level else np.float32), images())
-    is_predicted = bool(checkpoints.read(0, "is_predicted"))
-    settings = {**json.loads(checkpoints.record), LABELS_KEY: PREDICTED if is_predicted else "given"}
+    settings = {**folder.record, LABELS_KEY: PREDICTED if found.is_predicted else "given"}
+    x = Parts((len(found.y), *found.x.shape[1:]), dtype, images())
     text = np.array(json.dumps(settings, sort_keys=True))
-    write_npz(checkpoints.output, {"x": x, "y": y, "success": success, SETTINGS_KEY: text})
-    queries, gradients = (int(total) for total in column("counts").reshape(-1, 2).sum(axis=0))
+    write_npz(folder.output, {"x": x, "y": found.y, "success": found.success, SETTINGS_KEY: text})
     return Attacked(
-        path=checkpoints.output,
-        settings=settings,
-        count=len(y),
-        correct=int(correct.sum()),
-        robust=int((correct & ~success).sum()),
-        queries=queries,
-        gradients=gradients,
+        path=folder.output,
+        settings=json.loads(str(text)),
+        count=len(found.y),
+        correct=int(found.correct.sum()),
+        robust=int((found.correct & ~found.success).sum()),
+        queries=found.queries,
+        gradients=found.gradients,
         classes=classes,
-        unscored=int(column("unscored").sum()),
+        unscored=int(found.unscored.sum()),
     )

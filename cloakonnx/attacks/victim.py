@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.arithmetic import Arithmetic
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.counts import Counts
-from cloakonnx.classifier.classifier import Answer, Classifier
+from cloakonnx.classifier.answer import Answer
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.sessions import Asked, Sample
 from cloakonnx.gradient.loss import Loss
 from cloakonnx.runtime.session import Value, to_numpy

@@ -22,16 +22,17 @@ class OnDisk:
 
 @dataclass(frozen=True)
 class InMemory:
-    """The bytes of a model that is not on disk as it is, and the folder of its external data."""
+    """The bytes of a model that is not on disk as it is, the folder of its external data, and its name."""
 
     content: bytes
     folder: Path | None
+    name: str
 
 
 def state_of(model: Model) -> OnDisk | InMemory:
     """Return what leads back to a model."""
     if model.path is None or model.unwritten is not None:
-        return InMemory(bytes(model.content), model.folder)
+        return InMemory(bytes(model.content), model.folder, model.name)
     return OnDisk(model.path.absolute(), model.sha256, external_digests(model))
 
 
@@ -42,7 +43,7 @@ def restored(state: OnDisk | InMemory) -> Model:
         ModelError: the file or its external data has other bytes than it had.
     """
     if isinstance(state, InMemory):
-        return load_bytes(state.content, folder=state.folder)
+        return load_bytes(state.content, folder=state.folder, name=state.name)
     model = load(state.path)
     if model.sha256 != state.sha256 or external_digests(model) != state.external:
         raise ModelError(f"{state.path} has changed since the classifier was pickled: make the classifier again")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from cloakonnx.classifier._fed import FedModel
 from cloakonnx.classifier._state import restored, state_of
 from cloakonnx.classifier.activations import Activations
+from cloakonnx.classifier.answer import Answer
 from cloakonnx.classifier.declared import class_count, input_shape
 from cloakonnx.classifier.sessions import Asked, Sample, Sessions
 from cloakonnx.classifier.task import SingleLabel, class_scores
@@ -29,21 +29,6 @@ from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.preprocessing import Preprocessing, channel_axis
 from cloakonnx.runtime.provider import Provider, choose_provider
 from cloakonnx.runtime.session import Value, to_numpy
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Logits, losses and gradients of one batch.
-
-    Attributes:
-        logits: (N, classes) float32.
-        loss: (N,) float32; larger is better for the attacker.
-        gradient: Of the loss by the pixels, left on the device.
-    """
-
-    logits: NDArray[np.float32]
-    loss: NDArray[np.float32]
-    gradient: Value
 
 
 class Classifier:
@@ -87,6 +72,8 @@ class Classifier:
         self.preprocessing = preprocessing or Preprocessing()
         self.asked_names = input_name, output_name
         self._provider = provider
+        self._workers: dict[int, Self] = {}
+        self._placed: dict[int, Classifier] = {}
         self._put_in(masks)
 
     @property
@@ -164,10 +151,6 @@ class Classifier:
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the predicted classes, (N,) int64, by :meth:`scores`; -1 where a score is NaN."""
         return self.task.decide(self.scores(x))
-
-    def predictions(self, batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.int64]]:
-        """Yield the predicted classes batch by batch."""
-        return (self.predict(batch) for batch in batches)
 
     def right(self, x: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (N,) whether the model classifies samples as labelled."""
@@ -272,20 +255,33 @@ class Classifier:
 
     # Other classifiers
 
-    def with_masks(self, masks: Sequence[Mask]) -> Classifier:
+    def with_masks(self, masks: Sequence[Mask]) -> Self:
         """Return the classifier with other masks; at the same taps it shares the graphs and sessions.
 
         Raises:
             TapError, MaskError: a mask that does not fit.
         """
-        other: Classifier = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other.__dict__.pop("_own", None)
+        other = self._without_sessions()
         other._put_in(masks)
         if other.axes == self.axes:
             other.sessions = self.sessions
-        else:
-            other.__dict__.pop("sessions", None)
+        return other
+
+    def for_worker(self, number: int) -> Self:
+        """Return the classifier for one of several threads, with sessions of its own; itself for number 0."""
+        if number and number not in self._workers:
+            self._workers[number] = self._without_sessions()
+        return self._workers[number] if number else self
+
+    def __copy__(self) -> Self:
+        """Return a classifier with the same graphs and sessions."""
+        return self.with_masks(self.masks)
+
+    def _without_sessions(self) -> Self:
+        other: Self = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _workers={}, _placed={})
+        for made in ("_own", "sessions"):
+            other.__dict__.pop(made, None)
         return other
 
     def shipped(self) -> Classifier:
@@ -302,6 +298,14 @@ class Classifier:
     def on(self, provider: Provider) -> Classifier:
         """Return the classifier on another provider."""
         return self._like(self.model, provider, *self.asked_names, masks=self.masks)
+
+    def with_threads(self, threads: int | None) -> Classifier:
+        """Return the classifier with sessions of a number of threads, made once; itself where None or as it is."""
+        if threads is None or threads == self.provider.threads:
+            return self
+        if threads not in self._placed:
+            self._placed[threads] = self.on(self.provider.with_threads(threads))
+        return self._placed[threads]
 
     def beside(self, model: Model) -> Classifier:
         """Return another model with the same preprocessing, on the same provider.
@@ -326,10 +330,6 @@ class Classifier:
             output_name=names[1],
             masks=masks,
         )
-
-    def __copy__(self) -> Classifier:
-        """Return a classifier with the same graphs and sessions."""
-        return self.with_masks(self.masks)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle holds: the file's path and digests, or the bytes of a model in memory; no session."""

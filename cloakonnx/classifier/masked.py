@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.classifier.answer import MaskAnswer
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.sessions import Asked, Sample
 from cloakonnx.errors import TapError
@@ -19,21 +20,6 @@ from cloakonnx.runtime.session import Value, to_numpy
 
 Weights = dict[str, NDArray[np.float32]]
 """The weights of the mask at each tap."""
-
-
-@dataclass(frozen=True)
-class MaskAnswer:
-    """Logits, losses and mask gradients of one batch.
-
-    Attributes:
-        logits: (N, classes) float32.
-        loss: (N,) float32.
-        gradients: For each tap, of the mask's shape, float64: the gradient of the sum of the losses.
-    """
-
-    logits: NDArray[np.float32]
-    loss: NDArray[np.float32]
-    gradients: dict[str, NDArray[np.float64]]
 
 
 class MaskedClassifier(Classifier):

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @options.input_option
 @options.output_name_option
 @options.provider_options
+@options.workers_option
 @click.option("-o", "--output", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
 @click.option("--force", is_flag=True, help="Overwrite the output; write a selection that gains nothing too.")
 @options.json_option
@@ -67,6 +68,7 @@ def command(
     output_name: str | None,
     provider: str | None,
     device_id: int,
+    workers: int | None,
     output: Path | None,
     force: bool,
     as_json: bool,
@@ -100,6 +102,7 @@ def command(
     chosen = options.choose(provider, device_id)
     classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name).on(chosen)
     dataset = options.dataset(classifier, clean, rest)
+    engine = options.engine(workers, classifier, dataset, batch_size)
     if budget is not None:
         found = _select_greedily(
             classifier,
@@ -113,6 +116,7 @@ def command(
             feature_axis=feature_axis,
             rounds=rounds,
             batch_size=batch_size,
+            engine=engine,
         )
         found.save(target)
         if as_json:
@@ -128,6 +132,7 @@ def command(
             feature_axis=feature_axis,
             criterion_name=criterion or "deepcloak",
             batch_size=batch_size,
+            engine=engine,
             on_progress=advance,
         )
     result.save(target)
@@ -166,15 +171,14 @@ def _pairs(
     classifier: Classifier, dataset: Dataset, twins: Source | None, rest: attack_options.AttackAndDataOptions
 ) -> PairSource:
     """Return pairs of files, or pairs whose twins an attack makes on the fly."""
-    from cloakonnx.attacks.attack import AttackedPairs
-    from cloakonnx.attacks.victim import Victim
+    from cloakonnx.attacks.pairs import AttackedPairs
     from cloakonnx.data.samples import Pairs
 
     if twins is not None:
         return Pairs(dataset, options.dataset(classifier, twins, rest))
     ((settings, _),) = attack_options.attack_settings(rest, early_stop=False)
     options.warn_of_small_eps([settings.eps], dataset)
-    return AttackedPairs(dataset, Victim(classifier, dataset.fitted_to(classifier)), settings)
+    return AttackedPairs(dataset, classifier, settings)
 
 
 def _tell(result: Analysis, target: Path) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @options.input_option
 @options.output_name_option
 @options.provider_options
+@options.workers_option
 @click.option("-o", "--output", type=options.PATH, required=True, help="The adversarial file (.npz).")
 @options.force_option
 @options.json_option
@@ -44,6 +45,7 @@ def command(
     output_name: str | None,
     provider: str | None,
     device_id: int,
+    workers: int | None,
     output: Path,
     force: bool,
     as_json: bool,
@@ -82,6 +84,7 @@ def command(
     classifier = classifier.on(options.choose(provider, device_id))
     count = dataset.count()
     total = None if count is None else count * len(plans)
+    engine = options.engine(workers, classifier, dataset, batch_size)
     with going_on(RESUMED), progress(f"attack, {rest['attack']}", total) as advance:
         found = attack(
             classifier,
@@ -91,12 +94,16 @@ def command(
             batch_size=batch_size,
             round_levels=round_levels,
             resume=resume,
+            engine=engine,
             on_progress=advance,
         )
     for (settings, _), attacked in zip(plans, found, strict=True):
         _tell(loaded, settings, attacked, classifier.provider.name)
     if as_json:
-        records = [_record(settings, attacked) for (settings, _), attacked in zip(plans, found, strict=True)]
+        records = [
+            {**_record(settings, attacked), "workers": engine.workers}
+            for (settings, _), attacked in zip(plans, found, strict=True)
+        ]
         print_json(records[0] if len(records) == 1 else records)
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @options.input_option
 @options.output_name_option
 @options.provider_options
+@options.workers_option
 @click.option("-o", "--output", type=options.PATH, help="Write the result as JSON, too.")
 @click.option(
     "--samples", type=options.PATH, metavar="FILE.npz", help="Write a few samples gained and lost, for the report."
@@ -70,6 +71,7 @@ def command(
     output_name: str | None,
     provider: str | None,
     device_id: int,
+    workers: int | None,
     output: Path | None,
     samples: Path | None,
     resume: bool,
@@ -120,6 +122,7 @@ def command(
     options.warn_of_small_eps(eps, dataset)
     classifier = classifier.on(options.choose(provider, device_id))
     beside = None if other is None else classifier.beside(other)
+    engine = options.engine(workers, classifier, dataset, batch_size)
     kept = nullcontext() if output is None else going_on(RESUMED)
     with kept, progress(f"evaluate, {attack}", dataset.count()) as advance:
         found = evaluate(
@@ -139,6 +142,7 @@ def command(
             output=output,
             samples=samples,
             resume=resume,
+            engine=engine,
             on_estimate=announce,
             on_progress=advance,
         )

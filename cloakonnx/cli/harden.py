@@ -88,6 +88,7 @@ _task_options = options.group(
 @options.input_option
 @options.output_name_option
 @options.provider_options
+@options.workers_option
 @options.gate_options(required=False)
 @click.option("-o", "--output", type=options.PATH, help="The folder for the results.  [MODEL-hardened]")
 @click.option("--no-report", is_flag=True, help="Leave out report.html, which needs the extra 'report'.")
@@ -105,6 +106,7 @@ def command(
     output_name: str | None,
     provider: str | None,
     device_id: int,
+    workers: int | None,
     require: tuple[str, ...],
     allow_inconclusive: bool,
     output: Path | None,
@@ -125,6 +127,7 @@ def command(
     the same inputs and settings does nothing again; one that was interrupted goes on. Exit code 1 where a gate does not
     pass, the budget can't be met, or the result fails verification.
     """
+    from cloakonnx.engine.choice import engine_of
     from cloakonnx.evaluation.gates import parse_gate
     from cloakonnx.graph.file.model import load
     from cloakonnx.pipeline.harden import Task, default_folder
@@ -155,6 +158,7 @@ def command(
         report=report,
         output=output or default_folder(model),
         observer=_Told(),
+        engine=engine_of(workers),
         command=_again(),
     )
     if task.split is not None:
@@ -185,7 +189,7 @@ def _again() -> str:
     """Return the command line without paths and without what only says where the results go."""
     context = click.get_current_context()
     words = ["cloakonnx", "harden"]
-    silent = {"output", "force", "dry_run", "as_json"}
+    silent = {"output", "force", "dry_run", "as_json", "workers"}
     for parameter in context.command.params:
         value, name = context.params.get(str(parameter.name)), str(parameter.name)
         if name in silent or context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT:

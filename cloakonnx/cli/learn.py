@@ -109,6 +109,7 @@ _recipe_options = options.group(
 @options.input_option
 @options.output_name_option
 @options.provider_options
+@options.workers_option
 @click.option("-o", "--output", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
 @click.option("--force", is_flag=True, help="Overwrite the output; write masks that miss the budget too.")
 @options.json_option
@@ -125,6 +126,7 @@ def command(
     output_name: str | None,
     provider: str | None,
     device_id: int,
+    workers: int | None,
     output: Path | None,
     force: bool,
     as_json: bool,
@@ -140,11 +142,12 @@ def command(
     Masks are chosen on samples that were not used for learning. Where the model was trained on all of --data, name
     others with --select-data: images that it knows by heart understate the clean loss.
     """
+    from cloakonnx.engine.choice import engine_of
+    from cloakonnx.engine.folder import forget
     from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
     from cloakonnx.scoring.analysis import default_path
     from cloakonnx.selection.learn.learn import learn
-    from cloakonnx.selection.learn.state import forget
 
     loaded = load(model)
     source = options.open_data(data, data_script, rest, option="data")
@@ -170,6 +173,7 @@ def command(
                 output=target,
                 resume=resume,
                 over_budget=force,
+                engine=engine_of(workers),
                 on_progress=on_progress,
             )
     except CheckError as error:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
     from cloakonnx.data.samples import Dataset
     from cloakonnx.data.sources import Source
+    from cloakonnx.engine.batches import Engine
     from cloakonnx.graph.file.model import Model
     from cloakonnx.preprocessing import Preprocessing
     from cloakonnx.runtime.provider import Provider
@@ -125,6 +126,15 @@ provider_options = group(
 
 batch_option = click.option(
     "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Samples at a time."
+)
+
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    envvar="CLOAKONNX_WORKERS",
+    show_envvar=True,
+    help="Batches at a time, each in sessions of one thread.  [2 or 1, see docs/commands.md]",
 )
 
 
@@ -242,6 +252,16 @@ def warn_of_small_eps(eps: Sequence[float], dataset: Dataset) -> None:
             f"{high:g}]; is it in another space?",
             err=True,
         )
+
+
+def engine(workers: int | None, classifier: Classifier, dataset: Dataset, batch_size: int) -> Engine:
+    """Return what handles batches, and say so where several are handled at a time."""
+    from cloakonnx.engine.choice import default_engine, engine_of
+
+    found = engine_of(workers) or default_engine(classifier.provider, dataset, batch_size)
+    if found.workers > 1:
+        click.echo(str(found), err=True)
+    return found
 
 
 def choose(provider: str | None, device_id: int) -> Provider:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @options.input_option
 @options.output_name_option
 @options.provider_options
+@options.workers_option
 @click.option("-o", "--output", type=options.PATH, help="Write the result as JSON, too.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings and -o stopped.")
 @options.force_option
@@ -76,6 +77,7 @@ def command(
     output_name: str | None,
     provider: str | None,
     device_id: int,
+    workers: int | None,
     output: Path | None,
     resume: bool,
     force: bool,
@@ -119,6 +121,7 @@ def command(
     options.warn_of_small_eps(eps, pairs.clean)
     classifier = classifier.on(options.choose(provider, device_id))
     count, rounds = pairs.clean.count(), 2 if adaptive_at is None else 1 + len(adaptive_at)
+    engine = options.engine(workers, classifier, pairs.clean, batch_size)
     kept = nullcontext() if output is None else going_on(RESUMED)
     with kept, progress("sweep", None if count is None else count * rounds) as advance:
         found = sweep(
@@ -137,6 +140,7 @@ def command(
             batch_size=batch_size,
             output=output,
             resume=resume,
+            engine=engine,
             on_estimate=partial(announce, what="adaptive accuracy: "),
             on_progress=advance,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,15 @@ class Batch(NamedTuple):
     x: NDArray[Any]
     y: NDArray[np.int64] | None
     start: int
+
+    @property
+    def size(self) -> int:
+        """How many samples there are."""
+        return len(self.x)
+
+    def digest(self) -> str:
+        """Return the sha256 of samples and labels, in hex digits."""
+        return digest(self.x, self.y)
 
     @property
     def indices(self) -> NDArray[np.int64]:
@@ -48,6 +58,20 @@ class LabelledBatch(NamedTuple):
     y: NDArray[np.int64]
     indices: NDArray[np.int64]
 
+    @property
+    def size(self) -> int:
+        """How many samples there are."""
+        return len(self.x)
+
+    def digest(self) -> str:
+        """Return the sha256 of samples and labels, in hex digits."""
+        return digest(self.x, self.y)
+
     def take(self, rows: NDArray[np.int64]) -> LabelledBatch:
         """Return some of the samples."""
         return LabelledBatch(self.x[rows], self.y[rows], self.indices[rows])
+
+
+def digest(*arrays: NDArray[Any] | None) -> str:
+    """Return the sha256 of the bytes of arrays, one after the other, in hex digits; None has none."""
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays if array is not None)).hexdigest()

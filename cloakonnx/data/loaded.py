@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.levels import as_levels
 from cloakonnx.data.samples import Dataset, sample_hashes
 from cloakonnx.errors import DataError
@@ -81,6 +82,13 @@ class Samples:
     def batches(self, size: int) -> Iterator[NDArray[np.float32]]:
         """Yield all samples in order as float32 pixels, ``size`` at a time."""
         return (self.pixels(slice(start, start + size)) for start in range(0, len(self), size))
+
+    def labelled(self, size: int, rows: NDArray[np.int64] | None = None) -> Iterator[LabelledBatch]:
+        """Yield samples with their labels, ``size`` at a time: those of some rows, or all in order."""
+        chosen = np.arange(len(self)) if rows is None else rows
+        for start in range(0, len(chosen), size):
+            part = chosen[start : start + size]
+            yield LabelledBatch(self.pixels(part), self.y[part], part)
 
     def check_classes(self) -> None:
         """Raise DataError where all labels are one class."""

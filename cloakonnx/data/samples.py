@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data.batch import Batch
+from cloakonnx.data.batch import Batch, digest
 from cloakonnx.data.layout import Arrangement, arrange, to_pixels
 from cloakonnx.data.sources import Source
 from cloakonnx.errors import DataError
@@ -165,6 +165,15 @@ class PairBatch(NamedTuple):
     y: NDArray[np.int64] | None
     start: int
 
+    @property
+    def size(self) -> int:
+        """How many pairs there are."""
+        return len(self.clean)
+
+    def digest(self) -> str:
+        """Return the sha256 of both kinds of samples and the labels, in hex digits."""
+        return digest(self.clean, self.adversarial, self.y)
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -182,6 +191,9 @@ class Pairs:
     def attack(self) -> Mapping[str, Any] | None:
         """None: the twins were given."""
         return None
+
+    def making(self, threads: int | None) -> None:
+        """None: nothing is left to be made."""
 
     def batches(self, size: int) -> Iterator[PairBatch]:
         """Yield matching batches.

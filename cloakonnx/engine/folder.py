@@ -1,41 +1,47 @@
-"""Finished batches of a long run, in a folder beside the output, until they become one file."""
+"""Unfinished work, in a folder beside the output that it will become."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data.batch import Batch
-from cloakonnx.errors import CloakError, DataError, InferenceError, OutputError
+from cloakonnx.engine.trees import flattened, unflattened
+from cloakonnx.errors import CheckError, CloakError, DataError, InferenceError, OutputError
 from cloakonnx.files import write_npz, write_text
 
+T = TypeVar("T")
+
+DAMAGED = (OSError, EOFError, KeyError, TypeError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged file of the folder raises."""
+
 _SETTINGS, _DIGEST = "settings.json", "digest"
-_DAMAGED = (OSError, EOFError, KeyError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_FORMAT = "format"
+FORMAT = 2
+"""Of the folder; 0.1.0 wrote none."""
 
 
-class Checkpoints:
-    """The finished batches of one output.
+class Folder:
+    """The folder of one output.
 
     Args:
-        output: The file that they become.
-        record: Everything that the results depend on beside the samples; JSON.
-        run: What makes them, for messages: an attack, an evaluation.
+        output: The file that the work becomes.
+        record: Everything that the work depends on beside the samples; JSON.
+        run: What does it, for messages: an attack, an evaluation.
     """
 
     def __init__(self, output: Path, record: Mapping[str, Any], *, run: str) -> None:
         self.output = output
-        self.record = json.dumps(record, sort_keys=True)
-        self._folder = output.absolute().parent / f".{output.name}.parts"
+        self.record = dict(record)
+        self.path = path_of(output)
         self._run = run
         self._saved = 0
 
@@ -43,8 +49,8 @@ class Checkpoints:
     def opened(self, *, resume: bool) -> Iterator[None]:
         """Make the folder, or take the one that is there; it stays when the block ends, for :meth:`remove`.
 
-        An interrupt leaves the finished batches to be resumed. Bad input leaves nothing behind, but for what an
-        earlier run had left.
+        An interrupt, a failure of ONNX Runtime or a failed check leaves finished work to be resumed. Bad input leaves
+        nothing behind, except what an earlier run had left.
 
         Raises:
             OutputError: the folder was made with other settings, or can't be made.
@@ -55,76 +61,102 @@ class Checkpoints:
                 self._make()
             yield
         except BaseException as error:
-            is_bad_input = isinstance(error, CloakError) and not isinstance(error, InferenceError)
+            is_bad_input = isinstance(error, CloakError) and not isinstance(error, (InferenceError, CheckError))
             if not resumed and (is_bad_input or not self._saved):
                 self.remove()
             raise
 
     def remove(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)
 
-    def holds(self, number: int, batch: Batch, *, name: str) -> bool:
-        """Return whether a finished batch is there, and whole.
+    def write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write arrays as a file of the folder, in place of an earlier one; raises OutputError where that fails."""
+        write_npz(self.path / name, arrays)
+        self._saved += 1
+
+    def read(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a file of the folder; raises one of :data:`DAMAGED` where it is missing or damaged."""
+        with np.load(self.path / name, allow_pickle=False) as arrays:
+            return {each: arrays[each] for each in arrays.files}
+
+    def save(self, number: int, digest: str, result: object) -> None:
+        """Keep the result of a batch, and what tells its samples from others; raises OutputError where that fails."""
+        self.write(_batch(number), {**flattened(result), _DIGEST: np.array(digest)})
+
+    def holds(self, number: int, digest: str, *, name: str) -> bool:
+        """Return whether the result of a batch is there, and whole.
 
         Args:
             number: Of the batch, from 0.
-            batch: Its samples.
+            digest: Of its samples.
             name: Of their source, for messages.
 
         Raises:
             DataError: it was made from other samples.
         """
         try:
-            with zipfile.ZipFile(self._path(number)) as archive:
+            with zipfile.ZipFile(self.path / _batch(number)) as archive:
                 if archive.testzip() is not None:
                     return False
-            known = str(self.read(number, _DIGEST))
-        except _DAMAGED:
+            known = str(self.column(number, _DIGEST))
+        except DAMAGED:
             return False
-        if known != _digest(batch):
+        if known != digest:
             raise DataError(f"{name} has other samples than {self._run} that is resumed; start again without --resume")
         return True
 
-    def save(self, number: int, batch: Batch, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep what a batch came to; raises OutputError where it can't be written."""
-        write_npz(self._path(number), {**arrays, _DIGEST: np.array(_digest(batch))})
-        self._saved += 1
+    def load(self, number: int, kind: type[T]) -> T:
+        """Return the result of a finished batch."""
+        return unflattened(kind, self.read(_batch(number)))
 
-    def read(self, number: int, key: str) -> NDArray[Any]:
-        """Return an array of a finished batch."""
-        with np.load(self._path(number), allow_pickle=False) as arrays:
-            found: NDArray[Any] = arrays[key]
+    def column(self, number: int, name: str) -> NDArray[Any]:
+        """Return one array of a finished batch's result."""
+        with np.load(self.path / _batch(number), allow_pickle=False) as arrays:
+            found: NDArray[Any] = arrays[name]
             return found
 
     def _is_there(self) -> bool:
-        try:
-            text = (self._folder / _SETTINGS).read_bytes().decode()
-            found = json.loads(text)
-        except (OSError, ValueError):
+        found = None
+        with suppress(OSError, ValueError):
+            found = json.loads((self.path / _SETTINGS).read_bytes().decode())
+        if not isinstance(found, dict):
             return False
-        if text == self.record:
-            return True
-        wanted = json.loads(self.record)
-        keys = sorted(wanted.keys() | found.keys()) if isinstance(found, dict) else []
-        differ = [key for key in keys if key not in wanted or key not in found or wanted[key] != found[key]]
-        raise OutputError(
-            f"{self._folder} was left by {self._run} with other settings ({', '.join(differ)}); start again without "
-            "--resume, or with the settings it had"
-        )
+        if found.get(_FORMAT) != FORMAT:
+            raise OutputError(
+                f"{self.path} was left by another version of cloakonnx, whose unfinished work this one can't go on "
+                "with; start again without --resume"
+            )
+        wanted = json.loads(self._settings())
+        differ = [key for key in sorted(wanted.keys() | found.keys()) if wanted.get(key) != found.get(key)]
+        if differ:
+            raise OutputError(
+                f"{self.path} was left by {self._run} with other settings ({', '.join(differ)}); start again without "
+                "--resume, or with the settings it had"
+            )
+        return True
+
+    def _settings(self) -> str:
+        return json.dumps({**self.record, _FORMAT: FORMAT}, sort_keys=True)
 
     def _make(self) -> None:
         self.remove()
         try:
-            self._folder.mkdir()
+            self.path.mkdir()
         except OSError as error:
             raise OutputError(f"cannot write {self.output}: {error.strerror or error}") from None
-        write_text(self._folder / _SETTINGS, self.record)
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:06d}.npz"
+        write_text(self.path / _SETTINGS, self._settings())
 
 
-def _digest(batch: Batch) -> str:
-    """Return the sha256 of pixels and labels."""
-    return hashlib.sha256(batch.x.tobytes() + (b"" if batch.y is None else batch.y.tobytes())).hexdigest()
+def path_of(output: Path) -> Path:
+    """Return where the unfinished work of an output lies."""
+    return output.absolute().parent / f".{output.name}.parts"
+
+
+def forget(output: Path) -> None:
+    """Remove the unfinished work of an output, once that is written."""
+    shutil.rmtree(path_of(output), ignore_errors=True)
+
+
+def _batch(number: int) -> str:
+    return f"{number:06d}.npz"

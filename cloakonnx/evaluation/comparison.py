@@ -17,7 +17,7 @@ from cloakonnx.errors import DifferentiationError, ZeroGradientError
 from cloakonnx.evaluation.controls import control
 from cloakonnx.evaluation.estimate import seconds_per_sample
 from cloakonnx.evaluation.outcomes import Found, FoundAtEps, FoundOfModel, Outcomes
-from cloakonnx.evaluation.samples import Turned
+from cloakonnx.evaluation.samples import MOST, Turned
 from cloakonnx.evaluation.trial import Meter, Trial
 from cloakonnx.gradient.loss import Loss
 
@@ -52,15 +52,15 @@ class Comparison:
         self,
         batch: LabelledBatch,
         on_share: Callable[[float], None] = lambda share: None,
-        keep: tuple[int, int] | None = None,
+        *,
+        keep_turned: bool = False,
     ) -> Found:
         """Evaluate a batch.
 
         Args:
             batch: The samples.
             on_share: Called with the share of the batch's work that is done, below 1.
-            keep: How many samples to keep at most of those gained and of those lost at the first eps; None for none,
-                and not to count them either.
+            keep_turned: Whether to count the samples gained and lost at the first eps, and to keep the first of each.
         """
         x, y = batch.x, batch.y
         meter = Meter(self._work(), on_share)
@@ -79,13 +79,13 @@ class Comparison:
             usual = self._control(attacks[0].eps)
             noise = self._noise(attacks[0].eps)
             hardened, bare = (_found(trial, noise, usual) for trial in (model, baseline))
-            if keep is not None and not at:
-                turned = self._turned(batch, model, baseline, fallen, keep)
+            if keep_turned and not at:
+                turned = self._turned(batch, model, baseline, fallen)
             random = tuple(
                 Trial(victim, batch, right, meter).controls(usual)[0]
                 for victim, right in zip(self._shuffled, clean_random, strict=True)
             )
-            at.append(FoundAtEps(static, beside, hardened, bare, random))
+            at.append(FoundAtEps(attacks[0].eps, static, beside, hardened, bare, random))
         return Found(clean, clean_baseline, clean_random, tuple(at), unscored, turned)
 
     def _attack(self, attacks: Sequence[Attack], model: Trial, baseline: Trial) -> tuple[Outcomes, Outcomes]:
@@ -105,11 +105,10 @@ class Comparison:
         model: Trial,
         baseline: Trial,
         fallen: tuple[Outcomes, Outcomes],
-        keep: tuple[int, int],
     ) -> Turned:
         """Keep samples that fell to the attacks on one model, and on the other to nothing."""
         gained, lost = fallen[1] & model.standing, fallen[0] & baseline.standing
-        chosen = [np.flatnonzero(which)[:most] for which, most in zip((gained, lost), keep, strict=True)]
+        chosen = [np.flatnonzero(which)[:MOST] for which in (gained, lost)]
         rows = np.concatenate(chosen)
         won = np.concatenate([trial.won[which] for trial, which in zip((baseline, model), chosen, strict=True)])
         none = np.empty(0, np.int64)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,18 +20,21 @@ from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.task import at_chance
-from cloakonnx.data.batch import Batch, LabelledBatch
+from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, sample_hashes
-from cloakonnx.engine.folder import Checkpoints
-from cloakonnx.errors import DataError, ModelError
+from cloakonnx.engine.batches import Engine, map_batches
+from cloakonnx.engine.choice import default_engine
+from cloakonnx.engine.folder import Folder
+from cloakonnx.engine.trees import joined
+from cloakonnx.errors import ModelError
+from cloakonnx.evaluation.compared import ComparisonWork, Conditions
 from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.evaluation import Evaluation
-from cloakonnx.evaluation.keeping import Keeper, model_digests
 from cloakonnx.evaluation.outcomes import Found, Gain
 from cloakonnx.evaluation.results import DataRecord, MaskRecord, ModelRecord
-from cloakonnx.evaluation.samples import MOST, TurnedSamples
+from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.evaluation.sanity.sanity import Correct, check
 from cloakonnx.files import check_output
@@ -45,9 +46,8 @@ from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import entries, is_folded
 from cloakonnx.graph.masks.strip import read_masks, stripped, stripped_sha256
 from cloakonnx.graph.masks.taps import Tap
-from cloakonnx.records import installed_versions
 from cloakonnx.scoring.analysis import Analysis
-from cloakonnx.statistics import Accuracy, Paired
+from cloakonnx.statistics import Paired
 
 
 def evaluate(
@@ -68,6 +68,7 @@ def evaluate(
     output: str | Path | None = None,
     samples: str | Path | None = None,
     resume: bool = False,
+    engine: Engine | None = None,
     on_estimate: Callable[[Estimate], None] | None = None,
     on_progress: Callable[[float], None] = lambda samples: None,
 ) -> Evaluation:
@@ -92,6 +93,7 @@ def evaluate(
         samples: Where to save a few samples that are gained and lost at the first eps, with the inputs that won, as an
             ``.npz`` for the report.
         resume: Whether to go on with what an interrupted evaluation with this output has left.
+        engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_estimate: Called before the attacks with what they take at most, which is measured for it.
         on_progress: Called with the number of samples that are done, and with fractions in between.
 
@@ -107,8 +109,9 @@ def evaluate(
     check_eps(eps, norm=norm, bounds=dataset.preprocessing.bounds, shape=dataset.sample_shape)
     made: dict[str, Any] = {"max_iter": max_iter, "restarts": restarts, "straight_through": straight_through}
     plans = [plan(attack, eps=e, norm=norm, seed=seed, **made) for e in eps]
-    classifier = classifier.shipped()
-    baseline = None if baseline is None else baseline.shipped()
+    engine = engine or default_engine(classifier.provider, dataset, batch_size)
+    classifier = classifier.shipped().with_threads(engine.threads)
+    baseline = None if baseline is None else baseline.shipped().with_threads(engine.threads)
     model = classifier.model
     masks = read_masks(model)
     bare = _bare(model, None if baseline is None else baseline.model) if masks else None
@@ -116,53 +119,48 @@ def evaluate(
     other = beside.model
     _check_alike(classifier, beside)
 
-    def victim(of: Classifier) -> Victim:
-        return Victim(of, dataset.fitted_to(of))
-
-    first, second = victim(classifier), victim(beside)
-    if first.classes != second.classes:
+    for each in (classifier, beside):
+        each.prepare(dataset.fitted_to(each))
+    if classifier.classes != beside.classes:
         raise ModelError(
-            f"{model.name} has {first.classes} classes, the baseline {other.name} {second.classes}; they can't be "
+            f"{model.name} has {classifier.classes} classes, the baseline {other.name} {beside.classes}; they can't be "
             "compared"
         )
-    controls = _controls(classifier, bare, masks, victim, seed=seed)
-    comparison = Comparison(first, second, controls, plans, norm=norm, seed=seed)
-    checkpoints = None
+    work = ComparisonWork(
+        classifier,
+        beside,
+        _controls(classifier, bare, masks, seed=seed),
+        Conditions(tuple(plans), norm, seed, dataset.fitted_to(beside)),
+        is_stripped=baseline is None,
+        keeps_turned=samples is not None,
+    )
+    comparison = work.comparison()
+    folder = None
     if output is not None:
-        record = {
-            "model": model_digests(model),
-            "baseline": "stripped" if baseline is None else model_digests(other),
-            "plans": [[settings.record() for settings in attacks] for attacks in plans],
-            "control": comparison.control_settings(),
-            "control_masks": len(controls),
-            "seed": seed,
-            "batch_size": batch_size,
-            "input": classifier.input_name,
-            "output": classifier.output_name,
-            "preprocessing": asdict(dataset.preprocessing),
-            "provider": classifier.provider.name,
-            "versions": installed_versions(),
-            **({} if samples is None else {"samples": MOST}),
-        }
-        checkpoints = Checkpoints(Path(output), record, run="an evaluation")
-    keeper = Keeper(checkpoints, name=dataset.source.name, samples=samples is not None)
+        folder = Folder(Path(output), {**work.record, "batch_size": batch_size}, run="an evaluation")
     parts: list[Found] = []
     correct = Correct()
     met = _Met(analysis)
-    with nullcontext() if checkpoints is None else checkpoints.opened(resume=resume):
+    with nullcontext() if folder is None else folder.opened(resume=resume):
         if on_estimate is not None:
-            seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size)
-            on_estimate(Estimate(seconds, dataset.count(), len(plans), len(controls), sanity))
-        for batch in dataset.batches(batch_size):
-            chosen = batch.labelled(_unlabelled(dataset))
-            first.check_labels(chosen.y)
-            parts.append(keeper.found(batch, partial(comparison.on, chosen, partial(_tell, on_progress, batch))))
-            correct.add(chosen, parts[-1].clean)
-            met.add(chosen)
-            on_progress(met.count)
-        found = Found.joined(parts)
-        gains = found.gains(eps)
-        checked = _checked(first, correct, gains, plans=plans, batch_size=batch_size) if sanity else None
+            seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size) / engine.workers
+            on_estimate(Estimate(seconds, dataset.count(), len(plans), len(work.shuffled), sanity))
+        missing = f"{dataset.source.name} has no labels; an evaluation needs them (--labels, or y in an .npz)"
+        batches = map_batches(
+            work,
+            (batch.labelled(missing) for batch in dataset.batches(batch_size)),
+            engine=engine,
+            folder=folder,
+            name=dataset.source.name,
+            on_progress=on_progress,
+        )
+        for batch, part in batches:
+            parts.append(part)
+            correct.add(batch, part.clean)
+            met.add(batch)
+        found = joined(parts)
+        gains = [each.gain for each in found.at]
+        checked = _checked(classifier, dataset, correct, gains, plans=plans, batch_size=batch_size) if sanity else None
     evaluation = Evaluation(
         model=ModelRecord(model.name, model.sha256),
         baseline=ModelRecord(other.name, stripped_sha256(model) if baseline is None else other.sha256),
@@ -175,13 +173,14 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         provider=classifier.provider.name,
+        threads=classifier.provider.threads,
         control=comparison.control_settings(),
         clean=Paired.of(found.clean, found.clean_baseline),
-        results=found.results(eps),
+        results=found.results(),
         notes=(
-            *replaced(plans[0], classes=first.classes),
+            *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
-            *_about_data(dataset, found, model.name, classes=first.classes),
+            *_about_data(dataset, found, model.name, classes=classifier.classes),
         ),
         sanity=checked,
     )
@@ -189,8 +188,8 @@ def evaluate(
         TurnedSamples.of(found.turned, dataset, evaluation=evaluation.sha256, eps=eps[0]).save(samples)
     if output is not None:
         evaluation.save(output)
-    if checkpoints is not None:
-        checkpoints.remove()
+    if folder is not None:
+        folder.remove()
     return evaluation
 
 
@@ -217,18 +216,13 @@ class _Met:
 
 
 def _controls(
-    classifier: Classifier,
-    bare: Model | None,
-    masks: Sequence[Mask],
-    victim: Callable[[Classifier], Victim],
-    *,
-    seed: int,
-) -> list[Victim]:
+    classifier: Classifier, bare: Model | None, masks: Sequence[Mask], *, seed: int
+) -> tuple[Classifier, ...]:
     """Return models whose masks have their weights in random places; none where the masks can't be taken out."""
     if bare is None:
-        return []
+        return ()
     made = (hardened(bare, shuffled(masks, seed, index)) for index in range(CONTROL_MASKS))
-    return [victim(classifier.beside(each)) for each in made]
+    return tuple(classifier.beside(each) for each in made)
 
 
 def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> Iterator[str]:
@@ -248,14 +242,6 @@ def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> I
                 f"{who} gets {right.sum()} of {len(right)} clean samples right, no more than chance would in {classes} "
                 "classes: are preprocessing and labels right?"
             )
-
-
-def _tell(on_progress: Callable[[float], None], batch: Batch, share: float) -> None:
-    on_progress(batch.start + share * len(batch.x))
-
-
-def _unlabelled(dataset: Dataset) -> str:
-    return f"{dataset.source.name} has no labels; an evaluation needs them (--labels, or y in an .npz)"
 
 
 def _other(classifier: Classifier, baseline: Classifier | None, bare: Model | None) -> Classifier:
@@ -281,14 +267,16 @@ def _bare(model: Model, baseline: Model | None) -> Model | None:
 
 
 def _checked(
-    victim: Victim,
+    classifier: Classifier,
+    dataset: Dataset,
     correct: Correct,
     gains: Sequence[Gain],
     *,
     plans: Sequence[Sequence[Attack]],
     batch_size: int,
 ) -> Sanity:
-    ops = random_ops(victim.classifier.model.proto, victim.classifier.output_name)
+    victim = Victim(classifier, dataset.sample_shape)
+    ops = random_ops(classifier.model.proto, classifier.output_name)
     return check(victim, correct.samples(), plans=plans, random_ops=ops, gains=gains, batch_size=batch_size)
 
 
@@ -304,32 +292,6 @@ def _check_alike(model: Classifier, baseline: Classifier) -> None:
         )
 
 
-def accuracy(
-    classifier: Classifier,
-    dataset: Dataset,
-    *,
-    batch_size: int = 64,
-    on_progress: Callable[[int], None] = lambda samples: None,
-) -> Accuracy:
-    """Count the samples whose predicted class is their label.
-
-    On adversarial inputs that were made on another model this is static accuracy: it says nothing of robustness.
-
-    Raises:
-        DataError: the samples have no labels.
-        InferenceError: ONNX Runtime fails.
-    """
-    dataset.fitted_to(classifier)
-    correct = count = 0
-    for batch in dataset.batches(batch_size):
-        if batch.y is None:
-            raise DataError(f"{dataset.source.name} has no labels; accuracy needs them")
-        correct += int(classifier.right(batch.x, batch.y).sum())
-        count += len(batch.x)
-        on_progress(count)
-    return Accuracy(correct, count)
-
-
 def evaluation_seconds(
     classifier: Classifier,
     dataset: Dataset,
@@ -340,6 +302,7 @@ def evaluation_seconds(
     attack: str = "quick",
     norm: Literal["linf", "l2"] = "linf",
     batch_size: int = 64,
+    workers: int = 1,
 ) -> float:
     """Measure on noise how many seconds an evaluation takes at most, the sanity checks left out.
 
@@ -352,6 +315,7 @@ def evaluation_seconds(
         attack: A preset (``quick``) or an attack's name.
         norm: The balls' norm.
         batch_size: Samples at a time.
+        workers: How many batches would be handled at a time.
 
     Raises:
         OptionError: an attack that makes no sense.
@@ -365,4 +329,4 @@ def evaluation_seconds(
 
     masked = victim(classifier.beside(hardened(classifier.model, ones)) if ones else classifier)
     comparison = Comparison(masked, victim(classifier), [masked] * CONTROL_MASKS, plans, norm=norm, seed=0)
-    return samples * comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size)
+    return samples * comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size) / workers

@@ -68,6 +68,7 @@ class Evaluation:
             scores are not, in words.
         sanity: The sanity checks of the hardened model; None where they were not made.
         versions: Of the packages.
+        threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
     """
 
     model: ModelRecord
@@ -87,6 +88,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     sanity: Sanity | None = None
     versions: Mapping[str, str] = field(default_factory=installed_versions)
+    threads: int | None = None
 
     @property
     def clean_hardened(self) -> Accuracy:
@@ -111,6 +113,8 @@ class Evaluation:
         content["notes"] = list(self.notes)
         content["sanity"] = None if self.sanity is None else self.sanity.as_dict()
         content["versions"] = dict(self.versions)
+        if self.threads is None:
+            del content["threads"]
         head = {"format": FORMAT, "version": VERSION, "statement": STATEMENT, "confidence": CONFIDENCE}
         return {**head, **content}
 
@@ -161,6 +165,7 @@ class Evaluation:
             seed=entries.whole("seed"),
             batch_size=entries.whole("batch_size", 1),
             provider=entries.text("provider"),
+            threads=entries.whole_if_there("threads", 1),
             control=entries.optional_object("control") or {},
             clean=read_pairs(entries.object("clean").object("difference")),
             results=tuple(map(read_at_eps, entries.objects("results"))),

@@ -1,8 +1,7 @@
-"""What was found on a batch, and the same joined over all batches: outcomes sample by sample, work added up."""
+"""Results of an evaluation on a batch, or on all batches joined: outcomes sample by sample, work added up."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,16 +39,6 @@ class FoundOfModel:
     control: Outcomes
     stages: tuple[Stage, ...]
 
-    @classmethod
-    def joined(cls, parts: Sequence[FoundOfModel]) -> FoundOfModel:
-        """Join batches."""
-        return cls(
-            np.concatenate([part.robust for part in parts]),
-            np.concatenate([part.noise for part in parts]),
-            np.concatenate([part.control for part in parts]),
-            tuple(map(_sum, zip(*(part.stages for part in parts), strict=True))),
-        )
-
     def result(self) -> Robustness:
         """Count."""
         return Robustness(count(self.robust), count(self.noise), count(self.control), self.stages)
@@ -62,21 +51,20 @@ class FoundAtEps:
     ``static_baseline`` is what the inputs made on the baseline left of the baseline itself.
     """
 
+    eps: float
     static: Outcomes
     static_baseline: Outcomes
     hardened: FoundOfModel
     baseline: FoundOfModel
     random_masks: tuple[Outcomes, ...]
 
-    @classmethod
-    def joined(cls, parts: Sequence[FoundAtEps]) -> FoundAtEps:
-        """Join batches."""
-        return cls(
-            np.concatenate([part.static for part in parts]),
-            np.concatenate([part.static_baseline for part in parts]),
-            FoundOfModel.joined([part.hardened for part in parts]),
-            FoundOfModel.joined([part.baseline for part in parts]),
-            _each([part.random_masks for part in parts]),
+    @property
+    def gain(self) -> Gain:
+        """What the masks gain, against replayed inputs and against attacks that see them."""
+        return Gain(
+            self.eps,
+            static=Paired.of(self.static, self.static_baseline),
+            adaptive=Paired.of(self.hardened.robust, self.baseline.robust),
         )
 
 
@@ -100,24 +88,11 @@ class Found:
     unscored: tuple[int, int]
     turned: Turned | None = None
 
-    @classmethod
-    def joined(cls, parts: Sequence[Found]) -> Found:
-        """Join batches, in order."""
-        turned = [part.turned for part in parts if part.turned is not None]
-        return cls(
-            np.concatenate([part.clean for part in parts]),
-            np.concatenate([part.clean_baseline for part in parts]),
-            _each([part.clean_random for part in parts]),
-            tuple(map(FoundAtEps.joined, zip(*(part.at for part in parts), strict=True))),
-            (sum(part.unscored[0] for part in parts), sum(part.unscored[1] for part in parts)),
-            Turned.joined(turned) if len(turned) == len(parts) else None,
-        )
-
-    def results(self, eps: Sequence[float]) -> tuple[AtEps, ...]:
+    def results(self) -> tuple[AtEps, ...]:
         """Return what was found at each eps, counted."""
         return tuple(
             AtEps(
-                eps=each,
+                eps=found.eps,
                 static=count(found.static),
                 hardened=found.hardened.result(),
                 baseline=found.baseline.result(),
@@ -127,30 +102,10 @@ class Found:
                     for clean, control in zip(self.clean_random, found.random_masks, strict=True)
                 ),
             )
-            for each, found in zip(eps, self.at, strict=True)
-        )
-
-    def gains(self, eps: Sequence[float]) -> tuple[Gain, ...]:
-        """Return what the masks gain at each eps, against replayed inputs and against attacks that see them."""
-        return tuple(
-            Gain(
-                each,
-                static=Paired.of(found.static, found.static_baseline),
-                adaptive=Paired.of(found.hardened.robust, found.baseline.robust),
-            )
-            for each, found in zip(eps, self.at, strict=True)
+            for found in self.at
         )
 
 
 def count(outcomes: Outcomes) -> Accuracy:
     """Return how many are right."""
     return Accuracy(int(outcomes.sum()), len(outcomes))
-
-
-def _each(parts: Sequence[tuple[Outcomes, ...]]) -> tuple[Outcomes, ...]:
-    return tuple(map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _sum(stages: Sequence[Stage]) -> Stage:
-    counts = {key: sum(getattr(s, key) for s in stages) for key in ("attacked", "robust", "queries", "gradients")}
-    return Stage(stages[0].name, stages[0].settings, **counts)

@@ -56,13 +56,16 @@ class Turned:
 
     @classmethod
     def joined(cls, parts: Sequence[Turned]) -> Turned:
-        """Join batches, in order."""
+        """Join batches, in order; of each kind the first :data:`MOST` are kept."""
         joined = {
             each.name: np.concatenate([getattr(part, each.name) for part in parts])
             for each in fields(cls)
             if each.name != "counts"
         }
-        return cls(**joined, counts=np.sum([part.counts for part in parts], axis=0, dtype=np.int64))
+        gained = joined["gained"]
+        first = np.where(gained, np.cumsum(gained), np.cumsum(~gained)) <= MOST
+        kept = {name: values[first] for name, values in joined.items()}
+        return cls(**kept, counts=np.sum([part.counts for part in parts], axis=0, dtype=np.int64))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the attributes by name."""

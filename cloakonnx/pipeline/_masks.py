@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cloakonnx.attacks.attack import AttackedPairs
 from cloakonnx.attacks.base import Attack
+from cloakonnx.attacks.pairs import AttackedPairs
 from cloakonnx.attacks.pgd import PGD
-from cloakonnx.attacks.victim import Victim
+from cloakonnx.engine.batches import Engine
 from cloakonnx.pipeline._work import Work
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.scoring.analyze import analyze
@@ -49,9 +49,15 @@ def attack(work: Work) -> Attack:
 
 def method_record(work: Work) -> dict[str, Any]:
     """Return what decides the analysis beside the samples and the budget."""
+    threads = work.threads_record(engine(work))
     if work.settings.method != "learn":
-        return {"attack": attack(work).record(), "batch_size": work.settings.batch_size}
-    return {"recipe": {key: value for key, value in recipe(work).as_dict().items() if key != "budget"}}
+        return {"attack": attack(work).record(), "batch_size": work.settings.batch_size, **threads}
+    return {"recipe": {key: value for key, value in recipe(work).as_dict().items() if key != "budget"}, **threads}
+
+
+def engine(work: Work) -> Engine | None:
+    """Return what handles batches while masks are made; None where learning chooses."""
+    return work.engine if work.settings.method == "learn" else work.engine_for(work.parts.learn.data)
 
 
 def make_analysis(work: Work, target: Path, *, resume: bool) -> Analysis:
@@ -104,6 +110,7 @@ def _learned(work: Work, *, target: Path, resume: bool) -> Analysis:
             taps=work.settings.taps,
             output=target,
             resume=resume,
+            engine=engine(work),
             on_progress=on_progress,
         )
 
@@ -123,6 +130,7 @@ def _selected(work: Work) -> Analysis:
             tap=work.settings.tap,
             seed=work.settings.seed,
             batch_size=work.settings.batch_size,
+            engine=engine(work),
             on_progress=on_progress,
             on_samples=advance,
         )
@@ -130,12 +138,12 @@ def _selected(work: Work) -> Analysis:
 
 def _scored(work: Work) -> Analysis:
     data = work.parts.learn.data
-    victim = Victim(work.classifier, data.fitted_to(work.classifier))
     with work.observer.progress("scoring", work.parts.learn.count) as advance:
         return analyze(
             work.classifier,
-            AttackedPairs(data, victim, attack(work)),
+            AttackedPairs(data, work.classifier, attack(work)),
             tap=work.settings.tap,
             batch_size=work.settings.batch_size,
+            engine=engine(work),
             on_progress=advance,
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from cloakonnx.classifier.latency import SESSIONS as LATENCY_SESSIONS
 from cloakonnx.classifier.latency import latency_ratios
+from cloakonnx.engine.folder import forget
 from cloakonnx.errors import CheckError, ZeroGradientError
 from cloakonnx.evaluation.evaluate import evaluate, evaluation_seconds
 from cloakonnx.evaluation.evaluation import Evaluation, load_evaluation
@@ -30,7 +31,6 @@ from cloakonnx.report.page import report_html
 from cloakonnx.report.tables import summary_markdown
 from cloakonnx.scoring.analysis import Analysis, load_analysis
 from cloakonnx.selection.greedy.within import within_budget
-from cloakonnx.selection.learn.state import forget
 from cloakonnx.selection.topk import select
 
 HARDENED, ANALYSIS, EVALUATION = "hardened.onnx", "analysis.cloak.json", "evaluation.json"
@@ -91,6 +91,7 @@ class Stages:
                     "norm": settings.norm,
                     "seed": settings.seed,
                     "batch_size": settings.batch_size,
+                    **work.threads_record(work.engine_for(parts.report.data)),
                 },
                 reads=(ANALYSIS, HARDENED),
                 writes=(EVALUATION, SAMPLES),
@@ -211,6 +212,9 @@ class Stages:
 
     def _evaluate(self, resumed: bool) -> Mapping[str, Any]:
         work, settings = self._work, self._work.settings
+        engine = work.engine_for(work.parts.report.data)
+        if engine.workers > 1:
+            work.observer.say(str(engine))
         with work.observer.progress(f"evaluate, {settings.attack}", work.parts.report.count) as advance:
             evaluate(
                 work.classifier.beside(self._hardened()),
@@ -225,6 +229,7 @@ class Stages:
                 output=work.folder.file(EVALUATION),
                 samples=work.folder.file(SAMPLES),
                 resume=resumed,
+                engine=engine,
                 on_estimate=lambda estimate: work.observer.say(str(estimate)),
                 on_progress=advance,
             )
@@ -233,8 +238,9 @@ class Stages:
     def _evaluation_seconds(self) -> float:
         """Measure on masks of 1, which cost what any do."""
         work, settings = self._work, self._work.settings
+        engine = work.engine_for(work.parts.report.data)
         return evaluation_seconds(
-            work.classifier,
+            work.classifier.with_threads(engine.threads),
             work.parts.report.data,
             taps=self._taps(),
             samples=work.parts.report.count,
@@ -242,6 +248,7 @@ class Stages:
             attack=settings.attack,
             norm=settings.norm,
             batch_size=settings.batch_size,
+            workers=engine.workers,
         )
 
     def _latency(self, resumed: bool) -> Mapping[str, Any]:

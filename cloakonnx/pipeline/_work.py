@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
+from cloakonnx.engine.batches import Engine
+from cloakonnx.engine.choice import default_engine
 from cloakonnx.graph.file.diff import external_digests
 from cloakonnx.graph.file.model import Model
 from cloakonnx.pipeline._parts import DataParts
@@ -52,6 +54,7 @@ class Work:
         parts: The samples.
         settings: What is asked for.
         folder: Where results go.
+        engine: Where batches are handled; None chooses for each stage.
         observer: Is told how far it is.
         command: The command line that does it again, for the page.
     """
@@ -60,6 +63,7 @@ class Work:
     parts: DataParts
     settings: HardenSettings
     folder: Folder
+    engine: Engine | None = None
     observer: Observer = field(default_factory=Silence)
     command: str | None = None
 
@@ -67,6 +71,14 @@ class Work:
     def model(self) -> Model:
         """The source's file."""
         return self.classifier.model
+
+    def engine_for(self, data: Dataset) -> Engine:
+        """Return what handles the batches of some samples."""
+        return self.engine or default_engine(self.classifier.provider, data, self.settings.batch_size)
+
+    def threads_record(self, engine: Engine | None) -> dict[str, Any]:
+        """Return the number of threads of each session where an engine chooses it; results hold it."""
+        return {} if engine is None or engine.threads is None else {"threads": engine.threads}
 
     def source_record(self) -> dict[str, Any]:
         """Return what tells the model from others: digests of its file and its external data."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import Source, open_source
+from cloakonnx.engine.batches import Engine
 from cloakonnx.errors import OutputError
 from cloakonnx.evaluation.evaluation import Evaluation, Verdict, verdict
 from cloakonnx.evaluation.gates import Decision, parse_gate
@@ -85,6 +86,7 @@ class Task:
         select: Samples to choose on.
         report: Samples to report on.
         output: The folder for the results.
+        engine: Where batches are handled; None chooses for each stage.
         observer: Is told how far it is.
         command: The command line that does it again, for the page.
 
@@ -103,6 +105,7 @@ class Task:
         select: Dataset | None = None,
         report: Dataset | None = None,
         output: Path,
+        engine: Engine | None = None,
         observer: Observer | None = None,
         command: str | None = None,
     ) -> None:
@@ -129,6 +132,7 @@ class Task:
                 parts,
                 settings,
                 self._folder,
+                engine=engine,
                 observer=self._observer,
                 command=command,
             )
@@ -211,6 +215,7 @@ def harden(
     batch_size: int = 64,
     output: str | Path | None = None,
     force: bool = False,
+    engine: Engine | None = None,
     observer: Observer | None = None,
 ) -> Hardened:
     """Harden a model in one go: masks within a budget, the hardened file, its verification, evaluation and report.
@@ -236,6 +241,7 @@ def harden(
         batch_size: Samples at a time.
         output: The folder for the results; ``MODEL-hardened`` beside the model where None.
         force: Whether to overwrite results of other settings in it.
+        engine: Where batches are handled; None chooses for each stage.
         observer: Is told how far it is.
 
     Raises:
@@ -270,6 +276,7 @@ def harden(
         select=None if select_data is None else fitted(select_data),
         report=None if report_data is None else fitted(report_data),
         output=default_folder(clf.model.path or Path()) if output is None else Path(output),
+        engine=engine,
         observer=observer,
     ).run(force=force)
 

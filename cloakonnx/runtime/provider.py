@@ -6,9 +6,10 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import onnx
 import onnxruntime as ort
@@ -36,15 +37,26 @@ class Provider:
     Attributes:
         name: ONNX Runtime's name for it.
         device_id: Which device of its kind; 0 on the CPU.
+        threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
     """
 
     name: str
     device_id: int = 0
+    threads: int | None = None
 
     @property
     def device(self) -> str:
         """ONNX Runtime's name of the device that tensors live on."""
         return "cuda" if self.name in {"CUDAExecutionProvider", "TensorrtExecutionProvider"} else "cpu"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What records hold: the name, and the number of threads where it was chosen."""
+        return {"provider": self.name, **({} if self.threads is None else {"threads": self.threads})}
+
+    def with_threads(self, threads: int | None) -> Provider:
+        """Return the provider with another number of threads; None leaves it."""
+        return self if threads is None else replace(self, threads=threads)
 
     @property
     def session_arguments(self) -> list[tuple[str, dict[str, str]]]:

@@ -54,6 +54,8 @@ class Session:
         options.log_severity_level = 4
         # Several sessions take turns on the same cores; one that has ended must not spin while the next one runs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if provider.threads is not None:
+            options.intra_op_num_threads = provider.threads
         if folder is not None:
             options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
         try:

@@ -90,6 +90,7 @@ class Analysis:
         learning: How masks were learned: settings, select part, choice and curve; None where there are scores.
         selection: How features were selected: method, budget, parts, rounds; None where masks come from elsewhere.
         versions: Versions of the packages that were used.
+        threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
     """
 
     model_name: str
@@ -103,6 +104,7 @@ class Analysis:
     learning: Mapping[str, Any] | None = None
     selection: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=installed_versions)
+    threads: int | None = None
 
     def check_model(self, model: Model) -> None:
         """Check that the analysis was made for this model.
@@ -144,6 +146,8 @@ class Analysis:
         content["attack"] = dict(self.attack) if self.attack is not None else None
         content["samples"] = asdict(self.samples)
         content["provider"] = self.provider
+        if self.threads is not None:
+            content["threads"] = self.threads
         content["versions"] = dict(self.versions)
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
@@ -172,6 +176,7 @@ class Analysis:
             preprocessing=_preprocessing(entries.object("preprocessing")),
             samples=_samples(entries.object("samples")),
             provider=entries.text("provider"),
+            threads=entries.whole_if_there("threads", 1),
             scores=_scores(entries) if kind == "scores" else None,
             masks=masks,
             attack=entries.optional_object("attack"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.head import MarginGradient
+from cloakonnx.data.batch import Batch
 from cloakonnx.data.samples import Dataset, PairBatch, sample_hashes
+from cloakonnx.engine.batches import Engine, Tell, Work, map_batches
+from cloakonnx.engine.choice import default_engine
 from cloakonnx.errors import DataError
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.taps import Tap, find_tap
@@ -24,7 +27,7 @@ DEFAULT_BATCH_SIZE = 64
 
 
 class PairSource(Protocol):
-    """Clean samples with their adversarial twins: read from two sources, or attacked on the fly."""
+    """Clean samples with their adversarial versions: read from two sources, or attacked on the fly."""
 
     @property
     def clean(self) -> Dataset:
@@ -32,29 +35,94 @@ class PairSource(Protocol):
 
     @property
     def adversarial_name(self) -> str | None:
-        """Name of the source of the twins, None where they are made on the fly."""
+        """Name of the source of the adversarial versions, None where they are made on the fly."""
 
     @property
     def attack(self) -> Mapping[str, Any] | None:
         """Settings of the attack that makes them, None where they were given."""
 
-    def batches(self, size: int) -> Iterator[PairBatch]:
-        """Yield matching batches."""
+    def making(self, threads: int | None) -> Work[Batch, PairBatch] | None:
+        """Return what makes pairs of clean batches, in sessions of that many threads; None where they are given."""
+
+    def batches(self, size: int) -> Iterator[Batch | PairBatch]:
+        """Yield pairs, or clean batches where pairs are still to be made."""
 
 
-@dataclass
-class _Tally:
-    """What is kept of the samples gone through."""
+@dataclass(frozen=True, eq=False)
+class ScoredBatch:
+    """What scoring takes from a batch.
 
-    hashes: list[str] = field(default_factory=list)
-    largest: float = 0.0
-    samples: int = 0
+    Attributes:
+        parts: Sums over as many pairs as the graph takes at a time.
+        largest_difference: Largest |adversarial - clean|.
+    """
 
-    def add(self, batch: PairBatch) -> None:
-        """Count a batch."""
-        self.hashes += sample_hashes(batch.clean)
-        self.largest = max(self.largest, float(np.abs(batch.adversarial - batch.clean).max()))
-        self.samples += len(batch.clean)
+    parts: tuple[Sums, ...]
+    largest_difference: float
+
+
+@dataclass(frozen=True)
+class ScoringWork:
+    """The sums of every batch.
+
+    Attributes:
+        classifier: The classifier.
+        tap: The tensor.
+        wanted: The criterion.
+        making: What makes pairs of clean batches; None where they are given.
+        name: The clean samples' source.
+    """
+
+    classifier: Classifier
+    tap: Tap
+    wanted: Criterion
+    making: Work[Batch, PairBatch] | None
+    name: str
+
+    @property
+    def result(self) -> type[ScoredBatch]:
+        """The type of a batch's result."""
+        return ScoredBatch
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything that results depend on beside the samples."""
+        return {
+            "model": self.classifier.model.sha256,
+            "tap": [self.tap.name, self.tap.feature_axis],
+            "criterion": self.wanted.name,
+            "attack": None if self.making is None else self.making.record,
+            **self.classifier.provider.record,
+        }
+
+    def start(self, worker: int = 0) -> Callable[[Batch | PairBatch, Tell], ScoredBatch]:
+        """Return what reduces a batch to sums."""
+        classifier = self.classifier.for_worker(worker)
+        reduction = _Reduction(classifier, self.tap, self.wanted)
+        activations = classifier.activations([self.tap.name, *reduction.sides])
+        pair = None if self.making is None else self.making.start(worker)
+
+        def score(batch: Batch | PairBatch, tell: Tell) -> ScoredBatch:
+            if isinstance(batch, Batch):
+                assert pair is not None  # clean batches come only where pairs are made
+                batch = pair(batch, tell)
+            y = self._labels(batch) if self.wanted.labels else np.zeros(0, np.int64)
+            parts = []
+            both = zip(activations.chunks(batch.clean), activations.chunks(batch.adversarial), strict=True)
+            for clean, adversarial in both:
+                own = y[clean.start : clean.start + _length(clean)]
+                parts.append(reduction(clean, adversarial, own, start=batch.start + clean.start))
+            return ScoredBatch(tuple(parts), float(np.abs(batch.adversarial - batch.clean).max()))
+
+        return score
+
+    def _labels(self, batch: PairBatch) -> NDArray[np.int64]:
+        if batch.y is None:
+            raise DataError(
+                f"{self.name} has no labels; --criterion {self.wanted.name} needs the true ones (y in an .npz, "
+                "--labels for an .npy)"
+            )
+        return batch.y
 
 
 class _Reduction:
@@ -97,9 +165,10 @@ def analyze(
     feature_axis: int | None = None,
     criterion_name: str = "deepcloak",
     batch_size: int = DEFAULT_BATCH_SIZE,
-    on_progress: Callable[[int], None] = lambda samples: None,
+    engine: Engine | None = None,
+    on_progress: Callable[[float], None] = lambda samples: None,
 ) -> Analysis:
-    """Score the features of a tap by how far they move between clean inputs and their adversarial twins.
+    """Score the features of a tap by how far they move between clean inputs and their adversarial versions.
 
     Args:
         classifier: The classifier.
@@ -108,6 +177,7 @@ def analyze(
         feature_axis: Overrules its feature axis.
         criterion_name: One of :data:`CRITERIA`.
         batch_size: Samples at a time; memory grows with it, and not with their number.
+        engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_progress: Called with the number of samples after every batch.
 
     Raises:
@@ -119,37 +189,36 @@ def analyze(
     """
     wanted = criterion(criterion_name)
     classifier.check_unmasked("scoring")
-    model = classifier.model
-    check_opset(model)
-    chosen = find_tap(model, tap, axis=feature_axis)
+    check_opset(classifier.model)
+    chosen = find_tap(classifier.model, tap, axis=feature_axis)
+    engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
+    classifier = classifier.with_threads(engine.threads)
     pairs.clean.fitted_to(classifier)  # samples that do not fit are an error before any graph is made
-    reduction = _Reduction(classifier, chosen, wanted)
-    activations = classifier.activations([chosen.name, *reduction.sides])
+    work = ScoringWork(classifier, chosen, wanted, pairs.making(engine.threads), pairs.clean.source.name)
     sums: Sums | None = None
-    tally = _Tally()
-    for batch in pairs.batches(batch_size):
-        y = _labels(batch, pairs, criterion_name) if wanted.labels else np.zeros(0, np.int64)
-        both = zip(activations.chunks(batch.clean), activations.chunks(batch.adversarial), strict=True)
-        for clean, adversarial in both:
-            own = y[clean.start : clean.start + _length(clean)]
-            found = reduction(clean, adversarial, own, start=batch.start + clean.start)
-            sums = found if sums is None else sums.merge(found)
-        tally.add(batch)
-        on_progress(tally.samples)
+    hashes: list[str] = []
+    largest = 0.0
+    batches = pairs.batches(batch_size)
+    for batch, found in map_batches(work, batches, engine=engine, on_progress=on_progress):
+        for part in found.parts:
+            sums = part if sums is None else sums.merge(part)
+        hashes += sample_hashes(batch.x if isinstance(batch, Batch) else batch.clean)
+        largest = max(largest, found.largest_difference)
     if sums is None:
         raise DataError(f"{pairs.clean.source.name} is empty: it has no samples")
     return Analysis(
-        model_name=model.name,
-        model_sha256=model.sha256,
+        model_name=classifier.model.name,
+        model_sha256=classifier.model.sha256,
         preprocessing=pairs.clean.preprocessing,
         samples=SampleSet(
             clean=pairs.clean.source.name,
             adversarial=pairs.adversarial_name,
-            count=tally.samples,
-            largest_difference=tally.largest,
-            hashes=tuple(tally.hashes),
+            count=len(hashes),
+            largest_difference=largest,
+            hashes=tuple(hashes),
         ),
         provider=classifier.provider.name,
+        threads=classifier.provider.threads,
         attack=pairs.attack,
         scores=TapScores(
             tap=chosen.name,
@@ -160,15 +229,6 @@ def analyze(
             values_per_feature=sums.moments.count,
         ),
     )
-
-
-def _labels(batch: PairBatch, pairs: PairSource, name: str) -> NDArray[np.int64]:
-    if batch.y is None:
-        raise DataError(
-            f"{pairs.clean.source.name} has no labels; --criterion {name} needs the true ones (y in an .npz, --labels "
-            "for an .npy)"
-        )
-    return batch.y
 
 
 def _length(chunk: Chunk) -> int:

@@ -16,7 +16,8 @@ from scipy.optimize import linprog, minimize
 from cloakonnx.attacks.ball import Norm, ball
 from cloakonnx.attacks.fab import FABT, to_hyperplane
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.classifier.classifier import Answer, Classifier
+from cloakonnx.classifier.answer import Answer
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.graph.file.model import load_bytes
 
 from .helpers import CPU, Images, Labels, digits, flat, model, victim

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.attack import AttackJob
+from cloakonnx.attacks.attack import attack
 from cloakonnx.attacks.base import make
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import open_source
@@ -107,10 +107,8 @@ def test_saved_inputs(tmp_path: Path) -> None:
     np.savez(tmp_path / "clean.npz", x=x, y=y)
     dataset = Dataset(open_source(tmp_path / "clean.npz"), how, (12,))
     classifier = victim(made, preprocessing=Preprocessing(scale=how.scale))
-    job = {"settings": make("fgsm", eps=10 / 255), "batch_size": 4000}
-    attack_job = AttackJob(classifier, dataset, tmp_path / "a.npz", **job)
-    attack_job.run()
-    attack_job.write()
+    fgsm = make("fgsm", eps=10 / 255)
+    attack(classifier.classifier, dataset, tmp_path / "a.npz", attack=fgsm, batch_size=4000)
     saved = np.load(tmp_path / "a.npz")
     assert saved["x"].dtype == np.uint8
     assert saved["success"].any()

@@ -372,17 +372,17 @@ def test_resume_with_something_changed(folder: Path, run: Run, changed: tuple[st
 
 INTERRUPTED = """
 import sys
-from cloakonnx.attacks.attack import AttackJob
+from cloakonnx.attacks import attack
 from cloakonnx.cli import main
 
-run = AttackJob.run
+map_batches = attack.map_batches
 
-def interrupted(self, on_progress):
+def interrupted(*arguments, on_progress, **options):
     def stop(samples):
         raise KeyboardInterrupt
-    run(self, stop)
+    return map_batches(*arguments, on_progress=stop, **options)
 
-AttackJob.run = interrupted
+attack.map_batches = interrupted
 sys.argv[0] = "cloakonnx"
 main()
 """

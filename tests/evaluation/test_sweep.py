@@ -18,7 +18,8 @@ from cloakonnx.classifier.split import Decided, SplitClassifier
 from cloakonnx.data.samples import Dataset, Pairs
 from cloakonnx.data.sources import ArraySource, open_source
 from cloakonnx.errors import AnalysisError, DataError, OptionError
-from cloakonnx.evaluation.evaluate import accuracy, evaluate
+from cloakonnx.evaluation.accuracy import accuracy
+from cloakonnx.evaluation.evaluate import evaluate
 from cloakonnx.evaluation.evaluation import STATEMENT
 from cloakonnx.evaluation.sweeps.record import OfMask, Sweep
 from cloakonnx.evaluation.sweeps.sweep import sweep

@@ -19,6 +19,7 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ArraySource
+from cloakonnx.engine.folder import forget
 from cloakonnx.errors import CheckError, DataError, OptionError, OutputError, TapError
 from cloakonnx.graph.file.model import Model, load_bytes
 from cloakonnx.graph.masks.harden import hardened
@@ -26,7 +27,6 @@ from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.learn.learn import Progress, is_photographic, learn, mirrored
 from cloakonnx.selection.learn.recipe import Recipe
-from cloakonnx.selection.learn.state import forget
 from tests.attacks.helpers import digits_arrays, victim_of
 from tests.selection.helpers import EPS, dataset, learning_data, model, select_data, training_arrays
 from tests.support.classifiers import cpu
@@ -113,7 +113,7 @@ def test_an_interrupted_call_goes_on_to_the_same_bytes(
 def test_resume_wants_the_same_settings_but_for_the_budget(tmp_path: Path) -> None:
     output = tmp_path / "m.cloak.json"
     learned(output=output)
-    with pytest.raises(OutputError, match="other samples or settings; start again without --resume"):
+    with pytest.raises(OutputError, match=r"left by learning with other settings \(recipe\); start again"):
         learned(Recipe(eps=EPS, budget=0.04, epochs=3), output=output, resume=True)
     other = Recipe(eps=EPS, budget=0.02, epochs=2, batch_size=50, learning_rate=0.05)
     steps: list[int] = []

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data.samples import PairBatch, Pairs
+from cloakonnx.data.batch import LabelledBatch, digest
+from cloakonnx.data.samples import Pairs
 from cloakonnx.errors import AnalysisError, DataError, OptionError
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
@@ -17,10 +18,24 @@ from cloakonnx.selection.topk import Amount, Share, Threshold, select
 
 
 class LabelledPairs(NamedTuple):
-    """A batch of pairs with labels."""
+    """A batch of pairs with labels.
 
-    pairs: PairBatch
-    y: NDArray[np.int64]
+    Attributes:
+        clean: The clean samples.
+        adversarial: Their adversarial versions, float32 of the same shape.
+    """
+
+    clean: LabelledBatch
+    adversarial: NDArray[np.float32]
+
+    @property
+    def size(self) -> int:
+        """How many pairs there are."""
+        return self.clean.size
+
+    def digest(self) -> str:
+        """Return the sha256 of both kinds of samples and the labels, in hex digits."""
+        return digest(self.clean.x, self.adversarial, self.clean.y)
 
 
 def labelled(pairs: Pairs, batch_size: int) -> Iterator[LabelledPairs]:
@@ -28,7 +43,8 @@ def labelled(pairs: Pairs, batch_size: int) -> Iterator[LabelledPairs]:
     for batch in pairs.batches(batch_size):
         if batch.y is None:
             raise DataError(f"{pairs.clean.source.name} has no labels; a sweep needs them (--labels, or y in an .npz)")
-        yield LabelledPairs(batch, batch.y)
+        indices = np.arange(batch.start, batch.start + batch.size)
+        yield LabelledPairs(LabelledBatch(batch.clean, batch.y, indices), batch.adversarial)
 
 
 def scores_of(analysis: Analysis, model: Model) -> TapScores:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.split import SplitClassifier
-from cloakonnx.data.samples import PairBatch, Pairs, sample_hashes
+from cloakonnx.data.samples import Pairs, sample_hashes
+from cloakonnx.engine.batches import Engine, Tell, map_batches
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
 from cloakonnx.evaluation.results import DataRecord
 from cloakonnx.evaluation.sweeps._amounts import LabelledPairs, amount_text, labelled
@@ -35,10 +38,10 @@ class Pass:
         analysis: What they come from, to tell how many of the samples it has seen.
         seed: Random seed.
         batch_size: Samples at a time.
+        engine: Where batches are handled.
 
     Raises:
-        TapError: the class scores do not depend on the tap.
-        InferenceError: ONNX Runtime refuses the graph.
+        DataError: samples that do not fit the model.
     """
 
     def __init__(
@@ -50,37 +53,52 @@ class Pass:
         *,
         seed: int,
         batch_size: int,
+        engine: Engine,
     ) -> None:
-        self._classifier, self._pairs, self._masks = classifier, pairs, masks
+        self._classifier, self._pairs, self._masks, self._engine = classifier, pairs, masks, engine
         self._seed, self._batch_size = seed, batch_size
         self._known = frozenset(analysis.samples.hashes)
         first = next(iter(masks.values()))
-        tap = find_tap(classifier.model, first.tap, axis=first.feature_axis)
+        self._tap = find_tap(classifier.model, first.tap, axis=first.feature_axis)
         self._distinct: dict[bytes, Mask] = {}
         for mask in masks.values():
             for each in (mask, *self._random(mask)):
                 self._distinct.setdefault(each.weights.tobytes(), each)
         pairs.clean.fitted_to(classifier)  # samples that do not fit are an error before any graph is made
-        self._curve = Curve(classifier, tap, list(self._distinct.values()), batch_size=batch_size)
         self._digests = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         self.count = self._seen = 0
         self._largest = 0.0
+        self.asked = 0
+        """How many images the hardened models themselves were asked."""
 
     def run(self, on_progress: Callable[[float], None]) -> tuple[Point, ...]:
         """Go over the samples; return the curve.
 
         Raises:
             DataError: no labels, or labels that are no classes.
+            TapError: the class scores do not depend on the tap.
             InferenceError: the model can't be run in parts, or fails.
         """
-        for batch in labelled(self._pairs, self._batch_size):
-            self._curve.add(batch.pairs, batch.y)
+        masks = tuple(self._distinct.values())
+        correct = np.zeros((len(masks), _KINDS), np.int64)
+        probe = next(labelled(self._pairs, COMPARED)).clean.x
+        batches = map_batches(
+            CurveWork(self._classifier, self._tap, masks, probe),
+            labelled(self._pairs, self._batch_size),
+            engine=self._engine,
+            on_progress=on_progress,
+        )
+        for batch, found in batches:
+            correct += found.correct
+            self.asked += found.asked
             self._note(batch)
-            on_progress(self.count)
-        found = dict(zip(self._distinct, self._curve.accuracies(), strict=True))
+        counted = {
+            key: OfMask(Accuracy(clean, self.count), Accuracy(static, self.count))
+            for key, (clean, static) in zip(self._distinct, correct.tolist(), strict=True)
+        }
 
         def of(mask: Mask) -> OfMask:
-            return OfMask(*found[mask.weights.tobytes()])
+            return counted[mask.weights.tobytes()]
 
         return tuple(
             Point(amount_text(amount), len(mask.removed), of(mask), tuple(map(of, self._random(mask))))
@@ -88,13 +106,8 @@ class Pass:
         )
 
     @property
-    def asked(self) -> int:
-        """How many images the hardened models themselves were asked."""
-        return self._curve.asked
-
-    @property
     def largest(self) -> float:
-        """Largest |adversarial - clean| in pixel space; a whole level of 1/255 where it is one but for rounding."""
+        """Largest |adversarial - clean| in pixel space; a whole level of 1/255 where it is one except for rounding."""
         levels = round(self._largest * 255)
         return levels / 255 if levels and abs(self._largest * 255 - levels) < _LEVEL else self._largest
 
@@ -109,14 +122,14 @@ class Pass:
         return Twins(self._pairs.adversarial.source.name, self._digests[2].hexdigest(), self.largest)
 
     def _note(self, batch: LabelledPairs) -> None:
-        pairs = batch.pairs
-        parts = pairs.clean.tobytes(), batch.y.tobytes(), pairs.adversarial.tobytes()
+        clean = batch.clean
+        parts = clean.x.tobytes(), clean.y.tobytes(), batch.adversarial.tobytes()
         for digest, part in zip(self._digests, parts, strict=True):
             digest.update(part)
-        self.count += len(batch.y)
-        self._largest = max(self._largest, float(np.abs(pairs.adversarial - pairs.clean).max(initial=0)))
+        self.count += batch.size
+        self._largest = max(self._largest, float(np.abs(batch.adversarial - clean.x).max(initial=0)))
         if self._known:
-            self._seen += sum(each in self._known for each in sample_hashes(pairs.clean))
+            self._seen += sum(each in self._known for each in sample_hashes(clean.x))
 
     def _random(self, mask: Mask) -> list[Mask]:
         """Return the masks that remove as many features at random."""
@@ -125,98 +138,87 @@ class Pass:
         return [each for i in range(CONTROL_MASKS) for each in shuffled([mask], self._seed, i)]
 
 
-_COMPARED = 16
+COMPARED = 16
 """Samples on which the two parts of the model are compared with the whole."""
 
 _KINDS = 2  # clean, static
 
 
-class Curve:
-    """Counts correct samples, mask by mask.
+@dataclass(frozen=True, eq=False)
+class CurveBatch:
+    """Correct samples of a batch.
+
+    Attributes:
+        correct: (masks, 2) int64: how many clean and adversarial samples are right under each mask.
+        asked: How many images the hardened models were asked.
+    """
+
+    correct: NDArray[np.int64]
+    asked: int
+
+
+@dataclass(frozen=True, eq=False)
+class CurveWork:
+    """Counts the correct samples of a batch, mask by mask.
 
     The counts are those of the hardened models, run one by one: where rounding may decide, the hardened model itself
     is asked.
 
-    Args:
+    Attributes:
         classifier: The classifier without a mask.
         tap: Where the masks are.
         masks: Of features.
-        batch_size: Samples that a hardened model is asked at a time.
+        probe: (N, ...) the first samples, on which the two parts of the model are compared with the whole.
     """
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        tap: Tap,
-        masks: Sequence[Mask],
-        *,
-        batch_size: int,
-    ) -> None:
-        self._classifier, self._split, self._masks = classifier, SplitClassifier(classifier, tap), masks
-        self._batch_size = batch_size
-        self._correct = np.zeros((len(masks), _KINDS), np.int64)
-        self._asked = 0
-        self._count = 0
-        self._close: list[_Close] = [_Close() for _ in masks]
+    classifier: Classifier
+    tap: Tap
+    masks: tuple[Mask, ...]
+    probe: NDArray[np.float32]
 
     @property
-    def asked(self) -> int:
-        """How many images the hardened models were asked, all masks together."""
-        return self._asked
+    def result(self) -> type[CurveBatch]:
+        """The type of a batch's result."""
+        return CurveBatch
 
-    def add(self, batch: PairBatch, y: NDArray[np.int64]) -> None:
-        """Count a batch.
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything that results depend on beside the samples."""
+        return {
+            "model": self.classifier.model.sha256,
+            "masks": [[mask.tap, mask.feature_axis, mask.removed] for mask in self.masks],
+            **self.classifier.provider.record,
+        }
+
+    def start(self, worker: int = 0) -> Callable[[LabelledPairs, Tell], CurveBatch]:
+        """Return what counts in a batch.
 
         Raises:
-            DataError: a label that is no class of the model.
-            InferenceError: the model can't be run in parts, or fails.
+            TapError: the class scores do not depend on the tap.
+            InferenceError: ONNX Runtime refuses a part, or the model can't be run in parts.
         """
-        if not self._count:
-            self._split.compare(batch.clean[:_COMPARED], len(self._masks[0].weights))
-        self._classifier.task.check(y, self._split.classes)
-        weights = [mask.weights for mask in self._masks]
-        for kind, x in enumerate((batch.clean, batch.adversarial)):
-            found = self._split.predict(x, weights)
-            self._correct[:, kind] += (self._classifier.task.agrees(found.classes, y) & ~found.close).sum(axis=1)
-            for index in np.flatnonzero(found.close.any(axis=1)):
-                close = found.close[index]
-                self._close[index].add(x[close], y[close], kind)
-                self._ask(int(index), least=self._batch_size)
-        self._count += len(y)
+        classifier = self.classifier.for_worker(worker)
+        split = SplitClassifier(classifier, self.tap)
+        split.compare(self.probe, len(self.masks[0].weights))
+        return lambda batch, tell: self._counted(classifier, split, batch)
 
-    def accuracies(self) -> list[tuple[Accuracy, Accuracy]]:
-        """Return clean and static accuracy under each mask."""
-        for index in range(len(self._masks)):
-            self._ask(index, least=1)
-        correct = self._correct.tolist()
-        return [(Accuracy(clean, self._count), Accuracy(static, self._count)) for clean, static in correct]
-
-    def _ask(self, index: int, *, least: int) -> None:
-        """Ask a hardened model where that many samples have gathered."""
-        waiting = self._close[index]
-        if waiting.count < least:
-            return
-        classifier = self._classifier.with_masks([self._masks[index]])
-        x, y, kinds = np.concatenate(waiting.x), np.concatenate(waiting.y), np.concatenate(waiting.kinds)
-        for start in range(0, len(x), self._batch_size):
-            part = slice(start, start + self._batch_size)
-            right = classifier.right(x[part], y[part])
-            self._correct[index] += np.bincount(kinds[part][right], minlength=_KINDS)
-        self._asked += len(x)
-        self._close[index] = _Close()
-
-
-class _Close:
-    """Samples that only the hardened model can tell."""
-
-    def __init__(self) -> None:
-        self.x: list[NDArray[np.float32]] = []
-        self.y: list[NDArray[np.int64]] = []
-        self.kinds: list[NDArray[np.int64]] = []
-        self.count = 0
-
-    def add(self, x: NDArray[np.float32], y: NDArray[np.int64], kind: int) -> None:
-        self.x.append(x)
-        self.y.append(y)
-        self.kinds.append(np.full(len(y), kind))
-        self.count += len(y)
+    def _counted(self, classifier: Classifier, split: SplitClassifier, batch: LabelledPairs) -> CurveBatch:
+        y, images = batch.clean.y, (batch.clean.x, batch.adversarial)
+        classifier.task.check(y, split.classes)
+        found = [split.predict(x, [mask.weights for mask in self.masks]) for x in images]
+        surely = [(classifier.task.agrees(each.classes, y) & ~each.close).sum(axis=1) for each in found]
+        correct = np.stack(surely, axis=1)
+        asked = 0
+        for index, mask in enumerate(self.masks):
+            close = [each.close[index] for each in found]
+            count = int(sum(each.sum() for each in close))
+            if not count:
+                continue
+            asked += count
+            right = classifier.with_masks([mask]).right(
+                np.concatenate([x[which] for x, which in zip(images, close, strict=True)]),
+                np.concatenate([y[which] for which in close]),
+            )
+            kinds = np.repeat(np.arange(_KINDS), [int(which.sum()) for which in close])
+            correct[index] += np.bincount(kinds[right], minlength=_KINDS)
+        return CurveBatch(correct, asked)

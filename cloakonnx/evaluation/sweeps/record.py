@@ -146,6 +146,7 @@ class Sweep:
         adaptive: Adaptive accuracy at some of the points.
         asked: How many of the images the hardened models themselves were asked, because rounding may decide there.
         versions: Of the packages.
+        threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
     """
 
     model: ModelRecord
@@ -161,6 +162,7 @@ class Sweep:
     adaptive: tuple[Adaptive, ...]
     asked: int
     versions: Mapping[str, str] = field(default_factory=installed_versions)
+    threads: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the JSON file holds: the counts, and the shares, intervals and p-values that follow from them."""
@@ -180,6 +182,7 @@ class Sweep:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "provider": self.provider,
+            **({} if self.threads is None else {"threads": self.threads}),
             "points": [_point(point) for point in self.points],
             "attacks": attacks,
             "adaptive": [_adaptive(each) for each in self.adaptive],
@@ -220,6 +223,7 @@ class Sweep:
             seed=entries.whole("seed"),
             batch_size=entries.whole("batch_size", 1),
             provider=entries.text("provider"),
+            threads=entries.whole_if_there("threads", 1),
             points=tuple(map(_read_point, entries.objects("points"))),
             attacks=None if entries.any("attacks") is None else _read_attacks(entries.object("attacks")),
             adaptive=tuple(map(_read_adaptive, entries.objects("adaptive"))),

@@ -14,11 +14,14 @@ from typing import Literal
 from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Pairs
-from cloakonnx.engine.folder import Checkpoints
+from cloakonnx.engine.batches import Engine
+from cloakonnx.engine.choice import default_engine
+from cloakonnx.engine.folder import Folder
 from cloakonnx.errors import OptionError
+from cloakonnx.evaluation.compared import Conditions
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.results import ModelRecord
-from cloakonnx.evaluation.sweeps._adaptive import AttackedMasks
+from cloakonnx.evaluation.sweeps._adaptive import AttackedMasks, MaskedWork
 from cloakonnx.evaluation.sweeps._amounts import amount_text, attacked_of, masks_of, scores_of
 from cloakonnx.evaluation.sweeps._curve import Pass
 from cloakonnx.evaluation.sweeps.record import Adaptive, Attacks, Scored, Sweep
@@ -44,6 +47,7 @@ def sweep(
     batch_size: int = 64,
     output: str | Path | None = None,
     resume: bool = False,
+    engine: Engine | None = None,
     on_estimate: Callable[[Estimate], None] | None = None,
     on_progress: Callable[[float], None] = lambda samples: None,
 ) -> Sweep:
@@ -66,6 +70,7 @@ def sweep(
         batch_size: Samples at a time.
         output: Where to save the sweep; until then, batches whose attacks are done lie in a folder beside it.
         resume: Whether to go on with what an interrupted sweep with this output has left.
+        engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_estimate: Called before the attacks with what they take at most, which is measured for it.
         on_progress: Called with the number of samples that are done, once for the curve and again for each amount of
             ``adaptive_at``, and with fractions in between.
@@ -100,26 +105,26 @@ def sweep(
     elif chosen and norm == "l2":
         raise OptionError("--norm l2 needs --eps: the largest difference of the adversarial samples is one in linf")
     plan_of(eps=1.0)  # reject unknown attacks before the long pass
-    one_pass = Pass(classifier, pairs, masks, analysis, seed=seed, batch_size=batch_size)
+    engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
+    classifier = classifier.with_threads(engine.threads)
+    one_pass = Pass(classifier, pairs, masks, analysis, seed=seed, batch_size=batch_size, engine=engine)
     points = one_pass.run(on_progress)
     attacks: Attacks | None = None
     adaptive: tuple[Adaptive, ...] = ()
-    checkpoints: Checkpoints | None = None
+    folder: Folder | None = None
     if chosen:
         radii = tuple(eps) or (_radius(one_pass.largest, pairs),)
         check(radii)
-        attacked = AttackedMasks(
+        plans = tuple(plan_of(eps=each) for each in radii)
+        work = MaskedWork.of(
             classifier,
-            pairs,
             [masks[each] for each in chosen],
-            [plan_of(eps=each) for each in radii],
-            norm=norm,
-            seed=seed,
-            batch_size=batch_size,
+            Conditions(plans, norm, seed, pairs.clean.fitted_to(classifier)),
         )
-        checkpoints = None if output is None else attacked.checkpoints(Path(output))
+        attacked = AttackedMasks(work, pairs, engine, batch_size=batch_size)
+        folder = None if output is None else attacked.folder(Path(output))
         results = attacked.run(
-            checkpoints,
+            folder,
             resume=resume,
             on_estimate=on_estimate,
             on_progress=lambda done: on_progress(one_pass.count + done),
@@ -128,7 +133,7 @@ def sweep(
             Adaptive(amount_text(amount), len(masks[amount].removed), *found)
             for amount, found in zip(chosen, results, strict=True)
         )
-        notes = (*replaced(plan_of(eps=1.0), classes=attacked.classes), *attacked.notes)
+        notes = (*replaced(plans[0], classes=work.classifier.classes), *attacked.notes)
         attacks = Attacks(attack, radii, norm, not eps, attacked.control, notes)
     found = Sweep(
         model=ModelRecord(model.name, model.sha256),
@@ -143,11 +148,12 @@ def sweep(
         attacks=attacks,
         adaptive=adaptive,
         asked=one_pass.asked,
+        threads=classifier.provider.threads,
     )
     if output is not None:
         found.save(output)
-    if checkpoints is not None:
-        checkpoints.remove()
+    if folder is not None:
+        folder.remove()
     return found
 
 

@@ -46,6 +46,7 @@ class Model:
         path: The file, or None for a model that lives in memory only; then ``proto`` is complete.
         folder: The folder that all references in ``proto`` are relative to.
         unwritten: For a model that was edited in memory, what gives its file in terms of ``buf``; else None.
+        label: Name of a model that has no file.
     """
 
     proto: onnx.ModelProto
@@ -53,11 +54,12 @@ class Model:
     path: Path | None
     folder: Path | None
     unwritten: Callable[[], Sequence[Piece]] | None = field(default=None, repr=False)
+    label: str = "model"
 
     @property
     def name(self) -> str:
         """The file's name, for messages."""
-        return self.path.name if self.path else "model"
+        return self.path.name if self.path else self.label
 
     @cached_property
     def sha256(self) -> str:
@@ -194,20 +196,20 @@ def load(path: str | Path) -> Model:
     return model
 
 
-def load_bytes(data: bytes, *, folder: Path | None = None) -> Model:
-    """Read a model from memory; ``folder`` is where its external data is, if any.
+def load_bytes(data: bytes, *, folder: Path | None = None, name: str = "model") -> Model:
+    """Read a model from memory; ``folder`` is where its external data is, if any, ``name`` what messages call it.
 
     Raises:
         ModelError: not an ONNX model, or with unsafe external data.
     """
-    proto = _parse(data, "model")
-    _check_is_model(proto, "model")
-    _scanned(lambda: list(_wire.scan(data, 0, len(data))), data, "model")
+    proto = _parse(data, name)
+    _check_is_model(proto, name)
+    _scanned(lambda: list(_wire.scan(data, 0, len(data))), data, name)
     if any(is_external(t) for t in tensors(proto)):
         if folder is None:
             raise ModelError("a model with external data must be loaded from its file")
-        check_references(proto, folder, model_name="model")
-    return Model(proto=proto, buf=data, path=None, folder=folder)
+        check_references(proto, folder, model_name=name)
+    return Model(proto=proto, buf=data, path=None, folder=folder, label=name)
 
 
 def _decode(buf: _wire.Buffer, path: Path) -> Model:

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.attacks.base import Attack
-from cloakonnx.attacks.victim import Victim
+from cloakonnx.attacks.pairs import MakePairs
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.task import SingleLabel
+from cloakonnx.data.batch import Batch
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset, Pairs, sample_hashes
+from cloakonnx.engine.batches import Engine, map_batches
+from cloakonnx.engine.choice import default_engine
 from cloakonnx.errors import CheckError, InferenceError, OptionError
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.insert import check_opset
@@ -98,6 +101,7 @@ def select_greedy(
     seed: int = 0,
     batch_size: int = DEFAULT_BATCH_SIZE,
     without_gain: bool = False,
+    engine: Engine | None = None,
     on_progress: Callable[[GreedyProgress], None] = lambda progress: None,
     on_samples: Callable[[int], None] = lambda samples: None,
 ) -> Analysis:
@@ -121,6 +125,7 @@ def select_greedy(
         seed: Of the split.
         batch_size: Samples at a time. Activations at the tap are kept for all samples.
         without_gain: Whether to return the best mask where none makes more samples of the select part hold.
+        engine: Where batches are attacked; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_progress: Called after every removal.
         on_samples: Called after every batch of adversarial inputs with how many there are by now, of all rounds.
 
@@ -137,6 +142,8 @@ def select_greedy(
     model = classifier.model
     check_opset(model)
     chosen = find_tap(model, tap, axis=feature_axis)
+    engine = engine or default_engine(classifier.provider, dataset, batch_size)
+    classifier = classifier.with_threads(engine.threads)
     for each in (dataset, twins, select):
         if each is not None:
             each.fitted_to(classifier)
@@ -150,7 +157,7 @@ def select_greedy(
     held.check_classes()
     search = _Search(
         Ablations(classifier, chosen),
-        _Attacker(classifier, chosen, settings=attack, size=batch_size),
+        _Attacker(classifier, chosen, settings=attack, size=batch_size, engine=engine),
         samples=(fit, held),
         twins=moved,
         budget=budget,
@@ -172,6 +179,7 @@ def select_greedy(
             hashes=fit.hashes + held.hashes,
         ),
         provider=classifier.provider.name,
+        threads=classifier.provider.threads,
         masks=(Mask(chosen.name, weights, chosen.feature_axis),),
         attack=None if attack is None else attack.record(),
         selection=search.record(best, budget=budget, seed=seed, held_out=select is None),
@@ -188,23 +196,22 @@ class _Attacker:
         *,
         settings: Attack | None,
         size: int,
+        engine: Engine,
     ) -> None:
-        self._classifier, self._tap, self._settings = classifier, tap, settings
+        self._classifier, self._tap, self._settings, self._engine = classifier, tap, settings, engine
         self.task, self.size = classifier.task, size
         self.is_there = settings is not None
 
     def under(self, mask: NDArray[np.bool_], samples: Samples) -> Iterator[NDArray[np.float32]]:
-        """Yield the adversarial inputs of some samples batch by batch."""
+        """Return the adversarial inputs of some samples batch by batch."""
         assert self._settings is not None
         classifier = self._classifier
         if not mask.all():
             weights = Mask(self._tap.name, mask.astype(np.float32), self._tap.feature_axis)
             classifier = classifier.beside(hardened(classifier.model, [weights]))
-        victim = Victim(classifier, samples.x.shape[1:])
-        for start in range(0, len(samples), self.size):
-            rows = np.arange(start, min(start + self.size, len(samples)))
-            x, y = samples.pixels(rows), samples.y[rows]
-            yield self._settings.run(victim, x, y, samples=rows).x
+        work = MakePairs(classifier, self._settings, samples.x.shape[1:], samples.name)
+        batches = (Batch(each.x, each.y, int(each.indices[0])) for each in samples.labelled(self.size))
+        return (pairs.adversarial for _, pairs in map_batches(work, batches, engine=self._engine))
 
 
 class _Search:

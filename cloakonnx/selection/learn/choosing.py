@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.masked import MaskedClassifier, Weights
+from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.loaded import Samples
+from cloakonnx.engine.batches import Engine, InProcess, Tell, map_batches
 from cloakonnx.selection.learn.recipe import Recipe
 
 ROBUST_STEPS = 10
@@ -45,6 +50,51 @@ class Choice:
     within_budget: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Which samples of a batch are right in a trial, (N,)."""
+
+    right: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class TrialWork:
+    """Which samples are right under some masks, or stay right under an attack that is made on them.
+
+    Attributes:
+        classifier: The classifier; its masks are set and left set.
+        weights: The masks.
+        attack: The attack; None for clean samples.
+    """
+
+    classifier: MaskedClassifier
+    weights: Weights
+    attack: Attack | None = None
+
+    @property
+    def result(self) -> type[Held]:
+        """The type of a batch's result."""
+        return Held
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The attack's settings, and where it runs."""
+        return {"attack": None if self.attack is None else self.attack.record(), **self.classifier.provider.record}
+
+    def start(self, worker: int = 0) -> Callable[[LabelledBatch, Tell], Held]:
+        """Return what tries a batch."""
+        classifier = self.classifier.for_worker(worker)
+        classifier.weights = self.weights
+        victim = Victim(classifier)
+
+        def held(batch: LabelledBatch, tell: Tell) -> Held:
+            if self.attack is None:
+                return Held(victim.right(batch.x, batch.y))
+            return Held(~self.attack.run(victim, batch.x, batch.y, samples=batch.indices).success)
+
+        return held
+
+
 class SelectPart:
     """The samples that candidates are compared on.
 
@@ -52,15 +102,30 @@ class SelectPart:
         classifier: The classifier; its masks are set and left set.
         samples: The select part.
         recipe: The settings.
+        engine: Where batches are handled.
     """
 
-    def __init__(self, classifier: MaskedClassifier, samples: Samples, recipe: Recipe) -> None:
+    def __init__(
+        self, classifier: MaskedClassifier, samples: Samples, recipe: Recipe, engine: Engine | None = None
+    ) -> None:
         self._classifier, self._samples, self._recipe = classifier, samples, recipe
-        self._victim = Victim(classifier)
+        self._engine = engine or InProcess()
         count = min(len(samples), MOST_ATTACKED)
         self._attacked = np.linspace(0, len(samples) - 1, count).astype(np.int64)  # spread, for data sorted by class
-        none = {tap: np.ones_like(mask) for tap, mask in classifier.weights.items()}
-        self.clean_before, self.robust_before = self.clean(none), self.robust(none)
+
+    @cached_property
+    def clean_before(self) -> int:
+        """How many samples are classified correctly without masks."""
+        return self.clean(self._none)
+
+    @cached_property
+    def robust_before(self) -> int:
+        """How many of the attacked samples hold without masks."""
+        return self.robust(self._none)
+
+    @property
+    def _none(self) -> Weights:
+        return {tap: np.ones_like(mask) for tap, mask in self._classifier.weights.items()}
 
     @property
     def count(self) -> int:
@@ -79,26 +144,18 @@ class SelectPart:
 
     def clean(self, masks: Weights) -> int:
         """Return how many samples are classified correctly under these masks."""
-        self._classifier.weights = masks
-        size = self._recipe.batch_size
-        found = 0
-        for start in range(0, self.count, size):
-            part = slice(start, start + size)
-            found += int(self._victim.right(self._samples.pixels(part), self._samples.y[part]).sum())
-        return found
+        return self._holding(TrialWork(self._classifier, masks), None)
 
     def robust(self, masks: Weights) -> int:
         """Return how many of the attacked samples hold against a PGD that is made on these masks."""
-        self._classifier.weights = masks
-        size, r = self._recipe.batch_size, self._recipe
-        found = 0
-        for start in range(0, self.attacked, size):
-            rows = self._attacked[start : start + size]
-            x, y = self._samples.pixels(rows), self._samples.y[rows]
-            attack = PGD(eps=r.eps, norm=r.norm, max_iter=ROBUST_STEPS, seed=r.seed)
-            result = attack.run(self._victim, x, y, samples=rows)
-            found += int((~result.success).sum())
-        return found
+        r = self._recipe
+        attack = PGD(eps=r.eps, norm=r.norm, max_iter=ROBUST_STEPS, seed=r.seed)
+        return self._holding(TrialWork(self._classifier, masks, attack), self._attacked)
+
+    def _holding(self, work: TrialWork, rows: NDArray[np.int64] | None) -> int:
+        """Return how many samples are right in a trial: of some rows, or of all."""
+        batches = self._samples.labelled(self._recipe.batch_size, rows)
+        return sum(int(found.right.sum()) for _, found in map_batches(work, batches, engine=self._engine))
 
     def choose(self, learned: Sequence[Weights], *, on_progress: Callable[[], None] = lambda: None) -> Choice:
         """Return the best masks: for each epoch the largest blend within the budget, of these the latest of the best.

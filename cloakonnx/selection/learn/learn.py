@@ -18,6 +18,8 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset
+from cloakonnx.engine.batches import Engine, InProcess
+from cloakonnx.engine.folder import Folder
 from cloakonnx.errors import CheckError, DataError, InferenceError
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
@@ -28,7 +30,7 @@ from cloakonnx.selection.learn.adam import Adam, OneCycle
 from cloakonnx.selection.learn.choosing import ROBUST_STEPS, Choice, SelectPart
 from cloakonnx.selection.learn.objective import Objective
 from cloakonnx.selection.learn.recipe import Recipe
-from cloakonnx.selection.learn.state import Memory, State, Tally
+from cloakonnx.selection.learn.state import State, Tally, load, save
 
 _SAVE_EVERY = 50
 """Steps between two checkpoints; there is one at the end of each epoch too."""
@@ -62,6 +64,7 @@ def learn(
     output: str | Path | None = None,
     resume: bool = False,
     over_budget: bool = False,
+    engine: Engine | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Analysis:
     """Learn masks for a model against attacks that see them; no weight of the model changes.
@@ -77,10 +80,12 @@ def learn(
         select: Labelled samples for choosing. Samples that the model was trained on understate the clean loss.
         taps: Tensors to mask; without them and patterns, every activation that feeds a linear layer.
         tap_patterns: Globs over the names of taps.
-        output: Where the analysis will go: checkpoints are kept beside it, for :func:`~cloakonnx.selection.forget` to
-            remove; None keeps none.
+        output: Where the analysis will go: checkpoints are kept beside it, for :func:`~cloakonnx.engine.folder.forget`
+            to remove; None keeps none.
         resume: Whether to go on from them; the budget may be another one.
         over_budget: Whether to return the most robust masks where the budget can't be met.
+        engine: Where masks are tried on the select part; steps of learning need each other. Batch after batch in this
+            thread where None.
         on_progress: Called after every step and every epoch.
 
     Raises:
@@ -104,10 +109,12 @@ def learn(
     if part is None:
         train, part = split(train, strata=classifier.task.strata, seed=recipe.seed)
     part.check_classes()
-    masked = MaskedClassifier(classifier, chosen, elements=recipe.granularity == "element")
+    elements = recipe.granularity == "element"
+    masked = MaskedClassifier(classifier, chosen, elements=elements)
     masked.prepare(dataset.fitted_to(masked))
     for samples in (train, part):
         masked.task.check(samples.y, masked.classes)
+    engine = engine or InProcess()
     record = {
         "recipe": {k: v for k, v in recipe.as_dict().items() if k not in {"budget", "zero_below"}},  # choosing only
         "taps": [tap.name for tap in chosen],
@@ -117,14 +124,18 @@ def learn(
         "preprocessing": asdict(dataset.preprocessing),
         "train": train.digest,
         "select": part.digest,
-        "provider": masked.provider.name,
         "versions": installed_versions(),
+        **masked.provider.with_threads(engine.threads).record,
     }
-    memory = None if output is None else Memory(Path(output), record)
+    folder = None if output is None else Folder(Path(output), record, run="learning")
     axis = _flip_axis(dataset) if recipe.flip else None
-    learner = _Learner(masked, recipe, train, part, flip_axis=axis, on_progress=on_progress)
-    with memory.opened(resume=resume) if memory is not None else nullcontext():
-        choice = learner.run(memory)
+    placed = classifier.with_threads(engine.threads)
+    tried = masked if placed is classifier else MaskedClassifier(placed, chosen, elements=elements)
+    tried.prepare(dataset.sample_shape)
+    trials = SelectPart(tried, part, recipe, engine)
+    learner = _Learner(masked, recipe, train, trials, flip_axis=axis, on_progress=on_progress)
+    with folder.opened(resume=resume) if folder is not None else nullcontext():
+        choice = learner.run(folder)
     if not choice.within_budget and not over_budget:
         raise CheckError(_over_budget(learner.part, choice, recipe))
     return Analysis(
@@ -139,6 +150,7 @@ def learn(
             hashes=train.hashes + part.hashes,
         ),
         provider=masked.provider.name,
+        threads=tried.provider.threads,
         masks=_masks(choice, chosen, recipe),
         attack=_inner_attack(recipe),
         learning=_learning(learner, choice, part, recipe, held_out=select is None),
@@ -153,13 +165,13 @@ class _Learner:
         classifier: MaskedClassifier,
         recipe: Recipe,
         train: Samples,
-        part: Samples,
+        part: SelectPart,
         *,
         flip_axis: int | None,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.state = State(Adam(classifier.weights))
-        self._classifier, self._recipe, self._train, self._part = classifier, recipe, train, part
+        self._classifier, self._recipe, self._train, self.part = classifier, recipe, train, part
         self._flip_axis, self._tell = flip_axis, on_progress
         self._objective = Objective(classifier, recipe, rank=train.x.ndim)
         self._size = _batch_size(recipe.batch_size, len(train), classifier.fixed_batch, train.name)
@@ -169,19 +181,18 @@ class _Learner:
         self.steps = recipe.epochs * len(self._starts)
         self._schedule = OneCycle(recipe.learning_rate, self.steps)
 
-    def run(self, memory: Memory | None) -> Choice:
+    def run(self, folder: Folder | None) -> Choice:
         """Learn from the kept state on, and choose."""
-        if memory is not None:
-            memory.load(self.state)
-        self.part = SelectPart(self._classifier, self._part, self._recipe)
+        if folder is not None:
+            load(folder, self.state)
         while self.state.adam.steps < self.steps:
             epoch, index = divmod(self.state.adam.steps, len(self._starts))
             self._step(epoch, self._starts[index])
             record = None
             if index == len(self._starts) - 1:
                 record = self._end_epoch(epoch)
-            if memory is not None and (record is not None or self.state.adam.steps % _SAVE_EVERY == 0):
-                memory.save(self.state)
+            if folder is not None and (record is not None or self.state.adam.steps % _SAVE_EVERY == 0):
+                save(folder, self.state)
             self._tell(Progress(self.state.adam.steps, self.steps, record))
         tried = iter(range(1, len(self.state.learned) + 1))
         return self.part.choose(

@@ -1,0 +1,133 @@
+"""Batches at a time: `--workers N` against one session of all threads, on ResNet-20, beside torchattacks and ART.
+
+    python benchmarks/workers.py [--rounds 7] [--images 512] [--workers N] [--busy] [--no-peers]
+
+PGD-10 at batch 128 (all steps for every sample, as the peers take them) and at the default batch of 64 (samples leave
+once they are fooled), an evaluation, and learning with its trials: each by the function that the command line calls.
+N is the number of cores where it is not given. `--busy` keeps one core busy with another process. Needs the
+environment of `make test-peers`, without the peers nothing beside cloakonnx.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import alternate, assets, machine, ratios, spread, table
+from numpy.typing import NDArray
+
+import cloakonnx as ck
+from cloakonnx.attacks.pgd import PGD
+from cloakonnx.data.sources import ArraySource
+
+EPS, STEP, STEPS = 1 / 255, 0.25 / 255, 10
+Images = NDArray[np.float32]
+Job = Callable[[], object]
+
+
+def main() -> None:
+    """Time every pair of jobs and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--busy", action="store_true", help="keep one core busy with another process")
+    parser.add_argument("--no-peers", action="store_true")
+    options = parser.parse_args()
+    print(machine("onnxruntime-gpu", "torch", "torchattacks", "adversarial-robustness-toolbox"))
+    print("another process holds a core\n" if options.busy else "")
+    busy = multiprocessing.Process(target=_spin, daemon=True)
+    if options.busy:
+        busy.start()
+    rows: list[list[str]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, samples, jobs in cases(options, Path(folder)):
+            seconds = alternate(jobs, options.rounds)
+            first = seconds["one session"]
+            for contender, found in seconds.items():
+                speed = spread([samples / s for s in found], 1)
+                rows.append([f"{name}: {contender}", speed, spread(ratios(first, found))])
+    print(table(["", "images/s", "times as fast as one session"], rows))
+
+
+def cases(options: argparse.Namespace, folder: Path) -> list[tuple[str, int, dict[str, Job]]]:
+    """Return each case: its name, how many images go through it, and its contenders."""
+    path = assets() / "models" / "cifar10_resnet20.onnx"
+    x, y = images("cifar10_test600", options.images)
+    train, labels = images("cifar10_train4000", options.images)
+    classifier = ck.Classifier(path, provider=ck.choose_provider("cpu"))
+    data = ck.Dataset.of(ArraySource("test", x, y), classifier)
+    learning = ck.Dataset.of(ArraySource("train", train, labels), classifier)
+    weights = np.ones(64, np.float32)
+    weights[:4] = 0
+    masked = ck.Classifier(
+        ck.hardened(classifier.model, [ck.Mask(ck.find_tap(classifier.model, None).name, weights)]),
+        provider=classifier.provider,
+    )
+    engines: dict[str, ck.Engine] = {
+        "one session": ck.InProcess(),
+        f"{options.workers} workers": ck.Threads(options.workers),
+    }
+
+    def each(run: Callable[[ck.Engine], object]) -> dict[str, Job]:
+        return {name: lambda engine=engine: run(engine) for name, engine in engines.items()}  # type: ignore[misc]
+
+    def attacked(batch_size: int, **settings: Any) -> Callable[[ck.Engine], object]:
+        pgd = PGD(eps=EPS, eps_step=STEP, max_iter=STEPS, **settings)
+        return lambda engine: ck.attack(
+            classifier, data, folder / "a.npz", attack=pgd, batch_size=batch_size, engine=engine
+        )
+
+    def evaluated(engine: ck.Engine) -> object:
+        return ck.evaluate(masked, data, eps=[EPS], attack="pgd", max_iter=STEPS, sanity=False, engine=engine)
+
+    def learned(engine: ck.Engine) -> object:
+        recipe = ck.Recipe(eps=2 / 255, budget=0.04, epochs=1)
+        return ck.learn(classifier, learning, recipe, select=data, over_budget=True, engine=engine)
+
+    first = each(attacked(128, early_stop=False))
+    if not options.no_peers:
+        first |= peers(path, x, y, batch_size=128)
+    return [
+        (f"PGD-{STEPS}, batch 128, all steps", len(x), first),
+        (f"PGD-{STEPS}, batch 64, early stopping", len(x), each(attacked(64))),
+        ("evaluate --attack pgd, batch 64", len(x), each(evaluated)),
+        ("learn, 1 epoch and its trials", len(train), each(learned)),
+    ]
+
+
+def images(name: str, count: int) -> tuple[Images, NDArray[np.int64]]:
+    """Return the first images of a file, (N, 3, 32, 32) in [0, 1], and their labels."""
+    with np.load(assets() / "data" / f"{name}.npz") as data:
+        x = data["x"][:count].astype(np.float32).transpose(0, 3, 1, 2) / np.float32(255)
+        return np.ascontiguousarray(x), data["y"][:count]
+
+
+def peers(path: Path, x: Images, y: NDArray[np.int64], *, batch_size: int) -> dict[str, Job]:
+    """Return the peers' PGD on all images, batch by batch, as jobs."""
+    from attacks import art_job, torchattacks_job
+    from resnet20 import from_onnx
+
+    net = from_onnx(path)
+    parts = [slice(start, start + batch_size) for start in range(0, len(x), batch_size)]
+    made = {"torchattacks": torchattacks_job, "ART": art_job}
+
+    def all_batches(jobs: list[Job]) -> Job:
+        return lambda: [job() for job in jobs]
+
+    return {name: all_batches([make(net, x[part], y[part]) for part in parts]) for name, make in made.items()}
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+if __name__ == "__main__":
+    main()

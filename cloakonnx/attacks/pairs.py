@@ -1,0 +1,109 @@
+"""Clean samples with adversarial versions that are made on the fly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks.base import Attack
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.task import SingleLabel
+from cloakonnx.data.batch import Batch
+from cloakonnx.data.samples import Dataset, PairBatch
+from cloakonnx.engine.batches import Tell
+from cloakonnx.errors import DataError
+
+
+@dataclass(frozen=True)
+class MakePairs:
+    """Attacks every batch; every sample takes all steps, fooled or not, so that all are moved.
+
+    Attributes:
+        classifier: The classifier.
+        settings: The attack.
+        sample: Shape of a sample in the model's layout.
+        name: The samples' source.
+    """
+
+    classifier: Classifier
+    settings: Attack
+    sample: tuple[int, ...]
+    name: str
+
+    @property
+    def result(self) -> type[PairBatch]:
+        """The type of a batch's result."""
+        return PairBatch
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The attack's settings."""
+        return self.settings.record()
+
+    def start(self, worker: int = 0) -> Callable[[Batch, Tell], PairBatch]:
+        """Return what gives a batch its adversarial version; without labels the model's own predictions stand in."""
+        victim = Victim(self.classifier.for_worker(worker), self.sample)
+
+        def pairs(batch: Batch, tell: Tell) -> PairBatch:
+            y = batch.y
+            if y is None:
+                y = labels_of(batch, victim.predict(batch.x), victim.task, name=self.name)
+            found = self.settings.run(victim, batch.x, y, samples=batch.indices)
+            return PairBatch(batch.x, found.x, batch.y, batch.start)
+
+        return pairs
+
+
+@dataclass(frozen=True)
+class AttackedPairs:
+    """Clean samples and their adversarial versions, made on the fly.
+
+    Attributes:
+        clean: The samples; without labels the model's own predictions stand in.
+        classifier: The classifier.
+        settings: The attack.
+    """
+
+    clean: Dataset
+    classifier: Classifier
+    settings: Attack
+
+    @property
+    def adversarial_name(self) -> None:
+        """There is no file of adversarial versions."""
+
+    @property
+    def attack(self) -> dict[str, Any]:
+        """The settings, for records."""
+        return self.settings.record()
+
+    def making(self, threads: int | None) -> MakePairs:
+        """Return the work that pairs :meth:`batches`, in sessions of that many intra-op threads."""
+        classifier = self.classifier.with_threads(threads)
+        return MakePairs(classifier, self.settings, self.clean.fitted_to(classifier), self.clean.source.name)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield the clean samples."""
+        return self.clean.batches(size)
+
+
+def labels_of(batch: Batch, predicted: NDArray[np.int64], task: SingleLabel, *, name: str) -> NDArray[np.int64]:
+    """Return a batch's labels, or the model's predictions where it has none.
+
+    Raises:
+        DataError: no labels, and a sample for which the model predicts none either.
+    """
+    if batch.y is not None:
+        return batch.y
+    missing = np.flatnonzero(task.undecided(predicted))
+    if len(missing):
+        raise DataError(
+            f"{name} has no labels, and the model's prediction can't stand in for that of sample "
+            f"{batch.start + int(missing[0])}: its scores are no numbers (NaN); leave such samples out, or give labels"
+        )
+    return predicted

@@ -1,0 +1,152 @@
+"""The one way of a long run through its batches: order, progress, and what an interrupted run has left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from cloakonnx.engine.folder import Folder
+
+Tell = Callable[[float], None]
+"""Called with the share of a batch's work that is done, below 1."""
+
+
+class AnyBatch(Protocol):
+    """Some samples, with whatever is known of them."""
+
+    @property
+    def size(self) -> int:
+        """How many samples there are."""
+
+    def digest(self) -> str:
+        """Return what tells these samples from others."""
+
+
+B = TypeVar("B", bound=AnyBatch)
+B_contra = TypeVar("B_contra", bound=AnyBatch, contravariant=True)
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Work(Protocol[B_contra, R_co]):
+    """What is done with each batch: a frozen dataclass that can be pickled, so it holds no session.
+
+    No batch's result depends on another batch.
+    """
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """Everything that results depend on beside the samples, as JSON: what ``resume`` compares."""
+
+    @property
+    def result(self) -> type[R_co]:
+        """The type of a batch's result: a dataclass of arrays, numbers, tuples and such dataclasses."""
+
+    def start(self, worker: int = 0) -> Callable[[B_contra, Tell], R_co]:
+        """Make the sessions of a worker, and return what handles a batch.
+
+        Args:
+            worker: Number of the worker among those of this process, from 0.
+        """
+
+
+class Engine(Protocol):
+    """Where batches are handled."""
+
+    @property
+    def threads(self) -> int | None:
+        """Intra-op threads of each session; None leaves the provider's as they are."""
+
+    @property
+    def workers(self) -> int:
+        """How many batches are handled at a time."""
+
+    def run(
+        self, work: Work[B, R], batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
+    ) -> Iterator[tuple[int, R | None]]:
+        """Yield each batch's number and result, in any order.
+
+        Args:
+            work: What is done with each batch.
+            batches: Numbers and batches; None for one that needs no work, whose number comes back with None.
+            tell: Called with a batch's number and the share of it that is done, by the thread that iterates.
+
+        Raises:
+            Exception: what the first batch that fails raises, after the results of all batches before it.
+        """
+
+
+class InProcess:
+    """Handles batch after batch in the calling thread."""
+
+    threads: int | None = None
+    workers = 1
+
+    def run(
+        self, work: Work[B, R], batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
+    ) -> Iterator[tuple[int, R | None]]:
+        """Yield each batch's number and result, in order."""
+        handle: Callable[[B, Tell], R] | None = None
+        for number, batch in batches:
+            if batch is None:
+                yield number, None
+                continue
+            if handle is None:
+                handle = work.start()
+            yield number, handle(batch, partial(tell, number))
+
+
+def map_batches(
+    work: Work[B, R],
+    batches: Iterable[B],
+    *,
+    engine: Engine,
+    folder: Folder | None = None,
+    name: str = "",
+    on_progress: Callable[[float], None] = lambda samples: None,
+) -> Iterator[tuple[B, R]]:
+    """Yield each batch with its result, in the order of the batches.
+
+    Args:
+        work: What is done with each batch.
+        batches: The samples.
+        engine: Where batches are handled.
+        folder: Keeps finished batches, and is open; those that are there already are not handled again.
+        name: The samples' source, for messages.
+        on_progress: Called with the number of samples that are done, with fractions while batches are handled.
+
+    Raises:
+        DataError: a finished batch was made from other samples.
+        OutputError: a result can't be written.
+    """
+    waiting: dict[int, B] = {}
+    results: dict[int, R | None] = {}  # None for those that the folder holds
+    shares: dict[int, float] = {}
+    done = 0
+
+    def numbered() -> Iterator[tuple[int, B | None]]:
+        for number, batch in enumerate(batches):
+            waiting[number] = batch
+            is_there = folder is not None and folder.holds(number, batch.digest(), name=name)
+            yield number, None if is_there else batch
+
+    def tell(number: int, share: float) -> None:
+        shares[number] = share * waiting[number].size
+        on_progress(done + sum(shares.values()))
+
+    following = 0
+    for number, found in engine.run(work, numbered(), tell):
+        if folder is not None and found is not None:
+            folder.save(number, waiting[number].digest(), found)
+        results[number] = None if folder is not None else found
+        shares.pop(number, None)
+        done += waiting[number].size
+        on_progress(done + sum(shares.values()))
+        while following in results:
+            kept = results.pop(following)
+            if kept is None and folder is not None:
+                kept = found if following == number and found is not None else folder.load(following, work.result)
+            assert kept is not None  # an engine gives None only for what the folder holds
+            yield waiting.pop(following), kept
+            following += 1

@@ -1,0 +1,153 @@
+"""Several batches at a time in one process: each thread has sessions of its own with one intra-op thread each."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from cloakonnx.engine.batches import B, R, Work
+from cloakonnx.errors import OptionError
+
+_AHEAD = 4
+"""Batches that may be under way or finished behind the first unfinished one, for each worker: it bounds memory."""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Handles some batches at a time, each in a thread of its own.
+
+    ONNX Runtime releases the interpreter lock while a session runs. Threads of one session wait for each other after
+    every node; sessions of one thread each never do, so that small nets and busy machines gain.
+
+    Attributes:
+        workers: How many batches are handled at a time.
+        threads: Intra-op threads of each session.
+
+    Raises:
+        OptionError: a number below 1.
+    """
+
+    workers: int
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.workers < 1:
+            raise OptionError(f"--workers {self.workers} must be at least 1")
+        if self.threads < 1:
+            raise OptionError(f"{self.threads} threads for each session are too few: at least 1")
+
+    def __str__(self) -> str:
+        """Return the engine in words."""
+        return f"{self.workers} batches at a time, each in sessions of {self.threads} intra-op thread(s)"
+
+    def run(
+        self, work: Work[B, R], batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
+    ) -> Iterator[tuple[int, R | None]]:
+        """Yield each batch's number and result as they are finished; callbacks stay in the calling thread."""
+        pool = _Pool(work, self.workers)
+        try:
+            yield from pool.run(iter(batches), tell)
+        finally:
+            pool.stop()
+
+
+class _Message(NamedTuple):
+    """What a worker reports of a batch: a share that is done, a result, or an error."""
+
+    number: int
+    share: float | None = None
+    result: Any = None
+    error: BaseException | None = None
+
+
+class _Stopped(BaseException):
+    """Ends the batch that a worker is at, once nobody waits for it; no handler of an attack takes it."""
+
+
+class _Pool:
+    """The threads, what they are to do and what they report."""
+
+    def __init__(self, work: Work[Any, Any], workers: int) -> None:
+        self._work, self._workers = work, workers
+        self._tasks: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._ended = threading.Event()
+
+    def run(self, batches: Iterator[tuple[int, Any]], tell: Callable[[int, float], None]) -> Iterator[tuple[int, Any]]:
+        """Yield results; see :meth:`Threads.run`."""
+        active: set[int] = set()
+        failed: tuple[int, BaseException] | None = None
+        following, more = 0, True
+        while True:
+            while more and len(active) < 2 * self._workers:
+                if active and following - min(active) >= _AHEAD * self._workers:
+                    break
+                try:
+                    number, batch = next(batches)
+                except StopIteration:
+                    more = False
+                    break
+                except Exception as error:  # raised in its turn, as if batches were handled one by one
+                    failed, more = (following, error), False
+                    break
+                following = number + 1
+                if batch is None:
+                    yield number, None
+                    continue
+                active.add(number)
+                self._give(number, batch)
+            if not active or (failed is not None and failed[0] < min(active)):
+                break
+            report = self._reports.get()
+            if report.error is not None:
+                active.discard(report.number)
+                more = False
+                if failed is None or report.number < failed[0]:
+                    failed = report.number, report.error
+            elif report.share is not None:
+                tell(report.number, report.share)
+            else:
+                active.discard(report.number)
+                yield report.number, report.result
+        if failed is not None:
+            raise failed[1]
+
+    def stop(self) -> None:
+        """End all threads: each stops at the next report of its batch, or when that is done."""
+        self._ended.set()
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _give(self, number: int, batch: Any) -> None:
+        """Queue a batch; there are no more threads than batches."""
+        if len(self._threads) < self._workers:
+            thread = threading.Thread(target=self._serve, args=(len(self._threads),), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._tasks.put((number, batch))
+
+    def _serve(self, worker: int) -> None:
+        handle: Callable[[Any, Callable[[float], None]], Any] | None = None
+        while (task := self._tasks.get()) is not None and not self._ended.is_set():
+            number, batch = task
+            try:
+                if handle is None:
+                    handle = self._work.start(worker)
+                self._reports.put(_Message(number, result=handle(batch, partial(self._tell, number))))
+            except _Stopped:
+                return
+            except BaseException as error:  # whatever it is, the calling thread raises it
+                self._reports.put(_Message(number, error=error))
+
+    def _tell(self, number: int, share: float) -> None:
+        if self._ended.is_set():
+            raise _Stopped
+        self._reports.put(_Message(number, share=share))
