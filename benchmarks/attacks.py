@@ -19,7 +19,7 @@ from resnet20 import from_onnx
 from torch import nn
 
 import cloakonnx as ck
-from cloakonnx.attacks.pgd import PGD
+from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 
 EPS, STEP, STEPS, BATCH = 1 / 255, 0.25 / 255, 10, 128

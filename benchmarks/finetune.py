@@ -40,7 +40,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import cloakonnx as ck
-from cloakonnx.attacks.pgd import PGD
+from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.graph.file.model import load_bytes
 

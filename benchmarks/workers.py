@@ -23,7 +23,7 @@ from common import alternate, assets, machine, ratios, spread, table
 from numpy.typing import NDArray
 
 import cloakonnx as ck
-from cloakonnx.attacks.pgd import PGD
+from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.data.sources import ArraySource
 
 EPS, STEP, STEPS = 1 / 255, 0.25 / 255, 10

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.base import Attack, TargetedInTurn, make
 from cloakonnx.errors import OptionError
-from cloakonnx.gradient.losses import DLR_CLASSES
+from cloakonnx.gradient.losses import Loss, classes_needed
 
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "quick": (
@@ -66,9 +66,10 @@ def replaced(attacks: Sequence[Attack], *, classes: int) -> tuple[str, ...]:
     in_turn = [each for each in attacks if isinstance(each, TargetedInTurn)]
     targeted = list(dict.fromkeys(each.name for each in in_turn))
     notes = []
-    if ratio and classes < DLR_CLASSES:
+    needed = classes_needed(Loss.DLR)
+    if ratio and classes < needed:
         notes.append(
-            f"{' and '.join(ratio)}: the margin instead of DLR, which needs {DLR_CLASSES} classes; there are {classes}"
+            f"{' and '.join(ratio)}: the margin instead of DLR, which needs {needed} classes; there are {classes}"
         )
     if targeted and classes - 1 < in_turn[0].targets:
         count = f"{classes - 1} target" + ("s" if classes > 2 else "")

@@ -15,7 +15,7 @@ from cloakonnx.attacks.counts import Counts
 from cloakonnx.classifier.answer import Answer
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.sessions import Asked, Sample
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.runtime.session import Value, to_numpy
 
 

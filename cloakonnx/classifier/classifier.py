@@ -20,7 +20,7 @@ from cloakonnx.classifier.sessions import Asked, Sample, Sessions
 from cloakonnx.classifier.task import SingleLabel, class_scores
 from cloakonnx.errors import MaskError
 from cloakonnx.gradient.differentiate import GradientGraph
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.file.model import Model, counterpart, load
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.insert import mask_values

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.errors import TapError
 from cloakonnx.gradient.differentiate import GradientGraph, differentiate
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.masks.taps import Tap
 from cloakonnx.graph.subgraphs.head import head, masked_head
 from cloakonnx.graph.subgraphs.inline import inline

@@ -13,7 +13,7 @@ from cloakonnx.classifier.answer import MaskAnswer
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.sessions import Asked, Sample
 from cloakonnx.errors import TapError
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import Tap
 from cloakonnx.runtime.session import Value, to_numpy

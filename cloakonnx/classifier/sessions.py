@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.classifier._fed import FedModel
 from cloakonnx.gradient.differentiate import INPUT, GradientGraph, differentiate
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.subgraphs.cut import unfed
 from cloakonnx.graph.subgraphs.inline import inline
 from cloakonnx.runtime.session import Session, Value, filled_up, to_numpy

@@ -11,7 +11,7 @@ import onnx.inliner
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError, InferenceError
-from cloakonnx.gradient.loss import ATTACKED, Loss
+from cloakonnx.gradient.losses import ATTACKED, Loss
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.ending import Ending, ending

@@ -19,7 +19,7 @@ from cloakonnx.evaluation.estimate import seconds_per_sample
 from cloakonnx.evaluation.outcomes import Found, FoundAtEps, FoundOfModel, Outcomes
 from cloakonnx.evaluation.samples import MOST, Turned
 from cloakonnx.evaluation.trial import Meter, Trial
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 
 
 class Comparison:

@@ -123,10 +123,12 @@ def round_input(graph: onnx.GraphProto, name: str) -> None:
     place = next((i for i, node in enumerate(graph.node) if name in node.output and node.op_type == "Cast"), None)
     if place is None:
         return
-    cast = graph.node[place]
-    cast.output[0] = f"{name}/narrow"
-    graph.node.insert(place + 1, onnx.helper.make_node("Shape", [cast.input[0]], [f"{name}/shape"]))
-    graph.node.insert(place + 2, onnx.helper.make_node("Reshape", [f"{name}/narrow", f"{name}/shape"], [name]))
+    build, cast = Builder.beside(graph), graph.node[place]
+    narrow = Tensor(build, build.fresh(f"{name}/narrow"), onnx.helper.get_node_attr_value(cast, "to"))
+    cast.output[0] = cast.name = narrow.name
+    wide = Tensor(build, cast.input[0], TensorProto.FLOAT)
+    build.op("Reshape", narrow, wide.op("Shape"), name=name)
+    build.insert_into(graph, place + 1)
 
 
 def rounded(logits: Tensor, elem_type: int) -> Tensor:

@@ -14,8 +14,7 @@ from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_
 from cloakonnx.gradient._canonical import Job, canonical, infer_shapes, opset_of, prune
 from cloakonnx.gradient._forward import insert_mask
 from cloakonnx.gradient._logits import Logits, logits_of, round_input, rounded
-from cloakonnx.gradient.loss import Loss
-from cloakonnx.gradient.losses import Scores, seed
+from cloakonnx.gradient.losses import Loss, Scores, inputs_of, seed
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import FLOATS, Dim, Index
 from cloakonnx.graph.subgraphs.prepend import prepend
@@ -229,15 +228,13 @@ class _Steps:
 
     def _loss_inputs(self, loss: Loss | None, targeted: bool, logits: Logits) -> _Inputs:
         batch = (logits.tensor.dims or (None,))[0]
-        labels = targets = cotangent = None
-        if loss is Loss.COTANGENT:
-            cotangent = self._take("cotangent", logits.tensor.elem_type, (batch, logits.classes))
-        elif loss is not None:
-            if not targeted or loss in {Loss.DLR, Loss.DIFFERENCE}:
-                labels = self._take("labels", TensorProto.INT64, (batch,))
-            if targeted or loss is Loss.DIFFERENCE:
-                targets = self._take("targets", TensorProto.INT64, (batch,))
-        return _Inputs(self.image, labels, targets, cotangent, self.masks)
+        taken: dict[str, str] = {}
+        for each in () if loss is None else inputs_of(loss, targeted=targeted):
+            if each == "cotangent":
+                taken[each] = self._take(each, logits.tensor.elem_type, (batch, logits.classes))
+            else:
+                taken[each] = self._take(each, TensorProto.INT64, (batch,))
+        return _Inputs(self.image, taken.get("labels"), taken.get("targets"), taken.get("cotangent"), self.masks)
 
     def _take(self, hint: str, elem_type: int, shape: tuple[Dim, ...]) -> str:
         name = self.builder.fresh(hint)

@@ -1,25 +1,62 @@
 """Losses that attacks increase, and their gradients with respect to the logits.
 
-Every loss gives one number a sample, and the gradient that it gives is of that number: no mean over the batch.
+Every loss gives one number a sample, and the gradient that it gives is of that number: no mean over the batch. A new
+loss is a name in :class:`Loss` and a function with :func:`loss`. This module loads no onnx.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from onnx import TensorProto
 
-from cloakonnx.gradient.loss import Loss
-from cloakonnx.graph.build import Tensor
-
-DLR_CLASSES = 4
-"""DLR needs four classes; the margin stands in where there are fewer."""
+if TYPE_CHECKING:
+    from cloakonnx.graph.build import Tensor
 
 _DLR_EPSILON = 1e-12
 
 _LANES = 8
+
+_INT64 = 7
+"""Element type of indices in ONNX."""
+
+
+class Loss(StrEnum):
+    """What an attack increases.
+
+    Attributes:
+        CE: Cross-entropy of the label; targeted: minus that of the target.
+        CE_SOFTMAX: The same loss with the gradient that frameworks compute, softmax minus one-hot: where the label's
+            probability rounds to 1 its own entry is lost, and attacks are weaker. For comparisons.
+        LOG_ODDS: log((1 - p) / p) of the label's probability p, that is logsumexp(other logits) - logit; targeted:
+            minus that of the target. CE = softplus(LOG_ODDS), so both put inputs in the same order and their gradients
+            point the same way, but this one never vanishes.
+        MARGIN: Largest other logit less the label's (Carlini & Wagner 2017); targeted: the target's less the largest
+            other.
+        DLR: Difference of logits ratio (Croce & Hein 2020, arXiv:2003.01690, equations 5 and 6). Fewer than four
+            classes: the numerator alone.
+        DIFFERENCE: The target's logit less the label's; always targeted.
+        COTANGENT: The sum of the logits weighted by a graph input (N, classes).
+    """
+
+    CE = "ce"
+    CE_SOFTMAX = "ce-softmax"
+    LOG_ODDS = "log-odds"
+    MARGIN = "margin"
+    DLR = "dlr"
+    DIFFERENCE = "difference"
+    COTANGENT = "cotangent"
+
+    @property
+    def climbed(self) -> Loss:
+        """What an attack climbs to increase this loss, where it heeds only the gradient's direction and the order.
+
+        The cross-entropy of a label whose logit is 100 above the others, and its gradient, are 0 in float32.
+        """
+        return Loss.LOG_ODDS if self is Loss.CE else self
 
 
 @dataclass(frozen=True)
@@ -69,32 +106,104 @@ class Scores:
         return self.one_hot(scores.op("ArgMax", axis=1, keepdims=1))
 
 
+OfLabel: TypeAlias = "Callable[[Scores, Tensor], Seed]"
+"""A loss of the label, a one-hot matrix (N, classes); targeted it is minus that of the target."""
+OfPair: TypeAlias = "Callable[[Scores, Tensor, Tensor], Seed]"
+"""A loss of label and target, int64 (N,) both."""
+
+
+@dataclass
+class _Registered:
+    """How a loss is computed.
+
+    Attributes:
+        of_label: Untargeted, and targeted where there is no ``of_pair``; None where it needs targets.
+        of_pair: Targeted.
+        needs: Classes that either needs; with fewer the margin or the difference, its numerator, stands in.
+        is_attacked: Whether attacks may be asked to increase it.
+    """
+
+    of_label: OfLabel | None = None
+    of_pair: OfPair | None = None
+    needs: int = 2
+    is_attacked: bool = False
+
+
+_REGISTRY: dict[Loss, _Registered] = {name: _Registered() for name in Loss}
+
+
+def loss(name: Loss, *, needs: int = 2, attacked: bool = False) -> Callable[[OfLabel], OfLabel]:
+    """Register the function of a loss of the label.
+
+    Args:
+        name: The loss.
+        needs: Classes that it needs; with fewer the margin stands in.
+        attacked: Whether attacks may be asked to increase it: ``--loss``.
+    """
+
+    def register(function: OfLabel) -> OfLabel:
+        registered = _REGISTRY[name]
+        registered.of_label, registered.is_attacked = function, attacked
+        registered.needs = max(needs, registered.needs)
+        return function
+
+    return register
+
+
+def targeted_loss(name: Loss, *, needs: int = 2) -> Callable[[OfPair], OfPair]:
+    """Register the function of a loss of label and target; with too few classes the difference stands in."""
+
+    def register(function: OfPair) -> OfPair:
+        registered = _REGISTRY[name]
+        registered.of_pair, registered.needs = function, max(needs, registered.needs)
+        return function
+
+    return register
+
+
+def classes_needed(name: Loss) -> int:
+    """Return how many classes a loss needs; with fewer its numerator stands in."""
+    return _REGISTRY[name].needs
+
+
+def inputs_of(name: Loss, *, targeted: bool) -> tuple[str, ...]:
+    """Return which of labels, targets and cotangent a loss takes."""
+    registered = _REGISTRY[name]
+    if registered.of_label is None and registered.of_pair is None:
+        return ("cotangent",)
+    if registered.of_label is None or (targeted and registered.of_pair is not None):
+        return ("labels", "targets")
+    return ("targets",) if targeted else ("labels",)
+
+
 def seed(
-    scores: Scores, loss: Loss, *, labels: Tensor | None, targets: Tensor | None, cotangent: Tensor | None
+    scores: Scores, name: Loss, *, labels: Tensor | None, targets: Tensor | None, cotangent: Tensor | None
 ) -> Seed:
     """Emit a loss and its gradient.
 
     Args:
         scores: The logits.
-        loss: Which loss.
-        labels: int64 (N,), for untargeted losses, the difference and the targeted DLR.
-        targets: int64 (N,); given, the loss is the targeted one.
+        name: Which loss.
+        labels: int64 (N,), where :func:`inputs_of` has them.
+        targets: int64 (N,), likewise; given, the loss is the targeted one.
         cotangent: (N, classes), for :attr:`Loss.COTANGENT`.
     """
     if cotangent is not None:
         return Seed((scores.logits * cotangent).sum(1).squeeze(1), cotangent)
+    registered = _REGISTRY[name]
+    is_short = scores.classes < registered.needs
     if labels is not None and targets is not None:
-        return (_dlr_targeted if loss is Loss.DLR else _difference)(scores, labels, targets)
+        of_pair = _difference if is_short or registered.of_pair is None else registered.of_pair
+        return of_pair(scores, labels, targets)
     named = labels if targets is None else targets
-    if named is None:
-        raise ValueError(f"loss {loss} needs labels or targets")
-    hot = scores.labelled(named)
-    if loss is Loss.DLR and targets is None:
-        return _dlr(scores, hot)
-    made = _LOSSES.get(loss, _margin)(scores, hot)
+    of_label = _margin if is_short else registered.of_label
+    if named is None or of_label is None:
+        raise ValueError(f"loss {name} needs labels or targets")
+    made = of_label(scores, scores.labelled(named))
     return made if targets is None else -made
 
 
+@loss(Loss.CE, attacked=True)
 def _cross_entropy(scores: Scores, hot: Tensor) -> Seed:
     """log(1 + sum over others of exp(z_j - z_y)), exact for saturated samples too."""
     relative = scores.without(hot) - scores.at(hot)
@@ -113,6 +222,7 @@ def _cross_entropy(scores: Scores, hot: Tensor) -> Seed:
     return Seed((top + log1p).squeeze(1), probabilities - hot * probabilities.sum(1))
 
 
+@loss(Loss.LOG_ODDS)
 def _log_odds(scores: Scores, hot: Tensor) -> Seed:
     others = scores.without(hot)
     top = others.max(1)
@@ -121,6 +231,7 @@ def _log_odds(scores: Scores, hot: Tensor) -> Seed:
     return Seed((top - scores.at(hot) + total.log()).squeeze(1), powers / total - hot)
 
 
+@loss(Loss.CE_SOFTMAX, attacked=True)
 def _rounded(scores: Scores, hot: Tensor) -> Seed:
     """The gradient as softmax minus one-hot, with the rounding that frameworks have.
 
@@ -139,17 +250,10 @@ def _rounded(scores: Scores, hot: Tensor) -> Seed:
     return Seed(_cross_entropy(scores, hot).loss, powers / lanes - hot)
 
 
+@loss(Loss.MARGIN, attacked=True)
 def _margin(scores: Scores, hot: Tensor) -> Seed:
     others = scores.without(hot)
     return Seed((others.max(1) - scores.at(hot)).squeeze(1), scores.best(others) - hot)
-
-
-_LOSSES: dict[Loss, Callable[[Scores, Tensor], Seed]] = {
-    Loss.CE: _cross_entropy,
-    Loss.CE_SOFTMAX: _rounded,
-    Loss.LOG_ODDS: _log_odds,
-}
-"""Losses of one label a sample; the margin is what the others come down to."""
 
 
 def _ratio(scores: Scores, above: Tensor, below: Tensor) -> Seed:
@@ -162,25 +266,27 @@ def _ratio(scores: Scores, above: Tensor, below: Tensor) -> Seed:
 def _ranks(scores: Scores, count: int) -> list[Tensor]:
     """One-hot matrices of the largest logits, in order."""
     build, logits = scores.logits.builder, scores.logits
-    _, indices = build.ops("TopK", logits, build.ints(count), elem_types=[None, TensorProto.INT64], axis=1)
+    _, indices = build.ops("TopK", logits, build.ints(count), elem_types=[None, _INT64], axis=1)
     return [scores.one_hot(indices.gather(build.ints(i), 1)) for i in range(count)]
 
 
+@loss(Loss.DLR, needs=4, attacked=True)
 def _dlr(scores: Scores, hot: Tensor) -> Seed:
-    if scores.classes < DLR_CLASSES:
-        return _margin(scores, hot)
     first, _, third = _ranks(scores, 3)
     return _ratio(scores, scores.best(scores.without(hot)) - hot, first - third)
 
 
+@targeted_loss(Loss.DIFFERENCE)
 def _difference(scores: Scores, labels: Tensor, targets: Tensor) -> Seed:
     above = scores.labelled(targets) - scores.labelled(labels)
     return Seed(scores.at(above).squeeze(1), above)
 
 
+@targeted_loss(Loss.DLR, needs=4)
 def _dlr_targeted(scores: Scores, labels: Tensor, targets: Tensor) -> Seed:
-    plain = _difference(scores, labels, targets)
-    if scores.classes < DLR_CLASSES:
-        return plain
     first, _, third, fourth = _ranks(scores, 4)
-    return _ratio(scores, plain.gradient, first - (third + fourth) * 0.5)
+    return _ratio(scores, _difference(scores, labels, targets).gradient, first - (third + fourth) * 0.5)
+
+
+ATTACKED = tuple(name for name, registered in _REGISTRY.items() if registered.is_attacked)
+"""Losses that attacks may increase."""

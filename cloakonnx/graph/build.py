@@ -44,9 +44,7 @@ class Builder:
         self.opset = opset
         self.provider = provider
         self._prefix = prefix
-        self._names = {name for node in graph.node for name in (*node.input, *node.output, node.name)}
-        self._names.update(value.name for value in (*graph.input, *graph.output))
-        self._names.update(tensor.name for tensor in graph.initializer)
+        self._names = _names(graph)
         self._count = 0
         # Names and types, not tensors: those refer to the builder, which has to go with the last of them.
         self._made: dict[tuple[object, ...], list[tuple[str, int]]] = {}
@@ -56,6 +54,20 @@ class Builder:
         """Return the builder of a graph of its own."""
         graph = onnx.GraphProto(name="graph")
         return cls(graph, Index(graph), opset=opset)
+
+    @classmethod
+    def beside(cls, other: onnx.GraphProto, *, opset: int = 13) -> Builder:
+        """Return the builder of nodes that :meth:`insert_into` puts among another graph's: no name is one of its."""
+        build = cls.alone(opset=opset)
+        build._names = _names(other)
+        return build
+
+    def insert_into(self, other: onnx.GraphProto, position: int = 0) -> None:
+        """Put all nodes and constants into another graph, the nodes at a position among its own."""
+        nodes = list(other.node)
+        del other.node[:]
+        other.node.extend([*nodes[:position], *self.graph.node, *nodes[position:]])
+        other.initializer.extend(self.graph.initializer)
 
     def input(self, name: str, elem_type: int = TensorProto.FLOAT, shape: Sequence[Dim] | None = None) -> Tensor:
         """Add an input to the graph."""
@@ -158,6 +170,14 @@ class Builder:
         if not node.output[position]:
             node.output[position] = self.fresh(f"{node.output[0]}/{hint}")
         return Tensor(self, node.output[position], elem_type)
+
+
+def _names(graph: onnx.GraphProto) -> set[str]:
+    """Return every name in a graph."""
+    names = {name for node in graph.node for name in (*node.input, *node.output, node.name)}
+    names.update(value.name for value in (*graph.input, *graph.output))
+    names.update(tensor.name for tensor in graph.initializer)
+    return names | {tensor.values.name for tensor in graph.sparse_initializer}
 
 
 def _result_type(op_type: str, inputs: Sequence[Tensor | None]) -> int:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cloakonnx.attacks.base import Attack
+from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.attacks.pairs import AttackedPairs
-from cloakonnx.attacks.pgd import PGD
 from cloakonnx.engine.batches import Engine
-from cloakonnx.pipeline._work import Work
+from cloakonnx.pipeline._hardening import Hardening
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.scoring.analyze import analyze
 from cloakonnx.selection.greedy.select import GreedyProgress, select_greedy
@@ -21,7 +21,7 @@ _SCORING_STEPS = 10
 """Steps of the PGD that features are scored and selected against."""
 
 
-def recipe(work: Work) -> Recipe:
+def recipe(work: Hardening) -> Recipe:
     """Return what masks are learned with."""
     settings = work.settings
     return Recipe(
@@ -35,7 +35,7 @@ def recipe(work: Work) -> Recipe:
     )
 
 
-def attack(work: Work) -> Attack:
+def attack(work: Hardening) -> Attack:
     """Return what features are scored and selected against: every sample takes all steps, fooled or not."""
     settings = work.settings
     return PGD(
@@ -47,7 +47,7 @@ def attack(work: Work) -> Attack:
     )
 
 
-def method_record(work: Work) -> dict[str, Any]:
+def method_record(work: Hardening) -> dict[str, Any]:
     """Return what decides the analysis beside the samples and the budget."""
     threads = work.threads_record(engine(work))
     if work.settings.method != "learn":
@@ -55,12 +55,12 @@ def method_record(work: Work) -> dict[str, Any]:
     return {"recipe": {key: value for key, value in recipe(work).as_dict().items() if key != "budget"}, **threads}
 
 
-def engine(work: Work) -> Engine | None:
+def engine(work: Hardening) -> Engine | None:
     """Return what handles batches while masks are made; None where learning chooses."""
     return work.engine if work.settings.method == "learn" else work.engine_for(work.parts.learn.data)
 
 
-def make_analysis(work: Work, target: Path, *, resume: bool) -> Analysis:
+def make_analysis(work: Hardening, target: Path, *, resume: bool) -> Analysis:
     """Learn, select or score.
 
     Args:
@@ -76,7 +76,7 @@ def make_analysis(work: Work, target: Path, *, resume: bool) -> Analysis:
     return _selected(work) if work.settings.method == "greedy" else _scored(work)
 
 
-def seconds(work: Work) -> float:
+def seconds(work: Hardening) -> float:
     """Measure how long learning takes at most; scoring is a matter of its attack."""
     parts = work.parts
     return learning_seconds(
@@ -89,7 +89,7 @@ def seconds(work: Work) -> float:
     )
 
 
-def _learned(work: Work, *, target: Path, resume: bool) -> Analysis:
+def _learned(work: Hardening, *, target: Path, resume: bool) -> Analysis:
     asked = recipe(work)
     with work.observer.progress("learning", None) as advance:
 
@@ -115,7 +115,7 @@ def _learned(work: Work, *, target: Path, resume: bool) -> Analysis:
         )
 
 
-def _selected(work: Work) -> Analysis:
+def _selected(work: Hardening) -> Analysis:
     def on_progress(now: GreedyProgress) -> None:
         step = now.step
         work.observer.say(f"round {now.round}: {len(step.removed)} removed, clean {step.correct} of {now.count}")
@@ -136,7 +136,7 @@ def _selected(work: Work) -> Analysis:
         )
 
 
-def _scored(work: Work) -> Analysis:
+def _scored(work: Hardening) -> Analysis:
     data = work.parts.learn.data
     with work.observer.progress("scoring", work.parts.learn.count) as advance:
         return analyze(

@@ -25,7 +25,7 @@ from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import Tap, find_tap, places
 from cloakonnx.pipeline import _masks as masks
-from cloakonnx.pipeline._work import Work
+from cloakonnx.pipeline._hardening import Hardening
 from cloakonnx.pipeline.stage import BESIDE, WorkStage
 from cloakonnx.report.page import report_html
 from cloakonnx.report.tables import summary_markdown
@@ -45,7 +45,7 @@ class Stages:
         work: What they work with.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Hardening) -> None:
         self._work = work
         self._source = work.source_record()
         running = {"source": self._source, **work.running_record(work.parts.learn.data)}

@@ -14,11 +14,11 @@ from cloakonnx.errors import OutputError
 from cloakonnx.evaluation.evaluation import Evaluation, Verdict, verdict
 from cloakonnx.evaluation.gates import Decision, parse_gate
 from cloakonnx.graph.file.model import Model
+from cloakonnx.pipeline._hardening import Hardening, Observer, Silence
 from cloakonnx.pipeline._parts import part_data
 from cloakonnx.pipeline._stages import Stages
-from cloakonnx.pipeline._work import Observer, Silence, Work
 from cloakonnx.pipeline.settings import HardenSettings, Method
-from cloakonnx.pipeline.stage import Folder, PlannedStage
+from cloakonnx.pipeline.stage import PlannedStage, ResultFolder
 from cloakonnx.report.page import check_report
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.text import table
@@ -125,9 +125,9 @@ class Task:
         )
         self.split = parts.split
         self._observer = observer or Silence()
-        self._folder = Folder(output)
+        self._folder = ResultFolder(output)
         self._stages = Stages(
-            Work(
+            Hardening(
                 classifier,
                 parts,
                 settings,

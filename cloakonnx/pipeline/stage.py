@@ -68,7 +68,7 @@ class PlannedStage:
     writes: tuple[str, ...]
 
 
-class Folder:
+class ResultFolder:
     """The outputs of one hardening, and records of how they came about.
 
     Args:

@@ -15,6 +15,7 @@ import onnx
 import onnxruntime as ort
 
 from cloakonnx.errors import ProviderError, nearest
+from cloakonnx.graph.build import Builder
 
 _SHORT_NAMES = {
     "cpu": "CPUExecutionProvider",
@@ -127,9 +128,8 @@ def _silenced() -> Iterator[None]:
 
 
 def _probe() -> onnx.ModelProto:
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "probe", values[:1], values[1:])
-    return onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 13)])
+    build = Builder.alone(opset=13)
+    return build.model(build.input("x", shape=[1]).op("Relu"))
 
 
 def installation_warning() -> str | None:

@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 import pytest
 
-from cloakonnx.attacks.apgd import APGDCE
 from cloakonnx.attacks.ball import Norm, ball
 from cloakonnx.attacks.base import make
-from cloakonnx.attacks.pgd import FGSM, PGD
+from cloakonnx.attacks.methods.apgd import APGDCE
+from cloakonnx.attacks.methods.pgd import FGSM, PGD
 from cloakonnx.attacks.run import Adversarial
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import DataError, DifferentiationError, OptionError
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.runtime.provider import Provider
 from cloakonnx.runtime.session import Session
 

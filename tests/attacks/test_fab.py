@@ -14,7 +14,7 @@ from onnx import helper
 from scipy.optimize import linprog, minimize
 
 from cloakonnx.attacks.ball import Norm, ball
-from cloakonnx.attacks.fab import FABT, to_hyperplane
+from cloakonnx.attacks.methods.fab import FABT, to_hyperplane
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.answer import Answer
 from cloakonnx.classifier.classifier import Classifier
@@ -115,7 +115,7 @@ def test_large_batches_are_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     rng = np.random.default_rng(0)
     x, w, c = rng.random((7, 5)), rng.normal(size=(7, 5)), rng.normal(size=7) / 10
     whole = to_hyperplane(x, w, c, norm="l2", bounds=(0, 1))
-    monkeypatch.setattr("cloakonnx.attacks.fab._AT_ONCE", 10)
+    monkeypatch.setattr("cloakonnx.attacks.methods.fab._AT_ONCE", 10)
     np.testing.assert_array_equal(to_hyperplane(x, w, c, norm="l2", bounds=(0, 1)), whole)
 
 

@@ -15,7 +15,7 @@ from cloakonnx.attacks.attack import attack
 from cloakonnx.attacks.base import make
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import open_source
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.runtime.session import to_numpy
 

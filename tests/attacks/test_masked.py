@@ -8,7 +8,7 @@ import pytest
 
 from cloakonnx.attacks.base import make
 from cloakonnx.errors import MaskError, TapError
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.file.model import load, load_bytes
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask

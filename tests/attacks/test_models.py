@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from cloakonnx.attacks.apgd import APGDCE, APGDT
 from cloakonnx.attacks.base import make
-from cloakonnx.attacks.pgd import FGSM, PGD
-from cloakonnx.attacks.square import Square
+from cloakonnx.attacks.methods.apgd import APGDCE, APGDT
+from cloakonnx.attacks.methods.pgd import FGSM, PGD
+from cloakonnx.attacks.methods.square import Square
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.errors import DifferentiationError
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.preprocessing import Preprocessing
 from tests.fixtures import subgraphs
 

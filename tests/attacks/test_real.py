@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.apgd import APGDCE, APGDDLR, APGDT
 from cloakonnx.attacks.base import make
-from cloakonnx.attacks.pgd import FGSM, PGD
+from cloakonnx.attacks.methods.apgd import APGDCE, APGDDLR, APGDT
+from cloakonnx.attacks.methods.pgd import FGSM, PGD
+from cloakonnx.attacks.methods.square import Square
 from cloakonnx.attacks.run import Adversarial
-from cloakonnx.attacks.square import Square
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from tests.fixtures.real import Asset, manifest
 
 from .helpers import asset_pixels, asset_victim

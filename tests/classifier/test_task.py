@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.classifier.task import NO_CLASS, SingleLabel, at_chance, class_scores
 from cloakonnx.errors import DataError, InferenceError, ModelError
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.file.model import load_bytes
 from tests.attacks.helpers import flat
 from tests.fixtures.core import mlp

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from scipy.special import log_softmax, logsumexp, softmax
 
 from cloakonnx.gradient.differentiate import GradientGraph, differentiate
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from tests.support.double import to_double
 
 from .harness import evaluator, ort_run

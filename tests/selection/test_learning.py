@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from cloakonnx.attacks.pgd import PGD
+from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.base import Attack, make
-from cloakonnx.attacks.pgd import PGD
+from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.attacks.presets import passing
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.evaluation.outcomes import Outcomes
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 
 MAX_ITER, QUERIES, STRONG = 20, 200, 100
 """Iterations of PGD, queries of Square, iterations of APGD against what Square finds."""

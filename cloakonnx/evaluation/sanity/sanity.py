@@ -21,7 +21,7 @@ from cloakonnx.evaluation.comparison import Gradients
 from cloakonnx.evaluation.outcomes import Gain, Outcomes
 from cloakonnx.evaluation.sanity._bench import QUERIES, STRONG, Bench
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.runtime.session import to_numpy
 from cloakonnx.statistics import Paired, mcnemar_exact, newcombe_paired
 

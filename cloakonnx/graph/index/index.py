@@ -244,12 +244,3 @@ def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     if dim.HasField("dim_value"):
         return dim.dim_value if dim.dim_value >= 0 else None
     return dim.dim_param if dim.dim_param and isinstance(dim.dim_param, str) else None  # bytes: not UTF-8
-
-
-def free_name(wanted: str, taken: set[str]) -> str:
-    """Return a name that is not taken, with underscores behind it where it has to be another, and take it."""
-    name = wanted
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name

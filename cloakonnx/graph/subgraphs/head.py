@@ -10,8 +10,9 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.errors import TapError
+from cloakonnx.graph.build import Builder
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.index.index import Index, free_name, node_inputs
+from cloakonnx.graph.index.index import Index, node_inputs
 from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks.taps import Tap
 
@@ -178,25 +179,20 @@ def masked_head(model: Model, tap: Tap, output_name: str | None = None) -> Maske
         ModelError: the output can't be told.
     """
     part = head(model, tap.name, output_name)
-    names = model.structure.names()
-    unmasked, mask, cast = (free_name(f"{tap.name}{suffix}", names) for suffix in ("_unmasked", "_mask", "_mask_cast"))
     graph = part.proto.graph
-    entry = graph.input[0]
-    entry.name = unmasked
+    build = Builder.beside(graph)
     is_plain = tap.elem_type in {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
-    wide = tap.elem_type if is_plain else onnx.TensorProto.FLOAT
     shape: list[int | str | None] = [1] * len(tap.shape)
     shape[0], shape[tap.feature_axis] = None, tap.features
+    unmasked = build.input(build.fresh(f"{tap.name}_unmasked"), tap.elem_type)
+    mask = build.input(build.fresh(f"{tap.name}_mask"), tap.elem_type if is_plain else onnx.TensorProto.FLOAT, shape)
+    build.op("Mul", unmasked, mask if is_plain else mask.cast(tap.elem_type), name=tap.name)
+    build.insert_into(graph)
+    graph.input[0].name = unmasked.name
     sides = list(graph.input)[1:]
     del graph.input[1:]
-    graph.input.extend([onnx.helper.make_tensor_value_info(mask, wide, shape), *sides])
-    nodes = [onnx.helper.make_node("Mul", [unmasked, mask if is_plain else cast], [tap.name], name=f"{tap.name}_cloak")]
-    if not is_plain:
-        nodes.insert(0, onnx.helper.make_node("Cast", [mask], [cast], name=cast, to=tap.elem_type))
-    rest = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *rest])
-    return MaskedHead(part.proto, unmasked, mask, part.sides)
+    graph.input.extend([build.graph.input[1], *sides])
+    return MaskedHead(part.proto, unmasked.name, mask.name, part.sides)
 
 
 def mask_input(tap: Tap, masks: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:

@@ -9,7 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from cloakonnx.graph.index.index import FLOATS, free_name
+from cloakonnx.graph.build import Builder
+from cloakonnx.graph.index.index import FLOATS
 from cloakonnx.preprocessing import Step
 
 
@@ -37,21 +38,12 @@ def prepend(graph: onnx.GraphProto, name: str, steps: Sequence[Step], *, pixels:
         ops.append(("Cast", None))
     if not ops:
         return name
-    taken = {each for node in graph.node for each in (*node.input, *node.output)}
-    taken |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    taken |= {value.name for value in graph.output} | {tensor.values.name for tensor in graph.sparse_initializer}
-    given = free_name(f"{name}_pixels", taken)
-    names = [given, *(free_name(f"{given}/{op.lower()}", taken) for op, _ in ops[:-1]), name]
-    nodes = []
-    for (op, value), source, target in zip(ops, names[:-1], names[1:], strict=True):
-        inputs = [source]
-        if value is not None:
-            inputs.append(free_name(f"{given}/{op.lower()}_constant", taken))
-            graph.initializer.append(onnx.numpy_helper.from_array(value, inputs[-1]))
-        attributes: dict[str, Any] = {"to": elem_type} if op == "Cast" else {}
-        nodes.append(onnx.helper.make_node(op, inputs, [target], name=f"{given}/{op.lower()}_node", **attributes))
-    rest = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *rest])
-    entry.name, entry.type.tensor_type.elem_type = given, pixels
-    return given
+    build = Builder.beside(graph)
+    given = tensor = build.input(build.fresh(f"{name}_pixels"), pixels)
+    for number, (op, value) in enumerate(ops, 1):
+        constants = [] if value is None else [build.constant(value)]
+        attributes = {"to": elem_type} if op == "Cast" else {}
+        tensor = build.op(op, tensor, *constants, name=name if number == len(ops) else None, **attributes)
+    build.insert_into(graph)
+    entry.name, entry.type.tensor_type.elem_type = given.name, pixels
+    return given.name

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.attacks.base import Attack
-from cloakonnx.attacks.pgd import PGD
+from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.masked import MaskedClassifier, Weights
 from cloakonnx.data.batch import LabelledBatch

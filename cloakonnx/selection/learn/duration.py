@@ -11,7 +11,7 @@ from cloakonnx.attacks.random import Stream
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.data.samples import Dataset
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.masks.taps import places
 from cloakonnx.selection.learn.choosing import MOST_ATTACKED, ROBUST_STEPS
 from cloakonnx.selection.learn.objective import Objective

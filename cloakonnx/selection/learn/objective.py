@@ -11,7 +11,7 @@ from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.masked import MaskedClassifier
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.runtime.session import Value
 from cloakonnx.selection.learn.recipe import Recipe
 

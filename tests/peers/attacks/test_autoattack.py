@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cloakonnx.attacks.ball import Norm
-from cloakonnx.attacks.fab import FABT, to_hyperplane
+from cloakonnx.attacks.methods.fab import FABT, to_hyperplane
 from tests.fixtures.real import manifest
 from tests.peers.attacks import autoattack, quality
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.gradient.loss import Loss
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.runtime.session import to_numpy
 from tests.attacks.helpers import model, victim
 

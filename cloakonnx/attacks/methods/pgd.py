@@ -13,7 +13,7 @@ from cloakonnx.attacks.base import GradientAttack, attack, setting
 from cloakonnx.attacks.counts import Counts
 from cloakonnx.attacks.run import Run
 from cloakonnx.errors import OptionError
-from cloakonnx.gradient.loss import ATTACKED
+from cloakonnx.gradient.losses import ATTACKED
 
 if TYPE_CHECKING:
     from cloakonnx.runtime.session import Value

@@ -15,7 +15,7 @@ from cloakonnx.graph.file.diff import external_digests
 from cloakonnx.graph.file.model import Model
 from cloakonnx.pipeline._parts import DataParts
 from cloakonnx.pipeline.settings import HardenSettings
-from cloakonnx.pipeline.stage import Folder
+from cloakonnx.pipeline.stage import ResultFolder
 
 
 class Observer(Protocol):
@@ -46,7 +46,7 @@ class Silence:
 
 
 @dataclass(frozen=True)
-class Work:
+class Hardening:
     """Everything that stages work with.
 
     Attributes:
@@ -62,7 +62,7 @@ class Work:
     classifier: Classifier
     parts: DataParts
     settings: HardenSettings
-    folder: Folder
+    folder: ResultFolder
     engine: Engine | None = None
     observer: Observer = field(default_factory=Silence)
     command: str | None = None
