@@ -87,13 +87,7 @@ def check_eps(
     """
     if not eps or len(set(eps)) < len(eps):
         raise OptionError("--eps needs numbers that differ, such as 1/255,2/255")
-    low, high = bounds
-    widest = (high - low) * ball(norm, 0).widest(prod(shape))
     for each in eps:
         if not each > 0:
             raise OptionError(f"--eps {each:g} must be above 0; clean accuracy is always given")
-        if each > widest:
-            raise OptionError(
-                f"--eps {each:g} is wider than pixel space, [{low:g}, {high:g}], in {norm} ({widest:.4g}); eps is in "
-                "the space of the data: 8/255, say"
-            )
+        ball(norm, each).check(bounds, prod(shape))

@@ -232,7 +232,7 @@ def test_bad_input_leaves_nothing(tmp_path: Path, sample: int) -> None:
         attack(tmp_path, dataset(x), PGD)
     with pytest.raises(DataError, match="no labels"):
         attack(tmp_path, dataset(), make("pgd", eps=0.1, targeted=True))
-    with pytest.raises(OptionError, match="--eps 2 is larger"):
+    with pytest.raises(OptionError, match="--eps 2 is wider"):
         attack(tmp_path, dataset(), make("pgd", eps=2.0))
     assert not list(tmp_path.iterdir())
 

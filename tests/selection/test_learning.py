@@ -248,7 +248,7 @@ def test_a_tap_without_gradient() -> None:
     ("wrong", "message"),
     [
         ({"eps": 0}, "--eps 0 must be above 0"),
-        ({"eps": 2}, "--eps 2 is larger than pixel space"),
+        ({"eps": 2}, "--eps 2 is wider than pixel space"),
         ({"budget": 4}, "--budget 4 must be a share"),
         ({"learning_rate": 0}, "--learning-rate"),
         ({"bounds": (0.5, 0.9)}, "--mask-bounds 0.5,0.9"),
