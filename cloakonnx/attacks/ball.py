@@ -46,8 +46,8 @@ class Ball:
         widest = (high - low) * self.widest(values)
         if self.eps > widest:
             raise OptionError(
-                f"--eps {self.eps:g} is wider than pixel space, [{low:g}, {high:g}], in {self.name} ({widest:.4g}); eps "
-                "is in the space of the data: 8/255, say"
+                f"--eps {self.eps:g} is wider than pixel space, [{low:g}, {high:g}], in {self.name} ({widest:.4g}); "
+                "eps is in the space of the data: 8/255, say"
             )
 
     def widest(self, values: int) -> float:

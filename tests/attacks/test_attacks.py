@@ -205,7 +205,7 @@ def test_fooled_samples_leave_the_batch() -> None:
 def bad() -> Iterator[tuple[str, dict[str, Any], str]]:
     yield "pgd", {"eps": -0.1}, "--eps -0.1 is negative"
     yield "pgd", {"eps": 1.5}, "wider than pixel space, [0, 1], in linf (1)"
-    yield "fgsm", {"eps": 8.5, "norm": "l2"}, "is wide in l2 (8)"
+    yield "fgsm", {"eps": 8.5, "norm": "l2"}, "in l2 (8)"
     yield "square", {"eps": float("nan")}, "--eps nan"
     yield "pgd", {"eps": 0.1, "eps_step": -1.0}, "--eps-step -1 must be above 0"
     yield "apgd-ce", {"eps": 0.1, "max_iter": -1}, "at least 1"
