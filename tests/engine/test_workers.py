@@ -222,6 +222,27 @@ def test_learning_and_greedy_selection() -> None:
     assert chosen[0].to_json() == chosen[1].to_json()
 
 
+class LastFirst:
+    """An engine of a user's own: all batches, the last one first."""
+
+    threads, workers = None, 1
+
+    def run(self, work: Work[Any, Any], batches: Any, tell: Any) -> Any:
+        handle = work.start()
+        for number, batch in reversed(list(batches)):
+            yield number, None if batch is None else handle(batch, lambda share: None)
+
+
+def test_an_engine_of_ones_own(tmp_path: Path) -> None:
+    """Whatever the order, the results are the same, in the order of the samples."""
+    for name, engine in (("usual", InProcess()), ("own", LastFirst())):
+        attack(classifier(), dataset(), tmp_path / f"{name}.npz", attack=PGD, batch_size=7, engine=engine)
+        options: dict[str, Any] = {"eps": [EPS], "attack": "pgd", "max_iter": 3, "batch_size": 7}
+        evaluate(masked(), dataset(), output=tmp_path / f"{name}.json", engine=engine, **options)
+    assert (tmp_path / "own.npz").read_bytes() == (tmp_path / "usual.npz").read_bytes()
+    assert (tmp_path / "own.json").read_bytes() == (tmp_path / "usual.json").read_bytes()
+
+
 def test_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads on two cores, for enough batches of small samples."""
     x = np.zeros((80, 1, 8, 8), np.float32)
