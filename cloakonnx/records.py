@@ -146,6 +146,10 @@ class Entries:
         """Return a whole number, or None."""
         return None if self.any(key) is None else self.whole(key)
 
+    def texts_if_there(self, key: str) -> tuple[str, ...]:
+        """Return a list of texts; an empty one where there is no such entry."""
+        return self.texts(key) if key in self._content else ()
+
     def whole_if_there(self, key: str, least: int = 0) -> int | None:
         """Return a whole number; None where there is no such entry."""
         return self.whole(key, least) if key in self._content else None

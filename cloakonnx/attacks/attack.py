@@ -17,6 +17,7 @@ from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.pairs import labels_of
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
@@ -80,8 +81,11 @@ def attack(
         check_output(path, force=True)
     engine = engine or default_engine(classifier.provider, dataset, batch_size)
     classifier = classifier.shipped().with_threads(engine.threads)
-    classifier.prepare(dataset.fitted_to(classifier))
-    works = [AttackWork.of(classifier, dataset, each, round_levels=round_levels) for each in attacks]
+    sample = dataset.fitted_to(classifier)
+    asked = [AttackWork.of(classifier, dataset, each, round_levels=round_levels) for each in attacks]
+    classifier, note = settled(classifier, dataset.first(SAMPLES))
+    classifier.prepare(sample)
+    works = [replace(each, classifier=classifier) for each in asked]
     folders = [
         Folder(path, {**work.record, "batch_size": batch_size}, run="an attack")
         for work, path in zip(works, paths, strict=True)
@@ -101,7 +105,7 @@ def attack(
             made.append([replace(found, x=found.x[:0]) for _, found in batches])
         done += sum(len(found.y) for found in made[-1])
     written = tuple(
-        _written(folder, joined(parts), len(parts), classes=classifier.classes)
+        _written(folder, joined(parts), len(parts), classes=classifier.classes, notes=() if note is None else (note,))
         for folder, parts in zip(folders, made, strict=True)
     )
     for folder in folders:
@@ -178,7 +182,7 @@ class AttackWork:
             "output": self.classifier.output_name,
             "preprocessing": asdict(self.classifier.preprocessing),
             "round": self.round_levels,
-            **self.classifier.provider.record,
+            **self.classifier.record,
         }
 
     def start(self, worker: int = 0) -> Callable[[Batch, Tell], AttackedBatch]:
@@ -243,6 +247,7 @@ class Attacked:
         gradients: Gradients asked for, in samples.
         classes: Of the model.
         unscored: Samples for which the model gave scores that are no numbers before; they count as wrong.
+        notes: How the model was run, where that is not as usual, in words.
     """
 
     path: Path
@@ -254,6 +259,7 @@ class Attacked:
     gradients: int
     classes: int
     unscored: int
+    notes: tuple[str, ...] = ()
 
     @property
     def is_at_chance(self) -> bool:
@@ -266,7 +272,7 @@ class Attacked:
         return str(self.settings[LABELS_KEY]) != PREDICTED
 
 
-def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int) -> Attacked:
+def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int, notes: tuple[str, ...]) -> Attacked:
     """Write the batches of a folder as one file, holding the images of one of them at a time, and count.
 
     Args:
@@ -274,6 +280,7 @@ def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int
         found: All of them joined, without images.
         batches: How many there are.
         classes: Of the model.
+        notes: What became of the model before the attack, in words.
 
     Raises:
         OutputError: the file can't be written.
@@ -299,4 +306,5 @@ def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int
         gradients=found.gradients,
         classes=classes,
         unscored=int(found.unscored.sum()),
+        notes=notes,
     )

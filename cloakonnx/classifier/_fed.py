@@ -22,12 +22,14 @@ class FedModel:
         input_name: The data input.
         preprocessing: From pixel space to the input.
         provider: Where it runs.
+        at_a_time: How many samples go into a run; None for as many as there are.
     """
 
     model: Model
     input_name: str
     preprocessing: Preprocessing
     provider: Provider
+    at_a_time: int | None = None
 
     @cached_property
     def tensor(self) -> onnx.TypeProto.Tensor:

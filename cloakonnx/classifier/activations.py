@@ -38,7 +38,7 @@ class Activations:
         self._is_fed_apart = self._is_half or fed.input_shape is None
         steps = () if self._is_fed_apart else fed.steps
         graph = tapped(fed.model.proto, taps, input_name=fed.input_name, steps=steps)
-        self._session = Session(graph, fed.provider, folder=fed.model.folder)
+        self._session = Session(graph, fed.provider, folder=fed.model.folder, batch=fed.at_a_time)
 
     def chunks(self, batch: NDArray[np.float32]) -> Iterator[Chunk]:
         """Yield the tensors for a batch in pixel space, left on the device, for as many samples as the graph takes."""

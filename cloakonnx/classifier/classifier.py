@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -45,6 +46,7 @@ class Classifier:
         input_name: The data input; needed where there are several.
         output_name: The class scores; needed where there are several outputs.
         masks: Multiplied in at their taps.
+        at_a_time: How many samples go into a run of the model; None for as many as there are. See :func:`settled`.
 
     Raises:
         ModelError: the model can't be read. Input and output are looked up when first needed.
@@ -67,10 +69,12 @@ class Classifier:
         input_name: str | None = None,
         output_name: str | None = None,
         masks: Sequence[Mask] = (),
+        at_a_time: int | None = None,
     ) -> None:
         self.model = model if isinstance(model, Model) else load(Path(model))
         self.preprocessing = preprocessing or Preprocessing()
         self.asked_names = input_name, output_name
+        self.at_a_time = at_a_time
         self._provider = provider
         self._workers: dict[int, Self] = {}
         self._placed: dict[int, Classifier] = {}
@@ -85,6 +89,11 @@ class Classifier:
     def masks(self) -> tuple[Mask, ...]:
         """What is multiplied in."""
         return self._masks
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Where it runs, for records: the provider, and how many samples at a time where that is fixed."""
+        return {**self.provider.record, **({} if self.at_a_time is None else {"at_a_time": self.at_a_time})}
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -138,8 +147,6 @@ class Classifier:
         """How many classes the output has, where the file tells; one score means two classes."""
         return class_count(self.model, self.asked_names[1])
 
-    # The model as its user runs it
-
     def scores(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the model's own output, (N, classes) or (N, 1) float32: probabilities where it ends in a Softmax.
 
@@ -159,8 +166,6 @@ class Classifier:
     def activations(self, taps: Sequence[str]) -> Activations:
         """Return what runs the model, without its masks, up to some tensors; raises as :class:`Activations` does."""
         return Activations(self._fed, taps)
-
-    # Derived graphs
 
     @property
     def classes(self) -> int:
@@ -201,7 +206,7 @@ class Classifier:
         asked = Asked()
         graph = self._for(asked, x)
         (values,) = self._run(asked, x, [graph.logits])
-        return to_numpy(values).astype(np.float32)
+        return self._counted(values, x)
 
     def answer(
         self,
@@ -226,7 +231,7 @@ class Classifier:
             feed[graph.targets] = targets
         assert graph.loss is not None  # set whenever a loss is given
         logits, value, gradient = self._run(asked, x, [graph.logits, graph.loss, graph.gradient], feed)
-        own = self.logits(x) if self.blocked else to_numpy(logits).astype(np.float32)
+        own = self.logits(x) if self.blocked else self._counted(logits, x)
         return Answer(own, to_numpy(value).astype(np.float32), self._narrow(gradient))
 
     def gradient(
@@ -252,8 +257,6 @@ class Classifier:
         assert graph.cotangent is not None  # the loss asks for it
         (gradient,) = self._run(asked, x, [graph.gradient], {graph.cotangent: self._wide(cotangent)})
         return self._narrow(gradient)
-
-    # Other classifiers
 
     def with_masks(self, masks: Sequence[Mask]) -> Self:
         """Return the classifier with other masks; at the same taps it shares the graphs and sessions.
@@ -307,6 +310,10 @@ class Classifier:
             self._placed[threads] = self.on(self.provider.with_threads(threads))
         return self._placed[threads]
 
+    def taking(self, at_a_time: int | None) -> Classifier:
+        """Return the classifier with another number of samples in a run of the model."""
+        return Classifier(self.model, masks=self.masks, **{**self._settings, "at_a_time": at_a_time})
+
     def beside(self, model: Model) -> Classifier:
         """Return another model with the same preprocessing, on the same provider.
 
@@ -322,49 +329,34 @@ class Classifier:
     def _like(
         self, model: Model, provider: Provider | None, *names: str | None, masks: Sequence[Mask] = ()
     ) -> Classifier:
-        return Classifier(
-            model,
-            preprocessing=self.preprocessing,
-            provider=provider,
-            input_name=names[0],
-            output_name=names[1],
-            masks=masks,
-        )
+        given = {**self._settings, "provider": provider, "input_name": names[0], "output_name": names[1]}
+        return Classifier(model, masks=masks, **given)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The constructor's arguments beside the model and the masks."""
+        names = dict(zip(("input_name", "output_name"), self.asked_names, strict=True))
+        other = {"preprocessing": self.preprocessing, "provider": self._provider, "at_a_time": self.at_a_time}
+        return {**names, **other}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle holds: the file's path and digests, or the bytes of a model in memory; no session."""
-        return {
-            "model": state_of(self.model),
-            "preprocessing": self.preprocessing,
-            "provider": self._provider,
-            "names": self.asked_names,
-            "masks": self.masks,
-        }
+        return {"model": state_of(self.model), "masks": self.masks, **self._settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Load the model again; raises ModelError where the file has other bytes than it had."""
-        input_name, output_name = state["names"]
-        made = Classifier(
-            restored(state["model"]),
-            preprocessing=state["preprocessing"],
-            provider=state["provider"],
-            input_name=input_name,
-            output_name=output_name,
-            masks=state["masks"],
-        )
+        made = Classifier(**{**state, "model": restored(state["model"])})
         self.__dict__.update(made.__dict__)
-
-    # Inside
 
     @cached_property
     def _fed(self) -> FedModel:
-        return FedModel(self.model, self.input_name, self.preprocessing, self.provider)
+        return FedModel(self.model, self.input_name, self.preprocessing, self.provider, self.at_a_time)
 
     @cached_property
     def _own(self) -> Activations:
         """The model's class scores, its masks put in as they ship."""
         model = hardened(self.model, self.masks) if self.masks else self.model
-        return Activations(FedModel(model, self.input_name, self.preprocessing, self.provider), [self.output_name])
+        return Activations(replace(self._fed, model=model), [self.output_name])
 
     @cached_property
     def sessions(self) -> Sessions:
@@ -385,8 +377,11 @@ class Classifier:
             self._weights[mask.tap] = mask.weights.astype(wide)
 
     def _for(self, asked: Asked, x: Value) -> GradientGraph:
-        shape = tuple(x.shape if isinstance(x, np.ndarray) else x.shape())
-        return self.graph(asked, shape[1:])
+        return self.graph(asked, _shape(x)[1:])
+
+    def _counted(self, logits: Value, x: Value) -> NDArray[np.float32]:
+        """Return logits in host memory; raises InferenceError where they are not one row a sample."""
+        return class_scores(to_numpy(logits), _shape(x)[0], self.output_name)
 
     def _run(
         self, asked: Asked, x: Value, outputs: list[str], feed: dict[str, NDArray[Any]] | None = None
@@ -398,3 +393,7 @@ class Classifier:
 
     def _wide(self, values: NDArray[Any]) -> NDArray[Any]:
         return values.astype(np.float64) if self.sessions.is_double and values.dtype == np.float32 else values
+
+
+def _shape(x: Value) -> tuple[int, ...]:
+    return tuple(x.shape if isinstance(x, np.ndarray) else x.shape())

@@ -39,3 +39,10 @@ def class_count(model: Model, output_name: str | None = None) -> int | None:
         if count:
             return max(count, 2)
     return None
+
+
+def fixed_batch(model: Model, input_name: str | None = None) -> int | None:
+    """Return how many samples the file says that a data input takes at a time; None where it leaves that open."""
+    dims = model.input(input_name).type.tensor_type.shape.dim[:1]
+    size = int(dims[0].dim_value) if dims else 0
+    return size if size > 0 else None

@@ -35,13 +35,9 @@ class MaskedClassifier(Classifier):
     """
 
     def __init__(self, classifier: Classifier, taps: Sequence[Tap], *, elements: bool = False) -> None:
-        input_name, output_name = classifier.asked_names
         super().__init__(
             classifier.model,
-            preprocessing=classifier.preprocessing,
-            provider=classifier.provider,
-            input_name=input_name,
-            output_name=output_name,
+            **{**classifier._settings, "provider": classifier.provider},
             masks=[
                 Mask(tap.name, np.ones(_shape(tap, elements=elements), np.float32), tap.feature_axis) for tap in taps
             ],

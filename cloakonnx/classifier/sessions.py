@@ -89,7 +89,7 @@ class Sessions:
             preprocessing=self._fed.preprocessing,
             provider=self._fed.provider.device,
             input_name=self._fed.input_name,
-            input_shape=None if shape is None else (None, *shape),
+            input_shape=None if shape is None else (self._fed.at_a_time, *shape),
             output_name=self._output,
         )
         fed = {graph.image, graph.labels, graph.targets, graph.cotangent, *graph.masks.values()}
@@ -97,7 +97,7 @@ class Sessions:
         missing = [value.name for value in graph.proto.graph.input if value.name in read - fed]
         if missing:
             raise unfed(missing, self._fed.input_name)
-        return graph, Session(graph.proto, self._fed.provider)
+        return graph, Session(graph.proto, self._fed.provider, batch=self._fed.at_a_time)
 
     def run(
         self,

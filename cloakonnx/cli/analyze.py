@@ -119,6 +119,7 @@ def command(
             engine=engine,
         )
         found.save(target)
+        options.say_notes(found.notes)
         if as_json:
             click.echo(found.to_json(), nl=False)
         _tell_greedy(found, target)
@@ -136,6 +137,7 @@ def command(
             on_progress=advance,
         )
     result.save(target)
+    options.say_notes(result.notes)
     if as_json:
         click.echo(result.to_json(), nl=False)
     _tell(result, target)

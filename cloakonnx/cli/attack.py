@@ -139,6 +139,7 @@ def _tell(model: Model, settings: Attack, attacked: Attacked, provider: str) -> 
     )
     if not attacked.has_labels:
         say("the data has no labels: the model's own predictions stand in, as y in the file, too")
+    options.say_notes(attacked.notes)
     if attacked.unscored:
         say(
             f"cloakonnx: warning: the scores of {attacked.unscored} samples are no numbers (NaN); they count as "

@@ -181,6 +181,7 @@ def command(
             f"{error}, or write them as they are with --force (with --resume nothing is learned again)"
         ) from None
     result.save(target)
+    options.say_notes(result.notes)
     forget(target)
     if as_json:
         click.echo(result.to_json(), nl=False)

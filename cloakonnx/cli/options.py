@@ -264,6 +264,12 @@ def engine(workers: int | None, classifier: Classifier, dataset: Dataset, batch_
     return found
 
 
+def say_notes(notes: Sequence[str]) -> None:
+    """Warn of how a model was run, where that is not as usual."""
+    for note in notes:
+        click.echo(f"cloakonnx: warning: {note}", err=True)
+
+
 def choose(provider: str | None, device_id: int) -> Provider:
     """Return the provider, and warn where the installation is broken."""
     from cloakonnx.runtime.provider import choose_provider, installation_warning

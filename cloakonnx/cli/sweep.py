@@ -146,6 +146,7 @@ def command(
         )
     if output is not None:
         say(f"wrote {output}")
+    options.say_notes(found.notes)
     if found.data.seen:
         say(f"cloakonnx: warning: {scores} has seen {found.data.seen} of the {found.data.count} samples")
     if as_json:

@@ -112,6 +112,10 @@ class Dataset:
             return count
         return min(count, self.limit)
 
+    def first(self, count: int) -> NDArray[np.float32]:
+        """Return the first samples as float32 pixels in the model's layout; raises as :meth:`batches` does."""
+        return np.asarray(next(self.batches(count)).x)
+
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield batches of (B, ...) float32 pixels with their labels.
 

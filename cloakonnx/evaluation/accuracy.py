@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine, Tell, map_batches
@@ -43,6 +44,7 @@ def accuracy(
     engine = engine or default_engine(classifier.provider, dataset, batch_size)
     classifier = classifier.with_threads(engine.threads)
     dataset.fitted_to(classifier)
+    classifier, _ = settled(classifier, dataset.first(SAMPLES))
     missing = f"{dataset.source.name} has no labels; accuracy needs them"
     batches = (batch.labelled(missing) for batch in dataset.batches(batch_size))
     right = [
@@ -72,7 +74,7 @@ class RightWork:
     @property
     def record(self) -> dict[str, Any]:
         """Everything that results depend on beside the samples."""
-        return {"model": self.classifier.model.sha256, **self.classifier.provider.record}
+        return {"model": self.classifier.model.sha256, **self.classifier.record}
 
     def start(self, worker: int = 0) -> Callable[[LabelledBatch, Tell], Right]:
         """Return what classifies a batch."""

@@ -52,7 +52,7 @@ class Conditions:
             "output": classifier.output_name,
             "preprocessing": asdict(classifier.preprocessing),
             "versions": installed_versions(),
-            **classifier.provider.record,
+            **classifier.record,
         }
 
 

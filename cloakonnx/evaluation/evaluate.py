@@ -19,6 +19,7 @@ from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, sample_hashes
@@ -120,7 +121,11 @@ def evaluate(
     _check_alike(classifier, beside)
 
     for each in (classifier, beside):
-        each.prepare(dataset.fitted_to(each))
+        dataset.fitted_to(each)
+    classifier, note = settled(classifier, dataset.first(SAMPLES))
+    beside, note_beside = settled(beside.taking(classifier.at_a_time), dataset.first(SAMPLES))
+    for each in (classifier, beside):
+        each.prepare(dataset.sample_shape)
     if classifier.classes != beside.classes:
         raise ModelError(
             f"{model.name} has {classifier.classes} classes, the baseline {other.name} {beside.classes}; they can't be "
@@ -178,6 +183,7 @@ def evaluate(
         clean=Paired.of(found.clean, found.clean_baseline),
         results=found.results(),
         notes=(
+            *(each for each in (note, note_beside) if each is not None),
             *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
             *_about_data(dataset, found, model.name, classes=classifier.classes),

@@ -44,12 +44,15 @@ class Session:
         graph: The graph; its weights may be references.
         provider: Where it runs.
         folder: What the references are relative to.
+        batch: How many samples the graph takes at a time, where its input does not fix that.
 
     Raises:
         InferenceError: ONNX Runtime refuses the graph, or takes another provider.
     """
 
-    def __init__(self, graph: onnx.ModelProto, provider: Provider, *, folder: Path | None = None) -> None:
+    def __init__(
+        self, graph: onnx.ModelProto, provider: Provider, *, folder: Path | None = None, batch: int | None = None
+    ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         # Several sessions take turns on the same cores; one that has ended must not spin while the next one runs.
@@ -69,8 +72,8 @@ class Session:
         self.provider = provider
         self.inputs = [i.name for i in self._session.get_inputs()]
         self.outputs = [o.name for o in self._session.get_outputs()]
-        batch = self._session.get_inputs()[0].shape[0] if self._session.get_inputs()[0].shape else None
-        self.fixed_batch: int | None = batch if isinstance(batch, int) and batch > 0 else None
+        first = self._session.get_inputs()[0].shape[:1]
+        self.fixed_batch: int | None = first[0] if first and isinstance(first[0], int) and first[0] > 0 else batch
 
     def run(self, feed: Mapping[str, Value], outputs: Sequence[str] | None = None) -> list[ort.OrtValue]:
         """Run once and leave the results on the device.

@@ -91,6 +91,7 @@ class Analysis:
         selection: How features were selected: method, budget, parts, rounds; None where masks come from elsewhere.
         versions: Versions of the packages that were used.
         threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
+        notes: How the model was run, where that is not as usual, in words.
     """
 
     model_name: str
@@ -105,6 +106,7 @@ class Analysis:
     selection: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=installed_versions)
     threads: int | None = None
+    notes: tuple[str, ...] = ()
 
     def check_model(self, model: Model) -> None:
         """Check that the analysis was made for this model.
@@ -148,6 +150,8 @@ class Analysis:
         content["provider"] = self.provider
         if self.threads is not None:
             content["threads"] = self.threads
+        if self.notes:
+            content["notes"] = list(self.notes)
         content["versions"] = dict(self.versions)
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
@@ -177,6 +181,7 @@ class Analysis:
             samples=_samples(entries.object("samples")),
             provider=entries.text("provider"),
             threads=entries.whole_if_there("threads", 1),
+            notes=entries.texts_if_there("notes"),
             scores=_scores(entries) if kind == "scores" else None,
             masks=masks,
             attack=entries.optional_object("attack"),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.classifier.head import MarginGradient
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.samples import Dataset, PairBatch, sample_hashes
@@ -92,7 +93,7 @@ class ScoringWork:
             "tap": [self.tap.name, self.tap.feature_axis],
             "criterion": self.wanted.name,
             "attack": None if self.making is None else self.making.record,
-            **self.classifier.provider.record,
+            **self.classifier.record,
         }
 
     def start(self, worker: int = 0) -> Callable[[Batch | PairBatch, Tell], ScoredBatch]:
@@ -194,6 +195,7 @@ def analyze(
     engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
     classifier = classifier.with_threads(engine.threads)
     pairs.clean.fitted_to(classifier)  # samples that do not fit are an error before any graph is made
+    classifier, note = settled(classifier, pairs.clean.first(SAMPLES))
     work = ScoringWork(classifier, chosen, wanted, pairs.making(engine.threads), pairs.clean.source.name)
     sums: Sums | None = None
     hashes: list[str] = []
@@ -219,6 +221,7 @@ def analyze(
         ),
         provider=classifier.provider.name,
         threads=classifier.provider.threads,
+        notes=() if note is None else (note,),
         attack=pairs.attack,
         scores=TapScores(
             tap=chosen.name,

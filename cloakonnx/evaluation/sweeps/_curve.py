@@ -187,7 +187,7 @@ class CurveWork:
         return {
             "model": self.classifier.model.sha256,
             "masks": [[mask.tap, mask.feature_axis, mask.removed] for mask in self.masks],
-            **self.classifier.provider.record,
+            **self.classifier.record,
         }
 
     def start(self, worker: int = 0) -> Callable[[LabelledPairs, Tell], CurveBatch]:

@@ -147,6 +147,7 @@ class Sweep:
         asked: How many of the images the hardened models themselves were asked, because rounding may decide there.
         versions: Of the packages.
         threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
+        notes: How the model was run, where that is not as usual, in words.
     """
 
     model: ModelRecord
@@ -163,6 +164,7 @@ class Sweep:
     asked: int
     versions: Mapping[str, str] = field(default_factory=installed_versions)
     threads: int | None = None
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the JSON file holds: the counts, and the shares, intervals and p-values that follow from them."""
@@ -183,6 +185,7 @@ class Sweep:
             "batch_size": self.batch_size,
             "provider": self.provider,
             **({} if self.threads is None else {"threads": self.threads}),
+            **({"notes": list(self.notes)} if self.notes else {}),
             "points": [_point(point) for point in self.points],
             "attacks": attacks,
             "adaptive": [_adaptive(each) for each in self.adaptive],
@@ -224,6 +227,7 @@ class Sweep:
             batch_size=entries.whole("batch_size", 1),
             provider=entries.text("provider"),
             threads=entries.whole_if_there("threads", 1),
+            notes=entries.texts_if_there("notes"),
             points=tuple(map(_read_point, entries.objects("points"))),
             attacks=None if entries.any("attacks") is None else _read_attacks(entries.object("attacks")),
             adaptive=tuple(map(_read_adaptive, entries.objects("adaptive"))),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.pairs import MakePairs
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.classifier.task import SingleLabel
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.loaded import Samples, split
@@ -147,6 +148,7 @@ def select_greedy(
     for each in (dataset, twins, select):
         if each is not None:
             each.fitted_to(classifier)
+    classifier, note = settled(classifier, dataset.first(SAMPLES))
     fit = Samples.read(dataset)
     fit.check_classes()
     pairs = None if twins is None else _read_twins(dataset, twins, fit)
@@ -180,6 +182,7 @@ def select_greedy(
         ),
         provider=classifier.provider.name,
         threads=classifier.provider.threads,
+        notes=() if note is None else (note,),
         masks=(Mask(chosen.name, weights, chosen.feature_axis),),
         attack=None if attack is None else attack.record(),
         selection=search.record(best, budget=budget, seed=seed, held_out=select is None),

@@ -79,7 +79,7 @@ class TrialWork:
     @property
     def record(self) -> dict[str, Any]:
         """The attack's settings, and where it runs."""
-        return {"attack": None if self.attack is None else self.attack.record(), **self.classifier.provider.record}
+        return {"attack": None if self.attack is None else self.attack.record(), **self.classifier.record}
 
     def start(self, worker: int = 0) -> Callable[[LabelledBatch, Tell], Held]:
         """Return what tries a batch."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.random import Stream
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset
@@ -101,8 +102,10 @@ def learn(
     check_opset(model)
     ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
     chosen = places(model, names=taps, patterns=tap_patterns)
-    if select is not None:
-        select.fitted_to(classifier)
+    for each in (dataset, select):
+        if each is not None:
+            each.fitted_to(classifier)
+    classifier, note = settled(classifier, dataset.first(SAMPLES))
     train = Samples.read(dataset)
     train.check_classes()
     part = None if select is None else Samples.read(select)
@@ -125,7 +128,7 @@ def learn(
         "train": train.digest,
         "select": part.digest,
         "versions": installed_versions(),
-        **masked.provider.with_threads(engine.threads).record,
+        **classifier.with_threads(engine.threads).record,
     }
     folder = None if output is None else Folder(Path(output), record, run="learning")
     axis = _flip_axis(dataset) if recipe.flip else None
@@ -151,6 +154,7 @@ def learn(
         ),
         provider=masked.provider.name,
         threads=tried.provider.threads,
+        notes=() if note is None else (note,),
         masks=_masks(choice, chosen, recipe),
         attack=_inner_attack(recipe),
         learning=_learning(learner, choice, part, recipe, held_out=select is None),

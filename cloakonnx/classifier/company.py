@@ -1,0 +1,163 @@
+"""Whether a sample's scores depend on the other samples of its batch, found by scoring a few in different company."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.declared import fixed_batch
+from cloakonnx.errors import InferenceError, ModelError
+from cloakonnx.graph.index.randomness import random_ops
+from cloakonnx.runtime.session import filled_up
+
+SAMPLES = 8
+"""How many samples are scored alone, together and in another order."""
+
+_NARROW = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
+_USUAL, _COARSE = 1e-3, 1e-2
+"""Shares of the scores' spread that rounding explains, in float32 and in the narrow types."""
+
+_SAME = 1e-5
+"""Share of the spread below which another class is a tie, not a difference."""
+
+_SIZES: tuple[int, ...] = (*range(2, 17), 32, 64)
+
+
+class Settled(NamedTuple):
+    """A classifier that scores each sample as it would alone.
+
+    Attributes:
+        classifier: The classifier as it was, or one that takes some samples at a time.
+        note: Why it is another one, for people; None where it is as it was.
+    """
+
+    classifier: Classifier
+    note: str | None
+
+
+def settled(classifier: Classifier, x: NDArray[np.float32]) -> Settled:
+    """Score the first samples alone, together and in another order, and settle how many go into a run.
+
+    Args:
+        classifier: The classifier.
+        x: (N, ...) float32 pixels in the model's layout; the first :data:`SAMPLES` are used.
+
+    Raises:
+        InferenceError: the model gives another number of rows than samples, whatever their number.
+        ModelError: the scores depend on the batch, and the file fixes its size above 1; or on what ran before.
+    """
+    _check_batch_axis(classifier)
+    if classifier.at_a_time is not None or len(x) < 2:
+        return Settled(classifier, None)
+    x = x[:SAMPLES]
+    together = _attempted(classifier, x)
+    alone = [_attempted(classifier, each[None]) for each in x]
+    if together is None or any(each is None for each in alone):
+        return _of_a_size(classifier, x, takes_one=all(each is not None for each in alone))
+    if _differ(classifier, together, classifier.scores(x)) is not None:
+        _check_random(classifier)
+        return Settled(classifier, None)
+    wanted = np.concatenate([each for each in alone if each is not None])
+    turned = classifier.scores(x[::-1])[::-1]
+    found = max(_differ(classifier, wanted, each) or 0.0 for each in (together, turned))
+    if not found:
+        return Settled(classifier, None)
+    size = fixed_batch(classifier.model, classifier.input_name)
+    if size is not None:
+        raise ModelError(
+            f"{classifier.name}: the scores of a sample depend on the other samples of its batch (by {found:.2g} of "
+            f"the scores' spread), and the input takes {size} samples at a time: export the model with a batch of 1 or "
+            "an open one, in inference mode"
+        )
+    return _taking(
+        classifier,
+        1,
+        "the scores of a sample depend on the other samples of its batch "
+        f"(by {found:.2g} of the scores' spread on {len(x)} samples)",
+    )
+
+
+def _of_a_size(classifier: Classifier, x: NDArray[np.float32], *, takes_one: bool) -> Settled:
+    """Settle for a model that takes some numbers of samples only: for one, or for the first other that fits.
+
+    Raises:
+        InferenceError: it gives another number of rows than samples, whatever their number.
+    """
+    if takes_one:
+        return _taking(classifier, 1, "it does not give a row of scores for each of several samples")
+    size = next((size for size in _SIZES if _fits(classifier, x, size)), None)
+    if size is None:
+        scores = classifier.scores(x)
+        raise InferenceError(
+            f"output {classifier.output_name!r} has shape {scores.shape} for {len(x)} samples, but not one row of "
+            "class scores for each of another number; a classifier gives one row of class scores a sample"
+        )
+    return _taking(classifier, size, f"it takes {size} samples at a time, although its input is open")
+
+
+def _fits(classifier: Classifier, x: NDArray[np.float32], size: int) -> bool:
+    """Return whether a model takes a number of samples and gives each the scores that it gets among its copies."""
+    together = _attempted(classifier, filled_up(x[:size], size))
+    if together is None:
+        return False
+    copies = [classifier.scores(np.repeat(each[None], size, axis=0))[:1] for each in x[:size]]
+    return _differ(classifier, np.concatenate(copies), together[: len(copies)]) is None
+
+
+def _check_random(classifier: Classifier) -> None:
+    """Raise ModelError for a model whose scores change from run to run although it draws no random numbers."""
+    if not random_ops(classifier.model.proto, classifier.output_name):
+        raise ModelError(
+            f"{classifier.name} gives other scores when it is run again on the same samples, and draws no random "
+            "numbers: it changes while it runs (BatchNormalization in training mode?); export it in inference mode"
+        )
+
+
+def _check_batch_axis(classifier: Classifier) -> None:
+    """Raise ModelError where samples lie along another axis of the input than the first."""
+    value = classifier.model.input(classifier.input_name)
+    dims = value.type.tensor_type.shape.dim
+    opened = [axis for axis, dim in enumerate(dims) if dim.dim_value <= 0]
+    if len(dims) < 2 or dims[0].dim_value <= 1 or len(opened) != 1:
+        return
+    scores = classifier.model.output(classifier.output_name).type.tensor_type.shape.dim[:1]
+    if scores and scores[0].dim_value == dims[0].dim_value:
+        return
+    shape = ", ".join(str(dim.dim_value) if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims)
+    raise ModelError(
+        f"input {value.name!r} of {classifier.name} has shape ({shape}): its first axis is fixed at "
+        f"{dims[0].dim_value} and axis {opened[0]} is open, so samples seem to lie along axis {opened[0]}, and samples "
+        "are fed along the first; put a Transpose in front of the model, or export it with the batch first"
+    )
+
+
+def _taking(classifier: Classifier, size: int, why: str) -> Settled:
+    samples = "each sample was scored alone" if size == 1 else f"samples were scored {size} at a time"
+    return Settled(classifier.taking(size), f"{classifier.name}: {why}; {samples}")
+
+
+def _attempted(classifier: Classifier, x: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Return the scores of some samples; None where the model does not take as many, or gives other rows."""
+    try:
+        return classifier.scores(x)
+    except InferenceError:
+        return None
+
+
+def _differ(classifier: Classifier, wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float | None:
+    """Return how far scores are apart, as a share of their spread; None where rounding or a tie explains it."""
+    if not np.array_equal(np.isnan(wanted), np.isnan(found)):
+        return np.inf
+    finite = np.isfinite(wanted) & np.isfinite(found)
+    if not finite.any():
+        return None
+    spread = float(np.ptp(wanted[finite])) or 1.0
+    share = float(np.abs(wanted[finite].astype(np.float64) - found[finite]).max()) / spread
+    elem_type = classifier.model.input(classifier.input_name).type.tensor_type.elem_type
+    noise = _COARSE if elem_type in _NARROW else _USUAL
+    others = (classifier.task.decide(wanted) != classifier.task.decide(found)).any()
+    return share if share > noise or (others and share > _SAME) else None
