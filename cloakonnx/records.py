@@ -35,22 +35,34 @@ def read_json(
         name: Of the file, for messages.
         error: Raised where it is not JSON, of another kind or version, or damaged.
     """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as found:
-        raise error(f"{name} is not JSON: {found}") from None
+    content = parsed(text, name=name, error=error)
     wanted = f"cloakonnx.{kind}"
     if not isinstance(content, dict) or content.get("format") != wanted:
         raise error(f"{name} is not {_with_article(kind)}: its format is not {wanted!r}")
-    if content.get("version") != version:
-        raise error(
-            f"{name} has version {content.get('version')!r} of the {kind} format; this cloakonnx reads "
-            f"version {version}"
-        )
+    said = content.get("version")
+    if isinstance(said, bool) or not isinstance(said, int) or said != version:
+        raise error(f"{name} has version {str(said)[:20]} of the {kind} format; this cloakonnx reads version {version}")
     try:
         return build(Entries(content))
     except (ValueError, CloakError) as found:
         raise error(f"{name} is damaged: {found}; make it again with cloakonnx {verb}") from None
+
+
+def parsed(text: str, *, name: str, error: type[CloakError]) -> Any:
+    """Return what JSON text says; raises ``error`` where it is no JSON, or gives a key of an object twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as found:
+        raise error(f"{name} is not JSON: {found}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in content if keys.count(key) > 1)
+        raise ValueError(f"an object has the key {twice[:40]!r} twice")
+    return content
 
 
 def read_text(path: str | Path, *, kind: str, error: type[CloakError]) -> str:
@@ -104,10 +116,7 @@ class Entries:
 
     def whole(self, key: str, least: int = 0) -> int:
         """Return a whole number."""
-        value = self._typed(key, int, "a whole number")
-        if isinstance(value, bool) or not least <= value < 2**63:
-            raise ValueError(f"{self._where}{key} is {str(value)[:20]}, not a whole number from {least} on")
-        return int(value)
+        return _whole(self.any(key), f"{self._where}{key}", least)
 
     def number(self, key: str) -> float:
         """Return a finite number."""
@@ -119,6 +128,11 @@ class Entries:
         if count is not None and len(values) != count:
             raise ValueError(f"{self._where}{key} has {len(values)} entries, not {count}")
         return tuple(_number(value, f"{self._where}{key}[{i}]") for i, value in enumerate(values))
+
+    def wholes(self, key: str) -> tuple[int, ...]:
+        """Return a list of whole numbers from 0 on."""
+        items = enumerate(self._list(key))
+        return tuple(_whole(value, f"{self._where}{key}[{i}]", 0) for i, value in items)
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Return a list of strings."""
@@ -166,6 +180,14 @@ class Entries:
         if not isinstance(value, kind):
             raise ValueError(f"{self._where}{key} is not {said}")
         return value
+
+
+def _whole(value: Any, where: str, least: int) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"{where} is not a whole number")
+    if isinstance(value, bool) or not least <= value < 2**63:
+        raise ValueError(f"{where} is {str(value)[:20]}, not a whole number from {least} on")
+    return int(value)
 
 
 def _number(value: Any, where: str) -> float:

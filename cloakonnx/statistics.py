@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+_MOST_EXACT = 50_000
+"""Discordant pairs up to which McNemar's test is worked out in integers; beyond, in logarithms."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +146,28 @@ def mcnemar_exact(pairs: Paired) -> float:
     """Return the p-value of McNemar's exact test that both succeed equally often.
 
     Twice the binomial tail (half to half) of the samples that only one of them succeeds on, at most 1. McNemar 1947,
-    Psychometrika 12:153-157. Exact in integers, whatever the counts.
+    Psychometrika 12:153-157. Worked out in integers; beyond 50,000 discordant pairs in logarithms, to 1e-9 or better.
     """
     fewer, discordant = min(pairs.only_first, pairs.only_second), pairs.only_first + pairs.only_second
+    if discordant > _MOST_EXACT:
+        return min(1.0, 2 * _half_tail(fewer, discordant))
     tail = term = 1
     for k in range(fewer):
         term = term * (discordant - k) // (k + 1)
         tail += term
     return float(min(1.0, 2 * tail / 2**discordant))
+
+
+def _half_tail(successes: int, count: int) -> float:
+    """Return the chance of so few successes, or fewer, in ``count`` fair throws, without terms below 1e-30 of it."""
+    most = math.lgamma(count + 1) - math.lgamma(successes + 1) - math.lgamma(count - successes + 1)
+    tail = term = 1.0
+    for k in range(successes, 0, -1):
+        term *= k / (count - k + 1)
+        tail += term
+        if term < 1e-30 * tail:
+            break
+    return tail * math.exp(most - count * math.log(2))
 
 
 def newcombe_paired(pairs: Paired, *, confidence: float = CONFIDENCE) -> Interval:

@@ -22,7 +22,7 @@ from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.layout import Arrangement
-from cloakonnx.data.levels import as_levels, rounded_inward
+from cloakonnx.data.levels import as_levels
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine, Tell, map_batches
 from cloakonnx.engine.choice import default_engine
@@ -58,7 +58,7 @@ def attack(
         attack: An attack (:class:`cloakonnx.attacks.PGD`, say), one for each output, or the name of one.
         eps: With a name: radius of the ball in pixel space, or several.
         batch_size: Samples at a time.
-        round_levels: Whether to round to levels of 1/255, inward, and to test again.
+        round_levels: Whether to round to levels of 1/255, inward, before the model judges an input.
         resume: Whether to go on where an interrupted call with the same settings stopped.
         engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_progress: Called with the number of samples that are done, those of every eps added up.
@@ -145,7 +145,7 @@ class AttackWork:
     Attributes:
         classifier: The classifier.
         settings: The attack.
-        round_levels: Whether to round to levels of 1/255, inward, and test success again.
+        round_levels: Whether to round to levels of 1/255, inward, before success is judged.
         name: The samples' source.
         arrangement: How its samples are laid out for the model.
         stored_shape: Shape of a stored sample.
@@ -199,11 +199,8 @@ class AttackWork:
         before = victim.counts.queries, victim.counts.gradients
         predicted = victim.predict(x)
         y = labels_of(batch, predicted, victim.task, name=self.name)
-        found = self.settings.run(victim, x, y, samples=batch.indices)
+        found = self.settings.run(victim, x, y, samples=batch.indices, in_levels=self.round_levels)
         adversarial, success = found.x, found.success
-        if self.round_levels:
-            adversarial = rounded_inward(adversarial, x)
-            success = victim.right(adversarial, y) == targeted
         stored = self.arrangement.undo(adversarial, self.stored_shape)
         levels = as_levels(stored) if self.classifier.bounds == (0.0, 1.0) else None
         if levels is not None:

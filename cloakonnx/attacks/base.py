@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.ball import BALLS
+from cloakonnx.attacks.ball import BALLS, ball
 from cloakonnx.attacks.counts import Counts
+from cloakonnx.attacks.rounding import rounding, settled
 from cloakonnx.attacks.run import Adversarial, Run
 from cloakonnx.errors import OptionError, nearest
 
@@ -154,7 +155,13 @@ class Attack:
         """Do what comes after the last restart."""
 
     def run(
-        self, victim: Victim, x: NDArray[np.float32], y: NDArray[np.int64], *, samples: NDArray[np.int64] | None = None
+        self,
+        victim: Victim,
+        x: NDArray[np.float32],
+        y: NDArray[np.int64],
+        *,
+        samples: NDArray[np.int64] | None = None,
+        in_levels: bool = False,
     ) -> Adversarial:
         """Attack a batch.
 
@@ -163,6 +170,7 @@ class Attack:
             x: (N, ...) float32 pixels in the model's layout.
             y: (N,) labels; targeted: the classes to reach.
             samples: (N,) indices of the samples in the whole data, for their random numbers; 0 to N - 1 where None.
+            in_levels: Whether inputs are rounded to levels of 1/255, inward, before the model judges them.
 
         Raises:
             OptionError: settings that make no sense for the model.
@@ -174,6 +182,7 @@ class Attack:
         asked = victim.straight_through() if self.passes_straight else victim
         indices = np.arange(len(x)) if samples is None else samples
         run = Run(asked, x, y, indices, targeted=self.is_targeted)
+        run = rounding(run) if in_levels else run
         if self.early_stop and self.leaves_early:
             run.drop_fooled()
         for number, targets in self.restarts_of(run):
@@ -182,6 +191,8 @@ class Attack:
             self.restart(run, number, targets)
         self.finish(run)
         found = run.result()
+        if in_levels:
+            return settled(victim, found, x, y, within=ball(self.norm, self.eps), targeted=self.is_targeted)
         success = victim.confirmed(found.x, found.success, y, targeted=self.is_targeted)
         return replace(found, success=success)
 

@@ -22,7 +22,8 @@ from cloakonnx.runtime.session import Value, to_numpy
 class Victim:
     """A classifier under attack; its graphs and sessions are the classifier's.
 
-    ``on_answer`` is called after each batch of logits or gradients, to watch ``counts`` grow.
+    ``on_answer`` is called after each batch of logits or gradients, to watch ``counts`` grow. ``judged`` makes of an
+    input what the model sees: the rounded one, where an attack is kept in levels.
 
     Args:
         classifier: The classifier.
@@ -42,6 +43,7 @@ class Victim:
         self.bounds = classifier.bounds
         self.counts = Counts()
         self.on_answer: Callable[[], None] = lambda: None
+        self.judged: Callable[[Value], Value] | None = None
         self._arithmetic: dict[tuple[int, str], Arithmetic] = {}
         self._passes = False
 
@@ -71,7 +73,7 @@ class Victim:
 
     def logits(self, x: Value) -> NDArray[np.float32]:
         """Return (N, classes) float32 for a batch in pixel space and in the model's layout."""
-        found = self.classifier.logits(x)
+        found = self.classifier.logits(self._seen(x))
         self._count(queries=len(found))
         return found
 
@@ -83,7 +85,7 @@ class Victim:
         """
         if not self.classifier.rounds_in_use:
             return self.task.decide(self.logits(x))
-        images = to_numpy(x)
+        images = to_numpy(self._seen(x))
         self.counts.queries += len(images)
         return self.classifier.predict(images)
 
@@ -103,7 +105,7 @@ class Victim:
         self, x: Value, y: NDArray[np.int64], *, loss: Loss, targets: NDArray[np.int64] | None = None
     ) -> Answer:
         """Return logits, loss and the loss's gradient by a batch; with targets, of the targeted loss."""
-        found = self.classifier.answer(x, y, loss=loss, targets=targets, straight_through=self._passes)
+        found = self.classifier.answer(self._seen(x), y, loss=loss, targets=targets, straight_through=self._passes)
         self._count(gradients=len(y))
         if self.blocked:  # the logits were asked for apart
             self._count(queries=len(y))
@@ -128,6 +130,9 @@ class Victim:
     def check_labels(self, y: NDArray[np.int64]) -> None:
         """Raise DataError for a label that is no class of the model."""
         self.task.check(y, self.classes)
+
+    def _seen(self, x: Value) -> Value:
+        return x if self.judged is None else self.judged(x)
 
     def _count(self, *, queries: int = 0, gradients: int = 0) -> None:
         self.counts.queries += queries

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 @options.data_option(required=True)
 @attack_options.attack_options(required=True)
 @click.option("--targeted", is_flag=True, help="The labels of the data are the classes to reach.")
-@click.option("--round", "round_levels", is_flag=True, help="Round to levels of 1/255, inward, and test again.")
+@click.option(
+    "--round",
+    "round_levels",
+    is_flag=True,
+    help="Round inputs to levels of 1/255, inward, before they are judged.",
+)
 @click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings stopped.")
 @options.data_options
 @options.batch_option

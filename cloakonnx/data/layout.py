@@ -131,8 +131,26 @@ def to_pixels(batch: Batch, arrangement: Arrangement, bounds: tuple[float, float
         bad = ~((flat >= low) & (flat <= high))
         sample = int(bad.any(axis=1).argmax())
         value = float(flat[sample][bad[sample]][0])
-        raise DataError(
-            f"{name}: sample {batch.start + sample} has the value {value:g}, outside pixel space [{low:g}, {high:g}]; "
-            "set --bounds, or store the samples as uint8 or scaled to it"
-        )
+        raise DataError(f"{name}: sample {batch.start + sample} has the value {value:g}, {_outside(pixels, bounds)}")
     return np.asarray(pixels)
+
+
+_FARTHEST = 20.0
+"""Standard deviations from the mean beyond which nothing looks normalised."""
+
+
+def _outside(pixels: NDArray[np.float32], bounds: tuple[float, float]) -> str:
+    """Return what is wrong with values outside pixel space, and what to do."""
+    where = f"outside pixel space [{bounds[0]:g}, {bounds[1]:g}]"
+    if not np.isfinite(pixels).all():
+        return f"{where}; samples need finite numbers: leave such samples out, or repair them"
+    low, high = float(pixels.min()), float(pixels.max())
+    if bounds != (0.0, 1.0) or low >= 0 or max(-low, high) > _FARTHEST or (pixels == np.rint(pixels)).all():
+        return f"{where}; set --bounds, or store the samples as uint8 or scaled to it"
+    normalised = f"{where}; the samples look normalised, (x - mean) / std: give pixels (uint8, or floats from 0 to 1)"
+    if low >= -1 and high <= 1:
+        return (
+            f"{normalised} and --mean 0.5 --std 0.5; --bounds=-1,1 takes them as they are, with eps in their units: "
+            "8/255 in pixels is 16/255 there"
+        )
+    return f"{normalised} and what they were normalised by as --mean and --std; eps is then in pixels, too"

@@ -21,6 +21,11 @@ def as_levels(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:
     return levels.astype(np.uint8) if fits else None
 
 
+def nearest_level(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return pixels rounded to the nearest levels of 1/255."""
+    return np.asarray(np.rint(pixels.astype(np.float64) * 255) / 255).astype(np.float32)
+
+
 def rounded_inward(pixels: NDArray[np.float32], clean: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return pixels rounded to levels of 1/255 towards the clean ones, so that they stay in the ball around them.
 

@@ -179,6 +179,7 @@ def evaluate(
         batch_size=batch_size,
         provider=classifier.provider.name,
         threads=classifier.provider.threads,
+        classes=classifier.classes,
         control=comparison.control_settings(),
         clean=Paired.of(found.clean, found.clean_baseline),
         results=found.results(),

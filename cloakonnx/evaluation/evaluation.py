@@ -13,6 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from cloakonnx.errors import DataError
+from cloakonnx.evaluation.consistency import (
+    check_data,
+    check_masks,
+    check_model,
+    check_norm,
+    check_results,
+    check_stated,
+)
 from cloakonnx.evaluation.results import (
     AtEps,
     DataRecord,
@@ -69,6 +77,7 @@ class Evaluation:
         sanity: The sanity checks of the hardened model; None where they were not made.
         versions: Of the packages.
         threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
+        classes: The number of classes; None in files of versions that did not record it.
     """
 
     model: ModelRecord
@@ -89,6 +98,7 @@ class Evaluation:
     sanity: Sanity | None = None
     versions: Mapping[str, str] = field(default_factory=installed_versions)
     threads: int | None = None
+    classes: int | None = None
 
     @property
     def clean_hardened(self) -> Accuracy:
@@ -113,8 +123,9 @@ class Evaluation:
         content["notes"] = list(self.notes)
         content["sanity"] = None if self.sanity is None else self.sanity.as_dict()
         content["versions"] = dict(self.versions)
-        if self.threads is None:
-            del content["threads"]
+        for key in ("threads", "classes"):
+            if content[key] is None:
+                del content[key]
         head = {"format": FORMAT, "version": VERSION, "statement": STATEMENT, "confidence": CONFIDENCE}
         return {**head, **content}
 
@@ -140,7 +151,7 @@ class Evaluation:
         """Read the file's text; what follows from the counts is worked out again.
 
         Raises:
-            DataError: it is not an evaluation, or one of a later version.
+            DataError: it is not an evaluation, or one of a later version, or its numbers contradict each other.
         """
         return read_json(
             text, cls._from_entries, kind="evaluation", version=VERSION, verb="evaluate", name=name, error=DataError
@@ -151,7 +162,7 @@ class Evaluation:
         stripped = entries.any("baseline_is_stripped")
         if not isinstance(stripped, bool):
             raise ValueError("baseline_is_stripped is neither true nor false")
-        return cls(
+        found = cls(
             model=read_model(entries.object("model")),
             baseline=read_model(entries.object("baseline")),
             baseline_is_stripped=stripped,
@@ -166,6 +177,7 @@ class Evaluation:
             batch_size=entries.whole("batch_size", 1),
             provider=entries.text("provider"),
             threads=entries.whole_if_there("threads", 1),
+            classes=entries.whole_if_there("classes", 1),
             control=entries.optional_object("control") or {},
             clean=read_pairs(entries.object("clean").object("difference")),
             results=tuple(map(read_at_eps, entries.objects("results"))),
@@ -173,13 +185,32 @@ class Evaluation:
             sanity=None if entries.any("sanity") is None else Sanity.read(entries.object("sanity")),
             versions=entries.text_map("versions"),
         )
+        found._check(entries.all())
+        return found
+
+    def _check(self, stated: Mapping[str, Any]) -> None:
+        """Check the counts against each other, and what the file states against the counts; raises ValueError."""
+        check_model(self.model, "model")
+        check_model(self.baseline, "baseline")
+        check_masks(self.masks)
+        check_data(self.data)
+        check_norm(self.norm, "norm")
+        check_results(self.results, self.clean, self.data.count, where="results", paired="clean.difference")
+        if self.sanity is not None and self.sanity.samples > self.clean_hardened.correct:
+            raise ValueError(
+                f"sanity.samples is {self.sanity.samples}, more than the {self.clean_hardened.correct} clean samples "
+                "that the model gets right"
+            )
+        follows = self.as_dict()
+        for key in ("confidence", "clean", "results"):
+            check_stated(stated.get(key), follows[key], key)
 
 
 def load_evaluation(path: str | Path) -> Evaluation:
     """Read an evaluation's file.
 
     Raises:
-        DataError: missing or damaged.
+        DataError: missing or damaged, or its numbers contradict each other.
     """
     return Evaluation.from_json(read_text(path, kind="evaluation", error=DataError), name=str(path))
 

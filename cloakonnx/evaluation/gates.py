@@ -18,7 +18,7 @@ from typing import Literal
 from cloakonnx.errors import OptionError, nearest
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.sanity.flags import Sanity
-from cloakonnx.statistics import Interval, Paired, exact, median_interval, newcombe_paired, wilson
+from cloakonnx.statistics import Accuracy, Interval, Paired, exact, median_interval, newcombe_paired, wilson
 from cloakonnx.text import parse_number
 
 CONFIDENCE = 0.9
@@ -30,6 +30,10 @@ _SIGNS = {
     "clean": ">=", "clean-drop": "<=", "robust": ">=", "robust-gain": ">=", "flags": "==", "latency-ratio": "<=",
 }  # fmt: skip
 _AT_EPS = {"robust", "robust-gain"}
+_COMPARING = {"clean-drop", "robust-gain"}
+_FEWEST = 20
+"""Samples of which a model that works gets more right than by chance."""
+_NOTED = re.compile(r"no more than chance would in (\d{1,9}) classes")
 _SHARES = {"clean", "clean-drop", "robust", "robust-gain"}
 _GATE = re.compile(r"\s*([a-z][a-z0-9_-]*)\s*(<=|>=|==|!=|=|<|>)\s*([^@]*?)\s*(?:@\s*([^@]*?)\s*)?", re.IGNORECASE)
 
@@ -179,6 +183,53 @@ def check_gates(
 
 
 def _decided(gate: Gate, found: Evaluation, radii: Sequence[float], latency: Sequence[float]) -> Decision:
+    decision = _measured(gate, found, radii, latency)
+    if gate.name == "latency-ratio":
+        return decision
+    reason = _at_chance(found, decision, both=gate.name in _COMPARING)
+    return Decision(gate.text, "inconclusive", f"{decision.detail}; {reason}") if reason else decision
+
+
+def _at_chance(found: Evaluation, decision: Decision, *, both: bool) -> str:
+    """Return why clean accuracy at chance leaves a gate undecided; empty where it does not.
+
+    Where the baseline is not at chance, a hardened model that is has lost its accuracy to the masks: what fails then
+    stays failed.
+    """
+    shares = [("the hardened model", found.clean_hardened), ("the baseline", found.clean_baseline)]
+    classes = _classes(found)
+    lost = [(who, clean) for who, clean in shares if _explained_by_chance(clean, classes)]
+    broken = len(lost) == 1 and lost[0][0] == "the hardened model"
+    concerned = lost if both else [each for each in lost if each[0] == "the hardened model"]
+    if not concerned or (broken and decision.verdict == "fail"):
+        return ""
+    who, clean = concerned[0]
+    chance = f"no more than chance can give in {classes} classes" if classes else "at chance or below"
+    return (
+        f"{who} gets {clean.correct} of {clean.count} clean samples right, {chance}, so this says nothing: check "
+        "labels and preprocessing (--scale, --mean, --std, --layout)"
+    )
+
+
+def _classes(found: Evaluation) -> int | None:
+    """Return the number of classes: files of version 0.1.0 have it only in the note that accuracy is at chance."""
+    noted = (_NOTED.search(note) for note in found.notes)
+    return found.classes or next((int(each[1]) for each in noted if each), None)
+
+
+def _explained_by_chance(clean: Accuracy, classes: int | None) -> bool:
+    """Return whether the 95% lower bound of clean accuracy is no higher than the share that guessing gets right.
+
+    Where the number of classes is not known, that is certain only where nothing is right.
+    """
+    if clean.correct == 0:
+        return True
+    if classes is None or clean.count < _FEWEST:
+        return False
+    return exact(clean.correct, clean.count, confidence=CONFIDENCE).low <= 1 / max(classes, 2)
+
+
+def _measured(gate: Gate, found: Evaluation, radii: Sequence[float], latency: Sequence[float]) -> Decision:
     if gate.name == "flags":
         assert found.sanity is not None
         return _flags(gate, found.sanity)

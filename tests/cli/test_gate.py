@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.report import samples
+
 from .conftest import Run
 from .test_bad_input import assert_refused
 
@@ -92,3 +94,29 @@ def test_refused_by_gate(run: Run, masked: Path) -> None:
         (("e.json", "--require", "robust>=1%@0.2"), "eps 0.2 is not among"),
     ):
         assert_refused(run, masked, ("gate", *arguments), said)
+
+
+def test_a_file_that_contradicts_itself(run: Run, folder: Path) -> None:
+    """Gate and report refuse it, in one line that names the entry."""
+    content = json.loads(samples.evaluation().to_json())
+    content["results"].append(content["results"][0])
+    (folder / "e.json").write_text(json.dumps(content))
+    for arguments in (("gate", "e.json", "--require", "clean>=1%"), ("report", "e.json", "-o", "r.html")):
+        assert_refused(run, folder, arguments, "results[2].eps is 0.00392157, which an entry before it has too")
+
+
+def test_at_chance(run: Run, masked: Path) -> None:
+    """Neither model gets a sample right: no gate passes, with or without --no-sanity, here and in gate."""
+    kept = np.load(masked / "many.npz")
+    np.savez(masked / "many.npz", x=kept["x"], y=1 - (kept["y"] > 0))
+    right = (kept["y"] == 1 - (kept["y"] > 0)).sum()
+    assert right == 0
+    given = ("--require", "clean-drop<=1%", "--require", "robust-gain>=-1%@0.1", "--require", "clean>=0.1%")
+    code, _, err = run(*EVALUATE, *given, "-o", "e.json")
+    assert code == 1
+    lines = [line for line in err.splitlines() if line.split()[:1] == ["inconclusive"]]
+    assert len(lines) == 3
+    assert all("0 of 300 clean samples right, no more than chance can give in" in line for line in lines)
+    judged = run("gate", "e.json", *given)
+    assert judged.code == 1
+    assert judged.out.splitlines() == lines

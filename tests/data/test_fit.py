@@ -169,3 +169,44 @@ def test_hashes_know_a_sample_in_uint8_and_in_float() -> None:
     assert hashes == sample_hashes(pixels(x.transpose(0, 2, 3, 1), (3, 5, 6)))
     assert len(set(hashes)) == 4
     assert all(len(h) == 16 for h in hashes)
+
+
+MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+
+
+@pytest.mark.parametrize("axis", [1, 3])
+def test_normalised_pictures_are_not_answered_with_bounds(axis: int) -> None:
+    """An eps in normalised data is another one in each channel."""
+    shape = [1, 1, 1]
+    shape[axis - 1] = 3
+    sample = [4, 4]
+    sample.insert(axis - 1, 3)
+    x = np.random.default_rng(0).random((5, *sample)).astype(np.float32)
+    with pytest.raises(DataError, match="the samples look normalised") as caught:
+        pixels((x - MEAN.reshape(shape)) / STD.reshape(shape), tuple(sample))
+    assert all(word in str(caught.value) for word in ("give pixels", "--mean and --std", "outside pixel space [0, 1]"))
+    assert "--bounds" not in str(caught.value)
+
+
+def test_pictures_from_minus_one_to_one() -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (5, 3)).astype(np.float32)
+    with pytest.raises(DataError, match=r"normalised.*--mean 0\.5 --std 0\.5; --bounds=-1,1 takes them as they are"):
+        pixels(x, (3,))
+
+
+@pytest.mark.parametrize("values", [[0.0, 17.5], [0.0, 255.0], [-100.0, 3.5], [-3.0, 2.0], [0.0, 2.5]], ids=str)
+def test_what_does_not_look_normalised(values: list[float]) -> None:
+    with pytest.raises(DataError, match="set --bounds, or store the samples as uint8 or scaled to it"):
+        pixels(np.array([values], np.float32), (2,))
+
+
+def test_bounds_that_were_given_are_not_doubted() -> None:
+    with pytest.raises(DataError, match=r"outside pixel space \[-1, 1\]; set --bounds"):
+        pixels(np.array([[-2.5, 0.25]], np.float32), (2,), bounds=(-1.0, 1.0))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_no_finite_number(value: float) -> None:
+    with pytest.raises(DataError, match="samples need finite numbers") as caught:
+        pixels(np.array([[0.5, value]], np.float32), (2,))
+    assert "--bounds" not in str(caught.value)

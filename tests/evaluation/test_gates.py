@@ -241,7 +241,9 @@ def test_verdicts_on_differences_are_wrong_in_one_of_twenty(shares: tuple[float,
 @pytest.mark.parametrize("limit", [0.02, 0.4, 0.95])
 def test_verdicts_on_shares_are_wrong_in_less_than_one_of_twenty(limit: float, count: int) -> None:
     """Exactly, by summing the binomial distribution over what passes, or fails."""
-    verdicts = np.array([verdict(f"robust>={limit}", evaluation(Paired(k, 0, 0, count - k))) for k in range(count + 1)])
+    clean = Paired(count, 0, 0, 0)
+    found = [evaluation(clean, Paired(k, 0, 0, count - k)) for k in range(count + 1)]
+    verdicts = np.array([verdict(f"robust>={limit}", each) for each in found])
     chances = stats.binom.pmf(np.arange(count + 1), count, limit)
     assert chances[verdicts == "pass"].sum() <= 0.05
     assert chances[verdicts == "fail"].sum() <= 0.05
@@ -290,3 +292,55 @@ def test_the_eps_is_found() -> None:
     assert verdict("robust>=40%@0.00784314", found) == "pass"
     with pytest.raises(OptionError):
         verdict("robust>=40%", found)
+
+
+ALL = ("clean>=1%", "clean-drop<=5%", "robust>=1%", "robust-gain>=-5%", "flags==0")
+
+
+def at_chance(first: int, second: int, classes: int | None, *, count: int = 100) -> Evaluation:
+    """So many clean samples right, the second's among the first's or the other way round, and nothing robust lost."""
+    both = min(first, second)
+    pairs = Paired(both, first - both, second - both, count - max(first, second))
+    return dataclasses.replace(evaluation(pairs, sanity=flags()), classes=classes)
+
+
+@pytest.mark.parametrize("gate", ALL)
+@pytest.mark.parametrize(("right", "classes"), [(0, 5), (0, None), (20, 5), (25, 5), (8, 10), (55, 2), (50, 1)])
+def test_at_chance_nothing_is_decided(gate: str, right: int, classes: int | None) -> None:
+    """25 of 100 in 5 classes: the exact 95% lower bound is 0.180, and guessing gets 0.2."""
+    (decision,) = check_gates(at_chance(right, right, classes), [parse_gate(gate)])
+    assert decision.verdict == "inconclusive"
+    chance = "at chance or below" if classes is None else f"no more than chance can give in {classes} classes"
+    assert f"the hardened model gets {right} of 100 clean samples right, {chance}" in decision.detail
+    assert "labels and preprocessing" in decision.detail
+
+
+@pytest.mark.parametrize(("right", "classes"), [(28, 5), (60, 2), (20, None), (12, None)])
+def test_better_than_chance(right: int, classes: int | None) -> None:
+    """28 of 100 in 5 classes: the exact 95% lower bound is 0.208. Files of 0.1.0 do not say how many classes."""
+    found = at_chance(right, right, classes)
+    assert [verdict(gate, found) for gate in ("clean>=1%", "flags==0")] == ["pass", "pass"]
+
+
+def test_a_note_of_chance() -> None:
+    """Files of version 0.1.0 have the number of classes in the note alone."""
+    found = at_chance(20, 20, None)
+    note = "m gets 20 of 100 clean samples right, no more than chance would in 5 classes: are ... right?"
+    assert verdict("clean>=1%", dataclasses.replace(found, notes=(note,))) == "inconclusive"
+
+
+def test_masks_that_bring_a_model_to_chance_fail() -> None:
+    """The baseline shows that labels and preprocessing are right, so the loss is the masks'."""
+    found = at_chance(20, 90, 5)
+    assert [verdict(gate, found) for gate in ("clean>=50%", "clean-drop<=5%", "robust-gain>=-5%")] == ["fail"] * 3
+    assert verdict("clean>=1%", found) == "inconclusive"
+    assert verdict("flags==0", found) == "inconclusive"
+
+
+def test_a_baseline_at_chance() -> None:
+    found = at_chance(90, 20, 5)
+    assert [verdict(gate, found) for gate in ALL] == ["pass", "inconclusive", "pass", "inconclusive", "pass"]
+
+
+def test_few_samples_may_be_chance() -> None:
+    assert verdict("clean-drop<=90%", at_chance(5, 5, 2, count=10)) == "pass"

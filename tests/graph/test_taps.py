@@ -37,7 +37,9 @@ def made(nodes: list[str], weights: dict[str, tuple[int, ...]], shape: list[int 
         op_type, _, rest = call.partition("(")
         inputs, _, attributes = rest.partition(")")
         values = dict(pair.split("=") for pair in attributes.split())
-        numbers = {key: [int(v) for v in text.split(",")] if "," in text else int(text) for key, text in values.items()}
+        numbers = {
+            key: [int(v) for v in text.split(",") if v] if "," in text else int(text) for key, text in values.items()
+        }
         parsed.append(helper.make_node(op_type, inputs.replace(" ", "").split(","), output.split(","), **numbers))
     initializers = []
     for name, dims in weights.items():
@@ -113,6 +115,100 @@ DEFAULTS = {
         IMAGE,
         ("t", 6),
     ),
+    "pooled tokens (N, 32, 1), flattened": (
+        [
+            "c = Conv(x, k)",
+            "s = Reshape(c, i_s)",
+            "m = ReduceMean(s) axes=2, keepdims=1",
+            "f = Flatten(m)",
+            "y = MatMul(f, w)",
+        ],
+        {"k": (32, 3, 3, 3), "w": (32, 5), "i_s": (-1, 32, 36)},
+        IMAGE,
+        ("f", 32),
+    ),
+    "pooled tokens, squeezed": (
+        [
+            "c = Conv(x, k)",
+            "s = Reshape(c, i_s)",
+            "m = AveragePool(s) kernel_shape=36,",
+            "f = Squeeze(m, i_2)",
+            "y = Gemm(f, w)",
+        ],
+        {"k": (32, 3, 3, 3), "w": (32, 5), "i_s": (0, 32, -1), "i_2": (2,)},
+        IMAGE,
+        ("f", 32),
+    ),
+    "pooled tokens, transposed and reshaped": (
+        [
+            "c = Conv(x, k)",
+            "s = Reshape(c, i_s)",
+            "m = ReduceMax(s) axes=2, keepdims=1",
+            "t = Transpose(m) perm=0,2,1",
+            "f = Reshape(t, i_f)",
+            "y = Gemm(f, w)",
+        ],
+        {"k": (32, 3, 3, 3), "w": (32, 5), "i_s": (0, 32, -1), "i_f": (-1, 32)},
+        IMAGE,
+        ("f", 32),
+    ),
+    "features last in (N, 1, 1, 8) between two Reshapes": (
+        [
+            "c = Conv(x, k)",
+            "g = GlobalAveragePool(c)",
+            "p = Reshape(g, i_p)",
+            "f = Reshape(p, i_f)",
+            "y = MatMul(f, w)",
+        ],
+        {"k": (8, 3, 3, 3), "w": (8, 3), "i_p": (-1, 1, 1, 8), "i_f": (-1, 8)},
+        IMAGE,
+        ("f", 8),
+    ),
+    "a MatMul contracts the last axis of (N, 1, T, 16)": (
+        [
+            "c = Conv(x, k)",
+            "u = Unsqueeze(c, i_1)",
+            "t = Transpose(u) perm=0,1,3,2",
+            "p = Mul(t, t)",
+            "m = MatMul(p, w)",
+            "y = Relu(m)",
+        ],
+        {"k": (16, 1, 5), "w": (16, 6), "i_1": (1,)},
+        ["N", 1, 20],
+        ("p", 16),
+    ),
+    "a Conv reads what an LSTM gave": (
+        [
+            "t = Transpose(x) perm=1,0,2",
+            "Y = LSTM(t, W, R) hidden_size=8",
+            "s = Squeeze(Y, i_1)",
+            "c = Transpose(s) perm=1,2,0",
+            "r = Relu(c)",
+            "z = Conv(r, k)",
+            "y = ReduceMean(z) axes=2, keepdims=0",
+        ],
+        {"W": (1, 32, 4), "R": (1, 32, 8), "k": (3, 8, 1), "i_1": (1,)},
+        ["N", 5, 4],
+        ("r", 8),
+    ),
+    "one channel in front of a Conv, features before the Unsqueeze": (
+        ["m = MatMul(x, v)", "u = Unsqueeze(m, i_1)", "y = Conv(u, k)"],
+        {"v": (4, 6), "k": (3, 1, 6), "i_1": (1,)},
+        ["N", 4],
+        ("m", 6),
+    ),
+    "one feature is no default": (
+        ["h = MatMul(x, v)", "r = Relu(h)", "y = MatMul(r, w)"],
+        {"v": (4, 1), "w": (1, 3)},
+        ["N", 4],
+        None,
+    ),
+    "weights in front of the data": (
+        ["m = MatMul(x, v)", "r = Relu(m)", "y = MatMul(w, r)"],
+        {"v": (4, 6), "w": (3, 5)},
+        ["N", 5, 4],
+        ("r", 5),
+    ),
 }
 
 
@@ -181,6 +277,30 @@ AXES = {
         "y",
         2,
         5,
+    ),
+    "NTC reshaped from NCHW, turned": (
+        ["c = Conv(x, k)", "r = Reshape(c, i_s)", "y = Transpose(r) perm=0,2,1"],
+        {"k": (6, 3, 3, 3), "i_s": (0, 6, -1)},
+        IMAGE,
+        "y",
+        2,
+        6,
+    ),
+    "(N, 6, 1) from NCHW": (
+        ["c = Conv(x, k)", "g = GlobalAveragePool(c)", "y = Squeeze(g, i_3)"],
+        {"k": (6, 3, 3, 3), "i_3": (3,)},
+        IMAGE,
+        "y",
+        1,
+        6,
+    ),
+    "(N, 1, 1, 6) from NCHW": (
+        ["c = Conv(x, k)", "g = GlobalAveragePool(c)", "y = Reshape(g, i_s)"],
+        {"k": (6, 3, 3, 3), "i_s": (-1, 1, 1, 6)},
+        IMAGE,
+        "y",
+        3,
+        6,
     ),
     "NF": (["y = Gemm(x, w) transB=1"], {"w": (6, 4)}, ["N", 4], "y", 1, 6),
     "NCDHW": (["y = Conv(x, k)"], {"k": (6, 2, 2, 2, 2)}, ["N", 2, 3, 4, 5], "y", 1, 6),

@@ -20,18 +20,23 @@ FEATURES = 40
 PGD = {"attack": "pgd", "eps": 2 / 255, "max_iter": 20, "restarts": 2}
 
 
-def robustness(correct: int) -> Robustness:
-    stages = (Stage("pgd", PGD, 190, correct + 3, 400, 8000), Stage("controls", None, correct + 3, correct, 900, 0))
-    return Robustness(Accuracy(correct, COUNT), Accuracy(190, COUNT), Accuracy(correct + 3, COUNT), stages)
+def robustness(eps: float, correct: int, clean: int) -> Robustness:
+    left = min(correct + 3, clean)
+    stages = (
+        Stage("pgd", {**PGD, "eps": eps}, clean, left, 400, 8000),
+        Stage("controls", None, left, correct, 900, 0),
+    )
+    return Robustness(Accuracy(correct, COUNT), Accuracy(clean, COUNT), Accuracy(left, COUNT), stages)
 
 
-def at(eps: float, first: int, second: int, *, both: int | None = None) -> AtEps:
+def at(eps: float, first: int, second: int, *, both: int | None = None, clean: tuple[int, int] = (188, 192)) -> AtEps:
     """Robust samples of the hardened model and of the baseline; as many as can be are the same ones."""
     same = min(first, second) if both is None else both
     pairs = Paired(same, first - same, second - same, COUNT - first - second + same)
     random = tuple(RandomMask(Accuracy(189, COUNT), Accuracy(second - i, COUNT)) for i in range(3))
-    static = Accuracy(min(COUNT, first + 20), COUNT)
-    return AtEps(eps, static, robustness(first), robustness(second), pairs, random)
+    static = Accuracy(min(clean[0], first + 20), COUNT)
+    before, after = robustness(eps, second, clean[1]), robustness(eps, first, clean[0])
+    return AtEps(eps, static, after, before, pairs, random)
 
 
 def flags(*fired: str) -> tuple[Flag, ...]:
@@ -146,7 +151,12 @@ def sweep() -> Sweep:
         points=points,
         attacks=Attacks("quick", (2 / 255, 4 / 255), "linf", False, {"attack": "pgd", "max_iter": 20}),
         adaptive=tuple(
-            Adaptive(f"{r * 5 // 2}%", r, Paired(185, 1, 4, 10), (at(2 / 255, 100, 90), at(4 / 255, 40, 45)))
+            Adaptive(
+                f"{r * 5 // 2}%",
+                r,
+                Paired(185, 1, 4, 10),
+                (at(2 / 255, 100, 90, clean=(186, 189)), at(4 / 255, 40, 45, clean=(186, 189))),
+            )
             for r in (4, 12)
         ),
         asked=3,

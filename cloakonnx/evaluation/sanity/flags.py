@@ -99,18 +99,46 @@ class Sanity:
         return tuple(flag for flag in self.flags if flag.fired)
 
 
+_DECIDED = {"black-box", "large-eps", "run-to-run", "random-ops", "non-differentiable"}
+"""Flags that fire exactly where the number is above the threshold."""
+_NEEDED = {"single-step", "iterations", "saturation"}
+"""Flags that fire only where it is, and where chance does not explain the number."""
+
+
+def _check_fired(name: str, fired: bool | None, value: float | None, threshold: float) -> None:
+    """Check that a flag fired where its number says so; raises ValueError."""
+    if fired is None or value is None:
+        if fired is not value:
+            raise ValueError(f"the flag {name} has fired {fired} and the value {value}; both are null or neither is")
+        return
+    above = value > threshold
+    wrong = (
+        (name in _DECIDED and fired != above)
+        or (name in _NEEDED and fired and not above)
+        or (name == "zero-gradients" and fired != (value >= threshold))
+        or (name == "static-gain" and fired and above)
+    )
+    if wrong:
+        has = "has" if fired else "has not"
+        raise ValueError(
+            f"the flag {name} {has} fired, which contradicts its value {value:g} and threshold {threshold:g}"
+        )
+
+
 def _read_flag(entries: Entries) -> Flag:
     name, fired = entries.text("name"), entries.any("fired")
     if name not in MEANINGS:
         raise ValueError(f"there is no flag {name!r}")
     if fired is not None and not isinstance(fired, bool):
         raise ValueError(f"fired of the flag {name} is not true, false or null")
+    value, threshold = entries.optional_number("value"), entries.number("threshold")
+    _check_fired(name, fired, value, threshold)
     return Flag(
         name=name,
         fired=fired,
-        value=entries.optional_number("value"),
+        value=value,
         unit=entries.text("unit"),
-        threshold=entries.number("threshold"),
+        threshold=threshold,
         eps=entries.optional_number("eps"),
         measured=entries.text("measured"),
     )

@@ -12,6 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from cloakonnx.errors import DataError
+from cloakonnx.evaluation.consistency import (
+    check_counts,
+    check_data,
+    check_model,
+    check_norm,
+    check_results,
+    check_stated,
+)
 from cloakonnx.evaluation.evaluation import STATEMENT
 from cloakonnx.evaluation.results import (
     AtEps,
@@ -206,7 +214,7 @@ class Sweep:
         """Read the file's text; what follows from the counts is worked out again.
 
         Raises:
-            DataError: it is not a sweep, or one of a later version.
+            DataError: it is not a sweep, or one of a later version, or its numbers contradict each other.
         """
         return read_json(
             text, cls._from_entries, kind="sweep", version=VERSION, verb="sweep", name=name, error=DataError
@@ -215,7 +223,7 @@ class Sweep:
     @classmethod
     def _from_entries(cls, entries: Entries) -> Sweep:
         scores, twins = entries.object("scores"), entries.object("twins")
-        return cls(
+        found = cls(
             model=read_model(entries.object("model")),
             scores=Scored(
                 scores.text("tap"), scores.whole("feature_axis"), scores.whole("features", 1), scores.text("criterion")
@@ -234,6 +242,33 @@ class Sweep:
             asked=entries.whole("asked"),
             versions=entries.text_map("versions"),
         )
+        found._check(entries.all())
+        return found
+
+    def _check(self, stated: Mapping[str, Any]) -> None:
+        """Check the counts against each other, and what the file states against the counts; raises ValueError."""
+        check_model(self.model, "model")
+        check_data(self.data)
+        for i, point in enumerate(self.points):
+            self._check_removed(point.removed, f"points[{i}]")
+            _check_of_mask(point.mask, self.data.count, f"points[{i}]")
+            for j, mask in enumerate(point.random_masks):
+                _check_of_mask(mask, self.data.count, f"points[{i}].random_masks[{j}]")
+        if self.attacks is not None:
+            check_norm(self.attacks.norm, "attacks.norm")
+        for i, each in enumerate(self.adaptive):
+            here = f"adaptive[{i}]"
+            self._check_removed(each.removed, here)
+            check_results(each.results, each.clean, self.data.count, where=f"{here}.results", paired=f"{here}.clean")
+            if self.attacks is None or [at.eps for at in each.results] != list(self.attacks.eps):
+                raise ValueError(f"{here}.results are not at the eps of attacks.eps")
+        follows = self.as_dict()
+        for key in ("confidence", "points", "adaptive"):
+            check_stated(stated.get(key), follows[key], key)
+
+    def _check_removed(self, removed: int, where: str) -> None:
+        if removed > self.scores.features:
+            raise ValueError(f"{where}.removed is {removed}, more than the {self.scores.features} features of scores")
 
 
 def load_sweep(path: str | Path) -> Sweep:
@@ -243,6 +278,11 @@ def load_sweep(path: str | Path) -> Sweep:
         DataError: missing or damaged.
     """
     return Sweep.from_json(read_text(path, kind="sweep", error=DataError), name=str(path))
+
+
+def _check_of_mask(mask: OfMask, count: int, where: str) -> None:
+    check_counts(mask.clean, count, f"{where}.clean")
+    check_counts(mask.static, count, f"{where}.static")
 
 
 def _point(point: Point) -> dict[str, Any]:

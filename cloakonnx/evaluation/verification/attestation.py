@@ -24,7 +24,7 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import entries, is_folded
 from cloakonnx.graph.masks.strip import read_masks
-from cloakonnx.records import Entries, installed_versions, read_text
+from cloakonnx.records import Entries, installed_versions, parsed, read_text
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:cloakonnx:hardening:1"
@@ -108,10 +108,7 @@ class Attestation:
         Raises:
             AttestationError: it is not an attestation of a hardened model, or damaged.
         """
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise AttestationError(f"{name} is not JSON: {error}") from None
+        content = parsed(text, name=name, error=AttestationError)
         wanted = {"_type": STATEMENT_TYPE, "predicateType": PREDICATE_TYPE}
         for key, value in wanted.items():
             if not isinstance(content, dict) or content.get(key) != value:
@@ -202,7 +199,7 @@ def _mask(entries: Entries) -> AttestedMask:
     return AttestedMask(
         tap=entries.text("tap"),
         feature_axis=entries.optional_whole("feature_axis"),
-        shape=tuple(int(size) for size in entries.numbers("shape")),
+        shape=entries.wholes("shape"),
         removed=entries.whole("removed"),
         sha256=_digest(entries),
     )

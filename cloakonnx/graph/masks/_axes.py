@@ -1,12 +1,19 @@
 """Which axis of a tensor counts its features.
 
 Axis 1 for (N, F) and (N, C, H, W), the last for (N, T, C) and for NHWC. The rank alone can't tell (N, C, L) from
-(N, T, C), nor NCHW from NHWC, so the axis is followed back to the op that made the features.
+(N, T, C), nor NCHW from NHWC, so the axis is followed back to the op that made the features. The layer that
+reads a tensor tells, too: it contracts the features.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
+
+import onnx
+
 from cloakonnx.graph.index.index import Index
+from cloakonnx.graph.index.node import attributes
 from cloakonnx.graph.index.traits import Trait, has
 
 _MAX_STEPS = 200
@@ -23,31 +30,92 @@ def feature_axis(structure: Index, tensor: str) -> int | None:
     return _by_rank(len(shape)) if traced is None else traced
 
 
+def contracted_axis(structure: Index, node: onnx.NodeProto, tensor: str) -> int | None:
+    """Return the axis of a Gemm's, MatMul's or Conv's data input that its weights contract; None for the batch's."""
+    shape = structure.shape(tensor)
+    if shape is None or len(shape) < 2:
+        return None
+    is_first = node.input[0] == tensor
+    if node.op_type == "MatMul":
+        axis = len(shape) - (1 if is_first else 2)
+    elif node.op_type == "Gemm":
+        turned = attributes(node).get("transA" if is_first else "transB", 0)
+        axis = int(is_first) ^ int(bool(turned))
+    else:
+        axis = 1
+    return axis or None
+
+
+def moved_axis(structure: Index, node: onnx.NodeProto, axis: int) -> int | None:
+    """Return which axis of its first input an axis of a shape-only node's output is; None where there is none."""
+    after, before = structure.shape(node.output[0]), structure.shape(node.input[0])
+    if after is None or before is None:
+        return None
+    if node.op_type == "Transpose":
+        return _permutation(node, len(after))[axis]
+    if node.op_type not in _RESHAPING:
+        return axis if len(after) == len(before) else None
+    if after[axis] == 1:
+        return None
+    inner = _product(after[axis + 1 :])
+    for i, size in enumerate(before):
+        if size == after[axis] and _product(before[i + 1 :]) == inner:
+            return i
+    return None
+
+
+_RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+
+
+def _product(sizes: Iterable[int | str | None]) -> tuple[int, list[str]]:
+    """Return the product of sizes: of the numbers, and the names and unknown sizes among them."""
+    known = list(sizes)
+    return math.prod(size for size in known if isinstance(size, int)), sorted(
+        str(size) for size in known if not isinstance(size, int)
+    )
+
+
+def _permutation(node: onnx.NodeProto, rank: int) -> list[int]:
+    return next((list(a.ints) for a in node.attribute if a.name == "perm"), list(range(rank))[::-1])
+
+
 def _trace(structure: Index, tensor: str, rank: int) -> int | None:
-    """Walk back through ops that keep the rank; return where the features of their source end up, if it says."""
-    order = list(range(rank))  # order[i]: the axis of the tensor at hand that axis i of the tap comes from
+    """Walk back to the op that made the features; return where they end up, if it says.
+
+    Shape-only ops are followed axis by axis, all others through an input of the same rank.
+    """
+    order: list[int | None] = list(range(rank))  # order[i]: the axis of the tensor at hand that the tap's axis i is
     for _ in range(_MAX_STEPS):
         node = structure.producer(tensor)
         if node is None:
             axis = _of_input(structure.shape(tensor))
-            return None if axis is None else order.index(axis)
-        if node.domain in {"", "ai.onnx"} and has(node.op_type, Trait.CHANNELS_FIRST):
-            return order.index(1)
+            return None if axis is None else _where(order, axis)
+        standard = node.domain in {"", "ai.onnx"}
+        if standard and has(node.op_type, Trait.CHANNELS_FIRST):
+            return _where(order, 1)
         if has(node.op_type, Trait.FEATURES_LAST):
-            return order.index(rank - 1)
-        if node.op_type == "Transpose":
-            perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), list(range(rank))[::-1])
-            order = [perm[axis] for axis in order]
-        source = _same_rank_input(structure, tensor, list(node.input), rank)
-        if source is None:
+            shape = structure.shape(tensor)
+            return None if shape is None else _where(order, len(shape) - 1)
+        if standard and (node.op_type == "Transpose" or node.op_type in _RESHAPING):
+            order = [None if axis is None else moved_axis(structure, node, axis) for axis in order]
+            source: str | None = node.input[0]
+        else:
+            source = _same_rank_input(structure, tensor, list(node.input))
+        if source is None or not any(order):
             return None
         tensor = source
     return None
 
 
-def _same_rank_input(structure: Index, tensor: str, inputs: list[str], rank: int) -> str | None:
+def _where(order: Sequence[int | None], axis: int) -> int | None:
+    """Return the tap's axis that is this axis of the tensor at hand; the batch's is none."""
+    found = order.index(axis) if axis in order else 0
+    return found or None
+
+
+def _same_rank_input(structure: Index, tensor: str, inputs: list[str]) -> str | None:
     """The first computed input of the same rank, one with features as many as the output's if there is such a one."""
-    candidates = []
+    rank, candidates = len(structure.shape(tensor) or ()), []
     for name in inputs:
         shape = structure.shape(name)
         if name and name not in structure.constants and shape is not None and len(shape) == rank:

@@ -12,7 +12,7 @@ from cloakonnx.errors import TapError, nearest
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.index.traits import Trait, has
-from cloakonnx.graph.masks._axes import feature_axis
+from cloakonnx.graph.masks._axes import contracted_axis, feature_axis, moved_axis
 from cloakonnx.graph.masks.metadata import masks_of
 
 FLOAT_TYPES: dict[int, str] = {
@@ -66,12 +66,12 @@ def list_taps(model: Model) -> list[Tap]:
     A tap is a computed floating-point tensor of known rank, 2 or more, that depends on the input and carries no mask.
     """
     graph = model.structure
-    default = default_tap_name(graph)
+    default = default_tap(graph)
     masked = _masked_names(model)
     taps = []
     for name in graph.producers:
         if _refusal(graph, name) is None and name not in masked:
-            taps.append(_tap(graph, name, None, is_default=name == default))
+            taps.append(_tap(graph, name, None, default))
     return taps
 
 
@@ -87,48 +87,74 @@ def find_tap(model: Model, name: str | None = None, *, axis: int | None = None) 
         TapError: no such tensor, or one that can't carry a mask; the message says why.
     """
     graph = model.structure
-    default = default_tap_name(graph)
+    default = default_tap(graph)
     if name is None:
         if default is None:
             raise TapError(
-                f"{model.name} has no Gemm, MatMul or Conv with constant weights and a computed input before its "
-                "output, so there is no default tap; name one with --tap ('cloakonnx inspect' lists them)"
+                f"{model.name} has no Gemm, MatMul or Conv with constant weights and a computed input of several "
+                "features before its output, so there is no default tap; name one with --tap ('cloakonnx inspect' "
+                "lists them)"
             )
-        name = default
+        name = default.name
     refusal = _refusal(graph, name)
     if refusal is None and name in _masked_names(model):
         refusal = "is already masked; strip the model first, or choose another tap"
     if refusal is not None:
         raise TapError(f"{model.name}: tensor {name!r} {refusal}")
-    return _tap(graph, name, axis, is_default=name == default)
+    return _tap(graph, name, axis, default)
 
 
-def default_tap_name(graph: Index) -> str | None:
-    """Return the name of the default tap, None where there is none.
+@dataclass(frozen=True)
+class _Place:
+    """A tensor and its feature axis."""
 
-    The data input of the last Gemm, MatMul or Conv before the first output, walked back through shape-only ops while
-    the number of features falls, never through pooling.
+    name: str
+    axis: int
+
+    def features(self, graph: Index) -> int | None:
+        """Return how many features there are; None where that is open."""
+        shape = graph.shape(self.name)
+        size = None if shape is None else shape[self.axis]
+        return size if isinstance(size, int) else None
+
+
+def default_tap(graph: Index) -> _Place | None:
+    """Return the default tap, None where there is none.
+
+    The data input of the last Gemm, MatMul or Conv before the first output, along the axis that its weights contract;
+    walked back through shape-only ops while the number of features falls, never through pooling, and never to one
+    feature. From a tensor of one feature it is walked back to one that has more.
     """
-    last = _last_weighted_input(graph)
-    if last is None or _refusal(graph, last) is not None:
+    best = last = _last_weighted_input(graph)
+    while last is not None and best is not None:
+        last = _behind(graph, last)
+        if last is None:
+            break
+        here, there = best.features(graph), last.features(graph)
+        if here is None or there is None:
+            continue
+        if here == 1 < there:
+            best = last
+        elif there > here:
+            break
+        elif 1 < there < here:
+            best = last
+    return None if best is None or best.features(graph) == 1 else best
+
+
+def _behind(graph: Index, place: _Place) -> _Place | None:
+    """Return where the features are in front of the shape-only node that makes a tensor; None where there is none."""
+    node = graph.producer(place.name)
+    if node is None or not has(node.op_type, Trait.MOVES) or node.domain not in {"", "ai.onnx"} or not node.input:
         return None
-    best = last
-    while True:
-        node = graph.producer(last)
-        if node is None or not has(node.op_type, Trait.MOVES) or node.domain not in {"", "ai.onnx"} or not node.input:
-            return best
-        last = node.input[0]
-        if _refusal(graph, last) is not None:
-            return best
-        here, there = _features(graph, best), _features(graph, last)
-        if here is not None and there is not None:
-            if there > here:
-                return best
-            if there < here:
-                best = last
+    source = node.input[0]
+    if _refusal(graph, source) is not None:
+        return None
+    axis = moved_axis(graph, node, place.axis) or feature_axis(graph, source)
+    return None if axis is None else _Place(source, axis)
 
 
-def _last_weighted_input(graph: Index) -> str | None:
+def _last_weighted_input(graph: Index) -> _Place | None:
     """Return the data input of the last node with constant weights that the first output depends on."""
     if not graph.graph.output:
         return None
@@ -138,7 +164,10 @@ def _last_weighted_input(graph: Index) -> str | None:
             continue
         computed = [name for name in node.input[:2] if name not in graph.constants]
         if len(computed) == 1:
-            return computed[0]
+            if _refusal(graph, computed[0]) is not None:
+                return None
+            axis = contracted_axis(graph, node, computed[0]) or feature_axis(graph, computed[0])
+            return None if axis is None else _Place(computed[0], axis)
     return None
 
 
@@ -197,10 +226,13 @@ def _not_computed(graph: Index, name: str) -> str:
     return f"does not exist{nearest(name, graph.producers)}"
 
 
-def _tap(graph: Index, name: str, axis: int | None, *, is_default: bool) -> Tap:
+def _tap(graph: Index, name: str, axis: int | None, default: _Place | None) -> Tap:
     info = graph.infos[name]
     shape = info.shape or ()
-    chosen = _checked_axis(name, axis, len(shape)) if axis is not None else feature_axis(graph, name)
+    is_default = default is not None and default.name == name
+    chosen = default.axis if default is not None and is_default else feature_axis(graph, name)
+    if axis is not None:
+        chosen = _checked_axis(name, axis, len(shape))
     if chosen is None:
         raise TapError(f"tensor {name!r} has no feature axis")
     size = shape[chosen]
@@ -223,12 +255,6 @@ def _checked_axis(name: str, axis: int, rank: int) -> int:
     if not 1 <= resolved < rank:
         raise TapError(f"feature axis {axis} does not fit {name!r}, which has rank {rank} (axis 0 is the batch)")
     return resolved
-
-
-def _features(graph: Index, name: str) -> int | None:
-    axis, shape = feature_axis(graph, name), graph.shape(name)
-    size = None if axis is None or shape is None else shape[axis]
-    return size if isinstance(size, int) else None
 
 
 def _masked_names(model: Model) -> set[str]:

@@ -1,0 +1,168 @@
+"""Whether the numbers of a result file agree with each other: counts with counts, and what is stated with the counts.
+
+A file that was changed by hand, or put together of two, is refused where it is read: a gate or a page made of it would
+show numbers that nobody measured. Every check raises ValueError, which names the entry.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cloakonnx.evaluation.results import AtEps, DataRecord, MaskRecord, ModelRecord, RandomMask, Robustness, Stage
+from cloakonnx.statistics import Accuracy, Paired
+
+_MOST_SAMPLES = 10_000_000
+_NORMS = ("linf", "l2")
+_NEAR = 1e-6
+"""How far a stated number may be from the one that follows: other platforms round otherwise, people change more."""
+
+
+def check_norm(norm: str, where: str) -> None:
+    """Check that a norm is one that attacks know."""
+    if norm not in _NORMS:
+        raise ValueError(f"{where} is {norm!r}, neither {' nor '.join(_NORMS)}")
+
+
+def check_model(model: ModelRecord, where: str) -> None:
+    """Check the digest of a model."""
+    _check_digest(model.sha256, f"{where}.sha256")
+
+
+def check_data(data: DataRecord) -> None:
+    """Check the record of the samples."""
+    _check_digest(data.sha256, "data.sha256")
+    if data.count > _MOST_SAMPLES:
+        raise ValueError(f"data.count is {data.count}, more than {_MOST_SAMPLES:,} samples")
+    if data.seen is not None and data.seen > data.count:
+        raise ValueError(f"data.seen is {data.seen}, more than the {data.count} samples of data.count")
+
+
+def check_masks(masks: Sequence[MaskRecord]) -> None:
+    """Check that no mask removes more features than it has."""
+    for i, mask in enumerate(masks):
+        if mask.removed > mask.features:
+            raise ValueError(f"masks[{i}].removed is {mask.removed}, more than its {mask.features} features")
+
+
+def check_results(results: Sequence[AtEps], clean: Paired, count: int, *, where: str, paired: str) -> None:
+    """Check the counts of an evaluation at every eps.
+
+    Args:
+        results: One for each eps.
+        clean: What both models get right on clean samples.
+        count: The number of samples, which is data.count.
+        where: Place of the results in the file, for messages.
+        paired: Place of ``clean`` in the file.
+    """
+    _equal(clean.count, count, f"the counts of {paired} add up to", "data.count")
+    if not results:
+        raise ValueError(f"{where} has no entry, so nothing was evaluated")
+    known: list[float] = []
+    for i, each in enumerate(results):
+        here = f"{where}[{i}]"
+        if each.eps <= 0:
+            raise ValueError(f"{here}.eps is {each.eps:g}; a radius is above 0")
+        if any(math.isclose(each.eps, other, rel_tol=1e-9) for other in known):
+            raise ValueError(f"{here}.eps is {each.eps:g}, which an entry before it has too")
+        known.append(each.eps)
+        _check_at(each, clean, count, here)
+
+
+def check_counts(accuracy: Accuracy, count: int, where: str) -> None:
+    """Check that a share is one of all samples."""
+    _equal(accuracy.count, count, f"{where}.count is", "data.count")
+
+
+def check_stated(stated: Any, follows: Any, where: str) -> None:
+    """Check the numbers that a file states against those that follow from its counts.
+
+    Args:
+        stated: An entry of the file.
+        follows: The same entry, worked out of the counts.
+        where: Its place in the file, for messages.
+    """
+    if isinstance(follows, Mapping):
+        for key, value in follows.items():
+            if not isinstance(stated, Mapping) or key not in stated:
+                raise ValueError(f"the entry {where}.{key} is missing")
+            check_stated(stated[key], value, f"{where}.{key}")
+    elif isinstance(follows, (list, tuple)):
+        if not isinstance(stated, list) or len(stated) != len(follows):
+            raise ValueError(f"{where} is not a list of {len(follows)} entries")
+        for i, (one, other) in enumerate(zip(stated, follows, strict=True)):
+            check_stated(one, other, f"{where}[{i}]")
+    elif isinstance(follows, (int, float)) and not isinstance(follows, bool):
+        known = isinstance(stated, (int, float)) and not isinstance(stated, bool)
+        if not known or not abs(stated - follows) <= _NEAR:
+            said = f"{stated:.6g}" if known else "no number"
+            raise ValueError(f"{where} is {said}, but {follows:.6g} follows from the counts")
+
+
+def _check_at(at: AtEps, clean: Paired, count: int, where: str) -> None:
+    right = {"hardened": clean.both + clean.only_first, "baseline": clean.both + clean.only_second}
+    _equal(at.pairs.count, count, f"the counts of {where}.difference add up to", "data.count")
+    check_counts(at.static, count, f"{where}.static")
+    _at_most(at.static, right["hardened"], f"{where}.static", "the clean samples that the hardened model gets right")
+    for who, found, robust in (
+        ("hardened", at.hardened, at.pairs.both + at.pairs.only_first),
+        ("baseline", at.baseline, at.pairs.both + at.pairs.only_second),
+    ):
+        here = f"{where}.{who}"
+        _check_robustness(found, right[who], count, here)
+        _equal(found.robust.correct, robust, f"{here}.robust.correct is", f"the counts of {where}.difference")
+        _check_stages(found, right[who], at.eps, here)
+    _at_most(at.hardened.robust, at.static.correct, f"{where}.hardened.robust", f"{where}.static.correct")
+    for i, mask in enumerate(at.random_masks):
+        _check_random(mask, count, f"{where}.random_masks[{i}]")
+
+
+def _check_robustness(found: Robustness, right: int, count: int, where: str) -> None:
+    for name, share in (("robust", found.robust), ("noise", found.noise), ("control", found.control)):
+        check_counts(share, count, f"{where}.{name}")
+        _at_most(share, right, f"{where}.{name}", "the clean samples that the model gets right")
+    for name, share in (("noise", found.noise), ("control", found.control)):
+        _at_most(found.robust, share.correct, f"{where}.robust", f"{where}.{name}.correct")
+
+
+def _check_stages(found: Robustness, right: int, eps: float, where: str) -> None:
+    """Check that every stage begins with what the one before it left, and the last one ends with what is robust."""
+    left, before = right, "the clean samples that the model gets right"
+    for i, stage in enumerate(found.stages):
+        here = f"{where}.stages[{i}]"
+        _equal(stage.attacked, left, f"{here}.attacked is", before)
+        if stage.robust > stage.attacked:
+            raise ValueError(f"{here}.robust is {stage.robust}, more than the {stage.attacked} that were attacked")
+        _check_radius(stage, eps, here)
+        left, before = stage.robust, f"{here}.robust"
+    if found.stages:
+        _equal(found.robust.correct, left, f"{where}.robust.correct is", before)
+
+
+def _check_radius(stage: Stage, eps: float, where: str) -> None:
+    made = (stage.settings or {}).get("eps")
+    if isinstance(made, (int, float)) and not math.isclose(made, eps, rel_tol=1e-6):
+        raise ValueError(f"{where}.settings.eps is {made:g}, but it stands among those of eps {eps:g}")
+
+
+def _check_random(mask: RandomMask, count: int, where: str) -> None:
+    check_counts(mask.clean, count, f"{where}.clean")
+    check_counts(mask.control, count, f"{where}.control")
+    _at_most(mask.control, mask.clean.correct, f"{where}.control", f"{where}.clean.correct")
+
+
+def _at_most(share: Accuracy, most: int, where: str, what: str) -> None:
+    if share.correct > most:
+        raise ValueError(f"{where}.correct is {share.correct}, more than {what}: {most}")
+
+
+def _equal(one: int, other: int, said: str, what: str) -> None:
+    if one != other:
+        raise ValueError(f"{said} {one}, but {what} says {other}")
+
+
+def _check_digest(text: str, where: str) -> None:
+    if re.fullmatch("[0-9a-f]{64}", text) is None:
+        raise ValueError(f"{where} is not 64 hex digits")
