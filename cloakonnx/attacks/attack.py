@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.pairs import labels_of
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.doubts import Seen
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
@@ -122,6 +123,7 @@ class AttackedBatch:
         is_predicted: Whether the labels are predictions.
         queries: Forward passes asked for, in samples.
         gradients: Gradients asked for, in samples.
+        seen: Ties before the attack, and whether gradients gave a direction.
     """
 
     x: NDArray[Any]
@@ -132,6 +134,7 @@ class AttackedBatch:
     is_predicted: bool
     queries: int
     gradients: int
+    seen: Seen
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ class AttackWork:
             raise DataError(f"{self.name} has no labels; a targeted attack takes the classes to reach from them")
         x = batch.x
         before = victim.counts.queries, victim.counts.gradients
-        predicted = victim.predict(x)
+        predicted, tied = victim.decided(x)
         y = labels_of(batch, predicted, victim.task, name=self.name)
         found = self.settings.run(victim, x, y, samples=batch.indices, in_levels=self.round_levels)
         adversarial, success = found.x, found.success
@@ -211,6 +214,7 @@ class AttackWork:
             is_predicted=batch.y is None,
             queries=victim.counts.queries - before[0],
             gradients=victim.counts.gradients - before[1],
+            seen=Seen(int(tied.sum()), *victim.directions.taken(len(x))),
         )
 
 
@@ -240,6 +244,7 @@ class Attacked:
         gradients: Gradients asked for, in samples.
         classes: Of the model.
         unscored: Samples for which the model gave scores that are no numbers before; they count as wrong.
+        seen: Ties before the attack, and whether gradients gave a direction.
     """
 
     path: Path
@@ -251,6 +256,7 @@ class Attacked:
     gradients: int
     classes: int
     unscored: int
+    seen: Seen = field(default_factory=Seen)
 
     @property
     def is_at_chance(self) -> bool:
@@ -296,4 +302,5 @@ def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int
         gradients=found.gradients,
         classes=classes,
         unscored=int(found.unscored.sum()),
+        seen=found.seen,
     )
