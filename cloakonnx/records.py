@@ -52,8 +52,14 @@ def parsed(text: str, *, name: str, error: type[CloakError]) -> Any:
     """Return what JSON text says; raises ``error`` where it is no JSON, or gives a key of an object twice."""
     try:
         return json.loads(text, object_pairs_hook=_object)
+    except _KeyTwiceError as found:
+        raise error(f"{name} is damaged: {found}, and which of them counts can't be told") from None
     except (ValueError, RecursionError) as found:
         raise error(f"{name} is not JSON: {found}") from None
+
+
+class _KeyTwiceError(ValueError):
+    """A key of an object is given twice."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in content if keys.count(key) > 1)
-        raise ValueError(f"an object has the key {twice[:40]!r} twice")
+        raise _KeyTwiceError(f"an object has the key {twice[:40]!r} twice")
     return content
 
 

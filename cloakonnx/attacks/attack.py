@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from cloakonnx.attacks.pairs import labels_of
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import SAMPLES, settled
+from cloakonnx.classifier.doubts import Seen
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
@@ -126,6 +127,7 @@ class AttackedBatch:
         is_predicted: Whether the labels are predictions.
         queries: Forward passes asked for, in samples.
         gradients: Gradients asked for, in samples.
+        seen: Ties before the attack, and whether gradients gave a direction.
     """
 
     x: NDArray[Any]
@@ -136,6 +138,7 @@ class AttackedBatch:
     is_predicted: bool
     queries: int
     gradients: int
+    seen: Seen
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ class AttackWork:
             raise DataError(f"{self.name} has no labels; a targeted attack takes the classes to reach from them")
         x = batch.x
         before = victim.counts.queries, victim.counts.gradients
-        predicted = victim.predict(x)
+        predicted, tied = victim.decided(x)
         y = labels_of(batch, predicted, victim.task, name=self.name)
         found = self.settings.run(victim, x, y, samples=batch.indices, in_levels=self.round_levels)
         adversarial, success = found.x, found.success
@@ -215,6 +218,7 @@ class AttackWork:
             is_predicted=batch.y is None,
             queries=victim.counts.queries - before[0],
             gradients=victim.counts.gradients - before[1],
+            seen=Seen(int(tied.sum()), *victim.directions.taken(len(x))),
         )
 
 
@@ -245,6 +249,7 @@ class Attacked:
         classes: Of the model.
         unscored: Samples for which the model gave scores that are no numbers before; they count as wrong.
         notes: How the model was run, where that is not as usual, in words.
+        seen: Ties before the attack, and whether gradients gave a direction.
     """
 
     path: Path
@@ -257,6 +262,7 @@ class Attacked:
     classes: int
     unscored: int
     notes: tuple[str, ...] = ()
+    seen: Seen = field(default_factory=Seen)
 
     @property
     def is_at_chance(self) -> bool:
@@ -304,4 +310,5 @@ def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int
         classes=classes,
         unscored=int(found.unscored.sum()),
         notes=notes,
+        seen=found.seen,
     )

@@ -51,11 +51,11 @@ class MakePairs:
         victim = Victim(self.classifier.for_worker(worker), self.sample)
 
         def pairs(batch: Batch, tell: Tell) -> PairBatch:
-            y = batch.y
-            if y is None:
-                y = labels_of(batch, victim.predict(batch.x), victim.task, name=self.name)
+            predicted, tied = victim.decided(batch.x)
+            y = labels_of(batch, predicted, victim.task, name=self.name)
             found = self.settings.run(victim, batch.x, y, samples=batch.indices)
-            return PairBatch(batch.x, found.x, batch.y, batch.start)
+            climbed, still = victim.directions.taken(len(y))
+            return PairBatch(batch.x, found.x, batch.y, batch.start, int(tied.sum()), climbed, still)
 
         return pairs
 

@@ -14,6 +14,7 @@ from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.counts import Counts
 from cloakonnx.classifier.answer import Answer
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.doubts import Directions
 from cloakonnx.classifier.sessions import Asked, Sample
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.runtime.session import Value, to_numpy
@@ -42,6 +43,7 @@ class Victim:
         self.classes = classifier.classes
         self.bounds = classifier.bounds
         self.counts = Counts()
+        self.directions = Directions()
         self.on_answer: Callable[[], None] = lambda: None
         self.judged: Callable[[Value], Value] | None = None
         self._arithmetic: dict[tuple[int, str], Arithmetic] = {}
@@ -51,6 +53,7 @@ class Victim:
         """Return another classifier under attack: it counts for itself, and shares the arithmetic."""
         other = copy.copy(self)
         other.classifier, other.counts, other.on_answer = classifier, Counts(), lambda: None
+        other.directions = Directions()
         return other
 
     def straight_through(self) -> Victim:
@@ -78,16 +81,22 @@ class Victim:
         return found
 
     def predict(self, x: Value) -> NDArray[np.int64]:
-        """Return (N,) the predicted classes.
+        """Return (N,) the predicted classes."""
+        return self.decided(x)[0]
+
+    def decided(self, x: Value) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return (N,) the predicted classes, and which of them are the first of several with the largest score.
 
         A float16 model is asked as its user runs it: derived graphs round at other places, and where two classes are
         equal in float16 that decides.
         """
         if not self.classifier.rounds_in_use:
-            return self.task.decide(self.logits(x))
+            logits = self.logits(x)
+            return self.task.decide(logits), self.task.tied(logits)
         images = to_numpy(self._seen(x))
         self.counts.queries += len(images)
-        return self.classifier.predict(images)
+        scores = self.classifier.scores(images)
+        return self.task.decide(scores), self.task.tied(scores)
 
     def right(self, x: Value, y: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (N,) whether samples are classified as labelled."""
@@ -107,6 +116,7 @@ class Victim:
         """Return logits, loss and the loss's gradient by a batch; with targets, of the targeted loss."""
         found = self.classifier.answer(self._seen(x), y, loss=loss, targets=targets, straight_through=self._passes)
         self._count(gradients=len(y))
+        self.directions.note(found.gradient)
         if self.blocked:  # the logits were asked for apart
             self._count(queries=len(y))
         return found

@@ -80,6 +80,12 @@ class SingleLabel:
         """Return (...,) where nothing was decided on, because a score is NaN."""
         return np.asarray(decided == NO_CLASS)
 
+    def tied(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Return (...,) where several classes share the largest of scores (..., classes): the first is taken."""
+        if scores.shape[-1] > 1:
+            return np.asarray((scores == scores.max(axis=-1, keepdims=True)).sum(axis=-1) > 1)
+        return np.asarray(scores[..., 0] == self.threshold)
+
     def fooled(self, logits: NDArray[np.floating], y: NDArray[np.int64], *, targeted: bool) -> NDArray[np.bool_]:
         """Return (N,) whether an attack has won: not the label, or (targeted) the label, which is the target then."""
         right = self.right(logits, y)

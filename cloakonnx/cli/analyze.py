@@ -104,6 +104,7 @@ def command(
     dataset = options.dataset(classifier, clean, rest)
     engine = options.engine(workers, classifier, dataset, batch_size)
     if budget is not None:
+        options.warn_of_randomness(classifier)
         found = _select_greedily(
             classifier,
             dataset,
@@ -135,6 +136,7 @@ def command(
             batch_size=batch_size,
             engine=engine,
             on_progress=advance,
+            on_doubt=options.warn,
         )
     result.save(target)
     options.say_notes(result.notes)

@@ -87,6 +87,7 @@ def command(
         check_output(target, inputs=[p for p in (model, data) if p is not None], force=force)
     options.warn_of_small_eps([settings.eps for settings, _ in plans], dataset)
     classifier = classifier.on(options.choose(provider, device_id))
+    options.warn_of_randomness(classifier)
     count = dataset.count()
     total = None if count is None else count * len(plans)
     engine = options.engine(workers, classifier, dataset, batch_size)
@@ -129,10 +130,13 @@ def _record(settings: Attack, attacked: Attacked) -> dict[str, Any]:
         "queries": attacked.queries,
         "gradients": attacked.gradients,
         "unscored": attacked.unscored,
+        "tied": attacked.seen.tied,
     }
 
 
 def _tell(model: Model, settings: Attack, attacked: Attacked, provider: str) -> None:
+    from cloakonnx.classifier.doubts import of_gradients, of_ties
+
     before, after = f"{attacked.correct} of {attacked.count} correct", "still correct"
     if settings.is_targeted:
         before, after = f"{attacked.correct} of {attacked.count} not the target", "still not"
@@ -150,6 +154,8 @@ def _tell(model: Model, settings: Attack, attacked: Attacked, provider: str) -> 
             f"cloakonnx: warning: the scores of {attacked.unscored} samples are no numbers (NaN); they count as "
             "not correct"
         )
+    for doubt in (*of_ties(attacked.seen.tied), *of_gradients(attacked.seen)):
+        options.warn(doubt)
     if attacked.is_at_chance:
         say(
             "cloakonnx: warning: chance would get as many right; are preprocessing (--scale, --mean, --std) and labels "

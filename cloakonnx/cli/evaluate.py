@@ -121,6 +121,8 @@ def command(
         check_output(path, inputs=[p for p in (model, baseline, analysis, data) if p is not None], force=force)
     options.warn_of_small_eps(eps, dataset)
     classifier = classifier.on(options.choose(provider, device_id))
+    if no_sanity:  # a flag of the sanity checks says so otherwise
+        options.warn_of_randomness(classifier)
     beside = None if other is None else classifier.beside(other)
     engine = options.engine(workers, classifier, dataset, batch_size)
     kept = nullcontext() if output is None else going_on(RESUMED)

@@ -161,6 +161,7 @@ def command(
     check_output(target, inputs=inputs, force=force)
     recipe = _recipe(rest, dataset)
     classifier = classifier.on(options.choose(provider, device_id))
+    options.warn_of_randomness(classifier)
     try:
         with going_on(RESUMED), _told(recipe) as on_progress:
             result = learn(

@@ -120,6 +120,7 @@ def command(
     pairs = Pairs(*(options.dataset(classifier, source, rest) for source in (clean, twins)))
     options.warn_of_small_eps(eps, pairs.clean)
     classifier = classifier.on(options.choose(provider, device_id))
+    options.warn_of_randomness(classifier)
     count, rounds = pairs.clean.count(), 2 if adaptive_at is None else 1 + len(adaptive_at)
     engine = options.engine(workers, classifier, pairs.clean, batch_size)
     kept = nullcontext() if output is None else going_on(RESUMED)

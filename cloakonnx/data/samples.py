@@ -162,12 +162,18 @@ class PairBatch(NamedTuple):
         adversarial: The same shape.
         y: (B,) int64 labels, or None.
         start: Index of the first one.
+        tied: How many clean samples have several classes of the largest score, where the versions were made here.
+        climbed: For how many the attack asked for gradients.
+        still: For how many of these every gradient was 0.
     """
 
     clean: NDArray[np.float32]
     adversarial: NDArray[np.float32]
     y: NDArray[np.int64] | None
     start: int
+    tied: int = 0
+    climbed: int = 0
+    still: int = 0
 
     @property
     def size(self) -> int:

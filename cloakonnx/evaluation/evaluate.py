@@ -20,6 +20,7 @@ from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import SAMPLES, settled
+from cloakonnx.classifier.doubts import of_ties
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, sample_hashes
@@ -239,9 +240,10 @@ def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> I
             f"the labels of {dataset.source.name} are a model's own predictions, not true ones; accuracy is how often "
             "that class is kept"
         )
-    for who, right, missing in zip(
-        (name, "the baseline"), (found.clean, found.clean_baseline), found.unscored, strict=True
+    for who, right, missing, tied in zip(
+        (name, "the baseline"), (found.clean, found.clean_baseline), found.unscored, found.tied, strict=True
     ):
+        yield from (f"{who}: {said}" for said in of_ties(tied))
         if missing:
             yield f"{who} gives scores that are no numbers (NaN) for {missing} clean samples, which count as wrong"
         if at_chance(int(right.sum()), len(right), classes):

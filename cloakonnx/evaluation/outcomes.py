@@ -78,6 +78,7 @@ class Found:
         clean_random: The same for each random mask.
         at: One for each eps.
         unscored: For how many clean samples the scores of model and baseline are no numbers; they are not right.
+        tied: For how many clean samples several classes share the largest score of model and baseline.
         turned: Samples that were gained and lost at the first eps; None where none are kept.
     """
 
@@ -86,6 +87,7 @@ class Found:
     clean_random: tuple[Outcomes, ...]
     at: tuple[FoundAtEps, ...]
     unscored: tuple[int, int]
+    tied: tuple[int, int]
     turned: Turned | None = None
 
     def results(self) -> tuple[AtEps, ...]:

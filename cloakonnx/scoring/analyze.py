@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import SAMPLES, settled
+from cloakonnx.classifier.doubts import Seen, of_gradients, of_randomness, of_ties
 from cloakonnx.classifier.head import MarginGradient
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.samples import Dataset, PairBatch, sample_hashes
 from cloakonnx.engine.batches import Engine, Tell, Work, map_batches
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.errors import DataError
+from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.taps import Tap, find_tap
 from cloakonnx.runtime.session import Chunk
@@ -56,10 +58,12 @@ class ScoredBatch:
     Attributes:
         parts: Sums over as many pairs as the graph takes at a time.
         largest_difference: Largest |adversarial - clean|.
+        seen: Ties, and whether gradients gave a direction, where pairs are made.
     """
 
     parts: tuple[Sums, ...]
     largest_difference: float
+    seen: Seen
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ class ScoringWork:
             for clean, adversarial in both:
                 own = y[clean.start : clean.start + _length(clean)]
                 parts.append(reduction(clean, adversarial, own, start=batch.start + clean.start))
-            return ScoredBatch(tuple(parts), float(np.abs(batch.adversarial - batch.clean).max()))
+            seen = Seen(batch.tied, batch.climbed, batch.still)
+            return ScoredBatch(tuple(parts), float(np.abs(batch.adversarial - batch.clean).max()), seen)
 
         return score
 
@@ -168,6 +173,7 @@ def analyze(
     batch_size: int = DEFAULT_BATCH_SIZE,
     engine: Engine | None = None,
     on_progress: Callable[[float], None] = lambda samples: None,
+    on_doubt: Callable[[str], None] = lambda said: None,
 ) -> Analysis:
     """Score the features of a tap by how far they move between clean inputs and their adversarial versions.
 
@@ -180,6 +186,8 @@ def analyze(
         batch_size: Samples at a time; memory grows with it, and not with their number.
         engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_progress: Called with the number of samples after every batch.
+        on_doubt: Called at the end with each sentence on what makes the scores worth less: noise inside the model,
+            and where pairs are made, ties and gradients of 0.
 
     Raises:
         TapError, ModelError: the tap can't be scored or later masked, or has no linear head although the criterion
@@ -199,15 +207,19 @@ def analyze(
     work = ScoringWork(classifier, chosen, wanted, pairs.making(engine.threads), pairs.clean.source.name)
     sums: Sums | None = None
     hashes: list[str] = []
-    largest = 0.0
+    largest, seen = 0.0, Seen()
     batches = pairs.batches(batch_size)
     for batch, found in map_batches(work, batches, engine=engine, on_progress=on_progress):
         for part in found.parts:
             sums = part if sums is None else sums.merge(part)
         hashes += sample_hashes(batch.x if isinstance(batch, Batch) else batch.clean)
-        largest = max(largest, found.largest_difference)
+        largest, seen = max(largest, found.largest_difference), seen + found.seen
     if sums is None:
         raise DataError(f"{pairs.clean.source.name} is empty: it has no samples")
+    needed = chosen.name if work.making is None else classifier.output_name
+    noise = random_ops(classifier.model.proto, needed)
+    for said in (*of_randomness(noise), *of_ties(seen.tied), *of_gradients(seen)):
+        on_doubt(said)
     return Analysis(
         model_name=classifier.model.name,
         model_sha256=classifier.model.sha256,

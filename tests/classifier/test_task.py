@@ -138,3 +138,11 @@ def test_chance_takes_samples_to_tell() -> None:
     assert at_chance(2, 20, 10)
     assert not at_chance(3, 20, 10)
     assert not at_chance(0, 19, 10)
+
+
+def test_ties() -> None:
+    """Equal largest scores, not equal smaller ones; NaN is no tie but a sample without a class."""
+    task = SingleLabel(load_bytes(mlp().SerializeToString()), "logits")
+    nan, inf = np.nan, np.inf
+    scores = np.array([[1, 1, 0], [0, 0, 1], [2, 1, 2], [nan, 1, 1], [inf, inf, 0], [-inf, -inf, 0]], np.float32)
+    np.testing.assert_array_equal(task.tied(scores), [True, False, True, False, True, False])
