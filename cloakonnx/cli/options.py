@@ -85,10 +85,14 @@ def data_option(*, required: bool) -> Callable[[F], F]:
 
 data_options = group(
     click.option("--labels", type=PATH, help="Labels (.npy) for an .npy file of samples."),
-    click.option("--classes", metavar="A,B,...", help="Class folders in the order of the model's outputs.  [by name]"),
+    click.option("--classes", metavar="A,B,...", help="Class folders in the order of the outputs.  [by number]"),
     click.option("--resize", type=click.IntRange(min=1), help="Scale images: pixels of the shorter side."),
     click.option("--crop", type=click.IntRange(min=1), help="Cut a square out of the middle of images: its side."),
-    click.option("--limit", type=click.IntRange(min=1), help="Take the first N samples."),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        help="Take N samples, the classes evenly; the first N of a script and without labels.",
+    ),
     click.option(
         "--scale", type=Number(), default=1.0, show_default=True, help="Model input = (x * scale - mean) / std."
     ),
@@ -204,10 +208,11 @@ def open_data(path: Path | None, script: str | None, options: DataOptions, *, op
         return open_script(script)
     if path is None:
         return None
-    classes = tuple(options["classes"].split(",")) if options["classes"] else ()
+    classes = _class_names(options["classes"])
     if option == "data" or path.is_dir():
         labels = None if option != "data" else options["labels"]
         source = open_source(path, labels=labels, classes=classes, resize=options["resize"], crop=options["crop"])
+        _tell_of_folder(source)
         if source.has_predicted_labels:
             click.echo(
                 f"cloakonnx: warning: the labels of {path.name} are a model's own predictions, not true ones: an "
@@ -216,6 +221,31 @@ def open_data(path: Path | None, script: str | None, options: DataOptions, *, op
             )
         return source
     return open_source(path)  # the twins of a folder of images or of an .npy file may well be an .npz
+
+
+def _class_names(text: str | None) -> tuple[str, ...]:
+    """Return the names of ``--classes``, without the spaces around commas."""
+    names = tuple(name.strip() for name in text.split(",")) if text else ()
+    if "" in names:
+        raise click.BadParameter(f"{text!r} has an empty name; give A,B,...", param_hint="'--classes'")
+    return names
+
+
+def _tell_of_folder(source: Source) -> None:
+    """Say how a folder of images was read: now what was skipped, and at the end which images were converted."""
+    from cloakonnx.data.subset import class_folders
+
+    folder = class_folders(source)
+    if folder is None:
+        return
+    for note in folder.notes:
+        click.echo(f"cloakonnx: {note}", err=True)
+
+    def tell_of_grey() -> None:
+        if folder.grey:
+            click.echo(f"cloakonnx: {folder.name}: {len(folder.grey)} grey pictures were read as colour", err=True)
+
+    click.get_current_context().call_on_close(tell_of_grey)
 
 
 def classifier(

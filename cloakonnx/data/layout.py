@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,11 @@ def arrange(
         return Arrangement(None, shape, axis)
     if len(sample) == 3 and len(wanted) == 3:
         return _arrange_image(sample, wanted, layout, name)
+    if len(sample) == 3 and len(wanted) == 2 and 1 in {sample[0], sample[2]}:  # a model without a channel axis
+        flat = sample[:2] if sample[2] == 1 else sample[1:]
+        if not _fits(flat, wanted):
+            raise DataError(_misfit(name, sample, wanted))
+        return Arrangement(None, flat, axis)
     if len(wanted) == 1 and len(sample) > 1 and wanted[0] == int(np.prod(sample)):
         return Arrangement(None, (int(np.prod(sample)),), axis)
     if not _fits(sample, wanted):
@@ -107,10 +113,24 @@ def _misfit(name: str, sample: tuple[int, ...], wanted: tuple[int | None, ...]) 
     return f"{name}: samples of shape {sample} do not fit the model's input ({said})"
 
 
-def to_pixels(batch: Batch, arrangement: Arrangement, bounds: tuple[float, float], name: str) -> NDArray[np.float32]:
+def to_pixels(
+    batch: Batch,
+    arrangement: Arrangement,
+    bounds: tuple[float, float],
+    name: str,
+    *,
+    number: Callable[[int], int] = lambda sample: sample,
+) -> NDArray[np.float32]:
     """Return a stored batch as float32 in pixel space and in the model's layout.
 
     uint8 is divided by 255, floats are taken as they are.
+
+    Args:
+        batch: The samples as stored.
+        arrangement: How they are laid out for the model.
+        bounds: Smallest and largest value of pixel space.
+        name: Of the source, for messages.
+        number: Gives the number of a sample in its source, for messages.
 
     Raises:
         DataError: a value that is NaN or outside the bounds, or bounds that uint8 does not have.
@@ -131,8 +151,11 @@ def to_pixels(batch: Batch, arrangement: Arrangement, bounds: tuple[float, float
         bad = ~((flat >= low) & (flat <= high))
         sample = int(bad.any(axis=1).argmax())
         value = float(flat[sample][bad[sample]][0])
+        start = f"{name}: sample {number(batch.start + sample)} has the value {value:g}"
+        if not np.isfinite(value):
+            raise DataError(f"{start}, which is no finite number; repair the sample, or leave it out")
         raise DataError(
-            f"{name}: sample {batch.start + sample} has the value {value:g}, outside pixel space [{low:g}, {high:g}]; "
-            "set --bounds, or store the samples as uint8 or scaled to it"
+            f"{start}, outside pixel space [{low:g}, {high:g}]; set --bounds, or store the samples as uint8 or scaled "
+            "to it"
         )
     return np.asarray(pixels)
