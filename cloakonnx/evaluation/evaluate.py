@@ -19,7 +19,7 @@ from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.task import at_chance
+from cloakonnx.classifier.task import at_chance, labels_hint
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, sample_hashes
 from cloakonnx.engine.batches import Engine, map_batches
@@ -121,6 +121,7 @@ def evaluate(
 
     for each in (classifier, beside):
         each.prepare(dataset.fitted_to(each))
+        dataset.check_classes(each.classes)
     if classifier.classes != beside.classes:
         raise ModelError(
             f"{model.name} has {classifier.classes} classes, the baseline {other.name} {beside.classes}; they can't be "
@@ -232,9 +233,8 @@ def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> I
             f"the labels of {dataset.source.name} are a model's own predictions, not true ones; accuracy is how often "
             "that class is kept"
         )
-    for who, right, missing in zip(
-        (name, "the baseline"), (found.clean, found.clean_baseline), found.unscored, strict=True
-    ):
+    clean = found.clean, found.clean_baseline
+    for who, right, missing, shifted in zip((name, "the baseline"), clean, found.unscored, found.shifted, strict=True):
         if missing:
             yield f"{who} gives scores that are no numbers (NaN) for {missing} clean samples, which count as wrong"
         if at_chance(int(right.sum()), len(right), classes):
@@ -242,6 +242,9 @@ def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> I
                 f"{who} gets {right.sum()} of {len(right)} clean samples right, no more than chance would in {classes} "
                 "classes: are preprocessing and labels right?"
             )
+        hint = labels_hint(int(right.sum()), shifted, len(right), classes)
+        if hint is not None:
+            yield f"{who}: {hint}"
 
 
 def _other(classifier: Classifier, baseline: Classifier | None, bare: Model | None) -> Classifier:

@@ -78,6 +78,7 @@ class Found:
         clean_random: The same for each random mask.
         at: One for each eps.
         unscored: For how many clean samples the scores of model and baseline are no numbers; they are not right.
+        shifted: How many clean samples model and baseline classify as the label less one, and as the label plus one.
         turned: Samples that were gained and lost at the first eps; None where none are kept.
     """
 
@@ -86,6 +87,7 @@ class Found:
     clean_random: tuple[Outcomes, ...]
     at: tuple[FoundAtEps, ...]
     unscored: tuple[int, int]
+    shifted: tuple[tuple[int, int], tuple[int, int]]
     turned: Turned | None = None
 
     def results(self) -> tuple[AtEps, ...]:
