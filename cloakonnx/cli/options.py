@@ -36,6 +36,9 @@ class _Path(click.Path):
         return super().convert(value, param, ctx)
 
 
+_LAYOUTS = ("nchw", "nhwc", "nchw:nchw", "nchw:nhwc", "nhwc:nchw", "nhwc:nhwc")
+"""As :data:`cloakonnx.preprocessing.LAYOUTS`, which the command line does not load for its help."""
+
 PATH = _Path(path_type=Path)
 
 
@@ -98,7 +101,12 @@ data_options = group(
     ),
     click.option("--mean", type=Numbers(), default=(), help="One number, or one a channel.  [none]"),
     click.option("--std", type=Numbers(), default=(), help="One number, or one a channel.  [none]"),
-    click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Layout of the samples, where both would fit."),
+    click.option(
+        "--layout",
+        type=click.Choice(_LAYOUTS),
+        metavar="LAYOUT",
+        help="Layout of the samples, nchw or nhwc, where both would fit; nhwc:nchw gives a flat input the order nchw.",
+    ),
     click.option(
         "--bounds",
         type=Numbers(2, example="0,1"),

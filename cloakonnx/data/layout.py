@@ -41,45 +41,79 @@ class Arrangement:
     def undo(self, x: NDArray[Any], sample: tuple[int, ...]) -> NDArray[Any]:
         """Return a batch in the stored layout again; ``sample`` is the shape of a stored sample."""
         if self.shape is not None:
-            x = x.reshape(len(x), *sample)
+            turned = sample if self.permutation is None else tuple(sample[axis - 1] for axis in self.permutation[1:])
+            x = x.reshape(len(x), *turned)
         return x if self.permutation is None else x.transpose(np.argsort(self.permutation))
 
 
 def arrange(
-    sample: tuple[int, ...], wanted: tuple[int | None, ...] | None, *, layout: str | None, name: str
+    sample: tuple[int, ...],
+    wanted: tuple[int | None, ...] | None,
+    *,
+    layout: str | None,
+    name: str,
+    stored: str | None = None,
 ) -> Arrangement:
     """Settle how stored samples of a shape are laid out for a model's input.
 
     Args:
         sample: Shape of a stored sample.
         wanted: Shape of the model's input without the batch axis; None for free dimensions, or as a whole.
-        layout: The stored layout where it is known.
+        layout: The stored layout as the user says, and for a flat input the order that the model takes.
         name: Of the source, for messages.
+        stored: The stored layout where the source knows it.
 
     Raises:
-        DataError: it does not fit, or fits both ways.
+        DataError: it does not fit, or fits both ways, or the layout contradicts the source or has no effect.
     """
+    if layout is not None and stored is not None and layout.split(":")[0] != stored:
+        raise DataError(f"{name}: its samples are stored as {stored}; --layout {layout} contradicts that")
     axis = channel_axis(wanted)
+    if wanted is not None and _is_flattened(sample, wanted):
+        return _flattened(sample, axis, layout, stored, name)
+    if layout is not None and ":" in layout:
+        raise DataError(f"{name}: --layout {layout} is for flat inputs; leave out the colon and what follows")
+    if layout is not None and not (len(sample) == 3 and wanted is not None and len(wanted) == 3):
+        raise DataError(f"{name}: --layout {layout} has no effect on samples of shape {sample} here; leave it out")
     if wanted is None:
         return Arrangement(None, None, axis)
+    if len(sample) == 3 and len(wanted) == 3:
+        return _arrange_image(sample, wanted, layout or stored, name)
+    shape = _reshaped(sample, wanted)
+    if not _fits(shape, wanted):
+        raise DataError(_misfit(name, sample, wanted))
+    return Arrangement(None, None if shape == sample else shape, axis)
+
+
+def _reshaped(sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> tuple[int, ...]:
+    """Return the shape that a sample takes where it is an image of one channel, or where the input is flat."""
     if len(sample) == 2 and len(wanted) == 3:  # images without a channel axis
         comes_first = wanted[0] in {1, None} and (wanted[0] == 1 or wanted[2] != 1)
-        shape = (1, *sample) if comes_first else (*sample, 1)
-        if not _fits(shape, wanted):
-            raise DataError(_misfit(name, sample, wanted))
-        return Arrangement(None, shape, axis)
-    if len(sample) == 3 and len(wanted) == 3:
-        return _arrange_image(sample, wanted, layout, name)
+        return (1, *sample) if comes_first else (*sample, 1)
     if len(sample) == 3 and len(wanted) == 2 and 1 in {sample[0], sample[2]}:  # a model without a channel axis
-        flat = sample[:2] if sample[2] == 1 else sample[1:]
-        if not _fits(flat, wanted):
-            raise DataError(_misfit(name, sample, wanted))
-        return Arrangement(None, flat, axis)
-    if len(wanted) == 1 and len(sample) > 1 and wanted[0] == int(np.prod(sample)):
-        return Arrangement(None, (int(np.prod(sample)),), axis)
-    if not _fits(sample, wanted):
-        raise DataError(_misfit(name, sample, wanted))
-    return Arrangement(None, None, axis)
+        return sample[:2] if sample[2] == 1 else sample[1:]
+    size = int(np.prod(sample))
+    return (size,) if wanted == (size,) else sample
+
+
+def _is_flattened(sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    """Return whether images of several channels become rows of values, which may have two orders."""
+    fits = len(sample) == 3 and len(wanted) == 1 and wanted[0] == int(np.prod(sample))
+    return fits and 1 not in {sample[0], sample[2]}
+
+
+def _flattened(sample: tuple[int, ...], axis: int, layout: str | None, stored: str | None, name: str) -> Arrangement:
+    """Settle in which order the values of images are given to a flat input."""
+    own, _, order = (layout or "").partition(":")
+    if not order:
+        own = own or stored or ("nchw" if sample[0] < sample[2] else "nhwc")
+        raise DataError(
+            f"{name}: samples of shape {sample} fit the model's flat input in two orders; say how they are stored and "
+            f"which order the model takes: --layout {own}:nchw (channel by channel, as PyTorch flattens) or --layout "
+            f"{own}:nhwc (pixel by pixel, as Keras flattens)"
+        )
+    turns = {("nhwc", "nchw"): (0, 3, 1, 2), ("nchw", "nhwc"): (0, 2, 3, 1)}
+    return Arrangement(turns.get((own, order)), (int(np.prod(sample)),), axis)
 
 
 def _arrange_image(

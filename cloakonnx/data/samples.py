@@ -84,8 +84,8 @@ class Dataset:
         Raises:
             DataError: no sample, or one that does not fit the model's input.
         """
-        layout = self.source.layout or self.preprocessing.layout
-        return arrange(self.stored_shape, self.input_shape, layout=layout, name=self.source.name)
+        asked, stored = self.preprocessing.layout, self.source.layout
+        return arrange(self.stored_shape, self.input_shape, layout=asked, stored=stored, name=self.source.name)
 
     @cached_property
     def stored_shape(self) -> tuple[int, ...]:

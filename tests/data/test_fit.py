@@ -100,6 +100,45 @@ def test_ambiguous_asks_for_layout(stored: tuple[int, ...], wanted: Shape) -> No
     np.testing.assert_array_equal(pixels(x, wanted, layout="nhwc"), as_is.transpose(0, 3, 1, 2))
 
 
+@pytest.mark.parametrize("stored", ["nchw", "nhwc"])
+@pytest.mark.parametrize("order", ["nchw", "nhwc"])
+def test_colour_images_into_a_flat_input(stored: str, order: str) -> None:
+    nhwc = seeded(2, 5, 6, 3)
+    rows = {"nhwc": nhwc.reshape(2, 90), "nchw": nhwc.transpose(0, 3, 1, 2).reshape(2, 90)}
+    x = nhwc if stored == "nhwc" else np.ascontiguousarray(nhwc.transpose(0, 3, 1, 2))
+    found = pixels(x, (90,), layout=f"{stored}:{order}")
+    np.testing.assert_array_equal(found, rows[order].astype(np.float32) / np.float32(255))
+    arrangement = dataset(x, (90,), layout=f"{stored}:{order}").arrangement
+    np.testing.assert_array_equal(arrangement.undo(rows[order], x.shape[1:]), x)
+    for layout in (None, "nchw", "nhwc"):
+        with pytest.raises(DataError, match=f"in two orders; .*--layout {layout or stored}:nchw .*:nhwc"):
+            pixels(x, (90,), layout=layout)
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "layout", "said"),
+    [
+        ((20,), (20,), "nchw", "has no effect"),
+        ((4, 5), (20,), "nhwc", "has no effect"),
+        ((1, 4, 5), (20,), "nhwc", "has no effect"),
+        ((4, 5), (1, 4, 5), "nchw", "has no effect"),
+        ((3, 4, 5), None, "nchw", "has no effect"),
+        ((3, 4, 5), (3, 4, 5), "nchw:nchw", "is for flat inputs"),
+    ],
+)
+def test_a_layout_without_effect_is_refused(
+    stored: tuple[int, ...], wanted: Shape | None, layout: str, said: str
+) -> None:
+    with pytest.raises(DataError, match=f"--layout {layout} {said}"):
+        pixels(seeded(2, *stored), wanted, layout=layout)
+
+
+def test_a_layout_that_contradicts_the_source_is_refused() -> None:
+    source = ArraySource("samples", seeded(2, 5, 6, 3), None, layout="nhwc")
+    with pytest.raises(DataError, match="stored as nhwc; --layout nchw contradicts that"):
+        list(Dataset(source, Preprocessing(layout="nchw"), (3, 5, 6)).batches(2))
+
+
 @pytest.mark.parametrize(
     ("stored", "wanted", "options"),
     [
