@@ -13,7 +13,7 @@ from cloakonnx.cli._types import Number, Numbers
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
-    from cloakonnx.data.samples import Dataset
+    from cloakonnx.data.samples import Dataset, Pairs
     from cloakonnx.data.sources import Source
     from cloakonnx.engine.batches import Engine
     from cloakonnx.graph.file.model import Model
@@ -278,6 +278,18 @@ def dataset(classifier: Classifier, source: Source, options: DataOptions) -> Dat
     from cloakonnx.data.samples import Dataset
 
     return Dataset.of(source, classifier, limit=options["limit"])
+
+
+def pairs(clean: Dataset, adversarial: Dataset) -> Pairs:
+    """Pair samples with their adversarial versions, and warn where these seem to be in another order."""
+    from cloakonnx.data.order import order_doubt
+    from cloakonnx.data.samples import Pairs
+
+    found = Pairs(clean, adversarial)
+    doubt = order_doubt(found)
+    if doubt is not None:
+        click.echo(f"cloakonnx: warning: {doubt}", err=True)
+    return found
 
 
 def warn_of_small_eps(eps: Sequence[float], dataset: Dataset) -> None:

@@ -240,6 +240,17 @@ def test_class_folders(run: Run, folder: Path) -> None:
     assert "has an empty name" in run(*arguments, "--classes", "c9,,c10").err
 
 
+def test_versions_in_another_order_are_doubted(run: Run, folder: Path) -> None:
+    with np.load(folder / "twins.npz") as stored:
+        np.savez(folder / "turned.npz", x=stored["x"][::-1])
+    said = "warning: {} of the first 12 samples of turned.npz are nearer to another sample of clean.npz"
+    options = ("analyze", "m.onnx", "--data", "clean.npz", "--force", "--adversarial")
+    code, _, err = run(*options, "turned.npz")
+    assert code == 0
+    assert any(said.format(n) in err for n in range(4, 13))
+    assert "nearer" not in run(*options, "twins.npz").err
+
+
 def test_limit_and_twins_of_another_kind(run: Run, folder: Path) -> None:
     with np.load(folder / "clean.npz") as stored:
         np.save(folder / "x.npy", stored["x"])
