@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError
 
-Layout = Literal["nchw", "nhwc"]
+ImageLayout = Literal["nchw", "nhwc"]
+Layout = Literal["nchw", "nhwc", "nchw:nchw", "nchw:nhwc", "nhwc:nchw", "nhwc:nhwc"]
+"""How samples are stored; for a flat input also, after a colon, in which order the model takes their values."""
+
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Step: TypeAlias = "tuple[str, NDArray[np.float64]]"
 """An ONNX op with two inputs, and its second input."""
 
@@ -101,7 +105,7 @@ class Preprocessing:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
-def model_layout(shape: Sequence[int | None]) -> Layout:
+def model_layout(shape: Sequence[int | None]) -> ImageLayout:
     """Return the layout of a model's images, by the shape of its input without the batch axis."""
     return "nhwc" if shape[2] in _IMAGE_CHANNELS and shape[0] not in _IMAGE_CHANNELS else "nchw"
 

@@ -19,7 +19,7 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.classifier.doubts import Seen
-from cloakonnx.classifier.task import at_chance
+from cloakonnx.classifier.task import at_chance, labels_hint
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.layout import Arrangement
@@ -86,6 +86,7 @@ def attack(
     asked = [AttackWork.of(classifier, dataset, each, round_levels=round_levels) for each in attacks]
     classifier, note = settled(classifier, dataset.first(SAMPLES))
     classifier.prepare(sample)
+    dataset.check_classes(classifier.classes)
     works = [replace(each, classifier=classifier) for each in asked]
     folders = [
         Folder(path, {**work.record, "batch_size": batch_size}, run="an attack")
@@ -124,6 +125,7 @@ class AttackedBatch:
         success: (N,) which fool the model (targeted: reach the target).
         unscored: (N,) for which the model gave scores that are NaN before the attack.
         correct: (N,) classified as labelled before (targeted: not as the target).
+        shifted: How many are classified as the label less one, and as the label plus one, before.
         is_predicted: Whether the labels are predictions.
         queries: Forward passes asked for, in samples.
         gradients: Gradients asked for, in samples.
@@ -135,6 +137,7 @@ class AttackedBatch:
     success: NDArray[np.bool_]
     unscored: NDArray[np.bool_]
     correct: NDArray[np.bool_]
+    shifted: tuple[int, int]
     is_predicted: bool
     queries: int
     gradients: int
@@ -215,6 +218,7 @@ class AttackWork:
             success=success,
             unscored=victim.task.undecided(predicted),
             correct=victim.task.agrees(predicted, y) ^ targeted,
+            shifted=victim.task.shifted(predicted, y),
             is_predicted=batch.y is None,
             queries=victim.counts.queries - before[0],
             gradients=victim.counts.gradients - before[1],
@@ -250,6 +254,7 @@ class Attacked:
         unscored: Samples for which the model gave scores that are no numbers before; they count as wrong.
         notes: How the model was run, where that is not as usual, in words.
         seen: Ties before the attack, and whether gradients gave a direction.
+        shifted: Samples that were classified as the label less one, and as the label plus one, before.
     """
 
     path: Path
@@ -261,6 +266,7 @@ class Attacked:
     gradients: int
     classes: int
     unscored: int
+    shifted: tuple[int, int]
     notes: tuple[str, ...] = ()
     seen: Seen = field(default_factory=Seen)
 
@@ -268,6 +274,13 @@ class Attacked:
     def is_at_chance(self) -> bool:
         """Whether no more samples were classified as labelled than by chance."""
         return self.has_labels and not self.settings["targeted"] and at_chance(self.correct, self.count, self.classes)
+
+    @property
+    def labels_hint(self) -> str | None:
+        """What shifted labels would do, in words, where that is much better than the labels as they are."""
+        if not self.has_labels or self.settings["targeted"]:
+            return None
+        return labels_hint(self.correct, self.shifted, self.count, self.classes)
 
     @property
     def has_labels(self) -> bool:
@@ -311,4 +324,5 @@ def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int
         unscored=int(found.unscored.sum()),
         notes=notes,
         seen=found.seen,
+        shifted=found.shifted,
     )

@@ -20,6 +20,9 @@ from cloakonnx.graph.index.index import structure
 _TELLING = 20
 """Samples of which a classifier that works gets more right than by chance."""
 
+_SURE, _TIMES = 4, 2
+"""What shifted labels must exceed: standard deviations above chance, times the samples right as labelled."""
+
 NO_CLASS = -1
 """The prediction where a score is NaN."""
 
@@ -75,6 +78,11 @@ class SingleLabel:
     def agrees(self, decided: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (...,) whether what was decided on (:meth:`decide`) is what the labels say."""
         return np.asarray(decided == y)
+
+    def shifted(self, decided: NDArray[np.int64], y: NDArray[np.int64]) -> tuple[int, int]:
+        """Return for how many samples what was decided on (:meth:`decide`) is the label less one, and plus one."""
+        scored = ~self.undecided(decided)
+        return int((scored & (decided == y - 1)).sum()), int((scored & (decided == y + 1)).sum())
 
     def undecided(self, decided: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (...,) where nothing was decided on, because a score is NaN."""
@@ -133,6 +141,23 @@ def class_scores(values: NDArray[Any], count: int, output: str) -> NDArray[np.fl
 def at_chance(correct: int, count: int, classes: int) -> bool:
     """Return whether accuracy is no better than chance, on enough samples to tell."""
     return count >= _TELLING and correct * classes <= count
+
+
+def labels_hint(correct: int, shifted: tuple[int, int], count: int, classes: int) -> str | None:
+    """Say so where labels one lower or one higher would be right: they count from one, or a class is in front.
+
+    Args:
+        correct: Samples that are classified as labelled.
+        shifted: As :meth:`SingleLabel.shifted` counts them.
+        count: Samples.
+        classes: Classes of the model.
+    """
+    more, way = max(zip(shifted, ("lower", "higher"), strict=True))
+    beyond = count / classes + _SURE * (count / classes) ** 0.5  # than chance would
+    if count < _TELLING or more <= max(_TIMES * correct, beyond):
+        return None
+    why = "do the labels count from 1" if way == "lower" else "does the model have a class in front, for background"
+    return f"labels one {way} would be right for {more} of {count} samples: {why}?"
 
 
 def _ending(model: Model, output: str) -> Ending:

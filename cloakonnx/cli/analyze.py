@@ -110,7 +110,9 @@ def command(
             dataset,
             rest,
             budget=budget,
-            twins=None if twins is None else options.dataset(classifier, twins, rest),
+            twins=None
+            if twins is None
+            else options.pairs(dataset, options.dataset(classifier, twins, rest)).adversarial,
             select_data=select_data,
             without_gain=force,
             tap=tap,
@@ -176,10 +178,9 @@ def _pairs(
 ) -> PairSource:
     """Return pairs of files, or pairs whose twins an attack makes on the fly."""
     from cloakonnx.attacks.pairs import AttackedPairs
-    from cloakonnx.data.samples import Pairs
 
     if twins is not None:
-        return Pairs(dataset, options.dataset(classifier, twins, rest))
+        return options.pairs(dataset, options.dataset(classifier, twins, rest))
     ((settings, _),) = attack_options.attack_settings(rest, early_stop=False)
     options.warn_of_small_eps([settings.eps], dataset)
     return AttackedPairs(dataset, classifier, settings)
@@ -219,7 +220,9 @@ def _select_greedily(
     from cloakonnx.selection.greedy.select import select_greedy
 
     attack = None
-    if twins is None:
+    if twins is not None:
+        options.pairs(dataset, twins)  # warns where they seem to be in another order
+    else:
         ((attack, _),) = attack_options.attack_settings(rest, early_stop=False)
 
     def on_progress(now: GreedyProgress) -> None:

@@ -161,4 +161,6 @@ def _tell(model: Model, settings: Attack, attacked: Attacked, provider: str) -> 
             "cloakonnx: warning: chance would get as many right; are preprocessing (--scale, --mean, --std) and labels "
             "those of the model?"
         )
+    if attacked.labels_hint is not None:
+        say(f"cloakonnx: warning: {attacked.labels_hint}")
     say(f"{attacked.gradients} gradients and {attacked.queries} queries; wrote {attacked.path}")

@@ -13,7 +13,7 @@ from cloakonnx.cli._types import Number, Numbers
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
-    from cloakonnx.data.samples import Dataset
+    from cloakonnx.data.samples import Dataset, Pairs
     from cloakonnx.data.sources import Source
     from cloakonnx.engine.batches import Engine
     from cloakonnx.graph.file.model import Model
@@ -35,6 +35,9 @@ class _Path(click.Path):
             self.fail("is empty; name a file or folder", param, ctx)
         return super().convert(value, param, ctx)
 
+
+_LAYOUTS = ("nchw", "nhwc", "nchw:nchw", "nchw:nhwc", "nhwc:nchw", "nhwc:nhwc")
+"""As :data:`cloakonnx.preprocessing.LAYOUTS`, which the command line does not load for its help."""
 
 PATH = _Path(path_type=Path)
 
@@ -85,16 +88,25 @@ def data_option(*, required: bool) -> Callable[[F], F]:
 
 data_options = group(
     click.option("--labels", type=PATH, help="Labels (.npy) for an .npy file of samples."),
-    click.option("--classes", metavar="A,B,...", help="Class folders in the order of the model's outputs.  [by name]"),
+    click.option("--classes", metavar="A,B,...", help="Class folders in the order of the outputs.  [by number]"),
     click.option("--resize", type=click.IntRange(min=1), help="Scale images: pixels of the shorter side."),
     click.option("--crop", type=click.IntRange(min=1), help="Cut a square out of the middle of images: its side."),
-    click.option("--limit", type=click.IntRange(min=1), help="Take the first N samples."),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        help="Take N samples, the classes evenly; the first N of a script and without labels.",
+    ),
     click.option(
         "--scale", type=Number(), default=1.0, show_default=True, help="Model input = (x * scale - mean) / std."
     ),
     click.option("--mean", type=Numbers(), default=(), help="One number, or one a channel.  [none]"),
     click.option("--std", type=Numbers(), default=(), help="One number, or one a channel.  [none]"),
-    click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Layout of the samples, where both would fit."),
+    click.option(
+        "--layout",
+        type=click.Choice(_LAYOUTS),
+        metavar="LAYOUT",
+        help="Layout of the samples, nchw or nhwc, where both would fit; nhwc:nchw gives a flat input the order nchw.",
+    ),
     click.option(
         "--bounds",
         type=Numbers(2, example="0,1"),
@@ -204,10 +216,11 @@ def open_data(path: Path | None, script: str | None, options: DataOptions, *, op
         return open_script(script)
     if path is None:
         return None
-    classes = tuple(options["classes"].split(",")) if options["classes"] else ()
+    classes = _class_names(options["classes"])
     if option == "data" or path.is_dir():
         labels = None if option != "data" else options["labels"]
         source = open_source(path, labels=labels, classes=classes, resize=options["resize"], crop=options["crop"])
+        _tell_of_folder(source)
         if source.has_predicted_labels:
             click.echo(
                 f"cloakonnx: warning: the labels of {path.name} are a model's own predictions, not true ones: an "
@@ -216,6 +229,31 @@ def open_data(path: Path | None, script: str | None, options: DataOptions, *, op
             )
         return source
     return open_source(path)  # the twins of a folder of images or of an .npy file may well be an .npz
+
+
+def _class_names(text: str | None) -> tuple[str, ...]:
+    """Return the names of ``--classes``, without the spaces around commas."""
+    names = tuple(name.strip() for name in text.split(",")) if text else ()
+    if "" in names:
+        raise click.BadParameter(f"{text!r} has an empty name; give A,B,...", param_hint="'--classes'")
+    return names
+
+
+def _tell_of_folder(source: Source) -> None:
+    """Say how a folder of images was read: now what was skipped, and at the end which images were converted."""
+    from cloakonnx.data.subset import class_folders
+
+    folder = class_folders(source)
+    if folder is None:
+        return
+    for note in folder.notes:
+        click.echo(f"cloakonnx: {note}", err=True)
+
+    def tell_of_grey() -> None:
+        if folder.grey:
+            click.echo(f"cloakonnx: {folder.name}: {len(folder.grey)} grey pictures were read as colour", err=True)
+
+    click.get_current_context().call_on_close(tell_of_grey)
 
 
 def classifier(
@@ -240,6 +278,18 @@ def dataset(classifier: Classifier, source: Source, options: DataOptions) -> Dat
     from cloakonnx.data.samples import Dataset
 
     return Dataset.of(source, classifier, limit=options["limit"])
+
+
+def pairs(clean: Dataset, adversarial: Dataset) -> Pairs:
+    """Pair samples with their adversarial versions, and warn where these seem to be in another order."""
+    from cloakonnx.data.order import order_doubt
+    from cloakonnx.data.samples import Pairs
+
+    found = Pairs(clean, adversarial)
+    doubt = order_doubt(found)
+    if doubt is not None:
+        click.echo(f"cloakonnx: warning: {doubt}", err=True)
+    return found
 
 
 def warn_of_small_eps(eps: Sequence[float], dataset: Dataset) -> None:

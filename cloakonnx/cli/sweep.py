@@ -93,7 +93,6 @@ def command(
     The network runs once for each image up to the tap, then only what comes after it, for each mask. The preprocessing
     is the analysis's.
     """
-    from cloakonnx.data.samples import Pairs
     from cloakonnx.evaluation.sweeps.sweep import sweep
     from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
@@ -117,7 +116,7 @@ def command(
         inputs = [path for path in (model, scores, data, adversarial) if path is not None]
         check_output(output, inputs=inputs, force=force)
     classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
-    pairs = Pairs(*(options.dataset(classifier, source, rest) for source in (clean, twins)))
+    pairs = options.pairs(*(options.dataset(classifier, source, rest) for source in (clean, twins)))
     options.warn_of_small_eps(eps, pairs.clean)
     classifier = classifier.on(options.choose(provider, device_id))
     options.warn_of_randomness(classifier)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.data._listing import listed
 from cloakonnx.data.batch import Batch
-from cloakonnx.errors import DataError, MissingDependencyError, nearest
+from cloakonnx.errors import DataError, MissingDependencyError
+from cloakonnx.preprocessing import channel_axis
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _GREY = {"1", "L", "LA", "La"}
+_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,18 @@ class ImageFolder:
     """Images as (N, H, W, C) uint8; files in order of their class, then of their names.
 
     Files are kept as strings below the folder: a Path takes four times the memory.
+
+    Attributes:
+        folder: Where they are.
+        files: Below the folder.
+        labels: (N,) int64.
+        classes: Names of the classes.
+        resize: Pixels of the shorter side.
+        crop: Pixels of a square out of the middle.
+        are_named: Whether the classes were given, not found.
+        channels: 1 or 3, which all images are brought to; None where the first one decides.
+        notes: What a reader should know of how the folder was read.
+        grey: Grey images that were repeated in three channels, as far as they were read.
     """
 
     folder: Path
@@ -31,6 +45,10 @@ class ImageFolder:
     classes: tuple[str, ...]
     resize: int | None
     crop: int | None
+    are_named: bool = False
+    channels: int | None = None
+    notes: tuple[str, ...] = ()
+    grey: set[str] = field(default_factory=set, compare=False, repr=False)
     layout: str | None = "nhwc"
     has_predicted_labels: ClassVar[bool] = False
 
@@ -48,28 +66,40 @@ class ImageFolder:
             MissingDependencyError: Pillow is not installed.
         """
         _pillow()
-        try:
-            found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-        except OSError as error:
-            raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
-        if not found:
-            raise DataError(f"{folder} has no class folders; put the images of each class into a folder of its own")
-        names = classes or tuple(found)
-        if len(set(names)) < len(names):
-            raise DataError(f"--classes names a class twice: {','.join(names)}")
-        unknown = next((name for name in found if name not in names), None)
-        if unknown is not None:
-            raise DataError(f"{folder} has a folder {unknown!r} that --classes lacks{nearest(unknown, names)}")
-        files: list[str] = []
-        labels: list[int] = []
-        for label, name in enumerate(names):
-            inside = sorted(p.name for p in (folder / name).iterdir()) if name in found else []
-            images = [f"{name}/{file}" for file in inside if Path(file).suffix.lower() in _SUFFIXES]
-            files += images
-            labels += [label] * len(images)
-        if not files:
-            raise DataError(f"{folder} has no images in its class folders (known: {', '.join(sorted(_SUFFIXES))})")
-        return cls(folder, tuple(files), np.array(labels, np.int64), names, resize, crop)
+        found = listed(folder, classes=classes)
+        return cls(
+            folder,
+            found.files,
+            found.labels,
+            found.classes,
+            resize,
+            crop,
+            are_named=bool(classes),
+            notes=found.notes,
+        )
+
+    def take(self, rows: NDArray[np.int64]) -> ImageFolder:
+        """Return some of the images."""
+        return replace(self, files=tuple(self.files[row] for row in rows), labels=self.labels[rows])
+
+    def for_input(self, wanted: Sequence[int | None] | None) -> ImageFolder:
+        """Return the images in as many channels as a model takes, where that is known.
+
+        Args:
+            wanted: The model's input without the batch axis; None for free dimensions, or as a whole.
+
+        Raises:
+            DataError: the first image cannot be read.
+        """
+        channels = None
+        if wanted is not None and len(wanted) == 3:
+            channels = wanted[channel_axis(wanted) - 1]
+        elif wanted is not None and len(wanted) == 2:
+            channels = 1
+        elif wanted is not None and len(wanted) == 1 and wanted[0] is not None:
+            height, width = self._decode(self.files[0]).shape[:2]
+            channels = wanted[0] // (height * width)
+        return replace(self, channels=channels) if channels in {1, 3} else self
 
     def count(self) -> int:
         """Return how many images there are."""
@@ -85,22 +115,30 @@ class ImageFolder:
         for start in range(0, len(self.files), size):
             images = []
             for file in self.files[start : start + size]:
-                image = self._decode(self.folder / file)
+                image = self._decode(file)
                 first = first or image.shape
                 if image.shape != first and image.shape[2] == 1:  # grey among coloured ones: nothing is lost
-                    image = np.repeat(image, first[2], axis=2)
+                    image = self._coloured(image, file)
                 if image.shape != first:
                     raise _unequal(file, image.shape, self.files[0], first)
                 images.append(image)
             yield Batch(np.stack(images), self.labels[start : start + size], start)
 
-    def _decode(self, path: Path) -> NDArray[np.uint8]:
+    def _coloured(self, image: NDArray[np.uint8], file: str) -> NDArray[np.uint8]:
+        self.grey.add(file)
+        return np.repeat(image, 3, axis=2)
+
+    def _decode(self, file: str) -> NDArray[np.uint8]:
+        """Return an image as (H, W, C), in the channels that are wanted."""
+        path = self.folder / file
         image_module = _pillow()
         try:
             with image_module.open(path) as image:
                 if image.mode.startswith(("I", "F")):
                     raise DataError(f"{path} has more than 8 bits a channel; convert it, or store it as floats in .npy")
-                picture = image.convert("L" if image.mode in _GREY else "RGB")
+                image.load()
+                _check_opaque(image, path)
+                picture = _upright(image.convert("L" if image.mode in _GREY else "RGB"), image, image_module)
                 if self.resize is not None:
                     factor = self.resize / min(picture.size)
                     size = [max(self.resize, round(side * factor)) for side in picture.size]
@@ -112,7 +150,44 @@ class ImageFolder:
             raise
         except Exception as error:  # Pillow raises many types on damaged files
             raise DataError(f"cannot read the image {path}: {' '.join(str(error).split())}") from None
-        return pixels[..., None] if pixels.ndim == 2 else pixels
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        if self.channels == 3 and pixels.shape[2] == 1:
+            return self._coloured(pixels, file)
+        return _grey(pixels, path) if self.channels == 1 and pixels.shape[2] == 3 else pixels
+
+
+def _grey(pixels: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    """Return the one channel of an image whose three are equal, as palettes, GIF and RGB keep greyscale."""
+    if not (pixels == pixels[..., :1]).all():
+        raise DataError(
+            f"{path} is coloured, but the model takes one channel; convert the images to greyscale as in training "
+            "(Pillow: image.convert('L'))"
+        )
+    return pixels[..., :1]
+
+
+def _check_opaque(image: Any, path: Path) -> None:
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        raise DataError(
+            f"{path} is transparent in places, and nothing says what lies behind it; put the images on a background "
+            "first, as in training (Pillow: Image.alpha_composite)"
+        )
+
+
+def _upright(picture: Any, image: Any, image_module: ModuleType) -> Any:
+    """Return a picture turned as its EXIF orientation says."""
+    ways = image_module.Transpose
+    turns = {
+        2: ways.FLIP_LEFT_RIGHT,
+        3: ways.ROTATE_180,
+        4: ways.FLIP_TOP_BOTTOM,
+        5: ways.TRANSPOSE,
+        6: ways.ROTATE_270,
+        7: ways.TRANSVERSE,
+        8: ways.ROTATE_90,
+    }
+    turn = turns.get(image.getexif().get(_ORIENTATION))
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _middle(size: tuple[int, int], crop: int, path: Path) -> tuple[int, int, int, int]:

@@ -59,7 +59,11 @@ def load_arrays(path: Path, names: Sequence[str], *, optional: Sequence[str] = (
             there = {name.removesuffix(".npy"): name for name in archive.namelist()}
             for name in names:
                 if name not in there:
-                    raise DataError(f"{path} has no array {name!r} (it has {', '.join(sorted(there)) or 'none'})")
+                    wanted = "; save the samples as x and the labels as y: np.savez(FILE, x=..., y=...)"
+                    raise DataError(
+                        f"{path} has no array {name!r} (it has {', '.join(sorted(there)) or 'none'})"
+                        f"{wanted if name == 'x' else ''}"
+                    )
             return {name: _member(archive, there[name], path) for name in (*names, *optional) if name in there}
     except CloakError:
         raise
@@ -137,6 +141,17 @@ def check_samples(x: NDArray[Any], name: str) -> NDArray[Any]:
     return x
 
 
+def _way(y: NDArray[Any]) -> str:
+    """Say how labels of another form become class numbers; nothing where no way is known."""
+    if y.dtype.kind in "US":
+        return ": number the names in the order of the model's outputs"
+    if y.ndim == 2 and y.dtype.kind in "iufb":
+        hot = np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
+        return ": these are one-hot, y.argmax(1) makes it" if hot else "; several classes a sample are not supported"
+    whole = y.ndim == 1 and y.dtype.kind in "fb" and np.isfinite(y).all() and (y == np.rint(y)).all()
+    return ": y.astype(int) makes it" if whole else ""
+
+
 def as_labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:
     """Return labels as (N,) int64.
 
@@ -146,7 +161,9 @@ def as_labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise DataError(f"{name} has labels of type {y.dtype} and shape {y.shape}; a vector of class numbers is needed")
+        raise DataError(
+            f"{name} has labels of type {y.dtype} and shape {y.shape}; a vector of class numbers is needed{_way(y)}"
+        )
     labels = y.astype(np.int64)
     if len(labels) and labels.min() < 0:
         raise DataError(f"{name} has a negative label ({labels.min()}) at sample {int(labels.argmin())}")

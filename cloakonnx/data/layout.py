@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,40 +41,79 @@ class Arrangement:
     def undo(self, x: NDArray[Any], sample: tuple[int, ...]) -> NDArray[Any]:
         """Return a batch in the stored layout again; ``sample`` is the shape of a stored sample."""
         if self.shape is not None:
-            x = x.reshape(len(x), *sample)
+            turned = sample if self.permutation is None else tuple(sample[axis - 1] for axis in self.permutation[1:])
+            x = x.reshape(len(x), *turned)
         return x if self.permutation is None else x.transpose(np.argsort(self.permutation))
 
 
 def arrange(
-    sample: tuple[int, ...], wanted: tuple[int | None, ...] | None, *, layout: str | None, name: str
+    sample: tuple[int, ...],
+    wanted: tuple[int | None, ...] | None,
+    *,
+    layout: str | None,
+    name: str,
+    stored: str | None = None,
 ) -> Arrangement:
     """Settle how stored samples of a shape are laid out for a model's input.
 
     Args:
         sample: Shape of a stored sample.
         wanted: Shape of the model's input without the batch axis; None for free dimensions, or as a whole.
-        layout: The stored layout where it is known.
+        layout: The stored layout as the user says, and for a flat input the order that the model takes.
         name: Of the source, for messages.
+        stored: The stored layout where the source knows it.
 
     Raises:
-        DataError: it does not fit, or fits both ways.
+        DataError: it does not fit, or fits both ways, or the layout contradicts the source or has no effect.
     """
+    if layout is not None and stored is not None and layout.split(":")[0] != stored:
+        raise DataError(f"{name}: its samples are stored as {stored}; --layout {layout} contradicts that")
     axis = channel_axis(wanted)
+    if wanted is not None and _is_flattened(sample, wanted):
+        return _flattened(sample, axis, layout, stored, name)
+    if layout is not None and ":" in layout:
+        raise DataError(f"{name}: --layout {layout} is for flat inputs; leave out the colon and what follows")
+    if layout is not None and not (len(sample) == 3 and wanted is not None and len(wanted) == 3):
+        raise DataError(f"{name}: --layout {layout} has no effect on samples of shape {sample} here; leave it out")
     if wanted is None:
         return Arrangement(None, None, axis)
+    if len(sample) == 3 and len(wanted) == 3:
+        return _arrange_image(sample, wanted, layout or stored, name)
+    shape = _reshaped(sample, wanted)
+    if not _fits(shape, wanted):
+        raise DataError(_misfit(name, sample, wanted))
+    return Arrangement(None, None if shape == sample else shape, axis)
+
+
+def _reshaped(sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> tuple[int, ...]:
+    """Return the shape that a sample takes where it is an image of one channel, or where the input is flat."""
     if len(sample) == 2 and len(wanted) == 3:  # images without a channel axis
         comes_first = wanted[0] in {1, None} and (wanted[0] == 1 or wanted[2] != 1)
-        shape = (1, *sample) if comes_first else (*sample, 1)
-        if not _fits(shape, wanted):
-            raise DataError(_misfit(name, sample, wanted))
-        return Arrangement(None, shape, axis)
-    if len(sample) == 3 and len(wanted) == 3:
-        return _arrange_image(sample, wanted, layout, name)
-    if len(wanted) == 1 and len(sample) > 1 and wanted[0] == int(np.prod(sample)):
-        return Arrangement(None, (int(np.prod(sample)),), axis)
-    if not _fits(sample, wanted):
-        raise DataError(_misfit(name, sample, wanted))
-    return Arrangement(None, None, axis)
+        return (1, *sample) if comes_first else (*sample, 1)
+    if len(sample) == 3 and len(wanted) == 2 and 1 in {sample[0], sample[2]}:  # a model without a channel axis
+        return sample[:2] if sample[2] == 1 else sample[1:]
+    size = int(np.prod(sample))
+    return (size,) if wanted == (size,) else sample
+
+
+def _is_flattened(sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    """Return whether images of several channels become rows of values, which may have two orders."""
+    fits = len(sample) == 3 and len(wanted) == 1 and wanted[0] == int(np.prod(sample))
+    return fits and 1 not in {sample[0], sample[2]}
+
+
+def _flattened(sample: tuple[int, ...], axis: int, layout: str | None, stored: str | None, name: str) -> Arrangement:
+    """Settle in which order the values of images are given to a flat input."""
+    own, _, order = (layout or "").partition(":")
+    if not order:
+        own = own or stored or ("nchw" if sample[0] < sample[2] else "nhwc")
+        raise DataError(
+            f"{name}: samples of shape {sample} fit the model's flat input in two orders; say how they are stored and "
+            f"which order the model takes: --layout {own}:nchw (channel by channel, as PyTorch flattens) or --layout "
+            f"{own}:nhwc (pixel by pixel, as Keras flattens)"
+        )
+    turns = {("nhwc", "nchw"): (0, 3, 1, 2), ("nchw", "nhwc"): (0, 2, 3, 1)}
+    return Arrangement(turns.get((own, order)), (int(np.prod(sample)),), axis)
 
 
 def _arrange_image(
@@ -107,10 +147,24 @@ def _misfit(name: str, sample: tuple[int, ...], wanted: tuple[int | None, ...]) 
     return f"{name}: samples of shape {sample} do not fit the model's input ({said})"
 
 
-def to_pixels(batch: Batch, arrangement: Arrangement, bounds: tuple[float, float], name: str) -> NDArray[np.float32]:
+def to_pixels(
+    batch: Batch,
+    arrangement: Arrangement,
+    bounds: tuple[float, float],
+    name: str,
+    *,
+    number: Callable[[int], int] = lambda sample: sample,
+) -> NDArray[np.float32]:
     """Return a stored batch as float32 in pixel space and in the model's layout.
 
     uint8 is divided by 255, floats are taken as they are.
+
+    Args:
+        batch: The samples as stored.
+        arrangement: How they are laid out for the model.
+        bounds: Smallest and largest value of pixel space.
+        name: Of the source, for messages.
+        number: Gives the number of a sample in its source, for messages.
 
     Raises:
         DataError: a value that is NaN or outside the bounds, or bounds that uint8 does not have.
@@ -131,7 +185,8 @@ def to_pixels(batch: Batch, arrangement: Arrangement, bounds: tuple[float, float
         bad = ~((flat >= low) & (flat <= high))
         sample = int(bad.any(axis=1).argmax())
         value = float(flat[sample][bad[sample]][0])
-        raise DataError(f"{name}: sample {batch.start + sample} has the value {value:g}, {_outside(pixels, bounds)}")
+        start = f"{name}: sample {number(batch.start + sample)} has the value {value:g}"
+        raise DataError(f"{start}, {_outside(pixels, value, bounds)}")
     return np.asarray(pixels)
 
 
@@ -139,12 +194,13 @@ _FARTHEST = 20.0
 """Standard deviations from the mean beyond which nothing looks normalised."""
 
 
-def _outside(pixels: NDArray[np.float32], bounds: tuple[float, float]) -> str:
+def _outside(pixels: NDArray[np.float32], value: float, bounds: tuple[float, float]) -> str:
     """Return what is wrong with values outside pixel space, and what to do."""
     where = f"outside pixel space [{bounds[0]:g}, {bounds[1]:g}]"
-    if not np.isfinite(pixels).all():
-        return f"{where}; samples need finite numbers: leave such samples out, or repair them"
-    low, high = float(pixels.min()), float(pixels.max())
+    if not np.isfinite(value):
+        return "which is no finite number; repair the sample, or leave it out"
+    finite = pixels[np.isfinite(pixels)]
+    low, high = float(finite.min()), float(finite.max())
     if bounds != (0.0, 1.0) or low >= 0 or max(-low, high) > _FARTHEST or (pixels == np.rint(pixels)).all():
         return f"{where}; set --bounds, or store the samples as uint8 or scaled to it"
     normalised = f"{where}; the samples look normalised, (x - mean) / std: give pixels (uint8, or floats from 0 to 1)"

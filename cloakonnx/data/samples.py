@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any, NamedTuple, Protocol
@@ -12,9 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.data._images import ImageFolder
 from cloakonnx.data.batch import Batch, digest
 from cloakonnx.data.layout import Arrangement, arrange, to_pixels
-from cloakonnx.data.sources import Source
+from cloakonnx.data.sources import Source, sample_shape
+from cloakonnx.data.subset import class_folders, evenly, known_labels, some
 from cloakonnx.errors import DataError
 from cloakonnx.preprocessing import Preprocessing
 
@@ -44,7 +46,8 @@ class Dataset:
         preprocessing: How they become the model's input.
         input_shape: The model's input without the batch axis; None for free dimensions, or as a whole.
         classes: How many classes the model has, to check labels against; None where that is not known.
-        limit: Take only the first so many.
+        limit: Take only so many: evenly by class where the labels are known beforehand, else the first ones.
+        rows: Which rows of the source to take; None lets the limit decide.
     """
 
     source: Source
@@ -52,11 +55,27 @@ class Dataset:
     input_shape: tuple[int | None, ...] | None
     classes: int | None = None
     limit: int | None = None
+    rows: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, source: Source, classifier: Fits, *, limit: int | None = None) -> Dataset:
         """Fit a source to a classifier's input, preprocessing and classes."""
+        if isinstance(source, ImageFolder):
+            source = source.for_input(classifier.input_shape)
         return cls(source, classifier.preprocessing, classifier.input_shape, classifier.declared_classes, limit)
+
+    @cached_property
+    def taken(self) -> NDArray[np.int64] | None:
+        """(M,) the rows of the source that are taken, rising; None where these are all or the first ones."""
+        if self.rows is not None or self.limit is None:
+            return self.rows
+        labels = known_labels(self.source)
+        return None if labels is None or self.limit >= len(labels) else evenly(labels, self.limit)
+
+    @cached_property
+    def chosen(self) -> Source:
+        """The samples that are taken; where the labels are not known beforehand, :attr:`limit` has yet to cut them."""
+        return self.source if self.taken is None else some(self.source, self.taken, self.source.name)
 
     @cached_property
     def arrangement(self) -> Arrangement:
@@ -65,17 +84,17 @@ class Dataset:
         Raises:
             DataError: no sample, or one that does not fit the model's input.
         """
-        layout = self.source.layout or self.preprocessing.layout
-        return arrange(self.stored_shape, self.input_shape, layout=layout, name=self.source.name)
+        asked, stored = self.preprocessing.layout, self.source.layout
+        return arrange(self.stored_shape, self.input_shape, layout=asked, stored=stored, name=self.source.name)
 
     @cached_property
     def stored_shape(self) -> tuple[int, ...]:
         """Shape of a stored sample; raises DataError where there is none."""
         self.check_not_empty()
-        first = next(self.source.batches(1), None)
-        if first is None:
+        shape = sample_shape(self.source)
+        if shape is None:
             raise self._empty()
-        return tuple(first.x.shape[1:])
+        return shape
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -107,7 +126,7 @@ class Dataset:
 
     def count(self) -> int | None:
         """Return how many samples will come, None where only the end will tell."""
-        count = self.source.count()
+        count = self.chosen.count()
         if count is None or self.limit is None:
             return count
         return min(count, self.limit)
@@ -122,8 +141,8 @@ class Dataset:
         Raises:
             DataError: no sample, a value outside the bounds, a label outside the classes.
         """
-        _ = self.arrangement  # an empty source is told of even where it yields nothing
-        for batch in self.source.batches(size):
+        _ = self.arrangement  # an empty source is an error even where it yields nothing
+        for batch in self.chosen.batches(size):
             kept = self._limited(batch)
             if not len(kept.x):
                 return
@@ -136,7 +155,12 @@ class Dataset:
             DataError: a value outside the bounds, a label outside the classes.
         """
         self._check_labels(batch)
-        return batch._replace(x=to_pixels(batch, self.arrangement, self.preprocessing.bounds, self.source.name))
+        bounds, name = self.preprocessing.bounds, self.source.name
+        return batch._replace(x=to_pixels(batch, self.arrangement, bounds, name, number=self._number))
+
+    def _number(self, sample: int) -> int:
+        """Return which sample of the source one of those taken is, for messages."""
+        return sample if self.taken is None else int(self.taken[sample])
 
     def _limited(self, batch: Batch) -> Batch:
         if self.limit is None or batch.start + len(batch.x) <= self.limit:
@@ -144,12 +168,29 @@ class Dataset:
         left = max(self.limit - batch.start, 0)
         return Batch(batch.x[:left], None if batch.y is None else batch.y[:left], batch.start)
 
+    def check_classes(self, classes: int) -> None:
+        """Raise DataError where the samples are in class folders, and these are not as many as the model's classes."""
+        folder = class_folders(self.source)
+        if folder is None or len(folder.classes) == classes:
+            return
+        found = len(folder.classes)
+        said = (
+            f"--classes names {found}" if folder.are_named else f"{found} class folder{'s'[: found != 1]} with pictures"
+        )
+        raise DataError(
+            f"{folder.name}: {said}, but the model has {classes} classes; name all {classes} in the order of the "
+            "model's outputs with --classes A,B,... (also those without a folder)"
+        )
+
     def _check_labels(self, batch: Batch) -> None:
+        if self.classes is not None:
+            self.check_classes(self.classes)
         if batch.y is None or self.classes is None or batch.y.max() < self.classes:
             return
         sample = int((batch.y >= self.classes).argmax())
+        number = self._number(batch.start + sample)
         raise DataError(
-            f"{self.source.name}: sample {batch.start + sample} has label {int(batch.y[sample])}, but the model has "
+            f"{self.source.name}: sample {number} has label {int(batch.y[sample])}, but the model has "
             f"{self.classes} classes (0 to {self.classes - 1})"
         )
 
@@ -213,7 +254,7 @@ class Pairs:
         """
         self._check_lengths()
         names = self.clean.source.name, self.adversarial.source.name
-        for clean, adversarial in zip_longest(self.clean.batches(size), self.adversarial.batches(size)):
+        for clean, adversarial in zip_longest(self.clean.batches(size), self._versions.batches(size)):
             if clean is None or adversarial is None or len(clean.x) != len(adversarial.x):
                 raise DataError(f"{names[0]} and {names[1]} have different numbers of samples; pairs need the same")
             if clean.x.shape != adversarial.x.shape:
@@ -231,15 +272,31 @@ class Pairs:
             labels = adversarial.y if clean.y is None else clean.y
             yield PairBatch(clean.x, adversarial.x, labels, clean.start)
 
+    @cached_property
+    def _versions(self) -> Dataset:
+        """The adversarial versions of the clean samples that are taken.
+
+        Where the source has a version of every clean sample, those of the rows taken; where it has one of each that is
+        taken, all.
+        """
+        rows, limit = self.clean.taken, self.adversarial.limit
+        count = self.adversarial.source.count()
+        if rows is not None and count != len(rows):
+            return replace(self.adversarial, rows=rows)
+        return replace(self.adversarial, rows=None if limit is None or count is None else np.arange(min(limit, count)))
+
     def _check_lengths(self) -> None:
         """Compare the counts before any work is done, where they are known; ``limit`` may cut a longer clean file."""
         for each in (self.clean, self.adversarial):
             each.check_not_empty()
         counts = self.clean.count(), self.adversarial.count()
+        if self.clean.taken is not None and counts[0] != self.adversarial.source.count():
+            counts = self.clean.source.count(), self.adversarial.source.count()
         if None not in counts and counts[0] != counts[1]:
             raise DataError(
                 f"{self.clean.source.name} has {counts[0]} samples, {self.adversarial.source.name} has {counts[1]}; "
-                "pairs need the same number (--limit N takes the first N of each)"
+                "pairs need the same number (--limit N takes the same N of each, classes evenly, where both have all "
+                "samples or the second has those N alone)"
             )
 
 

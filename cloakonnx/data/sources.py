@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data._images import ImageFolder
+from cloakonnx.data._passes import Labelled, Passes
 from cloakonnx.data.arrays import as_labels, check_samples, has_predicted_labels, load_array, load_npz, missing
 from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, nearest
@@ -40,10 +42,6 @@ class Source(Protocol):
         """Yield the samples as stored, ``size`` at a time."""
 
 
-Labelled: TypeAlias = tuple[NDArray[Any], NDArray[np.int64] | None]
-"""Samples, and their labels where there are any."""
-
-
 @dataclass(frozen=True)
 class ArraySource:
     """Samples in an array, in memory (npz) or mapped (npy)."""
@@ -58,6 +56,10 @@ class ArraySource:
         """Return how many samples there are."""
         return len(self.x)
 
+    def at(self, rows: NDArray[np.int64]) -> Labelled:
+        """Return some samples, and their labels."""
+        return self.x[rows], None if self.y is None else self.y[rows]
+
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield slices of the array."""
         for start in range(0, len(self.x), size):
@@ -67,11 +69,16 @@ class ArraySource:
 
 @dataclass(frozen=True)
 class ScriptSource:
-    """Samples that a user's function yields as ``x`` or ``(x, y)`` batches of any size."""
+    """Samples that a user's function yields as ``x`` or ``(x, y)`` batches of any size.
+
+    A function that yields other samples at a later pass than at an earlier one is an error: results of two passes would
+    be of different samples.
+    """
 
     name: str
     function: Callable[[], Any]
     layout: str | None = None
+    passes: Passes = field(default_factory=Passes, compare=False, repr=False)
     has_predicted_labels: ClassVar[bool] = False
 
     def count(self) -> int | None:
@@ -82,9 +89,20 @@ class ScriptSource:
         """Yield what the function yields, cut and joined to ``size``.
 
         Raises:
-            DataError: the function fails, or its batches do not fit one another.
+            DataError: the function fails, its batches do not fit one another, or they are others than at an earlier
+                pass.
         """
-        return rechunked(self._parts(), size)
+        begun, self.passes.begun = self.passes.begun, None
+        return rechunked(self.passes.followed(begun or self._parts(), self.name), size)
+
+    def peek(self) -> tuple[int, ...] | None:
+        """Return the shape of a sample, None where there is none; the next pass goes on with what was read for it."""
+        parts = self.passes.begun or self._parts()
+        first = next(parts, None)
+        if first is None:
+            return None
+        self.passes.begun = chain([first], parts)
+        return tuple(first[0].shape[1:])
 
     def _parts(self) -> Iterator[Labelled]:
         """Yield the function's batches, each checked against the first."""
@@ -127,6 +145,16 @@ class ScriptSource:
         return x, labels
 
 
+def sample_shape(source: Source) -> tuple[int, ...] | None:
+    """Return the shape of a source's samples as stored, None where there are none; no pass over a script is lost."""
+    peek = getattr(source, "peek", None)
+    if peek is not None:
+        shape: tuple[int, ...] | None = peek()
+        return shape
+    first = next(source.batches(1), None)
+    return None if first is None else tuple(first.x.shape[1:])
+
+
 def rechunked(parts: Iterable[Labelled], size: int) -> Iterator[Batch]:
     """Yield samples and labels that come in parts of any size, cut and joined to ``size``, numbered from 0."""
     held: list[Labelled] = []
@@ -166,7 +194,8 @@ def open_source(
     Args:
         path: Where it is.
         labels: An ``.npy`` file with the labels of an ``.npy`` file of samples.
-        classes: Class names in the order of the model's outputs, for folders; sorted by name otherwise.
+        classes: Class names in the order of the model's outputs, for folders; by their numbers, else by name, where
+            empty.
         resize: Scale images so that their shorter side has this many pixels.
         crop: Cut this many pixels square out of the middle.
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.data._images import ImageFolder
+from cloakonnx.data._passes import Labelled
 from cloakonnx.data.batch import Batch
-from cloakonnx.data.sources import Labelled, Source, rechunked
+from cloakonnx.data.sources import ArraySource, Source, rechunked, sample_shape
 from cloakonnx.errors import DataError
 
 _READ = 256
@@ -71,6 +73,54 @@ def interleaved(strata: Sequence[NDArray[np.int64]], *, seed: int) -> NDArray[np
     return np.argsort(place, kind="stable")
 
 
+def known_labels(source: Source) -> NDArray[np.int64] | None:
+    """Return all labels of a source where they are known without reading its samples."""
+    if isinstance(source, Subset):
+        labels = known_labels(source.source)
+        return None if labels is None else labels[source.rows]
+    return source.labels if isinstance(source, ImageFolder) else source.y if isinstance(source, ArraySource) else None
+
+
+def class_folders(source: Source) -> ImageFolder | None:
+    """Return the folder of class folders that a source reads, None where it reads something else."""
+    if isinstance(source, Subset):
+        return class_folders(source.source)
+    return source if isinstance(source, ImageFolder) else None
+
+
+def evenly(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many rows, as many of each class as can be, in their order; no random number is drawn.
+
+    Every class gives its first rows. A class that has fewer than its share gives all, and the others more. What does
+    not go into equal shares goes to classes at equal distances.
+
+    Args:
+        labels: (N,) the labels.
+        most: How many rows.
+    """
+    if most >= len(labels):
+        return np.arange(len(labels))
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    # The largest share that all classes together do not exceed the number with.
+    shares = np.arange(counts.max() + 1)
+    ends = np.searchsorted(np.sort(counts), shares)
+    sums = np.concatenate([[0], np.cumsum(np.sort(counts))])[ends] + shares * (len(counts) - ends)
+    share = int(np.flatnonzero(sums <= most)[-1])
+    taken = np.minimum(counts, share)
+    left = most - int(taken.sum())
+    larger = np.flatnonzero(counts > share)
+    taken[larger[((np.arange(left) + 0.5) * len(larger) / max(left, 1)).astype(int)]] += 1
+    order = np.argsort(classes, kind="stable")
+    place = np.empty(len(labels), np.int64)  # of each row within its class
+    place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.flatnonzero(place < taken[classes])
+
+
+def some(source: Source, rows: NDArray[np.int64], name: str) -> Source:
+    """Return some rows of a source, in its order; images that are left out are not decoded."""
+    return source.take(rows) if isinstance(source, ImageFolder) else Subset(source, rows, name)
+
+
 @dataclass(frozen=True, eq=False)
 class Subset:
     """Some rows of a source, in its order.
@@ -95,6 +145,10 @@ class Subset:
         """The source's."""
         return self.source.layout
 
+    def peek(self) -> tuple[int, ...] | None:
+        """Return the shape of a sample; as of the source."""
+        return sample_shape(self.source)
+
     def count(self) -> int:
         """Return how many samples there are."""
         return len(self.rows)
@@ -105,6 +159,10 @@ class Subset:
 
     def _parts(self, size: int) -> Iterator[Labelled]:
         """Yield what falls into each batch of the source."""
+        if isinstance(self.source, ArraySource):
+            for start in range(0, len(self.rows), size):
+                yield self.source.at(self.rows[start : start + size])
+            return
         for batch in self.source.batches(size):
             first, last = np.searchsorted(self.rows, [batch.start, batch.start + len(batch.x)])
             if first < last:

@@ -21,7 +21,7 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.classifier.doubts import of_ties
-from cloakonnx.classifier.task import at_chance
+from cloakonnx.classifier.task import at_chance, labels_hint
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, sample_hashes
 from cloakonnx.engine.batches import Engine, map_batches
@@ -127,6 +127,7 @@ def evaluate(
     beside, note_beside = settled(beside.taking(classifier.at_a_time), dataset.first(SAMPLES))
     for each in (classifier, beside):
         each.prepare(dataset.sample_shape)
+        dataset.check_classes(each.classes)
     if classifier.classes != beside.classes:
         raise ModelError(
             f"{model.name} has {classifier.classes} classes, the baseline {other.name} {beside.classes}; they can't be "
@@ -240,8 +241,9 @@ def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> I
             f"the labels of {dataset.source.name} are a model's own predictions, not true ones; accuracy is how often "
             "that class is kept"
         )
-    for who, right, missing, tied in zip(
-        (name, "the baseline"), (found.clean, found.clean_baseline), found.unscored, found.tied, strict=True
+    clean = found.clean, found.clean_baseline
+    for who, right, missing, tied, shifted in zip(
+        (name, "the baseline"), clean, found.unscored, found.tied, found.shifted, strict=True
     ):
         yield from (f"{who}: {said}" for said in of_ties(tied))
         if missing:
@@ -251,6 +253,9 @@ def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> I
                 f"{who} gets {right.sum()} of {len(right)} clean samples right, no more than chance would in {classes} "
                 "classes: are preprocessing and labels right?"
             )
+        hint = labels_hint(int(right.sum()), shifted, len(right), classes)
+        if hint is not None:
+            yield f"{who}: {hint}"
 
 
 def _other(classifier: Classifier, baseline: Classifier | None, bare: Model | None) -> Classifier:

@@ -76,7 +76,7 @@ def part_data(
     """
     own = {"select": select, "report": report}
     names = [name for name in SHARES if own.get(name) is None]
-    found = survey(data.source, limit=data.limit, check=data.fit)
+    found = survey(data.chosen, limit=data.limit, check=data.fit)
     order = interleaved(strata(found.labels), seed=seed)
     total = sum(SHARES[name] for name in names)
     cuts = np.rint(np.cumsum([0.0, *(SHARES[name] / total for name in names)]) * len(order)).astype(int)
@@ -86,7 +86,7 @@ def part_data(
         parts[name] = _part(data, found.digest, order[start:end][: most[name]], name, whole=len(order))
     for name, given in own.items():
         if given is not None:
-            seen = survey(given.source, limit=given.limit, check=given.fit)
+            seen = survey(given.chosen, limit=given.limit, check=given.fit)
             rows = interleaved(strata(seen.labels), seed=seed)[: most[name]]
             parts[name] = _part(given, seen.digest, rows, name, whole=len(seen.labels))
     split = None
@@ -105,6 +105,6 @@ def _part(data: Dataset, digest: str, rows: NDArray[np.int64], name: str, *, who
     if len(rows) == whole:
         return DataPart(data, whole, digest)
     rows = np.sort(rows)
-    source: Source = Subset(data.source, rows, f"{data.source.name} ({name} part)")
+    source: Source = Subset(data.chosen, rows, f"{data.source.name} ({name} part)")
     own = Dataset(source, data.preprocessing, data.input_shape, classes=data.classes)
     return DataPart(own, len(rows), f"{digest}:{hashlib.sha256(rows.tobytes()).hexdigest()}")

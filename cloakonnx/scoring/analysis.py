@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from cloakonnx.errors import AnalysisError, nearest
 from cloakonnx.files import write_text
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.preprocessing import Layout, Preprocessing
+from cloakonnx.preprocessing import LAYOUTS, Preprocessing
 from cloakonnx.records import Entries, installed_versions, read_json
 from cloakonnx.scoring.criteria import CRITERIA
 from cloakonnx.text import line, table, title
@@ -233,13 +233,13 @@ def default_path(model: Path) -> Path:
 def _preprocessing(entries: Entries) -> Preprocessing:
     low, high = entries.numbers("bounds", 2)
     layout = entries.optional_text("layout")
-    if layout not in {"nchw", "nhwc", None}:
+    if layout not in {*LAYOUTS, None}:
         raise ValueError(f"preprocessing.layout is {layout!r}")
     return Preprocessing(
         scale=entries.number("scale"),
         mean=entries.numbers("mean"),
         std=entries.numbers("std"),
-        layout=cast(Layout | None, layout),
+        layout=layout,
         bounds=(low, high),
     )
 

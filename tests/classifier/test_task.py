@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from cloakonnx.classifier.task import NO_CLASS, SingleLabel, at_chance, class_scores
+from cloakonnx.classifier.task import NO_CLASS, SingleLabel, at_chance, class_scores, labels_hint
 from cloakonnx.errors import DataError, InferenceError, ModelError
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.file.model import load_bytes
@@ -146,3 +146,21 @@ def test_ties() -> None:
     nan, inf = np.nan, np.inf
     scores = np.array([[1, 1, 0], [0, 0, 1], [2, 1, 2], [nan, 1, 1], [inf, inf, 0], [-inf, -inf, 0]], np.float32)
     np.testing.assert_array_equal(task.tied(scores), [True, False, True, False, True, False])
+
+
+@pytest.mark.parametrize(
+    ("correct", "shifted", "count", "classes", "said"),
+    [
+        (0, (50, 0), 50, 6, "labels one lower would be right for 50 of 50 samples: do the labels count from 1"),
+        (0, (0, 60), 60, 7, "labels one higher would be right for 60 of 60 samples: does the model have a class in"),
+        (2, (300, 1), 1000, 1000, "labels one lower would be right for 300 of 1000"),
+        (0, (19, 0), 19, 6, None),  # too few to tell
+        (50, (10, 5), 100, 6, None),  # right as labelled
+        (10, (25, 15), 100, 6, None),  # chance may do that: 16.7, and 4 standard deviations more are 33
+        (40, (60, 0), 100, 20, None),  # not twice as many
+    ],
+)
+def test_shifted_labels(correct: int, shifted: tuple[int, int], count: int, classes: int, said: str | None) -> None:
+    found = labels_hint(correct, shifted, count, classes)
+    assert (found is None) == (said is None)
+    assert said is None or (found or "").startswith(said)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -257,6 +258,20 @@ def test_no_better_than_chance(folder: Path, run: Run) -> None:
     result = run(*PGD, "--data", "wrong.npz")
     assert "warning: chance would get as many right; are preprocessing" in result.err
     assert "chance" not in run(*PGD, "--data", "wrong.npz", "--limit", "12", "--force").err  # too few to tell
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_shifted_labels_are_named(folder: Path, run: Run, shift: int) -> None:
+    x = np.random.default_rng(5).random((400, 4)).astype(np.float32)
+    predicted = ort.InferenceSession("m.onnx").run(None, {"x": x})[0].argmax(1)
+    keep = (predicted + shift >= 0) & (predicted + shift < 3)
+    np.savez(folder / "shifted.npz", x=x[keep], y=predicted[keep] + shift)
+    way = "lower" if shift == 1 else "higher"
+    noise = ("attack", "m.onnx", "--attack", "noise", "--eps", "0.01", "--force", "-o", "n.npz", "--batch-size", "50")
+    err = run(*noise, "--data", "shifted.npz").err
+    assert f"warning: labels one {way} would be right for {keep.sum()} of {keep.sum()} samples" in err
+    np.savez(folder / "right.npz", x=x, y=predicted)
+    assert "would be right" not in run(*noise, "--data", "right.npz").err
 
 
 def test_from_python(folder: Path, run: Run) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation
@@ -220,6 +221,18 @@ def test_signs_of_wrong_preprocessing(run: Run, masked: Path) -> None:
     said = re.findall(r"Note: (.*) gets (\d+) of 24 clean samples right, no more than chance would in 3 classes", out)
     assert [who for who, _ in said] == ["m.hardened.onnx", "the baseline"]
     assert all(int(right) <= 8 for _, right in said)
+
+
+def test_shifted_labels_are_noted(run: Run, masked: Path) -> None:
+    x = np.random.default_rng(5).random((200, 4)).astype(np.float32)
+    predicted = ort.InferenceSession("m.hardened.onnx").run(None, {"x": x})[0].argmax(1)
+    keep = predicted < 2
+    np.savez(masked / "shifted.npz", x=x[keep], y=predicted[keep] + 1)
+    options = ("--data", "shifted.npz", "--eps", "0.01", "--attack", "fgsm", "--no-sanity", "--markdown")
+    code, out, _ = run("evaluate", "m.hardened.onnx", *options)
+    assert code == 0
+    said = f"labels one lower would be right for {keep.sum()} of {keep.sum()} samples: do the labels count from 1?"
+    assert f"m.hardened.onnx: {said}" in out
 
 
 USUAL = ("m.onnx", "--data", "clean.npz", "--eps", "0.1", "--attack", "fgsm", "--baseline")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from PIL import Image
 
 from cloakonnx.text import parse_number
 
@@ -221,6 +222,33 @@ def test_force_overwrites(run: Run, folder: Path) -> None:
     assert run("analyze", "m.onnx", *PAIRS).code == 2
     assert run("analyze", "m.onnx", *PAIRS, "--force").code == 0
     assert (folder / "m.cloak.json").read_bytes() == first
+
+
+def test_class_folders(run: Run, folder: Path) -> None:
+    for name in ("c9", "c10", "__MACOSX"):
+        (folder / "data" / name).mkdir(parents=True)
+        Image.new("L", (2, 2), 90).save(folder / "data" / name / "1.png")
+    arguments = ("attack", "m.onnx", "--data", "data", "--attack", "noise", "--eps", "0.1", "--force", "-o", "a.npz")
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "data: skipped 1 system folder (__MACOSX)\n" in err
+    assert "in order of their numbers (c9, c10), not of their text (c10, c9)" in err
+    assert "2 class folders with pictures, but the model has 3 classes; name all 3" in err
+    assert run(*arguments, "--classes", " c9, c11 ,c10").code == 0
+    with np.load(folder / "a.npz") as found:
+        assert found["y"].tolist() == [0, 2]
+    assert "has an empty name" in run(*arguments, "--classes", "c9,,c10").err
+
+
+def test_versions_in_another_order_are_doubted(run: Run, folder: Path) -> None:
+    with np.load(folder / "twins.npz") as stored:
+        np.savez(folder / "turned.npz", x=stored["x"][::-1])
+    said = "warning: {} of the first 12 samples of turned.npz are nearer to another sample of clean.npz"
+    options = ("analyze", "m.onnx", "--data", "clean.npz", "--force", "--adversarial")
+    code, _, err = run(*options, "turned.npz")
+    assert code == 0
+    assert any(said.format(n) in err for n in range(4, 13))
+    assert "nearer" not in run(*options, "twins.npz").err
 
 
 def test_limit_and_twins_of_another_kind(run: Run, folder: Path) -> None:

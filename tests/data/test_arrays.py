@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.data.arrays import load_array
+from cloakonnx.data.arrays import as_labels, load_array
 from cloakonnx.data.sources import ArraySource, open_source
 from cloakonnx.errors import DataError
 
@@ -184,3 +184,27 @@ def test_load_array_copies_unless_mapped(tmp_path: Path) -> None:
     np.save(tmp_path / "e.npy", np.ones((0, 3), np.float32))
     assert load_array(tmp_path / "e.npy").shape == (0, 3)
     assert load_array(tmp_path / "e.npy", mapped=True).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("y", "way"),
+    [
+        (np.eye(6)[[0, 3, 5]], ": these are one-hot, y.argmax(1) makes it"),
+        (np.eye(6, dtype=np.int64)[[0, 3, 5]], ": these are one-hot, y.argmax(1) makes it"),
+        (np.array([[1, 1, 0], [0, 0, 1]]), "; several classes a sample are not supported"),
+        (np.array([0.0, 2.0], np.float32), ": y.astype(int) makes it"),
+        (np.array([True, False]), ": y.astype(int) makes it"),
+        (np.array([0.5, np.nan]), ""),
+        (np.array(["cat", "dog"]), ": number the names in the order of the model's outputs"),
+    ],
+)
+def test_labels_of_another_form_are_answered_with_the_way(y: NDArray[Any], way: str) -> None:
+    with pytest.raises(DataError) as caught:
+        as_labels(y, "y.npy")
+    assert str(caught.value).endswith(f"a vector of class numbers is needed{way}")
+
+
+def test_other_keys_are_answered_with_the_way(tmp_path: Path) -> None:
+    np.savez(tmp_path / "k.npz", images=np.zeros((2, 3)), labels=np.zeros(2))
+    with pytest.raises(DataError, match=r"it has images, labels\); save the samples as x and the labels as y"):
+        open_source(tmp_path / "k.npz")

@@ -100,6 +100,45 @@ def test_ambiguous_asks_for_layout(stored: tuple[int, ...], wanted: Shape) -> No
     np.testing.assert_array_equal(pixels(x, wanted, layout="nhwc"), as_is.transpose(0, 3, 1, 2))
 
 
+@pytest.mark.parametrize("stored", ["nchw", "nhwc"])
+@pytest.mark.parametrize("order", ["nchw", "nhwc"])
+def test_colour_images_into_a_flat_input(stored: str, order: str) -> None:
+    nhwc = seeded(2, 5, 6, 3)
+    rows = {"nhwc": nhwc.reshape(2, 90), "nchw": nhwc.transpose(0, 3, 1, 2).reshape(2, 90)}
+    x = nhwc if stored == "nhwc" else np.ascontiguousarray(nhwc.transpose(0, 3, 1, 2))
+    found = pixels(x, (90,), layout=f"{stored}:{order}")
+    np.testing.assert_array_equal(found, rows[order].astype(np.float32) / np.float32(255))
+    arrangement = dataset(x, (90,), layout=f"{stored}:{order}").arrangement
+    np.testing.assert_array_equal(arrangement.undo(rows[order], x.shape[1:]), x)
+    for layout in (None, "nchw", "nhwc"):
+        with pytest.raises(DataError, match=f"in two orders; .*--layout {layout or stored}:nchw .*:nhwc"):
+            pixels(x, (90,), layout=layout)
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "layout", "said"),
+    [
+        ((20,), (20,), "nchw", "has no effect"),
+        ((4, 5), (20,), "nhwc", "has no effect"),
+        ((1, 4, 5), (20,), "nhwc", "has no effect"),
+        ((4, 5), (1, 4, 5), "nchw", "has no effect"),
+        ((3, 4, 5), None, "nchw", "has no effect"),
+        ((3, 4, 5), (3, 4, 5), "nchw:nchw", "is for flat inputs"),
+    ],
+)
+def test_a_layout_without_effect_is_refused(
+    stored: tuple[int, ...], wanted: Shape | None, layout: str, said: str
+) -> None:
+    with pytest.raises(DataError, match=f"--layout {layout} {said}"):
+        pixels(seeded(2, *stored), wanted, layout=layout)
+
+
+def test_a_layout_that_contradicts_the_source_is_refused() -> None:
+    source = ArraySource("samples", seeded(2, 5, 6, 3), None, layout="nhwc")
+    with pytest.raises(DataError, match="stored as nhwc; --layout nchw contradicts that"):
+        list(Dataset(source, Preprocessing(layout="nchw"), (3, 5, 6)).batches(2))
+
+
 @pytest.mark.parametrize(
     ("stored", "wanted", "options"),
     [
@@ -142,18 +181,50 @@ def test_labels_outside_the_classes() -> None:
     data = dataset(seeded(5, 4), (4,), [0, 1, 2, 3, 1], classes=3)
     with pytest.raises(DataError, match=r"sample 3 has label 3, but the model has 3 classes \(0 to 2\)"):
         list(data.batches(2))
-    assert sum(len(b.x) for b in dataset(seeded(5, 4), (4,), [0, 1, 2, 3, 1], classes=3, limit=3).batches(2)) == 3
+    assert sum(len(b.x) for b in dataset(seeded(5, 4), (4,), [0, 1, 2, 3, 1], classes=4, limit=3).batches(2)) == 3
+
+
+def test_the_sample_that_is_wrong_is_named_by_its_place_in_the_whole_data() -> None:
+    with pytest.raises(DataError, match="sample 4 has label 3"):
+        list(dataset(seeded(5, 4), (4,), [0, 0, 0, 0, 3], classes=3, limit=2).batches(2))
+    x = np.full((5, 4), 0.5, np.float32)
+    x[4] = 7
+    with pytest.raises(DataError, match="sample 4 has the value 7"):
+        list(dataset(x, (4,), [0, 0, 0, 0, 1], limit=2).batches(2))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_bounds_are_advised_for_what_is_no_number(value: float) -> None:
+    with pytest.raises(DataError, match=f"sample 0 has the value {value:g}, which is no finite number") as caught:
+        list(dataset(np.full((1, 4), value, np.float32), (4,)).batches(2))
+    assert "--bounds" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("limit", "sizes"), [(None, [3, 2]), (5, [3, 2]), (4, [3, 1]), (3, [3]), (1, [1]), (9, [3, 2])]
 )
 def test_limit(limit: int | None, sizes: list[int]) -> None:
-    data = dataset(seeded(5, 4), (4,), range(5), limit=limit)
+    x = seeded(5, 4)
+    data = dataset(x, (4,), limit=limit)  # without labels: the first ones
     batches = list(data.batches(3))
     assert [len(b.x) for b in batches] == sizes
     assert data.count() == sum(sizes)
-    assert [int(v) for b in batches if b.y is not None for v in b.y] == list(range(sum(sizes)))
+    found = np.concatenate([b.x for b in batches])
+    np.testing.assert_array_equal(found, x[: sum(sizes)].astype(np.float32) / np.float32(255))
+
+
+def test_limit_takes_classes_evenly() -> None:
+    x, y = seeded(12, 4), [0] * 6 + [1] * 4 + [2, 3]
+    data = dataset(x, (4,), y, limit=7)
+    batches = list(data.batches(3))
+    assert [b.start for b in batches] == [0, 3, 6]
+    assert data.count() == 7
+    labels = [int(v) for b in batches if b.y is not None for v in b.y]
+    # One each is 4, two of the two large ones 6; the seventh goes to one of these.
+    assert labels in ([0, 0, 0, 1, 1, 2, 3], [0, 0, 1, 1, 1, 2, 3])
+    rows = [0, 1, 2][: labels.count(0)] + [6, 7, 8][: labels.count(1)] + [10, 11]
+    found = np.concatenate([b.x for b in batches])
+    np.testing.assert_array_equal(found, x[rows].astype(np.float32) / np.float32(255))
 
 
 def test_empty() -> None:
@@ -207,6 +278,6 @@ def test_bounds_that_were_given_are_not_doubted() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_no_finite_number(value: float) -> None:
-    with pytest.raises(DataError, match="samples need finite numbers") as caught:
+    with pytest.raises(DataError, match="which is no finite number") as caught:
         pixels(np.array([[0.5, value]], np.float32), (2,))
     assert "--bounds" not in str(caught.value)

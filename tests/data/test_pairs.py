@@ -47,6 +47,41 @@ def test_limit_cuts_a_longer_one() -> None:
     assert sum(len(b.clean) for b in found) == 4
 
 
+LABELS = [0, 0, 0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("labels", [LABELS, None, [2, 2, 1, 1, 0, 0, 0]])
+@pytest.mark.parametrize("whole", [True, False])
+def test_limit_takes_the_versions_of_the_same_samples(labels: Any, whole: bool) -> None:
+    """Whether the file has versions of all samples or of those taken, with the same labels, none or predictions."""
+    rows = [0, 4, 6]
+    given = None if labels is None else np.asarray(labels, np.int64)
+    twins, own = (TWINS, given) if whole else (TWINS[rows], None if given is None else given[rows])
+    other = ArraySource("b", twins, own, has_predicted_labels=labels != LABELS)
+    (batch,) = pairs(source("a", CLEAN, LABELS), other, limit=3).batches(9)
+    np.testing.assert_allclose(batch.adversarial - batch.clean, 4 / 255, atol=1e-6)
+    np.testing.assert_allclose(batch.clean, (CLEAN[rows] / 255).transpose(0, 3, 1, 2), atol=1e-6)
+    assert batch.y is not None
+    assert batch.y.tolist() == [0, 1, 2]
+
+
+def test_limit_takes_the_first_of_both_where_the_clean_ones_have_no_labels() -> None:
+    (batch,) = pairs(source("a", CLEAN), source("b", TWINS, LABELS), limit=3).batches(9)
+    np.testing.assert_allclose(batch.adversarial - batch.clean, 4 / 255, atol=1e-6)
+    assert batch.y is not None
+    assert batch.y.tolist() == [0, 0, 0]
+
+
+def test_limit_of_a_script_of_all_versions() -> None:
+    (batch,) = pairs(source("a", CLEAN, LABELS), ScriptSource("b.py:f", lambda: [TWINS]), limit=3).batches(9)
+    np.testing.assert_allclose(batch.adversarial - batch.clean, 4 / 255, atol=1e-6)
+
+
+def test_limit_of_files_of_other_lengths() -> None:
+    with pytest.raises(DataError, match="a has 7 samples, b has 5; pairs need the same number"):
+        list(pairs(source("a", CLEAN, LABELS), source("b", TWINS[:5], LABELS[:5]), limit=3).batches(3))
+
+
 @pytest.mark.parametrize("size", [2, 3, 7])
 @pytest.mark.parametrize(("clean", "twins"), [(7, 5), (5, 7), (7, 6), (6, 7)])
 def test_different_lengths(size: int, clean: int, twins: int) -> None:

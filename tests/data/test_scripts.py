@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from cloakonnx.data.batch import Batch
+from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ScriptSource, open_script
 from cloakonnx.errors import DataError
+from cloakonnx.preprocessing import Preprocessing
 
 X = np.arange(40, dtype=np.float32).reshape(20, 2) / 40
 Y = np.arange(20)
@@ -61,6 +63,56 @@ def test_can_be_gone_through_again() -> None:
     made = source(lambda: iter([(X, Y)]))
     assert len(list(made.batches(20))) == len(list(made.batches(20))) == 1
     assert made.count() is None
+
+
+def test_the_shape_costs_no_pass() -> None:
+    """What can be gone through once is gone through once."""
+    once = iter([(X[:8], Y[:8]), (X[8:], Y[8:])])
+    data = Dataset(source(lambda: once), Preprocessing(), (2,))
+    assert data.stored_shape == (2,)
+    np.testing.assert_array_equal(np.concatenate([b.x for b in data.batches(3)]), X)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("limit", [None, 3])
+def test_used_up_at_the_second_pass(wrapped: bool, limit: int | None) -> None:
+    once = iter([(X[:8], Y[:8]), (X[8:], Y[8:])])
+
+    def again() -> Iterator[Any]:
+        yield from once
+
+    data = Dataset(source(again if wrapped else lambda: once), Preprocessing(), (2,), limit=limit)
+    assert sum(len(b.x) for b in data.batches(4)) == (limit or 20)
+    # All of it is used up, or the second part comes first.
+    said = r"s\.py:f (is used up: it yields no samples|yields other samples) at a later pass"
+    with pytest.raises(DataError, match=said) as caught:
+        list(data.batches(4))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["order", "values", "labels", "fewer"])
+def test_other_samples_at_the_second_pass(change: str) -> None:
+    passes = 0
+
+    def function() -> Iterator[Any]:
+        nonlocal passes
+        passes += 1
+        x, y = X.copy(), Y.copy()
+        if passes > 1 and change == "order":
+            x[[9, 15]], y[[9, 15]] = x[[15, 9]], y[[15, 9]]
+        if passes > 1 and change == "values":
+            x[15] += 0.001
+        if passes > 1 and change == "labels":
+            y[15] = 3
+        yield x[:8], y[:8]
+        if passes == 1 or change != "fewer":
+            yield x[8:], y[8:]
+
+    made = source(function)
+    assert len(list(made.batches(20))) == 1
+    said = "is used up: it yields 8 samples" if change == "fewer" else "other samples .* from sample 8 on"
+    with pytest.raises(DataError, match=said):
+        list(made.batches(5))
 
 
 def fails() -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """Parts of a source: which samples fall where, and that they come as they are stored."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
-from cloakonnx.data.sources import ArraySource, ScriptSource, Source
-from cloakonnx.data.subset import Subset, interleaved, survey
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource, ScriptSource, Source, open_source
+from cloakonnx.data.subset import Subset, evenly, interleaved, survey
 from cloakonnx.errors import DataError
+from cloakonnx.preprocessing import Preprocessing
 
 
 def samples(count: int, *, labels: NDArray[np.int64] | None = None) -> ArraySource:
@@ -84,3 +88,35 @@ def test_survey_needs_labels_and_samples() -> None:
         survey(ArraySource("x.npy", np.zeros((2, 2)), None))
     with pytest.raises(DataError, match="is empty"):
         survey(ArraySource("x.npy", np.zeros((0, 2)), np.zeros(0, np.int64)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_evenly(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([0, 2, 5, 6, 9], int(rng.integers(5, 60)), p=[0.5, 0.3, 0.1, 0.05, 0.05])
+    classes, counts = np.unique(labels, return_counts=True)
+    for most in range(1, len(labels) + 3):
+        rows = evenly(labels, most)
+        assert len(rows) == min(most, len(labels))
+        assert (np.diff(rows) > 0).all()
+        taken = np.array([(labels[rows] == each).sum() for each in classes])
+        # No class has two fewer than another, except where it gave all that it has.
+        assert all(t == c or t >= taken.max() - 1 for t, c in zip(taken, counts, strict=True))
+        for each, t in zip(classes, taken, strict=True):
+            np.testing.assert_array_equal(rows[labels[rows] == each], np.flatnonzero(labels == each)[:t])
+
+
+def test_fewer_than_classes_are_spread_over_them() -> None:
+    assert evenly(np.repeat(np.arange(1000), 3), 4).tolist() == [375, 1125, 1875, 2625]
+
+
+def test_images_that_are_left_out_are_not_decoded(tmp_path: Path) -> None:
+    for label in range(3):
+        (tmp_path / str(label)).mkdir()
+        Image.new("RGB", (4, 4), (label, 0, 0)).save(tmp_path / str(label) / "0.png")
+        (tmp_path / str(label) / "1.png").write_bytes(b"damaged")
+    data = Dataset(open_source(tmp_path), Preprocessing(), (3, 4, 4), limit=3)
+    (batch,) = data.batches(5)
+    np.testing.assert_array_equal(batch.x[:, 0, 0, 0], np.arange(3, dtype=np.float32) / np.float32(255))
+    assert batch.y is not None
+    assert batch.y.tolist() == [0, 1, 2]

@@ -319,7 +319,7 @@ def test_a_page_of_an_earlier_run_does_not_stay(there: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "label", "said"),
     [
-        (np.nan, 0, "outside pixel space"),
+        (np.nan, 0, "has the value nan, which is no finite number"),
         (255, 0, "outside pixel space"),
         (0.5, 10, "has label 10, but the model has 10 classes"),
     ],
