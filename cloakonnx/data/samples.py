@@ -256,8 +256,9 @@ class Pairs:
             y = None if self.adversarial.source.has_predicted_labels else adversarial.y
             if clean.y is not None and y is not None and not np.array_equal(clean.y, y):
                 sample = clean.start + int((clean.y != y).argmax())
+                why = "" if self.clean.taken is None else " (--limit takes the classes evenly, not the first N)"
                 raise DataError(
-                    f"{names[0]} and {names[1]} differ in the label of sample {sample}: not the same order?"
+                    f"{names[0]} and {names[1]} differ in the label of sample {sample}: not the same order?{why}"
                 )
             labels = adversarial.y if clean.y is None else clean.y
             yield PairBatch(clean.x, adversarial.x, labels, clean.start)
