@@ -223,6 +223,17 @@ class Pairs:
     clean: Dataset
     adversarial: Dataset
 
+    def __post_init__(self) -> None:
+        """Take the first clean samples where the labels tell that the file has the versions of these alone."""
+        rows, source = self.clean.taken, self.adversarial.source
+        if rows is None or source.has_predicted_labels or source.count() != len(rows):
+            return
+        labels, own = known_labels(self.clean.source), known_labels(source)
+        if labels is None or own is None or np.array_equal(labels[rows], own):
+            return
+        if np.array_equal(labels[: len(rows)], own):
+            object.__setattr__(self, "clean", replace(self.clean, rows=np.arange(len(rows))))
+
     @property
     def adversarial_name(self) -> str | None:
         """Name of the source of the twins."""
