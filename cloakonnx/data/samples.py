@@ -233,6 +233,17 @@ class Pairs:
     clean: Dataset
     adversarial: Dataset
 
+    def __post_init__(self) -> None:
+        """Take the first clean samples where the labels tell that the file has the versions of these alone."""
+        rows, source = self.clean.taken, self.adversarial.source
+        if rows is None or source.has_predicted_labels or source.count() != len(rows):
+            return
+        labels, own = known_labels(self.clean.source), known_labels(source)
+        if labels is None or own is None or np.array_equal(labels[rows], own):
+            return
+        if np.array_equal(labels[: len(rows)], own):
+            object.__setattr__(self, "clean", replace(self.clean, rows=np.arange(len(rows))))
+
     @property
     def adversarial_name(self) -> str | None:
         """Name of the source of the twins."""
@@ -266,8 +277,9 @@ class Pairs:
             y = None if self.adversarial.source.has_predicted_labels else adversarial.y
             if clean.y is not None and y is not None and not np.array_equal(clean.y, y):
                 sample = clean.start + int((clean.y != y).argmax())
+                why = "" if self.clean.taken is None else " (--limit takes the classes evenly, not the first N)"
                 raise DataError(
-                    f"{names[0]} and {names[1]} differ in the label of sample {sample}: not the same order?"
+                    f"{names[0]} and {names[1]} differ in the label of sample {sample}: not the same order?{why}"
                 )
             labels = adversarial.y if clean.y is None else clean.y
             yield PairBatch(clean.x, adversarial.x, labels, clean.start)

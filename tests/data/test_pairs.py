@@ -72,6 +72,13 @@ def test_limit_takes_the_first_of_both_where_the_clean_ones_have_no_labels() -> 
     assert batch.y.tolist() == [0, 0, 0]
 
 
+def test_a_file_of_the_first_ones_is_told_by_its_labels() -> None:
+    (batch,) = pairs(source("a", CLEAN, LABELS), source("b", TWINS[:5], LABELS[:5]), limit=5).batches(9)
+    np.testing.assert_allclose(batch.adversarial - batch.clean, 4 / 255, atol=1e-6)
+    assert batch.y is not None
+    assert batch.y.tolist() == LABELS[:5]
+
+
 def test_limit_of_a_script_of_all_versions() -> None:
     (batch,) = pairs(source("a", CLEAN, LABELS), ScriptSource("b.py:f", lambda: [TWINS]), limit=3).batches(9)
     np.testing.assert_allclose(batch.adversarial - batch.clean, 4 / 255, atol=1e-6)

@@ -143,13 +143,13 @@ def test_the_resnet_on_its_twins() -> None:
 def test_a_real_model_with_preprocessing() -> None:
     assert ASSETS is not None
     model = load(ASSETS / "models" / "mnist_cnn_raw.onnx")
-    clean = open_source(ASSETS / "data" / "mnist_test5000.npz")
-    batch = next(clean.batches(128))
+    batch = next(open_source(ASSETS / "data" / "mnist_test5000.npz").batches(128))
     assert batch.y is not None
+    clean = ArraySource("clean", batch.x, batch.y)
     noise = np.random.default_rng(0).integers(-90, 91, batch.x.shape)
     twins = ArraySource("twins", np.clip(batch.x + noise, 0, 255).astype(np.uint8), batch.y)
     entry = Preprocessing(mean=(0.1307,), std=(0.3081,))
-    pairs = Pairs(*(Dataset(each, entry, input_shape(model), limit=128) for each in (clean, twins)))
+    pairs = Pairs(*(Dataset(each, entry, input_shape(model)) for each in (clean, twins)))
     found = check(model, pairs, [*RANGE[::6], Share(0.9)])
     assert found.points[0].mask.clean.value > 0.95
     assert found.points[-1].mask.clean.value < found.points[0].mask.clean.value

@@ -19,7 +19,7 @@ from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset, Pairs, sample_hashes
 from cloakonnx.engine.batches import Engine, map_batches
 from cloakonnx.engine.choice import default_engine
-from cloakonnx.errors import CheckError, InferenceError, OptionError
+from cloakonnx.errors import CheckError, DataError, InferenceError, OptionError
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
@@ -356,5 +356,10 @@ def _check(budget: float, rounds: int, attack: Attack | None, twins: Dataset | N
 def _read_twins(dataset: Dataset, twins: Dataset, clean: Samples) -> Samples:
     """Return the adversarial twins, in the order of the clean samples and with their labels."""
     pairs = Pairs(dataset, twins)
+    if pairs.clean is not dataset:
+        raise DataError(
+            f"{twins.source.name} has versions of the first samples of {dataset.source.name}, and --limit takes the "
+            "classes evenly; give a file of these samples alone"
+        )
     x = np.concatenate([batch.adversarial for batch in pairs.batches(DEFAULT_BATCH_SIZE)])
     return Samples(twins.source.name, x, clean.y, tuple(sample_hashes(x)))
