@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, MissingDependencyError, nearest
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""What Pillow may take a file for, whatever its name is: some of its other readers start programs."""
+
+_MOST_PIXELS = 100_000_000
 _GREY = {"1", "L", "LA", "La"}
 
 
@@ -97,7 +102,9 @@ class ImageFolder:
     def _decode(self, path: Path) -> NDArray[np.uint8]:
         image_module = _pillow()
         try:
-            with image_module.open(path) as image:
+            if not path.is_file():
+                raise DataError(f"{path} is not a regular file; put a copy of the image there")
+            with _opened(image_module, path) as image:
                 if image.mode.startswith(("I", "F")):
                     raise DataError(f"{path} has more than 8 bits a channel; convert it, or store it as floats in .npy")
                 picture = image.convert("L" if image.mode in _GREY else "RGB")
@@ -113,6 +120,23 @@ class ImageFolder:
         except Exception as error:  # Pillow raises many types on damaged files
             raise DataError(f"cannot read the image {path}: {' '.join(str(error).split())}") from None
         return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _opened(image_module: ModuleType, path: Path) -> Any:
+    """Open an image of the known formats and a bounded size; nothing is decoded yet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", image_module.DecompressionBombWarning)
+        try:
+            image = image_module.open(path, formats=_FORMATS)
+        except image_module.UnidentifiedImageError:
+            raise DataError(
+                f"cannot read the image {path}: it is none of {', '.join(_FORMATS)}; convert it, or take it out"
+            ) from None
+    width, height = image.size
+    if width * height > _MOST_PIXELS:
+        image.close()
+        raise DataError(f"{path} has {width} x {height} pixels; the limit is {_MOST_PIXELS:,}")
+    return image
 
 
 def _middle(size: tuple[int, int], crop: int, path: Path) -> tuple[int, int, int, int]:

@@ -15,6 +15,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from cloakonnx.errors import InferenceError
+from cloakonnx.graph.index.bounds import size_is_open
+from cloakonnx.runtime._trial import try_once
 from cloakonnx.runtime.provider import Provider
 
 Value: TypeAlias = "ort.OrtValue | NDArray[Any]"
@@ -50,6 +52,8 @@ class Session:
     """
 
     def __init__(self, graph: onnx.ModelProto, provider: Provider, *, folder: Path | None = None) -> None:
+        if size_is_open(graph):
+            try_once(graph, folder)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         # Several sessions take turns on the same cores; one that has ended must not spin while the next one runs.
