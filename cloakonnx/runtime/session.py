@@ -43,6 +43,9 @@ class Chunk(NamedTuple):
 _LONG = 5_000
 """Nodes from which on ONNX Runtime takes seconds to load a graph."""
 
+_STOPPED = 5.0
+"""Seconds that a run gets to end when it is stopped: the process ends badly while ONNX Runtime is at work."""
+
 _MOST_OPTIMISED = 20_000
 """Nodes above which it is not asked to optimise a graph: its time grows with the square."""
 
@@ -103,7 +106,11 @@ class Session:
             binding.bind_output(name, device, device_id)
         try:
             if self._is_open:
-                _waited_for(partial(self._session.run_with_iobinding, binding))
+                options = ort.RunOptions()
+                _waited_for(
+                    partial(self._session.run_with_iobinding, binding, options),
+                    stop=partial(setattr, options, "terminate", True),
+                )
             else:
                 self._session.run_with_iobinding(binding)
         except Exception as error:  # as above
@@ -147,8 +154,8 @@ def _made(graph: onnx.ModelProto, options: ort.SessionOptions, provider: Provide
     return make() if nodes < _LONG else _waited_for(make)
 
 
-def _waited_for(work: Callable[[], T]) -> T:
-    """Do native work in a thread of its own, so that Ctrl-C ends the wait."""
+def _waited_for(work: Callable[[], T], *, stop: Callable[[], None] | None = None) -> T:
+    """Do native work in a thread of its own, so that Ctrl-C ends the wait; ``stop`` has the work itself end."""
     found: Future[T] = Future()
 
     def run() -> None:
@@ -157,8 +164,15 @@ def _waited_for(work: Callable[[], T]) -> T:
         except BaseException as error:
             found.set_exception(error)
 
-    Thread(target=run, daemon=True).start()
-    return found.result()
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        return found.result()
+    except KeyboardInterrupt:
+        if stop is not None:
+            stop()
+            thread.join(_STOPPED)
+        raise
 
 
 def filled_up(part: NDArray[Any], size: int) -> NDArray[Any]:

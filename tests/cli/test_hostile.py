@@ -389,3 +389,24 @@ def test_pictures_start_nothing_and_have_a_limit(content: bytes, said: str, tmp_
     finally:
         os.environ["PATH"] = before
     assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_loop_that_the_data_keeps_going(number: signal.Signals, tmp_path: Path, samples: Path) -> None:
+    """On zeros, as in the trial, the Loop ends at once; on the samples it never does."""
+    nodes = [node("ReduceMax", ["x"], ["top"], keepdims=0), node("Greater", ["top", "zero"], ["more"])]
+    step = [node("Identity", ["more"], ["go_on"]), node("Mul", ["v", "v"], ["u"])]
+    inputs = [info("i", INT64, []), info("go", TensorProto.BOOL, []), info("v", FLOAT, [1])]
+    body = helper.make_graph(step, "body", inputs, [info("go_on", TensorProto.BOOL, []), info("u", FLOAT, [1])])
+    made = model([*nodes, node("Loop", ["", "more", "o"], ["c"], body=body)], [ONE, numpy_helper.from_array(
+        np.float32(0), "zero")])  # fmt: skip
+    path = tmp_path / "m.onnx"
+    path.write_bytes(made.SerializeToString())
+    options = ("--attack", "noise", "--eps", "0.1", "-o", str(tmp_path / "a.npz"))
+    command = [sys.executable, "-m", "cloakonnx", "attack", str(path), "--data", str(samples), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        time.sleep(6)
+        assert running.poll() is None, running.communicate()
+        running.send_signal(number)
+        _, err = running.communicate(timeout=SECONDS)
+    assert running.returncode == 130, err
