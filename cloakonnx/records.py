@@ -13,6 +13,9 @@ from cloakonnx.errors import CloakError
 
 T = TypeVar("T")
 
+_MOST = 256 << 20
+"""Bytes of the largest file that is read as JSON."""
+
 
 def read_json(
     text: str,
@@ -74,7 +77,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_text(path: str | Path, *, kind: str, error: type[CloakError]) -> str:
     """Return the text of a file of our own; raises ``error`` where it can't be read or is no text."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            raise error(f"cannot read the {kind} {path}: it is not a regular file")
+        with Path(path).open("rb") as stream:
+            content = stream.read(_MOST + 1)
+        if len(content) > _MOST:
+            raise error(f"cannot read the {kind} {path}: it has over {_MOST:,} bytes, which is the limit")
+        return content.decode().replace("\r\n", "\n")
     except OSError as found:
         raise error(f"cannot read the {kind} {path}: {found.strerror or found}") from None
     except UnicodeDecodeError:

@@ -6,8 +6,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-import onnx
-import onnx.inliner
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError, InferenceError
@@ -15,6 +13,7 @@ from cloakonnx.gradient.losses import ATTACKED, Loss
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.ending import Ending, ending
+from cloakonnx.graph.index.functions import inlined
 from cloakonnx.graph.index.index import structure
 
 _TELLING = 20
@@ -162,5 +161,5 @@ def labels_hint(correct: int, shifted: tuple[int, int], count: int, classes: int
 
 def _ending(model: Model, output: str) -> Ending:
     proto = model.proto
-    graph = structure(onnx.inliner.inline_local_functions(proto) if proto.functions else proto)
+    graph = structure(inlined(proto))
     return ending(output, producer=graph.producer, value=Constants(graph).value)

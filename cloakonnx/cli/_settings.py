@@ -16,6 +16,9 @@ import click
 from cloakonnx.errors import OptionError, nearest
 
 _OWN, _PYPROJECT = Path("cloakonnx.toml"), Path("pyproject.toml")
+_MOST = 1 << 20
+"""Bytes of the largest settings file."""
+
 _LISTS = {"eps", "classes"}
 """Options that take text with commas in it, and so a list."""
 
@@ -152,11 +155,16 @@ def _parsed(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OptionError(f"{path} is not a regular file")
         with path.open("rb") as stream:
-            return tomllib.load(stream)
+            content = stream.read(_MOST + 1)
+        if len(content) > _MOST:
+            raise OptionError(f"{path} has over {_MOST:,} bytes, which is the limit; it holds options only")
+        return tomllib.loads(content.decode())
     except OSError as error:
         raise OptionError(f"cannot read {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise OptionError(f"{path} is not TOML: {error}") from None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloakonnx.cli._output import print_json
+from cloakonnx.cli._output import print_json, say
 from cloakonnx.cli.options import json_option, model_argument
 
 if TYPE_CHECKING:
@@ -26,11 +26,20 @@ def command(model: Path, as_json: bool) -> None:
     cloakonnx inspect model.onnx
     cloakonnx inspect model.onnx --json | jq '.taps[] | select(.default)'
     """
+    from cloakonnx.graph.file.external import tensors
     from cloakonnx.graph.file.model import load
+    from cloakonnx.graph.index.bounds import stored_twice
+    from cloakonnx.graph.index.limits import shown
     from cloakonnx.graph.masks.metadata import folded_masks, is_folded, masks_of
     from cloakonnx.graph.masks.taps import list_taps
 
     loaded = load(model)
+    for tensor in tensors(loaded.proto):
+        if fields := stored_twice(tensor):
+            say(
+                f"cloakonnx: warning: tensor {shown(tensor.name)} holds its data in {' and '.join(fields)}; readers of "
+                "ONNX files disagree on which counts, so export the model again"
+            )
     taps, masks = list_taps(loaded), masks_of(loaded.proto)
     inserted = {mask.tap for mask in masks}
     given = folded_masks(loaded.proto) if is_folded(loaded.proto) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,10 @@ from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, MissingDependencyError
 from cloakonnx.preprocessing import channel_axis
 
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""What Pillow may take a file for, whatever its name is: some of its other readers start programs."""
+
+_MOST_PIXELS = 100_000_000
 _GREY = {"1", "L", "LA", "La"}
 _ORIENTATION = 0x0112
 
@@ -133,7 +138,9 @@ class ImageFolder:
         path = self.folder / file
         image_module = _pillow()
         try:
-            with image_module.open(path) as image:
+            if not path.is_file():
+                raise DataError(f"{path} is not a regular file; put a copy of the image there")
+            with _opened(image_module, path) as image:
                 if image.mode.startswith(("I", "F")):
                     raise DataError(f"{path} has more than 8 bits a channel; convert it, or store it as floats in .npy")
                 image.load()
@@ -188,6 +195,23 @@ def _upright(picture: Any, image: Any, image_module: ModuleType) -> Any:
     }
     turn = turns.get(image.getexif().get(_ORIENTATION))
     return picture if turn is None else picture.transpose(turn)
+
+
+def _opened(image_module: ModuleType, path: Path) -> Any:
+    """Open an image of the known formats and a bounded size; nothing is decoded yet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", image_module.DecompressionBombWarning)
+        try:
+            image = image_module.open(path, formats=_FORMATS)
+        except image_module.UnidentifiedImageError:
+            raise DataError(
+                f"cannot read the image {path}: it is none of {', '.join(_FORMATS)}; convert it, or take it out"
+            ) from None
+    width, height = image.size
+    if width * height > _MOST_PIXELS:
+        image.close()
+        raise DataError(f"{path} has {width} x {height} pixels; the limit is {_MOST_PIXELS:,}")
+    return image
 
 
 def _middle(size: tuple[int, int], crop: int, path: Path) -> tuple[int, int, int, int]:

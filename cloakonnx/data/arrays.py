@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import zipfile
@@ -19,6 +20,17 @@ SETTINGS_KEY, LABELS_KEY, PREDICTED = "settings", "labels", "predicted"
 """An adversarial file's array of settings (JSON), what in it tells of the labels, and the word for predictions."""
 
 _PICKLED = "it holds pickled Python objects, which could run code; save plain arrays"
+_MOST_HEADER = 1 << 16
+"""Bytes of an array's header: a list of fields is as long as it gets."""
+
+_MOST_SETTINGS = 1 << 20
+"""Bytes of an array of settings."""
+
+_MOST_PACKED = 100
+"""How many times its packed bytes an array may have, from :data:`_ALWAYS_PACKED` bytes on."""
+
+_ALWAYS_PACKED = 256_000_000
+
 _NPY, _NPZ, _PICKLE = b"\x93NUMPY", b"PK", b"\x80"
 
 
@@ -26,6 +38,8 @@ def load_array(path: Path, *, mapped: bool = False) -> NDArray[Any]:
     """Read an ``.npy`` file; raises DataError where it is missing, pickled or damaged."""
     _check_kind(path, _NPY, ".npy")
     try:
+        with path.open("rb") as stream:
+            _header(stream)
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises several types
         raise DataError(f"cannot read {path}: {_reason(error, '.npy')}") from None
@@ -41,17 +55,27 @@ def load_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
 def has_predicted_labels(path: Path) -> bool:
     """Whether an ``.npz`` file says that its labels are a model's own predictions, as that of an attack does."""
     try:
-        settings = json.loads(str(load_arrays(path, [SETTINGS_KEY])[SETTINGS_KEY]))
+        found = load_arrays(path, [SETTINGS_KEY], most=_MOST_SETTINGS)
+        settings = json.loads(str(found[SETTINGS_KEY]))
         return bool(settings[LABELS_KEY] == PREDICTED)
-    except (CloakError, ValueError, KeyError, TypeError):
+    except (CloakError, ValueError, KeyError, TypeError, RecursionError):
         return False  # somebody else's file
 
 
-def load_arrays(path: Path, names: Sequence[str], *, optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+def load_arrays(
+    path: Path, names: Sequence[str], *, optional: Sequence[str] = (), most: int | None = None
+) -> dict[str, NDArray[Any]]:
     """Read arrays of an ``.npz`` file by name.
 
+    Args:
+        path: The file.
+        names: Arrays that must be there.
+        optional: Arrays that may be there.
+        most: Bytes of the largest array that is read.
+
     Raises:
-        DataError: missing, pickled, damaged, or without one of ``names``.
+        DataError: missing, pickled, damaged, or without one of ``names``; an array is there twice, is too large, or
+            unpacks to far more than the file holds.
     """
     _check_kind(path, _NPZ, ".npz")
     try:
@@ -64,14 +88,30 @@ def load_arrays(path: Path, names: Sequence[str], *, optional: Sequence[str] = (
                         f"{path} has no array {name!r} (it has {', '.join(sorted(there)) or 'none'})"
                         f"{wanted if name == 'x' else ''}"
                     )
-            return {name: _member(archive, there[name], path) for name in (*names, *optional) if name in there}
+            _check_once(archive, path)
+            return {name: _member(archive, there[name], path, most) for name in (*names, *optional) if name in there}
     except CloakError:
         raise
     except Exception as error:  # zipfile, zlib and numpy each raise their own
         raise DataError(f"cannot read {path}: {_reason(error, '.npz')}") from None
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
+def _check_once(archive: zipfile.ZipFile, path: Path) -> None:
+    names = archive.namelist()
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path} has two arrays {twice.removesuffix('.npy')!r}; write it again with each name once")
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: Path, most: int | None) -> NDArray[Any]:
+    info = archive.getinfo(name)
+    if most is not None and info.file_size > most:
+        raise DataError(f"{path}: its array {name!r} has {info.file_size:,} bytes; the limit is {most:,}")
+    if info.file_size > max(_ALWAYS_PACKED, _MOST_PACKED * info.compress_size):
+        raise DataError(
+            f"{path}: its array {name!r} unpacks to {info.file_size:,} bytes from {info.compress_size:,}, over "
+            f"{_MOST_PACKED} times as much; if that is right, save it with numpy.savez or as .npy"
+        )
     with archive.open(name) as stream:
         shape, dtype = _header(stream)
         if dtype.hasobject:
@@ -86,14 +126,25 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = npy.read_magic(stream)
+    if version not in {(1, 0), (2, 0), (3, 0)}:
+        raise ValueError(f"its format version is {version[0]}.{version[1]}")
+    size = stream.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(size, "little")
+    if length > _MOST_HEADER:
+        raise ValueError(f"its header is said to have {length:,} bytes; the limit is {_MOST_HEADER:,}")
+    start = io.BytesIO(size + stream.read(length))
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(stream)
+    shape, _, dtype = read(start)
+    if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize >= 2**63:
+        raise ValueError(f"its shape is said to be {str(shape)[:100]}")
     return shape, dtype
 
 
 def _check_kind(path: Path, wanted: bytes, suffix: str) -> None:
     """Look at the first bytes, so that the message names what the file is."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"cannot read {path}: it is not a regular file")
         with path.open("rb") as stream:
             start = stream.read(len(_NPY))
     except FileNotFoundError:

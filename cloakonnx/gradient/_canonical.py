@@ -9,13 +9,14 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx.inliner
 import onnx.version_converter
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient._fusion import fuse_normalization
+from cloakonnx.graph.index import functions
+from cloakonnx.graph.index.bounds import check_constants
 from cloakonnx.graph.index.index import Index, node_inputs, subgraphs
 from cloakonnx.graph.index.node import describe
 from cloakonnx.graph.index.shapes import infer
@@ -86,8 +87,7 @@ def canonical(
 
 def inlined(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
     """Inline local functions, and lower the IR version."""
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+    model = functions.inlined(model)
     model.ir_version = IR_VERSION
     return model
 
@@ -129,6 +129,12 @@ def sized(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
     """Fix the dimensions of inputs that are given, and name the others, so that equal ones are known to be equal."""
     for value in model.graph.input:
         _fix_dims(value, job.shapes.get(value.name))
+    return model
+
+
+def bounded(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
+    """Raise where constants would be above the limits, now that the shape of the data is known."""
+    check_constants(model)
     return model
 
 
@@ -349,7 +355,8 @@ def _evaluate(
     reads = [name for name in node.input if name]
     if not reads or node.domain or has(node.op_type, Trait.RANDOM) or any(subgraphs(node)):
         return None
-    if not all(name in index.initializers for name in reads):
+    is_text = any(index.elem_type(name) == TensorProto.STRING for name in reads)  # a search in it may take for ever
+    if is_text or not all(name in index.initializers for name in reads):
         return None
     sizes = [index.static(name) for name in (*reads, *node.output)]
     if any(size is None or int(np.prod(size)) > _SMALL for size in sizes):
@@ -379,7 +386,7 @@ def _shape_value(node: onnx.NodeProto, index: Index) -> list[npt.NDArray[np.gene
     return [np.array(known, np.int64)] if len(known) == len(part) else None
 
 
-CLEARING: tuple[Step, ...] = (inlined, checked, cleared, sized, initialised)
+CLEARING: tuple[Step, ...] = (inlined, checked, cleared, sized, bounded, initialised)
 """The first steps, which see the model with its weights."""
 
 LIGHT: tuple[Step, ...] = (converted, pruned, folded, fused, pruned)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from threading import Thread
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import onnx
@@ -15,7 +18,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from cloakonnx.errors import InferenceError
+from cloakonnx.graph.index.bounds import size_is_open
+from cloakonnx.runtime._trial import try_once
 from cloakonnx.runtime.provider import Provider
+
+T = TypeVar("T")
 
 Value: TypeAlias = "ort.OrtValue | NDArray[Any]"
 """A tensor on the device, or a numpy array in host memory."""
@@ -32,6 +39,15 @@ class Chunk(NamedTuple):
     start: int
     values: list[Value]
 
+
+_LONG = 5_000
+"""Nodes from which on ONNX Runtime takes seconds to load a graph."""
+
+_STOPPED = 5.0
+"""Seconds that a run gets to end when it is stopped: the process ends badly while ONNX Runtime is at work."""
+
+_MOST_OPTIMISED = 20_000
+"""Nodes above which it is not asked to optimise a graph: its time grows with the square."""
 
 _BFLOAT16 = "tensor(bfloat16)"
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -53,6 +69,9 @@ class Session:
     def __init__(
         self, graph: onnx.ModelProto, provider: Provider, *, folder: Path | None = None, batch: int | None = None
     ) -> None:
+        self._is_open = size_is_open(graph)
+        if self._is_open:
+            try_once(graph, folder)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         # Several sessions take turns on the same cores; one that has ended must not spin while the next one runs.
@@ -62,9 +81,7 @@ class Session:
         if folder is not None:
             options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
         try:
-            self._session = ort.InferenceSession(
-                graph.SerializeToString(), options, providers=provider.session_arguments
-            )
+            self._session = _made(graph, options, provider)
         except Exception as error:  # ONNX Runtime's own exception types are private
             raise InferenceError(f"ONNX Runtime {ort.__version__} cannot load the model: {_one_line(error)}") from None
         if self._session.get_providers()[0] != provider.name:
@@ -91,7 +108,14 @@ class Session:
         for name in outputs or self.outputs:
             binding.bind_output(name, device, device_id)
         try:
-            self._session.run_with_iobinding(binding)
+            if self._is_open:
+                options = ort.RunOptions()
+                _waited_for(
+                    partial(self._session.run_with_iobinding, binding, options),
+                    stop=partial(setattr, options, "terminate", True),
+                )
+            else:
+                self._session.run_with_iobinding(binding)
         except Exception as error:  # as above
             raise InferenceError(f"ONNX Runtime cannot run the model: {_one_line(error)}") from None
         return list(binding.get_outputs())
@@ -119,6 +143,39 @@ class Session:
                 values = [_first(value, real) for value in values]
             yield Chunk(start, values)
             start += real
+
+
+def _made(graph: onnx.ModelProto, options: ort.SessionOptions, provider: Provider) -> ort.InferenceSession:
+    """Make a session; where that takes long, in a thread of its own, so that Ctrl-C ends the wait."""
+    nodes = len(graph.graph.node)
+    if nodes > _MOST_OPTIMISED:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+
+    def make() -> ort.InferenceSession:
+        return ort.InferenceSession(graph.SerializeToString(), options, providers=provider.session_arguments)
+
+    return make() if nodes < _LONG else _waited_for(make)
+
+
+def _waited_for(work: Callable[[], T], *, stop: Callable[[], None] | None = None) -> T:
+    """Do native work in a thread of its own, so that Ctrl-C ends the wait; ``stop`` has the work itself end."""
+    found: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:
+            found.set_exception(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        return found.result()
+    except KeyboardInterrupt:
+        if stop is not None:
+            stop()
+            thread.join(_STOPPED)
+        raise
 
 
 def filled_up(part: NDArray[Any], size: int) -> NDArray[Any]:

@@ -22,7 +22,7 @@ from cloakonnx.files import write_text
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import LAYOUTS, Preprocessing
-from cloakonnx.records import Entries, installed_versions, read_json
+from cloakonnx.records import Entries, installed_versions, read_json, read_text
 from cloakonnx.scoring.criteria import CRITERIA
 from cloakonnx.text import line, table, title
 
@@ -210,18 +210,13 @@ def load_analysis(path: str | Path, *, model: str = "MODEL") -> Analysis:
         AnalysisError: missing or damaged.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         beside = [p.name for p in path.parent.glob("*.cloak.json")] if path.parent.is_dir() else []
         raise AnalysisError(
             f"no analysis {path}{nearest(path.name, beside)}; make it with: cloakonnx analyze {model} --data ... "
             "--adversarial ..."
-        ) from None
-    except OSError as error:
-        raise AnalysisError(f"cannot read the analysis {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise AnalysisError(f"{path} is not an analysis: it is not text") from None
+        )
+    text = read_text(path, kind="analysis", error=AnalysisError)
     return Analysis.from_json(text, name=str(path))
 
 

@@ -123,8 +123,8 @@ def test_weights_that_only_claim_to_be_there() -> None:
     made = onnx.ModelProto.FromString(bytes(residual().buf))
     (weight,) = (t for t in made.graph.initializer if t.name == "w2")
     weight.raw_data = weight.raw_data[:-8]
-    with pytest.raises(ModelError, match="the weight 'w2' is no tensor"):
-        folding(load_bytes(made.SerializeToString()), [positive(residual(), "i1")])
+    with pytest.raises(ModelError, match=r"initializer 'w2' .* should have 1,152 bytes and has 1,144"):
+        load_bytes(made.SerializeToString())
     weight.dims[0] = 1 << 40
-    (fate,) = folding(load_bytes(made.SerializeToString()), [positive(residual(), "i1")]).fates
-    assert fate.layers == ("Conv node 'n_z1'",), "the layer before it takes the mask"
+    with pytest.raises(ModelError, match=r"initializer 'w2' of shape \(1099511627776, 4, 3, 3\) should have"):
+        load_bytes(made.SerializeToString())

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from cloakonnx.errors import ModelError, nearest
 from cloakonnx.graph.file import _wire
 from cloakonnx.graph.file.external import check_references, is_external, locations, reference, tensors
+from cloakonnx.graph.index.bounds import check_bounds, check_shapes
 from cloakonnx.graph.index.index import Index, structure
 from cloakonnx.graph.index.shapes import infer
 
@@ -105,8 +106,22 @@ class Model:
 
     @cached_property
     def inferred(self) -> onnx.ModelProto:
-        """A copy of :attr:`proto` with the shapes and types that inference can tell."""
-        return infer(self.proto)
+        """A copy of :attr:`proto` with the shapes and types that inference can tell.
+
+        Raises:
+            ModelError: a shape is above the limits.
+        """
+        try:
+            found = infer(self.proto)
+            check_shapes(found, len(self.buf) + self._external_bytes)
+        except ModelError as error:
+            raise ModelError(f"{self.name}: {error}") from None
+        return found
+
+    @property
+    def _external_bytes(self) -> int:
+        folder = self.folder
+        return 0 if folder is None else sum((folder / each).stat().st_size for each in self.external_files)
 
     @cached_property
     def structure(self) -> Index:
@@ -178,6 +193,8 @@ def load(path: str | Path) -> Model:
         ModelError: no such file, not an ONNX model, truncated, or with unsafe external data.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ModelError(f"cannot read {path}: it is not a regular file")
     try:
         with path.open("rb") as stream:
             buf: _wire.Buffer = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -189,6 +206,7 @@ def load(path: str | Path) -> Model:
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
     model = _decode(buf, path)
+    check_bounds(model.proto, model.name)
     if model.folder is not None:
         check_references(model.proto, model.folder, model_name=model.name)
         if any((model.folder / location).samefile(path) for location in model.external_files):
@@ -205,6 +223,7 @@ def load_bytes(data: bytes, *, folder: Path | None = None, name: str = "model") 
     proto = _parse(data, name)
     _check_is_model(proto, name)
     _scanned(lambda: list(_wire.scan(data, 0, len(data))), data, name)
+    check_bounds(proto, name)
     if any(is_external(t) for t in tensors(proto)):
         if folder is None:
             raise ModelError("a model with external data must be loaded from its file")
@@ -235,7 +254,9 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
     try:
         return onnx.ModelProto.FromString(data)
     except DecodeError:
-        raise ModelError(f"{name} is not an ONNX model: its protobuf fields do not decode") from None
+        raise ModelError(
+            f"{name} is not an ONNX model: its protobuf fields do not decode (damaged, or nested too deep)"
+        ) from None
 
 
 def _check_is_model(proto: onnx.ModelProto, name: str) -> None:

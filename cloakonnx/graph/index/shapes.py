@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import onnx
 
+from cloakonnx.errors import ModelError
+from cloakonnx.graph.index.limits import RANK, shown
+
 _MAX_ROUNDS = 8
 
 
@@ -12,6 +15,9 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Weights are not needed: large ones may be references. A rank is all that is added where the dimensions are unknown,
     so nothing is claimed that a run could contradict.
+
+    Raises:
+        ModelError: a Reshape is to a rank above the limit.
     """
     inferred = _infer(_with_plain_domain(model))
     for _ in range(_MAX_ROUNDS):
@@ -63,6 +69,8 @@ def _reshape_ranks(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
         rank = ranks.get(node.input[1])
         if wanted is not None and len(wanted.shape.dim) == 1 and wanted.shape.dim[0].dim_value > 0:
             rank = wanted.shape.dim[0].dim_value
+        if rank is not None and rank > RANK:
+            raise ModelError(f"tensor {shown(node.output[0])} has {rank:,} dimensions; the limit is {RANK}")
         elem_type = (known or data or onnx.TypeProto.Tensor()).elem_type
         if rank and elem_type and (known is None or not known.HasField("shape")):
             added.append(onnx.helper.make_tensor_value_info(node.output[0], elem_type, [None] * rank))
