@@ -17,6 +17,7 @@ from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.pairs import labels_of
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.reading import describe_scores, reading
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
@@ -80,6 +81,7 @@ def attack(
         check_output(path, force=True)
     engine = engine or default_engine(classifier.provider, dataset, batch_size)
     classifier = classifier.shipped().with_threads(engine.threads)
+    classifier = reading(classifier, dataset)
     classifier.prepare(dataset.fitted_to(classifier))
     works = [AttackWork.of(classifier, dataset, each, round_levels=round_levels) for each in attacks]
     folders = [
@@ -100,8 +102,9 @@ def attack(
             )
             made.append([replace(found, x=found.x[:0]) for _, found in batches])
         done += sum(len(found.y) for found in made[-1])
+    taken_for = describe_scores(classifier)
     written = tuple(
-        _written(folder, joined(parts), len(parts), classes=classifier.classes)
+        _written(folder, joined(parts), len(parts), classes=classifier.classes, taken_for=taken_for)
         for folder, parts in zip(folders, made, strict=True)
     )
     for folder in folders:
@@ -178,6 +181,7 @@ class AttackWork:
             "output": self.classifier.output_name,
             "preprocessing": asdict(self.classifier.preprocessing),
             "round": self.round_levels,
+            **({"scores": "probabilities"} if self.classifier.probabilities else {}),
             **self.classifier.provider.record,
         }
 
@@ -243,6 +247,7 @@ class Attacked:
         gradients: Gradients asked for, in samples.
         classes: Of the model.
         unscored: Samples for which the model gave scores that are no numbers before; they count as wrong.
+        taken_for: What the model's scores were taken for, in words.
     """
 
     path: Path
@@ -254,6 +259,7 @@ class Attacked:
     gradients: int
     classes: int
     unscored: int
+    taken_for: str
 
     @property
     def is_at_chance(self) -> bool:
@@ -266,7 +272,7 @@ class Attacked:
         return str(self.settings[LABELS_KEY]) != PREDICTED
 
 
-def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int) -> Attacked:
+def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int, taken_for: str) -> Attacked:
     """Write the batches of a folder as one file, holding the images of one of them at a time, and count.
 
     Args:
@@ -274,6 +280,7 @@ def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int
         found: All of them joined, without images.
         batches: How many there are.
         classes: Of the model.
+        taken_for: What its scores were taken for.
 
     Raises:
         OutputError: the file can't be written.
@@ -299,4 +306,5 @@ def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int
         gradients=found.gradients,
         classes=classes,
         unscored=int(found.unscored.sum()),
+        taken_for=taken_for,
     )

@@ -45,6 +45,7 @@ class Classifier:
         input_name: The data input; needed where there are several.
         output_name: The class scores; needed where there are several outputs.
         masks: Multiplied in at their taps.
+        probabilities: Whether the scores are known to be probabilities, where the model does not show it.
 
     Raises:
         ModelError: the model can't be read. Input and output are looked up when first needed.
@@ -67,10 +68,12 @@ class Classifier:
         input_name: str | None = None,
         output_name: str | None = None,
         masks: Sequence[Mask] = (),
+        probabilities: bool = False,
     ) -> None:
         self.model = model if isinstance(model, Model) else load(Path(model))
         self.preprocessing = preprocessing or Preprocessing()
         self.asked_names = input_name, output_name
+        self.probabilities = probabilities
         self._provider = provider
         self._workers: dict[int, Self] = {}
         self._placed: dict[int, Classifier] = {}
@@ -108,6 +111,11 @@ class Classifier:
         elem_type = self.model.input(self.input_name).type.tensor_type.elem_type
         return bool(elem_type == onnx.TensorProto.FLOAT16)
 
+    @property
+    def decides_by_itself(self) -> bool:
+        """Whether predictions have to be the model's own: it rounds, or its logits were made in the log domain."""
+        return self.rounds_in_use or self.graph(Asked()).logs == "exact"
+
     @cached_property
     def input_name(self) -> str:
         """The data input; raises ModelError where it is ambiguous."""
@@ -131,7 +139,7 @@ class Classifier:
     @cached_property
     def task(self) -> SingleLabel:
         """What scores and labels mean."""
-        return SingleLabel(self.model, self.output_name)
+        return SingleLabel(self.model, self.output_name, probabilities=self.probabilities)
 
     @property
     def declared_classes(self) -> int | None:
@@ -288,7 +296,7 @@ class Classifier:
         """Return the classifier of the file that carries these masks; itself where there are none."""
         if not self.masks:
             return self
-        return self._like(hardened(self.model, self.masks), self._provider, *self.asked_names)
+        return self._like(hardened(self.model, self.masks))
 
     def check_unmasked(self, what: str) -> None:
         """Raise MaskError where there are masks, which a function would leave out."""
@@ -297,7 +305,11 @@ class Classifier:
 
     def on(self, provider: Provider) -> Classifier:
         """Return the classifier on another provider."""
-        return self._like(self.model, provider, *self.asked_names, masks=self.masks)
+        return self._like(self.model, provider=provider, masks=self.masks)
+
+    def taking_probabilities(self) -> Classifier:
+        """Return the classifier whose scores are known to be probabilities."""
+        return self._like(self.model, masks=self.masks, probabilities=True)
 
     def with_threads(self, threads: int | None) -> Classifier:
         """Return the classifier with sessions of a number of threads, made once; itself where None or as it is."""
@@ -316,42 +328,30 @@ class Classifier:
             ModelError: it has no such input or output.
         """
         input_name, output_name = self.asked_names
-        names = counterpart(model, input_name, "input"), counterpart(model, output_name, "output")
-        return self._like(model, self._provider, *names)
+        found = counterpart(model, input_name, "input"), counterpart(model, output_name, "output")
+        return self._like(model, input_name=found[0], output_name=found[1])
 
-    def _like(
-        self, model: Model, provider: Provider | None, *names: str | None, masks: Sequence[Mask] = ()
-    ) -> Classifier:
-        return Classifier(
-            model,
-            preprocessing=self.preprocessing,
-            provider=provider,
-            input_name=names[0],
-            output_name=names[1],
-            masks=masks,
-        )
+    def _like(self, model: Model, **changes: Any) -> Classifier:
+        return Classifier(model, **{**self._settings, **changes})
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What it was made with, beside the model and the masks."""
+        return {
+            "preprocessing": self.preprocessing,
+            "provider": self._provider,
+            "input_name": self.asked_names[0],
+            "output_name": self.asked_names[1],
+            "probabilities": self.probabilities,
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle holds: the file's path and digests, or the bytes of a model in memory; no session."""
-        return {
-            "model": state_of(self.model),
-            "preprocessing": self.preprocessing,
-            "provider": self._provider,
-            "names": self.asked_names,
-            "masks": self.masks,
-        }
+        return {"model": state_of(self.model), "settings": self._settings, "masks": self.masks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Load the model again; raises ModelError where the file has other bytes than it had."""
-        input_name, output_name = state["names"]
-        made = Classifier(
-            restored(state["model"]),
-            preprocessing=state["preprocessing"],
-            provider=state["provider"],
-            input_name=input_name,
-            output_name=output_name,
-            masks=state["masks"],
-        )
+        made = Classifier(restored(state["model"]), masks=state["masks"], **state["settings"])
         self.__dict__.update(made.__dict__)
 
     # Inside
@@ -369,7 +369,7 @@ class Classifier:
     @cached_property
     def sessions(self) -> Sessions:
         """The gradient graphs and their sessions."""
-        return Sessions(self._fed, self.output_name, self.axes)
+        return Sessions(self._fed, self.output_name, self.axes, probabilities=self.probabilities)
 
     def _put_in(self, masks: Sequence[Mask]) -> None:
         self._masks = tuple(masks)

@@ -42,6 +42,7 @@ class MaskedClassifier(Classifier):
             provider=classifier.provider,
             input_name=input_name,
             output_name=output_name,
+            probabilities=classifier.probabilities,
             masks=[
                 Mask(tap.name, np.ones(_shape(tap, elements=elements), np.float32), tap.feature_axis) for tap in taps
             ],
@@ -50,6 +51,11 @@ class MaskedClassifier(Classifier):
     @property
     def rounds_in_use(self) -> bool:
         """False: a float16 model in use would have to be written anew for every step."""
+        return False
+
+    @property
+    def decides_by_itself(self) -> bool:
+        """False, for the same reason."""
         return False
 
     @property

@@ -14,7 +14,7 @@ from cloakonnx.errors import DataError, InferenceError
 from cloakonnx.gradient.losses import ATTACKED, Loss
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
-from cloakonnx.graph.index.ending import Ending, ending
+from cloakonnx.graph.index.ending import MIDDLE, Ending, ending
 from cloakonnx.graph.index.index import structure
 
 _TELLING = 20
@@ -30,13 +30,15 @@ class SingleLabel:
     Args:
         model: The model.
         output: Its class scores.
+        probabilities: Whether they are known to be probabilities.
     """
 
     losses: ClassVar[tuple[Loss, ...]] = ATTACKED
     """Losses that attacks may increase."""
 
-    def __init__(self, model: Model, output: str) -> None:
+    def __init__(self, model: Model, output: str, *, probabilities: bool = False) -> None:
         self._model, self._output = model, output
+        self._probabilities = probabilities
 
     @cached_property
     def threshold(self) -> float:
@@ -45,7 +47,10 @@ class SingleLabel:
         Raises:
             ModelError: nothing tells what a single score means.
         """
-        return _ending(self._model, self._output).threshold(self._output)
+        found = ending_of(self._model, self._output)
+        if self._probabilities and found.activation is None:
+            return MIDDLE
+        return found.threshold(self._output)
 
     def check(self, y: NDArray[np.int64], classes: int, *, source: str | None = None) -> None:
         """Check that labels (N,) are classes of the model; raises DataError, which names the samples' source."""
@@ -129,7 +134,8 @@ def at_chance(correct: int, count: int, classes: int) -> bool:
     return count >= _TELLING and correct * classes <= count
 
 
-def _ending(model: Model, output: str) -> Ending:
+def ending_of(model: Model, output: str) -> Ending:
+    """Return how a model's output is made."""
     proto = model.proto
     graph = structure(onnx.inliner.inline_local_functions(proto) if proto.functions else proto)
     return ending(output, producer=graph.producer, value=Constants(graph).value)

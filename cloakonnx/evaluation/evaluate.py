@@ -19,6 +19,7 @@ from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.reading import describe_scores, reading, takes_logarithms
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, sample_hashes
@@ -118,7 +119,7 @@ def evaluate(
     beside = _other(classifier, baseline, bare)
     other = beside.model
     _check_alike(classifier, beside)
-
+    classifier, beside = reading(classifier, dataset), reading(beside, dataset)
     for each in (classifier, beside):
         each.prepare(dataset.fitted_to(each))
     if classifier.classes != beside.classes:
@@ -180,6 +181,7 @@ def evaluate(
         notes=(
             *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
+            *_about_scores(classifier, beside),
             *_about_data(dataset, found, model.name, classes=classifier.classes),
         ),
         sanity=checked,
@@ -242,6 +244,13 @@ def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> I
                 f"{who} gets {right.sum()} of {len(right)} clean samples right, no more than chance would in {classes} "
                 "classes: are preprocessing and labels right?"
             )
+
+
+def _about_scores(*classifiers: Classifier) -> Iterator[str]:
+    """Say what scores were taken for where logarithms of probabilities stand for the logits."""
+    for each in classifiers:
+        if takes_logarithms(each):
+            yield f"{each.name}: {describe_scores(each)}"
 
 
 def _other(classifier: Classifier, baseline: Classifier | None, bare: Model | None) -> Classifier:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.head import MarginGradient
+from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.samples import Dataset, PairBatch, sample_hashes
 from cloakonnx.engine.batches import Engine, Tell, Work, map_batches
@@ -194,6 +195,7 @@ def analyze(
     engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
     classifier = classifier.with_threads(engine.threads)
     pairs.clean.fitted_to(classifier)  # samples that do not fit are an error before any graph is made
+    classifier = reading(classifier, pairs.clean)
     work = ScoringWork(classifier, chosen, wanted, pairs.making(engine.threads), pairs.clean.source.name)
     sums: Sums | None = None
     hashes: list[str] = []

@@ -16,6 +16,7 @@ from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.random import Stream
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier
+from cloakonnx.classifier.reading import reading
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine, InProcess
@@ -103,6 +104,7 @@ def learn(
     chosen = places(model, names=taps, patterns=tap_patterns)
     if select is not None:
         select.fitted_to(classifier)
+    classifier = reading(classifier, dataset)
     train = Samples.read(dataset)
     train.check_classes()
     part = None if select is None else Samples.read(select)
