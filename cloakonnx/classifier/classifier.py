@@ -17,7 +17,7 @@ from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.answer import Answer
 from cloakonnx.classifier.declared import class_count, input_shape
 from cloakonnx.classifier.sessions import Asked, Sample, Sessions
-from cloakonnx.classifier.task import SingleLabel, class_scores
+from cloakonnx.classifier.task import SingleLabel, checked_task, class_scores
 from cloakonnx.errors import MaskError
 from cloakonnx.gradient.differentiate import GradientGraph
 from cloakonnx.gradient.losses import Loss
@@ -46,6 +46,7 @@ class Classifier:
         output_name: The class scores; needed where there are several outputs.
         masks: Multiplied in at their taps.
         probabilities: Whether the scores are known to be probabilities, where the model does not show it.
+        task: ``classes`` or ``binary`` where the output is to be taken for class scores whatever it looks like.
 
     Raises:
         ModelError: the model can't be read. Input and output are looked up when first needed.
@@ -69,11 +70,12 @@ class Classifier:
         output_name: str | None = None,
         masks: Sequence[Mask] = (),
         probabilities: bool = False,
+        task: str | None = None,
     ) -> None:
         self.model = model if isinstance(model, Model) else load(Path(model))
         self.preprocessing = preprocessing or Preprocessing()
         self.asked_names = input_name, output_name
-        self.probabilities = probabilities
+        self.probabilities, self.asked_task = probabilities, checked_task(task)
         self._provider = provider
         self._workers: dict[int, Self] = {}
         self._placed: dict[int, Classifier] = {}
@@ -245,11 +247,7 @@ class Classifier:
         loss: Loss | str = Loss.CE,
         straight_through: bool = False,
     ) -> NDArray[np.float32]:
-        """Return the gradient of each sample's loss by its pixels, of x's shape, float32.
-
-        Raises:
-            DifferentiationError: an op without a rule.
-        """
+        """Return the gradient of each sample's loss by its pixels, of x's shape, float32."""
         found = self.answer(x, y, loss=Loss(loss), straight_through=straight_through).gradient
         return to_numpy(found).astype(np.float32)
 
@@ -340,9 +338,9 @@ class Classifier:
         return {
             "preprocessing": self.preprocessing,
             "provider": self._provider,
-            "input_name": self.asked_names[0],
-            "output_name": self.asked_names[1],
+            **dict(zip(("input_name", "output_name"), self.asked_names, strict=True)),
             "probabilities": self.probabilities,
+            "task": self.asked_task,
         }
 
     def __getstate__(self) -> dict[str, Any]:

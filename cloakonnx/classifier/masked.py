@@ -43,6 +43,7 @@ class MaskedClassifier(Classifier):
             input_name=input_name,
             output_name=output_name,
             probabilities=classifier.probabilities,
+            task=classifier.asked_task,
             masks=[
                 Mask(tap.name, np.ones(_shape(tap, elements=elements), np.float32), tap.feature_axis) for tap in taps
             ],

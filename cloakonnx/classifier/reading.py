@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.declared import score_count
 from cloakonnx.classifier.sessions import Asked
-from cloakonnx.classifier.task import ending_of
+from cloakonnx.classifier.task import check_class_scores, ending_of
 from cloakonnx.data.samples import Dataset
 
 _LOOKED_AT = 64
@@ -20,15 +21,25 @@ _SUM = 1e-3
 def reading(classifier: Classifier, dataset: Dataset) -> Classifier:
     """Return the classifier, or one whose scores are taken for probabilities, because on samples they are.
 
-    A model whose graph tells what its scores are is not run.
+    A model whose graph tells what its scores are is not run. An ending that gives no class scores is refused, except
+    where the classifier's task says what it is to be taken for.
 
     Args:
         classifier: The classifier.
         dataset: The data; the first 64 samples are looked at.
 
     Raises:
+        ModelError: the output holds no class scores, by how it is made.
         InferenceError: the output is not one row of scores a sample.
     """
+    if classifier.asked_task is None:
+        check_class_scores(
+            classifier.model,
+            classifier.output_name,
+            scores=score_count(classifier.model, classifier.output_name),
+            sample=classifier.input_shape,
+            input_name=classifier.input_name,
+        )
     if classifier.probabilities or not _is_open(classifier):
         return classifier
     first = next(dataset.batches(_LOOKED_AT), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -10,18 +11,36 @@ import onnx
 import onnx.inliner
 from numpy.typing import NDArray
 
-from cloakonnx.errors import DataError, InferenceError
+from cloakonnx.errors import DataError, InferenceError, ModelError, OptionError, nearest
 from cloakonnx.gradient.losses import ATTACKED, Loss
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.ending import MIDDLE, Ending, ending
-from cloakonnx.graph.index.index import structure
+from cloakonnx.graph.index.index import Index, structure
+from cloakonnx.graph.index.unclassed import unclassed
 
 _TELLING = 20
 """Samples of which a classifier that works gets more right than by chance."""
 
 NO_CLASS = -1
 """The prediction where a score is NaN."""
+
+
+TASKS = ("classes", "binary")
+"""What an output can be taken for."""
+
+PLANNED_TASKS = ("multilabel", "regression", "embedding", "anomaly", "reconstruction")
+"""Tasks that have a name and are not built yet."""
+
+
+def checked_task(task: str | None) -> str | None:
+    """Return a task; raises OptionError for one that is unknown or not built yet."""
+    if task is None or task in TASKS:
+        return task
+    if task in PLANNED_TASKS:
+        raise OptionError(f"--task {task} is not built yet; there are {' and '.join(TASKS)}")
+    hint = nearest(task, (*TASKS, *PLANNED_TASKS))
+    raise OptionError(f"there is no task {task!r} (there are {' and '.join(TASKS)}){hint}")
 
 
 class SingleLabel:
@@ -136,6 +155,40 @@ def at_chance(correct: int, count: int, classes: int) -> bool:
 
 def ending_of(model: Model, output: str) -> Ending:
     """Return how a model's output is made."""
-    proto = model.proto
-    graph = structure(onnx.inliner.inline_local_functions(proto) if proto.functions else proto)
+    graph = _inlined(model)
     return ending(output, producer=graph.producer, value=Constants(graph).value)
+
+
+def check_class_scores(
+    model: Model, output: str, *, scores: int | None, sample: Sequence[int | None] | None, input_name: str
+) -> None:
+    """Check that an output may hold class scores.
+
+    Args:
+        model: The model.
+        output: The output.
+        scores: How many values a sample has in it; None where the file does not say.
+        sample: Shape of a sample at the input.
+        input_name: The data input.
+
+    Raises:
+        ModelError: it holds something else, by how it is made.
+    """
+    graph = _inlined(model)
+    found = unclassed(output, producer=graph.producer, value=Constants(graph).value, scores=scores, sample=sample)
+    if found is None:
+        return
+    if found.front is not None:
+        raise ModelError(
+            f"output {output!r} of {model.name} gives {found.what}; the scores are in tensor {found.front!r}, make it "
+            f"an output: onnx.utils.extract_model({model.name!r}, 'scores.onnx', [{input_name!r}], [{found.front!r}])"
+        )
+    raise ModelError(
+        f"output {output!r} of {model.name} gives {found.what}; the task {found.task} is not built yet: name an "
+        "output of class scores with --output-name, or take this one for them with --task classes"
+    )
+
+
+def _inlined(model: Model) -> Index:
+    proto = model.proto
+    return structure(onnx.inliner.inline_local_functions(proto) if proto.functions else proto)
