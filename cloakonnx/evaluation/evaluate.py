@@ -248,9 +248,7 @@ def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> I
 
 def _about_scores(*classifiers: Classifier) -> Iterator[str]:
     """Say what scores were taken for where logarithms of probabilities stand for the logits."""
-    for each in classifiers:
-        if takes_logarithms(each):
-            yield f"{each.name}: {describe_scores(each)}"
+    yield from dict.fromkeys(f"{each.name}: {describe_scores(each)}" for each in classifiers if takes_logarithms(each))
 
 
 def _other(classifier: Classifier, baseline: Classifier | None, bare: Model | None) -> Classifier:
