@@ -17,8 +17,8 @@ from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.pairs import labels_of
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.classifier.doubts import Seen
+from cloakonnx.classifier.reading import describe_scores, reading
 from cloakonnx.classifier.task import at_chance, labels_hint
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
@@ -84,7 +84,7 @@ def attack(
     classifier = classifier.shipped().with_threads(engine.threads)
     sample = dataset.fitted_to(classifier)
     asked = [AttackWork.of(classifier, dataset, each, round_levels=round_levels) for each in attacks]
-    classifier, note = settled(classifier, dataset.first(SAMPLES))
+    classifier, note = reading(classifier, dataset)
     classifier.prepare(sample)
     dataset.check_classes(classifier.classes)
     works = [replace(each, classifier=classifier) for each in asked]
@@ -106,8 +106,16 @@ def attack(
             )
             made.append([replace(found, x=found.x[:0]) for _, found in batches])
         done += sum(len(found.y) for found in made[-1])
+    taken_for = describe_scores(classifier)
     written = tuple(
-        _written(folder, joined(parts), len(parts), classes=classifier.classes, notes=() if note is None else (note,))
+        _written(
+            folder,
+            joined(parts),
+            len(parts),
+            classes=classifier.classes,
+            notes=() if note is None else (note,),
+            taken_for=taken_for,
+        )
         for folder, parts in zip(folders, made, strict=True)
     )
     for folder in folders:
@@ -188,6 +196,7 @@ class AttackWork:
             "output": self.classifier.output_name,
             "preprocessing": asdict(self.classifier.preprocessing),
             "round": self.round_levels,
+            **({"scores": "probabilities"} if self.classifier.probabilities else {}),
             **self.classifier.record,
         }
 
@@ -255,6 +264,7 @@ class Attacked:
         notes: How the model was run, where that is not as usual, in words.
         seen: Ties before the attack, and whether gradients gave a direction.
         shifted: Samples that were classified as the label less one, and as the label plus one, before.
+        taken_for: What the model's scores were taken for, in words.
     """
 
     path: Path
@@ -267,6 +277,7 @@ class Attacked:
     classes: int
     unscored: int
     shifted: tuple[int, int]
+    taken_for: str
     notes: tuple[str, ...] = ()
     seen: Seen = field(default_factory=Seen)
 
@@ -288,7 +299,9 @@ class Attacked:
         return str(self.settings[LABELS_KEY]) != PREDICTED
 
 
-def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int, notes: tuple[str, ...]) -> Attacked:
+def _written(
+    folder: Folder, found: AttackedBatch, batches: int, *, classes: int, notes: tuple[str, ...], taken_for: str
+) -> Attacked:
     """Write the batches of a folder as one file, holding the images of one of them at a time, and count.
 
     Args:
@@ -297,6 +310,7 @@ def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int
         batches: How many there are.
         classes: Of the model.
         notes: What became of the model before the attack, in words.
+        taken_for: What its scores were taken for.
 
     Raises:
         OutputError: the file can't be written.
@@ -325,4 +339,5 @@ def _written(folder: Folder, found: AttackedBatch, batches: int, *, classes: int
         notes=notes,
         seen=found.seen,
         shifted=found.shifted,
+        taken_for=taken_for,
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.company import SAMPLES, settled
+from cloakonnx.classifier.reading import reading
 from cloakonnx.classifier.task import SingleLabel
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.samples import Dataset, PairBatch
@@ -85,7 +85,7 @@ class AttackedPairs:
 
     def making(self, threads: int | None) -> MakePairs:
         """Return the work that pairs :meth:`batches`, in sessions of that many intra-op threads."""
-        classifier, _ = settled(self.classifier.with_threads(threads), self.clean.first(SAMPLES))
+        classifier, _ = reading(self.classifier.with_threads(threads), self.clean)
         return MakePairs(classifier, self.settings, self.clean.fitted_to(classifier), self.clean.source.name)
 
     def batches(self, size: int) -> Iterator[Batch]:

@@ -88,9 +88,9 @@ class Victim:
         """Return (N,) the predicted classes, and which of them are the first of several with the largest score.
 
         A float16 model is asked as its user runs it: derived graphs round at other places, and where two classes are
-        equal in float16 that decides.
+        equal in float16 that decides. So is one whose probabilities were rewritten in the log domain.
         """
-        if not self.classifier.rounds_in_use:
+        if not self.classifier.decides_by_itself:
             logits = self.logits(x)
             return self.task.decide(logits), self.task.tied(logits)
         images = to_numpy(self._seen(x))
@@ -106,7 +106,7 @@ class Victim:
         self, x: NDArray[np.float32], success: NDArray[np.bool_], y: NDArray[np.int64], *, targeted: bool
     ) -> NDArray[np.bool_]:
         """Return (N,) which samples fool the model, asking it again where its logits and its own scores may differ."""
-        if not self.classifier.rounds_in_use:
+        if not self.classifier.decides_by_itself:
             return success
         return np.asarray(self.right(x, y) == targeted)
 

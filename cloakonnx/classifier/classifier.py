@@ -18,7 +18,7 @@ from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.answer import Answer
 from cloakonnx.classifier.declared import class_count, input_shape
 from cloakonnx.classifier.sessions import Asked, Sample, Sessions
-from cloakonnx.classifier.task import SingleLabel, class_scores
+from cloakonnx.classifier.task import SingleLabel, checked_task, class_scores
 from cloakonnx.errors import MaskError
 from cloakonnx.gradient.differentiate import GradientGraph
 from cloakonnx.gradient.losses import Loss
@@ -29,7 +29,7 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.preprocessing import Preprocessing, channel_axis
 from cloakonnx.runtime.provider import Provider, choose_provider
-from cloakonnx.runtime.session import Value, to_numpy
+from cloakonnx.runtime.session import Value, to_numpy, value_shape
 
 
 class Classifier:
@@ -47,6 +47,8 @@ class Classifier:
         output_name: The class scores; needed where there are several outputs.
         masks: Multiplied in at their taps.
         at_a_time: How many samples go into a run of the model; None for as many as there are. See :func:`settled`.
+        probabilities: Whether the scores are known to be probabilities, where the model does not show it.
+        task: ``classes`` or ``binary`` where the output is to be taken for class scores whatever it looks like.
 
     Raises:
         ModelError: the model can't be read. Input and output are looked up when first needed.
@@ -70,11 +72,14 @@ class Classifier:
         output_name: str | None = None,
         masks: Sequence[Mask] = (),
         at_a_time: int | None = None,
+        probabilities: bool = False,
+        task: str | None = None,
     ) -> None:
         self.model = model if isinstance(model, Model) else load(Path(model))
         self.preprocessing = preprocessing or Preprocessing()
         self.asked_names = input_name, output_name
         self.at_a_time = at_a_time
+        self.probabilities, self.asked_task = probabilities, checked_task(task)
         self._provider = provider
         self._workers: dict[int, Self] = {}
         self._placed: dict[int, Classifier] = {}
@@ -82,7 +87,7 @@ class Classifier:
 
     @property
     def name(self) -> str:
-        """The model's name, for messages."""
+        """The model's name."""
         return self.model.name
 
     @property
@@ -117,6 +122,11 @@ class Classifier:
         elem_type = self.model.input(self.input_name).type.tensor_type.elem_type
         return bool(elem_type == onnx.TensorProto.FLOAT16)
 
+    @property
+    def decides_by_itself(self) -> bool:
+        """Whether predictions have to be the model's own: it rounds, or its logits were made in the log domain."""
+        return self.rounds_in_use or self.graph(Asked()).logs == "exact"
+
     @cached_property
     def input_name(self) -> str:
         """The data input; raises ModelError where it is ambiguous."""
@@ -140,7 +150,7 @@ class Classifier:
     @cached_property
     def task(self) -> SingleLabel:
         """What scores and labels mean."""
-        return SingleLabel(self.model, self.output_name)
+        return SingleLabel(self.model, self.output_name, probabilities=self.probabilities)
 
     @property
     def declared_classes(self) -> int | None:
@@ -242,11 +252,7 @@ class Classifier:
         loss: Loss | str = Loss.CE,
         straight_through: bool = False,
     ) -> NDArray[np.float32]:
-        """Return the gradient of each sample's loss by its pixels, of x's shape, float32.
-
-        Raises:
-            DifferentiationError: an op without a rule.
-        """
+        """Return the gradient of each sample's loss by its pixels, of x's shape, float32."""
         found = self.answer(x, y, loss=Loss(loss), straight_through=straight_through).gradient
         return to_numpy(found).astype(np.float32)
 
@@ -282,16 +288,13 @@ class Classifier:
 
     def _without_sessions(self) -> Self:
         other: Self = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, _workers={}, _placed={})
-        for made in ("_own", "sessions"):
-            other.__dict__.pop(made, None)
+        kept = {name: value for name, value in self.__dict__.items() if name not in {"_own", "sessions"}}
+        other.__dict__.update(kept, _workers={}, _placed={})
         return other
 
     def shipped(self) -> Classifier:
         """Return the classifier of the file that carries these masks; itself where there are none."""
-        if not self.masks:
-            return self
-        return self._like(hardened(self.model, self.masks), self._provider, *self.asked_names)
+        return self._like(hardened(self.model, self.masks)) if self.masks else self
 
     def check_unmasked(self, what: str) -> None:
         """Raise MaskError where there are masks, which a function would leave out."""
@@ -300,7 +303,11 @@ class Classifier:
 
     def on(self, provider: Provider) -> Classifier:
         """Return the classifier on another provider."""
-        return self._like(self.model, provider, *self.asked_names, masks=self.masks)
+        return self.changed(provider=provider)
+
+    def changed(self, **settings: Any) -> Classifier:
+        """Return the classifier with other settings, named as the constructor's arguments."""
+        return self._like(self.model, masks=self.masks, **settings)
 
     def with_threads(self, threads: int | None) -> Classifier:
         """Return the classifier with sessions of a number of threads, made once; itself where None or as it is."""
@@ -309,10 +316,6 @@ class Classifier:
         if threads not in self._placed:
             self._placed[threads] = self.on(self.provider.with_threads(threads))
         return self._placed[threads]
-
-    def taking(self, at_a_time: int | None) -> Classifier:
-        """Return the classifier with another number of samples in a run of the model."""
-        return Classifier(self.model, masks=self.masks, **{**self._settings, "at_a_time": at_a_time})
 
     def beside(self, model: Model) -> Classifier:
         """Return another model with the same preprocessing, on the same provider.
@@ -323,29 +326,31 @@ class Classifier:
             ModelError: it has no such input or output.
         """
         input_name, output_name = self.asked_names
-        names = counterpart(model, input_name, "input"), counterpart(model, output_name, "output")
-        return self._like(model, self._provider, *names)
+        found = counterpart(model, input_name, "input"), counterpart(model, output_name, "output")
+        return self._like(model, input_name=found[0], output_name=found[1])
 
-    def _like(
-        self, model: Model, provider: Provider | None, *names: str | None, masks: Sequence[Mask] = ()
-    ) -> Classifier:
-        given = {**self._settings, "provider": provider, "input_name": names[0], "output_name": names[1]}
-        return Classifier(model, masks=masks, **given)
+    def _like(self, model: Model, **changes: Any) -> Classifier:
+        return Classifier(model, **{**self._settings, **changes})
 
     @property
     def _settings(self) -> dict[str, Any]:
-        """The constructor's arguments beside the model and the masks."""
-        names = dict(zip(("input_name", "output_name"), self.asked_names, strict=True))
-        other = {"preprocessing": self.preprocessing, "provider": self._provider, "at_a_time": self.at_a_time}
-        return {**names, **other}
+        """What it was made with, beside the model and the masks."""
+        return {
+            "preprocessing": self.preprocessing,
+            "provider": self._provider,
+            **dict(zip(("input_name", "output_name"), self.asked_names, strict=True)),
+            "at_a_time": self.at_a_time,
+            "probabilities": self.probabilities,
+            "task": self.asked_task,
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle holds: the file's path and digests, or the bytes of a model in memory; no session."""
-        return {"model": state_of(self.model), "masks": self.masks, **self._settings}
+        return {"model": state_of(self.model), "settings": self._settings, "masks": self.masks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Load the model again; raises ModelError where the file has other bytes than it had."""
-        made = Classifier(**{**state, "model": restored(state["model"])})
+        made = Classifier(restored(state["model"]), masks=state["masks"], **state["settings"])
         self.__dict__.update(made.__dict__)
 
     @cached_property
@@ -361,7 +366,7 @@ class Classifier:
     @cached_property
     def sessions(self) -> Sessions:
         """The gradient graphs and their sessions."""
-        return Sessions(self._fed, self.output_name, self.axes)
+        return Sessions(self._fed, self.output_name, self.axes, probabilities=self.probabilities)
 
     def _put_in(self, masks: Sequence[Mask]) -> None:
         self._masks = tuple(masks)
@@ -377,11 +382,11 @@ class Classifier:
             self._weights[mask.tap] = mask.weights.astype(wide)
 
     def _for(self, asked: Asked, x: Value) -> GradientGraph:
-        return self.graph(asked, _shape(x)[1:])
+        return self.graph(asked, value_shape(x)[1:])
 
     def _counted(self, logits: Value, x: Value) -> NDArray[np.float32]:
         """Return logits in host memory; raises InferenceError where they are not one row a sample."""
-        return class_scores(to_numpy(logits), _shape(x)[0], self.output_name)
+        return class_scores(to_numpy(logits), value_shape(x)[0], self.output_name)
 
     def _run(
         self, asked: Asked, x: Value, outputs: list[str], feed: dict[str, NDArray[Any]] | None = None
@@ -393,7 +398,3 @@ class Classifier:
 
     def _wide(self, values: NDArray[Any]) -> NDArray[Any]:
         return values.astype(np.float64) if self.sessions.is_double and values.dtype == np.float32 else values
-
-
-def _shape(x: Value) -> tuple[int, ...]:
-    return tuple(x.shape if isinstance(x, np.ndarray) else x.shape())

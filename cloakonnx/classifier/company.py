@@ -137,7 +137,7 @@ def _check_batch_axis(classifier: Classifier) -> None:
 
 def _taking(classifier: Classifier, size: int, why: str) -> Settled:
     samples = "each sample was scored alone" if size == 1 else f"samples were scored {size} at a time"
-    return Settled(classifier.taking(size), f"{classifier.name}: {why}; {samples}")
+    return Settled(classifier.changed(at_a_time=size), f"{classifier.name}: {why}; {samples}")
 
 
 def _attempted(classifier: Classifier, x: NDArray[np.float32]) -> NDArray[np.float32] | None:

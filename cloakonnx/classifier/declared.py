@@ -24,6 +24,12 @@ def input_shape(model: Model, input_name: str | None = None) -> tuple[int | None
 
 def class_count(model: Model, output_name: str | None = None) -> int | None:
     """Return how many classes the output has, where its shape is known; one score means two classes."""
+    count = score_count(model, output_name)
+    return None if count is None else max(count, 2)
+
+
+def score_count(model: Model, output_name: str | None = None) -> int | None:
+    """Return how many scores a sample has in the output, where its shape is known."""
     try:
         name = model.output(output_name).name
     except ModelError:
@@ -37,7 +43,7 @@ def class_count(model: Model, output_name: str | None = None) -> int | None:
         except ModelError:  # whoever needs its classes says so
             return None
         if count:
-            return max(count, 2)
+            return count
     return None
 
 

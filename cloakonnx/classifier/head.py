@@ -62,6 +62,7 @@ class Tail:
             provider=provider.device,
             input_name=entry,
             output_name=output_name,
+            probabilities=classifier.probabilities,
         )
         self._session = Session(self.graph.proto, provider)
         self._types = {v.name: v.type.tensor_type.elem_type for v in self.graph.proto.graph.input}

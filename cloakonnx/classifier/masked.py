@@ -49,6 +49,11 @@ class MaskedClassifier(Classifier):
         return False
 
     @property
+    def decides_by_itself(self) -> bool:
+        """False, for the same reason."""
+        return False
+
+    @property
     def fixed_batch(self) -> int | None:
         """How many samples the model takes at a time, where it fixes that."""
         return self.sessions.of(Asked())[1].fixed_batch

@@ -45,9 +45,13 @@ class Sessions:
         fed: The model as it is fed.
         output_name: The class scores.
         axes: Feature axis of the mask at each tap; None for a mask of elements.
+        probabilities: Whether the scores are known to be probabilities.
     """
 
-    def __init__(self, fed: FedModel, output_name: str, axes: Mapping[str, int | None]) -> None:
+    def __init__(
+        self, fed: FedModel, output_name: str, axes: Mapping[str, int | None], *, probabilities: bool = False
+    ) -> None:
+        self._probabilities = probabilities
         self._fed, self._output, self.axes = fed, output_name, dict(axes)
         self._proto = inline(fed.model)
         self.is_double = fed.tensor.elem_type == onnx.TensorProto.DOUBLE
@@ -86,6 +90,7 @@ class Sessions:
             mask_gradients=asked.by_masks,
             targeted=asked.targeted,
             straight_through=asked.straight_through,
+            probabilities=self._probabilities,
             preprocessing=self._fed.preprocessing,
             provider=self._fed.provider.device,
             input_name=self._fed.input_name,

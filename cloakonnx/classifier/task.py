@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.errors import DataError, InferenceError
+from cloakonnx.errors import DataError, InferenceError, ModelError, OptionError, nearest
 from cloakonnx.gradient.losses import ATTACKED, Loss
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
-from cloakonnx.graph.index.ending import Ending, ending
+from cloakonnx.graph.index.ending import MIDDLE, Ending, ending
 from cloakonnx.graph.index.functions import inlined
-from cloakonnx.graph.index.index import structure
+from cloakonnx.graph.index.index import Index, structure
+from cloakonnx.graph.index.unclassed import unclassed
 
 _TELLING = 20
 """Samples of which a classifier that works gets more right than by chance."""
@@ -26,19 +28,38 @@ NO_CLASS = -1
 """The prediction where a score is NaN."""
 
 
+TASKS = ("classes", "binary")
+"""What an output can be taken for."""
+
+PLANNED_TASKS = ("multilabel", "regression", "embedding", "anomaly", "reconstruction")
+"""Tasks that have a name and are not built yet."""
+
+
+def checked_task(task: str | None) -> str | None:
+    """Return a task; raises OptionError for one that is unknown or not built yet."""
+    if task is None or task in TASKS:
+        return task
+    if task in PLANNED_TASKS:
+        raise OptionError(f"--task {task} is not built yet; there are {' and '.join(TASKS)}")
+    hint = nearest(task, (*TASKS, *PLANNED_TASKS))
+    raise OptionError(f"there is no task {task!r} (there are {' and '.join(TASKS)}){hint}")
+
+
 class SingleLabel:
     """One class a sample; a label is the index of the class.
 
     Args:
         model: The model.
         output: Its class scores.
+        probabilities: Whether they are known to be probabilities.
     """
 
     losses: ClassVar[tuple[Loss, ...]] = ATTACKED
     """Losses that attacks may increase."""
 
-    def __init__(self, model: Model, output: str) -> None:
+    def __init__(self, model: Model, output: str, *, probabilities: bool = False) -> None:
         self._model, self._output = model, output
+        self._probabilities = probabilities
 
     @cached_property
     def threshold(self) -> float:
@@ -47,7 +68,10 @@ class SingleLabel:
         Raises:
             ModelError: nothing tells what a single score means.
         """
-        return _ending(self._model, self._output).threshold(self._output)
+        found = ending_of(self._model, self._output)
+        if self._probabilities and found.activation is None:
+            return MIDDLE
+        return found.threshold(self._output)
 
     def check(self, y: NDArray[np.int64], classes: int, *, source: str | None = None) -> None:
         """Check that labels (N,) are classes of the model; raises DataError, which names the samples' source."""
@@ -159,7 +183,41 @@ def labels_hint(correct: int, shifted: tuple[int, int], count: int, classes: int
     return f"labels one {way} would be right for {more} of {count} samples: {why}?"
 
 
-def _ending(model: Model, output: str) -> Ending:
-    proto = model.proto
-    graph = structure(inlined(proto))
+def ending_of(model: Model, output: str) -> Ending:
+    """Return how a model's output is made."""
+    graph = _inlined(model)
     return ending(output, producer=graph.producer, value=Constants(graph).value)
+
+
+def check_class_scores(
+    model: Model, output: str, *, scores: int | None, sample: Sequence[int | None] | None, input_name: str
+) -> None:
+    """Check that an output may hold class scores.
+
+    Args:
+        model: The model.
+        output: The output.
+        scores: How many values a sample has in it; None where the file does not say.
+        sample: Shape of a sample at the input.
+        input_name: The data input.
+
+    Raises:
+        ModelError: it holds something else, by how it is made.
+    """
+    graph = _inlined(model)
+    found = unclassed(output, producer=graph.producer, value=Constants(graph).value, scores=scores, sample=sample)
+    if found is None:
+        return
+    if found.front is not None:
+        raise ModelError(
+            f"output {output!r} of {model.name} gives {found.what}; the scores are in tensor {found.front!r}, make it "
+            f"an output: onnx.utils.extract_model({model.name!r}, 'scores.onnx', [{input_name!r}], [{found.front!r}])"
+        )
+    raise ModelError(
+        f"output {output!r} of {model.name} gives {found.what}; the task {found.task} is not built yet: name an "
+        "output of class scores with --output-name, or take this one for them with --task classes"
+    )
+
+
+def _inlined(model: Model) -> Index:
+    return structure(inlined(model.proto))

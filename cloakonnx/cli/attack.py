@@ -103,6 +103,7 @@ def command(
             engine=engine,
             on_progress=advance,
         )
+    say(found[0].taken_for)
     for (settings, _), attacked in zip(plans, found, strict=True):
         _tell(loaded, settings, attacked, classifier.provider.name)
     if as_json:

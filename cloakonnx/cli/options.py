@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_TASK = "cloakonnx.task"
+
 _SMALL = 0.1
 """Of a step of 8 bits."""
 
@@ -117,8 +119,20 @@ data_options = group(
 
 input_option = click.option("--input", "input_name", metavar="NAME", help="The data input, where there are several.")
 
-output_name_option = click.option(
-    "--output-name", metavar="NAME", help="The class scores, where there are several outputs."
+
+def _keep_task(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    ctx.meta[_TASK] = value
+
+
+output_name_option = group(
+    click.option("--output-name", metavar="NAME", help="The class scores, where there are several outputs."),
+    click.option(
+        "--task",
+        metavar="TASK",
+        expose_value=False,
+        callback=_keep_task,
+        help="Take the output for class scores whatever it looks like: classes, or binary.",
+    ),
 )
 
 norm_option = click.option(
@@ -262,7 +276,13 @@ def classifier(
     """Return a model with its input, output and preprocessing; :func:`choose` gives it a provider later."""
     from cloakonnx.classifier.classifier import Classifier
 
-    return Classifier(model, preprocessing=preprocessing(options), input_name=input_name, output_name=output_name)
+    return Classifier(
+        model,
+        preprocessing=preprocessing(options),
+        input_name=input_name,
+        output_name=output_name,
+        task=click.get_current_context().meta.get(_TASK),
+    )
 
 
 def part(classifier: Classifier, path: Path, options: DataOptions) -> Dataset:

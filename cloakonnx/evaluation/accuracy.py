@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.company import SAMPLES, settled
+from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine, Tell, map_batches
@@ -42,9 +42,7 @@ def accuracy(
         InferenceError: ONNX Runtime fails.
     """
     engine = engine or default_engine(classifier.provider, dataset, batch_size)
-    classifier = classifier.with_threads(engine.threads)
-    dataset.fitted_to(classifier)
-    classifier, _ = settled(classifier, dataset.first(SAMPLES))
+    classifier, _ = reading(classifier.with_threads(engine.threads), dataset)
     missing = f"{dataset.source.name} has no labels; accuracy needs them"
     batches = (batch.labelled(missing) for batch in dataset.batches(batch_size))
     right = [

@@ -19,8 +19,8 @@ from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.classifier.doubts import of_ties
+from cloakonnx.classifier.reading import describe_scores, reading, takes_logarithms
 from cloakonnx.classifier.task import at_chance, labels_hint
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, sample_hashes
@@ -120,11 +120,10 @@ def evaluate(
     beside = _other(classifier, baseline, bare)
     other = beside.model
     _check_alike(classifier, beside)
-
     for each in (classifier, beside):
         dataset.fitted_to(each)
-    classifier, note = settled(classifier, dataset.first(SAMPLES))
-    beside, note_beside = settled(beside.taking(classifier.at_a_time), dataset.first(SAMPLES))
+    classifier, note = reading(classifier, dataset)
+    beside, note_beside = reading(beside.changed(at_a_time=classifier.at_a_time), dataset)
     for each in (classifier, beside):
         each.prepare(dataset.sample_shape)
         dataset.check_classes(each.classes)
@@ -189,6 +188,7 @@ def evaluate(
             *(each for each in (note, note_beside) if each is not None),
             *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
+            *_about_scores(classifier, beside),
             *_about_data(dataset, found, model.name, classes=classifier.classes),
         ),
         sanity=checked,
@@ -256,6 +256,11 @@ def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> I
         hint = labels_hint(int(right.sum()), shifted, len(right), classes)
         if hint is not None:
             yield f"{who}: {hint}"
+
+
+def _about_scores(*classifiers: Classifier) -> Iterator[str]:
+    """Say what scores were taken for where logarithms of probabilities stand for the logits."""
+    yield from dict.fromkeys(f"{each.name}: {describe_scores(each)}" for each in classifiers if takes_logarithms(each))
 
 
 def _other(classifier: Classifier, baseline: Classifier | None, bare: Model | None) -> Classifier:

@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from cloakonnx.errors import DifferentiationError
+from cloakonnx.gradient._branches import without_fixed_branches
 from cloakonnx.gradient._fusion import fuse_normalization
 from cloakonnx.graph.index import functions
 from cloakonnx.graph.index.bounds import check_constants
@@ -169,6 +170,11 @@ def initialised(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
         model.graph.initializer.append(tensor)
     _replace_nodes(model.graph, nodes)
     return model
+
+
+def unbranched(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
+    """Replace each If with a constant condition by the branch that runs."""
+    return initialised(without_fixed_branches(model), _)
 
 
 def _constant_of(node: onnx.NodeProto) -> TensorProto | None:
@@ -386,7 +392,7 @@ def _shape_value(node: onnx.NodeProto, index: Index) -> list[npt.NDArray[np.gene
     return [np.array(known, np.int64)] if len(known) == len(part) else None
 
 
-CLEARING: tuple[Step, ...] = (inlined, checked, cleared, sized, bounded, initialised)
+CLEARING: tuple[Step, ...] = (inlined, checked, cleared, sized, bounded, initialised, unbranched)
 """The first steps, which see the model with its weights."""
 
 LIGHT: tuple[Step, ...] = (converted, pruned, folded, fused, pruned)

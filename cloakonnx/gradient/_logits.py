@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx
 from onnx import TensorProto
@@ -12,6 +13,9 @@ from cloakonnx.errors import DifferentiationError
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.ending import Ending, ending, scores_of
 from cloakonnx.graph.index.index import Dim, Index
+
+_LEAST = 2.0**-149
+"""The smallest probability in float32 above 0."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +27,35 @@ class Logits:
         source: The model's own tensor that it was made from.
         classes: Number of classes.
         stripped: Op type of the final activation that was left out, or None.
+        logs: How they were made of probabilities: ``exact`` or ``floored``; None where they are the model's logits.
     """
 
     tensor: Tensor
     source: str
     classes: int
     stripped: str | None
+    logs: Literal["exact", "floored"] | None = None
 
 
-def logits_of(
-    build: Builder, output: str, declared: Sequence[Dim] | None = None, *, straight_through: bool = False
-) -> Logits:
+@dataclass(frozen=True)
+class Reading:
+    """What is known of an output beside the graph.
+
+    Attributes:
+        declared: Its shape as the model declares it, for where inference does not reach (behind If, Loop or Scan).
+        straight_through: Whether an activation whose result is quantised is left out, too: equal scores are no longer
+            equal then.
+        in_logs: Whether it was made of the model's probabilities in the log domain.
+        probabilities: Whether it holds probabilities, whatever the graph shows.
+    """
+
+    declared: Sequence[Dim] | None = None
+    straight_through: bool = False
+    in_logs: bool = False
+    probabilities: bool = False
+
+
+def logits_of(build: Builder, output: str, reading: Reading) -> Logits:
     """Find the logits behind ``output`` and emit what brings them to (N, classes).
 
     A single output z, with or without a Sigmoid, is two classes with logits (0, z).
@@ -41,9 +63,7 @@ def logits_of(
     Args:
         build: Where to emit.
         output: The output that holds the probabilities or logits.
-        declared: Its shape as the model declares it, for where inference does not reach (behind If, Loop or Scan).
-        straight_through: Whether an activation whose result is quantised is left out, too: equal scores are no longer
-            equal then.
+        reading: What else is known of it.
 
     Raises:
         DifferentiationError: The output has no class axis of known size.
@@ -51,7 +71,7 @@ def logits_of(
     """
     index = build.index
     made = ending(output, producer=index.producer, value=index.value)
-    is_left = made.is_quantised and not straight_through
+    is_left = made.is_quantised and not reading.straight_through
     source, stripped = (output, None) if is_left else _behind_activation(index, made, output)
     if not index.is_float(source):
         raise DifferentiationError(
@@ -59,15 +79,16 @@ def logits_of(
             "probabilities or logits with --output-name"
         )
     # Between source and output nothing changes the number of elements.
-    shapes = index.shape(source), index.shape(output), declared
+    shapes = index.shape(source), index.shape(output), reading.declared
     classes = next((found for found in (scores_of(shape, output) for shape in shapes) if found is not None), None)
     if classes is None:
         raise DifferentiationError(
             f"the number of classes at {source!r} is unknown: declare the shape of output {output!r} as (N, classes), "
             "or give the model an input of fixed shape"
         )
+    takes_logs = made.activation is None and (made.is_probability or reading.probabilities) and not reading.in_logs
     shift = 0.0
-    if classes == 1:
+    if classes == 1 and not takes_logs:
         threshold = made.threshold(output)  # raises where the score may be anything
         shift = -threshold if is_left else made.shift
         if made.activation == "HardSigmoid" and not is_left:
@@ -80,6 +101,9 @@ def logits_of(
     if logits.dtype.itemsize < 4:
         logits = logits.cast(TensorProto.FLOAT)
         index.learn(logits.name, logits.elem_type, None)
+    if takes_logs:
+        logits = _logarithm(logits, odds=classes == 1)
+        index.learn(logits.name, logits.elem_type, (batch, classes))
     if classes == 1:
         if shift:
             shape = logits.dims
@@ -88,7 +112,25 @@ def logits_of(
         logits = build.op("Concat", build.zeros(logits.op("Shape"), logits), logits, axis=1)
         classes = 2
     index.learn(logits.name, logits.elem_type, (batch, classes))
-    return Logits(logits, source, classes, stripped)
+    logs: Literal["exact", "floored"] | None = "floored" if takes_logs else None
+    return Logits(logits, source, classes, stripped, "exact" if reading.in_logs else logs)
+
+
+def _logarithm(probabilities: Tensor, *, odds: bool) -> Tensor:
+    """Return log(p), or log(p / (1 - p)), computed in float64; the logarithm of 0 is that of the least float32."""
+    index, shape = probabilities.builder.index, probabilities.dims
+
+    def known(tensor: Tensor) -> Tensor:
+        """Note the type, which the backward graph would take for float32."""
+        index.learn(tensor.name, tensor.elem_type, shape)
+        return tensor
+
+    def log(tensor: Tensor) -> Tensor:
+        return known(known(tensor.op("Max", _LEAST)).log())
+
+    wide = known(probabilities.cast(TensorProto.DOUBLE))
+    found = known(log(wide) - log(known(1.0 - wide))) if odds else log(wide)
+    return known(found.cast(probabilities))
 
 
 def _behind_activation(index: Index, made: Ending, output: str) -> tuple[str, str | None]:

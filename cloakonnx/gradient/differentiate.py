@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx
 from onnx import TensorProto
@@ -13,7 +14,8 @@ from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, 
 from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_path
 from cloakonnx.gradient._canonical import Job, canonical, infer_shapes, opset_of, prune
 from cloakonnx.gradient._forward import insert_mask
-from cloakonnx.gradient._logits import Logits, logits_of, round_input, rounded
+from cloakonnx.gradient._log_domain import log_scores
+from cloakonnx.gradient._logits import Logits, Reading, logits_of, round_input, rounded
 from cloakonnx.gradient.losses import Loss, Scores, inputs_of, seed
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import FLOATS, Dim, Index
@@ -47,6 +49,8 @@ class GradientGraph:
             weight a feature, over space.
         classes: Number of classes, at least 2.
         stripped: Op type of the final activation that was left out, or None.
+        logs: How logits were made of probabilities: ``exact`` in the log domain, ``floored`` as the logarithm of the
+            output; None where the model has logits.
         blocked: Non-differentiable ops (Round, Sign, ...) that hide part of the gradient, described; without a loss,
             those that would hide part of the input's.
         bridged: Ops of rounding and quantisation that the gradient passes straight through, described.
@@ -64,6 +68,7 @@ class GradientGraph:
     mask_gradients: Mapping[str, str]
     classes: int
     stripped: str | None
+    logs: Literal["exact", "floored"] | None
     blocked: tuple[str, ...]
     bridged: tuple[str, ...]
 
@@ -101,6 +106,7 @@ def differentiate(
     mask_gradients: bool = False,
     targeted: bool = False,
     straight_through: bool = False,
+    probabilities: bool = False,
     preprocessing: Preprocessing | None = None,
     provider: str = "cpu",
     input_name: str | None = None,
@@ -119,6 +125,8 @@ def differentiate(
         targeted: Whether the loss pulls towards target labels.
         straight_through: Whether the gradient passes Round, Floor, Ceil, Sign, QuantizeLinear and Casts to integers as
             if they were not there, instead of being 0: for attacks on quantised models (BPDA, arXiv 1802.00420).
+        probabilities: Whether the output is known to hold probabilities: where the graph does not show how they are
+            made, their logarithm stands for the logits.
         preprocessing: Put before the model's input, computed in its precision, float32 at least; mean and std run along
             its channel axis (:func:`~cloakonnx.preprocessing.channel_axis`). None where the model takes pixels.
         provider: ``cpu`` or ``cuda``: what the ops are chosen for. The graph runs on any provider.
@@ -139,12 +147,15 @@ def differentiate(
     shapes = {} if input_shape is None else {name: input_shape}
     axis = _channel_axis(model, name)
     output = image = ""
+    in_logs = False
     mask_inputs: dict[str, str] = {}
 
     def entered(work: onnx.ModelProto, _: Job) -> onnx.ModelProto:
         """Put preprocessing in front and masks at the taps."""
-        nonlocal output, image
+        nonlocal output, image, in_logs
         output = _output(work, output_name)
+        logs = log_scores(work.graph, output, opset=opset_of(work))
+        in_logs, output = logs is not None, logs or output
         image = _prepended(work.graph, name, preprocessing, axis)
         mask_inputs.update({tap: insert_mask(work.graph, tap, axis) for tap, axis in taps.items()})
         return infer_shapes(work)
@@ -152,7 +163,8 @@ def differentiate(
     keep = [*taps, *(t for t in asked if t != INPUT)]
     work = canonical(model, keep=keep, shapes=shapes, then=[entered])
     declared = Index(onnx.GraphProto(output=model.graph.output)).shape(output)
-    steps = _Steps(work, provider, image, mask_inputs, output, declared=declared, straight_through=straight_through)
+    reading = Reading(declared, straight_through=straight_through, in_logs=in_logs, probabilities=probabilities)
+    steps = _Steps(work, provider, image, mask_inputs, output, reading=reading)
     graph = steps.build(chosen, targeted, asked, mask_gradients)
     round_input(graph.proto.graph, name)
     return graph
@@ -169,8 +181,7 @@ class _Steps:
         masks: dict[str, str],
         output: str,
         *,
-        declared: tuple[Dim, ...] | None,
-        straight_through: bool,
+        reading: Reading,
     ) -> None:
         self.model = model
         self.index = Index(model.graph)
@@ -180,8 +191,8 @@ class _Steps:
         self.image = image
         self.masks = masks
         self.output = output
-        self.declared = declared
-        self.straight_through = straight_through
+        self.reading = reading
+        self.straight_through = reading.straight_through
 
     def build(self, loss: Loss | None, targeted: bool, wrt: Sequence[str], mask_gradients: bool) -> GradientGraph:
         variables = {t: self.image if t == INPUT else t for t in wrt} if loss is not None else {}
@@ -189,7 +200,7 @@ class _Steps:
             variables.update({_mask_key(tap): name for tap, name in self.masks.items()})
         # An op without a rule often leaves the shapes behind it unknown: say so first.
         check_rules(self._path(self.model.graph.node, self.output, variables.values()), self.builder.opset)
-        logits = logits_of(self.builder, self.output, self.declared, straight_through=self.straight_through)
+        logits = logits_of(self.builder, self.output, self.reading)
         shape, name = self.index.shape(logits.tensor.name), logits.tensor.name
         forward = list(self.model.graph.node)
         inputs = self._loss_inputs(loss, targeted, logits)
@@ -219,6 +230,7 @@ class _Steps:
             mask_gradients={tap: gradients[_mask_key(tap)] for tap in self.masks if _mask_key(tap) in gradients},
             classes=logits.classes,
             stripped=logits.stripped,
+            logs=logits.logs,
             blocked=path.blocked,
             bridged=path.bridged,
         )

@@ -184,6 +184,11 @@ def filled_up(part: NDArray[Any], size: int) -> NDArray[Any]:
     return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
 
 
+def value_shape(value: Value) -> tuple[int, ...]:
+    """Return a tensor's shape."""
+    return tuple(value.shape if isinstance(value, np.ndarray) else value.shape())
+
+
 def to_numpy(value: Value) -> NDArray[Any]:
     """Return a copy of a tensor in host memory; an OrtValue's own view would die with it.
 

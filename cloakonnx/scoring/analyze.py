@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.classifier.doubts import Seen, of_gradients, of_randomness, of_ties
 from cloakonnx.classifier.head import MarginGradient
+from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.samples import Dataset, PairBatch, sample_hashes
 from cloakonnx.engine.batches import Engine, Tell, Work, map_batches
@@ -203,7 +203,7 @@ def analyze(
     engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
     classifier = classifier.with_threads(engine.threads)
     pairs.clean.fitted_to(classifier)  # samples that do not fit are an error before any graph is made
-    classifier, note = settled(classifier, pairs.clean.first(SAMPLES))
+    classifier, note = reading(classifier, pairs.clean)
     work = ScoringWork(classifier, chosen, wanted, pairs.making(engine.threads), pairs.clean.source.name)
     sums: Sums | None = None
     hashes: list[str] = []

@@ -16,7 +16,7 @@ from cloakonnx.errors import InferenceError
 from cloakonnx.graph.build import Builder
 from cloakonnx.graph.masks.taps import Tap
 from cloakonnx.runtime.provider import Provider
-from cloakonnx.runtime.session import Session, Value, to_numpy
+from cloakonnx.runtime.session import Session, Value, to_numpy, value_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,10 +196,10 @@ class Reducer:
         Raises:
             InferenceError: an activation that is NaN or infinite; the message names tap, feature and sample.
         """
-        shape = _shape(clean)
-        if shape != _shape(adversarial) or len(shape) != len(self._tap.shape):
+        shape = value_shape(clean)
+        if shape != value_shape(adversarial) or len(shape) != len(self._tap.shape):
             raise InferenceError(
-                f"tap {self._tap.name!r} has shape {shape} on clean inputs, {_shape(adversarial)} on others"
+                f"tap {self._tap.name!r} has shape {shape} on clean inputs, {value_shape(adversarial)} on others"
             )
         sums = [to_numpy(v) for v in self._session.run({"clean": clean, "adversarial": adversarial})]
         if not all(np.isfinite(s).all() for s in sums):
@@ -247,11 +247,7 @@ class AttributionReducer:
                 f"the gradient by tap {self._tap.name!r} is not finite at feature {feature} in the batch at sample "
                 f"{start}"
             )
-        return Attribution(_shape(adversarial)[0], found)
-
-
-def _shape(value: Value) -> tuple[int, ...]:
-    return tuple(value.shape) if isinstance(value, np.ndarray) else tuple(value.shape())
+        return Attribution(value_shape(adversarial)[0], found)
 
 
 def _raise_where_not_finite(activation: NDArray[Any], kind: str, tap: Tap, start: int) -> None:

@@ -161,10 +161,11 @@ class Case:
         plain = self._wrapped(self.nodes, inputs, constants=constants, result=result)
         feeds = {name: value.astype(np.float64) for name, value in self.inputs.items()}
         (value,) = evaluator(to_double(plain))(feeds)
-        constants["row_shape"], constants["row_one"] = np.array([1, value.size]), np.ones((), np.float32)
-        tail = [  # a Mul, so that nothing before it is taken for a final Softmax
+        constants["row_shape"] = np.array([1, value.size])
+        tail = [  # two Negs, so that nothing before them is taken for probabilities
             helper.make_node("Reshape", [result, "row_shape"], ["row_of"]),
-            helper.make_node("Mul", ["row_of", "row_one"], ["row"]),
+            helper.make_node("Neg", ["row_of"], ["row_below"]),
+            helper.make_node("Neg", ["row_below"], ["row"]),
         ]
         return self._wrapped([*self.nodes, *tail], inputs, constants=constants, result="row")
 

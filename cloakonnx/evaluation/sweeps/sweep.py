@@ -13,7 +13,7 @@ from typing import Literal
 
 from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.company import SAMPLES, settled
+from cloakonnx.classifier.reading import reading
 from cloakonnx.data.samples import Pairs
 from cloakonnx.engine.batches import Engine
 from cloakonnx.engine.choice import default_engine
@@ -107,9 +107,7 @@ def sweep(
         raise OptionError("--norm l2 needs --eps: the largest difference of the adversarial samples is one in linf")
     plan_of(eps=1.0)  # reject unknown attacks before the long pass
     engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
-    classifier = classifier.with_threads(engine.threads)
-    pairs.clean.fitted_to(classifier)  # samples that do not fit are an error before any graph is made
-    classifier, note = settled(classifier, pairs.clean.first(SAMPLES))
+    classifier, note = reading(classifier.with_threads(engine.threads), pairs.clean)
     one_pass = Pass(classifier, pairs, masks, analysis, seed=seed, batch_size=batch_size, engine=engine)
     points = one_pass.run(on_progress)
     attacks: Attacks | None = None

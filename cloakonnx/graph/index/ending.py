@@ -18,7 +18,11 @@ from cloakonnx.graph.index.traits import Trait, has
 _GUARD = 1e-3
 """How far from 0 and 1 a Clip may hold probabilities, which guards a logarithm and decides nothing."""
 
-_MIDDLE = 0.5
+MIDDLE = 0.5
+"""What a probability of class 1 must exceed."""
+
+_PROBABLE = frozenset({"Softmax", "Sigmoid", "HardSigmoid"})
+"""Activations that give probabilities."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Ending:
         shift: Of HardSigmoid: its value is above one half where ``source + shift`` is above 0.
         is_quantised: Whether scores are quantised after the activation, which makes equal ones of some.
         untold: Op type for which a single score may be anything; None where it is a logit or a probability.
+        is_probability: Whether the output holds probabilities although no activation can be left out: behind an If of
+            which every branch ends in one.
+        is_layer: Whether the scores are what a layer of weights gives, scaled and moved by constants at most.
     """
 
     source: str
@@ -40,6 +47,8 @@ class Ending:
     shift: float = 0.0
     is_quantised: bool = False
     untold: str | None = None
+    is_probability: bool = False
+    is_layer: bool = False
 
     def threshold(self, output: str) -> float:
         """Return what a single score must exceed to stand for class 1: one half of a probability, 0 as a logit.
@@ -58,7 +67,7 @@ class Ending:
                 "or a logit can't be told; export the model with a Sigmoid at its end, with its logit, or with a score "
                 "for each class"
             )
-        return 0.0 if self.activation is None else _MIDDLE
+        return 0.0 if self.activation is None and not self.is_probability else MIDDLE
 
 
 def ending(
@@ -76,7 +85,7 @@ def ending(
     """
     name, is_quantised = output, False
     node = _standard(producer(name))
-    while node is not None and (_passes(node) or _is_guard(node, value)):
+    while node is not None and (_passes(node) or is_guard(node, value)):
         is_quantised |= has(node.op_type, Trait.QUANTISES)
         name = node.input[0]
         node = _standard(producer(name))
@@ -85,10 +94,35 @@ def ending(
     if node.op_type in {"Softmax", "LogSoftmax"}:
         axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
         return Ending(node.input[0], node.op_type, axis=axis, is_quantised=is_quantised)
-    logit = _logit(name, node, producer, value)
+    logit = _sigmoid(name, node, producer, value)
     if logit is not None:
         return replace(logit, is_quantised=is_quantised)
-    return Ending(output, untold=_untold(output, producer, value))
+    if _gives_probabilities(name, node, producer, value):
+        return Ending(output, is_quantised=is_quantised, is_probability=True)
+    return Ending(output, untold=_untold(output, producer, value), is_layer=_is_layer(output, producer, value))
+
+
+def _gives_probabilities(
+    name: str,
+    node: onnx.NodeProto,
+    producer: Callable[[str], onnx.NodeProto | None],
+    value: Callable[[str], NDArray[Any] | None],
+) -> bool:
+    """Whether a node is an If, and every branch of it ends in a Softmax or Sigmoid, inside it or before."""
+    branches = [graph for attribute in node.attribute if (graph := attribute.g).output]
+    if node.op_type != "If" or not branches:
+        return False
+    position = list(node.output).index(name)
+    for graph in branches:
+        inner = {each: made for made in graph.node for each in made.output}
+
+        def made_by(tensor: str, inner: dict[str, onnx.NodeProto] = inner) -> onnx.NodeProto | None:
+            return inner[tensor] if tensor in inner else producer(tensor)
+
+        found = ending(graph.output[position].name, producer=made_by, value=value)
+        if found.activation not in _PROBABLE and not found.is_probability:
+            return False
+    return True
 
 
 def scores_of(shape: Sequence[Dim] | None, output: str) -> int | None:
@@ -123,13 +157,13 @@ def _custom(node: onnx.NodeProto | None) -> str | None:
     return node.op_type if node is not None and ("Sigmoid" in node.op_type or "Softmax" in node.op_type) else None
 
 
-def _is_guard(node: onnx.NodeProto, value: Callable[[str], NDArray[Any] | None]) -> bool:
+def is_guard(node: onnx.NodeProto, value: Callable[[str], NDArray[Any] | None]) -> bool:
     """Whether a node keeps probabilities from 0 and 1, and else changes nothing."""
-    low, high = _limits(node, value)
+    low, high = limits_of(node, value)
     return node.op_type == "Clip" and 0 <= low <= _GUARD and 1 - _GUARD <= high <= 1
 
 
-def _limits(node: onnx.NodeProto, value: Callable[[str], NDArray[Any] | None]) -> tuple[float, float]:
+def limits_of(node: onnx.NodeProto, value: Callable[[str], NDArray[Any] | None]) -> tuple[float, float]:
     """Return a Clip's bounds, which are attributes up to opset 10 and inputs from 11 on; NaN where not known."""
     limits = {"min": -np.inf, "max": np.inf} | {a.name: a.f for a in node.attribute}
     for name, tensor in zip(("min", "max"), node.input[1:], strict=False):
@@ -138,7 +172,18 @@ def _limits(node: onnx.NodeProto, value: Callable[[str], NDArray[Any] | None]) -
     return float(limits["min"]), float(limits["max"])
 
 
-def _logit(
+def sigmoid_input(
+    name: str,
+    node: onnx.NodeProto,
+    producer: Callable[[str], onnx.NodeProto | None],
+    value: Callable[[str], NDArray[Any] | None],
+) -> str | None:
+    """Return the tensor whose sigmoid, the op or spelled out, a node gives; None where it gives none."""
+    found = _sigmoid(name, node, producer, value)
+    return found.source if found is not None and found.activation == "Sigmoid" else None
+
+
+def _sigmoid(
     name: str,
     node: onnx.NodeProto,
     producer: Callable[[str], onnx.NodeProto | None],
@@ -150,7 +195,7 @@ def _logit(
     if node.op_type == "HardSigmoid":
         given = {a.name: a.f for a in node.attribute}
         slope, offset = given.get("alpha", 0.2), given.get("beta", 0.5)
-        return Ending(node.input[0], "HardSigmoid", shift=(offset - _MIDDLE) / slope) if slope > 0 else None
+        return Ending(node.input[0], "HardSigmoid", shift=(offset - MIDDLE) / slope) if slope > 0 else None
     # 1 / (1 + exp(-z))
     below = node.input[0] if node.op_type == "Reciprocal" else None
     if node.op_type == "Div" and _number(value(node.input[0])) == 1:
@@ -188,8 +233,8 @@ def _untold(
         if has(last.op_type, Trait.ONE_SIDED):
             return last.op_type
         if last.op_type == "Clip":
-            return None if _limits(last, value)[0] < 0 < _limits(last, value)[1] else "Clip"
-        if _logit(name, last, producer, value) is not None:
+            return None if limits_of(last, value)[0] < 0 < limits_of(last, value)[1] else "Clip"
+        if _sigmoid(name, last, producer, value) is not None:
             return f"{affine}{last.op_type}"
         if last.op_type == "Div" and value(last.input[1]) is None:
             return "Div"
@@ -201,6 +246,20 @@ def _untold(
         name = ahead[0]
         last = _standard(producer(name))
     return None
+
+
+def _is_layer(
+    output: str,
+    producer: Callable[[str], onnx.NodeProto | None],
+    value: Callable[[str], NDArray[Any] | None],
+) -> bool:
+    last = _standard(producer(output))
+    while last is not None and not has(last.op_type, Trait.WEIGHTED):
+        ahead = [each for each in last.input if each and value(each) is None]
+        if not (_passes(last) or has(last.op_type, Trait.AFFINE)) or len(ahead) != 1:
+            return False
+        last = _standard(producer(ahead[0]))
+    return last is not None
 
 
 def _number(found: NDArray[Any] | None, missing: float = 0.0) -> float:

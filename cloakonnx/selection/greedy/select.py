@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.pairs import MakePairs
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.company import SAMPLES, settled
+from cloakonnx.classifier.reading import reading
 from cloakonnx.classifier.task import SingleLabel
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.loaded import Samples, split
@@ -148,7 +148,7 @@ def select_greedy(
     for each in (dataset, twins, select):
         if each is not None:
             each.fitted_to(classifier)
-    classifier, note = settled(classifier, dataset.first(SAMPLES))
+    classifier, note = reading(classifier, dataset)
     fit = Samples.read(dataset)
     fit.check_classes()
     pairs = None if twins is None else _read_twins(dataset, twins, fit)

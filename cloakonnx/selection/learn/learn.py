@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.random import Stream
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.company import SAMPLES, settled
 from cloakonnx.classifier.masked import MaskedClassifier
+from cloakonnx.classifier.reading import reading
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine, InProcess
@@ -105,7 +105,7 @@ def learn(
     for each in (dataset, select):
         if each is not None:
             each.fitted_to(classifier)
-    classifier, note = settled(classifier, dataset.first(SAMPLES))
+    classifier, note = reading(classifier, dataset)
     train = Samples.read(dataset)
     train.check_classes()
     part = None if select is None else Samples.read(select)

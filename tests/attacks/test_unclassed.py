@@ -1,0 +1,133 @@
+"""Outputs that hold no class scores are refused by what they are, and the tensor before them is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx.numpy_helper import from_array
+
+from cloakonnx.attacks.attack import attack
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.reading import reading
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
+from cloakonnx.errors import CloakError, ModelError, OptionError
+from cloakonnx.graph.file.model import load_bytes
+
+from .helpers import CPU
+from .test_probabilities import FIVE, step
+
+D = 36
+RNG = np.random.default_rng(2)
+CONSTANTS: dict[str, Any] = {
+    "five": np.array([5]),
+    "depth": np.array(5),
+    "values": np.float32([0, 1]),
+    "axis": np.array([1]),
+    "least": np.float32(1e-6),
+    "two": np.float32(2),
+    "center": np.full(5, 0.5, np.float32),
+    "decoder": RNG.normal(size=(5, D)).astype(np.float32),
+    "w": FIVE[2] / 100,
+    "b": FIVE[3] / 100,
+}
+LABELS: dict[str, tuple[str, Any, str, str]] = {
+    "TopK": ("q = Softmax z axis:1; p, i = TopK q five axis:1", 5, "the largest values of each sample in order", "q"),
+    "TopK, cast": ("t, i = TopK z five axis:1; p = Cast t to:1", 5, "the largest values of each sample in order", "z"),
+    "ArgMax": ("i = ArgMax z axis:1 keepdims:1; p = Cast i to:1", 1, "the predicted label", "z"),
+    "ArgMax, flat": ("i = ArgMax z axis:1 keepdims:0; p = Cast i to:1", None, "the predicted label", "z"),
+    "ArgMin": ("n = Neg z; i = ArgMin n axis:1; p = Cast i to:1", 1, "the predicted label", "n"),
+    "Hardmax": ("p = Hardmax z axis:1", 5, "the predicted label", "z"),
+    "OneHot": ("i = ArgMax z axis:1 keepdims:0; p = OneHot i depth values", 5, "the predicted label", "z"),
+}
+OTHERS: dict[str, tuple[str, int, str]] = {
+    "LpNormalization": ("p = LpNormalization z axis:1 p:2", 5, "an embedding"),
+    "by ReduceL2": ("n = ReduceL2 z axes:[1]; p = Div z n", 5, "an embedding"),
+    "by a guarded ReduceL2": ("n = ReduceL2 z axes:[1]; m = Max n least; p = Div z m", 5, "an embedding"),
+    "spelled": ("s = Mul z z; t = ReduceSum s axis; n = Sqrt t; p = Div z n", 5, "an embedding"),
+    "autoencoder": ("p = MatMul z decoder", D, "an autoencoder"),
+    "autoencoder in [0, 1]": ("m = MatMul z decoder; p = Sigmoid m", D, "an autoencoder"),
+    "distance": ("d = Sub z center; p = ReduceL2 d axes:[1]", 1, "an anomaly score"),
+    "mean of squares": ("d = Sub z center; s = Mul d d; p = ReduceMean s axes:[1]", 1, "an anomaly score"),
+    "mean of powers": ("d = Sub z center; s = Pow d two; p = ReduceMean s axes:[1]", 1, "an anomaly score"),
+    "sigmoids": ("p = Sigmoid z", 5, r"5 sigmoids.*multilabel"),
+    "hard sigmoids": ("p = HardSigmoid z", 5, r"5 sigmoids.*multilabel"),
+}
+
+
+def classifier(steps: str, outputs: int | None, *, task: str | None = None) -> Classifier:
+    tail = []
+    for each in steps.split(";"):
+        names, _, rest = each.partition("=")
+        node = step(f"first = {rest}")
+        node.output[:] = [name.strip() for name in names.split(",")]
+        tail.append(node)
+    shape = ["N"] if outputs is None else ["N", outputs]
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["z"]), *tail],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", D])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, shape)],
+        [from_array(np.asarray(value), name) for name, value in CONSTANTS.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(made)
+    return Classifier(load_bytes(made.SerializeToString()), provider=CPU, task=task)
+
+
+def samples(made: Classifier) -> Dataset:
+    return Dataset.of(ArraySource("x", FIVE[0], np.zeros(len(FIVE[0]), np.int64)), made)
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_and_sorted_values(name: str, tmp_path: Path) -> None:
+    """The tensor before is named with what makes it an output, and there the right number comes out."""
+    steps, outputs, what, front = LABELS[name]
+    made = classifier(steps, outputs)
+    with pytest.raises(ModelError, match=f"{what}.*the scores are in tensor '{front}'") as error:
+        attack(made, samples(made), tmp_path / "a.npz", attack="square", eps=0.05, max_iter=5)
+    assert not (tmp_path / "a.npz").exists()
+    assert f"['x'], ['{front}'])" in str(error.value)
+    onnx.save(made.model.proto, tmp_path / "model.onnx")
+    onnx.utils.extract_model(str(tmp_path / "model.onnx"), str(tmp_path / "scores.onnx"), ["x"], [front])
+    scores = Classifier(tmp_path / "scores.onnx", provider=CPU).scores(FIVE[0])
+    expected = FIVE[0] @ CONSTANTS["w"] + CONSTANTS["b"]
+    np.testing.assert_array_equal((-scores if front == "n" else scores).argmax(1), expected.argmax(1))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_classifier(name: str, tmp_path: Path) -> None:
+    steps, outputs, what = OTHERS[name]
+    made = classifier(steps, outputs)
+    with pytest.raises(ModelError, match=f"{what}.*--task classes"):
+        attack(made, samples(made), tmp_path / "a.npz", attack="noise", eps=0.05)
+
+
+@pytest.mark.parametrize("name", ["sigmoids", "LpNormalization", "autoencoder"])
+def test_the_task_overrules(name: str, tmp_path: Path) -> None:
+    steps, outputs, _ = OTHERS[name]
+    made = classifier(steps, outputs, task="classes")
+    (found,) = attack(made, samples(made), tmp_path / "a.npz", attack="noise", eps=0.05)
+    assert found.correct == int((made.scores(FIVE[0]).argmax(1) == 0).sum())
+    assert made.beside(made.model).asked_task == made.shipped().asked_task == "classes"
+
+
+@pytest.mark.parametrize(
+    ("steps", "outputs"),
+    [("p = Identity z", 5), ("p = Softmax z axis:1", 5), ("m = MatMul z decoder; p = Softmax m axis:1", D)],
+)
+def test_class_scores_are_taken(steps: str, outputs: int) -> None:
+    made = classifier(steps, outputs)
+    assert reading(made, samples(made)).classifier is made
+
+
+def test_tasks_that_are_not_built_yet() -> None:
+    with pytest.raises(OptionError, match="--task multilabel is not built yet; there are classes and binary"):
+        classifier("p = Sigmoid z", 5, task="multilabel")
+    with pytest.raises(CloakError, match=r"there is no task 'clases' .*did you mean 'classes'"):
+        classifier("p = Sigmoid z", 5, task="clases")
