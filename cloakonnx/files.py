@@ -65,7 +65,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, as UTF-8; raises as :func:`atomic` does."""
     with atomic(path) as stream:
-        stream.write(text.encode())
+        stream.write(text.encode(errors="backslashreplace"))  # a name may hold half of a pair of UTF-16
 
 
 _NO_DATE = (1980, 1, 1, 0, 0, 0)

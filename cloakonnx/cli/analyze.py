@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import attack_options, options
-from cloakonnx.cli._output import progress, say
+from cloakonnx.cli._output import progress, say, write_json
 from cloakonnx.cli._types import Number
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def command(
         )
         found.save(target)
         if as_json:
-            click.echo(found.to_json(), nl=False)
+            write_json(found.to_json())
         _tell_greedy(found, target)
         return
     pairs = _pairs(classifier, dataset, twins, rest)
@@ -137,7 +137,7 @@ def command(
         )
     result.save(target)
     if as_json:
-        click.echo(result.to_json(), nl=False)
+        write_json(result.to_json())
     _tell(result, target)
 
 
