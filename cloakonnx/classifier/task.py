@@ -6,8 +6,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-import onnx
-import onnx.inliner
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError, InferenceError
@@ -16,6 +14,7 @@ from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.ending import Ending, ending
 from cloakonnx.graph.index.index import structure
+from cloakonnx.graph.subgraphs.inline import without_functions
 
 _TELLING = 20
 """Samples of which a classifier that works gets more right than by chance."""
@@ -131,5 +130,5 @@ def at_chance(correct: int, count: int, classes: int) -> bool:
 
 def _ending(model: Model, output: str) -> Ending:
     proto = model.proto
-    graph = structure(onnx.inliner.inline_local_functions(proto) if proto.functions else proto)
+    graph = structure(without_functions(proto))
     return ending(output, producer=graph.producer, value=Constants(graph).value)

@@ -156,7 +156,7 @@ def _parsed(path: Path) -> dict[str, Any]:
             return tomllib.load(stream)
     except OSError as error:
         raise OptionError(f"cannot read {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is no error of TOML for Python
         raise OptionError(f"{path} is not TOML: {error}") from None
 
 

@@ -34,6 +34,8 @@ class _Path(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("is empty; name a file or folder", param, ctx)
+        if "\0" in str(value):
+            self.fail(f"{str(value)!r} has a null character, which no path has", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -14,6 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cloakonnx.errors import CloakError, DataError, nearest
+from cloakonnx.kinds import kind_of
 
 SETTINGS_KEY, LABELS_KEY, PREDICTED = "settings", "labels", "predicted"
 """An adversarial file's array of settings (JSON), what in it tells of the labels, and the word for predictions."""
@@ -43,7 +44,7 @@ def has_predicted_labels(path: Path) -> bool:
     try:
         settings = json.loads(str(load_arrays(path, [SETTINGS_KEY])[SETTINGS_KEY]))
         return bool(settings[LABELS_KEY] == PREDICTED)
-    except (CloakError, ValueError, KeyError, TypeError):
+    except (CloakError, ValueError, KeyError, TypeError, RecursionError):
         return False  # somebody else's file
 
 
@@ -105,7 +106,8 @@ def _check_kind(path: Path, wanted: bytes, suffix: str) -> None:
     elif start.startswith((_NPY, _NPZ)):
         why = f"its content is an {'.npy' if start.startswith(_NPY) else '.npz'} file; give it that suffix"
     else:
-        why = f"it is not an {suffix} file"
+        kind = kind_of(path)
+        why = f"it is not an {suffix} file" + (f" but {kind}" if kind else "")
     raise DataError(f"cannot read {path}: {why}")
 
 

@@ -9,7 +9,6 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx.inliner
 import onnx.version_converter
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -20,6 +19,7 @@ from cloakonnx.graph.index.index import Index, node_inputs, subgraphs
 from cloakonnx.graph.index.node import describe
 from cloakonnx.graph.index.shapes import infer
 from cloakonnx.graph.index.traits import Trait, has
+from cloakonnx.graph.subgraphs.inline import without_functions
 
 OPSET = 18
 """Models of an older opset are converted to this one."""
@@ -86,8 +86,7 @@ def canonical(
 
 def inlined(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
     """Inline local functions, and lower the IR version."""
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+    model = without_functions(model)
     model.ir_version = IR_VERSION
     return model
 

@@ -18,6 +18,7 @@ from cloakonnx.graph.file import _wire
 from cloakonnx.graph.file.external import check_references, is_external, locations, reference, tensors
 from cloakonnx.graph.index.index import Index, structure
 from cloakonnx.graph.index.shapes import infer
+from cloakonnx.kinds import kind_of
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA = 7, 14
@@ -188,7 +189,13 @@ def load(path: str | Path) -> Model:
         raise ModelError(f"{path} is empty, not an ONNX model") from None
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
-    model = _decode(buf, path)
+    try:
+        model = _decode(buf, path)
+    except ModelError:
+        kind = kind_of(path)
+        if kind is None:
+            raise
+        raise ModelError(f"{path} is not an ONNX model: it is {kind}") from None
     if model.folder is not None:
         check_references(model.proto, model.folder, model_name=model.name)
         if any((model.folder / location).samefile(path) for location in model.external_files):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx
+import onnx.inliner
 
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.file.external import is_external, reference, tensors
@@ -33,6 +34,20 @@ def inline(model: Model) -> onnx.ModelProto:
         tensor.ClearField("data_location")
         tensor.raw_data = data
     return whole
+
+
+def without_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose local functions are written out; the model itself where it has none.
+
+    Raises:
+        ModelError: functions that call themselves, or two of one name.
+    """
+    if not proto.functions:
+        return proto
+    try:
+        return onnx.inliner.inline_local_functions(proto)
+    except Exception as error:  # the checker's, which the inliner runs first
+        raise ModelError(f"the model's functions are not valid: {error}") from None
 
 
 def complete(model: Model, tensor: onnx.TensorProto) -> onnx.TensorProto:
