@@ -121,7 +121,10 @@ def _cloakonnx(ctx: click.Context, *, config: Path | None) -> None:
         return
     settings = read_settings(config, _commands)
     if settings is not None:
-        ctx.default_map = {verb: settings.defaults(verb, _command(verb), arguments)}
+        defaults = settings.defaults(verb, _command(verb), arguments)
+        for line in settings.weakened(verb, _command(verb), defaults):
+            say(f"cloakonnx: {line}")
+        ctx.default_map = {verb: defaults}
 
 
 def main() -> NoReturn:
