@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.errors import OutputError
+from cloakonnx.kinds import irregular
 
 try:
     import fcntl
@@ -40,6 +41,9 @@ def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False
         raise OutputError(f"cannot write {path}: it is a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: the folder {folder} is not writable")
+    odd = irregular(path)
+    if odd is not None:
+        raise OutputError(f"cannot write {path}: it is {odd}, and only files are written over; name another with -o")
     if force or not path.exists():
         return
     if any(source.exists() and path.samefile(source) for source in inputs):

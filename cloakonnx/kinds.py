@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,6 +41,22 @@ _MAGIC = (
     (0, b"\x7fELF", "a program"),
 )
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<body")
+
+
+def irregular(path: Path) -> str | None:
+    """Return what a path is that is neither a file nor a folder, None for these and for what is not there.
+
+    Reading a pipe waits for who writes into it, and a device may never end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def kind_of(path: Path) -> str | None:

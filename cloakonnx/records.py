@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cloakonnx.errors import CloakError
+from cloakonnx.kinds import irregular
 
 T = TypeVar("T")
 
@@ -55,6 +56,9 @@ def read_json(
 
 def read_text(path: str | Path, *, kind: str, error: type[CloakError]) -> str:
     """Return the text of a file of our own; raises ``error`` where it can't be read or is no text."""
+    odd = irregular(Path(path))
+    if odd is not None:
+        raise error(f"cannot read the {kind} {path}: it is {odd}, not a file")
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as found:

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from cloakonnx.errors import OptionError, nearest
+from cloakonnx.kinds import irregular
 
 _OWN, _PYPROJECT = Path("cloakonnx.toml"), Path("pyproject.toml")
 _LISTS = {"eps", "classes"}
@@ -192,6 +193,9 @@ def _table(path: Path | None) -> tuple[str, dict[str, Any]] | None:
 def _parsed(path: Path) -> dict[str, Any]:
     import tomllib
 
+    odd = irregular(path)
+    if odd is not None:
+        raise OptionError(f"cannot read {path}: it is {odd}, not a file")
     try:
         with path.open("rb") as stream:
             return tomllib.load(stream)

@@ -21,6 +21,7 @@ from cloakonnx.errors import AnalysisError, nearest
 from cloakonnx.files import write_text
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.kinds import irregular
 from cloakonnx.preprocessing import Layout, Preprocessing
 from cloakonnx.records import Entries, installed_versions, read_json
 from cloakonnx.scoring.criteria import CRITERIA
@@ -205,6 +206,9 @@ def load_analysis(path: str | Path, *, model: str = "MODEL") -> Analysis:
         AnalysisError: missing or damaged.
     """
     path = Path(path)
+    odd = irregular(path)
+    if odd is not None:
+        raise AnalysisError(f"cannot read {path}: it is {odd}, not a file")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

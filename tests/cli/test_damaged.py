@@ -181,3 +181,23 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
             assert held < set(tmp_path.iterdir()), "the file of a run that goes on stays"
     assert target.read_bytes() == b"whole"
     assert {path.name for path in tmp_path.iterdir()} == {*others, "out.npz"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_neither_read_nor_written_over(run: Run, folder: Path) -> None:
+    """None of these waits for somebody who writes."""
+    os.mkfifo(folder / "p.npz")
+    refused: list[tuple[tuple[str, ...], str]] = [
+        (("inspect", "p.npz"), "it is a pipe"),
+        (("attack", "m.onnx", "--data", "p.npz", *ATTACK[4:]), "it is a pipe"),
+        (("gate", "p.npz", "--require", "clean>=1%"), "it is a pipe"),
+        (("apply", "m.onnx", "--analysis", "p.npz"), "it is a pipe"),
+        (("inspect", "m.onnx", "--config", "p.npz"), "it is a pipe"),
+        ((*ATTACK[:-1], "p.npz", "--force"), "only files are written over"),
+        (("inspect", "/dev/zero"), "it is a device"),
+    ]
+    for arguments, said in refused:
+        code, out, err = run(*arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert said in err
+    assert (folder / "p.npz").is_fifo()
