@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, MissingDependencyError, nearest
+from cloakonnx.kinds import irregular
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _GREY = {"1", "L", "LA", "La"}
@@ -96,6 +97,9 @@ class ImageFolder:
 
     def _decode(self, path: Path) -> NDArray[np.uint8]:
         image_module = _pillow()
+        odd = irregular(path)
+        if odd is not None:
+            raise DataError(f"cannot read {path}: it is {odd}, not a file")
         try:
             with image_module.open(path) as image:
                 if image.mode.startswith(("I", "F")):

@@ -187,6 +187,9 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
 def test_a_pipe_is_neither_read_nor_written_over(run: Run, folder: Path) -> None:
     """None of these waits for somebody who writes."""
     os.mkfifo(folder / "p.npz")
+    for label in "abc":
+        (folder / "images" / label).mkdir(parents=True)
+        os.mkfifo(folder / "images" / label / "p.png")
     refused: list[tuple[tuple[str, ...], str]] = [
         (("inspect", "p.npz"), "it is a pipe"),
         (("attack", "m.onnx", "--data", "p.npz", *ATTACK[4:]), "it is a pipe"),
@@ -195,6 +198,7 @@ def test_a_pipe_is_neither_read_nor_written_over(run: Run, folder: Path) -> None
         (("inspect", "m.onnx", "--config", "p.npz"), "it is a pipe"),
         ((*ATTACK[:-1], "p.npz", "--force"), "only files are written over"),
         (("inspect", "/dev/zero"), "it is a device"),
+        (("attack", "m.onnx", "--data", "images", *ATTACK[4:]), "pip"),  # where Pillow is missing, that is said
     ]
     for arguments, said in refused:
         code, out, err = run(*arguments)
