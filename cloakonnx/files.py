@@ -6,17 +6,25 @@ import contextlib
 import io
 import math
 import os
+import re
 import secrets
+import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.errors import OutputError
+from cloakonnx.kinds import irregular
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False) -> None:
@@ -33,6 +41,9 @@ def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False
         raise OutputError(f"cannot write {path}: it is a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: the folder {folder} is not writable")
+    odd = irregular(path)
+    if odd is not None:
+        raise OutputError(f"cannot write {path}: it is {odd}, and only files are written over; name another with -o")
     if force or not path.exists():
         return
     if any(source.exists() and path.samefile(source) for source in inputs):
@@ -44,13 +55,17 @@ def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path``; it takes that name when the block ends well and vanishes when not.
 
+    Temporary files of the same output that killed runs have left are removed.
+
     Raises:
         OutputError: the file system refuses the write.
     """
     target = path.absolute()
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    _remove_left_behind(target)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(_DIGITS // 2)}.part")
     try:  # an interrupt may come at any point, so the file is made inside
         with temporary.open("xb") as stream:
+            hold(stream)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -62,10 +77,55 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+_DIGITS = 16
+"""Random digits in the name of a temporary file."""
+
+
+def hold(stream: IO[bytes]) -> bool:
+    """Lock an open file until it is closed or its process ends; return False where another holds it.
+
+    Systems without such locks (Windows) refuse to remove a file that is open.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _remove_left_behind(target: Path) -> None:
+    """Remove temporary files of an output whose runs were killed: those that no process holds."""
+    ours = re.compile(rf"{re.escape(f'.{target.name}.')}[0-9a-f]{{{_DIGITS}}}\.part")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(target.parent):
+            if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                _remove_unless_held(Path(entry.path))
+
+
+def _remove_unless_held(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        is_fresh = time.time() - os.fstat(stream.fileno()).st_mtime < _FRESH and not os.fstat(stream.fileno()).st_size
+        if is_fresh or not hold(stream):  # made this moment by another run, which has yet to lock it
+            return
+        if fcntl is not None:
+            path.unlink(missing_ok=True)
+    if fcntl is None:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+_FRESH = 2.0
+"""Seconds in which an empty temporary file may be that of a run that has just begun."""
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, as UTF-8; raises as :func:`atomic` does."""
     with atomic(path) as stream:
-        stream.write(text.encode())
+        stream.write(text.encode(errors="backslashreplace"))  # a name may hold half of a pair of UTF-16
 
 
 _NO_DATE = (1980, 1, 1, 0, 0, 0)

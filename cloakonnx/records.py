@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cloakonnx.errors import CloakError
+from cloakonnx.kinds import irregular
 
 T = TypeVar("T")
 
@@ -76,9 +77,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_text(path: str | Path, *, kind: str, error: type[CloakError]) -> str:
     """Return the text of a file of our own; raises ``error`` where it can't be read or is no text."""
+    odd = irregular(Path(path))
+    if odd is not None:
+        raise error(f"cannot read the {kind} {path}: it is {odd}, not a file")
     try:
-        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
-            raise error(f"cannot read the {kind} {path}: it is not a regular file")
         with Path(path).open("rb") as stream:
             content = stream.read(_MOST + 1)
         if len(content) > _MOST:

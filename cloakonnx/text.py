@@ -1,8 +1,9 @@
-"""Numbers as people write them."""
+"""Numbers as people write them, and names that others wrote: nothing in a name is a command to what shows it."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from html import escape
@@ -49,21 +50,113 @@ def eps_exact(eps: float) -> str:
     return repr(eps)
 
 
+LONGEST_NAME = 200
+"""Characters of a name that are shown."""
+
+_LONGEST_LINE = 4000
+_TAIL = 40
+"""Characters at the end of what is cut, which stay: names of one graph tend to differ there."""
+
+_ELLIPSIS = "\u2026"
+_LONG_WORD = re.compile(rf"\S{{{LONGEST_NAME + 1},}}")
+_NAMED_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_COMMAND = re.compile(r"^((?:\s|\x1b\[[\d;]*m)*):(?=:)")
+"""At the start of a line, behind blanks and colours, two colons begin a command of GitHub's runner."""
+
+_COMMAND_ANYWHERE = re.compile(r"##(?=\[|vso\[)")
+"""Begins a command of GitHub's and Azure's runners at any place of a line."""
+
+
+def escaped(text: str, *, keep: str = "") -> str:
+    """Return a text in which every character that is not printable is spelled out, as Python's ``repr`` does it.
+
+    These are control characters (C0, DEL, C1), line and paragraph separators, characters that turn the direction of
+    text, invisible ones, and lone surrogates.
+
+    >>> escaped("a\\x1b[2J")
+    'a\\\\x1b[2J'
+
+    Args:
+        text: Any text.
+        keep: Characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in keep else _spelled(each) for each in text)
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    width, letter = (2, "x") if code < 0x100 else (4, "u") if code < 0x10000 else (8, "U")
+    return _NAMED_ESCAPES.get(character) or f"\\{letter}{code:0{width}x}"
+
+
+def shortened(text: str, longest: int = LONGEST_NAME) -> str:
+    """Return a text of at most so many characters; a longer one is cut in the middle, with an ellipsis there."""
+    if len(text) <= longest:
+        return text
+    return text[: longest - _TAIL - 1] + _ELLIPSIS + text[-_TAIL:]
+
+
+def shown(name: object) -> str:
+    """Return a name as people see it: of a tensor, a file, a class, or any text that others wrote.
+
+    Characters that are not printable are spelled out, and it has at most :data:`LONGEST_NAME` characters. All that
+    prints or writes for people passes names through this or through :func:`shown_line`; JSON keeps them as they are.
+    """
+    return _COMMAND_ANYWHERE.sub(r"#\\x23", shortened(escaped(shortened(str(name), 8 * LONGEST_NAME))))
+
+
+def shown_line(text: object) -> str:
+    """Return a text with names in it as one line for people, which no log takes for a command.
+
+    Characters that are not printable are spelled out, line breaks too; words longer than a name are cut, and so is a
+    line of several thousand characters.
+    """
+    whole = shortened(str(text), 4 * _LONGEST_LINE)
+    words = _LONG_WORD.sub(lambda word: shortened(word.group()), escaped(whole))
+    return harmless(_COMMAND_ANYWHERE.sub(r"#\\x23", shortened(words, _LONGEST_LINE)))
+
+
+def harmless(line: str) -> str:
+    """Return a line that no runner of workflows takes for a command."""
+    return _COMMAND.sub(r"\1\\x3a", line)
+
+
+_MARKDOWN = re.compile(
+    r"""
+    [\\`*~$|]  # code, emphasis, strikethrough, formulas, cells
+    | (?<![^\W_])_ | _(?![^\W_])  # emphasis; not inside a word
+    | <(?=[A-Za-z/!?])  # tags and links in angle brackets
+    | &(?=\#?\w+;)  # entities
+    | \](?=[\[(:])  # links and pictures
+    | (?<=:)/(?=/) | (?<=www)\.  # addresses, which become links by themselves
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def markdown(text: object) -> str:
+    """Return a text with names in it as Markdown that shows just that: no markup, HTML or link comes from a name."""
+    return _MARKDOWN.sub(r"\\\g<0>", shown_line(text))
+
+
 def title(text: str) -> str:
-    """Return a line that stands out."""
-    return f"<p><strong>{escape(text)}</strong></p>"
+    """Return a line that stands out, as HTML."""
+    return f"<p><strong>{escape(shown_line(text))}</strong></p>"
 
 
 def line(text: str) -> str:
-    """Return a line of words."""
-    return f"<p>{escape(text)}</p>"
+    """Return a line of words, as HTML."""
+    return f"<p>{escape(shown_line(text))}</p>"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table whose first column names the rows."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    shown_rows = ([escape(shown(cell)) for cell in row] for row in rows)
     body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-        for name, *cells in rows
+        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for name, *cells in shown_rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

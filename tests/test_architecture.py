@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
-    ("errors", "text", "files", "statistics", "records", "preprocessing"),
+    ("errors", "kinds", "text", "files", "statistics", "records", "preprocessing"),
     ("graph",),
     ("gradient", "runtime", "data"),
     ("classifier", "engine"),

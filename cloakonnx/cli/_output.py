@@ -1,15 +1,22 @@
-"""Prints: words and progress to stderr, results for machines to stdout."""
+"""Prints: words and progress to stderr, results to stdout.
+
+What is printed for people goes through :func:`cloakonnx.text.shown_line` here, whatever names are in it.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from cloakonnx.text import shown_line
 
 if TYPE_CHECKING:
     from cloakonnx.evaluation.estimate import Estimate
@@ -26,17 +33,56 @@ _MOVES = 0.6
 
 def one_line(error: object) -> str:
     """Return an error as the line that is printed for it."""
-    return f"cloakonnx: {' '.join(str(error).split())}"
+    return shown_line(f"cloakonnx: {' '.join(str(error).split())}")
 
 
 def say(text: str) -> None:
-    """Tell the user something."""
-    click.echo(text, err=True)
+    """Tell the user something, in one line on stderr."""
+    with readers_may_leave():
+        click.echo(shown_line(text), err=True)
+
+
+def tell(text: str) -> None:
+    """Print a line of a result for people."""
+    with readers_may_leave():
+        click.echo(shown_line(text))
+
+
+def write_json(text: str) -> None:
+    """Print JSON as it is, except that no runner of workflows finds the start of a command in it."""
+    write_out(text.replace("##", r"#\u0023"))
+
+
+def write_out(text: str) -> None:
+    """Print a text of several lines as it is."""
+    with readers_may_leave():
+        click.echo(text, nl=False)
 
 
 def print_json(value: Any) -> None:
     """Print a result for machines."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False))
+    write_json(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+@contextmanager
+def readers_may_leave() -> Iterator[None]:
+    """Drop what is printed once nobody reads it, as behind ``| head -1``: the exit code stays that of the verb."""
+    try:
+        yield
+    except BrokenPipeError:
+        drop_unread()
+
+
+def drop_unread() -> None:
+    """Send what is still printed to an output that nobody reads to nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            with suppress(OSError):
+                os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 RESUMED = "--resume goes on where this stopped"
@@ -62,7 +108,12 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
     if not console.is_terminal:
         yield lambda done: None
         return
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True)
+    columns = (
+        TextColumn(shown_line(what), markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
     with Progress(*columns, console=console, transient=True, speed_estimate_period=_WINDOW) as bar:
         task = bar.add_task(what, total=total)
         next_move = 0.0

@@ -6,6 +6,7 @@ that has such an option. Flags win over the file, a verb's table over what is sh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import click
 
 from cloakonnx.errors import OptionError, nearest
+from cloakonnx.kinds import irregular
 
 _OWN, _PYPROJECT = Path("cloakonnx.toml"), Path("pyproject.toml")
 _MOST = 1 << 20
@@ -40,6 +42,15 @@ _REPLACES = {
 """What a flag also takes the place of in the file, because both together would be an error."""
 
 
+_BY_HAND = {"data-script": "runs code", "adversarial-script": "runs code"} | dict.fromkeys(
+    ("output", "force"), "decides which files are written over"
+)
+_WRITES = {"attestation": {"apply"}, "samples": {"evaluate"}}
+"""Options that name an output for these verbs, and an input for others."""
+
+_WEAKENS = ("limit", "no-sanity", "allow-inconclusive")
+
+
 @dataclass(frozen=True)
 class Setting:
     """One option of one verb, from the file.
@@ -63,11 +74,13 @@ class SettingsFile:
         name: Of the file, with the table for pyproject.toml.
         shared: Above the tables, by option name.
         tables: By verb.
+        is_named: Whether the user named the file; else it was found in the working directory.
     """
 
     name: str
     shared: Mapping[str, Any]
     tables: Mapping[str, Mapping[str, Any]]
+    is_named: bool
 
     def of(self, verb: str, command: click.Command) -> Iterator[Setting]:
         """Yield what the file says of a verb's options."""
@@ -90,6 +103,20 @@ class SettingsFile:
         found = (setting for setting in self.of(verb, command) if setting.name not in replaced)
         return {str(known[each.name].name): converted(each, known[each.name]) for each in found}
 
+    def weakened(self, verb: str, command: click.Command, defaults: Mapping[str, Any]) -> Iterator[str]:
+        """Yield a line for each setting in force that a found file weakens a result with; nothing where it was named.
+
+        Args:
+            verb: The verb.
+            command: Its command.
+            defaults: What :meth:`defaults` returned.
+        """
+        known = options(command)
+        for setting in () if self.is_named else self.of(verb, command):
+            in_force = str(known[setting.name].name) in defaults and setting.value is not False
+            if setting.name in _WEAKENS and in_force:
+                yield f"{setting.origin} sets {setting.name} = {json.dumps(setting.value, default=str)}"
+
 
 def options(command: click.Command) -> dict[str, click.Option]:
     """Return a verb's options by their long names."""
@@ -109,7 +136,8 @@ def read_settings(path: Path | None, load: Callable[[], Mapping[str, click.Comma
         load: Returns all verbs' commands; called only where there is a file, because it imports every verb.
 
     Raises:
-        OptionError: it can't be read, is not TOML, or has a key that is no option or verb.
+        OptionError: it can't be read, is not TOML, has a key that is no option or verb, or was found and has a key that
+            only a file that is named may have.
     """
     found = _table(path)
     if found is None:
@@ -121,11 +149,25 @@ def read_settings(path: Path | None, load: Callable[[], Mapping[str, click.Comma
     everywhere = {option for command in commands.values() for option in options(command)}
     for key in shared:
         _check_known(key, everywhere, name, "no verb has an option")
+        _check_may_set(key, None, name, is_named=path is not None)
     for verb, entries in tables.items():
         _check_known(verb, commands, name, "there is no verb")
         for key in entries:
             _check_known(key, options(commands[verb]), f"{name} [{verb}]", f"{verb} has no option")
-    return SettingsFile(name, shared, tables)
+            _check_may_set(key, verb, f"{name} [{verb}]", is_named=path is not None)
+    return SettingsFile(name, shared, tables, is_named=path is not None)
+
+
+def _check_may_set(key: str, verb: str | None, where: str, *, is_named: bool) -> None:
+    """Check that a file which was found sets nothing that a stranger's folder should not decide."""
+    why = _BY_HAND.get(key)
+    if key in _WRITES and (verb is None or verb in _WRITES[key]):
+        why = _BY_HAND["output"]
+    if why is not None and not is_named:
+        raise OptionError(
+            f"{where}: {key} {why}, so a file that is found by itself may not set it; give --{key} on the command "
+            "line, or name the file with --config"
+        )
 
 
 def _check_known(key: str, known: Collection[str], where: str, said: str) -> None:
@@ -154,9 +196,10 @@ def _table(path: Path | None) -> tuple[str, dict[str, Any]] | None:
 def _parsed(path: Path) -> dict[str, Any]:
     import tomllib
 
+    odd = irregular(path)
+    if odd is not None:
+        raise OptionError(f"cannot read {path}: it is {odd}, not a file")
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise OptionError(f"{path} is not a regular file")
         with path.open("rb") as stream:
             content = stream.read(_MOST + 1)
         if len(content) > _MOST:

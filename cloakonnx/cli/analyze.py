@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import attack_options, options
-from cloakonnx.cli._output import progress, say
+from cloakonnx.cli._output import progress, say, write_json
 from cloakonnx.cli._types import Number
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def command(
         found.save(target)
         options.say_notes(found.notes)
         if as_json:
-            click.echo(found.to_json(), nl=False)
+            write_json(found.to_json())
         _tell_greedy(found, target)
         return
     pairs = _pairs(classifier, dataset, twins, rest)
@@ -143,7 +143,7 @@ def command(
     result.save(target)
     options.say_notes(result.notes)
     if as_json:
-        click.echo(result.to_json(), nl=False)
+        write_json(result.to_json())
     _tell(result, target)
 
 

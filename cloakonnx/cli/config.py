@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._output import print_json, say
+from cloakonnx.cli._output import print_json, say, tell
 from cloakonnx.cli._settings import SettingsFile, converted, read_settings
 from cloakonnx.cli._settings import options as options_of
 from cloakonnx.errors import OptionError, nearest
@@ -49,7 +49,7 @@ def command(ctx: click.Context, *, verbs: tuple[str, ...], show: bool, as_json: 
     say("no cloakonnx.toml here, no [tool.cloakonnx]" if settings is None else f"from {settings.name}")
     for row in rows:
         if row["from"] is not None:
-            click.echo(f"{row['verb']}.{row['option']} = {json.dumps(row['value'])}  # {row['from']}")
+            tell(f"{row['verb']}.{row['option']} = {json.dumps(row['value'])}  # {row['from']}")
 
 
 def _in_force(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._output import RESUMED, announce, going_on, progress, say
+from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, write_json, write_out
 from cloakonnx.cli._types import Numbers
 from cloakonnx.cli.gate import conclude
 
@@ -182,14 +182,15 @@ def _judge(
 
 def _print(found: Evaluation, *, as_json: bool, markdown: bool) -> None:
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        write_json(found.to_json())
         return
     from cloakonnx.report.tables import evaluation_markdown, print_evaluation
 
     if markdown:
-        click.echo(evaluation_markdown(found), nl=False)
+        write_out(evaluation_markdown(found))
         return
     from rich.console import Console
 
     console = Console()
-    print_evaluation(found, console if console.is_terminal else Console(width=140))
+    with readers_may_leave():
+        print_evaluation(found, console if console.is_terminal else Console(width=140))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._output import print_json
+from cloakonnx.cli._output import print_json, tell
 
 if TYPE_CHECKING:
     from cloakonnx.evaluation.gates import Decision
@@ -38,7 +38,7 @@ def command(*, evaluation: Path, require: tuple[str, ...], allow_inconclusive: b
         print_json([asdict(decision) for decision in decisions])
     else:
         for decision in decisions:
-            click.echo(str(decision))
+            tell(str(decision))
     conclude(decisions, allow_inconclusive=allow_inconclusive)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._output import going_on, print_json, progress, say
+from cloakonnx.cli._output import going_on, print_json, progress, say, tell
 from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.cli.gate import conclude
 
@@ -230,9 +230,9 @@ def _tell_plan(planned: tuple[PlannedStage, ...], *, as_json: bool) -> None:
     for stage in planned:
         measured = "seconds" if stage.seconds is None else f"{spoken(stage.seconds)} at most"
         time = "as before" if stage.cached else measured
-        click.echo(f"{stage.name:<10} {time:<20} {', '.join(stage.writes)}".rstrip())
+        tell(f"{stage.name:<10} {time:<20} {', '.join(stage.writes)}".rstrip())
     total = sum(stage.seconds or 0 for stage in planned)
-    click.echo(f"about {spoken(total)} at most in all" if total else "seconds in all")
+    tell(f"about {spoken(total)} at most in all" if total else "seconds in all")
 
 
 def _tell(done: Hardened, *, as_json: bool) -> None:
@@ -249,9 +249,9 @@ def _tell(done: Hardened, *, as_json: bool) -> None:
             }
         )
     else:
-        click.echo(f"{judged.title}: {judged.sentence}")
+        tell(f"{judged.title}: {judged.sentence}")
         for caveat in judged.caveats:
-            click.echo(caveat)
+            tell(caveat)
     for decision in done.gates:
         say(str(decision))
     say(f"wrote {', '.join(path.name for path in done.files.values())} to {done.folder}")

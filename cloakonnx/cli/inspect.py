@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloakonnx.cli._output import print_json, say
+from cloakonnx.cli._output import print_json, readers_may_leave, say, tell
 from cloakonnx.cli.options import json_option, model_argument
 
 if TYPE_CHECKING:
@@ -83,20 +83,25 @@ def _print(model: Model, taps: list[Tap], masks: list[MaskEntry], folded: list[s
     from rich.console import Console
     from rich.table import Table
 
-    inputs, outputs = ", ".join(i.name for i in model.inputs), ", ".join(o.name for o in model.proto.graph.output)
-    click.echo(f"{model.name}: opset {model.opset}, IR {model.proto.ir_version}, input {inputs}, output {outputs}")
+    from cloakonnx.report.terminal import add_row, print_table
+    from cloakonnx.text import shown
+
+    inputs = ", ".join(shown(i.name) for i in model.inputs)
+    outputs = ", ".join(shown(o.name) for o in model.proto.graph.output)
+    tell(f"{shown(model.name)}: opset {model.opset}, IR {model.proto.ir_version}, input {inputs}, output {outputs}")
     for location in model.external_files:
-        click.echo(f"external data: {location}")
+        tell(f"external data: {shown(location)}")
     for mask in masks:
-        click.echo(f"masked: {mask.tap}")
+        tell(f"masked: {shown(mask.tap)}")
     for name in folded:
-        click.echo(f"folded into the weights: the mask of {name}")
+        tell(f"folded into the weights: the mask of {shown(name)}")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("", "tap", "features", "axis", "shape", "dtype", "from", "to"):
         table.add_column(column, overflow="fold", justify="right" if column in {"features", "axis"} else "left")
     for tap in taps:
         shape = ", ".join("?" if d is None else str(d) for d in tap.shape)
-        table.add_row(
+        add_row(
+            table,
             "*" if tap.is_default else "",
             tap.name,
             "?" if tap.features is None else str(tap.features),
@@ -107,7 +112,10 @@ def _print(model: Model, taps: list[Tap], masks: list[MaskEntry], folded: list[s
             ", ".join(tap.consumers) or "output",
             style="bold" if tap.is_default else None,
         )
-    console = Console(width=None if Console().is_terminal else 160)
-    console.print(table, markup=False) if taps else click.echo("no tensor of this model can carry a mask")
+    if taps:
+        with readers_may_leave():
+            print_table(table, Console(width=None if Console().is_terminal else 160))
+    else:
+        tell("no tensor of this model can carry a mask")
     if any(tap.is_default for tap in taps):
-        click.echo("* the default tap; choose another with --tap")
+        tell("* the default tap; choose another with --tap")

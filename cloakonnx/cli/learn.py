@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._output import RESUMED, going_on, progress, say
+from cloakonnx.cli._output import RESUMED, going_on, progress, say, write_json
 from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.errors import CheckError
 
@@ -185,7 +185,7 @@ def command(
     options.say_notes(result.notes)
     forget(target)
     if as_json:
-        click.echo(result.to_json(), nl=False)
+        write_json(result.to_json())
     _tell(result, target)
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from cloakonnx.cli._interruption import Interruption
-from cloakonnx.cli._output import one_line
+from cloakonnx.cli._output import drop_unread, one_line, say
 from cloakonnx.cli._settings import read_settings
 from cloakonnx.cli.options import PATH
 from cloakonnx.errors import CloakError, nearest
@@ -121,7 +121,10 @@ def _cloakonnx(ctx: click.Context, *, config: Path | None) -> None:
         return
     settings = read_settings(config, _commands)
     if settings is not None:
-        ctx.default_map = {verb: settings.defaults(verb, _command(verb), arguments)}
+        defaults = settings.defaults(verb, _command(verb), arguments)
+        for line in settings.weakened(verb, _command(verb), defaults):
+            say(f"cloakonnx: {line}")
+        ctx.default_map = {verb: defaults}
 
 
 def main() -> NoReturn:
@@ -135,14 +138,19 @@ def main() -> NoReturn:
 
 def _exit_code() -> int:
     """Run the command line; an error is one line on stderr."""
+    output = sys.stdout
     try:
         code = _cloakonnx.main(standalone_mode=False)
     except BaseException as error:
         chain = list(_chain(error))
         if not any(isinstance(each, KeyboardInterrupt | click.Abort) for each in chain):
+            # Nobody reads the help: click replaces the output then, and exits with 1, which is a failed check here.
+            if isinstance(error, SystemExit) and sys.stdout is not output:
+                drop_unread()
+                return 0
             return _error_code(error)
         notes = [note for each in chain for note in getattr(each, "__notes__", ())]
-        click.echo("; ".join(("cloakonnx: interrupted", "no output was left half-written", *notes)), err=True)
+        say("; ".join(("cloakonnx: interrupted", "no output was left half-written", *notes)))
         return _INTERRUPTED
     return code if isinstance(code, int) else 0
 
@@ -167,13 +175,10 @@ def _error_code(error: BaseException) -> int:
             line, code = f"{error.format_message()} (see '{hint} --help')", 2
         case MemoryError():
             line, code = "out of memory; a smaller --batch-size needs less", 2
-        case BrokenPipeError():
-            sys.stderr.close()
-            return 0
         case OSError():
             named = f"{error.filename}: " if error.filename else ""
             line, code = f"{named}{error.strerror or error}", 2
         case _:
             raise error
-    click.echo(one_line(line), err=True)
+    say(one_line(line))
     return code

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 import click
 from click.core import ParameterSource
 
+from cloakonnx.cli._output import say
 from cloakonnx.cli._types import Number, Numbers
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class _Path(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("is empty; name a file or folder", param, ctx)
+        if "\0" in str(value):
+            self.fail(f"{str(value)!r} has a null character, which no path has", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -236,10 +239,9 @@ def open_data(path: Path | None, script: str | None, options: DataOptions, *, op
         source = open_source(path, labels=labels, classes=classes, resize=options["resize"], crop=options["crop"])
         _tell_of_folder(source)
         if source.has_predicted_labels:
-            click.echo(
+            say(
                 f"cloakonnx: warning: the labels of {path.name} are a model's own predictions, not true ones: an "
-                "accuracy on them says how often that class is kept",
-                err=True,
+                "accuracy on them says how often that class is kept"
             )
         return source
     return open_source(path)  # the twins of a folder of images or of an .npy file may well be an .npz
@@ -317,10 +319,9 @@ def warn_of_small_eps(eps: Sequence[float], dataset: Dataset) -> None:
     low, high = dataset.preprocessing.bounds
     small = next((each for each in eps if 0 < each < _SMALL * (high - low) / 255), None)
     if small is not None:
-        click.echo(
+        say(
             f"cloakonnx: warning: --eps {small:.3g} is less than a tenth of a 255th of pixel space, [{low:g}, "
-            f"{high:g}]; is it in another space?",
-            err=True,
+            f"{high:g}]; is it in another space?"
         )
 
 
@@ -344,7 +345,7 @@ def engine(workers: int | None, classifier: Classifier, dataset: Dataset, batch_
 
     found = engine_of(workers) or default_engine(classifier.provider, dataset, batch_size)
     if found.workers > 1:
-        click.echo(str(found), err=True)
+        say(str(found))
     return found
 
 
@@ -360,5 +361,5 @@ def choose(provider: str | None, device_id: int) -> Provider:
 
     warning = installation_warning()
     if warning is not None:
-        click.echo(f"cloakonnx: warning: {warning}", err=True)
+        say(f"cloakonnx: warning: {warning}")
     return choose_provider(provider, device_id=device_id)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._output import print_json, say
+from cloakonnx.cli._output import print_json, say, tell
 
 
 @click.command("report")
@@ -62,6 +62,6 @@ def command(
     if as_json:
         print_json({"verdict": judged.kind, "sentence": judged.sentence, "caveats": judged.caveats})
         return
-    click.echo(f"{judged.title}: {judged.sentence}")
+    tell(f"{judged.title}: {judged.sentence}")
     for caveat in judged.caveats:
-        click.echo(caveat)
+        tell(caveat)

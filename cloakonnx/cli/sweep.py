@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._output import RESUMED, announce, going_on, progress, say
+from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, write_json
 from cloakonnx.cli._types import Amounts, Numbers
 
 if TYPE_CHECKING:
@@ -150,11 +150,12 @@ def command(
     if found.data.seen:
         say(f"cloakonnx: warning: {scores} has seen {found.data.seen} of the {found.data.count} samples")
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        write_json(found.to_json())
         return
     from rich.console import Console
 
     from cloakonnx.report.sweep_tables import print_sweep
 
     console = Console()
-    print_sweep(found, console if console.is_terminal else Console(width=140))
+    with readers_may_leave():
+        print_sweep(found, console if console.is_terminal else Console(width=140))

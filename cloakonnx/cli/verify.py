@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._output import one_line, print_json, say
+from cloakonnx.cli._output import one_line, print_json, say, tell
 from cloakonnx.errors import CheckError, CloakError, ModelError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def command(
 
 def _print(result: Verification, *, named: bool) -> None:
     for check in result.checks:
-        click.echo(f"{_SIGNS[check.status]} {f'{result.model}: ' if named else ''}{check.name}: {check.detail}")
+        tell(f"{_SIGNS[check.status]} {f'{result.model}: ' if named else ''}{check.name}: {check.detail}")
 
 
 def _conclude(result: Verification, attestation: Path | None) -> None:

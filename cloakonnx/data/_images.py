@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cloakonnx.data._listing import listed
 from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, MissingDependencyError
+from cloakonnx.kinds import irregular
 from cloakonnx.preprocessing import channel_axis
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -137,9 +138,10 @@ class ImageFolder:
         """Return an image as (H, W, C), in the channels that are wanted."""
         path = self.folder / file
         image_module = _pillow()
+        odd = irregular(path)
+        if odd is not None:
+            raise DataError(f"cannot read {path}: it is {odd}, not a file")
         try:
-            if not path.is_file():
-                raise DataError(f"{path} is not a regular file; put a copy of the image there")
             with _opened(image_module, path) as image:
                 if image.mode.startswith(("I", "F")):
                     raise DataError(f"{path} has more than 8 bits a channel; convert it, or store it as floats in .npy")

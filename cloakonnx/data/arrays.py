@@ -15,6 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cloakonnx.errors import CloakError, DataError, nearest
+from cloakonnx.kinds import irregular, kind_of
 
 SETTINGS_KEY, LABELS_KEY, PREDICTED = "settings", "labels", "predicted"
 """An adversarial file's array of settings (JSON), what in it tells of the labels, and the word for predictions."""
@@ -142,6 +143,9 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _check_kind(path: Path, wanted: bytes, suffix: str) -> None:
     """Look at the first bytes, so that the message names what the file is."""
+    odd = irregular(path)
+    if odd is not None:
+        raise DataError(f"cannot read {path}: it is {odd}, not a file")
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise DataError(f"cannot read {path}: it is not a regular file")
@@ -160,7 +164,8 @@ def _check_kind(path: Path, wanted: bytes, suffix: str) -> None:
     elif start.startswith((_NPY, _NPZ)):
         why = f"its content is an {'.npy' if start.startswith(_NPY) else '.npz'} file; give it that suffix"
     else:
-        why = f"it is not an {suffix} file"
+        kind = kind_of(path)
+        why = f"it is not an {suffix} file" + (f" but {kind}" if kind else "")
     raise DataError(f"cannot read {path}: {why}")
 
 

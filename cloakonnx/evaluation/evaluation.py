@@ -162,6 +162,9 @@ class Evaluation:
         stripped = entries.any("baseline_is_stripped")
         if not isinstance(stripped, bool):
             raise ValueError("baseline_is_stripped is neither true nor false")
+        results = tuple(map(read_at_eps, entries.objects("results")))
+        if not results:
+            raise ValueError("results is empty")
         found = cls(
             model=read_model(entries.object("model")),
             baseline=read_model(entries.object("baseline")),
@@ -180,7 +183,7 @@ class Evaluation:
             classes=entries.whole_if_there("classes", 1),
             control=entries.optional_object("control") or {},
             clean=read_pairs(entries.object("clean").object("difference")),
-            results=tuple(map(read_at_eps, entries.objects("results"))),
+            results=results,
             notes=entries.texts("notes"),
             sanity=None if entries.any("sanity") is None else Sanity.read(entries.object("sanity")),
             versions=entries.text_map("versions"),

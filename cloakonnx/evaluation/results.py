@@ -156,6 +156,9 @@ def read_model(entries: Entries) -> ModelRecord:
     return ModelRecord(entries.text("name"), entries.text("sha256"))
 
 
+_MOST_SAMPLES = 10_000_000
+
+
 def read_data(entries: Entries) -> DataRecord:
     """Read the record of samples."""
     return DataRecord(
@@ -165,7 +168,7 @@ def read_data(entries: Entries) -> DataRecord:
 
 def read_accuracy(entries: Entries) -> Accuracy:
     """Read the counts of a share."""
-    count = entries.whole("count", 1)
+    count = _few(entries.whole("count", 1))
     correct = entries.whole("correct")
     if correct > count:
         raise ValueError(f"{correct} of {count} samples are correct")
@@ -174,7 +177,14 @@ def read_accuracy(entries: Entries) -> Accuracy:
 
 def read_pairs(entries: Entries) -> Paired:
     """Read the counts of a paired difference."""
-    return Paired(*(entries.whole(key) for key in ("both", "only_first", "only_second", "neither")))
+    return Paired(*(_few(entries.whole(key)) for key in ("both", "only_first", "only_second", "neither")))
+
+
+def _few(count: int) -> int:
+    """Return a number of samples; exact tests go through all numbers up to it, so a forged one may not be endless."""
+    if count > _MOST_SAMPLES:
+        raise ValueError(f"{count} samples are more than {_MOST_SAMPLES:,}")
+    return count
 
 
 def _read_robustness(entries: Entries) -> Robustness:

@@ -298,7 +298,8 @@ def _data_input(model: onnx.ModelProto, wanted: str | None) -> str:
         return floats[0]
     if not floats:
         name, elem_type = next(((n, t) for n, t in inputs.items() if wanted in {None, n}), ("", 0))
-        kind = TensorProto.DataType.Name(elem_type).lower() if name else "missing"
+        known = elem_type in TensorProto.DataType.values()
+        kind = "missing" if not name else TensorProto.DataType.Name(elem_type).lower() if known else "of no known type"
         raise DifferentiationError(
             f"input {name!r} is {kind}; attacks, black-box ones too, need a floating-point input: export the model "
             "with one"

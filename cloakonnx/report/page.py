@@ -24,6 +24,7 @@ from cloakonnx.report import _accuracy as accuracy_part
 from cloakonnx.report import _masks as mask_part
 from cloakonnx.report._samples import sample_part
 from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.text import escaped, shown_line
 
 _TEMPLATES = "templates"
 
@@ -111,7 +112,23 @@ def _environment() -> Any:
     except ImportError:
         raise MissingDependencyError("a report needs Jinja2: pip install cloakonnx[report]") from None
     loader = DictLoader({"report.html.j2": _text("report.html.j2")})
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
+
+
+def _printable(value: Any) -> Any:
+    """Spell out what no reader of the page can see; what is markup already (charts, style, script) keeps its lines."""
+    if not isinstance(value, str):
+        return value
+    if hasattr(value, "__html__"):
+        return type(value)(escaped(value, keep="\n\t"))
+    return shown_line(value)
 
 
 def _text(name: str) -> str:

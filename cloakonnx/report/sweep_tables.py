@@ -11,28 +11,30 @@ from rich.table import Table
 
 from cloakonnx.evaluation.evaluation import STATEMENT
 from cloakonnx.evaluation.sweeps.record import Point, Sweep
+from cloakonnx.report.terminal import add_row, print_line, print_table
 from cloakonnx.statistics import Accuracy, difference_cells, share_cell
-from cloakonnx.text import eps_text
+from cloakonnx.text import eps_text, shown
 
 
 def print_sweep(found: Sweep, console: Console) -> None:
     """Print a sweep to a terminal or a file."""
     for line in _facts(found):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(_curve(found), markup=False, highlight=False)
+        print_line(line, console)
+    print_table(_curve(found), console)
     if found.adaptive:
-        console.print(_adaptive(found), markup=False, highlight=False)
-    console.print(STATEMENT, markup=False, highlight=False, soft_wrap=True)
+        print_table(_adaptive(found), console)
+    print_line(STATEMENT, console)
 
 
 def _facts(found: Sweep) -> list[str]:
     scores, seen = found.scores, found.data.seen
     warning = f" WARNING: the analysis has seen {seen} of the samples; the numbers are too good." if seen else ""
     widest = eps_text(found.twins.largest_difference)
+    data, twins = shown(found.data.name), shown(found.twins.name)
     lines = [
-        f"{found.model.name}: {scores.features} features of {scores.tap}, removed by {scores.criterion}",
-        f"Data: {found.data.name} and {found.twins.name}, which differ by {widest} at most; n = {found.data.count}."
-        f"{warning} Seed {found.seed}, batch size {found.batch_size}, {found.provider}. "
+        f"{shown(found.model.name)}: {scores.features} features of {shown(scores.tap)}, removed by {scores.criterion}",
+        f"Data: {data} and {twins}, which differ by {widest} at most; n = {found.data.count}.{warning} "
+        f"Seed {found.seed}, batch size {found.batch_size}, {found.provider}. "
         "Intervals: 95%, Wilson; differences: Newcombe's paired interval, McNemar's exact test.",
         "Static: on the given adversarial samples, made without the mask in sight. It is no claim of robustness.",
     ]
@@ -51,7 +53,7 @@ def _facts(found: Sweep) -> list[str]:
 def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
+        table.add_column(shown(column), justify="right" if index else "left", overflow="fold")
     return table
 
 
@@ -67,7 +69,8 @@ def _curve(found: Sweep) -> Table:
         ]
     for removed, points in groupby(found.points, key=lambda point: point.removed):
         same = list(points)
-        table.add_row(
+        add_row(
+            table,
             _amounts(same),
             str(removed),
             share_cell(same[0].mask.clean),
@@ -99,7 +102,8 @@ def _adaptive(found: Sweep) -> Table:
     table = _table("Adaptive accuracy, beside the model without a mask", columns)
     for each in found.adaptive:
         for at in each.results:
-            table.add_row(
+            add_row(
+                table,
                 each.remove,
                 eps_text(at.eps),
                 share_cell(at.hardened.robust),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,10 @@ from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation, verdict
 from cloakonnx.evaluation.gates import Decision
 from cloakonnx.evaluation.results import AtEps
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
+from cloakonnx.report.terminal import add_row, print_line, print_table
 from cloakonnx.statistics import difference_cells as _difference
 from cloakonnx.statistics import share_cell as _share
-from cloakonnx.text import eps_text
+from cloakonnx.text import eps_text, escaped, harmless, markdown, shown, shown_line
 
 _NAMED = 3
 """Masks that are named, at most."""
@@ -34,10 +36,13 @@ class Grid:
 
 def evaluation_markdown(found: Evaluation) -> str:
     """Return an evaluation as Markdown."""
-    parts = [f"### {_headline(found)}", *_facts(found)]
+    parts = [f"### {markdown(_headline(found))}", *map(markdown, _facts(found))]
     for grid in _grids(found):
-        head = [" | ".join(["", *grid.columns, ""]).strip(), "|" + "---|" + "---:|" * (len(grid.columns) - 1)]
-        rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in grid.rows]
+        head = [
+            " | ".join(["", *map(markdown, grid.columns), ""]).strip(),
+            "|" + "---|" + "---:|" * (len(grid.columns) - 1),
+        ]
+        rows = ["| " + " | ".join(markdown(shown(cell)) for cell in row) + " |" for row in grid.rows]
         parts.append("\n".join([f"**{grid.title}**", "", *head, *rows]))
     return "\n\n".join([*parts, f"> {STATEMENT}"]) + "\n"
 
@@ -45,29 +50,32 @@ def evaluation_markdown(found: Evaluation) -> str:
 def print_evaluation(found: Evaluation, console: Console) -> None:
     """Print an evaluation to a terminal or a file."""
     for line in (_headline(found), *_facts(found)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(line, console)
     for grid in _grids(found):
         table = Table(title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for index, column in enumerate(grid.columns):
-            table.add_column(column, justify="right" if index else "left", overflow="fold")
+            table.add_column(shown(column), justify="right" if index else "left", overflow="fold")
         for row in grid.rows:
-            table.add_row(*row)
-        console.print(table, markup=False, highlight=False)
-    console.print(STATEMENT, markup=False, highlight=False, soft_wrap=True)
+            add_row(table, *row)
+        print_table(table, console)
+    print_line(STATEMENT, console)
 
 
 def _headline(found: Evaluation) -> str:
-    return f"{found.model.name} under {found.attack} ({found.norm})"
+    return f"{shown(found.model.name)} under {shown(found.attack)} ({shown(found.norm)})"
 
 
 def _facts(found: Evaluation) -> tuple[str, ...]:
     seen = found.data.seen
     warning = f" WARNING: the analysis has seen {seen} of the samples; the numbers are too good." if seen else ""
-    baseline = f"{found.model.name} without its masks" if found.baseline_is_stripped else found.baseline.name
+    baseline = (
+        f"{shown(found.model.name)} without its masks" if found.baseline_is_stripped else shown(found.baseline.name)
+    )
     return (
         f"Masks: {_masks(found)}. Baseline: {baseline}.",
-        f"Data: {found.data.name}, n = {found.data.count}.{warning} Seed {found.seed}, batch size {found.batch_size}, "
-        f"{found.provider}. Intervals: 95%, Wilson; differences: Newcombe's paired interval, McNemar's exact test.",
+        f"Data: {shown(found.data.name)}, n = {found.data.count}.{warning} Seed {found.seed}, "
+        f"batch size {found.batch_size}, {found.provider}. Intervals: 95%, Wilson; differences: Newcombe's paired "
+        "interval, McNemar's exact test.",
         *(f"Note: {note}." for note in found.notes),
         *_flags(found.sanity),
     )
@@ -82,7 +90,8 @@ def _masks(found: Evaluation) -> str:
 
 
 def _mask(tap: str, features: int, removed: int) -> str:
-    return f"{removed} of {features} features of {tap} removed" if removed else f"{features} features of {tap} scaled"
+    name = shown(tap)
+    return f"{removed} of {features} features of {name} removed" if removed else f"{features} features of {name} scaled"
 
 
 def _flags(sanity: Sanity | None) -> tuple[str, ...]:
@@ -197,17 +206,24 @@ def summary_markdown(
         command: The command line that does it again.
     """
     judged = verdict(found)
-    parts = [f"## {judged.title}", judged.sentence, *judged.caveats]
+    parts = [f"## {judged.title}", *map(markdown, (judged.sentence, *judged.caveats))]
     if decisions:
-        rows = [f"| {_SIGNS[each.verdict]} | `{each.gate}` | {_cell(each.detail)} |" for each in decisions]
+        rows = [f"| {_SIGNS[each.verdict]} | `{_code(each.gate)}` | {markdown(each.detail)} |" for each in decisions]
         parts.append("\n".join(["| | gate | measured |", "|---|---|---|", *rows]))
     parts.append(evaluation_markdown(found).rstrip("\n"))
     if split is not None:
-        parts.append(f"Data: {split}.")
+        parts.append(markdown(f"Data: {split}."))
     if command is not None:
-        parts.append(f"Made by:\n\n```sh\n{command}\n```")
+        fence = _fence(command)
+        parts.append(f"Made by:\n\n{fence}sh\n{harmless(escaped(command))}\n{fence}")
     return "\n\n".join(parts) + "\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _code(text: str) -> str:
+    """Return a text as it stands in a code span of a table."""
+    return shown_line(text).replace("`", "'").replace("|", "\\|")
+
+
+def _fence(code: str) -> str:
+    """Return what a block of code is set between: more backticks than it has itself."""
+    return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))

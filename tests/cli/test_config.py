@@ -71,17 +71,17 @@ def test_a_table_wins_over_what_is_shared(run: Run, masked: Path) -> None:
 
 
 def test_flags_replace_what_excludes_them(run: Run, masked: Path) -> None:
-    (masked / "cloakonnx.toml").write_text("[apply]\nremove = '20%'\nforce = true\n[analyze]\nattack='fgsm'\neps='0.1'")
+    (masked / "cloakonnx.toml").write_text("[apply]\nremove = '20%'\n[analyze]\nattack='fgsm'\neps='0.1'")
     pairs = ("--data", "clean.npz", "--adversarial", "twins.npz")
     assert run("analyze", "m.onnx", *pairs, "--force").code == 0
-    assert run("apply", "m.onnx", "--json").code == 0
+    assert run("apply", "m.onnx", "--json", "--force").code == 0
     threshold = run("apply", "m.onnx", "--threshold", "0.0001", "--dry-run")
     assert "exclude each other" not in threshold.err
-    assert run("apply", "m.onnx", "--mask", "mask.npy", "--tap", "features").code == 0
+    assert run("apply", "m.onnx", "--mask", "mask.npy", "--tap", "features", "--force").code == 0
 
 
 def test_several_values(run: Run, masked: Path) -> None:
-    (masked / "cloakonnx.toml").write_text(FILE + "require = ['clean-drop<=100%', 'flags==0']\n")
+    (masked / "cloakonnx.toml").write_text(FILE.replace("= true", "= false") + "require = ['clean-drop<=100%']\n")
     assert_refused(run, masked, HARDENED, "100% is beyond what shares can differ by")
     (masked / "cloakonnx.toml").write_text(FILE + "require = ['clean-drop<=99%', 'clean>=0.1%']\n")
     found = run(*HARDENED)
@@ -100,7 +100,7 @@ BAD = [
     ("[evaluate]\nbatch-size = 3.5", "batch-size: '3.5' is not a valid integer"),
     ("[evaluate]\nbatch-size = 0", "batch-size: 0 is not in the range"),
     ("batch-size = true", "cloakonnx.toml: batch-size is a text or a number, not True"),
-    ("[evaluate]\nforce = 'yes'", "force is true or false, not 'yes'"),
+    ("[evaluate]\nresume = 'yes'", "resume is true or false, not 'yes'"),
     ("[evaluate]\nno-sanity = 1", "no-sanity is true or false, not 1"),
     ("[evaluate]\neps = [1, 'x']", "eps: '1,x' is not a list of numbers"),
     ("[evaluate]\neps = 2020-01-01", "eps is a text or a number"),
@@ -166,3 +166,68 @@ def test_every_option_can_be_in_the_file(run: Run, masked: Path) -> None:
         names = {each["option"] for each in listed if each["verb"] == verb}
         assert names and all(f"--{name}" in shown for name in names)
         assert {"json"} <= names
+
+
+SCRIPT = (
+    "import pathlib\npathlib.Path('RAN').write_text('')\nimport numpy as np\n"
+    "def data():\n    yield np.zeros((3, 4), 'f4')\n"
+)
+ATTACK = ("attack", "m.onnx", "--attack", "fgsm", "--eps", "0.1")
+DATA = ("--data", "clean.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "verb", "said"),
+    [
+        ("data-script = 'evil.py:data'", (*ATTACK, "-o", "o.npz"), "data-script runs code"),
+        ("[attack]\ndata-script = 'evil.py:data'", (*ATTACK, *DATA, "-o", "o.npz"), "data-script runs code"),
+        ("[analyze]\nadversarial-script = 'evil.py:data'", ("analyze", "m.onnx", *DATA), "adversarial-script runs"),
+        ("[attack]\noutput = 'precious.npz'\nforce = true", (*ATTACK, *DATA), "output decides which files"),
+        ("[attack]\noutput = '../precious.npz'", (*ATTACK, *DATA), "output decides which files"),
+        ("force = true", (*ATTACK, *DATA, "-o", "precious.npz"), "force decides which files"),
+        ("[apply]\nforce = true", ("apply", "m.onnx", "-o", "m.onnx"), "force decides which files"),
+        ("[apply]\nattestation = 'precious.npz'", ("apply", "m.onnx"), "attestation decides which files"),
+        ("attestation = 'precious.npz'", ("apply", "m.onnx"), "attestation decides which files"),
+        ("[evaluate]\nsamples = 'precious.npz'", (*HARDENED, *DATA, "--eps", "0.1"), "samples decides which files"),
+    ],
+)
+def test_a_found_file_runs_no_code_and_writes_nothing(
+    run: Run, folder: Path, text: str, verb: tuple[str, ...], said: str
+) -> None:
+    (folder / "evil.py").write_text(SCRIPT)
+    (folder / "precious.npz").write_text("precious")
+    (folder / "cloakonnx.toml").write_text(text)
+    assert_refused(run, folder, verb, said)
+    assert_refused(run, folder, ("config", "--show"), "name the file with --config")
+    (folder / "cloakonnx.toml").unlink()
+    text = "[tool.cloakonnx]\n" + text.replace("[a", "[tool.cloakonnx.a").replace("[e", "[tool.cloakonnx.e")
+    (folder / "pyproject.toml").write_text(text)
+    assert_refused(run, folder, verb, said)
+
+
+def test_a_named_file_may_set_everything(run: Run, folder: Path) -> None:
+    (folder / "evil.py").write_text(SCRIPT)
+    (folder / "o.npz").write_text("old")
+    (folder / "ci.toml").write_text(
+        "[attack]\ndata-script = 'evil.py:data'\noutput = 'o.npz'\nforce = true\nlimit = 2\n"
+    )
+    found = run(*ATTACK, "--config", "ci.toml")
+    assert found.code == 0, found.err
+    assert (folder / "RAN").exists()
+    assert (folder / "o.npz").read_bytes()[:2] == b"PK"
+    assert "sets limit" not in found.err
+    (folder / "cloakonnx.toml").write_text("[verify]\nattestation = 'a.json'\n")
+    assert "a.json" in run("verify", "m.onnx").err, "what is an input may be set"
+
+
+def test_what_a_found_file_weakens_is_said(run: Run, masked: Path) -> None:
+    (masked / "cloakonnx.toml").write_text("allow-inconclusive = true\n[evaluate]\nno-sanity = true\nlimit = 4\n")
+    task = (*HARDENED, *DATA, "--attack", "fgsm", "--eps", "0.1", "--require", "clean-drop<=99%")
+    lines = run(*task).err.splitlines()
+    assert "cloakonnx: cloakonnx.toml [evaluate] sets limit = 4" in lines
+    assert "cloakonnx: cloakonnx.toml [evaluate] sets no-sanity = true" in lines
+    assert "cloakonnx: cloakonnx.toml sets allow-inconclusive = true" in lines
+    lines = run(*task, "--limit", "5").err.splitlines()
+    assert not any("sets limit" in line for line in lines)
+    (masked / "cloakonnx.toml").write_text("[evaluate]\nno-sanity = false\n")
+    assert "sets no-sanity" not in run(*task).err

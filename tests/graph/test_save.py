@@ -131,6 +131,9 @@ class _Full:
     def __exit__(self, *error: object) -> None:
         self.stream.close()
 
+    def fileno(self) -> int:
+        return int(self.stream.fileno())
+
     def write(self, data: object) -> int:
         raise OSError(28, "No space left on device")
 

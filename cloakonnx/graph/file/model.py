@@ -19,6 +19,7 @@ from cloakonnx.graph.file.external import check_references, is_external, locatio
 from cloakonnx.graph.index.bounds import check_bounds, check_shapes
 from cloakonnx.graph.index.index import Index, structure
 from cloakonnx.graph.index.shapes import infer
+from cloakonnx.kinds import irregular, kind_of
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA = 7, 14
@@ -193,8 +194,9 @@ def load(path: str | Path) -> Model:
         ModelError: no such file, not an ONNX model, truncated, or with unsafe external data.
     """
     path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ModelError(f"cannot read {path}: it is not a regular file")
+    odd = irregular(path)
+    if odd is not None:
+        raise ModelError(f"cannot read {path}: it is {odd}, not a file")
     try:
         with path.open("rb") as stream:
             buf: _wire.Buffer = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -205,7 +207,13 @@ def load(path: str | Path) -> Model:
         raise ModelError(f"{path} is empty, not an ONNX model") from None
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
-    model = _decode(buf, path)
+    try:
+        model = _decode(buf, path)
+    except ModelError:
+        kind = kind_of(path)
+        if kind is None:
+            raise
+        raise ModelError(f"{path} is not an ONNX model: it is {kind}") from None
     check_bounds(model.proto, model.name)
     if model.folder is not None:
         check_references(model.proto, model.folder, model_name=model.name)

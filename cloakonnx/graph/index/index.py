@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from cloakonnx.errors import ModelError
 from cloakonnx.graph.index.traits import Trait, has
 
 Dim: TypeAlias = int | str | None
@@ -174,9 +175,16 @@ class Index:
         return known if len(known) == len(shape) else None
 
     def value(self, tensor: str) -> npt.NDArray[np.generic] | None:
-        """Value of an initializer, else None."""
+        """Value of an initializer, else None; raises ModelError where its data do not fit its shape and type."""
         found = self.initializers.get(tensor)
-        return None if found is None else np.asarray(numpy_helper.to_array(found))
+        if found is None:
+            return None
+        try:
+            return np.asarray(numpy_helper.to_array(found))
+        except Exception as error:  # whatever numpy makes of dims, type and data that do not fit together
+            raise ModelError(
+                f"the data of initializer {tensor!r} do not fit its shape and type ({error}): the file is damaged"
+            ) from None
 
 
 def structure(inferred: onnx.ModelProto) -> Index:
