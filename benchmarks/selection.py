@@ -213,8 +213,8 @@ class Bench:
     def pairs(self, dataset: ck.Dataset) -> Iterator[PairBatch]:
         """Yield samples with their twins, made on the model as it is."""
         pairs = AttackedPairs(dataset, self.problem.classifier, self.scoring)
-        made = map_batches(pairs.making(None), pairs.batches(100), engine=InProcess())
-        return (each for _, each in made)
+        with map_batches(pairs.making(None), pairs.batches(100), engine=InProcess()) as made:
+            yield from (each for _, each in made)
 
 
 @dataclass(frozen=True)

@@ -95,16 +95,18 @@ def attack(
     made: list[list[AttackedBatch]] = []
     done = 0
     for work, folder in zip(works, folders, strict=True):
-        with folder.opened(resume=resume):
-            batches = map_batches(
+        with (
+            folder.opened(resume=resume),
+            map_batches(
                 work,
                 dataset.batches(batch_size),
                 engine=engine,
                 folder=folder,
                 name=dataset.source.name,
                 on_progress=lambda samples, before=done: on_progress(before + samples),  # type: ignore[misc]
-            )
-            made.append([replace(found, x=found.x[:0]) for _, found in batches])
+            ) as handled,
+        ):
+            made.append([replace(found, x=found.x[:0]) for _, found in handled])
         done += sum(len(found.y) for found in made[-1])
     taken_for = describe_scores(classifier)
     written = tuple(

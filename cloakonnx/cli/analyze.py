@@ -86,11 +86,13 @@ def command(
     """
     from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
+    from cloakonnx.graph.masks.insert import check_opset
     from cloakonnx.scoring.analysis import default_path
     from cloakonnx.scoring.analyze import analyze
 
     _check_selection(select, criterion, budget, rounds, select_data)
     loaded = load(model)
+    check_opset(loaded)
     clean = options.open_data(data, data_script, rest, option="data")
     twins = options.open_data(adversarial, adversarial_script, rest, option="adversarial")
     if clean is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -97,6 +98,7 @@ class InProcess:
             yield number, handle(batch, partial(tell, number))
 
 
+@contextmanager
 def map_batches(
     work: Work[B, R],
     batches: Iterable[B],
@@ -105,8 +107,10 @@ def map_batches(
     folder: Folder | None = None,
     name: str = "",
     on_progress: Callable[[float], None] = lambda samples: None,
-) -> Iterator[tuple[B, R]]:
-    """Yield each batch with its result, in the order of the batches.
+) -> Iterator[Iterator[tuple[B, R]]]:
+    """Give each batch with its result, in the order of the batches, to the block of a ``with`` statement.
+
+    Where the block ends early, whatever the engine has under way is stopped.
 
     Args:
         work: What is done with each batch.
@@ -135,18 +139,28 @@ def map_batches(
         shares[number] = share * waiting[number].size
         on_progress(done + sum(shares.values()))
 
-    following = 0
-    for number, found in engine.run(work, numbered(), tell):
-        if folder is not None and found is not None:
-            folder.save(number, waiting[number].digest(), found)
-        results[number] = None if folder is not None else found
-        shares.pop(number, None)
-        done += waiting[number].size
-        on_progress(done + sum(shares.values()))
-        while following in results:
-            kept = results.pop(following)
-            if kept is None and folder is not None:
-                kept = found if following == number and found is not None else folder.load(following, work.result)
-            assert kept is not None  # an engine gives None only for what the folder holds
-            yield waiting.pop(following), kept
-            following += 1
+    def in_order(handled: Iterator[tuple[int, R | None]]) -> Iterator[tuple[B, R]]:
+        nonlocal done
+        following = 0
+        for number, found in handled:
+            if folder is not None and found is not None:
+                folder.save(number, waiting[number].digest(), found)
+            results[number] = None if folder is not None else found
+            shares.pop(number, None)
+            done += waiting[number].size
+            on_progress(done + sum(shares.values()))
+            while following in results:
+                kept = results.pop(following)
+                if kept is None and folder is not None:
+                    kept = found if following == number and found is not None else folder.load(following, work.result)
+                assert kept is not None  # an engine gives None only for what the folder holds
+                yield waiting.pop(following), kept
+                following += 1
+
+    handled = engine.run(work, numbered(), tell)
+    try:
+        yield in_order(handled)
+    finally:
+        close = getattr(handled, "close", None)  # of a generator; any other iterator has nothing to stop
+        if close is not None:
+            close()

@@ -124,7 +124,8 @@ class _Pool:
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:  # an interrupt may come before it was started
+                thread.join()
 
     def _give(self, number: int, batch: Any) -> None:
         """Queue a batch; there are no more threads than batches."""

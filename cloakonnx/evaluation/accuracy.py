@@ -45,9 +45,8 @@ def accuracy(
     classifier, _ = reading(classifier.with_threads(engine.threads), dataset)
     missing = f"{dataset.source.name} has no labels; accuracy needs them"
     batches = (batch.labelled(missing) for batch in dataset.batches(batch_size))
-    right = [
-        found.right for _, found in map_batches(RightWork(classifier), batches, engine=engine, on_progress=on_progress)
-    ]
+    with map_batches(RightWork(classifier), batches, engine=engine, on_progress=on_progress) as handled:
+        right = [found.right for _, found in handled]
     return Accuracy(sum(int(each.sum()) for each in right), sum(map(len, right)))
 
 

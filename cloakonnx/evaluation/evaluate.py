@@ -152,18 +152,18 @@ def evaluate(
             seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size) / engine.workers
             on_estimate(Estimate(seconds, dataset.count(), len(plans), len(work.shuffled), sanity))
         missing = f"{dataset.source.name} has no labels; an evaluation needs them (--labels, or y in an .npz)"
-        batches = map_batches(
+        with map_batches(
             work,
             (batch.labelled(missing) for batch in dataset.batches(batch_size)),
             engine=engine,
             folder=folder,
             name=dataset.source.name,
             on_progress=on_progress,
-        )
-        for batch, part in batches:
-            parts.append(part)
-            correct.add(batch, part.clean)
-            met.add(batch)
+        ) as handled:
+            for batch, part in handled:
+                parts.append(part)
+                correct.add(batch, part.clean)
+                met.add(batch)
         found = joined(parts)
         gains = [each.gain for each in found.at]
         checked = _checked(classifier, dataset, correct, gains, plans=plans, batch_size=batch_size) if sanity else None

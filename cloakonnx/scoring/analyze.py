@@ -209,11 +209,12 @@ def analyze(
     hashes: list[str] = []
     largest, seen = 0.0, Seen()
     batches = pairs.batches(batch_size)
-    for batch, found in map_batches(work, batches, engine=engine, on_progress=on_progress):
-        for part in found.parts:
-            sums = part if sums is None else sums.merge(part)
-        hashes += sample_hashes(batch.x if isinstance(batch, Batch) else batch.clean)
-        largest, seen = max(largest, found.largest_difference), seen + found.seen
+    with map_batches(work, batches, engine=engine, on_progress=on_progress) as handled:
+        for batch, found in handled:
+            for part in found.parts:
+                sums = part if sums is None else sums.merge(part)
+            hashes += sample_hashes(batch.x if isinstance(batch, Batch) else batch.clean)
+            largest, seen = max(largest, found.largest_difference), seen + found.seen
     if sums is None:
         raise DataError(f"{pairs.clean.source.name} is empty: it has no samples")
     needed = chosen.name if work.making is None else classifier.output_name

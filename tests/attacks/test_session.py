@@ -242,7 +242,8 @@ def test_pairs_on_the_fly() -> None:
     classifier, data = dataset(y=np.zeros(20, np.int64))
     for settings in (FGSM, make("pgd", eps=4 / 255, max_iter=5, early_stop=False)):
         pairs = AttackedPairs(data, classifier.classifier, settings)
-        batches = [made for _, made in map_batches(pairs.making(None), pairs.batches(6), engine=InProcess())]
+        with map_batches(pairs.making(None), pairs.batches(6), engine=InProcess()) as handled:
+            batches = [made for _, made in handled]
         assert [batch.start for batch in batches] == [0, 6, 12, 18]
         assert pairs.attack["eps"] == 4 / 255
         for batch in batches:

@@ -69,9 +69,10 @@ def batches(count: int, *, bad: int | None = None) -> Iterator[Batch]:
 def run(work: Work, count: int, engine: Engine, **options: Any) -> list[int]:
     found = []
     given = options.pop("batches", None) or batches(count)
-    for batch, result in map_batches(work, given, engine=engine, **options):
-        np.testing.assert_array_equal(result.x, batch.x * 2)
-        found.append(result.total)
+    with map_batches(work, given, engine=engine, **options) as handled:
+        for batch, result in handled:
+            np.testing.assert_array_equal(result.x, batch.x * 2)
+            found.append(result.total)
     return found
 
 
@@ -106,16 +107,30 @@ def test_the_first_batch_that_fails_is_what_is_raised(engine: Engine) -> None:
     """After all results before it, however quick the others were."""
     found: list[int] = []
     work = Work({2: InferenceError("two"), 3: InferenceError("three")}, slow=0.03)
-    with pytest.raises(InferenceError, match="two"):
-        for _, result in map_batches(work, batches(9), engine=engine):
+    with pytest.raises(InferenceError, match="two"), map_batches(work, batches(9), engine=engine) as handled:
+        for _, result in handled:
             found.append(result.total)
     assert found == [int(batch.x.sum()) for batch in batches(2)]
     found.clear()
-    with pytest.raises(DataError, match="batch 5 is bad"):
-        for _, result in map_batches(Work(slow=0.03), batches(9, bad=5), engine=engine):
+    with (
+        pytest.raises(DataError, match="batch 5 is bad"),
+        map_batches(Work(slow=0.03), batches(9, bad=5), engine=engine) as handled,
+    ):
+        for _, result in handled:
             found.append(result.total)
     assert found == [int(batch.x.sum()) for batch in batches(5)]
     assert threading.active_count() == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_nothing_goes_on_where_the_caller_stops(engine: Engine) -> None:
+    """An interrupt may come between two batches, while nobody waits for the workers."""
+    work = Work(slow=0.05)
+    with pytest.raises(KeyboardInterrupt), map_batches(work, batches(30), engine=engine) as handled:
+        next(handled)
+        raise KeyboardInterrupt
+    assert threading.active_count() == 1
+    assert len(work.handled) < 30
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=str)

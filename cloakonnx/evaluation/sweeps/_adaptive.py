@@ -168,16 +168,16 @@ class AttackedMasks:
         with nullcontext() if folder is None else folder.opened(resume=resume):
             if on_estimate is not None:
                 on_estimate(self.estimate())
-            batches = map_batches(
+            with map_batches(
                 self._work,
                 self._batches(),
                 engine=self._engine,
                 folder=folder,
                 name=self._pairs.clean.source.name,
                 on_progress=on_progress,
-            )
-            for batch, found in batches:
-                parts[batch.mask].append(found)
+            ) as handled:
+                for batch, found in handled:
+                    parts[batch.mask].append(found)
         together: Sequence[Found] = [joined(each) for each in parts]
         return [(Paired.of(found.clean, found.clean_baseline), found.results()) for found in together]
 

@@ -82,16 +82,16 @@ class Pass:
         masks = tuple(self._distinct.values())
         correct = np.zeros((len(masks), _KINDS), np.int64)
         probe = next(labelled(self._pairs, COMPARED)).clean.x
-        batches = map_batches(
+        with map_batches(
             CurveWork(self._classifier, self._tap, masks, probe),
             labelled(self._pairs, self._batch_size),
             engine=self._engine,
             on_progress=on_progress,
-        )
-        for batch, found in batches:
-            correct += found.correct
-            self.asked += found.asked
-            self._note(batch)
+        ) as handled:
+            for batch, found in handled:
+                correct += found.correct
+                self.asked += found.asked
+                self._note(batch)
         counted = {
             key: OfMask(Accuracy(clean, self.count), Accuracy(static, self.count))
             for key, (clean, static) in zip(self._distinct, correct.tolist(), strict=True)

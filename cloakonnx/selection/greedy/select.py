@@ -206,7 +206,7 @@ class _Attacker:
         self.is_there = settings is not None
 
     def under(self, mask: NDArray[np.bool_], samples: Samples) -> Iterator[NDArray[np.float32]]:
-        """Return the adversarial inputs of some samples batch by batch."""
+        """Yield the adversarial inputs of some samples batch by batch."""
         assert self._settings is not None
         classifier = self._classifier
         if not mask.all():
@@ -214,7 +214,8 @@ class _Attacker:
             classifier = classifier.beside(hardened(classifier.model, [weights]))
         work = MakePairs(classifier, self._settings, samples.x.shape[1:], samples.name)
         batches = (Batch(each.x, each.y, int(each.indices[0])) for each in samples.labelled(self.size))
-        return (pairs.adversarial for _, pairs in map_batches(work, batches, engine=self._engine))
+        with map_batches(work, batches, engine=self._engine) as handled:
+            yield from (pairs.adversarial for _, pairs in handled)
 
 
 class _Search:

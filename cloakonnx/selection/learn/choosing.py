@@ -155,7 +155,8 @@ class SelectPart:
     def _holding(self, work: TrialWork, rows: NDArray[np.int64] | None) -> int:
         """Return how many samples are right in a trial: of some rows, or of all."""
         batches = self._samples.labelled(self._recipe.batch_size, rows)
-        return sum(int(found.right.sum()) for _, found in map_batches(work, batches, engine=self._engine))
+        with map_batches(work, batches, engine=self._engine) as handled:
+            return sum(int(found.right.sum()) for _, found in handled)
 
     def choose(self, learned: Sequence[Weights], *, on_progress: Callable[[], None] = lambda: None) -> Choice:
         """Return the best masks: for each epoch the largest blend within the budget, of these the latest of the best.
