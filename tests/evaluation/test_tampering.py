@@ -262,7 +262,7 @@ def test_tampering(how: str, tmp_path: Path) -> None:
 def test_a_mask_of_another_size_is_no_model(tmp_path: Path) -> None:
     made = ModelProto.FromString(harden(write(tmp_path / "source.onnx", mlp())).read_bytes())
     _mask_of_another_size(made)
-    with pytest.raises(ModelError, match="initializer 'features_mask' of shape .7. should have 28 bytes and has 24"):
+    with pytest.raises(ModelError, match="should have 28 bytes and has 24"):
         load(write(tmp_path / "tampered.onnx", made))
 
 
