@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from cloakonnx.errors import CloakError
+
 _HEAD = 512
 """Bytes at the start of a file that tell its kind."""
 
@@ -57,6 +59,13 @@ def irregular(path: Path) -> str | None:
     if stat.S_ISFIFO(mode):
         return "a pipe"
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def check_regular(path: Path, error: type[CloakError]) -> None:
+    """Raise an error of a type for a path that is neither a file nor a folder, as :func:`irregular` says."""
+    odd = irregular(path)
+    if odd is not None:
+        raise error(f"cannot read {path}: it is {odd}, not a file")
 
 
 def kind_of(path: Path) -> str | None:

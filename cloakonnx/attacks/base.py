@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.ball import BALLS, ball
 from cloakonnx.attacks.counts import Counts
-from cloakonnx.attacks.rounding import rounding, settled
+from cloakonnx.attacks.rounding import kept_in_levels, rounding
 from cloakonnx.attacks.run import Adversarial, Run
 from cloakonnx.errors import OptionError, nearest
 
@@ -192,7 +192,7 @@ class Attack:
         self.finish(run)
         found = run.result()
         if in_levels:
-            return settled(victim, found, x, y, within=ball(self.norm, self.eps), targeted=self.is_targeted)
+            return kept_in_levels(victim, found, x, y, within=ball(self.norm, self.eps), targeted=self.is_targeted)
         success = victim.confirmed(found.x, found.success, y, targeted=self.is_targeted)
         return replace(found, success=success)
 

@@ -44,7 +44,7 @@ def _judged(run: Run, x: Any) -> NDArray[np.float32]:
     return nearest_level(pixels)
 
 
-def settled(
+def kept_in_levels(
     victim: Victim, found: Adversarial, x: NDArray[np.float32], y: NDArray[np.int64], *, within: Ball, targeted: bool
 ) -> Adversarial:
     """Round what an attack found, and look for levels that fool where the rounded input does not.

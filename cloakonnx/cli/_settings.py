@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from cloakonnx.errors import OptionError, nearest
-from cloakonnx.kinds import irregular
+from cloakonnx.kinds import check_regular
 
 _OWN, _PYPROJECT = Path("cloakonnx.toml"), Path("pyproject.toml")
 _MOST = 1 << 20
@@ -196,9 +196,7 @@ def _table(path: Path | None) -> tuple[str, dict[str, Any]] | None:
 def _parsed(path: Path) -> dict[str, Any]:
     import tomllib
 
-    odd = irregular(path)
-    if odd is not None:
-        raise OptionError(f"cannot read {path}: it is {odd}, not a file")
+    check_regular(path, OptionError)
     try:
         with path.open("rb") as stream:
             content = stream.read(_MOST + 1)

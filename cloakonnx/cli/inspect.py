@@ -29,7 +29,7 @@ def command(model: Path, as_json: bool) -> None:
     from cloakonnx.graph.file.external import tensors
     from cloakonnx.graph.file.model import load
     from cloakonnx.graph.index.bounds import stored_twice
-    from cloakonnx.graph.index.limits import shown
+    from cloakonnx.graph.index.limits import quoted
     from cloakonnx.graph.masks.metadata import folded_masks, is_folded, masks_of
     from cloakonnx.graph.masks.taps import list_taps
 
@@ -37,8 +37,8 @@ def command(model: Path, as_json: bool) -> None:
     for tensor in tensors(loaded.proto):
         if fields := stored_twice(tensor):
             say(
-                f"cloakonnx: warning: tensor {shown(tensor.name)} holds its data in {' and '.join(fields)}; readers of "
-                "ONNX files disagree on which counts, so export the model again"
+                f"cloakonnx: warning: tensor {quoted(tensor.name)} holds its data in {' and '.join(fields)}; readers "
+                "of ONNX files disagree on which counts, so export the model again"
             )
     taps, masks = list_taps(loaded), masks_of(loaded.proto)
     inserted = {mask.tap for mask in masks}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cloakonnx.data._listing import listed
 from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, MissingDependencyError
-from cloakonnx.kinds import irregular
+from cloakonnx.kinds import check_regular
 from cloakonnx.preprocessing import channel_axis
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -138,9 +138,7 @@ class ImageFolder:
         """Return an image as (H, W, C), in the channels that are wanted."""
         path = self.folder / file
         image_module = _pillow()
-        odd = irregular(path)
-        if odd is not None:
-            raise DataError(f"cannot read {path}: it is {odd}, not a file")
+        check_regular(path, DataError)
         try:
             with _opened(image_module, path) as image:
                 if image.mode.startswith(("I", "F")):

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cloakonnx.errors import CloakError, DataError, nearest
-from cloakonnx.kinds import irregular, kind_of
+from cloakonnx.kinds import check_regular, kind_of
 
 SETTINGS_KEY, LABELS_KEY, PREDICTED = "settings", "labels", "predicted"
 """An adversarial file's array of settings (JSON), what in it tells of the labels, and the word for predictions."""
@@ -143,12 +143,8 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _check_kind(path: Path, wanted: bytes, suffix: str) -> None:
     """Look at the first bytes, so that the message names what the file is."""
-    odd = irregular(path)
-    if odd is not None:
-        raise DataError(f"cannot read {path}: it is {odd}, not a file")
+    check_regular(path, DataError)
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise DataError(f"cannot read {path}: it is not a regular file")
         with path.open("rb") as stream:
             start = stream.read(len(_NPY))
     except FileNotFoundError:

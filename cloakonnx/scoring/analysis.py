@@ -21,7 +21,6 @@ from cloakonnx.errors import AnalysisError, nearest
 from cloakonnx.files import write_text
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.kinds import irregular
 from cloakonnx.preprocessing import LAYOUTS, Preprocessing
 from cloakonnx.records import Entries, installed_versions, read_json, read_text
 from cloakonnx.scoring.criteria import CRITERIA
@@ -211,9 +210,6 @@ def load_analysis(path: str | Path, *, model: str = "MODEL") -> Analysis:
         AnalysisError: missing or damaged.
     """
     path = Path(path)
-    odd = irregular(path)
-    if odd is not None:
-        raise AnalysisError(f"cannot read {path}: it is {odd}, not a file")
     if not path.exists():
         beside = [p.name for p in path.parent.glob("*.cloak.json")] if path.parent.is_dir() else []
         raise AnalysisError(

@@ -19,7 +19,7 @@ from cloakonnx.graph.file.external import check_references, is_external, locatio
 from cloakonnx.graph.index.bounds import check_bounds, check_shapes
 from cloakonnx.graph.index.index import Index, structure
 from cloakonnx.graph.index.shapes import infer
-from cloakonnx.kinds import irregular, kind_of
+from cloakonnx.kinds import check_regular, kind_of
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA = 7, 14
@@ -194,9 +194,7 @@ def load(path: str | Path) -> Model:
         ModelError: no such file, not an ONNX model, truncated, or with unsafe external data.
     """
     path = Path(path)
-    odd = irregular(path)
-    if odd is not None:
-        raise ModelError(f"cannot read {path}: it is {odd}, not a file")
+    check_regular(path, ModelError)
     try:
         with path.open("rb") as stream:
             buf: _wire.Buffer = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)

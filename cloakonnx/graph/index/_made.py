@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
+from cloakonnx.graph.index.constants import computed
 from cloakonnx.graph.index.limits import RANK, element_bytes
 from cloakonnx.graph.index.node import attributes
 
@@ -110,7 +111,12 @@ def value_of(
 def _evaluated(
     node: onnx.NodeProto, inputs: Sequence[Known | None], opsets: Sequence[onnx.OperatorSetIdProto]
 ) -> _Array | None:
-    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - ordinary models do not need it
+    """Compute a node: as shapes and axes are computed everywhere, and other ops by onnx's reference."""
+    with np.errstate(all="ignore"):
+        usual = computed(node, [None if known is None else known.value for known in inputs])
+    if usual is not None:
+        return usual if usual.dtype.kind in "fiub" else None
+    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - takes long to import, and few models need it
 
     feed = {name: known.value for name, known in zip(node.input, inputs, strict=True) if name and known is not None}
     values = [onnx.ValueInfoProto(name=name) for name in feed]

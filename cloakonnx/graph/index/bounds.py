@@ -25,7 +25,7 @@ from cloakonnx.graph.index.limits import (
     SAMPLE_BYTES,
     element_bytes,
     megabytes,
-    shown,
+    quoted,
 )
 from cloakonnx.graph.index.node import describe
 
@@ -86,7 +86,7 @@ def check_shapes(inferred: onnx.ModelProto, stored: int) -> None:
         size = _sample_bytes(value)
         if size > most and value.name not in weights:
             raise ModelError(
-                f"tensor {shown(value.name)} would take {megabytes(size)} for one sample, over {GROWTH:,} times the "
+                f"tensor {quoted(value.name)} would take {megabytes(size)} for one sample, over {GROWTH:,} times the "
                 f"model and the sample together; the limit is {megabytes(most)}"
             )
 
@@ -115,7 +115,7 @@ def _check_graph(graph: onnx.GraphProto, depth: int) -> int:
     for value in (*graph.input, *graph.output, *graph.value_info):
         _check_rank(value.name, len(value.type.tensor_type.shape.dim))
     for tensor in graph.initializer:
-        check_tensor(tensor, f"initializer {shown(tensor.name)}")
+        check_tensor(tensor, f"initializer {quoted(tensor.name)}")
     _check_sparse(graph.sparse_initializer)
     _check_made_once(graph)
     return _check_nodes(graph.node, depth)
@@ -126,7 +126,7 @@ def _check_made_once(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for name in filter(None, node.output):
             if name in made:
-                raise ModelError(f"two nodes make {shown(name)}: the file is no valid model; export it again")
+                raise ModelError(f"two nodes make {quoted(name)}: the file is no valid model; export it again")
             made.add(name)
 
 
@@ -153,7 +153,7 @@ def _attribute_tensors(node: onnx.NodeProto) -> Iterator[TensorProto]:
 
 def _check_sparse(sparse: Iterable[onnx.SparseTensorProto]) -> None:
     for tensor in sparse:
-        named = f"sparse tensor {shown(tensor.values.name)}"
+        named = f"sparse tensor {quoted(tensor.values.name)}"
         _check_rank(tensor.values.name, len(tensor.dims))
         if any(size < 0 for size in tensor.dims):
             raise ModelError(f"{named} has a negative dimension {_dims(tensor.dims)}")
@@ -167,7 +167,7 @@ def _check_sparse(sparse: Iterable[onnx.SparseTensorProto]) -> None:
 
 def _check_rank(name: str, rank: int) -> None:
     if rank > RANK:
-        raise ModelError(f"tensor {shown(name)} has {rank:,} dimensions; the limit is {RANK}")
+        raise ModelError(f"tensor {quoted(name)} has {rank:,} dimensions; the limit is {RANK}")
 
 
 def check_tensor(tensor: TensorProto, named: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,7 +39,7 @@ class Constants:
             return None
         inputs = [self.value(each, steps - 1) if each else None for each in node.input]
         missing = any(each and value is None for each, value in zip(node.input, inputs, strict=True))
-        found = None if missing else _computed(node, inputs)
+        found = None if missing else computed(node, inputs)
         self._known[name] = found if found is not None and found.size <= _MOST else None
         return self._known[name]
 
@@ -58,8 +58,8 @@ def _small(tensor: onnx.TensorProto) -> Array | None:
         return None
 
 
-def _computed(node: onnx.NodeProto, inputs: list[Array | None]) -> Array | None:
-    """Work out one node; None for an op that shapes and pads are not made with."""
+def computed(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> Array | None:
+    """Return what one node makes of known inputs; None for an op that shapes and pads are not made with."""
     if node.domain not in {"", "ai.onnx"}:
         return None
     try:
@@ -113,8 +113,9 @@ def _cast(found: dict[str, Any], data: Array) -> Array:
     return data.astype(onnx.helper.tensor_dtype_to_np_dtype(found["to"]))
 
 
-def _reshape(_: dict[str, Any], data: Array, shape: Array) -> Array:
-    return data.reshape([data.shape[i] if d == 0 else d for i, d in enumerate(shape.tolist())])
+def _reshape(found: dict[str, Any], data: Array, shape: Array) -> Array:
+    copies = not found.get("allowzero", 0)
+    return data.reshape([data.shape[i] if d == 0 and copies else d for i, d in enumerate(shape.tolist())])
 
 
 def _unsqueeze(found: dict[str, Any], data: Array, axes: Array | None = None) -> Array:

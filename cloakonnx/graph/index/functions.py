@@ -10,7 +10,7 @@ import onnx.inliner
 
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.index.index import subgraphs
-from cloakonnx.graph.index.limits import DEPTH, NODES, WRITTEN_BYTES, megabytes, shown
+from cloakonnx.graph.index.limits import DEPTH, NODES, WRITTEN_BYTES, megabytes, quoted
 
 _Key: TypeAlias = tuple[str, str, str]
 
@@ -43,7 +43,7 @@ def check_functions(model: onnx.ModelProto) -> None:
     if len(functions) < len(model.functions):
         names = [_key(f) for f in model.functions]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ModelError(f"it has two local functions {shown('.'.join(filter(None, twice)))}; export it again")
+        raise ModelError(f"it has two local functions {quoted('.'.join(filter(None, twice)))}; export it again")
     calls = {key: [k for k in map(_called, _everything(f.node)) if k in functions] for key, f in functions.items()}
     order = _callees_first(calls)
     nodes = _written_out(order, calls, lambda key: sum(1 for _ in _everything(functions[key].node)))
@@ -59,7 +59,7 @@ def check_functions(model: onnx.ModelProto) -> None:
     if worst is not None and count > NODES:
         raise ModelError(
             f"its local functions would be {_count(count)} nodes when written out, mostly those of "
-            f"{shown(functions[worst].name)}; the limit is {NODES:,}"
+            f"{quoted(functions[worst].name)}; the limit is {NODES:,}"
         )
     total = sum(size[k] for k in own)
     if total > WRITTEN_BYTES:
@@ -107,7 +107,7 @@ def _callees_first(calls: dict[_Key, list[_Key]]) -> list[_Key]:
                 order.append(caller)
     if len(order) < len(calls):
         stuck = next(key for key in calls if key not in set(order))
-        raise ModelError(f"its local function {shown(stuck[1])} calls itself, by way of others or directly")
+        raise ModelError(f"its local function {quoted(stuck[1])} calls itself, by way of others or directly")
     return order
 
 

@@ -1,4 +1,4 @@
-"""The numbers of the limits that models are held to, and how sizes are counted and shown."""
+"""The numbers of the limits that models are held to, and how sizes are counted and quoted."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB" if size >= 10_000_000 else f"{size / 1e6:.1f} MB"
 
 
-def shown(name: object) -> str:
+def quoted(name: object) -> str:
     """Return a name in quotes, cut where it is long."""
     text = repr(name)
     return text if len(text) <= _NAMED else f"{text[: _NAMED - 20]}...{text[-17:]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from cloakonnx.errors import ModelError
-from cloakonnx.graph.index.limits import RANK, shown
+from cloakonnx.graph.index.limits import RANK, quoted
 
 _MAX_ROUNDS = 8
 
@@ -70,7 +70,7 @@ def _reshape_ranks(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
         if wanted is not None and len(wanted.shape.dim) == 1 and wanted.shape.dim[0].dim_value > 0:
             rank = wanted.shape.dim[0].dim_value
         if rank is not None and rank > RANK:
-            raise ModelError(f"tensor {shown(node.output[0])} has {rank:,} dimensions; the limit is {RANK}")
+            raise ModelError(f"tensor {quoted(node.output[0])} has {rank:,} dimensions; the limit is {RANK}")
         elem_type = (known or data or onnx.TypeProto.Tensor()).elem_type
         if rank and elem_type and (known is None or not known.HasField("shape")):
             added.append(onnx.helper.make_tensor_value_info(node.output[0], elem_type, [None] * rank))
