@@ -26,6 +26,8 @@ _HOMES = {
     "evaluation.sweeps.record": "Sweep load_sweep",
     "evaluation.sweeps.sweep": "sweep",
     "evaluation.verification.attestation": "Attestation attest load_attestation",
+    "evaluation.verification.certificates": "load_certificate",
+    "evaluation.verification.signing": "SigningKey VerificationKey load_signing_key load_verification_key",
     "evaluation.verification.verify": "Verification verify",
     "graph.file.diff": "Difference diff",
     "graph.file.model": "Model load",

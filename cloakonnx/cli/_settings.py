@@ -45,6 +45,9 @@ _REPLACES = {
 _BY_HAND = {"data-script": "runs code", "adversarial-script": "runs code"} | dict.fromkeys(
     ("output", "force"), "decides which files are written over"
 )
+_BY_HAND |= {"sign-key": "uses a private key"} | dict.fromkeys(
+    ("key", "certificate", "ca"), "decides whose signature counts"
+)
 _WRITES = {"attestation": {"apply"}, "samples": {"evaluate"}}
 """Options that name an output for these verbs, and an input for others."""
 

@@ -10,6 +10,7 @@ import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli._output import print_json, say
+from cloakonnx.cli._signing import sign_key_option, signing_key
 from cloakonnx.cli._types import Number, Remove
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--fold", is_flag=True, help="Move masks into weights where that is exact; no Mul nodes for these.")
 @click.option("--hash-external", is_flag=True, help="Record digests of external data in the hardened model.")
 @click.option("--attestation", type=options.PATH, help="Write what was made of what, for 'verify --attestation'.")
+@sign_key_option
 @click.option("--dry-run", is_flag=True, help="Say what would be masked and write nothing.")
 @options.force_option
 @options.json_option
@@ -49,6 +51,7 @@ def command(
     fold: bool,
     hash_external: bool,
     attestation: Path | None,
+    sign_key: Path | None,
     dry_run: bool,
     force: bool,
     as_json: bool,
@@ -71,6 +74,7 @@ def command(
     from cloakonnx.graph.fold.fold import fold_file, folding
     from cloakonnx.graph.masks.harden import harden_file, hardened
 
+    key = signing_key(sign_key, signs=attestation is not None)
     loaded = load(model)
     if mask or tap:
         if analysis or remove or threshold is not None:
@@ -81,7 +85,7 @@ def command(
             raise click.UsageError("--feature-axis goes with --mask; an analysis knows its own")
         masks = _analysed_masks(loaded, model, analysis, remove, threshold)
     target = output or model.with_suffix(".hardened.onnx")
-    inputs = [path for path in (model, analysis, *mask) if path is not None]
+    inputs = [path for path in (model, analysis, sign_key, *mask) if path is not None]
     if attestation is not None:
         if attestation.absolute() == target.absolute():
             raise click.UsageError(f"the attestation and the hardened model are both {target}")
@@ -102,8 +106,8 @@ def command(
         from cloakonnx.evaluation.verification.attestation import attest
 
         settings = _settings(model, analysis, mask, remove, threshold) | {"fold": fold, "hash_external": hash_external}
-        attest(load(target), loaded, settings=settings).save(attestation)
-        say(f"wrote {attestation}")
+        attest(load(target), loaded, settings=settings).save(attestation, key=key)
+        say(f"wrote {attestation}" + ("" if key is None else ", signed"))
 
 
 def _settings(

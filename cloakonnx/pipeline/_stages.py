@@ -102,11 +102,12 @@ class Stages:
         if settings.wants_latency:
             measured.append(work.folder.record("latency"))
             self.all.append(WorkStage("latency", self._latency, settings=running, reads=(HARDENED,)))
+        signer = {} if work.sign_key is None else {"signed_by": work.sign_key.keyid}
         self.all.append(
             WorkStage(
                 "attest",
                 self._attest,
-                settings=self._attested_settings(),
+                settings={**self._attested_settings(), **signer},
                 reads=(ANALYSIS, HARDENED, EVALUATION),
                 writes=(ATTESTATION,),
             )
@@ -280,7 +281,8 @@ class Stages:
         folder = self._work.folder
         made = {name: {"name": name, "sha256": file_sha256(folder.file(name))} for name in (ANALYSIS, EVALUATION)}
         settings = {**self._attested_settings(), "analysis": made[ANALYSIS], "evaluation": made[EVALUATION]}
-        attest(self._hardened(), self._work.model, settings=settings).save(folder.file(ATTESTATION))
+        made_of = attest(self._hardened(), self._work.model, settings=settings)
+        made_of.save(folder.file(ATTESTATION), key=self._work.sign_key)
         return {}
 
     def _report(self, resumed: bool) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from cloakonnx.engine.batches import Engine
 from cloakonnx.errors import OutputError
 from cloakonnx.evaluation.evaluation import Evaluation, Verdict, verdict
 from cloakonnx.evaluation.gates import Decision, parse_gate
+from cloakonnx.evaluation.verification.signing import SigningKey
 from cloakonnx.graph.file.model import Model
 from cloakonnx.pipeline._hardening import Hardening, Observer, Silence
 from cloakonnx.pipeline._parts import part_data
@@ -89,6 +90,7 @@ class Task:
         engine: Where batches are handled; None chooses for each stage.
         observer: Is told how far it is.
         command: The command line that does it again, for the page.
+        sign_key: What signs the attestation.
 
     Raises:
         DataError: no labels, or too few samples for a part.
@@ -108,6 +110,7 @@ class Task:
         engine: Engine | None = None,
         observer: Observer | None = None,
         command: str | None = None,
+        sign_key: SigningKey | None = None,
     ) -> None:
         if settings.report:
             check_report()
@@ -135,6 +138,7 @@ class Task:
                 engine=engine,
                 observer=self._observer,
                 command=command,
+                sign_key=sign_key,
             )
         )
 
@@ -217,6 +221,7 @@ def harden(
     force: bool = False,
     engine: Engine | None = None,
     observer: Observer | None = None,
+    sign_key: SigningKey | None = None,
 ) -> Hardened:
     """Harden a model in one go: masks within a budget, the hardened file, its verification, evaluation and report.
 
@@ -243,6 +248,7 @@ def harden(
         force: Whether to overwrite results of other settings in it.
         engine: Where batches are handled; None chooses for each stage.
         observer: Is told how far it is.
+        sign_key: What signs the attestation, of :func:`~cloakonnx.load_signing_key`.
 
     Raises:
         CheckError: no masks within the budget gain, or the hardened model fails verification.
@@ -278,6 +284,7 @@ def harden(
         output=default_folder(clf.model.path or Path()) if output is None else Path(output),
         engine=engine,
         observer=observer,
+        sign_key=sign_key,
     ).run(force=force)
 
 
