@@ -111,8 +111,8 @@ class Task:
     ) -> None:
         if settings.report:
             check_report()
-        if output.is_file():
-            raise OutputError(f"cannot write {output}: it is not a folder; name another with -o")
+        self._folder = ResultFolder(output)
+        self._folder.check_place()
         amount = settings.amount
         parts = part_data(
             data,
@@ -125,7 +125,6 @@ class Task:
         )
         self.split = parts.split
         self._observer = observer or Silence()
-        self._folder = ResultFolder(output)
         self._stages = Stages(
             Hardening(
                 classifier,
@@ -168,9 +167,8 @@ class Task:
         """
         stages, folder = self._stages.all, self._folder
         folder.check(stages, force=force)
-        folder.make()
         runs = []
-        try:
+        with folder.opened():
             for number, stage in enumerate(stages, 1):
                 cached = folder.is_done(stage)
                 self._observer.stage(stage.name, number, len(stages), cached=cached)
@@ -178,9 +176,6 @@ class Task:
                     resumed = folder.begin(stage)
                     folder.finish(stage, stage.run(resumed))
                 runs.append(StageRun(stage.name, cached))
-        except BaseException:
-            folder.tidy()
-            raise
         found = self._stages.evaluation()
         gates = self._stages.decisions(found)
         self._stages.forget_doubtful(gates)
