@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloakonnx.attacks.presets import check_eps
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import Source, open_source
@@ -16,7 +17,7 @@ from cloakonnx.evaluation.gates import Decision, parse_gate
 from cloakonnx.graph.file.model import Model
 from cloakonnx.pipeline._hardening import Hardening, Observer, Silence
 from cloakonnx.pipeline._parts import part_data
-from cloakonnx.pipeline._stages import Stages
+from cloakonnx.pipeline._stages import Stages, taps_of
 from cloakonnx.pipeline.settings import HardenSettings, Method
 from cloakonnx.pipeline.stage import PlannedStage, ResultFolder
 from cloakonnx.report.page import check_report
@@ -93,6 +94,8 @@ class Task:
     Raises:
         DataError: no labels, or too few samples for a part.
         OptionError: radii that make no sense.
+        TapError: a tap that is not there, or can't carry a mask.
+        OutputError: the folder can't be made, or another run works in it.
         MissingDependencyError: the page is wanted and Jinja2 is not installed.
     """
 
@@ -113,6 +116,9 @@ class Task:
             check_report()
         self._folder = ResultFolder(output)
         self._folder.check_place()
+        bounds, shape = data.preprocessing.bounds, data.sample_shape
+        check_eps(settings.eps, norm=settings.norm, bounds=bounds, shape=shape)
+        taps_of(classifier.model, settings)
         amount = settings.amount
         parts = part_data(
             data,

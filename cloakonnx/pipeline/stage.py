@@ -110,7 +110,8 @@ class ResultFolder:
         Raises:
             OutputError: it can't be made, or another run works in it.
         """
-        made = not self.path.exists()
+        folders = (self.path.absolute(), *self.path.absolute().parents)
+        made = [each for each in folders if not each.exists()]
         try:
             (self.path / _RECORDS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -119,25 +120,25 @@ class ResultFolder:
             try:
                 yield
             except BaseException:
-                self._tidy(made=made)
+                self._tidy(made)
                 raise
 
-    def _tidy(self, *, made: bool) -> None:
+    def _tidy(self, made: Sequence[Path]) -> None:
         """Remove the folder again where no stage has ended in it and nothing else is there."""
         records = self.path / _RECORDS
         if any("files" in (self._record(each.stem) or {}) for each in records.glob("*.json")):
             return
         shutil.rmtree(records, ignore_errors=True)
         with suppress(OSError):
-            if made:
-                self.path.rmdir()
+            for each in made:
+                each.rmdir()
 
     def check(self, stages: Sequence[WorkStage], *, force: bool) -> frozenset[str]:
         """Check before any work that no result of other settings would be lost; return the stages that are done.
 
         Raises:
-            OutputError: the folder is a file, something else than files is in it, or it holds such results and ``force``
-                was not given.
+            OutputError: the folder is a file, what it holds under their names are no files, or are such results and
+                ``force`` was not given.
         """
         self.check_place()
         for name in (each for stage in stages for each in stage.writes):
