@@ -27,28 +27,6 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True)
-class Stamp:
-    """What tells whether a file was replaced, cut or written to, without reading it again."""
-
-    inode: int
-    size: int
-    changed: int
-
-    @classmethod
-    def of(cls, file: Path | int) -> Stamp:
-        """Return a file's stamp, of its path or its descriptor; raises OSError."""
-        about = os.fstat(file) if isinstance(file, int) else file.stat()
-        return cls(about.st_ino, about.st_size, about.st_mtime_ns)
-
-    def fits(self, path: Path) -> bool:
-        """Whether a file still has this stamp."""
-        try:
-            return Stamp.of(path) == self
-        except OSError:
-            return False
-
-
 def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False) -> None:
     """Check, before any work is done, that an output may be written.
 

@@ -40,4 +40,5 @@ def watched(model: Model, folder: Path) -> Iterator[Watch]:
 
 def copied(copy: Copy, folder: Path, *, verb: str = "copies") -> str:
     """Return the line on a file of external data that is copied."""
-    return f"{verb} external data {shown(copy.location)} ({copy.size:,} bytes) to {folder}"
+    links = ", a hard link to a file that has other names as well" if copy.is_shared else ""
+    return f"{verb} external data {shown(copy.location)} ({copy.size:,} bytes{links}) to {folder}"

@@ -79,6 +79,14 @@ def test_what_is_copied_is_said(location: str, mask: list[str], run: Run, tmp_pa
     assert (tmp_path / "out" / location).read_bytes() == (tmp_path / "in" / location).read_bytes()
 
 
+def test_a_hard_link_is_said(mask: list[str], run: Run, tmp_path: Path) -> None:
+    make(tmp_path / "in", "w.bin")
+    (tmp_path / "secret").hardlink_to(tmp_path / "in" / "w.bin")
+    Path("out").mkdir()
+    made = run("apply", "in/m.onnx", *mask, "-o", "out/h.onnx")
+    assert (made.code, "w.bin (96 bytes, a hard link to a file that has other names as well)" in made.err) == (0, True)
+
+
 @pytest.mark.parametrize("location", REFUSED)
 def test_names_that_nothing_is_written_under(location: str, mask: list[str], run: Run, tmp_path: Path) -> None:
     make(tmp_path / "in", location)

@@ -10,11 +10,11 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, overload
 
 from cloakonnx.errors import ModelError
-from cloakonnx.files import Stamp
 
 _SMALL = 1 << 22
 """Files of this many bytes and fewer are read at once."""
@@ -24,6 +24,28 @@ _WINDOW = 1 << 14
 
 _BLOCK = 1 << 22
 _MOST_AT_ONCE = 1 << 30
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells whether a file was replaced, cut or written to, without reading it again."""
+
+    inode: int
+    size: int
+    changed: int
+
+    @classmethod
+    def of(cls, file: Path | int) -> Stamp:
+        """Return a file's stamp, of its path or its descriptor; raises OSError."""
+        about = os.fstat(file) if isinstance(file, int) else file.stat()
+        return cls(about.st_ino, about.st_size, about.st_mtime_ns)
+
+    def fits(self, path: Path) -> bool:
+        """Whether a file still has this stamp."""
+        try:
+            return Stamp.of(path) == self
+        except OSError:
+            return False
 
 
 class FileBytes:

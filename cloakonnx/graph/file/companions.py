@@ -29,12 +29,14 @@ class Copy:
         source: Where it is.
         target: Where it goes.
         size: Bytes.
+        is_shared: Whether the file has other names, which may be anywhere: it is a hard link.
     """
 
     location: str
     source: Path
     target: Path
     size: int
+    is_shared: bool
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Companions:
             why = unsafe_name(location)
             if why is not None:
                 raise ModelError(
-                    f"{model.name}: external data {shown(location)!r} {why}, so it is not copied to another folder; "
+                    f"{model.name}: external data '{shown(location)}' {why}, so it is not copied to another folder; "
                     "write the output beside the model, or save the model with its data under another name"
                 )
             _check_target(target, folder)
@@ -82,7 +84,8 @@ class Companions:
                 continue
             if target.exists() and not force:
                 raise OutputError(f"{target} exists already with other content; choose another folder, or use --force")
-            yield Copy(location, source, target, source.stat().st_size)
+            about = source.stat()
+            yield Copy(location, source, target, about.st_size, about.st_nlink > 1)
 
     def copy(
         self,

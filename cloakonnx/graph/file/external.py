@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import onnx
 
 from cloakonnx.errors import ModelError
-from cloakonnx.files import Stamp
+from cloakonnx.graph.file._bytes import Stamp
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -13,9 +13,8 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from cloakonnx.errors import ModelError, nearest
-from cloakonnx.files import Stamp
 from cloakonnx.graph.file import _wire
-from cloakonnx.graph.file._bytes import Buffer, blocks, opened
+from cloakonnx.graph.file._bytes import Buffer, Stamp, blocks, opened
 from cloakonnx.graph.file.external import check_references, is_external, locations, reference, tensors
 from cloakonnx.graph.index.bounds import check_bounds, check_shapes
 from cloakonnx.graph.index.index import Index, structure

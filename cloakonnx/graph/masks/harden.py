@@ -116,7 +116,7 @@ def check_recorded(model: Model, digests: Mapping[str, Digest]) -> None:
         found = digests.get(location)
         if found is not None and (found.sha256, found.size) != (wanted.sha256, wanted.size):
             raise CheckError(
-                f"{model.name}: external data {shown(location)!r} is not as the metadata records it: it was changed "
+                f"{model.name}: external data '{shown(location)}' is not as the metadata records it: it was changed "
                 "since the model was hardened; nothing was written"
             )
 
