@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloakonnx.cli._output import progress, say
-from cloakonnx.text import shown
 
 if TYPE_CHECKING:
-    from cloakonnx.graph.file.companions import Copy
     from cloakonnx.graph.file.model import Model
     from cloakonnx.graph.masks.harden import Watch
 
@@ -30,15 +27,9 @@ def reading(model: Model) -> Iterator[Callable[[float], None]]:
 
 
 @contextmanager
-def watched(model: Model, folder: Path) -> Iterator[Watch]:
-    """Say which files of external data are copied to a folder, and how far the reading is."""
+def watched(model: Model) -> Iterator[Watch]:
+    """Say which files of external data are copied, and how far the reading is."""
     from cloakonnx.graph.masks.harden import Watch
 
     with reading(model) as advance:
-        yield Watch(lambda copy: say(copied(copy, folder)), advance)
-
-
-def copied(copy: Copy, folder: Path, *, verb: str = "copies") -> str:
-    """Return the line on a file of external data that is copied."""
-    links = ", a hard link to a file that has other names as well" if copy.is_shared else ""
-    return f"{verb} external data {shown(copy.location)} ({copy.size:,} bytes{links}) to {folder}"
+        yield Watch(lambda copy: say(f"copies {copy}"), advance)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._external import copied, watched
+from cloakonnx.cli._external import watched
 from cloakonnx.cli._output import print_json, say
 from cloakonnx.cli._types import Number, Remove
 
@@ -113,9 +113,8 @@ def _planned(model: Model, masks: Sequence[Mask], target: Path, *, fold: bool) -
         fates = folding(model, masks).fates
     else:
         hardened(model, masks)
-    folder = target.absolute().parent
-    for copy in Companions(model, model.external_files, folder, force=True).copies:
-        say(copied(copy, folder, verb="would copy"))
+    for copy in Companions(model, model.external_files, target.absolute().parent, force=True).copies:
+        say(f"would copy {copy}")
     return fates
 
 
@@ -125,7 +124,7 @@ def _written(
     from cloakonnx.graph.fold.fold import fold_file
     from cloakonnx.graph.masks.harden import harden_file
 
-    with watched(model, target.absolute().parent) as watch:
+    with watched(model) as watch:
         if fold:
             return fold_file(model, masks, target, force=force, hash_external=hash_external, watch=watch)
         harden_file(model, masks, target, force=force, hash_external=hash_external, watch=watch)

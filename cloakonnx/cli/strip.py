@@ -31,7 +31,7 @@ def command(*, model: Path, output: Path | None, force: bool, as_json: bool) -> 
     target = output or model.with_name(model.name.removesuffix(".onnx").removesuffix(".hardened") + ".stripped.onnx")
     check_target(loaded, target, force=force)
     options.claim(target, inputs=[model], force=force)
-    with watched(loaded, target.absolute().parent) as watch:
+    with watched(loaded) as watch:
         strip_file(loaded, target, force=force, watch=watch)
     if as_json:
         print_json({"output": str(target), "sha256": load(target).sha256})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -36,6 +38,17 @@ _ARGUMENTS, _CONFIG = "cloakonnx.arguments", "cloakonnx.config"
 _HELP = ["-h", "--help"]
 
 
+@contextmanager
+def _without_an_empty_line() -> Iterator[None]:
+    """Keep an interrupt from click, which would answer it with an empty line; only a terminal's ``^C`` needs one."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if sys.stderr.isatty():
+            click.echo(err=True)
+        raise click.Abort from interrupt
+
+
 class _Verbs(click.Group):
     """Knows the verbs' names and help lines without importing them."""
 
@@ -49,14 +62,15 @@ class _Verbs(click.Group):
             return None
         return _command(cmd_name)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments before the verb."""
+        with _without_an_empty_line():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
-        """Run the verb; click would answer an interrupt with an empty line, which only a terminal's ``^C`` needs."""
-        try:
+        """Run the verb."""
+        with _without_an_empty_line():
             return super().invoke(ctx)
-        except KeyboardInterrupt as interrupt:
-            if sys.stderr.isatty():
-                click.echo(err=True)
-            raise click.Abort from interrupt
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of verbs."""

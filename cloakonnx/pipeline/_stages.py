@@ -20,7 +20,7 @@ from cloakonnx.files import write_text
 from cloakonnx.graph.file.diff import file_sha256
 from cloakonnx.graph.file.model import Model, load
 from cloakonnx.graph.fold.fold import fold_file
-from cloakonnx.graph.masks.harden import harden_file
+from cloakonnx.graph.masks.harden import Watch, harden_file
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import Tap, find_tap, places
@@ -187,7 +187,8 @@ class Stages:
     def _apply(self, resumed: bool) -> Mapping[str, Any]:
         work = self._work
         write = fold_file if work.settings.fold else harden_file
-        write(work.model, self._masks(), work.folder.file(HARDENED), force=True, hash_external=True)
+        watch = Watch(copies=lambda copy: work.observer.say(f"copies {copy}"))
+        write(work.model, self._masks(), work.folder.file(HARDENED), force=True, watch=watch)
         return {BESIDE: sorted(self._hardened().external_files)}
 
     def _masks(self) -> list[Mask]:

@@ -14,6 +14,7 @@ from cloakonnx.engine.batches import Engine
 from cloakonnx.errors import OutputError
 from cloakonnx.evaluation.evaluation import Evaluation, Verdict, verdict
 from cloakonnx.evaluation.gates import Decision, parse_gate
+from cloakonnx.graph.file.companions import check_names, is_elsewhere
 from cloakonnx.graph.file.model import Model
 from cloakonnx.pipeline._hardening import Hardening, Observer, Silence
 from cloakonnx.pipeline._parts import part_data
@@ -94,7 +95,8 @@ class Task:
     Raises:
         DataError: no labels, or too few samples for a part.
         OptionError: radii that make no sense.
-        TapError: a tap that is not there, or can't carry a mask.
+        ModelError, TapError: the model can't carry masks, or not there, or its external data has names that nothing is
+            written under.
         OutputError: the folder can't be made, or another run works in it.
         MissingDependencyError: the page is wanted and Jinja2 is not installed.
     """
@@ -119,6 +121,8 @@ class Task:
         bounds, shape = data.preprocessing.bounds, data.sample_shape
         check_eps(settings.eps, norm=settings.norm, bounds=bounds, shape=shape)
         taps_of(classifier.model, settings)
+        if is_elsewhere(classifier.model, output):
+            check_names(classifier.model, classifier.model.external_files)
         amount = settings.amount
         parts = part_data(
             data,

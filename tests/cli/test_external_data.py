@@ -97,6 +97,9 @@ def test_names_that_nothing_is_written_under(location: str, mask: list[str], run
         assert "so it is not copied to another folder" in refused.err
         assert refused.err.rstrip("\n").isprintable()
         assert not files(tmp_path / "out")
+    np.savez("d.npz", x=np.random.default_rng(0).random((60, 4)).astype(np.float32), y=np.arange(60) % 3)
+    refused = run("harden", "in/m.onnx", "--data", "d.npz", "--eps", "0.1", "-o", "new")
+    assert (refused.code, len(refused.err.splitlines()), Path("new").exists()) == (2, 1, False)
     assert run("apply", "in/m.onnx", *mask, "-o", "in/h.onnx").code == 0  # nothing is written there
     assert run("strip", "in/h.onnx", "-o", "out/m.onnx").code == 2
     assert not files(tmp_path / "out")
@@ -238,3 +241,25 @@ def test_offsets_are_ascii_digits(text: str, tmp_path: Path, run: Run) -> None:
     path.write_bytes(proto.SerializeToString())
     refused = run("inspect", path)
     assert (refused.code, "offset or length that is not a number" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "attack m.onnx --attack fgsm --eps 0.1 -o o.npz",
+        "analyze m.onnx --attack fgsm --eps 0.1 -o o.json",
+        "evaluate h.onnx --eps 0.1 --attack fgsm --no-sanity -o o.json",
+    ],
+)
+def test_a_model_that_changes_during_a_run(line: str, mask: list[str], run: Run, tmp_path: Path) -> None:
+    make(tmp_path, "w.bin")
+    script = "import os\nimport numpy as np\nfrom pathlib import Path\ndef batches():\n"
+    script += "    yield np.full((6, 4), 0.5, np.float32), np.arange(6) % 3\n    Path('w.bin').touch()\n"
+    Path("s.py").write_text(script)
+    assert run("apply", "m.onnx", *mask).code == 0
+    Path("m.hardened.onnx").rename("h.onnx")
+    before = {*files(tmp_path)}
+    ended = run(*line.split(), "--data-script", "s.py:batches")
+    assert ended.code == 2
+    assert f"{tmp_path / 'w.bin'} was replaced or changed while it was read; nothing was written" in ended.err
+    assert {name for name in files(tmp_path) if "__pycache__" not in name} == before

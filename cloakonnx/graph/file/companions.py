@@ -29,6 +29,7 @@ class Copy:
         source: Where it is.
         target: Where it goes.
         size: Bytes.
+        folder: The output's folder.
         is_shared: Whether the file has other names, which may be anywhere: it is a hard link.
     """
 
@@ -36,7 +37,13 @@ class Copy:
     source: Path
     target: Path
     size: int
+    folder: Path
     is_shared: bool
+
+    def __str__(self) -> str:
+        """Return what is copied, in words."""
+        links = ", a hard link to a file that has other names as well" if self.is_shared else ""
+        return f"external data {shown(self.location)} ({self.size:,} bytes{links}) to {self.folder}"
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,26 @@ class Digest:
 
     sha256: str
     size: int
+
+
+def is_elsewhere(model: Model, folder: Path) -> bool:
+    """Whether an output in a folder needs copies of a model's external data."""
+    return model.folder is not None and folder.resolve() != model.folder.resolve()
+
+
+def check_names(model: Model, locations: Sequence[str]) -> None:
+    """Check that external data may be written under the names that it has.
+
+    Raises:
+        ModelError: a file is hidden, configuration or code by its name.
+    """
+    for location in locations:
+        why = unsafe_name(location)
+        if why is not None:
+            raise ModelError(
+                f"{model.name}: external data '{shown(location)}' {why}, so it is not copied to another folder; "
+                "write the output beside the model, or save the model with its data under another name"
+            )
 
 
 class Companions:
@@ -67,25 +94,20 @@ class Companions:
         self._model = model
         self._made: list[Path] = []
         self.copies: tuple[Copy, ...] = ()
-        if model.folder is not None and folder.resolve() != model.folder.resolve():
+        if is_elsewhere(model, folder):
+            check_names(model, locations)
             self.copies = tuple(self._planned(model, folder, force=force))
 
     def _planned(self, model: Model, folder: Path, *, force: bool) -> Iterator[Copy]:
         for location, source in self._files.items():
             target = folder / location
-            why = unsafe_name(location)
-            if why is not None:
-                raise ModelError(
-                    f"{model.name}: external data '{shown(location)}' {why}, so it is not copied to another folder; "
-                    "write the output beside the model, or save the model with its data under another name"
-                )
             _check_target(target, folder)
             if _same_content(source, target):
                 continue
             if target.exists() and not force:
                 raise OutputError(f"{target} exists already with other content; choose another folder, or use --force")
             about = source.stat()
-            yield Copy(location, source, target, about.st_size, about.st_nlink > 1)
+            yield Copy(location, source, target, about.st_size, folder, about.st_nlink > 1)
 
     def copy(
         self,
