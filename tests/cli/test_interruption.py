@@ -140,7 +140,8 @@ def test_while_modules_are_loaded(folder: Path, name: str, number: str) -> None:
     command = [sys.executable, "-c", STARTS.format(name=name, signal=number)]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
     # click answers with an empty line what comes in the few instructions between its start and ours
-    assert (ended.returncode, ended.stdout, ended.stderr.removeprefix("\n")) == (130, "", f"{INTERRUPTED}\n")
+    (line,) = ended.stderr.strip().splitlines()
+    assert (ended.returncode, ended.stdout, line.startswith(INTERRUPTED)) == (130, "", True)
     assert not (folder / "o.npz").exists()
 
 
