@@ -6,7 +6,10 @@ The public API, by name. Importing this package is cheap: onnx and ONNX Runtime 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # this is loaded before the command line heeds signals
+    from typing import Any
 
 _HOMES = {
     "attacks.attack": "Attacked attack",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from cloakonnx.cli import options
+from cloakonnx.cli._external import reading
 from cloakonnx.cli._output import one_line, print_json, say, tell
 from cloakonnx.cli._signing import verification_key
 from cloakonnx.errors import CheckError, CloakError, ModelError
@@ -29,6 +30,7 @@ _SIGNS = {"passed": "ok  ", "failed": "FAIL", "not checked": "-   "}
 @click.option("--analysis", type=options.PATH, help="What its masks come from: the reference for these.")
 @options.data_option(required=False)
 @options.data_options
+@options.hash_external_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random inputs.")
 @options.input_option
 @options.provider_options
@@ -44,6 +46,7 @@ def command(
     analysis: Path | None,
     data: Path | None,
     data_script: str | None,
+    hash_external: bool,
     seed: int,
     input_name: str | None,
     provider: str | None,
@@ -90,14 +93,17 @@ def command(
             raise
         opened = options.open_data(data, data_script, data_options, option="data")
         classifier = options.classifier(loaded, data_options, input_name=input_name).on(chosen)
-        return verify(
-            classifier,
-            source=reference,
-            attestation=attested,
-            analysis=known,
-            samples=None if opened is None else options.dataset(classifier, opened, data_options),
-            seed=seed,
-        )
+        with reading(loaded) as advance:
+            return verify(
+                classifier,
+                source=reference,
+                attestation=attested,
+                analysis=known,
+                samples=None if opened is None else options.dataset(classifier, opened, data_options),
+                seed=seed,
+                hash_external=hash_external,
+                on_read=advance,
+            )
 
     code, listed = 0, []
     for path in models:
@@ -126,12 +132,13 @@ def _print(result: Verification, *, named: bool) -> None:
 
 
 def _conclude(result: Verification, attestation: Path | None, key: Path | None) -> None:
+    unread = "; its external data was not checked" if result.data_unchecked else ""
     if not result.passed:
         say(f"cloakonnx: {result.model} failed verification")
     elif attestation is not None:
         signed = "" if key is None else f", which is signed by {key.name}"
-        say(f"{result.model} is as {attestation.name} says{signed}")
+        say(f"{result.model} is as {attestation.name} says{signed}{unread}")
     elif result.source is not None:
-        say(f"{result.model} is {result.source} with its masks")
+        say(f"{result.model} is {result.source} with its masks{unread}")
     else:
-        say(f"{result.model} is consistent with itself; no trusted reference given")
+        say(f"{result.model} is consistent with itself; no trusted reference given{unread}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloakonnx.attacks.presets import check_eps
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import Source, open_source
@@ -14,10 +15,11 @@ from cloakonnx.errors import OutputError
 from cloakonnx.evaluation.evaluation import Evaluation, Verdict, verdict
 from cloakonnx.evaluation.gates import Decision, parse_gate
 from cloakonnx.evaluation.verification.signing import SigningKey
+from cloakonnx.graph.file.companions import check_names, is_elsewhere
 from cloakonnx.graph.file.model import Model
 from cloakonnx.pipeline._hardening import Hardening, Observer, Silence
 from cloakonnx.pipeline._parts import part_data
-from cloakonnx.pipeline._stages import Stages
+from cloakonnx.pipeline._stages import Stages, taps_of
 from cloakonnx.pipeline.settings import HardenSettings, Method
 from cloakonnx.pipeline.stage import PlannedStage, ResultFolder
 from cloakonnx.report.page import check_report
@@ -95,6 +97,9 @@ class Task:
     Raises:
         DataError: no labels, or too few samples for a part.
         OptionError: radii that make no sense.
+        ModelError, TapError: the model can't carry masks, or not there, or its external data has names that nothing is
+            written under.
+        OutputError: the folder can't be made, or another run works in it.
         MissingDependencyError: the page is wanted and Jinja2 is not installed.
     """
 
@@ -114,8 +119,13 @@ class Task:
     ) -> None:
         if settings.report:
             check_report()
-        if output.is_file():
-            raise OutputError(f"cannot write {output}: it is not a folder; name another with -o")
+        self._folder = ResultFolder(output)
+        self._folder.check_place()
+        bounds, shape = data.preprocessing.bounds, data.sample_shape
+        check_eps(settings.eps, norm=settings.norm, bounds=bounds, shape=shape)
+        taps_of(classifier.model, settings)
+        if is_elsewhere(classifier.model, output):
+            check_names(classifier.model, classifier.model.external_files)
         amount = settings.amount
         parts = part_data(
             data,
@@ -128,7 +138,6 @@ class Task:
         )
         self.split = parts.split
         self._observer = observer or Silence()
-        self._folder = ResultFolder(output)
         self._stages = Stages(
             Hardening(
                 classifier,
@@ -172,9 +181,8 @@ class Task:
         """
         stages, folder = self._stages.all, self._folder
         folder.check(stages, force=force)
-        folder.make()
         runs = []
-        try:
+        with folder.opened():
             for number, stage in enumerate(stages, 1):
                 cached = folder.is_done(stage)
                 self._observer.stage(stage.name, number, len(stages), cached=cached)
@@ -182,9 +190,6 @@ class Task:
                     resumed = folder.begin(stage)
                     folder.finish(stage, stage.run(resumed))
                 runs.append(StageRun(stage.name, cached))
-        except BaseException:
-            folder.tidy()
-            raise
         found = self._stages.evaluation()
         gates = self._stages.decisions(found)
         self._stages.forget_doubtful(gates)
