@@ -258,9 +258,7 @@ class _Steps:
                 taken[each] = self._take(each, logits.tensor.elem_type, (batch, logits.classes))
             else:
                 taken[each] = self._take(each, TensorProto.INT64, (batch,))
-        return _Inputs(
-            self.image, taken.get("labels"), taken.get("targets"), taken.get("cotangent"), self.masks
-        )
+        return _Inputs(self.image, taken.get("labels"), taken.get("targets"), taken.get("cotangent"), self.masks)
 
     def _take(self, hint: str, elem_type: int, shape: tuple[Dim, ...]) -> str:
         name = self.builder.fresh(hint)
