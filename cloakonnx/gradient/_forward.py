@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -13,18 +12,7 @@ from cloakonnx.errors import TapError
 from cloakonnx.gradient._canonical import OPSET
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import Index
-
-
-class WeightMask(NamedTuple):
-    """A mask on a weight.
-
-    Attributes:
-        weight: The tensor that layers read.
-        shape: Of the mask: the weight's rank, with its size or 1 along each axis.
-    """
-
-    weight: str
-    shape: tuple[int, ...]
+from cloakonnx.graph.masks.weights import WeightMask
 
 
 def insert_weight_masks(graph: onnx.GraphProto, masks: Mapping[str, WeightMask]) -> dict[str, str]:

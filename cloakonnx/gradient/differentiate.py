@@ -13,12 +13,13 @@ import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, nearest
 from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_path
 from cloakonnx.gradient._canonical import Job, canonical, infer_shapes, opset_of, prune
-from cloakonnx.gradient._forward import WeightMask, insert_mask, insert_weight_masks
+from cloakonnx.gradient._forward import insert_mask, insert_weight_masks
 from cloakonnx.gradient._log_domain import log_scores
 from cloakonnx.gradient._logits import Logits, Reading, logits_of, round_input, rounded
 from cloakonnx.gradient.losses import Loss, Scores, inputs_of, seed
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import FLOATS, Dim, Index
+from cloakonnx.graph.masks.weights import WeightMask
 from cloakonnx.graph.subgraphs.prepend import prepend
 from cloakonnx.preprocessing import Preprocessing, channel_axis
 

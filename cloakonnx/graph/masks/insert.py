@@ -184,13 +184,13 @@ def _check_shape(place: Place, mask: Mask, unit: Granularity) -> None:
         if given != place.shape[1:]:
             dims = ", ".join(str(d) if isinstance(d, int) else "open" for d in place.shape[1:])
             raise MaskError(
-                f"the mask for {place.name!r} has shape {given}, but a sample of it has ({dims}); a mask has one weight "
-                "a feature, or the shape of a sample where the model fixes that"
+                f"the mask for {place.name!r} has shape {given}, but a sample of it has ({dims}); a mask has one "
+                "weight a feature, or the shape of a sample where the model fixes that"
             )
     elif place.features is not None and given != (place.features,):
         raise MaskError(
-            f"the mask for {place.name!r} has {mask.weights.size} weights, but the tensor has {place.features} features "
-            f"on axis {place.feature_axis}"
+            f"the mask for {place.name!r} has {mask.weights.size} weights, but the tensor has {place.features} "
+            f"features on axis {place.feature_axis}"
         )
 
 

@@ -65,7 +65,12 @@ class Mask:
     @property
     def key(self) -> str:
         """What tells it from the other masks of a model: the tensor, and which of a pair it is."""
-        return f"{self.tap} ({self.granularity})" if self.granularity in PAIRED else self.tap
+        return self.key_of(self.tap, self.granularity)
+
+    @staticmethod
+    def key_of(tap: str, granularity: str | None) -> str:
+        """Return the key of a mask."""
+        return f"{tap} ({granularity})" if granularity in PAIRED else tap
 
     @property
     def removed(self) -> list[int]:

@@ -61,6 +61,11 @@ class MaskEntry:
         """What it gives."""
         return self.tap
 
+    @property
+    def key(self) -> str:
+        """What tells the mask from the others."""
+        return self.tap
+
 
 @dataclass(frozen=True)
 class WeightMaskEntry:
@@ -93,6 +98,11 @@ class WeightMaskEntry:
     def result(self) -> str:
         """What the Mul node gives."""
         return self.masked
+
+    @property
+    def key(self) -> str:
+        """What tells the mask from the others."""
+        return Mask.key_of(self.weight, self.granularity)
 
 
 Entry: TypeAlias = MaskEntry | WeightMaskEntry

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import onnx
 
@@ -57,6 +58,18 @@ class WeightPlace:
         for each in self.shape:
             count *= each
         return count
+
+
+class WeightMask(NamedTuple):
+    """Where a mask on a weight is, as gradient graphs know it.
+
+    Attributes:
+        weight: The tensor that layers read.
+        shape: Of the mask: the weight's rank, with its size or 1 along each axis.
+    """
+
+    weight: str
+    shape: tuple[int, ...]
 
 
 _SCALED = {"BatchNormalization": 1, "LayerNormalization": 1}
