@@ -14,7 +14,7 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.sessions import Asked, Sample
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.masks.granularity import Place, granularity
-from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.mask import FEATURE, Mask
 from cloakonnx.graph.masks.taps import Tap
 from cloakonnx.runtime.session import Value, to_numpy
 
@@ -27,17 +27,14 @@ class MaskedClassifier(Classifier):
 
     Args:
         classifier: The classifier without masks.
-        places: Where the masks are, and of which granularity; see :func:`one`.
-
-    Raises:
-        TapError: the model leaves a tap's size open.
+        masks: The masks to begin with; see :func:`ones`.
     """
 
-    def __init__(self, classifier: Classifier, places: Sequence[tuple[Place, str]]) -> None:
+    def __init__(self, classifier: Classifier, masks: Sequence[Mask]) -> None:
         super().__init__(
             classifier.model,
             **{**classifier._settings, "provider": classifier.provider},
-            masks=[one(place, unit) for place, unit in places],
+            masks=masks,
         )
 
     @property
@@ -108,7 +105,7 @@ class MaskedClassifier(Classifier):
         return MaskAnswer(logits, losses, {key: np.asarray(parts.sum(axis=0)) for key, parts in sums.items()})
 
 
-def one(place: Place, unit: str) -> Mask:
+def ones(place: Place, unit: str = FEATURE) -> Mask:
     """Return the mask of a granularity that changes nothing; raises TapError where the model leaves its size open."""
     axis = place.feature_axis if isinstance(place, Tap) else None
     return Mask(place.name, np.ones(granularity(unit).shape(place), np.float32), axis, unit)

@@ -54,7 +54,7 @@ class Mask:
             raise MaskError(f"the mask for {self.tap!r} has a weight that is NaN or infinite in float32")
         weights.setflags(write=False)
         object.__setattr__(self, "weights", weights)
-        if self.granularity is None:
+        if self.granularity in {None, ELEMENT}:  # a vector of elements is one of features
             object.__setattr__(self, "granularity", FEATURE if weights.ndim == 1 else ELEMENT)
 
     @property

@@ -14,7 +14,7 @@ from cloakonnx.data.samples import Dataset
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.selection.learn.choosing import MOST_ATTACKED, ROBUST_STEPS
 from cloakonnx.selection.learn.objective import Objective
-from cloakonnx.selection.learn.places import mask_places
+from cloakonnx.selection.learn.places import first_masks
 from cloakonnx.selection.learn.recipe import Recipe
 
 _PROBE = 50
@@ -46,7 +46,7 @@ def learning_seconds(
     Raises:
         TapError, ModelError, DifferentiationError: as learning does.
     """
-    masked = MaskedClassifier(classifier, mask_places(classifier.model, recipe.granularity, taps=taps))
+    masked = MaskedClassifier(classifier, first_masks(classifier.model, recipe.granularity, taps=taps))
     masked.prepare(dataset.fitted_to(masked))
     count = masked.fixed_batch or min(_PROBE, recipe.batch_size)
     low, high = dataset.preprocessing.bounds

@@ -29,7 +29,7 @@ from cloakonnx.scoring.analysis import Analysis, SampleSet
 from cloakonnx.selection.learn.adam import Adam, OneCycle
 from cloakonnx.selection.learn.choosing import ROBUST_STEPS, Choice, SelectPart
 from cloakonnx.selection.learn.objective import Objective
-from cloakonnx.selection.learn.places import mask_places
+from cloakonnx.selection.learn.places import first_masks
 from cloakonnx.selection.learn.recipe import Recipe
 from cloakonnx.selection.learn.state import State, Tally, load, save
 
@@ -104,7 +104,7 @@ def learn(
     model = classifier.model
     check_opset(model)
     ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
-    chosen = mask_places(model, recipe.granularity, taps=taps, tap_patterns=tap_patterns, layers=layers)
+    chosen = first_masks(model, recipe.granularity, taps=taps, tap_patterns=tap_patterns, layers=layers)
     for each in (dataset, select):
         if each is not None:
             each.fitted_to(classifier)
@@ -122,7 +122,7 @@ def learn(
     engine = engine or InProcess()
     record = {
         "recipe": {k: v for k, v in recipe.as_dict().items() if k not in {"budget", "zero_below"}},  # choosing only
-        "taps": [place.name for place, _ in chosen],
+        "taps": [mask.key for mask in chosen],
         "model": model.sha256,
         "input": masked.input_name,
         "output": masked.output_name,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cloakonnx.classifier.masked import ones
 from cloakonnx.errors import OptionError
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.masks.granularity import Place
-from cloakonnx.graph.masks.mask import ELEMENT, FEATURE, INPUT_CHANNEL, KERNEL, OUTPUT_CHANNEL, WEIGHT
+from cloakonnx.graph.masks.mask import ELEMENT, FEATURE, INPUT_CHANNEL, KERNEL, OUTPUT_CHANNEL, WEIGHT, Mask
 from cloakonnx.graph.masks.taps import places
 from cloakonnx.graph.masks.weights import WeightPlace, chosen_weights
 from cloakonnx.selection.learn.recipe import Granularity
@@ -15,15 +15,15 @@ from cloakonnx.selection.learn.recipe import Granularity
 _AT_ACTIVATIONS: dict[str, str] = {"channel": FEATURE, "element": ELEMENT}
 
 
-def mask_places(
+def first_masks(
     model: Model,
     granularity: Granularity,
     *,
     taps: Sequence[str] = (),
     tap_patterns: Sequence[str] = (),
     layers: Sequence[str] = (),
-) -> list[tuple[Place, str]]:
-    """Return where masks go, and of which granularity each is.
+) -> list[Mask]:
+    """Return the masks that learning begins with, all 1.
 
     Args:
         model: The model.
@@ -42,11 +42,11 @@ def mask_places(
             raise OptionError(
                 f"--layers chooses weights; masks of {granularity} go to activations: --tap, --tap-pattern"
             )
-        return [(tap, unit) for tap in places(model, names=taps, patterns=tap_patterns)]
+        return [ones(tap, unit) for tap in places(model, names=taps, patterns=tap_patterns)]
     if taps or tap_patterns:
         raise OptionError(f"--tap and --tap-pattern choose activations; {granularity} masks are on weights")
     found = chosen_weights(model, patterns=layers, biases=granularity == "weight-channel")
-    return [(place, unit) for place in found for unit in _units(place, granularity)]
+    return [ones(place, unit) for place in found for unit in _units(place, granularity)]
 
 
 def _units(place: WeightPlace, granularity: Granularity) -> tuple[str, ...]:
