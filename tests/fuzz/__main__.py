@@ -17,7 +17,6 @@ import os
 import pickle
 import re
 import select
-import shutil
 import signal
 import sys
 import tempfile
@@ -30,7 +29,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 from tests.fuzz.seeds import seeds, write_seeds  # noqa: E402
-from tests.fuzz.worker import GB, call, main, work  # noqa: E402
+from tests.fuzz.worker import GB, begin, call, changed, main, work, write  # noqa: E402
 
 SLOW, LONG, HANGS = 10.0, 10_000, 60.0
 """Seconds and characters that are findings; seconds of the clock after which a worker is killed."""
@@ -48,8 +47,8 @@ KEPT = 3
 class Run:
     """Counts, and keeps the inputs of findings."""
 
-    def __init__(self, here: Path, keep: Path) -> None:
-        self._here, self._keep = here, keep
+    def __init__(self, options: argparse.Namespace, made: dict[str, list[bytes]]) -> None:
+        self._options, self._made = options, made
         self.kinds: collections.Counter[str] = collections.Counter()
         self.codes: collections.Counter[int] = collections.Counter()
         self.findings: collections.Counter[str] = collections.Counter()
@@ -61,10 +60,10 @@ class Run:
         self.places[f"{what}: {place}"] += 1
         if self.places[f"{what}: {place}"] > KEPT:
             return
-        folder = self._keep / f"{what.replace(' ', '-')}-{job['number']}"
+        folder = self._options.keep / f"{what.replace(' ', '-')}-{job['number']}"
         folder.mkdir(parents=True, exist_ok=True)
-        for path in self._here.glob("f[.-]*"):
-            (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
+        kind, rng = begin(self._options.seed, job["number"], self._options.kinds)  # the worker is at the next one
+        write(kind, changed(kind, self._made, rng), self._made, folder)
         (folder / "finding.json").write_text(json.dumps({**job, "place": place, "detail": detail}, indent=1))
 
     def add(self, job: dict[str, Any], found: dict[str, Any]) -> None:
@@ -190,7 +189,7 @@ def run_all() -> int:
         os.environ["TMPDIR"] = str(folder / "tmp")
         made = prepared(folder)
         os.chdir(folder / "here")
-        run = Run(folder / "here", options.keep)
+        run = Run(options, made)
         until, number = time.monotonic() + options.seconds, options.first
         options.last = number + options.count if options.count else sys.maxsize
         while time.monotonic() < until and number < options.last:

@@ -53,6 +53,12 @@ def call(arguments: Sequence[str]) -> tuple[int, str, str]:
     return code, out.getvalue(), ""
 
 
+def begin(seed: int, number: int, kinds: Sequence[str]) -> tuple[str, random.Random]:
+    """Return the kind of an input, and the random numbers that make it."""
+    rng = random.Random(f"{seed}:{number}")
+    return rng.choice(kinds), rng
+
+
 def changed(kind: str, made: Mapping[str, list[bytes]], rng: random.Random) -> bytes:
     """Return an input of a kind."""
     if kind == "bomb":
@@ -62,11 +68,11 @@ def changed(kind: str, made: Mapping[str, list[bytes]], rng: random.Random) -> b
     return _MUTATIONS.get(kind, mutations.of_json)(rng.choice(made[kind]), rng)
 
 
-def write(kind: str, data: bytes, made: Mapping[str, list[bytes]], rng: random.Random) -> None:
-    """Write an input to the current folder."""
-    for old in Path().glob("f[.-]*"):
+def write(kind: str, data: bytes, made: Mapping[str, list[bytes]], folder: Path) -> None:
+    """Write an input to a folder."""
+    for old in folder.glob("f[.-]*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-    path = file_of(kind)
+    path = folder / file_of(kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     if kind == "image":
@@ -85,9 +91,8 @@ def work(options: argparse.Namespace, first: int, made: Mapping[str, list[bytes]
     for stream in range(3):
         os.dup2(null, stream)
     for number in range(first, first + INPUTS):
-        rng = random.Random(f"{options.seed}:{number}")
-        kind = rng.choice(options.kinds)
-        write(kind, changed(kind, made, rng), made, rng)
+        kind, rng = begin(options.seed, number, options.kinds)
+        write(kind, changed(kind, made, rng), made, Path())
         for file in options.beside.iterdir():
             here = Path(file.name)
             if not here.is_file() or here.stat().st_mtime_ns != file.stat().st_mtime_ns:
