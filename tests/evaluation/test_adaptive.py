@@ -413,9 +413,9 @@ def with_a_determinant() -> Model:
 @pytest.mark.parametrize("attack", ["quick", "standard"])
 def test_presets_go_on_without_gradients_where_an_op_has_no_rule(attack: str) -> None:
     model = with_a_determinant()
-    found = evaluated(model, baseline=cpu(load(DIGITS)), count=2, attack=attack, sanity=attack == "quick")
+    found = evaluated(model, baseline=cpu(load(DIGITS)), count=6, attack=attack, sanity=attack == "quick")
     by_gradient = [name for name in known(attack) if name not in {"square", "noise"}]
-    (note,) = found.notes
+    (note,) = (each for each in found.notes if "not made on" in each)  # two samples may look like chance, too
     assert note.startswith(
         f"{', '.join(by_gradient)} not made on the model, which gives no gradient: cannot differentiate Det "
         "(node 'determinant'): this op has no rule; robust accuracy there is an upper bound by black-box attacks only"
@@ -426,7 +426,7 @@ def test_presets_go_on_without_gradients_where_an_op_has_no_rule(attack: str) ->
     assert found.clean_hardened == found.clean_baseline  # a number that is the same for all classes decides nothing
     assert Evaluation.from_json(found.to_json()) == found
     with pytest.raises(DifferentiationError, match=r"Det \(node 'determinant'\).*--attack square"):
-        evaluated(model, baseline=cpu(load(DIGITS)), count=2, attack="pgd", max_iter=2, sanity=False)
+        evaluated(model, baseline=cpu(load(DIGITS)), count=6, attack="pgd", max_iter=2, sanity=False)
 
 
 @pytest.mark.parametrize("which", ["the model", "the baseline", "either model"])
