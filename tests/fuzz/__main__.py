@@ -29,7 +29,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 from tests.fuzz.seeds import seeds, write_seeds  # noqa: E402
-from tests.fuzz.worker import GB, begin, call, changed, main, work, write  # noqa: E402
+from tests.fuzz.worker import GB, begin, call, changed, verbs, work, write  # noqa: E402
 
 SLOW, LONG, HANGS = 10.0, 10_000, 60.0
 """Seconds and characters that are findings; seconds of the clock after which a worker is killed."""
@@ -179,7 +179,7 @@ def run_all() -> int:
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="folder for the inputs of findings")
     options = parser.parse_args()
     options.keep, options.errors = options.keep.absolute(), os.dup(sys.stderr.fileno())
-    for verb in main._VERBS:  # imported before the fork: a worker then starts in milliseconds
+    for verb in verbs._VERBS:  # imported before the fork: a worker then starts in milliseconds
         __import__(f"cloakonnx.cli.{verb}")
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name)

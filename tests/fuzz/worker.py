@@ -23,7 +23,7 @@ from typing import Any
 from tests.fuzz import bombs, mutations
 from tests.fuzz.commands import command, file_of
 
-main = importlib.import_module("cloakonnx.cli.main")
+verbs = importlib.import_module("cloakonnx.cli.verbs")
 
 GB = 1 << 30
 ADDRESSES, CPU_SECONDS = 6 * GB, 60
@@ -47,7 +47,7 @@ def call(arguments: Sequence[str]) -> tuple[int, str, str]:
     sys.argv = ["cloakonnx", *arguments]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            code = main._exit_code()
+            code = verbs.exit_code()
     except BaseException:
         return 99, out.getvalue(), traceback.format_exc()
     return code, out.getvalue(), ""
