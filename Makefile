@@ -7,8 +7,10 @@ BROWSER_VENV ?= .venv-browser
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 OUT := demo-out
+FUZZ_SECONDS ?= 3600
+FUZZ_SEED ?= 0
 
-.PHONY: demo test test-peers test-browser test-lowest lint format smoke clean
+.PHONY: demo test test-peers test-browser test-lowest fuzz lint format smoke clean
 
 ## demo: harden the sample classifier, from nothing
 demo: $(VENV)/.demo
@@ -36,6 +38,10 @@ test-browser: $(BROWSER_VENV)/.browser
 ## test-lowest: the tests with the lowest versions that pyproject.toml allows
 test-lowest: $(LOWEST_VENV)/.lowest
 	$(LOWEST_VENV)/bin/python -m pytest -q --ignore=tests/peers --ignore=tests/browser
+
+## fuzz: changed models, data, results, settings and options for FUZZ_SECONDS; what is found goes to fuzz-findings/
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 ## lint: linter, format check, strict type check
 lint: $(VENV)/.dev
@@ -80,4 +86,4 @@ $(LOWEST_VENV)/.lowest: pyproject.toml tests/lowest.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) $(LOWEST_VENV) $(BROWSER_VENV) $(OUT) test-artifacts dist build
+	rm -rf $(VENV) $(PEERS_VENV) $(LOWEST_VENV) $(BROWSER_VENV) $(OUT) test-artifacts fuzz-findings dist build

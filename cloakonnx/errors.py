@@ -60,6 +60,18 @@ class InferenceError(CloakError):
     """ONNX Runtime refused the model, or gave values that are not finite."""
 
 
+class ResourceError(InferenceError):
+    """A run needs more time or memory than the limits allow, whatever the samples are."""
+
+
+class OutOfMemoryError(ResourceError):
+    """ONNX Runtime could not get the memory that a run needs."""
+
+
+class SmallerRuns(UserWarning):
+    """A batch goes through the model in several runs, because memory does not suffice for one."""
+
+
 class DifferentiationError(CloakError):
     """The model, or an op in it, has no gradient here."""
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.declared import fixed_batch
-from cloakonnx.errors import InferenceError, ModelError
+from cloakonnx.errors import InferenceError, ModelError, ResourceError
 from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.runtime.session import filled_up
 
@@ -144,6 +144,8 @@ def _attempted(classifier: Classifier, x: NDArray[np.float32]) -> NDArray[np.flo
     """Return the scores of some samples; None where the model does not take as many, or gives other rows."""
     try:
         return classifier.scores(x)
+    except ResourceError:  # nothing that the model's shapes tell
+        raise
     except InferenceError:
         return None
 

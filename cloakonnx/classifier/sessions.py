@@ -152,8 +152,10 @@ class Sessions:
         if self.is_double:
             x = to_numpy(x).astype(np.float64)
         weights = {name: masks[tap] for tap, name in graph.masks.items()}
-        if session.fixed_batch is None or asked.by_masks:  # sums over the samples: a filler would count
+        if asked.by_masks:  # sums over the samples: a filler would count
             return list(session.run({graph.image: x, **feed, **weights}, outputs))
+        if session.fixed_batch is None:
+            return session.run_samples({graph.image: x, **feed}, outputs, beside=weights)
         parts = []
         images, size = to_numpy(x), session.fixed_batch
         for start in range(0, len(images), size):

@@ -10,12 +10,14 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloakonnx.errors import SmallerRuns
 from cloakonnx.text import shown_line
 
 if TYPE_CHECKING:
@@ -40,6 +42,23 @@ def say(text: str) -> None:
     """Tell the user something, in one line on stderr."""
     with readers_may_leave():
         click.echo(shown_line(text), err=True)
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """Say the library's own warnings as the command's other words; Python shows each place's once."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, SmallerRuns):
+                say(f"cloakonnx: {message}")
+            else:
+                others(message, category, *rest, **more)
+
+        warnings.showwarning = show
+        warnings.simplefilter("default", SmallerRuns)
+        yield
 
 
 def tell(text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from cloakonnx.cli._output import drop_unread, one_line, say
+from cloakonnx.cli._output import drop_unread, one_line, say, warnings_said
 from cloakonnx.cli._settings import read_settings
 from cloakonnx.cli.options import PATH
 from cloakonnx.errors import CloakError, nearest
@@ -152,7 +152,8 @@ def exit_code() -> int:
     """Run the command line; an error is one line on stderr."""
     output = sys.stdout
     try:
-        code = _cloakonnx.main(standalone_mode=False)
+        with warnings_said():
+            code = _cloakonnx.main(standalone_mode=False)
     except BaseException as error:
         chain = list(_chain(error))
         if not any(isinstance(each, KeyboardInterrupt | click.Abort) for each in chain):

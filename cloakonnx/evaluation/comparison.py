@@ -129,33 +129,35 @@ class Comparison:
 
     def notes(self) -> tuple[str, ...]:
         """Say in words which attacks are not made as they stand on which model, for want of a gradient."""
-        dead = [victim for victim in (self._model, self._baseline) if self._gradients[victim].zero]
+        dead = [victim for victim in (self._model, self._baseline) if self._gradients[victim].reason]
         made = {settings.name: None for victim in dead for settings in self._made_on(victim, self._plans[0])}
         missing = {settings.name: None for settings in self._plans[0] if dead and settings.name not in made}
         which = "either model" if len(dead) == 2 else "the model" if self._model in dead else "the baseline"
         if missing:
+            why = self._gradients[dead[0]].reason
             return (
-                f"{', '.join(missing)} not made on {which}, which gives no gradient: {self._gradients[dead[0]].zero}; "
-                f"robust accuracy there rests on {', '.join(made)} and replayed inputs, and may flatter",
+                f"{', '.join(missing)} not made on {which}, which gives no gradient: {why}; "
+                f"robust accuracy there is an upper bound by black-box attacks only ({', '.join(made)} and replayed "
+                "inputs)",
             )
         through = [settings.name for settings in self._plans[0] if settings.by_gradient]
         if not dead or not through:
             return ()
         return (
             f"{', '.join(through)} take straight-through gradients on {which}, whose own are 0: "
-            f"{self._gradients[dead[0]].zero}",
+            f"{self._gradients[dead[0]].reason}",
         )
 
     def _made_on(self, victim: Victim, attacks: Sequence[Attack]) -> Sequence[Attack]:
         """Return a plan as it is made on a model.
 
-        Where every gradient is 0, straight-through ones are taken; where those are 0 as well, only the attacks that
-        need none are made. A plan of nothing else stays, and ends in the error that names the op.
+        Where every gradient is 0, straight-through ones are taken; where those are 0 as well, or an op has no rule,
+        only the attacks that need none are made. A plan of nothing else stays, and ends in the error that names the op.
         """
         gradients = self._gradients[victim]
-        if not gradients.zero:
+        if not gradients.reason:
             return attacks
-        if gradients.pass_straight:
+        if gradients.zero and gradients.pass_straight:
             return passing(attacks)
         return [each for each in attacks if not each.by_gradient] or attacks
 
@@ -220,6 +222,11 @@ class Gradients:
     zero: str
     pass_straight: bool
     missing: str
+
+    @property
+    def reason(self) -> str:
+        """Why the model's own gradients serve no attack; empty where they do."""
+        return self.zero or self.missing
 
     @classmethod
     def of(cls, victim: Victim) -> Gradients:

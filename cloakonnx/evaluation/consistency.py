@@ -95,10 +95,20 @@ def check_stated(stated: Any, follows: Any, where: str) -> None:
         for i, (one, other) in enumerate(zip(stated, follows, strict=True)):
             check_stated(one, other, f"{where}[{i}]")
     elif isinstance(follows, (int, float)) and not isinstance(follows, bool):
-        known = isinstance(stated, (int, float)) and not isinstance(stated, bool)
-        if not known or not abs(stated - follows) <= _NEAR:
-            said = f"{stated:.6g}" if known else "no number"
+        number = _as_float(stated)
+        if number is None or not abs(number - follows) <= _NEAR:
+            said = "no number" if number is None else f"{number:.6g}"
             raise ValueError(f"{where} is {said}, but {follows:.6g} follows from the counts")
+
+
+def _as_float(stated: Any) -> float | None:
+    """Return a number of a file, infinity where a float can't hold it; None for what is no number."""
+    if not isinstance(stated, (int, float)) or isinstance(stated, bool):
+        return None
+    try:
+        return float(stated)
+    except OverflowError:
+        return math.inf
 
 
 def _check_at(at: AtEps, clean: Paired, count: int, where: str) -> None:

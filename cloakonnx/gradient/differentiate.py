@@ -225,7 +225,10 @@ class _Steps:
             found = backpropagate(self.builder, path, {name: made.gradient}, list(variables.values()))
             masked = {name: tap for tap, name in (self.masks | self.baked).items()}
             for key, variable in variables.items():
-                gradients[key] = self._give_gradient(variable, found, path.blocked, tap=masked.get(variable))
+                passes = self._passes_straight(forward, name, variable) if variable not in found else False
+                gradients[key] = self._give_gradient(
+                    variable, found, path.blocked, tap=masked.get(variable), can_pass=passes
+                )
         prune(self.model.graph)
         return GradientGraph(
             proto=self.model,
@@ -250,6 +253,15 @@ class _Steps:
 
     def _path(self, nodes: Sequence[onnx.NodeProto], output: str, variables: Iterable[str]) -> Path:
         return find_path(nodes, self.index, [output], variables, straight_through=self.straight_through)
+
+    def _passes_straight(self, nodes: Sequence[onnx.NodeProto], output: str, variable: str) -> bool:
+        """Whether straight-through gradients, which were not asked for, would reach a variable."""
+        path = find_path(nodes, self.index, [output], [variable], straight_through=True)
+        try:
+            check_rules(path, self.builder.opset)
+        except DifferentiationError:
+            return False
+        return not self.straight_through and bool(path.nodes) and variable in path.active
 
     def _loss_inputs(self, loss: Loss | None, targeted: bool, logits: Logits) -> _Inputs:
         batch = (logits.tensor.dims or (None,))[0]
@@ -277,7 +289,7 @@ class _Steps:
         return output.name
 
     def _give_gradient(
-        self, name: str, found: Mapping[str, Tensor], blocked: Sequence[str], *, tap: str | None = None
+        self, name: str, found: Mapping[str, Tensor], blocked: Sequence[str], *, tap: str | None, can_pass: bool
     ) -> str:
         if name not in found:
             why = f": {blocked[0]} has a zero gradient everywhere" if blocked else ""
@@ -288,7 +300,6 @@ class _Steps:
                     f"can be learned there; choose another tap{before}"
                 )
             kind = ZeroGradientError if blocked else DifferentiationError
-            can_pass = blocked and not self.straight_through
             passing = "attacks pass rounding and quantisation with --straight-through, and " if can_pass else ""
             raise kind(
                 f"the output does not depend on {name!r} in a way that can be differentiated{why}; {passing}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 
-from cloakonnx.errors import InferenceError
+from cloakonnx.errors import ResourceError
 
 CPU_SECONDS = 5
 """Seconds of the CPU's time that the child may take."""
@@ -67,7 +67,7 @@ def try_once(graph: onnx.ModelProto, folder: Path | None) -> None:
     """Load a graph and run it on one sample of zeros, in a child; what else goes wrong there the caller finds itself.
 
     Raises:
-        InferenceError: it takes more time or memory than the limits allow.
+        ResourceError: it takes more time or memory than the limits allow.
     """
     with tempfile.TemporaryDirectory(prefix="cloakonnx-") as place:
         path = Path(place) / "graph.onnx"
@@ -84,7 +84,7 @@ def try_once(graph: onnx.ModelProto, folder: Path | None) -> None:
             child.kill()
             child.wait()
     if code == _OUT_OF_MEMORY:
-        raise InferenceError(
+        raise ResourceError(
             f"the model asks for over {BYTES // 10**9} GB of memory for one sample, in a loop or for constants; it was "
             "stopped. Export it without that loop"
         )
@@ -92,8 +92,8 @@ def try_once(graph: onnx.ModelProto, folder: Path | None) -> None:
         raise _too_long()
 
 
-def _too_long() -> InferenceError:
-    return InferenceError(
+def _too_long() -> ResourceError:
+    return ResourceError(
         f"the model has loops or constants of unknown size, and one sample took over {CPU_SECONDS} s of the CPU's "
         "time; it was stopped. Export it without them"
     )

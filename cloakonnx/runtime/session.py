@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -17,7 +18,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from cloakonnx.errors import InferenceError
+from cloakonnx.errors import InferenceError, OutOfMemoryError, SmallerRuns
 from cloakonnx.graph.index.bounds import size_is_open
 from cloakonnx.runtime._trial import try_once
 from cloakonnx.runtime.provider import Provider
@@ -40,14 +41,22 @@ class Chunk(NamedTuple):
     values: list[Value]
 
 
+_SMALLER = (
+    "memory does not suffice for a whole batch in ONNX Runtime, so each batch goes through in smaller parts; a smaller "
+    "--batch-size saves the failed tries"
+)
+
 _LONG = 5_000
 """Nodes from which on ONNX Runtime takes seconds to load a graph."""
 
 _STOPPED = 5.0
 """Seconds that a run gets to end when it is stopped: the process ends badly while ONNX Runtime is at work."""
 
-_MOST_OPTIMISED = 20_000
+_MOST_OPTIMISED = 6_000
 """Nodes above which it is not asked to optimise a graph: its time grows with the square."""
+
+_NO_MEMORY = re.compile(r"failed to allocate memory|bad.?alloc|out of memory|_ALLOC_FAILED", re.IGNORECASE)
+"""What ONNX Runtime's allocators, C++, CUDA, cuDNN and cuBLAS say where there is no memory; no type tells."""
 
 _BFLOAT16 = "tensor(bfloat16)"
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -90,6 +99,7 @@ class Session:
         self.inputs = [i.name for i in self._session.get_inputs()]
         self.outputs = [o.name for o in self._session.get_outputs()]
         first = self._session.get_inputs()[0].shape[:1]
+        self._most: int | None = None  # samples that memory suffices for, once it did not for more
         self.fixed_batch: int | None = first[0] if first and isinstance(first[0], int) and first[0] > 0 else batch
 
     def run(self, feed: Mapping[str, Value], outputs: Sequence[str] | None = None) -> list[ort.OrtValue]:
@@ -97,6 +107,7 @@ class Session:
 
         Raises:
             InferenceError: ONNX Runtime fails on these inputs.
+            OutOfMemoryError: for want of memory.
         """
         binding = self._session.io_binding()
         device, device_id = self.provider.device, self.provider.device_id
@@ -117,8 +128,55 @@ class Session:
             else:
                 self._session.run_with_iobinding(binding)
         except Exception as error:  # as above
+            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+                raise OutOfMemoryError(_lack_of_memory(error, self.provider.device)) from None
             raise InferenceError(f"ONNX Runtime cannot run the model: {_one_line(error)}") from None
         return list(binding.get_outputs())
+
+    def run_samples(
+        self,
+        feed: Mapping[str, Value],
+        outputs: Sequence[str] | None = None,
+        *,
+        beside: Mapping[str, Value] | None = None,
+    ) -> list[Value]:
+        """Run on a batch; where memory does not suffice, on half as many samples at a time, as often as it takes.
+
+        The smaller size stays for later batches. What was run in parts comes in host memory.
+
+        Args:
+            feed: Inputs with one entry a sample.
+            outputs: Outputs with one entry a sample; all where None.
+            beside: Inputs that are the same for all samples.
+
+        Raises:
+            InferenceError: ONNX Runtime fails on these inputs.
+            OutOfMemoryError: memory does not suffice for one sample, or for as many as the graph takes at a time.
+        """
+        same = beside or {}
+        count = value_shape(next(iter(feed.values())))[0]
+        while True:
+            size = min(count, self._most or count)
+            try:
+                if size == count:
+                    return list(self.run({**feed, **same}, outputs))
+                arrays = {name: to_numpy(value) for name, value in feed.items()}
+                parts = []
+                for start in range(0, count, size):
+                    part = {name: values[start : start + size] for name, values in arrays.items()}
+                    parts.append([np.atleast_1d(to_numpy(value)) for value in self.run({**part, **same}, outputs)])
+                return [np.concatenate(values) for values in zip(*parts, strict=True)]
+            except OutOfMemoryError as error:
+                if size < 2 or self.fixed_batch is not None:
+                    least = (
+                        "the tensors of one sample"
+                        if size < 2
+                        else f"the {size} samples that the model takes at a time"
+                    )
+                    what = str(error).partition(";")[0]
+                    raise OutOfMemoryError(f"{what}; {least} need more than there is; free memory") from None
+            self._most = (size + 1) // 2
+            warnings.warn(SmallerRuns(_SMALLER), stacklevel=1)  # Python shows a text of one place once
 
     def chunks(self, batch: NDArray[Any]) -> list[tuple[NDArray[Any], int]]:
         """Cut a batch into what the graph takes at a time, with the number of real samples in each.
@@ -138,7 +196,7 @@ class Session:
         """
         start = 0
         for chunk, real in self.chunks(batch):
-            values: list[Value] = list(self.run({self.inputs[0]: chunk}))
+            values = self.run_samples({self.inputs[0]: chunk})
             if real < len(chunk):
                 values = [_first(value, real) for value in values]
             yield Chunk(start, values)
@@ -216,6 +274,13 @@ def _bits(value: ort.OrtValue) -> NDArray[np.uint16]:
     shape = tuple(value.shape())
     data = ctypes.string_at(value.data_ptr(), math.prod(shape) * 2)
     return np.frombuffer(data, np.uint16).reshape(shape)
+
+
+def _lack_of_memory(error: Exception, device: str) -> str:
+    """Say what could not be allocated, where ONNX Runtime's message has the number."""
+    asked = re.search(r"requested buffer of size (\d+)", str(error))
+    size = f"{int(asked[1]) / 1e6:,.0f} MB" if asked else "memory"
+    return f"out of memory: ONNX Runtime could not allocate {size} ({device}); a smaller --batch-size needs less"
 
 
 def _one_line(error: Exception) -> str:

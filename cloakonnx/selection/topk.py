@@ -56,6 +56,11 @@ def select(scores: TapScores, amount: Amount = DEFAULT_AMOUNT) -> Mask:
     """
     total = len(scores.scores)
     count = _count(scores, amount, total)
+    if total == 1:
+        raise OptionError(
+            f"{scores.tap!r} has one feature, and without it nothing is left; score a tap with several: --tap "
+            "('cloakonnx inspect' lists them)"
+        )
     if count >= total:
         raise OptionError(f"this would remove all {total} features of {scores.tap!r}; choose fewer")
     weights = np.ones(total, np.float32)

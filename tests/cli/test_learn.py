@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from onnx import TensorProto, helper, numpy_helper
 
 from cloakonnx.graph.file.model import load
 from cloakonnx.graph.masks.metadata import masks_of
@@ -93,3 +94,36 @@ def test_bad_input_is_one_line(digits: Path, run: Run, arguments: tuple[str, ...
     assert len(failed.err.splitlines()) == 1
     assert message in failed.err
     assert sorted(digits.iterdir()) == before
+
+
+def test_an_op_without_a_gradient_names_what_learn_can_do(run: Run, tmp_path: Path) -> None:
+    """The default tap, then a determinant of it: learning has no --attack that could be changed."""
+    node, info = helper.make_node, helper.make_tensor_value_info
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+        for name, shape in (("w", (4, 8)), ("v", (8, 3)))
+    ]
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Relu", ["h"], ["r"]),
+        node("MatMul", ["r", "v"], ["z"]),
+        node("Slice", ["r", "from", "to", "axis"], ["four"]),
+        node("Reshape", ["four", "parts"], ["squares"]),
+        node("Det", ["squares"], ["d"], name="determinant"),
+        node("Add", ["z", "d"], ["y"]),
+    ]
+    for name, value in (("from", [0]), ("to", [4]), ("axis", [1]), ("parts", [-1, 1, 2, 2])):
+        weights.append(numpy_helper.from_array(np.array(value), name))
+    inputs, outputs = [info("x", TensorProto.FLOAT, ["n", 4])], [info("y", TensorProto.FLOAT, ["n", 3])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    np.savez(tmp_path / "x.npz", x=rng.random((12, 4)).astype(np.float32), y=np.arange(12) % 3)
+    arguments = ("--data", tmp_path / "x.npz", "--eps", "0.1", "--budget", "50%", "--epochs", "1", "--tap", "r")
+    result = run("learn", tmp_path / "m.onnx", *arguments, "-o", tmp_path / "a.json")
+    assert result.code == 2
+    assert "cannot differentiate Det (node 'determinant'): this op has no rule; masks are learned by gradients" in (
+        result.err
+    )
+    assert "--attack square" not in result.err

@@ -57,6 +57,7 @@ def test_what_is_written_is_read() -> None:
     ("path", "value", "said"),
     [
         ("clean.hardened.share", 0.99, r"clean\.hardened\.share is 0\.99, but 0\.94 follows from the counts"),
+        ("clean.hardened.share", 10**400, r"clean\.hardened\.share is inf, but 0\.94 follows from the counts"),
         ("clean.hardened.interval", [0.98, 1.0], r"clean\.hardened\.interval\[0\] is 0\.98"),
         ("clean.hardened.correct", 20, r"clean\.hardened\.correct is 20, but 188 follows"),
         ("clean.difference.neither", 10**6, r"clean\.difference add up to 1000194, but data\.count says 200"),

@@ -190,3 +190,14 @@ def test_memory(where: str, folder: str, tmp_path: Path) -> None:
     assert json.loads(ran.stdout) == (8 if where == "external" else 7)
     assert paths[2].stat().st_size == path.stat().st_size
     assert (tmp_path / folder / "large.bin").exists() == (where == "external")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux")
+def test_a_file_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    large = TensorProto(name="large", data_type=1, dims=[1 << 18], raw_data=bytes(1 << 20))
+    path = write(tmp_path, mlp(initializers=[large]))
+    odd = path.rename(tmp_path / "model\udcff.onnx")
+    model = load(odd)
+    harden_file(model, [Mask(TAP, weights(6))], tmp_path / "out\udcff.onnx")
+    strip_file(load(tmp_path / "out\udcff.onnx"), tmp_path / "back.onnx")
+    assert (tmp_path / "back.onnx").read_bytes() == odd.read_bytes()

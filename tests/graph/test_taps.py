@@ -219,7 +219,7 @@ def test_default(name: str) -> None:
     found = [(tap.name, tap.features) for tap in loaded(model) if tap.is_default]
     assert found == ([] if expected is None else [expected])
     if expected is None:
-        with pytest.raises(TapError, match="no default tap; name one with --tap"):
+        with pytest.raises(TapError, match="no default tap"):
             find_tap(load_bytes(model.SerializeToString()))
 
 

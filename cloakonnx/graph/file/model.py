@@ -251,6 +251,10 @@ def load_bytes(data: bytes, *, folder: Path | None = None, name: str = "model") 
 
 def _decode(buf: Buffer, path: Path) -> Model:
     target = path.resolve()
+    if not _is_utf8(target.name):  # a tensor can't refer to such a file, so it keeps its data
+        proto = _parse(buf[:], str(path))
+        _check_is_model(proto, str(path))
+        return Model(proto=proto, buf=buf, path=path, folder=path.absolute().parent)
     parts = _scanned(lambda: _skeleton(buf, target.name), buf, str(path))
     skeleton = _parse(b"".join(parts.pieces), str(path))
     _check_is_model(skeleton, str(path))
@@ -262,6 +266,14 @@ def _decode(buf: Buffer, path: Path) -> Model:
         return Model(proto=skeleton, buf=buf, path=path, folder=target.parent)
     # A link to a file in another folder: its data files are beside the link, its own bytes are not.
     return Model(proto=_parse(buf[:], str(path)), buf=buf, path=path, folder=beside)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refers_to_itself(path: Path) -> ModelError:

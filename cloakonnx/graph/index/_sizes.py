@@ -7,12 +7,13 @@ from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import NamedTuple
 
 import onnx
 
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.index._made import Known, inferred_node, made, makes, of_tensor, plain, value_of
-from cloakonnx.graph.index.index import node_inputs, subgraphs
+from cloakonnx.graph.index.index import subgraphs
 from cloakonnx.graph.index.limits import (
     CONSTANT_BYTES,
     DRIVING,
@@ -42,7 +43,7 @@ def check_sizes(model: onnx.ModelProto) -> None:
     Raises:
         ModelError: a constant would be above the limits, a Loop would not end, or nodes read each other in a circle.
     """
-    _Sizes(model).walk(model.graph, {})
+    _Sizes(model).walk(model.graph, {}, _Reads.of(model.graph))
 
 
 def is_uncertain(model: onnx.ModelProto) -> bool:
@@ -54,8 +55,37 @@ def is_uncertain(model: onnx.ModelProto) -> bool:
         return False
     sizes = _Sizes(model)
     with contextlib.suppress(ModelError):  # the user's model was checked; what is derived of it may transpose weights
-        sizes.walk(model.graph, {})
+        sizes.walk(model.graph, {}, _Reads.of(model.graph))
     return sizes.is_open
+
+
+class _NodeReads(NamedTuple):
+    """What a node reads, captures of its bodies included, and the same of each body."""
+
+    names: frozenset[str]
+    bodies: tuple[_Reads, ...]
+
+
+class _Reads(NamedTuple):
+    """What each node of a graph reads, and what the graph reads but does not define."""
+
+    nodes: list[_NodeReads]
+    captured: frozenset[str]
+
+    @classmethod
+    def of(cls, graph: onnx.GraphProto) -> _Reads:
+        """Go through a graph once: asked node by node at every level, the work grows with the square of the depth."""
+        own = {i.name for i in graph.input} | {t.name for t in graph.initializer}
+        own |= {t.values.name for t in graph.sparse_initializer}
+        nodes: list[_NodeReads] = []
+        captured: set[str] = set()
+        for node in graph.node:
+            bodies = tuple(map(cls.of, subgraphs(node)))
+            names = frozenset(filter(None, node.input)).union(*(body.captured for body in bodies))
+            nodes.append(_NodeReads(names, bodies))
+            captured |= names - own
+            own.update(node.output)
+        return cls(nodes, frozenset(captured | {o.name for o in graph.output} - own))
 
 
 @dataclass
@@ -74,7 +104,7 @@ class _Sizes:
         self.stored = sum(element_bytes(t.data_type, prod(t.dims)) for t in graph.initializer)
         self.opsets = list(self.model.opset_import)
 
-    def walk(self, graph: onnx.GraphProto, outer: _Scope) -> tuple[int, _Scope]:
+    def walk(self, graph: onnx.GraphProto, outer: _Scope, reads: _Reads) -> tuple[int, _Scope]:
         """Go through a graph; return how many nodes it runs, and what is known of its tensors."""
         scope: _Scope = ChainMap({}, *(outer.maps if isinstance(outer, ChainMap) else [outer]))
         for value in graph.input:
@@ -85,16 +115,18 @@ class _Sizes:
             scope[sparse.values.name] = Known(tuple(sparse.dims), sparse.values.data_type, is_constant=True)
         readers = _readers(graph.node)
         turns = 0
-        for node in _ordered(graph.node):
-            turns += self._node(node, scope, readers)
+        for index in _ordered(graph.node, reads):
+            turns += self._node(graph.node[index], scope, readers, reads.nodes[index])
         return turns, scope
 
-    def _node(self, node: onnx.NodeProto, scope: _Scope, readers: Mapping[str, list[onnx.NodeProto]]) -> int:
+    def _node(
+        self, node: onnx.NodeProto, scope: _Scope, readers: Mapping[str, list[onnx.NodeProto]], reads: _NodeReads
+    ) -> int:
         inputs = [scope.get(name) if name else None for name in node.input]
         self._check_shape_operand(node, inputs)
         bodies = list(subgraphs(node))
         if bodies:
-            turns, found = self._bodies(node, bodies, inputs, scope)
+            turns, found = self._bodies(node, bodies, inputs, scope, reads)
         else:
             turns, found = 1, self._outputs(node, inputs)
         for name, known in zip(node.output, found, strict=False):
@@ -181,12 +213,17 @@ class _Sizes:
             _check_rank(node, operand.shape[0])
 
     def _bodies(
-        self, node: onnx.NodeProto, bodies: Sequence[onnx.GraphProto], inputs: Sequence[Known | None], scope: _Scope
+        self,
+        node: onnx.NodeProto,
+        bodies: Sequence[onnx.GraphProto],
+        inputs: Sequence[Known | None],
+        scope: _Scope,
+        reads: _NodeReads,
     ) -> tuple[int, Sequence[Known | None]]:
         """Go through the bodies of a node; return how many nodes run, and what is known of the outputs."""
-        walked = [self.walk(body, scope) for body in bodies]
+        walked = [self.walk(body, scope, inside) for body, inside in zip(bodies, reads.bodies, strict=True)]
         turns = sum(count for count, _ in walked) + 1
-        is_constant = all(known is not None and known.is_constant for known in _read(node, scope))
+        is_constant = all(known is not None and known.is_constant for known in map(scope.get, reads.names))
         if is_constant:
             self.is_open = True
         outputs = [Known(None, 0, is_constant=True) if is_constant else None for _ in node.output]
@@ -220,10 +257,6 @@ def _many(number: int) -> str:
 def _check_rank(node: onnx.NodeProto, rank: int) -> None:
     if rank > RANK:
         raise ModelError(f"{describe(node)} would make a tensor of {rank:,} dimensions; the limit is {RANK}")
-
-
-def _read(node: onnx.NodeProto, scope: _Scope) -> Iterator[Known | None]:
-    return (scope.get(name) for name in node_inputs(node))
 
 
 def _times(trips: Known | None, body: onnx.GraphProto, inside: _Scope) -> int | None:
@@ -281,18 +314,18 @@ def _feeds_weights(name: str, readers: Mapping[str, list[onnx.NodeProto]], steps
     )
 
 
-def _ordered(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Yield nodes so that each comes after those that it reads."""
+def _ordered(nodes: Sequence[onnx.NodeProto], reads: _Reads) -> Iterator[int]:
+    """Yield the indices of nodes so that each comes after those that it reads."""
     makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
     waiting = [0] * len(nodes)
     after: dict[int, list[int]] = {}
-    for index, node in enumerate(nodes):
-        for maker in {makers[name] for name in node_inputs(node) if name in makers}:
+    for index, read in enumerate(reads.nodes):
+        for maker in {makers[name] for name in read.names if name in makers}:
             after.setdefault(maker, []).append(index)
             waiting[index] += 1
     ready = [index for index, count in enumerate(waiting) if not count]
     for index in ready:
-        yield nodes[index]
+        yield index
         for later in after.get(index, ()):
             waiting[later] -= 1
             if not waiting[later]:

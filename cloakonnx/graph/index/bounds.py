@@ -17,6 +17,7 @@ from cloakonnx.graph.index._sizes import check_sizes, is_uncertain
 from cloakonnx.graph.index.functions import check_functions, inlined
 from cloakonnx.graph.index.index import subgraphs
 from cloakonnx.graph.index.limits import (
+    BODIES,
     DEPTH,
     DRIVING,
     GROWTH,
@@ -108,6 +109,10 @@ def _check_graphs(model: onnx.ModelProto) -> None:
         count += _check_nodes(function.node, 0)
     if count > NODES:
         raise ModelError(f"the model has {count:,} nodes; the limit is {NODES:,}")
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    bodies = sum(_count_bodies(node) for node in nodes)
+    if bodies > BODIES:
+        raise ModelError(f"the model has {bodies:,} bodies of If, Loop and Scan; the limit is {BODIES:,}")
 
 
 def _check_graph(graph: onnx.GraphProto, depth: int) -> int:
@@ -142,6 +147,10 @@ def _check_nodes(nodes: Iterable[onnx.NodeProto], depth: int) -> int:
             _check_sparse((*attribute.sparse_tensors, attribute.sparse_tensor))
         count += sum(_check_graph(graph, depth + 1) for graph in subgraphs(node))
     return count
+
+
+def _count_bodies(node: onnx.NodeProto) -> int:
+    return sum(1 + sum(map(_count_bodies, graph.node)) for graph in subgraphs(node))
 
 
 def _attribute_tensors(node: onnx.NodeProto) -> Iterator[TensorProto]:

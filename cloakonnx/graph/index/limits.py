@@ -14,6 +14,9 @@ DEPTH = 64
 NODES = 50_000
 """Nodes of a model, those of bodies included, local functions written out at every call."""
 
+BODIES = 4_000
+"""Bodies of If, Loop and Scan in all: ONNX Runtime takes a millisecond and 50 kB for each, and more inside others."""
+
 WRITTEN_BYTES = 256 << 20
 """Bytes that local functions take when they are written out at every call."""
 

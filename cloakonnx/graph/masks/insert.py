@@ -145,6 +145,12 @@ class _Insertion:
 
 def check_opset(model: Model) -> None:
     """Raise ModelError where the model's operator set has no broadcasting Mul."""
+    nodes = model.proto.graph.node
+    if nodes and not model.opset and all(node.domain not in {"", "ai.onnx"} for node in nodes):
+        raise ModelError(
+            f"{model.name} has ops of the domain {nodes[0].domain!r} only, and they have no features to mask; it can "
+            "be attacked (cloakonnx attack --attack square), but not hardened"
+        )
     if model.opset < _MIN_OPSET:
         raise ModelError(
             f"{model.name} uses opset {model.opset}; a mask needs opset {_MIN_OPSET} or later (no broadcasting Mul "

@@ -92,8 +92,7 @@ def find_tap(model: Model, name: str | None = None, *, axis: int | None = None) 
         if default is None:
             raise TapError(
                 f"{model.name} has no Gemm, MatMul or Conv with constant weights and a computed input of several "
-                "features before its output, so there is no default tap; name one with --tap ('cloakonnx inspect' "
-                "lists them)"
+                f"features before its output, so there is no default tap; {_instead(model)}"
             )
         name = default.name
     refusal = _refusal(graph, name)
@@ -323,8 +322,8 @@ def places(model: Model, *, names: Sequence[str] = (), patterns: Sequence[str] =
                     "its source"
                 )
             raise TapError(
-                f"{model.name} has no activation that feeds a Conv, Gemm or MatMul with constant weights; name taps "
-                "with --tap or --tap-pattern ('cloakonnx inspect' lists them)"
+                f"{model.name} has no activation that feeds a Conv, Gemm or MatMul with constant weights; "
+                f"{_instead(model)}"
             )
         return found
     chosen = {name: find_tap(model, name) for name in names}
@@ -335,3 +334,14 @@ def places(model: Model, *, names: Sequence[str] = (), patterns: Sequence[str] =
             raise TapError(f"--tap-pattern {pattern} finds no tap of {model.name}{nearest(pattern, taps)}")
         chosen |= matching
     return sorted(chosen.values(), key=lambda tap: tap.node)
+
+
+def _instead(model: Model) -> str:
+    """Say what can be done where no tap is chosen by itself."""
+    outputs = {output.name for output in model.proto.graph.output}
+    if any(tap.name not in outputs and tap.features != 1 for tap in list_taps(model)):
+        return "name one with --tap ('cloakonnx inspect' lists them)"
+    return (
+        "no other tensor of it can carry a mask either (trees, linear models and branches of If hold none), so it can "
+        "be attacked (cloakonnx attack), but not hardened"
+    )

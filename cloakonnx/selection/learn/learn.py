@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine, InProcess
 from cloakonnx.engine.folder import Folder
-from cloakonnx.errors import CheckError, DataError, InferenceError
+from cloakonnx.errors import CheckError, DataError, DifferentiationError, InferenceError
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.records import installed_versions
@@ -138,7 +138,8 @@ def learn(
     tried = masked if placed is classifier else MaskedClassifier(placed, chosen)
     tried.prepare(dataset.sample_shape)
     trials = SelectPart(tried, part, recipe, engine)
-    learner = _Learner(masked, recipe, train, trials, flip_axis=axis, on_progress=on_progress)
+    with _by_gradients():
+        learner = _Learner(masked, recipe, train, trials, flip_axis=axis, on_progress=on_progress)
     with folder.opened(resume=resume) if folder is not None else nullcontext():
         choice = learner.run(folder)
     if not choice.within_budget and not over_budget:
@@ -347,3 +348,15 @@ def mirrored(
     found = x.copy()
     found[turned] = np.flip(x[turned], axis)
     return found
+
+
+@contextmanager
+def _by_gradients() -> Iterator[None]:
+    """Where there are no gradients, name what needs none instead of attacks, which learning does not choose."""
+    try:
+        yield
+    except DifferentiationError as error:
+        raise DifferentiationError(
+            f"{str(error).partition(';')[0]}; masks are learned by gradients: choose features by scores instead "
+            "('cloakonnx analyze' with --adversarial, then 'cloakonnx apply')"
+        ) from None
