@@ -34,7 +34,7 @@ from torch.nn import functional
 
 import cloakonnx as ck
 from cloakonnx.attacks.random import Stream
-from cloakonnx.classifier.masked import MaskedClassifier
+from cloakonnx.classifier.masked import MaskedClassifier, ones
 from cloakonnx.graph.masks.taps import activation_taps
 from cloakonnx.selection.learn.adam import Adam
 from cloakonnx.selection.learn.objective import Objective
@@ -71,7 +71,7 @@ def main() -> None:
 def ours(path: Path, x: NDArray[np.float32], y: NDArray[np.int64], steps: int) -> Job:
     """Return our loop as a job."""
     classifier = ck.Classifier(path, provider=ck.choose_provider("cpu"))
-    masked = MaskedClassifier(classifier, activation_taps(classifier.model))
+    masked = MaskedClassifier(classifier, [ones(tap) for tap in activation_taps(classifier.model)])
     masked.prepare(x.shape[1:])
     objective = Objective(masked, ck.Recipe(eps=EPS, budget=0.04, clean_weight=CLEAN_WEIGHT), rank=4)
     adam = Adam(masked.weights)

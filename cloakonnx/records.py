@@ -181,6 +181,10 @@ class Entries:
         """Return a list of texts; an empty one where there is no such entry."""
         return self.texts(key) if key in self._content else ()
 
+    def text_if_there(self, key: str) -> str | None:
+        """Return a string, None where the key is not there."""
+        return self.text(key) if key in self.all() else None
+
     def whole_if_there(self, key: str, least: int = 0) -> int | None:
         """Return a whole number; None where there is no such entry."""
         return self.whole(key, least) if key in self._content else None

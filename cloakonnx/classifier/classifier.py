@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.classifier._fed import FedModel
+from cloakonnx.classifier._places import placed
 from cloakonnx.classifier._state import restored, state_of
 from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.answer import Answer
@@ -24,9 +25,7 @@ from cloakonnx.gradient.differentiate import GradientGraph
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.file.model import Model, counterpart, load
 from cloakonnx.graph.masks.harden import hardened
-from cloakonnx.graph.masks.insert import mask_values
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.preprocessing import Preprocessing, channel_axis
 from cloakonnx.runtime.provider import Provider, choose_provider
 from cloakonnx.runtime.session import Value, to_numpy, value_shape
@@ -272,7 +271,7 @@ class Classifier:
         """
         other = self._without_sessions()
         other._put_in(masks)
-        if other.axes == self.axes:
+        if other.places == self.places:
             other.sessions = self.sessions
         return other
 
@@ -366,20 +365,11 @@ class Classifier:
     @cached_property
     def sessions(self) -> Sessions:
         """The gradient graphs and their sessions."""
-        return Sessions(self._fed, self.output_name, self.axes, probabilities=self.probabilities)
+        return Sessions(self._fed, self.output_name, self.places, probabilities=self.probabilities)
 
     def _put_in(self, masks: Sequence[Mask]) -> None:
         self._masks = tuple(masks)
-        self.axes: dict[str, int | None] = {}
-        self._weights: dict[str, NDArray[Any]] = {}
-        for mask in masks:
-            if mask.tap in self.axes:
-                raise MaskError(f"{self.name}: two masks at tap {mask.tap!r}")
-            tap = find_tap(self.model, mask.tap, axis=mask.feature_axis)
-            mask_values(tap, mask)
-            wide = np.float64 if tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
-            self.axes[mask.tap] = None if mask.weights.ndim > 1 else tap.feature_axis
-            self._weights[mask.tap] = mask.weights.astype(wide)
+        self.places, self._weights = placed(self.model, self._masks)
 
     def _for(self, asked: Asked, x: Value) -> GradientGraph:
         return self.graph(asked, value_shape(x)[1:])

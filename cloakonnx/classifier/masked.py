@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from cloakonnx.classifier.answer import MaskAnswer
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.sessions import Asked, Sample
-from cloakonnx.errors import TapError
 from cloakonnx.gradient.losses import Loss
-from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.granularity import Place, granularity
+from cloakonnx.graph.masks.mask import FEATURE, Mask
 from cloakonnx.graph.masks.taps import Tap
 from cloakonnx.runtime.session import Value, to_numpy
 
 Weights = dict[str, NDArray[np.float32]]
-"""The weights of the mask at each tap."""
+"""The weights of each mask, by its key."""
 
 
 class MaskedClassifier(Classifier):
@@ -27,20 +27,14 @@ class MaskedClassifier(Classifier):
 
     Args:
         classifier: The classifier without masks.
-        taps: Where the masks are.
-        elements: Whether a mask has a weight for every element of a sample, not one a feature.
-
-    Raises:
-        TapError: the model leaves a tap's size open.
+        masks: The masks to begin with; see :func:`ones`.
     """
 
-    def __init__(self, classifier: Classifier, taps: Sequence[Tap], *, elements: bool = False) -> None:
+    def __init__(self, classifier: Classifier, masks: Sequence[Mask]) -> None:
         super().__init__(
             classifier.model,
             **{**classifier._settings, "provider": classifier.provider},
-            masks=[
-                Mask(tap.name, np.ones(_shape(tap, elements=elements), np.float32), tap.feature_axis) for tap in taps
-            ],
+            masks=masks,
         )
 
     @property
@@ -61,12 +55,12 @@ class MaskedClassifier(Classifier):
     @property
     def masks(self) -> tuple[Mask, ...]:
         """The masks that are set; raises MaskError where they hold what is no finite number."""
-        return tuple(replace(mask, weights=self._weights[mask.tap]) for mask in self._masks)
+        return tuple(replace(mask, weights=self._weights[mask.key]) for mask in self._masks)
 
     @property
     def weights(self) -> Weights:
         """The masks that are set."""
-        return {tap: weights.astype(np.float32) for tap, weights in self._weights.items()}
+        return {key: weights.astype(np.float32) for key, weights in self._weights.items()}
 
     @weights.setter
     def weights(self, weights: Mapping[str, NDArray[np.floating]]) -> None:
@@ -98,7 +92,7 @@ class MaskedClassifier(Classifier):
         name = graph.labels if loss is Loss.CE else graph.cotangent
         assert name is not None  # each loss asks for its own
         assert graph.loss is not None
-        outputs = [graph.logits, graph.loss, *(graph.mask_gradients[tap] for tap in self.axes)]
+        outputs = [graph.logits, graph.loss, *(graph.mask_gradients[key] for key in self._weights)]
         size = self.fixed_batch or len(per_sample)
         images = to_numpy(x) if size < len(per_sample) else x
         answers = []
@@ -107,17 +101,11 @@ class MaskedClassifier(Classifier):
             feed = {name: self._wide(per_sample[start : start + size])}
             answers.append([to_numpy(v) for v in self._run(asked, part, outputs, feed)])
         logits, losses = (np.concatenate([a[i] for a in answers]).astype(np.float32) for i in (0, 1))
-        sums = {tap: np.stack([a[2 + i] for a in answers]).astype(np.float64) for i, tap in enumerate(self.axes)}
-        return MaskAnswer(logits, losses, {tap: np.asarray(parts.sum(axis=0)) for tap, parts in sums.items()})
+        sums = {key: np.stack([a[2 + i] for a in answers]).astype(np.float64) for i, key in enumerate(self._weights)}
+        return MaskAnswer(logits, losses, {key: np.asarray(parts.sum(axis=0)) for key, parts in sums.items()})
 
 
-def _shape(tap: Tap, *, elements: bool) -> tuple[int, ...]:
-    shape = tap.shape[1:] if elements else (tap.features,)
-    sizes = tuple(size for size in shape if isinstance(size, int))
-    if len(sizes) < len(shape):
-        what = "shape" if elements else "number of features"
-        other = "; choose another tap, or --granularity channel" if elements else "; choose another tap"
-        raise TapError(
-            f"the model leaves the {what} of tap {tap.name!r} open, so the size of its mask is not known{other}"
-        )
-    return sizes
+def ones(place: Place, unit: str = FEATURE) -> Mask:
+    """Return the mask of a granularity that changes nothing; raises TapError where the model leaves its size open."""
+    axis = place.feature_axis if isinstance(place, Tap) else None
+    return Mask(place.name, np.ones(granularity(unit).shape(place), np.float32), axis, unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.classifier._fed import FedModel
+from cloakonnx.classifier._places import Places
 from cloakonnx.gradient.differentiate import INPUT, GradientGraph, differentiate
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.subgraphs.cut import unfed
@@ -29,13 +31,15 @@ class Asked:
         loss: What is differentiated; None for the logits alone.
         targeted: Whether the loss is towards target classes.
         straight_through: Whether gradients pass rounding and quantisation (BPDA).
-        by_masks: Whether by the masks, not by the input.
+        by_masks: Whether by the masks.
+        by_input: Whether by the input too, where it is by the masks.
     """
 
     loss: Loss | None = None
     targeted: bool = False
     straight_through: bool = False
     by_masks: bool = False
+    by_input: bool = False
 
 
 class Sessions:
@@ -44,18 +48,17 @@ class Sessions:
     Args:
         fed: The model as it is fed.
         output_name: The class scores.
-        axes: Feature axis of the mask at each tap; None for a mask of elements.
+        places: Where masks are.
         probabilities: Whether the scores are known to be probabilities.
     """
 
-    def __init__(
-        self, fed: FedModel, output_name: str, axes: Mapping[str, int | None], *, probabilities: bool = False
-    ) -> None:
+    def __init__(self, fed: FedModel, output_name: str, places: Places, *, probabilities: bool = False) -> None:
         self._probabilities = probabilities
-        self._fed, self._output, self.axes = fed, output_name, dict(axes)
+        self._fed, self._output, self._places = fed, output_name, places
         self._proto = inline(fed.model)
         self.is_double = fed.tensor.elem_type == onnx.TensorProto.DOUBLE
         self._made: dict[tuple[Asked, Sample], tuple[GradientGraph, Session]] = {}
+        self._baked: dict[tuple[Asked, Sample], tuple[bytes, Session]] = {}
         self._latest: Sample = None
 
     def of(self, asked: Asked, sample: Sample = None) -> tuple[GradientGraph, Session]:
@@ -71,22 +74,25 @@ class Sessions:
         """
         if sample is not None:
             self._latest = sample
-        declared = self._fed.input_shape
-        if declared is not None and None not in declared:
-            shape: Sample = tuple(size for size in declared if size is not None)
-        else:
-            shape = self._latest
+        shape = self._shape()
         if (asked, shape) not in self._made:
             self._made[asked, shape] = self._built(asked, shape)
         return self._made[asked, shape]
+
+    def _shape(self) -> Sample:
+        declared = self._fed.input_shape
+        if declared is not None and None not in declared:
+            return tuple(size for size in declared if size is not None)
+        return self._latest
 
     def _built(self, asked: Asked, shape: Sample) -> tuple[GradientGraph, Session]:
         self._fed.check_channels(shape)
         graph = differentiate(
             self._proto,
             loss=asked.loss,
-            wrt=() if asked.by_masks else INPUT,
-            masks=self.axes,
+            wrt=() if asked.by_masks and not asked.by_input else INPUT,
+            masks=self._places.taps,
+            weight_masks=self._places.weights,
             mask_gradients=asked.by_masks,
             targeted=asked.targeted,
             straight_through=asked.straight_through,
@@ -103,6 +109,22 @@ class Sessions:
         if missing:
             raise unfed(missing, self._fed.input_name)
         return graph, Session(graph.proto, self._fed.provider, batch=self._fed.at_a_time)
+
+    def _with_weights(self, asked: Asked, graph: GradientGraph, masks: Mapping[str, NDArray[Any]]) -> Session:
+        """Return the session of a graph with masks on its weights: made anew where these are others than before.
+
+        As inputs they would make the weights variable, which costs more than a session.
+        """
+        key = asked, self._shape()
+        given = {name: masks[mask] for mask, name in graph.weight_masks.items()}
+        digest = hashlib.sha256(b"".join(values.tobytes() for values in given.values())).digest()
+        if key not in self._baked or self._baked[key][0] != digest:
+            self._baked.pop(key, None)
+            for tensor in graph.proto.graph.initializer:
+                if tensor.name in given:
+                    tensor.raw_data = given[tensor.name].tobytes()
+            self._baked[key] = digest, Session(graph.proto, self._fed.provider, batch=self._fed.at_a_time)
+        return self._baked[key][1]
 
     def run(
         self,
@@ -125,6 +147,8 @@ class Sessions:
             masks: Weights of the mask at each tap.
         """
         graph, session = self.of(asked)
+        if graph.weight_masks:
+            session = self._with_weights(asked, graph, masks)
         if self.is_double:
             x = to_numpy(x).astype(np.float64)
         weights = {name: masks[tap] for tap, name in graph.masks.items()}

@@ -188,12 +188,15 @@ def _tell(masks: list[Mask], fates: Sequence[MaskFate], target: Path, *, dry_run
             entry |= {"folded": fate.folded, "layers": list(fate.layers), "reason": fate.reason}
         print_json({"output": str(target), "written": not dry_run, "masks": listed})
         return
+    from cloakonnx.graph.masks.granularity import granularity
+    from cloakonnx.graph.masks.mask import FEATURE
+
     for mask in masks:
         removed = mask.removed
         other = int(((mask.weights != 0) & (mask.weights != 1)).sum())
         scaled = f", {other} scaled" if other else ""
         verb = "would remove" if dry_run else "removed"
-        what = "features" if mask.weights.ndim == 1 else "elements"
+        what = granularity(mask.granularity or FEATURE).unit
         which = f": {_shortened(removed)}" if removed or not other else ""
         say(f"{mask.tap}: {verb} {len(removed)} of {mask.weights.size} {what}{scaled}{which}")
     if fates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from cloakonnx.cli.options import json_option, model_argument
 
 if TYPE_CHECKING:
     from cloakonnx.graph.file.model import Model
-    from cloakonnx.graph.masks.metadata import MaskEntry
+    from cloakonnx.graph.masks.metadata import WeightMaskEntry
     from cloakonnx.graph.masks.taps import Tap
 
 
@@ -30,7 +31,7 @@ def command(model: Path, as_json: bool) -> None:
     from cloakonnx.graph.file.model import load
     from cloakonnx.graph.index.bounds import stored_twice
     from cloakonnx.graph.index.limits import quoted
-    from cloakonnx.graph.masks.metadata import folded_masks, is_folded, masks_of
+    from cloakonnx.graph.masks.metadata import WeightMaskEntry, folded_masks, is_folded, masks_of
     from cloakonnx.graph.masks.taps import list_taps
 
     loaded = load(model)
@@ -44,13 +45,30 @@ def command(model: Path, as_json: bool) -> None:
     inserted = {mask.tap for mask in masks}
     given = folded_masks(loaded.proto) if is_folded(loaded.proto) else []
     folded = [mask.tap for mask in given if mask.tap not in inserted]
+    on_weights = [mask for mask in masks if isinstance(mask, WeightMaskEntry)]
+    at_taps = [mask.tap for mask in masks if not isinstance(mask, WeightMaskEntry)]
     if as_json:
-        print_json(_as_json(loaded, taps, masks, folded))
+        kind = "folded" if folded else "masked" if masks else None
+        found = _as_json(loaded, taps, at_taps, folded, kind)
+        print_json(found | {"weight_masks": [_described(mask) for mask in on_weights]})
     else:
-        _print(loaded, taps, masks, folded)
+        _print(loaded, taps, at_taps, folded, _counted(loaded, on_weights))
 
 
-def _as_json(model: Model, taps: list[Tap], masks: list[MaskEntry], folded: list[str]) -> dict[str, Any]:
+def _described(mask: WeightMaskEntry) -> dict[str, str]:
+    return {"weight": mask.weight, "granularity": mask.granularity}
+
+
+def _counted(model: Model, masks: list[WeightMaskEntry]) -> str | None:
+    """Say on how many weights there are masks, and how many numbers these have; None where there are none."""
+    if not masks:
+        return None
+    numbers = sum(math.prod(model.structure.static(mask.initializer) or ()) for mask in masks)
+    units = ", ".join(dict.fromkeys(mask.granularity for mask in masks))
+    return f"masks on {len({mask.weight for mask in masks})} weights, {numbers:,} numbers ({units})"
+
+
+def _as_json(model: Model, taps: list[Tap], masks: list[str], folded: list[str], kind: str | None) -> dict[str, Any]:
     return {
         "model": model.name,
         "sha256": model.sha256,
@@ -59,8 +77,8 @@ def _as_json(model: Model, taps: list[Tap], masks: list[MaskEntry], folded: list
         "inputs": [i.name for i in model.inputs],
         "outputs": [o.name for o in model.proto.graph.output],
         "external_files": model.external_files,
-        "kind": "folded" if folded else "masked" if masks else None,
-        "masks": [m.tap for m in masks],
+        "kind": kind,
+        "masks": masks,
         "folded": folded,
         "taps": [
             {
@@ -78,7 +96,7 @@ def _as_json(model: Model, taps: list[Tap], masks: list[MaskEntry], folded: list
     }
 
 
-def _print(model: Model, taps: list[Tap], masks: list[MaskEntry], folded: list[str]) -> None:
+def _print(model: Model, taps: list[Tap], masks: list[str], folded: list[str], on_weights: str | None) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -91,8 +109,10 @@ def _print(model: Model, taps: list[Tap], masks: list[MaskEntry], folded: list[s
     tell(f"{shown(model.name)}: opset {model.opset}, IR {model.proto.ir_version}, input {inputs}, output {outputs}")
     for location in model.external_files:
         tell(f"external data: {shown(location)}")
-    for mask in masks:
-        tell(f"masked: {shown(mask.tap)}")
+    for name in masks:
+        tell(f"masked: {shown(name)}")
+    if on_weights is not None:
+        tell(on_weights)
     for name in folded:
         tell(f"folded into the weights: the mask of {shown(name)}")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)

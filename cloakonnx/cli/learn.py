@@ -53,10 +53,11 @@ _recipe_options = options.group(
     options.norm_option,
     click.option(
         "--granularity",
-        type=click.Choice(["channel", "element"]),
+        type=click.Choice(["channel", "element", "weight-channel", "kernel", "weight"]),
         default="channel",
         show_default=True,
-        help="One weight a feature, or one for every element of a sample.",
+        help="What one number multiplies: at activations a feature or an element; on the model's weights the channels "
+        "of a layer, a kernel, or a single weight.",
     ),
     click.option(
         "--inner-steps",
@@ -104,6 +105,7 @@ _recipe_options = options.group(
 @_recipe_options
 @click.option("--tap", metavar="TENSOR", multiple=True, help="Where to mask.  [activations that feed linear layers]")
 @click.option("--tap-pattern", metavar="GLOB", multiple=True, help="Every tap whose name fits: '*relu*', say.")
+@click.option("--layers", metavar="GLOB", multiple=True, help="Weights to mask, by their or their layer's name.  [all]")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings stopped.")
 @options.data_options
 @options.input_option
@@ -121,6 +123,7 @@ def command(
     select_data: Path | None,
     tap: tuple[str, ...],
     tap_pattern: tuple[str, ...],
+    layers: tuple[str, ...],
     resume: bool,
     input_name: str | None,
     output_name: str | None,
@@ -169,6 +172,7 @@ def command(
                 select=select,
                 taps=tap,
                 tap_patterns=tap_pattern,
+                layers=layers,
                 output=target,
                 resume=resume,
                 over_budget=force,

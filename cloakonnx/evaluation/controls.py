@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -26,7 +27,4 @@ def control(
 def shuffled(masks: Sequence[Mask], seed: int, index: int) -> list[Mask]:
     """Return masks with the same weights in random places: as many features go, but others."""
     rng = np.random.default_rng([seed, index])
-    return [
-        Mask(mask.tap, rng.permutation(mask.weights.ravel()).reshape(mask.weights.shape), mask.feature_axis)
-        for mask in masks
-    ]
+    return [replace(mask, weights=rng.permutation(mask.weights.ravel()).reshape(mask.weights.shape)) for mask in masks]

@@ -1,16 +1,71 @@
-"""What is put into a forward graph before it is differentiated: preprocessing in front, masks at taps."""
+"""What is put into a forward graph before it is differentiated: masks at taps and on weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from cloakonnx.errors import TapError
 from cloakonnx.gradient._canonical import OPSET
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import Index
+from cloakonnx.graph.masks.weights import WeightMask
+
+
+def insert_weight_masks(graph: onnx.GraphProto, masks: Mapping[str, WeightMask]) -> dict[str, str]:
+    """Multiply masks into weights, and have all that reads a weight read the product; return each mask's initializer.
+
+    The masks, all 1, are initializers and no inputs: as inputs they would make the weights variable, and convolutions
+    would lose the runtime's blocked layout. Who runs the graph exchanges their values and makes the session anew.
+    """
+    index = Index(graph)
+    count = len(graph.node)
+    build = Builder(graph, index, opset=OPSET, prefix="weights/")
+    names: dict[str, str] = {}
+    products: dict[str, Tensor] = {}
+    for key, (weight, shape) in masks.items():
+        if weight not in index.initializers and weight not in index.infos:
+            raise TapError(f"the weight {weight!r} is not in the graph that is differentiated: choose other --layers")
+        elem_type = index.elem_type(weight)
+        wide = elem_type if elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
+        ones = np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(wide))
+        tensor = numpy_helper.from_array(ones, build.fresh(f"{weight}_mask"))
+        graph.initializer.append(tensor)
+        index.add_initializer(tensor)
+        mask = Tensor(build, tensor.name, wide)
+        names[key] = tensor.name
+        before = products.get(weight, Tensor(build, weight, elem_type))
+        products[weight] = before * (mask if wide == elem_type else mask.cast(elem_type))
+    made, others = list(graph.node)[count:], list(graph.node)[:count]
+    for node in others:
+        for position, name in enumerate(node.input):
+            if name in products:
+                node.input[position] = products[name].name
+    _set_nodes(graph, _sorted_in(others, made))
+    return names
+
+
+def _sorted_in(nodes: Sequence[onnx.NodeProto], made: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Put new nodes among others, each as soon as what it reads is there."""
+    later = {name for node in nodes for name in node.output}
+    found: list[onnx.NodeProto] = []
+    waiting = list(made)
+
+    def take() -> None:
+        for node in [each for each in waiting if later.isdisjoint(each.input)]:
+            found.append(node)
+            waiting.remove(node)
+
+    take()
+    for node in nodes:
+        found.append(node)
+        if not later.isdisjoint(node.output):
+            later.difference_update(node.output)
+            take()
+    return found
 
 
 def insert_mask(graph: onnx.GraphProto, tap: str, axis: int | None) -> str:

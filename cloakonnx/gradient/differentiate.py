@@ -13,12 +13,13 @@ import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, nearest
 from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_path
 from cloakonnx.gradient._canonical import Job, canonical, infer_shapes, opset_of, prune
-from cloakonnx.gradient._forward import insert_mask
+from cloakonnx.gradient._forward import insert_mask, insert_weight_masks
 from cloakonnx.gradient._log_domain import log_scores
 from cloakonnx.gradient._logits import Logits, Reading, logits_of, round_input, rounded
 from cloakonnx.gradient.losses import Loss, Scores, inputs_of, seed
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import FLOATS, Dim, Index
+from cloakonnx.graph.masks.weights import WeightMask
 from cloakonnx.graph.subgraphs.prepend import prepend
 from cloakonnx.preprocessing import Preprocessing, channel_axis
 
@@ -47,6 +48,7 @@ class GradientGraph:
             differentiated, so each sample has the gradient of its own loss.
         mask_gradients: Output with the gradient of each mask, of its shape, summed over the batch and, where it has one
             weight a feature, over space.
+        weight_masks: Initializer of the mask on each weight, all 1: who runs the graph exchanges its values.
         classes: Number of classes, at least 2.
         stripped: Op type of the final activation that was left out, or None.
         logs: How logits were made of probabilities: ``exact`` in the log domain, ``floored`` as the logarithm of the
@@ -66,6 +68,7 @@ class GradientGraph:
     loss: str | None
     gradients: Mapping[str, str]
     mask_gradients: Mapping[str, str]
+    weight_masks: Mapping[str, str]
     classes: int
     stripped: str | None
     logs: Literal["exact", "floored"] | None
@@ -103,6 +106,7 @@ def differentiate(
     loss: Loss | str | None = Loss.CE,
     wrt: str | Sequence[str] = INPUT,
     masks: Mapping[str, int | None] | None = None,
+    weight_masks: Mapping[str, WeightMask] | None = None,
     mask_gradients: bool = False,
     targeted: bool = False,
     straight_through: bool = False,
@@ -121,6 +125,7 @@ def differentiate(
         wrt: Tensors to differentiate by: :data:`INPUT`, names of tensors, or both.
         masks: Feature axis of each tap that a mask input is multiplied in at; None for a mask with a weight for every
             element of a sample. Gradients by such a tap are by the masked features.
+        weight_masks: Masks to multiply into weights, each by a key of the caller's.
         mask_gradients: Whether to differentiate by the masks too.
         targeted: Whether the loss pulls towards target labels.
         straight_through: Whether the gradient passes Round, Floor, Ceil, Sign, QuantizeLinear and Casts to integers as
@@ -149,6 +154,8 @@ def differentiate(
     output = image = ""
     in_logs = False
     mask_inputs: dict[str, str] = {}
+    baked: dict[str, str] = {}
+    on_weights = dict(weight_masks or {})
 
     def entered(work: onnx.ModelProto, _: Job) -> onnx.ModelProto:
         """Put preprocessing in front and masks at the taps."""
@@ -158,13 +165,14 @@ def differentiate(
         in_logs, output = logs is not None, logs or output
         image = _prepended(work.graph, name, preprocessing, axis)
         mask_inputs.update({tap: insert_mask(work.graph, tap, axis) for tap, axis in taps.items()})
+        baked.update(insert_weight_masks(work.graph, on_weights) if on_weights else {})
         return infer_shapes(work)
 
-    keep = [*taps, *(t for t in asked if t != INPUT)]
+    keep = [*taps, *(t for t in asked if t != INPUT), *(mask.weight for mask in on_weights.values())]
     work = canonical(model, keep=keep, shapes=shapes, then=[entered])
     declared = Index(onnx.GraphProto(output=model.graph.output)).shape(output)
     reading = Reading(declared, straight_through=straight_through, in_logs=in_logs, probabilities=probabilities)
-    steps = _Steps(work, provider, image, mask_inputs, output, reading=reading)
+    steps = _Steps(work, provider, image, mask_inputs, output, reading=reading, baked=baked)
     graph = steps.build(chosen, targeted, asked, mask_gradients)
     round_input(graph.proto.graph, name)
     return graph
@@ -182,7 +190,9 @@ class _Steps:
         output: str,
         *,
         reading: Reading,
+        baked: dict[str, str],
     ) -> None:
+        self.baked = baked
         self.model = model
         self.index = Index(model.graph)
         self.builder = Builder(
@@ -197,7 +207,7 @@ class _Steps:
     def build(self, loss: Loss | None, targeted: bool, wrt: Sequence[str], mask_gradients: bool) -> GradientGraph:
         variables = {t: self.image if t == INPUT else t for t in wrt} if loss is not None else {}
         if mask_gradients and loss is not None:
-            variables.update({_mask_key(tap): name for tap, name in self.masks.items()})
+            variables.update({_mask_key(key): name for key, name in (self.masks | self.baked).items()})
         # An op without a rule often leaves the shapes behind it unknown: say so first.
         check_rules(self._path(self.model.graph.node, self.output, variables.values()), self.builder.opset)
         logits = logits_of(self.builder, self.output, self.reading)
@@ -213,7 +223,7 @@ class _Steps:
             made = seed(Scores(logits.tensor, logits.classes), loss, **self._labels(inputs))
             named["loss"] = self._give("loss", made.loss, (shape or (None,))[:1])
             found = backpropagate(self.builder, path, {name: made.gradient}, list(variables.values()))
-            masked = {name: tap for tap, name in self.masks.items()}
+            masked = {name: tap for tap, name in (self.masks | self.baked).items()}
             for key, variable in variables.items():
                 passes = self._passes_straight(forward, name, variable) if variable not in found else False
                 gradients[key] = self._give_gradient(
@@ -227,10 +237,13 @@ class _Steps:
             targets=inputs.targets,
             cotangent=inputs.cotangent,
             masks=inputs.masks,
+            weight_masks=self.baked,
             logits=named["logits"],
             loss=named.get("loss"),
             gradients={t: gradients[t] for t in wrt if t in gradients},
-            mask_gradients={tap: gradients[_mask_key(tap)] for tap in self.masks if _mask_key(tap) in gradients},
+            mask_gradients={
+                key: gradients[_mask_key(key)] for key in self.masks | self.baked if _mask_key(key) in gradients
+            },
             classes=logits.classes,
             stripped=logits.stripped,
             logs=logits.logs,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cloakonnx.errors import AnalysisError, nearest
 from cloakonnx.files import write_text
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.mask import ON_WEIGHTS, Mask
 from cloakonnx.preprocessing import LAYOUTS, Preprocessing
 from cloakonnx.records import Entries, installed_versions, read_json, read_text
 from cloakonnx.scoring.criteria import CRITERIA
@@ -278,7 +278,7 @@ def _sha256(text: str) -> str:
 def _mask_to_json(mask: Mask) -> dict[str, Any]:
     return {
         "tap": mask.tap,
-        "feature_axis": mask.feature_axis,
+        **({"granularity": mask.granularity} if mask.on_weight else {"feature_axis": mask.feature_axis}),
         "shape": list(mask.weights.shape),
         "data": base64.b64encode(mask.weights.astype("<f4").tobytes()).decode(),
     }
@@ -290,6 +290,11 @@ def _mask(entries: Entries) -> Mask:
     weights = np.frombuffer(base64.b64decode(entries.text("data"), validate=True), "<f4")
     if not shape or shape != sizes or min(shape) < 1 or math.prod(shape) != len(weights):
         raise ValueError(f"a mask has {len(weights)} weights, which do not fit its shape {list(sizes)}")
+    unit = entries.text_if_there("granularity")
+    if unit is not None:
+        if unit not in ON_WEIGHTS:
+            raise ValueError(f"{unit!r} is no granularity of masks on weights")
+        return Mask(entries.text("tap"), weights.reshape(shape), granularity=unit)
     return Mask(entries.text("tap"), weights.reshape(shape), entries.optional_whole("feature_axis"))
 
 

@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.masked import MaskedClassifier
+from cloakonnx.classifier.masked import MaskedClassifier, ones
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.file.model import load, load_bytes
 from cloakonnx.graph.masks.harden import hardened
@@ -66,7 +66,7 @@ def test_with_masks() -> None:
 
 def test_masks_that_were_set_anew() -> None:
     classifier = Classifier(DIGITS, provider=CPU)
-    masked = MaskedClassifier(classifier, [find_tap(classifier.model, TAP)])
+    masked = MaskedClassifier(classifier, [ones(find_tap(classifier.model, TAP))])
     masked.weights = {TAP: half(64)}
     found = there_and_back(masked)
     assert isinstance(found, MaskedClassifier)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.classifier import classifier as home
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.masked import MaskedClassifier
+from cloakonnx.classifier.masked import MaskedClassifier, ones
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import DataError, ModelError, ProviderError
@@ -82,7 +82,7 @@ def test_masks_of_features_and_of_elements_share_nothing() -> None:
 
 def test_masks_set_anew_are_those_of_the_file_and_of_the_derived_graphs() -> None:
     first = classifier()
-    masked = MaskedClassifier(first, [find_tap(first.model, "a")])
+    masked = MaskedClassifier(first, [ones(find_tap(first.model, "a"))])
     assert_is(masked, [])
     sessions = masked.sessions
     for removed in ((0, 1), (5,)):

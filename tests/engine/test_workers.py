@@ -16,7 +16,7 @@ from cloakonnx.attacks.base import make
 from cloakonnx.attacks.pairs import AttackedPairs, MakePairs
 from cloakonnx.attacks.presets import plan
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.masked import MaskedClassifier
+from cloakonnx.classifier.masked import MaskedClassifier, ones
 from cloakonnx.data.batch import Batch, LabelledBatch
 from cloakonnx.data.samples import Dataset, Pairs
 from cloakonnx.data.sources import ArraySource
@@ -96,7 +96,9 @@ WORKS: dict[str, tuple[Callable[[], Work[Any, Any]], Any]] = {
     "curve": (lambda: CurveWork(classifier(), find_tap(load(DIGITS), TAP), (mask(),), X[:16]), PAIRS),
     "accuracy": (lambda: RightWork(classifier()), LABELLED),
     "trial": (
-        lambda: TrialWork(MaskedClassifier(classifier(), [find_tap(load(DIGITS), TAP)]), {TAP: mask().weights}, PGD),
+        lambda: TrialWork(
+            MaskedClassifier(classifier(), [ones(find_tap(load(DIGITS), TAP))]), {TAP: mask().weights}, PGD
+        ),
         LABELLED,
     ),
 }

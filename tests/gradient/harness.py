@@ -139,7 +139,8 @@ class Case:
         inputs: Value of each floating-point input.
         constants: Value of each initializer.
         opset: Operator set.
-        open_axes: Axes of every input whose size the model does not tell.
+        open_axes: Axes of the inputs whose size the model does not tell.
+        sized: Inputs all of whose sizes it tells.
     """
 
     nodes: Sequence[onnx.NodeProto]
@@ -147,13 +148,14 @@ class Case:
     constants: Mapping[str, Array] = field(default_factory=dict)
     opset: int = 18
     open_axes: tuple[int, ...] = ()
+    sized: tuple[str, ...] = ()
 
     def model(self) -> onnx.ModelProto:
         """The graph in float32, its result as one row, which stands for the logits of one sample."""
         result = self.nodes[-1].output[0]
         inputs = [
             helper.make_tensor_value_info(
-                name, TensorProto.FLOAT, [f"{name}{i}" if i in self.open_axes else d for i, d in enumerate(v.shape)]
+                name, TensorProto.FLOAT, [f"{name}{i}" if self._is_open(name, i) else d for i, d in enumerate(v.shape)]
             )
             for name, v in self.inputs.items()
         ]
@@ -168,6 +170,9 @@ class Case:
             helper.make_node("Neg", ["row_below"], ["row"]),
         ]
         return self._wrapped([*self.nodes, *tail], inputs, constants=constants, result="row")
+
+    def _is_open(self, name: str, axis: int) -> bool:
+        return axis in self.open_axes and name not in self.sized
 
     def _wrapped(
         self,

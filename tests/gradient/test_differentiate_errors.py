@@ -66,15 +66,25 @@ def test_control_flow() -> None:
         differentiate(model)
 
 
-def test_weights_that_depend_on_the_data() -> None:
+def test_a_scale_that_depends_on_the_data() -> None:
+    extra = [
+        helper.make_node("ReduceMean", ["features", "axes"], ["scale"], keepdims=0),
+        helper.make_node("InstanceNormalization", ["features", "scale", "scale"], ["more"], name="dynamic"),
+    ]
+    with pytest.raises(DifferentiationError, match=r"InstanceNormalization \(node 'dynamic'\): its input 1"):
+        differentiate(classifier(*extra, constants={"axes": np.array([0, 2, 3])}))
+
+
+def test_a_gradient_by_weights_needs_the_size_of_the_images() -> None:
     extra = [
         helper.make_node("ReduceMean", ["features", "axes"], ["k"]),
         helper.make_node("Reshape", ["k", "form"], ["kernel"]),
         helper.make_node("Conv", ["features", "kernel"], ["more"], name="dynamic", group=4),
     ]
-    constants = {"axes": np.array([0, 2, 3]), "form": np.array([4, 1, 1, 1])}
-    with pytest.raises(DifferentiationError, match=r"Conv \(node 'dynamic'\): its input 1"):
-        differentiate(classifier(*extra, constants=constants))
+    model = classifier(*extra, constants={"axes": np.array([0, 2, 3]), "form": np.array([4, 1, 1, 1])})
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    with pytest.raises(DifferentiationError, match=r"Conv \(node 'dynamic'\): .* needs an input of fixed height"):
+        differentiate(model)
 
 
 def test_byte_input() -> None:

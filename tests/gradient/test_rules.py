@@ -128,7 +128,11 @@ NORMALIZATION = {
     "BatchNormalization": one("BatchNormalization", away(2, 3, 4), *(fixed(above(3)) for _ in range(4))),
     "BatchNormalization 2": one("BatchNormalization", away(2, 3), *(fixed(above(3)) for _ in range(4)), epsilon=0.1),
     "InstanceNormalization": one("InstanceNormalization", away(2, 3, 4), fixed(above(3)), fixed(away(3))),
+    "BatchNormalization scale": one(
+        "BatchNormalization", away(2, 3, 4), above(3), above(3), *(fixed(above(3)) for _ in range(2))
+    ),
     "LayerNormalization": one("LayerNormalization", away(2, 3, 4), fixed(above(4)), fixed(away(4))),
+    "LayerNormalization scale": one("LayerNormalization", away(2, 3, 4), above(4), away(4)),
     "LayerNormalization axis": one("LayerNormalization", away(2, 3, 4), fixed(above(3, 4)), axis=1, epsilon=0.01),
     "GroupNormalization 21": one(
         "GroupNormalization", away(2, 4, 3), fixed(above(4)), fixed(away(4)), num_groups=2, opset=21

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from .harness import Case, check, fixed, one
 
@@ -57,6 +58,54 @@ def test_conv_1d_3d(case: Case) -> None:
     check(case, providers=("cpu", "cuda"))
 
 
+def by_weights(op: str, x: np.ndarray, weight: np.ndarray, *, channels: int, **attributes: Any) -> Case:
+    """A convolution to differentiate by its input, its weights and its bias; the batch is open."""
+    inputs = {"x": x, "weight": weight, "bias": np.linspace(-1, 1, channels)}
+    node = helper.make_node(op, list(inputs), ["y"], name="the_node", **attributes)
+    return Case([node], inputs, open_axes=(0,), sized=("weight", "bias"))
+
+
+@st.composite
+def learned(draw: st.DrawFn, rank: int) -> Case:
+    w = draw(windows(rank))
+    group = draw(st.sampled_from([1, 1, 2, 3]))
+    inner, outer = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    x = rng.normal(size=(2, group * inner, *w["size"]))
+    weight = rng.normal(size=(group * outer, inner, *w["kernel"]))
+    kept = {name: w[name] for name in ("strides", "dilations", "pads")}
+    return by_weights("Conv", x, weight, channels=len(weight), group=group, **kept)
+
+
+@QUICK
+@given(learned(2))
+def test_conv_2d_by_its_weights(case: Case) -> None:
+    check(case)
+
+
+@settings(QUICK, max_examples=30)
+@given(st.one_of(learned(1), learned(3)))
+def test_conv_1d_3d_by_its_weights(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_depthwise_conv_by_its_weights(stride: int, kernel: int) -> None:
+    rng = np.random.default_rng(1)
+    x, weight = rng.normal(size=(3, 16, 6, 5)), rng.normal(size=(16, 1, kernel, kernel))
+    pads = [kernel // 2] * 4
+    check(by_weights("Conv", x, weight, channels=16, group=16, pads=pads, strides=[stride, stride]))
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_conv_auto_pad_by_its_weights(auto_pad: str, stride: int) -> None:
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(1, 2, 5, 6)), rng.normal(size=(3, 2, 4, 3))
+    check(by_weights("Conv", x, weight, channels=3, auto_pad=auto_pad, strides=[stride, stride]))
+
+
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_conv_auto_pad(auto_pad: str, stride: int) -> None:
@@ -90,6 +139,15 @@ def transposed(draw: st.DrawFn) -> Case:
 @given(transposed())
 def test_conv_transpose(case: Case) -> None:
     check(case)
+
+
+@QUICK
+@given(transposed())
+def test_conv_transpose_by_its_weights(case: Case) -> None:
+    attributes = {a.name: helper.get_attribute_value(a) for a in case.nodes[0].attribute}
+    weight = case.constants["x1"]
+    channels = weight.shape[1] * attributes["group"]
+    check(by_weights("ConvTranspose", case.inputs["x0"], weight, channels=channels, **attributes))
 
 
 @st.composite

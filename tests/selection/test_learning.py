@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def correct(target: Model, attack: Callable[[Victim], NDArray[np.float32]]) -> N
     return victim.predict(attack(victim)) == y[200:]
 
 
-@pytest.mark.parametrize("granularity", ["channel", "element"])
+@pytest.mark.parametrize("granularity", ["channel", "element", "weight-channel", "kernel", "weight"])
 def test_masks_hold_against_an_attack_made_again_on_other_samples(granularity: Any) -> None:
     recipe = Recipe(eps=EPS, budget=0.04, epochs=6, learning_rate=0.05, granularity=granularity)
     analysis = learn(cpu(model()), learning_data(500), recipe, select=select_data(200))
@@ -68,13 +69,16 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others() -> None:
     assert learned(Recipe(eps=EPS, budget=0.04, epochs=2, batch_size=50, learning_rate=0.05, seed=1)).to_json() != first
 
 
-def test_an_analysis_is_read_as_it_was_written(tmp_path: Path) -> None:
-    found = learned(Recipe(eps=EPS, budget=0.04, epochs=1, granularity="element", l1=0.5))
+@pytest.mark.parametrize("granularity", ["element", "weight-channel"])
+def test_an_analysis_is_read_as_it_was_written(granularity: Any, tmp_path: Path) -> None:
+    found = learned(Recipe(eps=EPS, budget=0.04, epochs=1, granularity=granularity, l1=0.5))
     found.save(tmp_path / "a.json")
     text = (tmp_path / "a.json").read_text()
     again = Analysis.from_json(text)
     assert again.to_json() == text
-    assert [m.weights.shape for m in found.masks] == [m.weights.shape for m in again.masks]
+    assert [(m.key, m.granularity, m.weights.shape) for m in found.masks] == [
+        (m.key, m.granularity, m.weights.shape) for m in again.masks
+    ]
     first = json.loads(text)["masks"][0]
     stored = np.frombuffer(base64.b64decode(first["data"]), "<f4").reshape(first["shape"])
     assert np.array_equal(stored, found.masks[0].weights)
@@ -84,12 +88,13 @@ class StoppedError(Exception):
     """As if killed."""
 
 
-@pytest.mark.parametrize("stop", [1, 4, 5])
+@pytest.mark.parametrize(("stop", "granularity"), [(1, "channel"), (4, "channel"), (5, "channel"), (5, "kernel")])
 def test_an_interrupted_call_goes_on_to_the_same_bytes(
-    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: int, granularity: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloakonnx.selection.learn.learn._SAVE_EVERY", 2)
-    whole = learned().to_json()
+    recipe = replace(QUICK, granularity=granularity)
+    whole = learned(recipe).to_json()
     output = tmp_path / "m.cloak.json"
     told: list[int] = []
 
@@ -99,12 +104,12 @@ def test_an_interrupted_call_goes_on_to_the_same_bytes(
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        learned(output=output, on_progress=interrupt)
+        learned(recipe, output=output, on_progress=interrupt)
     assert told == list(range(1, stop + 1))
     told.clear()
     kept, stop = {1: 0, 4: 4, 5: 4}[stop], -1
     assert bool(list(tmp_path.iterdir())) == (kept > 0)
-    assert learned(output=output, resume=True, on_progress=interrupt).to_json() == whole
+    assert learned(recipe, output=output, resume=True, on_progress=interrupt).to_json() == whole
     assert told[0] == kept + 1
     forget(output)
     assert not list(tmp_path.iterdir())
@@ -220,6 +225,15 @@ def test_bad_taps() -> None:
         learned(taps=["/1/Relu"])
     with pytest.raises(TapError, match=r"--tap-pattern relu\* finds no tap"):
         learned(tap_patterns=["relu*"])
+
+
+def test_layers_are_for_masks_on_weights_and_taps_for_those_at_activations() -> None:
+    with pytest.raises(OptionError, match="--layers chooses weights"):
+        learned(layers=["*"])
+    with pytest.raises(OptionError, match="--tap and --tap-pattern choose activations"):
+        learned(replace(QUICK, granularity="kernel"), taps=["/1/Relu_output_0"])
+    only = learned(replace(QUICK, granularity="kernel", epochs=1), layers=["*Gemm*"]).masks
+    assert 0 < len(only) < len(learned(replace(QUICK, granularity="kernel", epochs=1)).masks)
 
 
 def test_a_tap_without_gradient() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import rel_entr
 
 from cloakonnx.attacks.random import Stream
-from cloakonnx.classifier.masked import MaskedClassifier
+from cloakonnx.classifier.masked import MaskedClassifier, ones
 from cloakonnx.graph.file.model import load_bytes
 from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.selection.learn.objective import Objective, trades
+from cloakonnx.selection.learn.places import first_masks
 from cloakonnx.selection.learn.recipe import Recipe
 from tests.attacks.helpers import digits_arrays
 from tests.selection.helpers import model
@@ -44,10 +47,10 @@ def test_trades_and_its_gradients() -> None:
 
 
 @pytest.mark.parametrize("loss", ["ce", "trades"])
-@pytest.mark.parametrize("element", [False, True])
-def test_the_gradient_is_of_the_mean_loss_of_the_batch(loss: str, element: bool) -> None:
+@pytest.mark.parametrize("granularity", ["channel", "element", "kernel", "weight", "weight-channel"])
+def test_the_gradient_is_of_the_mean_loss_of_the_batch(loss: str, granularity: Any) -> None:
     """With an attack radius of nearly nothing the twins stay where they are, so the loss is smooth in the masks."""
-    victim = MaskedClassifier(cpu(model()), TAPS, elements=element)
+    victim = MaskedClassifier(cpu(model()), first_masks(model(), granularity))
     x, y = (a[:32] for a in digits_arrays())
     objective = Objective(victim, Recipe(eps=1e-3, budget=0, loss=loss, clean_weight=0.7), rank=4)  # type: ignore[arg-type]
     rng = np.random.default_rng(1)
@@ -73,7 +76,9 @@ def test_a_fixed_batch_gives_the_same_gradients() -> None:
         value.type.tensor_type.shape.dim[0].dim_value = 4
     fixed = load_bytes(proto.SerializeToString())
     x, y = (a[:12] for a in digits_arrays())
-    open_batch, in_fours = (MaskedClassifier(cpu(m), TAPS).mask_gradients(x, y) for m in (model(), fixed))
+    open_batch, in_fours = (
+        MaskedClassifier(cpu(m), [ones(tap) for tap in TAPS]).mask_gradients(x, y) for m in (model(), fixed)
+    )
     np.testing.assert_allclose(open_batch.loss, in_fours.loss, rtol=1e-4, atol=1e-7)
     for tap in open_batch.gradients:
         np.testing.assert_allclose(open_batch.gradients[tap], in_fours.gradients[tap], rtol=1e-4, atol=1e-6)

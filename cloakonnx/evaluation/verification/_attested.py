@@ -38,10 +38,10 @@ def _file(model: Model, attestation: Attestation) -> Check:
 def _masks(model: Model, attestation: Attestation) -> Check:
     name = "attested masks"
     try:
-        found = {mask.tap: AttestedMask.of(mask) for mask in read_masks(model)}
+        found = {mask.key: AttestedMask.of(mask) for mask in read_masks(model)}
     except CloakError as error:
         return Check(name, "failed", str(error))
-    wanted = {mask.tap: mask for mask in attestation.masks}
+    wanted = {mask.key: mask for mask in attestation.masks}
     for tap in wanted:
         if tap not in found:
             return Check(name, "failed", f"the attested mask of {tap!r} is not there")
@@ -100,8 +100,8 @@ def intended_masks(model: Model, analysis: Analysis) -> Check:
             f"the analysis was made for sha256 {analysis.model_sha256[:16]}..., but {recorded[:16]}... is recorded",
         )
     try:
-        found = {mask.tap: mask.weights for mask in read_masks(model)}
-        wanted = {mask.tap: _as_stored(model, mask) for mask in _wanted(analysis, found)}
+        found = {mask.key: mask.weights for mask in read_masks(model)}
+        wanted = {mask.key: _as_stored(model, mask) for mask in _wanted(analysis, found)}
     except CloakError as error:
         return Check(name, "failed", str(error))
     for tap in sorted({*wanted} ^ {*found}):
@@ -127,7 +127,7 @@ def _wanted(analysis: Analysis, found: dict[str, np.ndarray]) -> tuple[Mask, ...
 
 def _as_stored(model: Model, mask: Mask) -> np.ndarray:
     """Return weights rounded as a Mul node holds them, in the dtype of its tap."""
-    entry = next((each for each in masks_of(model.proto) if each.tap == mask.tap), None)
+    entry = next((each for each in masks_of(model.proto) if each.key == mask.key), None)
     if entry is None or is_folded(model.proto):
         return mask.weights
     return mask.weights.astype(mask_values_of(model, entry).dtype).astype(np.float32)

@@ -41,6 +41,7 @@ class AttestedMask:
         shape: Of its weights: (F,), or that of a sample.
         removed: How many weights are 0.
         sha256: Of the weights as little-endian float32, in C order.
+        granularity: Of a mask on a weight, what one number multiplies; None for one at an activation.
     """
 
     tap: str
@@ -48,12 +49,23 @@ class AttestedMask:
     shape: tuple[int, ...]
     removed: int
     sha256: str
+    granularity: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells it from the other masks of a model."""
+        return Mask.key_of(self.tap, self.granularity)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry of the statement."""
+        return {key: value for key, value in asdict(self).items() if key != "granularity" or value is not None}
 
     @classmethod
     def of(cls, mask: Mask) -> AttestedMask:
         """Describe a mask."""
         digest = hashlib.sha256(mask.weights.astype("<f4").tobytes()).hexdigest()
-        return cls(mask.tap, mask.feature_axis, mask.weights.shape, len(mask.removed), digest)
+        unit = mask.granularity if mask.on_weight else None
+        return cls(mask.tap, mask.feature_axis, mask.weights.shape, len(mask.removed), digest, unit)
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class Attestation:
             "predicate": {
                 "source": {"name": self.source_name, "digest": {"sha256": self.source_sha256}},
                 "kind": self.kind,
-                "masks": [asdict(mask) for mask in self.masks],
+                "masks": [mask.as_dict() for mask in self.masks],
                 "settings": dict(self.settings),
                 "versions": dict(self.versions),
                 "parts": dict(self.parts),
@@ -225,4 +237,5 @@ def _mask(entries: Entries) -> AttestedMask:
         shape=entries.wholes("shape"),
         removed=entries.whole("removed"),
         sha256=_digest(entries),
+        granularity=entries.text_if_there("granularity"),
     )

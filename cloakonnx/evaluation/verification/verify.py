@@ -29,6 +29,7 @@ from cloakonnx.evaluation.verification._checks import (
     source_is_recorded,
 )
 from cloakonnx.evaluation.verification._folded import folded_checks
+from cloakonnx.evaluation.verification._weights import weight_numbers
 from cloakonnx.evaluation.verification.attestation import Attestation
 from cloakonnx.graph.file.diff import diff
 from cloakonnx.graph.file.edit import canonical_sha256
@@ -166,12 +167,17 @@ def _masks_in_place(model: Model) -> Check:
         return Check(name, "failed", str(error))
     if found:
         return Check(name, "failed", f"not as cloakonnx puts masks in: {listed(found)}")
-    taps = ", ".join(entry.tap for entry in masks_of(model.proto))
-    return Check(name, "passed", f"a Mul node after {taps}")
+    entries_found = masks_of(model.proto)
+    taps = [entry.tap for entry in entries_found if isinstance(entry, MaskEntry)]
+    weights = {entry.tap for entry in entries_found if not isinstance(entry, MaskEntry)}
+    said = ([f"a Mul node after {', '.join(taps)}"] if taps else []) + (
+        [f"a Mul node on each of {len(weights)} weights"] if weights else []
+    )
+    return Check(name, "passed", ", ".join(said))
 
 
 def _mask_hashes(model: Model) -> Check:
-    name, said = "mask values", []
+    name, said, on_weights = "mask values", [], 0
     for entry in masks_of(model.proto):
         try:
             values = mask_values_of(model, entry)
@@ -179,9 +185,14 @@ def _mask_hashes(model: Model) -> Check:
             return Check(name, "failed", str(error))
         if hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() != entry.sha256:
             return Check(name, "failed", f"the mask of {entry.tap!r} is not the one that the metadata records")
+        if not isinstance(entry, MaskEntry):
+            on_weights += values.size
+            continue
         removed = int((values.astype(np.float64) == 0).sum())
         does = f"removes {removed} of" if removed else "scales"
         said.append(f"{entry.tap} ({does} {values.size}) sha256 {entry.sha256[:16]}...")
+    if on_weights:
+        said.append(f"{on_weights:,} numbers on weights")
     return Check(name, "passed", f"as the metadata records: {', '.join(said)}")
 
 
@@ -213,8 +224,14 @@ def _structure(model: Model, source: Model) -> Check:
 def _masked_taps(model: Model, reference: Model, probe: Probe) -> Iterator[Check]:
     """Compare each masked tap with mask * tap of the source that carries the other masks only."""
     masks = read_masks(model)
+    on_weights = [mask for mask in masks if mask.on_weight]
+    if on_weights:
+        others = [mask for mask in masks if not mask.on_weight]
+        yield weight_numbers(model, hardened(reference, others) if others else reference, on_weights, probe)
     for entry in masks_of(model.proto):
-        others = [mask for mask in masks if mask.tap != entry.tap]
+        if not isinstance(entry, MaskEntry):
+            continue
+        others = [mask for mask in masks if mask.key != entry.key]
         base = hardened(reference, others) if others else reference
         yield _compared(entry, mask_values_of(model, entry), model, base, probe)
 

@@ -1,10 +1,12 @@
-"""Convolutions with constant weights."""
+"""Convolutions."""
 
 from __future__ import annotations
 
 from cloakonnx.gradient import _windows as windows
+from cloakonnx.gradient._kernels import weight_gradient
 from cloakonnx.gradient._site import GradientSite
 from cloakonnx.gradient.registry import Grads, rule
+from cloakonnx.graph.build import Tensor
 from cloakonnx.graph.index.index import Dim
 
 
@@ -14,18 +16,33 @@ def _kernel(s: GradientSite) -> list[int]:
     return s.attr("kernel_shape") or known
 
 
-@rule("Conv", since=1, until=22, note="weights constant")
+@rule("Conv", since=1, until=22)
 def conv(s: GradientSite) -> Grads:
-    """The adjoint of sliding the weights over the input."""
-    s.only(0)
+    """The adjoint of sliding the weights over the input; of the weights, x against dy; of the bias, dy summed."""
     window = windows.windows_of(s, _kernel(s))
-    yield 0, windows.adjoint(s.dy, s.input(1), s.x, windows=window, group=s.attr("group", 1))
+    if s.wants(0):
+        yield 0, windows.adjoint(s.dy, s.input(1), s.x, windows=window, group=s.attr("group", 1))
+    if s.wants(1):
+        yield 1, _by_weights(s, s.x, s.dy, window)
+    if s.wants(2):
+        yield 2, _by_bias(s)
 
 
-@rule("ConvTranspose", since=1, until=22, note="weights constant")
+def _by_weights(s: GradientSite, data: Tensor, grad: Tensor, window: windows.Windows) -> Tensor:
+    """The gradient by the weights of a convolution of ``data``, ``grad`` being that of its output."""
+    shape = s.input(1).static
+    if shape is None or not all(isinstance(size, int) for size in window.inputs):
+        raise s.error("a gradient by its weights needs an input of fixed height and width")
+    return weight_gradient(data, grad, windows=window, shape=shape, group=s.attr("group", 1))
+
+
+def _by_bias(s: GradientSite) -> Tensor:
+    return s.dy.sum([0, *range(2, s.rank)], keepdims=False)
+
+
+@rule("ConvTranspose", since=1, until=22)
 def conv_transpose(s: GradientSite) -> Grads:
-    """A convolution of dy by the same weights."""
-    s.only(0)
+    """A convolution of dy by the same weights; by the weights, that of this convolution."""
     kernel = _kernel(s)
     rank = len(kernel)
     strides = s.attr("strides") or [1] * rank
@@ -40,6 +57,13 @@ def conv_transpose(s: GradientSite) -> Grads:
             after = total - before
         begins.append(before)
         ends.append(after)
+    if s.wants(1):
+        places = [windows.Axis(*each) for each in zip(kernel, strides, dilations, begins, ends, strict=True)]
+        yield 1, _by_weights(s, s.dy, s.x, windows.Windows(tuple(places), tuple(result), tuple(data)))
+    if s.wants(2):
+        yield 2, _by_bias(s)
+    if not s.wants(0):
+        return
     extra = [max(0, o - t + 1) for o, t in zip(s.attr("output_padding") or [0] * rank, strides, strict=True)]
     grad = s.dy.op(
         "Conv",

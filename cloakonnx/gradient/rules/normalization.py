@@ -1,4 +1,4 @@
-"""Normalisation with constant scale and bias."""
+"""Normalisation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cloakonnx.gradient._broadcast import summed_to
 from cloakonnx.gradient._site import GradientSite
-from cloakonnx.gradient.registry import unary
+from cloakonnx.gradient.registry import Grads, rule, unary
 from cloakonnx.graph.build import Tensor
 
 _EPSILON = 1e-5
@@ -18,28 +19,47 @@ def _per_channel(s: GradientSite, vector: Tensor) -> Tensor:
     return vector.reshape(-1, *(1,) * (s.rank - 2))
 
 
-@unary("BatchNormalization", since=1, until=15, note="inference mode")
-def batch_normalization(s: GradientSite) -> Tensor:
-    """Dy * scale / sqrt(var + eps)."""
+@rule("BatchNormalization", since=1, until=15, note="inference mode")
+def batch_normalization(s: GradientSite) -> Grads:
+    """With u = (x - mean) / sqrt(var + eps): dy * scale / sqrt(var + eps); of the scale the sum of dy * u."""
     if s.attr("training_mode", 0):
         raise s.error("it is in training mode; export the model in evaluation mode")
+    s.only(0, 1, 2)
     root = (s.input(4) + s.number("epsilon", _EPSILON)).sqrt()
-    return s.dy * _per_channel(s, s.input(1) / root)
+    others = [0, *range(2, s.rank)]
+    if s.wants(0):
+        yield 0, s.dy * _per_channel(s, s.input(1) / root)
+    if s.wants(1):
+        unit = (s.x - _per_channel(s, s.input(3))) / _per_channel(s, root)
+        yield 1, (s.dy * unit).sum(others, keepdims=False)
+    if s.wants(2):
+        yield 2, s.dy.sum(others, keepdims=False)
+
+
+def _unit(x: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor]:
+    """Return (x - mean) / sqrt(var + eps) over ``axes``, and the root."""
+    centred = x - x.mean(axes)
+    root = ((centred * centred).mean(axes) + epsilon).sqrt()
+    return centred / root, root
 
 
 def _standardised(x: Tensor, g: Tensor, axes: Sequence[int], epsilon: float) -> Tensor:
     """Gradient of (x - mean) / sqrt(var + eps) over ``axes`` for the gradient ``g`` of the quotient."""
-    centred = x - x.mean(axes)
-    root = ((centred * centred).mean(axes) + epsilon).sqrt()
-    unit = centred / root
+    unit, root = _unit(x, axes, epsilon)
     return (g - g.mean(axes) - unit * (g * unit).mean(axes)) / root
 
 
-@unary("LayerNormalization", since=17, until=17)
-def layer_normalization(s: GradientSite) -> Tensor:
-    """The gradient of standardising over the last axes, of dy * scale."""
-    axes = range(s.attr("axis", -1) % s.rank, s.rank)
-    return _standardised(s.x, s.dy * s.input(1), axes, s.number("epsilon", _EPSILON))
+@rule("LayerNormalization", since=17, until=17)
+def layer_normalization(s: GradientSite) -> Grads:
+    """The gradient of standardising over the last axes, of dy * scale; of the scale the sum of dy times the unit."""
+    s.only(0, 1, 2)
+    axes, epsilon = range(s.attr("axis", -1) % s.rank, s.rank), s.number("epsilon", _EPSILON)
+    if s.wants(0):
+        yield 0, _standardised(s.x, s.dy * s.input(1), axes, epsilon)
+    if s.wants(1):
+        yield 1, summed_to(s.dy * _unit(s.x, axes, epsilon)[0], s.input(1), s.y)
+    if s.wants(2):
+        yield 2, summed_to(s.dy, s.input(2), s.y)
 
 
 @unary("InstanceNormalization", since=6, until=22)

@@ -19,6 +19,7 @@ from cloakonnx.graph.file import _wire
 from cloakonnx.graph.file._bytes import Buffer, blocks
 from cloakonnx.graph.file.model import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, MODEL_METADATA, Model, Piece, Span
 
+_NODE_INPUT = 1
 _NODE_OUTPUT = 2
 _TENSOR_NAME = 8
 _ENTRY_KEY = 1
@@ -30,7 +31,8 @@ class Edit:
 
     Attributes:
         rename: (node index, output index) to the output's new name.
-        insert: Node index to the nodes that go in right after it.
+        rename_inputs: (node index, input index) to the name of the tensor that is read there instead.
+        insert: Node index to the nodes that go in right after it; -1 for the first place.
         remove_nodes: Indices of nodes that go.
         add_initializers: Tensors that are appended to the initializers.
         remove_initializers: Names of initializers that go.
@@ -41,6 +43,7 @@ class Edit:
     """
 
     rename: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    rename_inputs: Mapping[tuple[int, int], str] = field(default_factory=dict)
     insert: Mapping[int, tuple[onnx.NodeProto, ...]] = field(default_factory=dict)
     remove_nodes: frozenset[int] = frozenset()
     add_initializers: tuple[onnx.TensorProto, ...] = ()
@@ -57,13 +60,15 @@ def edit_proto(model: onnx.ModelProto, edit: Edit) -> onnx.ModelProto:
     edited.CopyFrom(model)
     graph = edited.graph
     del graph.node[:]
+    graph.node.extend(edit.insert.get(-1, ()))
     for index, node in enumerate(model.graph.node):
-        if index in edit.remove_nodes:
-            continue
-        kept = graph.node.add()
-        kept.CopyFrom(edit.replace_nodes.get(index, node))
-        for position in range(len(node.output)):
-            kept.output[position] = edit.rename.get((index, position), node.output[position])
+        if index not in edit.remove_nodes:
+            kept = graph.node.add()
+            kept.CopyFrom(edit.replace_nodes.get(index, node))
+            for position in range(len(node.output)):
+                kept.output[position] = edit.rename.get((index, position), node.output[position])
+            for position in range(len(kept.input)):
+                kept.input[position] = edit.rename_inputs.get((index, position), kept.input[position])
         graph.node.extend(edit.insert.get(index, ()))
     kept_weights = [
         edit.replace_initializers.get(t.name, t)
@@ -116,12 +121,12 @@ def is_editable(buf: Buffer) -> bool:
     if len(graphs) != 1 or not _wire.is_minimal(graphs[0]):
         return False
     nodes = (rec for rec in _wire.scan(buf, graphs[0].payload, graphs[0].end) if rec.holds(GRAPH_NODE))
-    return all(_wire.is_minimal(rec) and _outputs_minimal(buf, rec) for rec in nodes)
+    return all(_wire.is_minimal(rec) and _names_minimal(buf, rec) for rec in nodes)
 
 
-def _outputs_minimal(buf: Buffer, node: _wire.Record) -> bool:
+def _names_minimal(buf: Buffer, node: _wire.Record) -> bool:
     records = _wire.scan(buf, node.payload, node.end)
-    return all(_wire.is_minimal(rec) for rec in records if rec.holds(_NODE_OUTPUT))
+    return all(_wire.is_minimal(rec) for rec in records if rec.holds(_NODE_OUTPUT) or rec.holds(_NODE_INPUT))
 
 
 def edit_bytes(buf: Buffer, edit: Edit) -> list[Piece]:
@@ -179,15 +184,19 @@ def _graph_pieces(buf: Buffer, graph: _wire.Record, edit: Edit) -> Iterator[Piec
     records = list(_wire.scan(buf, graph.payload, graph.end))
     added = [_wire.record(GRAPH_INITIALIZER, t.SerializeToString()) for t in edit.add_initializers]
     place = _place_after(records, GRAPH_INITIALIZER)
+    outputs, inputs = _by_node(edit.rename), _by_node(edit.rename_inputs)
     for position, rec in enumerate(records):
         if position == place:
             yield from added
         if rec.holds(GRAPH_NODE):
+            if index < 0:
+                yield from (_wire.record(GRAPH_NODE, n.SerializeToString()) for n in edit.insert.get(-1, ()))
             index += 1
             if index in edit.replace_nodes:
                 yield _wire.record(GRAPH_NODE, edit.replace_nodes[index].SerializeToString())
             elif index not in edit.remove_nodes:
-                yield from _node_pieces(buf, rec, {o: n for (i, o), n in edit.rename.items() if i == index})
+                renamed = {_NODE_INPUT: inputs.get(index, {}), _NODE_OUTPUT: outputs.get(index, {})}
+                yield from _node_pieces(buf, rec, renamed)
             for node in edit.insert.get(index, ()):
                 yield _wire.record(GRAPH_NODE, node.SerializeToString())
         elif rec.holds(GRAPH_INITIALIZER) and (edit.remove_initializers or edit.replace_initializers):
@@ -204,17 +213,27 @@ def _graph_pieces(buf: Buffer, graph: _wire.Record, edit: Edit) -> Iterator[Piec
         yield from added
 
 
-def _node_pieces(buf: Buffer, node: _wire.Record, renamed: Mapping[int, str]) -> Iterator[Piece]:
-    if not renamed:
+def _by_node(renamed: Mapping[tuple[int, int], str]) -> dict[int, dict[int, str]]:
+    found: dict[int, dict[int, str]] = {}
+    for (index, position), name in renamed.items():
+        found.setdefault(index, {})[position] = name
+    return found
+
+
+def _node_pieces(buf: Buffer, node: _wire.Record, renamed: Mapping[int, Mapping[int, str]]) -> Iterator[Piece]:
+    """A node, its inputs and outputs at some positions renamed, by the number of their field."""
+    if not any(renamed.values()):
         yield (node.start, node.end)
         return
     parts: list[bytes] = []
-    output = -1
+    seen = dict.fromkeys(renamed, -1)
     for rec in _wire.scan(buf, node.payload, node.end):
-        if rec.holds(_NODE_OUTPUT):
-            output += 1
-            if output in renamed:
-                parts.append(_wire.record(_NODE_OUTPUT, renamed[output].encode()))
+        field_number = next((number for number in renamed if rec.holds(number)), None)
+        if field_number is not None:
+            seen[field_number] += 1
+            name = renamed[field_number].get(seen[field_number])
+            if name is not None:
+                parts.append(_wire.record(field_number, name.encode()))
                 continue
         parts.append(buf[rec.start : rec.end])
     yield _wire.record(GRAPH_NODE, b"".join(parts))

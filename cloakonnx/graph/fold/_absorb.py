@@ -204,6 +204,24 @@ def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float6
     return tensor
 
 
+def exchange(
+    model: Model,
+    weight: Weight,
+    tensor: onnx.TensorProto,
+    *,
+    nodes: dict[int, onnx.NodeProto],
+    tensors: dict[str, onnx.TensorProto],
+) -> None:
+    """Note a tensor in a weight's place: an initializer among ``tensors``, or the node that holds it in ``nodes``."""
+    if weight.node is None:
+        tensors[weight.name] = tensor
+        return
+    node = onnx.NodeProto()
+    node.CopyFrom(model.proto.graph.node[weight.node])
+    next(a for a in node.attribute if a.name == "value").t.CopyFrom(tensor)
+    nodes[weight.node] = node
+
+
 def rounded(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Round float64 to a dtype once, to nearest, ties to even.
 

@@ -17,7 +17,7 @@ import onnx
 from cloakonnx.errors import MaskError, ModelError
 from cloakonnx.graph.file.edit import Edit, canonical_buffer, edit_bytes, edited, size
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.fold._absorb import Weights, multiplied
+from cloakonnx.graph.fold._absorb import Weights, exchange, multiplied
 from cloakonnx.graph.fold._forest import Ids
 from cloakonnx.graph.fold._rules import rule_of, split
 from cloakonnx.graph.fold._scales import Solution, System
@@ -80,6 +80,12 @@ def folding(model: Model, masks: Sequence[Mask]) -> Folding:
     check_opset(model)
     if metadata.entries(model.proto):
         raise ModelError(f"{model.name} was hardened before; fold all masks at once into the model it was made from")
+    on_weight = next((mask.tap for mask in masks if mask.on_weight), None)
+    if on_weight is not None:
+        raise MaskError(
+            f"--fold moves masks at activations into weights, and that of {on_weight!r} is on a weight: ONNX Runtime "
+            "multiplies such masks in when it loads the model, so they cost nothing; leave out --fold"
+        )
     taps = [find_tap(model, mask.tap, axis=mask.feature_axis) for mask in masks]
     twice = next((tap.name for i, tap in enumerate(taps) if tap.name in {t.name for t in taps[:i]}), None)
     if twice is not None:
@@ -241,11 +247,5 @@ def _reweighted(model: Model, absorbed: Sequence[Absorption], solution: Solution
         if tensor is None:
             continue
         changed.add(each.layer)
-        if each.weight.node is None:
-            tensors[each.weight.name] = tensor
-        else:
-            node = onnx.NodeProto()
-            node.CopyFrom(model.proto.graph.node[each.weight.node])
-            next(a for a in node.attribute if a.name == "value").t.CopyFrom(tensor)
-            nodes[each.weight.node] = node
+        exchange(model, each.weight, tensor, nodes=nodes, tensors=tensors)
     return Edit(replace_nodes=nodes, replace_initializers=tensors), changed

@@ -1,4 +1,8 @@
-"""Inserts masks: the producer's output gets another name, and ``Mul(that, mask)`` takes the name it had."""
+"""Inserts masks: at an activation and on a weight.
+
+An activation's producer gives another name, and ``Mul(that, mask)`` takes the name it had. A weight stays as it is, and
+the layers that read it read ``Mul(weight, mask)`` instead.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,10 @@ from cloakonnx.errors import MaskError, ModelError
 from cloakonnx.graph.file.edit import Edit
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks import metadata
-from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.graph.masks.taps import Tap, find_tap
+from cloakonnx.graph.masks.granularity import Granularity, Place, granularity
+from cloakonnx.graph.masks.mask import ELEMENT, PAIRED, Mask
+from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.graph.masks.weights import WeightPlace, find_weight
 
 Values: TypeAlias = NDArray[np.generic]
 _MIN_OPSET = 7
@@ -30,47 +36,27 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
 
     Args:
         model: The model, hardened before or not.
-        masks: One mask for each tap.
+        masks: One mask for each tap or weight; a weight may have one of output and one of input channels.
         stripped_sha256: Digest of the bytes that ``strip`` has to give back; a model that was hardened before keeps
             the one it has.
 
     Raises:
         ModelError: an opset below 7, whose Mul does not broadcast.
-        TapError: a tap that can't carry a mask.
-        MaskError: no mask, two for one tap, or weights that do not fit.
+        TapError: a tensor that can't carry a mask.
+        MaskError: no mask, two for one tensor, or weights that do not fit.
     """
     if not masks:
         raise MaskError("there is no mask to insert")
     check_opset(model)
     if metadata.is_folded(model.proto):
         raise ModelError(f"{model.name} is folded and takes no more masks; start from the model it was made from")
-    names = model.structure.names()
-    nodes_named = {node.name for node in model.proto.graph.node}
     already = metadata.masks_of(model.proto)
-    listed = list(already)
-    rename: dict[tuple[int, int], str] = {}
-    insert: dict[int, tuple[onnx.NodeProto, ...]] = {}
-    weights: list[onnx.TensorProto] = []
-    producers = model.structure.producers
+    insertion = _Insertion(model)
     for mask in masks:
-        tap = find_tap(model, mask.tap, axis=mask.feature_axis)
-        where = producers[tap.name]
-        if where in rename:
-            raise MaskError(f"tensor {tap.name!r} has two masks; multiply them into one")
-        values = mask_values(tap, mask)
-        entry = metadata.MaskEntry(
-            tap=tap.name,
-            unmasked=_free(f"{tap.name}_unmasked", names),
-            node=_free(f"{tap.name}_cloak", nodes_named),
-            initializer=_free(f"{tap.name}_mask", names),
-            feature_axis=tap.feature_axis,
-            sha256=values_sha256(values),
-        )
-        nodes, tensors = _build(entry, values, constant_node=model.proto.ir_version < _INITIALIZER_MIN_IR)
-        rename[where] = entry.unmasked
-        insert[where[0]] = nodes + insert.get(where[0], ())  # as if put in one after the other
-        weights += tensors
-        listed.append(entry)
+        if mask.on_weight:
+            insertion.on_weight(mask)
+        else:
+            insertion.at_tap(mask)
     known = metadata.entries(model.proto)
     if known and not already:
         raise ModelError(
@@ -78,16 +64,83 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
             "hardened; start from its source"
         )
     return Edit(
-        rename=rename,
-        insert=insert,
-        add_initializers=tuple(weights),
+        rename=insertion.rename,
+        rename_inputs=insertion.rename_inputs,
+        insert=insertion.insert,
+        add_initializers=tuple(insertion.tensors),
         metadata={
-            metadata.MASKS: metadata.masks_text(listed),
+            metadata.MASKS: metadata.masks_text([*already, *insertion.entries]),
             metadata.SOURCE: known.get(metadata.SOURCE, model.sha256),
             metadata.STRIPPED: known.get(metadata.STRIPPED, stripped_sha256),
             metadata.VERSION: version("cloakonnx"),
         },
     )
+
+
+class _Insertion:
+    """What an edit is made of, while mask after mask goes in."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._names = model.structure.names()
+        self._nodes_named = {node.name for node in model.proto.graph.node}
+        self._constant_nodes = model.proto.ir_version < _INITIALIZER_MIN_IR
+        self._results: dict[str, str] = {}
+        self._keys: set[str] = set()
+        self.rename: dict[tuple[int, int], str] = {}
+        self.rename_inputs: dict[tuple[int, int], str] = {}
+        self.insert: dict[int, tuple[onnx.NodeProto, ...]] = {}
+        self.tensors: list[onnx.TensorProto] = []
+        self.entries: list[metadata.Entry] = []
+
+    def at_tap(self, mask: Mask) -> None:
+        """Rename what makes the tensor; the Mul node right behind gives it under its own name."""
+        tap = find_tap(self._model, mask.tap, axis=mask.feature_axis)
+        where = self._model.structure.producers[tap.name]
+        if where in self.rename:
+            raise MaskError(f"tensor {tap.name!r} has two masks; multiply them into one")
+        values = mask_values(tap, mask)
+        entry = metadata.MaskEntry(
+            tap=tap.name,
+            unmasked=free_name(f"{tap.name}_unmasked", self._names),
+            node=free_name(f"{tap.name}_cloak", self._nodes_named),
+            initializer=free_name(f"{tap.name}_mask", self._names),
+            feature_axis=tap.feature_axis,
+            sha256=values_sha256(values),
+        )
+        self.rename[where] = entry.unmasked
+        self.insert[where[0]] = self._built(entry, values) + self.insert.get(where[0], ())  # as one after the other
+
+    def on_weight(self, mask: Mask) -> None:
+        """Put the Mul node before the first layer that reads the weight; all of them read what it gives instead."""
+        place = find_weight(self._model, mask.tap)
+        if mask.key in self._keys or (place.name in self._results and mask.granularity not in PAIRED):
+            raise MaskError(f"weight {place.name!r} has two masks; multiply them into one")
+        self._keys.add(mask.key)
+        values = mask_values(place, mask)
+        assert mask.granularity is not None  # a mask settles it
+        entry = metadata.WeightMaskEntry(
+            weight=place.name,
+            source=self._results.get(place.name, place.name),
+            masked=free_name(f"{place.name}_masked", self._names),
+            node=free_name(f"{place.name}_cloak", self._nodes_named),
+            initializer=free_name(f"{place.name}_mask", self._names),
+            granularity=mask.granularity,
+            sha256=values_sha256(values),
+        )
+        self._results[place.name] = entry.masked
+        for index in place.nodes:
+            for position, name in enumerate(self._model.proto.graph.node[index].input):
+                if name == place.name:
+                    self.rename_inputs[index, position] = entry.masked
+        before = place.nodes[0] - 1
+        self.insert[before] = self.insert.get(before, ()) + self._built(entry, values)
+
+    def _built(self, entry: metadata.Entry, values: Values) -> tuple[onnx.NodeProto, ...]:
+        nodes, tensors = _build(entry, values, constant_node=self._constant_nodes)
+        self.tensors += tensors
+        self.entries.append(entry)
+        return nodes
 
 
 def check_opset(model: Model) -> None:
@@ -105,33 +158,46 @@ def check_opset(model: Model) -> None:
         )
 
 
-def mask_values(tap: Tap, mask: Mask) -> Values:
-    """Return the mask in the tap's dtype, shaped to broadcast along its feature axis or over the batch.
+def mask_values(place: Place, mask: Mask) -> Values:
+    """Return the mask in the place's dtype, shaped to broadcast over it.
 
     Raises:
-        MaskError: a length other than the number of features, a shape other than a sample's, or a weight that the dtype
-            can't hold.
+        MaskError: a shape other than that of a mask of its granularity there, or a weight that the dtype can't hold.
     """
-    count = len(mask.weights)
-    whole = mask.weights.ndim > 1
-    if whole and mask.weights.shape != tap.shape[1:]:
-        dims = ", ".join(str(d) if isinstance(d, int) else "open" for d in tap.shape[1:])
-        raise MaskError(
-            f"the mask for {tap.name!r} has shape {mask.weights.shape}, but a sample of it has ({dims}); a mask "
-            "has one weight a feature, or the shape of a sample where the model fixes that"
-        )
-    if not whole and tap.features is not None and count != tap.features:
-        raise MaskError(
-            f"the mask for {tap.name!r} has {count} weights, but the tensor has {tap.features} features on axis "
-            f"{tap.feature_axis}"
-        )
+    assert mask.granularity is not None  # a mask settles it
+    unit = granularity(mask.granularity)
+    spread = unit.spread(place)
+    _check_shape(place, mask, unit)
     with np.errstate(over="ignore"):
-        values = mask.weights.astype(onnx.helper.tensor_dtype_to_np_dtype(tap.elem_type))
-    if not whole:
-        values = values.reshape(tap.mask_shape)
+        values = mask.weights.astype(onnx.helper.tensor_dtype_to_np_dtype(place.elem_type))
+    if spread is not None:
+        values = values.reshape(spread)
     if not np.isfinite(values.astype(np.float64)).all():
-        raise MaskError(f"the mask for {tap.name!r} has a weight that overflows {tap.dtype}")
+        raise MaskError(f"the mask for {mask.tap!r} has a weight that overflows {place.dtype}")
     return values
+
+
+def _check_shape(place: Place, mask: Mask, unit: Granularity) -> None:
+    """Raise MaskError where the weights have not the shape that a mask has there."""
+    given = mask.weights.shape
+    if isinstance(place, WeightPlace):
+        if given != unit.shape(place):
+            raise MaskError(
+                f"the mask for the weight {place.name!r} has shape {given}, but one of {unit.name} has "
+                f"{unit.shape(place)} there"
+            )
+    elif unit.name == ELEMENT:
+        if given != place.shape[1:]:
+            dims = ", ".join(str(d) if isinstance(d, int) else "open" for d in place.shape[1:])
+            raise MaskError(
+                f"the mask for {place.name!r} has shape {given}, but a sample of it has ({dims}); a mask has one "
+                "weight a feature, or the shape of a sample where the model fixes that"
+            )
+    elif place.features is not None and given != (place.features,):
+        raise MaskError(
+            f"the mask for {place.name!r} has {mask.weights.size} weights, but the tensor has {place.features} "
+            f"features on axis {place.feature_axis}"
+        )
 
 
 def values_sha256(values: Values) -> str:
@@ -139,7 +205,7 @@ def values_sha256(values: Values) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def _free(wanted: str, taken: set[str]) -> str:
+def free_name(wanted: str, taken: set[str]) -> str:
     """Return a name that is not taken, and take it."""
     name, number = wanted, 1
     while name in taken:
@@ -150,10 +216,10 @@ def _free(wanted: str, taken: set[str]) -> str:
 
 
 def _build(
-    entry: metadata.MaskEntry, values: Values, *, constant_node: bool
+    entry: metadata.Entry, values: Values, *, constant_node: bool
 ) -> tuple[tuple[onnx.NodeProto, ...], list[onnx.TensorProto]]:
     """Return the nodes to insert and the initializers to add for one mask."""
-    before, after = gs.Variable(entry.unmasked), gs.Variable(entry.tap)
+    before, after = gs.Variable(entry.source), gs.Variable(entry.result)
     mask = gs.Constant(entry.initializer, values)
     tensor = OnnxExporter.export_tensor_proto(mask)
     mul = OnnxExporter.export_node(gs.Node("Mul", name=entry.node, inputs=[before, mask], outputs=[after]))

@@ -1,4 +1,4 @@
-"""The mask: constant weights over the feature axis of one tap, or over all that it holds of a sample."""
+"""The mask: constant weights that multiply an activation or a weight of the model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import MaskError
 
+FEATURE, ELEMENT = "feature", "element"
+KERNEL, WEIGHT, OUTPUT_CHANNEL, INPUT_CHANNEL = "kernel", "weight", "output-channel", "input-channel"
+
+PAIRED = frozenset({OUTPUT_CHANNEL, INPUT_CHANNEL})
+"""Granularities of which a weight may carry one mask each."""
+
+ON_WEIGHTS = frozenset({KERNEL, WEIGHT, *PAIRED})
+
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Constant weights for the features of a tap.
+    """Constant weights for a tensor of the model.
 
     Attributes:
-        tap: Name of the tensor.
-        weights: (F,) float32; 1 keeps a feature, 0 removes it, learned weights lie in between or above. Or one weight
-            for every element of a sample: the tap's shape without the batch axis.
+        tap: Name of the tensor: an activation, or a weight of a layer.
+        weights: float32; 1 keeps, 0 removes, learned weights lie in between or above. At an activation (F,), or the
+            tap's shape without the batch axis for one weight an element. On a weight of the weight's rank, with its
+            size or 1 along each axis.
         feature_axis: The axis that the weights of features run along; None takes the tap's own.
+        granularity: What one weight multiplies: ``feature`` or ``element`` at an activation, None telling them apart by
+            the weights' shape; ``kernel``, ``weight``, ``output-channel`` or ``input-channel`` on a weight.
 
     Raises:
         MaskError: weights that are no finite numbers, or a single one without an axis.
@@ -27,6 +38,7 @@ class Mask:
     tap: str
     weights: NDArray[np.float32]
     feature_axis: int | None = None
+    granularity: str | None = None
 
     def __post_init__(self) -> None:
         """Check the weights and keep a private float32 copy."""
@@ -42,6 +54,23 @@ class Mask:
             raise MaskError(f"the mask for {self.tap!r} has a weight that is NaN or infinite in float32")
         weights.setflags(write=False)
         object.__setattr__(self, "weights", weights)
+        if self.granularity in {None, ELEMENT}:  # a vector of elements is one of features
+            object.__setattr__(self, "granularity", FEATURE if weights.ndim == 1 else ELEMENT)
+
+    @property
+    def on_weight(self) -> bool:
+        """Whether it multiplies a weight of the model, not an activation."""
+        return self.granularity in ON_WEIGHTS
+
+    @property
+    def key(self) -> str:
+        """What tells it from the other masks of a model: the tensor, and which of a pair it is."""
+        return self.key_of(self.tap, self.granularity)
+
+    @staticmethod
+    def key_of(tap: str, granularity: str | None) -> str:
+        """Return the key of a mask."""
+        return f"{tap} ({granularity})" if granularity in PAIRED else tap
 
     @property
     def removed(self) -> list[int]:

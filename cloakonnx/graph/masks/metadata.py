@@ -13,12 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import version
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 
 from cloakonnx.errors import MaskError, ModelError
-from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.mask import ON_WEIGHTS, Mask
 
 PREFIX = "cloakonnx."
 MASKS = PREFIX + "masks"
@@ -32,7 +33,7 @@ FOLDED = PREFIX + "folded"
 
 @dataclass(frozen=True)
 class MaskEntry:
-    """One mask of a hardened model.
+    """One mask at an activation of a hardened model.
 
     Attributes:
         tap: The masked tensor.
@@ -50,9 +51,67 @@ class MaskEntry:
     feature_axis: int
     sha256: str
 
+    @property
+    def source(self) -> str:
+        """What the Mul node multiplies by the mask."""
+        return self.unmasked
 
-_KINDS = (str, str, str, str, int, str)
-"""Types of the fields of a :class:`MaskEntry`, in order."""
+    @property
+    def result(self) -> str:
+        """What it gives."""
+        return self.tap
+
+    @property
+    def key(self) -> str:
+        """What tells the mask from the others."""
+        return self.tap
+
+
+@dataclass(frozen=True)
+class WeightMaskEntry:
+    """One mask on a weight of a hardened model.
+
+    Attributes:
+        weight: The weight, which stays as it was.
+        source: What the Mul node multiplies by the mask: the weight, or what another mask on it gives.
+        masked: What it gives, which the layers read in place of the weight.
+        node: Name of the Mul node.
+        initializer: Name of the mask's initializer, or of the Constant node's output below IR 4.
+        granularity: What one number of the mask multiplies.
+        sha256: Hex digest of the mask's bytes, little-endian in the weight's dtype.
+    """
+
+    weight: str
+    source: str
+    masked: str
+    node: str
+    initializer: str
+    granularity: str
+    sha256: str
+
+    @property
+    def tap(self) -> str:
+        """The tensor that the mask is for."""
+        return self.weight
+
+    @property
+    def result(self) -> str:
+        """What the Mul node gives."""
+        return self.masked
+
+    @property
+    def key(self) -> str:
+        """What tells the mask from the others."""
+        return Mask.key_of(self.weight, self.granularity)
+
+
+Entry: TypeAlias = MaskEntry | WeightMaskEntry
+
+_KINDS: dict[type[Entry], tuple[type, ...]] = {
+    MaskEntry: (str, str, str, str, int, str),
+    WeightMaskEntry: (str, str, str, str, str, str, str),
+}
+"""Types of the fields of each, in order."""
 
 
 def entries(model: onnx.ModelProto) -> dict[str, str]:
@@ -61,7 +120,7 @@ def entries(model: onnx.ModelProto) -> dict[str, str]:
     return {p.key: p.value for p in texts if p.key.startswith(PREFIX)}
 
 
-def masks_of(model: onnx.ModelProto) -> list[MaskEntry]:
+def masks_of(model: onnx.ModelProto) -> list[Entry]:
     """Return the masks that the metadata tells of; none for a model that was never hardened.
 
     Raises:
@@ -71,15 +130,22 @@ def masks_of(model: onnx.ModelProto) -> list[MaskEntry]:
     if text is None:
         return []
     try:
-        found = [MaskEntry(**fields) for fields in json.loads(text)]
-        if not all(type(value) is kind for entry in found for kind, value in zip(_KINDS, astuple(entry), strict=True)):
-            raise TypeError
-        return found
+        return [_entry(fields) for fields in json.loads(text)]
     except (TypeError, ValueError, RecursionError):
         raise ModelError(f"the metadata entry {MASKS!r} is damaged: it is not a list of masks") from None
 
 
-def masks_text(masks: Sequence[MaskEntry]) -> str:
+def _entry(fields: dict[str, Any]) -> Entry:
+    found: Entry = WeightMaskEntry(**fields) if "weight" in fields else MaskEntry(**fields)
+    kinds = _KINDS[type(found)]
+    if not all(type(value) is kind for kind, value in zip(kinds, astuple(found), strict=True)):
+        raise TypeError
+    if isinstance(found, WeightMaskEntry) and found.granularity not in ON_WEIGHTS:
+        raise ValueError
+    return found
+
+
+def masks_text(masks: Sequence[Entry]) -> str:
     """Encode masks for the metadata: compact JSON with sorted keys."""
     return json.dumps([asdict(mask) for mask in masks], sort_keys=True, separators=(",", ":"))
 
@@ -96,7 +162,7 @@ def folded_entries(masks: Sequence[Mask], *, source_sha256: str) -> dict[str, st
     """
     listed = [
         {
-            "feature_axis": mask.feature_axis,
+            **({"granularity": mask.granularity} if mask.on_weight else {"feature_axis": mask.feature_axis}),
             "shape": list(mask.weights.shape),
             "tap": mask.tap,
             "weights": base64.b64encode(mask.weights.astype("<f4").tobytes()).decode(),
@@ -120,11 +186,12 @@ def folded_masks(model: onnx.ModelProto) -> list[Mask]:
     try:
         found = []
         for fields in json.loads(entries(model)[FOLDED]):
-            tap, axis, text = fields["tap"], fields["feature_axis"], fields["weights"]
-            if type(tap) is not str or type(axis) is not int or len(fields) != 4:
+            tap, text, unit = fields["tap"], fields["weights"], fields.get("granularity")
+            axis = fields["feature_axis"] if unit is None else None
+            if type(tap) is not str or len(fields) != 4 or (unit not in ON_WEIGHTS and type(axis) is not int):
                 raise TypeError
             weights = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-            found.append(Mask(tap, weights.reshape([int(size) for size in fields["shape"]]), axis))
+            found.append(Mask(tap, weights.reshape([int(size) for size in fields["shape"]]), axis, unit))
         return found
     except (KeyError, TypeError, ValueError, RecursionError, MaskError):
         raise ModelError(f"the metadata entry {FOLDED!r} is damaged: it is not a list of masks") from None

@@ -12,7 +12,7 @@ from cloakonnx.errors import CheckError, ModelError
 from cloakonnx.graph.file.edit import Edit, edit_bytes, edit_proto, edited, joined, sha256
 from cloakonnx.graph.file.external import is_external
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.index.index import structure
+from cloakonnx.graph.index.index import Index, structure
 from cloakonnx.graph.masks import metadata
 from cloakonnx.graph.masks.insert import insertion
 from cloakonnx.graph.masks.mask import Mask
@@ -38,15 +38,18 @@ def removal(model: Model) -> Edit:
     rename: dict[tuple[int, int], str] = {}
     removed: set[int] = set()
     weights: set[str] = set()
+    unmasked: dict[str, str] = {}
     for mask in masks:
-        mul = graph.producers.get(mask.tap)
-        producer = graph.producers.get(mask.unmasked)
-        if mul is None or producer is None or not _is_mask_node(graph.graph.node[mul[0]], mask):
+        mul = graph.producers.get(mask.result)
+        if mul is None or not _is_mask_node(graph.graph.node[mul[0]], mask) or not _is_source(graph, mask):
             raise CheckError(
                 f"{model.name}: the mask of {mask.tap!r} is not where the metadata says (a Mul node {mask.node!r} that "
-                f"multiplies {mask.unmasked!r} by {mask.initializer!r}): the model was changed after it was hardened"
+                f"multiplies {mask.source!r} by {mask.initializer!r}): the model was changed after it was hardened"
             )
-        rename[producer] = mask.tap
+        if isinstance(mask, metadata.WeightMaskEntry):
+            unmasked[mask.masked] = mask.weight
+        else:
+            rename[graph.producers[mask.unmasked]] = mask.tap
         removed.add(mul[0])
         constant = graph.producers.get(mask.initializer)
         if constant is not None:
@@ -55,17 +58,36 @@ def removal(model: Model) -> Edit:
             weights.add(mask.initializer)
     return Edit(
         rename=rename,
+        rename_inputs=_renamed_inputs(graph, unmasked),
         remove_nodes=frozenset(removed),
         remove_initializers=frozenset(weights),
         remove_metadata=frozenset(metadata.entries(model.proto)),
     )
 
 
-def _is_mask_node(node: onnx.NodeProto, mask: metadata.MaskEntry) -> bool:
-    return node.op_type == "Mul" and node.name == mask.node and list(node.input) == [mask.unmasked, mask.initializer]
+def _is_source(graph: Index, mask: metadata.Entry) -> bool:
+    """Whether what a mask multiplies is there, and a constant where it is to be a weight."""
+    if isinstance(mask, metadata.WeightMaskEntry):
+        return mask.source in graph.constants and mask.weight in graph.constants
+    return mask.unmasked in graph.producers
 
 
-def mask_values_of(model: Model, mask: metadata.MaskEntry) -> NDArray[np.generic]:
+def _renamed_inputs(graph: Index, unmasked: dict[str, str]) -> dict[tuple[int, int], str]:
+    """Return where masked weights are read, with the weights' own names."""
+    return {
+        (index, position): unmasked[name]
+        for masked in unmasked
+        for index in graph.consumers.get(masked, ())
+        for position, name in enumerate(graph.graph.node[index].input)
+        if name in unmasked
+    }
+
+
+def _is_mask_node(node: onnx.NodeProto, mask: metadata.Entry) -> bool:
+    return node.op_type == "Mul" and node.name == mask.node and list(node.input) == [mask.source, mask.initializer]
+
+
+def mask_values_of(model: Model, mask: metadata.Entry) -> NDArray[np.generic]:
     """Return a mask of a hardened model as it stands in the file, in its dtype and broadcast shape.
 
     Raises:
@@ -128,15 +150,18 @@ def read_masks(model: Model) -> list[Mask]:
     """
     if metadata.is_folded(model.proto):
         return metadata.folded_masks(model.proto)
-    return [
-        Mask(entry.tap, _weights(model, entry).astype(np.float32), entry.feature_axis)
-        for entry in metadata.masks_of(model.proto)
-    ]
+    return [_mask(model, entry) for entry in metadata.masks_of(model.proto)]
 
 
-def _weights(model: Model, entry: metadata.MaskEntry) -> NDArray[np.generic]:
-    """Return a mask as one weight a feature, or in the shape of a sample where it has one for every element."""
+def _mask(model: Model, entry: metadata.Entry) -> Mask:
     values = mask_values_of(model, entry)
+    if isinstance(entry, metadata.WeightMaskEntry):
+        return Mask(entry.weight, values.astype(np.float32), granularity=entry.granularity)
+    return Mask(entry.tap, _weights(model, entry, values).astype(np.float32), entry.feature_axis)
+
+
+def _weights(model: Model, entry: metadata.MaskEntry, values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return a mask as one weight a feature, or in the shape of a sample where it has one for every element."""
     along_axis_1 = entry.feature_axis == 1 and all(size == 1 for size in values.shape[1:])
     if values.ndim < 2 or along_axis_1:
         return values.reshape(-1)

@@ -258,7 +258,7 @@ def _checked_axis(name: str, axis: int, rank: int) -> int:
 
 def _masked_names(model: Model) -> set[str]:
     """Names on both sides of the masks that are in the model already."""
-    return {name for mask in masks_of(model.proto) for name in (mask.tap, mask.unmasked)}
+    return {name for mask in masks_of(model.proto) for name in (mask.source, mask.result)}
 
 
 def activation_taps(model: Model) -> list[Tap]:

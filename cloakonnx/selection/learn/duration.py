@@ -12,9 +12,9 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.gradient.losses import Loss
-from cloakonnx.graph.masks.taps import places
 from cloakonnx.selection.learn.choosing import MOST_ATTACKED, ROBUST_STEPS
 from cloakonnx.selection.learn.objective import Objective
+from cloakonnx.selection.learn.places import first_masks
 from cloakonnx.selection.learn.recipe import Recipe
 
 _PROBE = 50
@@ -46,8 +46,7 @@ def learning_seconds(
     Raises:
         TapError, ModelError, DifferentiationError: as learning does.
     """
-    taps_found = places(classifier.model, names=taps)
-    masked = MaskedClassifier(classifier, taps_found, elements=recipe.granularity == "element")
+    masked = MaskedClassifier(classifier, first_masks(classifier.model, recipe.granularity, taps=taps))
     masked.prepare(dataset.fitted_to(masked))
     count = masked.fixed_batch or min(_PROBE, recipe.batch_size)
     low, high = dataset.preprocessing.bounds

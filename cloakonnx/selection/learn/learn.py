@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ from cloakonnx.engine.folder import Folder
 from cloakonnx.errors import CheckError, DataError, DifferentiationError, InferenceError
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.graph.masks.taps import Tap, places
 from cloakonnx.records import installed_versions
 from cloakonnx.scoring.analysis import Analysis, SampleSet
 from cloakonnx.selection.learn.adam import Adam, OneCycle
 from cloakonnx.selection.learn.choosing import ROBUST_STEPS, Choice, SelectPart
 from cloakonnx.selection.learn.objective import Objective
+from cloakonnx.selection.learn.places import first_masks
 from cloakonnx.selection.learn.recipe import Recipe
 from cloakonnx.selection.learn.state import State, Tally, load, save
 
@@ -62,6 +62,7 @@ def learn(
     select: Dataset | None = None,
     taps: Sequence[str] = (),
     tap_patterns: Sequence[str] = (),
+    layers: Sequence[str] = (),
     output: str | Path | None = None,
     resume: bool = False,
     over_budget: bool = False,
@@ -81,6 +82,8 @@ def learn(
         select: Labelled samples for choosing. Samples that the model was trained on understate the clean loss.
         taps: Tensors to mask; without them and patterns, every activation that feeds a linear layer.
         tap_patterns: Globs over the names of taps.
+        layers: For masks on weights, globs over the names of weights and of the layers that read them; all where there
+            is none.
         output: Where the analysis will go: checkpoints are kept beside it, for :func:`~cloakonnx.engine.folder.forget`
             to remove; None keeps none.
         resume: Whether to go on from them; the budget may be another one.
@@ -101,7 +104,7 @@ def learn(
     model = classifier.model
     check_opset(model)
     ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
-    chosen = places(model, names=taps, patterns=tap_patterns)
+    chosen = first_masks(model, recipe.granularity, taps=taps, tap_patterns=tap_patterns, layers=layers)
     for each in (dataset, select):
         if each is not None:
             each.fitted_to(classifier)
@@ -112,15 +115,14 @@ def learn(
     if part is None:
         train, part = split(train, strata=classifier.task.strata, seed=recipe.seed)
     part.check_classes()
-    elements = recipe.granularity == "element"
-    masked = MaskedClassifier(classifier, chosen, elements=elements)
+    masked = MaskedClassifier(classifier, chosen)
     masked.prepare(dataset.fitted_to(masked))
     for samples in (train, part):
         masked.task.check(samples.y, masked.classes)
     engine = engine or InProcess()
     record = {
         "recipe": {k: v for k, v in recipe.as_dict().items() if k not in {"budget", "zero_below"}},  # choosing only
-        "taps": [tap.name for tap in chosen],
+        "taps": [mask.key for mask in chosen],
         "model": model.sha256,
         "input": masked.input_name,
         "output": masked.output_name,
@@ -133,7 +135,7 @@ def learn(
     folder = None if output is None else Folder(Path(output), record, run="learning")
     axis = _flip_axis(dataset) if recipe.flip else None
     placed = classifier.with_threads(engine.threads)
-    tried = masked if placed is classifier else MaskedClassifier(placed, chosen, elements=elements)
+    tried = masked if placed is classifier else MaskedClassifier(placed, chosen)
     tried.prepare(dataset.sample_shape)
     trials = SelectPart(tried, part, recipe, engine)
     with _by_gradients():
@@ -157,7 +159,7 @@ def learn(
         provider=masked.provider.name,
         threads=tried.provider.threads,
         notes=() if note is None else (note,),
-        masks=_masks(choice, chosen, recipe),
+        masks=_masks(choice, masked),
         attack=_inner_attack(recipe),
         learning=_learning(learner, choice, part, recipe, held_out=select is None),
     )
@@ -280,11 +282,11 @@ def is_photographic(dataset: Dataset) -> bool:
     return len(shape) == 3 and shape[dataset.arrangement.channel_axis - 1] == 3
 
 
-def _masks(choice: Choice, taps: Sequence[Tap], recipe: Recipe) -> tuple[Mask, ...]:
+def _masks(choice: Choice, masked: MaskedClassifier) -> tuple[Mask, ...]:
     """Return the masks that do something."""
-    axes = {tap.name: tap.feature_axis for tap in taps}
-    kept = {tap: weights for tap, weights in choice.masks.items() if (weights != 1).any()}
-    return tuple(Mask(tap, weights, axes[tap]) for tap, weights in (kept or choice.masks).items())
+    masks = {mask.key: replace(mask, weights=choice.masks[mask.key]) for mask in masked.masks}
+    kept = [mask for mask in masks.values() if (mask.weights != 1).any()]
+    return tuple(kept or masks.values())
 
 
 def _inner_attack(recipe: Recipe) -> dict[str, Any]:

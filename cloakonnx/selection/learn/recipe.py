@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from cloakonnx.attacks.ball import Norm
 from cloakonnx.errors import OptionError
 
-Granularity: TypeAlias = Literal["channel", "element"]
+Granularity: TypeAlias = Literal["channel", "element", "weight-channel", "kernel", "weight"]
 LossName: TypeAlias = Literal["ce", "trades"]
 
 FOLDABLE_FLOOR = 0.05
@@ -27,7 +27,9 @@ class Recipe:
         eps: Radius of the ball that the masks are learned against, in pixel space.
         budget: Clean accuracy that may be lost on the select part, as a share (0.04: 4 points).
         norm: The ball's norm.
-        granularity: One weight a feature (``channel``), or one for every element of a sample (``element``).
+        granularity: What one weight of a mask multiplies. At activations a feature (``channel``) or an element of a
+            sample (``element``); on weights the output and input channels and the bias of a layer
+            (``weight-channel``), a ``kernel``, or a single ``weight``.
         inner_steps: Steps of the inner attack from a random start: 1 is FGSM, more are PGD.
         loss: ``ce``: cross-entropy of the adversarial input plus ``clean_weight`` times that of the clean one;
             ``trades``: KL(clean, adversarial) plus ``clean_weight`` times the clean cross-entropy (Zhang et al. 2019,

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.masked import MaskedClassifier
+from cloakonnx.classifier.masked import MaskedClassifier, ones
 from cloakonnx.graph.masks.taps import activation_taps
+from cloakonnx.graph.masks.weights import list_weights
 from cloakonnx.runtime.provider import choose_provider
 
 DIGITS = Path(__file__).parents[3] / "samples" / "digits_cnn.onnx"
@@ -43,11 +44,50 @@ def masked(masks: list[Tensor], x: Tensor) -> Tensor:
     return x
 
 
+@pytest.mark.parametrize("unit", ["kernel", "weight", "output-channel", "input-channel"])
+def test_mask_gradients_on_weights(unit: str) -> None:
+    """Each layer's weight times its mask, by torch's autograd in float64."""
+    classifier = Classifier(DIGITS, provider=choose_provider("cpu"))
+    under = MaskedClassifier(classifier, [ones(place, unit) for place in list_weights(classifier.model)])
+    rng = np.random.default_rng(0)
+    under.weights = {key: rng.uniform(0.2, 1.5, mask.shape) for key, mask in under.weights.items()}
+    x, y = rng.random((20, 1, 8, 8), np.float32), rng.integers(0, 10, 20)
+    found = under.mask_gradients(x, y)
+    leaves = {m.key: torch.tensor(m.weights.astype(np.float64), requires_grad=True) for m in under.masks}
+    by_weight = {mask.tap: leaves[mask.key] for mask in under.masks}
+    logits = with_weights(by_weight, torch.tensor(x).double())
+    functional.cross_entropy(logits, torch.tensor(y), reduction="sum").backward()
+    for key, leaf in leaves.items():
+        assert leaf.grad is not None
+        np.testing.assert_allclose(found.gradients[key], leaf.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def with_weights(masks: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """The sample classifier in float64, its weights multiplied by masks."""
+    graph = onnx.load(DIGITS).graph
+    weights = {t.name: torch.tensor(numpy_helper.to_array(t)).double() for t in graph.initializer}
+    weights = {name: value * masks[name] if name in masks else value for name, value in weights.items()}
+    for node in graph.node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == "Conv":
+            x = functional.conv2d(
+                x, weights[node.input[1]], weights[node.input[2]], attributes["strides"], attributes["pads"][:2]
+            )
+        elif node.op_type == "Relu":
+            x = functional.relu(x)
+        elif node.op_type == "Flatten":
+            x = x.flatten(1)
+        else:
+            assert node.op_type == "Gemm"
+            x = functional.linear(x, weights[node.input[1]], weights[node.input[2]])
+    return x
+
+
 @pytest.mark.parametrize("elements", [False, True])
 def test_mask_gradients(elements: bool) -> None:
     classifier = Classifier(DIGITS, provider=choose_provider("cpu"))
     taps = activation_taps(classifier.model)
-    under = MaskedClassifier(classifier, taps, elements=elements)
+    under = MaskedClassifier(classifier, [ones(tap, "element" if elements else "feature") for tap in taps])
     rng = np.random.default_rng(0)
     under.weights = {tap: rng.uniform(0.2, 1.5, mask.shape) for tap, mask in under.weights.items()}
     x, y = rng.random((20, 1, 8, 8), np.float32), rng.integers(0, 10, 20)

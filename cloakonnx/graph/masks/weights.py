@@ -1,0 +1,241 @@
+"""Lists the weights that could carry a mask: the constant operands of linear layers and normalisations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import onnx
+
+from cloakonnx.errors import TapError, nearest
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.index import Index
+from cloakonnx.graph.index.node import attributes, describe
+from cloakonnx.graph.index.traits import Trait, has
+from cloakonnx.graph.masks.metadata import masks_of
+from cloakonnx.graph.masks.taps import FLOAT_TYPES
+
+
+@dataclass(frozen=True)
+class WeightPlace:
+    """A weight that can carry a mask.
+
+    Attributes:
+        name: The tensor that the layers read: an initializer, or what is computed from one.
+        elem_type: ONNX element type: one of :data:`~cloakonnx.graph.masks.taps.FLOAT_TYPES`.
+        shape: Its sizes.
+        nodes: Indices of the nodes that read it, in order.
+        op: Op type of the first of them.
+        layer: Name of that node, or of its output.
+        output_axis: The axis that counts output channels.
+        input_axis: The axis that counts input channels; None for a vector.
+        spatial: The axes that count the places of a kernel.
+        is_bias: Whether it is added, not multiplied.
+    """
+
+    name: str
+    elem_type: int
+    shape: tuple[int, ...]
+    nodes: tuple[int, ...]
+    op: str
+    layer: str
+    output_axis: int
+    input_axis: int | None
+    spatial: frozenset[int]
+    is_bias: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """Name of the element type."""
+        return FLOAT_TYPES[self.elem_type]
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        count = 1
+        for each in self.shape:
+            count *= each
+        return count
+
+
+class WeightMask(NamedTuple):
+    """Where a mask on a weight is, as gradient graphs know it.
+
+    Attributes:
+        weight: The tensor that layers read.
+        shape: Of the mask: the weight's rank, with its size or 1 along each axis.
+    """
+
+    weight: str
+    shape: tuple[int, ...]
+
+
+_SCALED = {"BatchNormalization": 1, "LayerNormalization": 1}
+"""Normalisations and which input scales."""
+
+_BIASED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
+
+
+def list_weights(model: Model, *, biases: bool = False) -> list[WeightPlace]:
+    """Return every weight that can carry a mask, in the order of the layers that read it.
+
+    Args:
+        model: The model.
+        biases: Whether to list biases too, each after its weight.
+    """
+    graph = model.structure
+    masked = _masked(model)
+    found: dict[str, WeightPlace] = {}
+    for index, node in enumerate(graph.graph.node):
+        for position in _positions(graph, node, biases=biases):
+            name = node.input[position]
+            if name not in found and name not in masked and _refusal(graph, name) is None:
+                found[name] = _place(graph, name, index, position)
+    return list(found.values())
+
+
+def find_weight(model: Model, name: str) -> WeightPlace:
+    """Return the named weight, or bias.
+
+    Raises:
+        TapError: no such tensor, or one that can't carry a mask on a weight; the message says why.
+    """
+    graph = model.structure
+    refusal = _refusal(graph, name)
+    if refusal is None and name in _masked(model):
+        refusal = "is already masked; strip the model first"
+    if refusal is not None:
+        raise TapError(f"{model.name}: tensor {name!r} {refusal}")
+    index = graph.consumers[name][0]
+    return _place(graph, name, index, list(graph.graph.node[index].input).index(name))
+
+
+def chosen_weights(model: Model, *, patterns: Sequence[str] = (), biases: bool = False) -> list[WeightPlace]:
+    """Return the weights to learn masks on: all, or those whose name or layer a pattern finds.
+
+    Args:
+        model: The model.
+        patterns: Globs (``*``, ``?``, ``[...]``) over the names of weights and of the layers that read them.
+        biases: Whether to add biases.
+
+    Raises:
+        TapError: a pattern that finds nothing, or no weight at all.
+    """
+    found = list_weights(model, biases=biases)
+    if not found:
+        raise TapError(
+            f"{model.name} has no Conv, ConvTranspose, Gemm or MatMul with a constant weight that can carry a mask "
+            f"{_reasons(model)}"
+        )
+    if not patterns:
+        return found
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matching = {each.name for each in found if _matches(each, pattern)}
+        if not matching:
+            names = [name for each in found for name in (each.name, each.layer)]
+            raise TapError(f"--layers {pattern} finds no weight of {model.name}{nearest(pattern, names)}")
+        chosen |= matching
+    return [each for each in found if each.name in chosen]
+
+
+def _matches(place: WeightPlace, pattern: str) -> bool:
+    return fnmatchcase(place.name, pattern) or fnmatchcase(place.layer, pattern)
+
+
+def _reasons(model: Model) -> str:
+    graph = model.structure
+    for node in graph.graph.node:
+        for position in _positions(graph, node, biases=False):
+            refusal = _refusal(graph, node.input[position])
+            if refusal is not None:
+                return f"({node.input[position]!r} {refusal})"
+    return "(--granularity feature puts masks at activations)"
+
+
+def _positions(graph: Index, node: onnx.NodeProto, *, biases: bool) -> Iterable[int]:
+    """Yield the inputs of a node that are its weights, and its bias where asked for."""
+    if node.domain not in {"", "ai.onnx"}:
+        return
+    if has(node.op_type, Trait.WEIGHTED):
+        constant = [i for i in (0, 1) if len(node.input) > i and node.input[i] in graph.constants]
+        yield from constant if len(constant) == 1 else ()
+        bias = _BIASED.get(node.op_type)
+        if biases and len(constant) == 1 and bias is not None and len(node.input) > bias:
+            yield from (i for i in (bias,) if node.input[i] in graph.constants)
+    scale = _SCALED.get(node.op_type)
+    if scale is not None and len(node.input) > scale and node.input[scale] in graph.constants:
+        yield scale
+
+
+def _refusal(graph: Index, name: str) -> str | None:  # noqa: PLR0911 - one return a reason
+    """Return why a tensor can't carry a mask on a weight, or None where it can."""
+    if name not in graph.constants:
+        if name in graph.producers or name in {value.name for value in graph.graph.input}:
+            return "is computed from the data: a mask there is one of features or elements"
+        return f"does not exist{nearest(name, graph.constants)}"
+    readers = graph.consumers.get(name, [])
+    if not readers:
+        return "is read by no layer of the main graph"
+    for index in readers:
+        node = graph.graph.node[index]
+        places = [position for position, each in enumerate(node.input) if each == name]
+        if not places:
+            return f"is read inside the body of {describe(node)}; only layers of the main graph can have masked weights"
+        allowed = set(_positions(graph, node, biases=True))
+        if not allowed.issuperset(places):
+            return f"is read by {describe(node)} too, where it is no weight of a layer"
+    node = graph.graph.node[readers[0]]
+    maker = graph.producer(name)
+    if maker is not None and has(maker.op_type, Trait.QUANTISES):
+        return (
+            "is made by DequantizeLinear: a Mul behind it would keep the layer from running in integers; harden the "
+            "model before it is quantised"
+        )
+    shape, elem_type = graph.static(name), graph.elem_type(name)
+    if elem_type not in FLOAT_TYPES:
+        return "is not of floating point; harden the model before it is quantised"
+    if shape is None:
+        return "has an unknown shape: shape inference can't tell it"
+    if not shape or 0 in shape:
+        return "is a single number or empty"
+    return None
+
+
+def _place(graph: Index, name: str, index: int, position: int) -> WeightPlace:
+    node = graph.graph.node[index]
+    shape = graph.static(name) or ()
+    output_axis, input_axis, spatial = _axes(node, position, len(shape))
+    return WeightPlace(
+        name=name,
+        elem_type=graph.elem_type(name),
+        shape=shape,
+        nodes=tuple(graph.consumers[name]),
+        op=node.op_type,
+        layer=node.name or next(iter(node.output), ""),
+        output_axis=output_axis,
+        input_axis=input_axis,
+        spatial=frozenset(spatial),
+        is_bias=position == _BIASED.get(node.op_type),
+    )
+
+
+def _axes(node: onnx.NodeProto, position: int, rank: int) -> tuple[int, int | None, Sequence[int]]:
+    """Return the axes of output channels, of input channels, and of the kernel's places."""
+    if rank < 2 or position == _BIASED.get(node.op_type):
+        return rank - 1, None, ()
+    if node.op_type == "Conv":
+        return 0, 1, range(2, rank)
+    if node.op_type == "ConvTranspose":
+        return 1, 0, range(2, rank)
+    turned = position == 0
+    if node.op_type == "Gemm":
+        turned = bool(attributes(node).get("transA" if position == 0 else "transB", 0)) != turned
+    return (rank - 2, rank - 1, ()) if turned else (rank - 1, rank - 2, ())
+
+
+def _masked(model: Model) -> set[str]:
+    """Names on both sides of the masks that are in the model already."""
+    return {name for entry in masks_of(model.proto) for name in (entry.source, entry.result)}

@@ -1,0 +1,78 @@
+"""Masks on weights from the command line: learned, applied, shown, verified, attested, evaluated, stripped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.attacks.helpers import DIGITS
+from tests.selection.helpers import digits_arrays, training_arrays
+
+from .conftest import Run
+
+pytest.importorskip("sklearn")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("weights")
+    x, y = training_arrays()
+    np.savez(made / "train.npz", x=x[:150], y=y[:150])
+    x, y = digits_arrays()
+    np.savez(made / "test.npz", x=x[:40], y=y[:40])
+    (made / "model.onnx").write_bytes(DIGITS.read_bytes())
+    return made
+
+
+LEARN = ("--eps", "2/16", "--budget", "4%", "--epochs", "1", "--force", "--granularity", "kernel")
+
+
+def test_the_whole_way(run: Run, place: Path) -> None:
+    at: Any = place
+    model, analysis, hardened, attestation = (str(at / n) for n in ("model.onnx", "a.json", "h.onnx", "att.json"))
+    assert run("learn", model, "--data", str(at / "train.npz"), *LEARN, "-o", analysis).code == 0
+    stored = json.loads(Path(analysis).read_text())["masks"]
+    assert {mask["granularity"] for mask in stored} == {"kernel"}
+    done = run("apply", model, "--analysis", analysis, "-o", hardened, "--attestation", attestation)
+    assert done.code == 0
+    assert "kernels" in done.err
+    found = json.loads(run("inspect", hardened, "--json").out)
+    assert found["kind"] == "masked"
+    assert {mask["granularity"] for mask in found["weight_masks"]} == {"kernel"}
+    numbers = sum(int(np.prod(mask["shape"])) for mask in stored)
+    assert f"masks on {len(stored)} weights, {numbers:,} numbers (kernel)" in run("inspect", hardened).out
+    checked = run("verify", hardened, "--source", model, "--attestation", attestation, "--analysis", analysis)
+    assert checked.code == 0
+    assert "masks on weights: largest difference of" in checked.out
+    data = ["--data", str(at / "test.npz"), "--eps", "1/16", "--attack", "pgd", "--max-iter", "3", "--no-sanity"]
+    result = str(at / "e.json")
+    assert run("evaluate", hardened, *data, "-o", result, "--force").code == 0
+    assert json.loads(Path(result).read_text())["baseline"] is not None
+    back = at / "back.onnx"
+    assert run("strip", hardened, "-o", str(back)).code == 0
+    assert back.read_bytes() == DIGITS.read_bytes()
+
+
+def test_a_number_that_was_changed_is_found(run: Run, place: Path) -> None:
+    proto = onnx.load(place / "h.onnx")
+    name = next(t for t in proto.graph.initializer if t.name.endswith("_mask"))
+    values = onnx.numpy_helper.to_array(name).copy()
+    values.flat[0] += 0.5
+    name.raw_data = values.tobytes()
+    onnx.save(proto, place / "bent.onnx")
+    checked = run("verify", str(place / "bent.onnx"), "--attestation", str(place / "att.json"))
+    assert checked.code == 1
+    assert "FAIL mask values: the mask of" in checked.out
+
+
+def test_wrong_layers_are_one_line(run: Run, place: Path) -> None:
+    given = ["learn", str(place / "model.onnx"), "--data", str(place / "train.npz"), *LEARN]
+    done = run(*given, "--layers", "blocks.*")
+    assert done.code == 2
+    assert "--layers blocks.* finds no weight" in done.err
+    assert run(*given, "--tap", "/1/Relu_output_0").code == 2
