@@ -83,6 +83,7 @@ def _print(model: Model, taps: list[Tap], masks: list[MaskEntry], folded: list[s
     from rich.console import Console
     from rich.table import Table
 
+    from cloakonnx.graph.masks.strip import found_masks
     from cloakonnx.report.terminal import add_row, print_table
     from cloakonnx.text import shown
 
@@ -91,7 +92,10 @@ def _print(model: Model, taps: list[Tap], masks: list[MaskEntry], folded: list[s
     tell(f"{shown(model.name)}: opset {model.opset}, IR {model.proto.ir_version}, input {inputs}, output {outputs}")
     for location in model.external_files:
         tell(f"external data: {shown(location)}")
-    for mask in masks:
+    lost = found_masks(model)[1]
+    if lost is not None:
+        tell(f"{shown(lost)}: it was changed after it was hardened")
+    for mask in masks if lost is None else ():
         tell(f"masked: {shown(mask.tap)}")
     for name in folded:
         tell(f"folded into the weights: the mask of {shown(name)}")

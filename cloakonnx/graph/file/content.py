@@ -1,0 +1,68 @@
+"""What a tensor holds, wherever its data is: in the message, in the model's file, or in a file of external data."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from cloakonnx.graph.file.external import is_external, reference
+from cloakonnx.graph.file.model import Model
+
+PLACE = frozenset({"external_data", "data_location", "raw_data"})
+"""Fields of a tensor that say where its data is, beside those of typed values."""
+
+
+def is_elsewhere(model: Model, tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor's data is in a file of external data, and not in the model's own file."""
+    return is_external(tensor) and model.own_data(tensor) is None
+
+
+def raw_content(model: Model, tensor: onnx.TensorProto) -> memoryview:
+    """Return a tensor's values as bytes, little-endian, mapped where they are not in the message.
+
+    The references were checked when the model was loaded.
+
+    Raises:
+        ValueError: values that do not fit type and shape, or none that can be read.
+    """
+    span = model.own_data(tensor)
+    if span is not None:
+        return memoryview(model.buf)[slice(*span)]
+    if is_external(tensor):
+        return _external(model.folder or Path(), tensor)
+    if tensor.HasField("raw_data"):
+        return memoryview(tensor.raw_data)
+    try:
+        return memoryview(np.ascontiguousarray(onnx.numpy_helper.to_array(tensor)).tobytes())
+    except Exception as error:  # whatever numpy makes of dims, type and data that do not fit together
+        raise ValueError(str(error)) from None
+
+
+def inlined(model: Model, tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """Return a tensor with its data in it; itself where that is so already. Raises as :func:`raw_content` does."""
+    if not is_external(tensor):
+        return tensor
+    made = onnx.TensorProto()
+    made.CopyFrom(tensor)
+    made.ClearField("external_data")
+    made.ClearField("data_location")
+    made.raw_data = bytes(raw_content(model, tensor))
+    return made
+
+
+def _external(folder: Path, tensor: onnx.TensorProto) -> memoryview:
+    entries = reference(tensor)
+    path, offset = folder / entries["location"], int(entries.get("offset", "0"))
+    try:
+        size = path.stat().st_size
+        length = int(entries.get("length", str(size - offset)))
+        if length <= 0:
+            return memoryview(b"")
+        with path.open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise ValueError(f"cannot read {path.name}: {error.strerror or error}") from None
+    return memoryview(mapped)[offset : offset + length]
