@@ -29,6 +29,7 @@ _SIGNS = {"passed": "ok  ", "failed": "FAIL", "not checked": "-   "}
 @click.option("--analysis", type=options.PATH, help="What its masks come from: the reference for these.")
 @options.data_option(required=False)
 @options.data_options
+@click.option("--allow-other-bytes", is_flag=True, help="Pass other bytes that hold the same graph; needs --source.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random inputs.")
 @options.input_option
 @options.provider_options
@@ -44,6 +45,7 @@ def command(
     analysis: Path | None,
     data: Path | None,
     data_script: str | None,
+    allow_other_bytes: bool,
     seed: int,
     input_name: str | None,
     provider: str | None,
@@ -73,6 +75,8 @@ def command(
 
     if len(models) > 1 and (source or attestation or analysis):
         raise click.UsageError("--source, --attestation and --analysis go with one model")
+    if allow_other_bytes and source is None:
+        raise click.UsageError("--allow-other-bytes needs --source, whose graph the model's is compared with")
     signer = verification_key(attestation, key, certificate, ca)
     attested = None if attestation is None else load_attestation(attestation, key=signer)
     reference = None if source is None else load(source)
@@ -97,6 +101,7 @@ def command(
             analysis=known,
             samples=None if opened is None else options.dataset(classifier, opened, data_options),
             seed=seed,
+            allow_other_bytes=allow_other_bytes,
         )
 
     code, listed = 0, []
@@ -128,6 +133,8 @@ def _print(result: Verification, *, named: bool) -> None:
 def _conclude(result: Verification, attestation: Path | None, key: Path | None) -> None:
     if not result.passed:
         say(f"cloakonnx: {result.model} failed verification")
+    elif any(check.name == "same function" for check in result.checks):
+        say(f"{result.model} holds the graph of {result.source} with its masks; its other bytes are allowed")
     elif attestation is not None:
         signed = "" if key is None else f", which is signed by {key.name}"
         say(f"{result.model} is as {attestation.name} says{signed}")

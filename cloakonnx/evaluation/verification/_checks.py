@@ -68,7 +68,8 @@ def external_data(model: Model, source: Model | None, locations: Sequence[str]) 
         return Check(name, "passed", "as the metadata records it") if recorded else Check(name, *_UNKNOWN)
     said = ", as the metadata records it" if recorded else ""
     if not locations:
-        return Check(name, "passed", "there is none")
+        none = "the source has none; 'structure' compares the weights" if model.external_files else "there is none"
+        return Check(name, "passed", none)
     if _share_folder(model, source):
         return Check(name, "passed", f"both models refer to the same files{said}")
     return Check(name, "passed", f"{len(locations)} files have the same content{said}")

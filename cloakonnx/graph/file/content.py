@@ -12,7 +12,10 @@ from cloakonnx.graph.file.external import is_external, reference
 from cloakonnx.graph.file.model import Model
 
 PLACE = frozenset({"external_data", "data_location", "raw_data"})
-"""Fields of a tensor that say where its data is, beside those of typed values."""
+"""Fields of a tensor that say where its data is."""
+
+TYPED = frozenset({"float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data"})
+"""Fields that hold values one by one, which external data never does."""
 
 
 def is_elsewhere(model: Model, tensor: onnx.TensorProto) -> bool:
@@ -41,15 +44,15 @@ def raw_content(model: Model, tensor: onnx.TensorProto) -> memoryview:
         raise ValueError(str(error)) from None
 
 
-def inlined(model: Model, tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """Return a tensor with its data in it; itself where that is so already. Raises as :func:`raw_content` does."""
+def inlined(model: Model, tensor: onnx.TensorProto, data: bytes | None = None) -> onnx.TensorProto:
+    """Return a tensor with its data in it, or other data; itself where that is so. Raises as :func:`raw_content`."""
     if not is_external(tensor):
         return tensor
     made = onnx.TensorProto()
     made.CopyFrom(tensor)
     made.ClearField("external_data")
     made.ClearField("data_location")
-    made.raw_data = bytes(raw_content(model, tensor))
+    made.raw_data = bytes(raw_content(model, tensor)) if data is None else data
     return made
 
 
