@@ -114,7 +114,11 @@ CHANGES: list[tuple[str, Change, list[str]]] = [
     ("training", lambda m: m.training_info.add(), ["model.training_info added"]),
     ("graph's name", lambda m: _set(m.graph, name="other"), ["graph.name changed"]),
     ("output added", lambda m: m.graph.output.add(name=TAP), ["graph.output changed"]),
-    ("input's shape", lambda m: m.graph.input[0].type.tensor_type.shape.dim.add(), ["graph.input changed ('x' has rank 3, had 2)"]),
+    (
+        "input's shape",
+        lambda m: m.graph.input[0].type.tensor_type.shape.dim.add(),
+        ["graph.input changed ('x' has rank 3, had 2)"],
+    ),
     ("value info", lambda m: m.graph.value_info.pop(), ["graph.value_info removed"]),
     ("annotation", lambda m: m.graph.quantization_annotation.add(), ["graph.quantization_annotation added"]),
     ("sparse", lambda m: m.graph.sparse_initializer.add(), ["graph.sparse_initializer added"]),

@@ -60,6 +60,8 @@ def external_data(model: Model, source: Model | None, locations: Sequence[str]) 
     except ModelError as error:
         return Check(name, "failed", str(error))
     fault = _fault_by_record(model, recorded or {}) if recorded is not None else None
+    if source is not None:  # weights that only one of both keeps in a file are compared one by one
+        locations = [each for each in locations if each in source.external_files]
     if fault is None and source is not None:
         fault = _fault_by_source(model, source, locations)
     if fault is not None:

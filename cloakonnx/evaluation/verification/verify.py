@@ -97,7 +97,9 @@ def verify(
     is_other = failed or (source is not None and reference is not source and source.sha256 != model.sha256)
     if is_other and (source is not None or attestation is not None):
         same = same_function(model, source, attestation, analysis, probe)
-        shown = same.check if failed or same.is_exact else replace(same.check, status="failed")  # other masks, say
+        shown = same.check
+        if source is not None and not failed and not same.is_exact:  # other masks than the hardened source's
+            shown = replace(shown, status="failed", detail=f"not the graph of {source.name}: {shown.detail}")
         checks = (*(map(allowed, checks) if allow_other_bytes and same.is_exact else checks), shown)
     return Verification(model.name, None if source is None else source.name, checks)
 
