@@ -61,7 +61,7 @@ def external_data(model: Model, source: Model | None, locations: Sequence[str]) 
         return Check(name, "failed", str(error))
     fault = _fault_by_record(model, recorded or {}) if recorded is not None else None
     if source is not None:  # weights that only one of both keeps in a file are compared one by one
-        locations = [each for each in locations if each in source.external_files]
+        locations = [each for each in locations if each in {*source.external_files} & {*model.external_files}]
     if fault is None and source is not None:
         fault = _fault_by_source(model, source, locations)
     if fault is not None:
@@ -70,8 +70,10 @@ def external_data(model: Model, source: Model | None, locations: Sequence[str]) 
         return Check(name, "passed", "as the metadata records it") if recorded else Check(name, *_UNKNOWN)
     said = ", as the metadata records it" if recorded else ""
     if not locations:
-        none = "the source has none; 'structure' compares the weights" if model.external_files else "there is none"
-        return Check(name, "passed", none)
+        apart = bool(model.external_files or source.external_files)
+        return Check(
+            name, "passed", "no file is shared; 'structure' compares the weights" if apart else "there is none"
+        )
     if _share_folder(model, source):
         return Check(name, "passed", f"both models refer to the same files{said}")
     return Check(name, "passed", f"{len(locations)} files have the same content{said}")

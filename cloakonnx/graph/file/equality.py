@@ -12,6 +12,7 @@ import onnx
 from cloakonnx.graph.file.content import raw_content
 from cloakonnx.graph.file.external import is_external, tensors
 from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.bounds import stored_twice
 from cloakonnx.graph.index.index import subgraphs
 
 
@@ -48,6 +49,8 @@ class _Form:
         for tensor in graph.initializer:
             if tensor.name in initializers:
                 raise ValueError(f"two initializers {tensor.name!r}")
+            if stored_twice(tensor):
+                raise ValueError(f"{tensor.name!r} holds its data twice, and readers disagree on which counts")
             with raw_content(model, tensor) as data:
                 digest = hashlib.sha256(data).hexdigest()
             initializers[tensor.name] = (tensor.data_type, tuple(tensor.dims), digest)
