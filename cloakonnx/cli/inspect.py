@@ -101,6 +101,7 @@ def _print(model: Model, taps: list[Tap], masks: list[str], folded: list[str], o
     from rich.console import Console
     from rich.table import Table
 
+    from cloakonnx.graph.masks.strip import found_masks
     from cloakonnx.report.terminal import add_row, print_table
     from cloakonnx.text import shown
 
@@ -109,9 +110,12 @@ def _print(model: Model, taps: list[Tap], masks: list[str], folded: list[str], o
     tell(f"{shown(model.name)}: opset {model.opset}, IR {model.proto.ir_version}, input {inputs}, output {outputs}")
     for location in model.external_files:
         tell(f"external data: {shown(location)}")
-    for name in masks:
+    lost = found_masks(model)[1]
+    if lost is not None:
+        tell(f"{shown(lost)}: it was changed after it was hardened")
+    for name in masks if lost is None else ():
         tell(f"masked: {shown(name)}")
-    if on_weights is not None:
+    if on_weights is not None and lost is None:
         tell(on_weights)
     for name in folded:
         tell(f"folded into the weights: the mask of {shown(name)}")

@@ -30,6 +30,7 @@ _SIGNS = {"passed": "ok  ", "failed": "FAIL", "not checked": "-   "}
 @click.option("--analysis", type=options.PATH, help="What its masks come from: the reference for these.")
 @options.data_option(required=False)
 @options.data_options
+@click.option("--allow-other-bytes", is_flag=True, help="Pass other bytes that hold the same graph; needs --source.")
 @options.hash_external_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random inputs.")
 @options.input_option
@@ -47,6 +48,7 @@ def command(
     data: Path | None,
     data_script: str | None,
     hash_external: bool,
+    allow_other_bytes: bool,
     seed: int,
     input_name: str | None,
     provider: str | None,
@@ -76,6 +78,8 @@ def command(
 
     if len(models) > 1 and (source or attestation or analysis):
         raise click.UsageError("--source, --attestation and --analysis go with one model")
+    if allow_other_bytes and source is None:
+        raise click.UsageError("--allow-other-bytes needs --source, whose graph the model's is compared with")
     signer = verification_key(attestation, key, certificate, ca)
     attested = None if attestation is None else load_attestation(attestation, key=signer)
     reference = None if source is None else load(source)
@@ -103,6 +107,7 @@ def command(
                 seed=seed,
                 hash_external=hash_external,
                 on_read=advance,
+                allow_other_bytes=allow_other_bytes,
             )
 
     code, listed = 0, []
@@ -135,6 +140,8 @@ def _conclude(result: Verification, attestation: Path | None, key: Path | None) 
     unread = "; its external data was not checked" if result.data_unchecked else ""
     if not result.passed:
         say(f"cloakonnx: {result.model} failed verification")
+    elif any(check.name == "same function" for check in result.checks):
+        say(f"{result.model} holds the graph of {result.source} with its masks; its other bytes are allowed")
     elif attestation is not None:
         signed = "" if key is None else f", which is signed by {key.name}"
         say(f"{result.model} is as {attestation.name} says{signed}{unread}")

@@ -17,7 +17,7 @@ from cloakonnx.evaluation.outcomes import Found
 from cloakonnx.evaluation.samples import MOST
 from cloakonnx.graph.file.diff import external_digests
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.masks.strip import read_masks
+from cloakonnx.graph.masks.strip import found_masks
 from cloakonnx.records import installed_versions
 
 
@@ -115,5 +115,5 @@ class ComparisonWork:
 
 def model_digests(model: Model) -> dict[str, str]:
     """Return the sha256 of a model's file, of each file of external data, and of each mask: one in memory has them."""
-    masks = {f"mask of {m.tap}": hashlib.sha256(m.weights.tobytes()).hexdigest() for m in read_masks(model)}
+    masks = {f"mask of {m.tap}": hashlib.sha256(m.weights.tobytes()).hexdigest() for m in found_masks(model)[0]}
     return {model.name: model.sha256, **external_digests(model), **masks}

@@ -28,7 +28,7 @@ from cloakonnx.engine.batches import Engine, map_batches
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.engine.folder import Folder
 from cloakonnx.engine.trees import joined
-from cloakonnx.errors import ModelError
+from cloakonnx.errors import MaskError, ModelError, TapError
 from cloakonnx.evaluation.compared import ComparisonWork, Conditions
 from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
@@ -46,10 +46,12 @@ from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import entries, is_folded
-from cloakonnx.graph.masks.strip import read_masks, stripped, stripped_sha256
+from cloakonnx.graph.masks.strip import found_masks, stripped, stripped_sha256
 from cloakonnx.graph.masks.taps import Tap
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.statistics import Paired
+
+_NO_RANDOM_MASKS = "no random masks beside the model's own: the type or shape of a masked tensor can't be inferred"
 
 
 def evaluate(
@@ -115,8 +117,7 @@ def evaluate(
     classifier = classifier.shipped().with_threads(engine.threads)
     baseline = None if baseline is None else baseline.shipped().with_threads(engine.threads)
     model = classifier.model
-    masks = read_masks(model)
-    bare = _bare(model, None if baseline is None else baseline.model) if masks else None
+    masks, bare, lost = _carried(model, None if baseline is None else baseline.model)
     beside = _other(classifier, baseline, bare)
     other = beside.model
     _check_alike(classifier, beside)
@@ -190,6 +191,8 @@ def evaluate(
         clean=Paired.of(found.clean, found.clean_baseline),
         results=found.results(),
         notes=(
+            *lost,
+            *(() if bare is None or work.shuffled else (_NO_RANDOM_MASKS,)),
             *(each for each in (note, note_beside) if each is not None),
             *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
@@ -235,7 +238,10 @@ def _controls(
     """Return models whose masks have their weights in random places; none where the masks can't be taken out."""
     if bare is None:
         return ()
-    made = (hardened(bare, shuffled(masks, seed, index)) for index in range(CONTROL_MASKS))
+    try:
+        made = [hardened(bare, shuffled(masks, seed, index)) for index in range(CONTROL_MASKS)]
+    except (MaskError, TapError):  # an optimiser's own ops have no types that inference knows
+        return ()
     return tuple(classifier.beside(each) for each in made)
 
 
@@ -277,6 +283,20 @@ def _other(classifier: Classifier, baseline: Classifier | None, bare: Model | No
             f"{classifier.name} carries no cloakonnx masks to compare it without: name another with --baseline"
         )
     return classifier.beside(bare)
+
+
+def _carried(model: Model, baseline: Model | None) -> tuple[list[Mask], Model | None, tuple[str, ...]]:
+    """Return a model's masks, the model without them where that can be made, and a note where they are lost.
+
+    Raises:
+        ModelError: they are lost or folded, and there is no baseline.
+    """
+    masks, lost = found_masks(model)
+    if lost is None:
+        return masks, _bare(model, baseline) if masks else None, ()
+    if baseline is None:
+        raise ModelError(f"{lost}: it was changed after it was hardened; name what to compare it with, --baseline")
+    return [], None, (f"{lost}: it is taken as it is, without random masks beside it",)
 
 
 def _bare(model: Model, baseline: Model | None) -> Model | None:

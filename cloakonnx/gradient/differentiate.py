@@ -225,9 +225,9 @@ class _Steps:
             found = backpropagate(self.builder, path, {name: made.gradient}, list(variables.values()))
             masked = {name: tap for tap, name in (self.masks | self.baked).items()}
             for key, variable in variables.items():
-                passes = self._passes_straight(forward, name, variable) if variable not in found else False
+                passes, blocked = (False, ()) if variable in found else self._passing(path, forward, name, variable)
                 gradients[key] = self._give_gradient(
-                    variable, found, path.blocked, tap=masked.get(variable), can_pass=passes
+                    variable, found, blocked, tap=masked.get(variable), can_pass=passes
                 )
         prune(self.model.graph)
         return GradientGraph(
@@ -254,14 +254,22 @@ class _Steps:
     def _path(self, nodes: Sequence[onnx.NodeProto], output: str, variables: Iterable[str]) -> Path:
         return find_path(nodes, self.index, [output], variables, straight_through=self.straight_through)
 
-    def _passes_straight(self, nodes: Sequence[onnx.NodeProto], output: str, variable: str) -> bool:
-        """Whether straight-through gradients, which were not asked for, would reach a variable."""
-        path = find_path(nodes, self.index, [output], [variable], straight_through=True)
+    def _passing(
+        self, path: Path, nodes: Sequence[onnx.NodeProto], output: str, variable: str
+    ) -> tuple[bool, tuple[str, ...]]:
+        """Return whether straight-through gradients, not asked for, would reach a variable, and what hides it.
+
+        Integer arithmetic (DynamicQuantizeLinear, QLinearConv, MatMulInteger) is none that they pass.
+        """
+        if self.straight_through:
+            return False, path.blocked
+        bridged = find_path(nodes, self.index, [output], [variable], straight_through=True)
         try:
-            check_rules(path, self.builder.opset)
+            check_rules(bridged, self.builder.opset)
         except DifferentiationError:
-            return False
-        return not self.straight_through and bool(path.nodes) and variable in path.active
+            return False, path.blocked
+        passes = bool(bridged.nodes) and variable in bridged.active
+        return passes, path.blocked if passes else bridged.blocked or path.blocked
 
     def _loss_inputs(self, loss: Loss | None, targeted: bool, logits: Logits) -> _Inputs:
         batch = (logits.tensor.dims or (None,))[0]
@@ -300,11 +308,14 @@ class _Steps:
                     f"can be learned there; choose another tap{before}"
                 )
             kind = ZeroGradientError if blocked else DifferentiationError
-            passing = "attacks pass rounding and quantisation with --straight-through, and " if can_pass else ""
-            raise kind(
-                f"the output does not depend on {name!r} in a way that can be differentiated{why}; {passing}"
-                "black-box attacks need no gradient: --attack square"
-            )
+            instead = "black-box attacks need no gradient: --attack square"
+            if can_pass:
+                instead = f"attacks pass rounding and quantisation with --straight-through, and {instead}"
+            elif blocked:
+                instead = (
+                    f"--straight-through does not help there; {instead}; or attack the float model it was made from"
+                )
+            raise kind(f"the output does not depend on {name!r} in a way that can be differentiated{why}; {instead}")
         return self._give(f"gradient/{name}", found[name], self.index.shape(name))
 
 

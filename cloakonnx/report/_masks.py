@@ -144,7 +144,7 @@ def mask_part(analysis: Analysis | None, masks: Sequence[Mask] | None, found: Ev
 def _scores(scores: TapScores, masks: Sequence[Mask] | None, found: Evaluation) -> MaskPart:
     count = len(scores.scores)
     order = ranking(scores)
-    if masks is not None:
+    if masks:
         removed = {i for mask in masks if mask.tap == scores.tap and mask.weights.size == count for i in mask.removed}
         origin = "as read from the hardened model"
     else:

@@ -19,7 +19,7 @@ from cloakonnx.evaluation.sweeps.record import Sweep
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import entries
-from cloakonnx.graph.masks.strip import read_masks
+from cloakonnx.graph.masks.strip import found_masks
 from cloakonnx.report import _accuracy as accuracy_part
 from cloakonnx.report import _masks as mask_part
 from cloakonnx.report._samples import sample_part
@@ -55,7 +55,7 @@ def report_html(
     _check_alike(found, analysis, sweep, model)
     environment = _environment()
     style, script = _text("report.css"), _text("report.js")
-    masks = None if model is None else read_masks(model)
+    masks = None if model is None else found_masks(model)[0]
     page = environment.get_template("report.html.j2").render(
         found=found,
         statement=STATEMENT,

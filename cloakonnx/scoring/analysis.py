@@ -21,6 +21,8 @@ from cloakonnx.errors import AnalysisError, nearest
 from cloakonnx.files import write_text
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import ON_WEIGHTS, Mask
+from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
+from cloakonnx.graph.masks.metadata import entries
 from cloakonnx.preprocessing import LAYOUTS, Preprocessing
 from cloakonnx.records import Entries, installed_versions, read_json, read_text
 from cloakonnx.scoring.criteria import CRITERIA
@@ -114,12 +116,18 @@ class Analysis:
         Raises:
             AnalysisError: it was made for another.
         """
-        if model.sha256 != self.model_sha256:
+        if model.sha256 == self.model_sha256:
+            return
+        if entries(model.proto).get(SOURCE_KEY) == self.model_sha256:
             raise AnalysisError(
-                f"the analysis was made for another model ({self.model_name}, sha256 {self.model_sha256[:16]}...), not "
-                f"for {model.name} ({model.sha256[:16]}...); make one with: cloakonnx analyze {model.name} --data ... "
-                "--adversarial ..."
+                f"{model.name} was hardened from {self.model_name}, which the analysis was made for; name that "
+                f"instead, or make an analysis with: cloakonnx analyze {model.name} --data ... --adversarial ..."
             )
+        raise AnalysisError(
+            f"the analysis was made for another model ({self.model_name}, sha256 {self.model_sha256[:16]}...), not "
+            f"for {model.name} ({model.sha256[:16]}...); make one with: cloakonnx analyze {model.name} --data ... "
+            "--adversarial ..."
+        )
 
     def to_json(self) -> str:
         """Return the file's text: the same analysis always gives the same text."""

@@ -146,9 +146,9 @@ TAMPERING: dict[str, tuple[Callable[[ModelProto], object], str | None, str, str]
         lambda m: m.graph.node.remove(_node(m, "features_cloak")),
         "masks in place",
         "structure",
-        "the mask",
+        "initializer 'features_mask' added",
     ),
-    "Mul is an Add": (_replace_mul, "masks in place", "structure", "is not where the metadata says"),
+    "Mul is an Add": (_replace_mul, "masks in place", "structure", "Add node 'features_cloak' added"),
     "Mul in a domain": (
         lambda m: _set(_node(m, "features_cloak"), domain="evil"),
         "masks in place",
@@ -160,7 +160,7 @@ TAMPERING: dict[str, tuple[Callable[[ModelProto], object], str | None, str, str]
         lambda m: _set(m, doc_string="x"),
         "metadata",
         "structure",
-        "model.doc_string changed",
+        "model.doc_string added",
     ),
     "node's doc": (
         lambda m: _set(_node(m, "relu"), doc_string="x"),
@@ -185,7 +185,7 @@ TAMPERING: dict[str, tuple[Callable[[ModelProto], object], str | None, str, str]
         "structure",
         "graph.input changed",
     ),
-    "function added": (lambda m: m.functions.add(name="F"), "metadata", "structure", "model.functions changed"),
+    "function added": (lambda m: m.functions.add(name="F"), "metadata", "structure", "model.functions added"),
     "user's metadata": (
         lambda m: m.metadata_props.add(key="author", value="x"),
         "metadata",
@@ -225,8 +225,8 @@ TAMPERING: dict[str, tuple[Callable[[ModelProto], object], str | None, str, str]
     ),
     "recorded hash": (lambda m: _masks(m, sha256="0" * 64), "mask values", "mask values", "is not the one"),
     "recorded axis": (lambda m: _masks(m, feature_axis=0), "masks in place", "masks in place", "axis 0 does not fit"),
-    "recorded tap": (lambda m: _masks(m, tap="logits"), "masks in place", "structure", "not where the metadata says"),
-    "recorded node": (lambda m: _masks(m, node="x"), "masks in place", "structure", "not where the metadata says"),
+    "recorded tap": (lambda m: _masks(m, tap="logits"), "masks in place", "structure", "without masks: Relu node"),
+    "recorded node": (lambda m: _masks(m, node="x"), "masks in place", "structure", "without masks: Relu node"),
     "unknown field": (lambda m: m.MergeFromString(b"\x92\x89\x02\x04evil"), "metadata", "structure", "fields unknown"),
     "unknown field of the Mul": (
         lambda m: _node(m, "features_cloak").MergeFromString(b"\x92\x89\x02\x04evil"),  # type: ignore[attr-defined]

@@ -106,18 +106,22 @@ CHANGES: list[tuple[str, Change, list[str]]] = [
     ("metadata added", lambda m: m.metadata_props.add(key="k"), ["metadata 'k' added"]),
     ("metadata removed", lambda m: m.metadata_props.pop(), ["metadata 'note' removed"]),
     ("metadata order", lambda m: m.metadata_props.reverse(), ["metadata moved (order or repetition of the entries)"]),
-    ("opset", lambda m: _set(m.opset_import[0], version=16), ["model.opset_import changed"]),
+    ("opset", lambda m: _set(m.opset_import[0], version=16), ["model.opset_import changed ('ai.onnx' is 16, was 17)"]),
     ("IR version", lambda m: _set(m, ir_version=9), ["model.ir_version changed"]),
-    ("producer", lambda m: _set(m, producer_version="2"), ["model.producer_version changed"]),
-    ("absent and empty", lambda m: _set(m, doc_string=""), ["model.doc_string changed"]),
-    ("function", lambda m: m.functions.add(name="F", domain="d"), ["model.functions changed"]),
-    ("training", lambda m: m.training_info.add(), ["model.training_info changed"]),
+    ("producer", lambda m: _set(m, producer_version="2"), ["model.producer_version added"]),
+    ("absent and empty", lambda m: _set(m, doc_string=""), ["model.doc_string added"]),
+    ("function", lambda m: m.functions.add(name="F", domain="d"), ["model.functions added"]),
+    ("training", lambda m: m.training_info.add(), ["model.training_info added"]),
     ("graph's name", lambda m: _set(m.graph, name="other"), ["graph.name changed"]),
     ("output added", lambda m: m.graph.output.add(name=TAP), ["graph.output changed"]),
-    ("input's shape", lambda m: m.graph.input[0].type.tensor_type.shape.dim.add(), ["graph.input changed"]),
-    ("value info", lambda m: m.graph.value_info.pop(), ["graph.value_info changed"]),
-    ("annotation", lambda m: m.graph.quantization_annotation.add(), ["graph.quantization_annotation changed"]),
-    ("sparse", lambda m: m.graph.sparse_initializer.add(), ["graph.sparse_initializer changed"]),
+    (
+        "input's shape",
+        lambda m: m.graph.input[0].type.tensor_type.shape.dim.add(),
+        ["graph.input changed ('x' has rank 3, had 2)"],
+    ),
+    ("value info", lambda m: m.graph.value_info.pop(), ["graph.value_info removed"]),
+    ("annotation", lambda m: m.graph.quantization_annotation.add(), ["graph.quantization_annotation added"]),
+    ("sparse", lambda m: m.graph.sparse_initializer.add(), ["graph.sparse_initializer added"]),
     (
         "renamed weight",
         renamed,
@@ -206,7 +210,7 @@ def test_external_reference(tmp_path: Path) -> None:
     proto = load(path).proto
     proto.graph.initializer[0].external_data[1].value = "4"
     second = write(tmp_path, proto, "second.onnx")
-    assert differences(path, second) == ["initializer 'w1' changed (external_data)"]
+    assert differences(path, second) == ["initializer 'w1' changed (values)"]
 
 
 def test_weights_moved_out(tmp_path: Path) -> None:
@@ -216,7 +220,16 @@ def test_weights_moved_out(tmp_path: Path) -> None:
     target.ClearField("raw_data")
     target.data_location = TensorProto.EXTERNAL
     target.external_data.add(key="location", value="large.bin")
-    assert differences(first, write(tmp_path, second, "second.onnx")) == ["initializer 'large' changed (values)"]
+    there = write(tmp_path, second, "second.onnx")
+    held = "1 initializer"
+    assert differences(first, there) == [f"external data 'large.bin' added (now holds {held}, values unchanged)"]
+    assert differences(there, first) == [
+        f"external data 'large.bin' removed (held {held} that the model's file holds now, values unchanged)"
+    ]
+    data = bytearray((tmp_path / "large.bin").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "large.bin").write_bytes(data)
+    assert differences(first, there) == ["initializer 'large' changed (values)"]
 
 
 ALL = [fixture.model.SerializeToString() for fixture in FIXTURES if fixture.model.ByteSize() < 5000]

@@ -9,7 +9,7 @@ import numpy as np
 from cloakonnx.errors import CloakError
 from cloakonnx.evaluation.verification._checks import UNREAD, Check, Reading, listed
 from cloakonnx.evaluation.verification.attestation import Attestation, AttestedMask
-from cloakonnx.graph.file.fingerprint import changes, fingerprint
+from cloakonnx.graph.file.fingerprint import changes_of
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
@@ -31,7 +31,7 @@ def _file(model: Model, attestation: Attestation) -> Check:
     name = "attested file"
     if model.sha256 == attestation.sha256:
         return Check(name, "passed", f"the file has the attested sha256 {model.sha256[:16]}...")
-    said = listed(changes(attestation.parts, fingerprint(model))) or "the same content is encoded in other bytes"
+    said = listed(changes_of(attestation.parts, model)) or "the same content is encoded in other bytes"
     return Check(name, "failed", f"not the attested file: {said}")
 
 

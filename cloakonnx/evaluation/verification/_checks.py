@@ -90,6 +90,8 @@ def external_data(model: Model, source: Model | None, locations: Sequence[str], 
     except ModelError as error:
         return Check(name, "failed", str(error))
     fault = _fault_by_record(model, recorded or {}, reading) if recorded is not None else None
+    if source is not None:  # weights that only one of both keeps in a file are compared one by one
+        locations = [each for each in locations if each in {*source.external_files} & {*model.external_files}]
     if fault is None and source is not None:
         fault = _fault_by_source(model, source, locations)
     if fault is not None:
@@ -103,7 +105,8 @@ def _agreement(model: Model, source: Model | None, count: int, *, is_recorded: b
         return ("passed", "as the metadata records it") if is_recorded else ("not checked", NO_REFERENCE)
     said = ", as the metadata records it" if is_recorded else ""
     if not count:
-        return "passed", "there is none"
+        apart = bool(model.external_files or source.external_files)
+        return "passed", "no file is shared; 'structure' compares the weights" if apart else "there is none"
     if _share_folder(model, source):
         return ("passed", f"both models refer to the same files{said}") if is_recorded else ("not checked", SAME_FILES)
     return "passed", f"{count} files have the same content{said}"

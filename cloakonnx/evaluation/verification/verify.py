@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,17 +29,18 @@ from cloakonnx.evaluation.verification._checks import (
     source_is_recorded,
 )
 from cloakonnx.evaluation.verification._folded import folded_checks
+from cloakonnx.evaluation.verification._same import allowed, same_function
 from cloakonnx.evaluation.verification._weights import weight_numbers
 from cloakonnx.evaluation.verification.attestation import Attestation
 from cloakonnx.graph.file.diff import diff
 from cloakonnx.graph.file.edit import canonical_sha256
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.metadata import PREFIX, MaskEntry, entries, is_folded, masks_of
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import STRIPPED as STRIPPED_KEY
 from cloakonnx.graph.masks.metadata import VERSION as VERSION_KEY
-from cloakonnx.graph.masks.metadata import MaskEntry, entries, is_folded, masks_of
-from cloakonnx.graph.masks.strip import mask_values_of, read_masks, reinserted, stripped, stripped_sha256
+from cloakonnx.graph.masks.strip import found_masks, mask_values_of, read_masks, reinserted, stripped, stripped_sha256
 from cloakonnx.scoring.analysis import Analysis
 
 _TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
@@ -79,12 +80,14 @@ def verify(
     seed: int = 0,
     hash_external: bool = True,
     on_read: Callable[[int], None] = lambda read: None,
+    allow_other_bytes: bool = False,
 ) -> Verification:
     """Check that a hardened model is its source with the masks, in structure and in numbers.
 
     Args:
         classifier: The hardened model, and where its numbers are compared.
-        source: The model it was made from: a trusted reference for all but which masks were meant.
+        source: The model it was made from: a trusted reference for all but which masks were meant; or the hardened one,
+            for those as well.
         attestation: What was written when it was hardened: a trusted reference for the whole file. Without either only
             self-consistency is checked.
         analysis: What the masks come from: the trusted reference for these.
@@ -92,6 +95,8 @@ def verify(
         seed: Of these.
         hash_external: Whether external data is read; else it is not checked.
         on_read: Called with the bytes that were read of external data.
+        allow_other_bytes: Whether a model passes whose graph is that of the source with the masks, although its bytes
+            are others.
 
     Raises:
         ModelError: without a trusted reference: the model carries no masks, their record is damaged, or it is folded.
@@ -101,7 +106,16 @@ def verify(
     model = classifier.model
     probe = Probe(classifier, samples, seed)
     reading = Reading(hash_external, on_read)
-    checks = tuple(_checks(model, source, attestation, analysis, probe, reading=reading))
+    reference = source if source is None or is_folded(source.proto) or not found_masks(source)[0] else stripped(source)
+    checks = tuple(_checks(model, reference, attestation, analysis, probe, reading=reading))
+    failed = any(check.status == "failed" for check in checks)
+    is_other = failed or (source is not None and reference is not source and source.sha256 != model.sha256)
+    if is_other and (source is not None or attestation is not None):
+        same = same_function(model, source, attestation, analysis, probe)
+        shown = same.check
+        if source is not None and not failed and not same.is_exact:  # other masks than the hardened source's
+            shown = replace(shown, status="failed", detail=f"not the graph of {source.name}: {shown.detail}")
+        checks = (*(map(allowed, checks) if allow_other_bytes and same.is_exact else checks), shown)
     for each in (model, source):
         if each is not None:
             each.check_unchanged()
@@ -162,7 +176,7 @@ def _masks_in_place(model: Model) -> Check:
     """Take the masks out and put them in again: the model that this gives must be the one at hand."""
     name = "masks in place"
     try:
-        found = diff(reinserted(model), model)
+        found = [each for each in diff(reinserted(model), model) if not each.part.startswith("external data")]
     except CloakError as error:
         return Check(name, "failed", str(error))
     if found:
@@ -215,8 +229,9 @@ def _structure(model: Model, source: Model) -> Check:
         if stripped_sha256(model) == canonical_sha256(source):
             return Check("structure", "passed", "without its masks the model is the source, byte for byte")
         found = diff(source, stripped(model))
-    except CheckError as error:
-        return Check("structure", "failed", str(error))
+    except CheckError:
+        found = [each for each in diff(source, model) if not each.part.startswith(f"metadata '{PREFIX}")]
+        return Check("structure", "failed", f"beside the source, without masks: {listed(found)}")
     said = listed(found) or "the same content is encoded in other bytes"
     return Check("structure", "failed", f"beside the masks: {said}")
 

@@ -16,6 +16,8 @@ from google.protobuf.message import Message
 
 from cloakonnx.graph.file import _wire
 from cloakonnx.graph.file._bytes import blocks
+from cloakonnx.graph.file._details import detail
+from cloakonnx.graph.file.content import PLACE, TYPED, is_elsewhere, raw_content
 from cloakonnx.graph.file.external import is_external, reference, tensors
 from cloakonnx.graph.file.model import Model
 
@@ -57,11 +59,21 @@ def diff(first: Model, second: Model) -> list[Difference]:
     return found
 
 
-def _fields(part: str, first: Message, second: Message, skipped: set[str]) -> Iterator[Difference]:
+def _fields(
+    part: str, first: onnx.ModelProto | onnx.GraphProto, second: onnx.ModelProto | onnx.GraphProto, skipped: set[str]
+) -> Iterator[Difference]:
     """Compare every field but some, and what is unknown to this version of the format."""
+    before, after = records(first), records(second)
+    numbers = {known.name: number for number, known in first.DESCRIPTOR.fields_by_number.items()}
     for name in _changed_fields(first, second, skipped):
-        known = name != UNKNOWN
-        yield Difference(f"{part}.{name}" if known else f"{part}: fields unknown to onnx {onnx.__version__}", "changed")
+        if name == UNKNOWN:
+            yield Difference(f"{part}: fields unknown to onnx {onnx.__version__}", "changed")
+        elif numbers[name] not in before:
+            yield Difference(f"{part}.{name}", "added")
+        elif numbers[name] not in after:
+            yield Difference(f"{part}.{name}", "removed")
+        else:
+            yield Difference(f"{part}.{name}", "changed", detail(name, first, second))
 
 
 def _changed_fields(first: Message, second: Message, skipped: frozenset[str] | set[str] = frozenset()) -> list[str]:
@@ -152,11 +164,15 @@ def _what_changed(first: onnx.NodeProto, second: onnx.NodeProto) -> str:
 
 def _initializers(first: Model, second: Model) -> Iterator[Difference]:
     before, after = by_name(first.proto.graph), by_name(second.proto.graph)
+    relocated: Counter[tuple[str, bool]] = Counter()
     for key, tensor in before.items():
         if key not in after:
             yield Difference(f"initializer {tensor.name!r}", "removed")
         elif (what := _tensor_change(first, tensor, second, after[key])) is not None:
             yield Difference(f"initializer {tensor.name!r}", "changed", what)
+        elif (place := _new_place(first, tensor, second, after[key])) is not None:
+            relocated[place] += 1
+    yield from (relocation(location, count, outside=outside) for (location, outside), count in relocated.items())
     for key, tensor in after.items():
         if key not in before:
             yield Difference(f"initializer {tensor.name!r}", "added")
@@ -175,13 +191,32 @@ def by_name(graph: onnx.GraphProto) -> dict[tuple[str, int], onnx.TensorProto]:
 
 
 def _tensor_change(first: Model, a: onnx.TensorProto, second: Model, b: onnx.TensorProto) -> str | None:
-    spans = first.own_data(a), second.own_data(b)
-    skipped: set[str] = set()
-    if spans != (None, None):  # large raw data, left in one file or in both
-        if any(x != y for x, y in zip_longest(raw_data(first, a, spans[0]), raw_data(second, b, spans[1]))):
+    if not is_external(a) and not is_external(b):
+        return ", ".join(_changed_fields(a, b)) or None
+    outside = is_elsewhere(first, a), is_elsewhere(second, b)
+    if all(outside) and reference(a) == reference(b):  # the files' content is compared as a whole
+        return ", ".join(_changed_fields(a, b, PLACE)) or None
+    try:
+        if any(x != y for x, y in zip_longest(raw_content(first, a), raw_content(second, b))):
             return "values"
-        skipped = {"external_data", "data_location", "raw_data"}
-    return ", ".join(_changed_fields(a, b, skipped)) or None
+    except ValueError as error:
+        return f"values: {error}"
+    return ", ".join(_changed_fields(a, b, PLACE if not any(outside) else PLACE | TYPED)) or None
+
+
+def _new_place(first: Model, a: onnx.TensorProto, second: Model, b: onnx.TensorProto) -> tuple[str, bool] | None:
+    """Return the file of external data that an initializer went to, or came from, and whether it went there."""
+    outside = is_elsewhere(first, a), is_elsewhere(second, b)
+    if not any(outside) or (all(outside) and reference(a) == reference(b)):
+        return None
+    return reference(b if outside[1] else a).get("location", ""), outside[1]
+
+
+def relocation(location: str, count: int, *, outside: bool) -> Difference:
+    """Return that initializers went to a file of external data, or came from it, with the values they had."""
+    many = f"{count} initializer{'s' if count > 1 else ''}"
+    said = f"now holds {many}" if outside else f"held {many} that the model's file holds now"
+    return Difference(f"external data {location!r}", "added" if outside else "removed", f"{said}, values unchanged")
 
 
 def raw_data(model: Model, tensor: onnx.TensorProto, span: tuple[int, int] | None) -> Iterator[bytes]:

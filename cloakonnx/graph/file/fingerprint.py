@@ -11,10 +11,13 @@ from itertools import chain
 import onnx
 from google.protobuf.message import Message
 
-from cloakonnx.graph.file.diff import UNKNOWN, Difference, by_name, node_label, raw_data, records
+from cloakonnx.graph.file.content import inlined, is_elsewhere, raw_content
+from cloakonnx.graph.file.diff import UNKNOWN, Difference, by_name, node_label, raw_data, records, relocation
+from cloakonnx.graph.file.external import reference
 from cloakonnx.graph.file.model import Model
 
 _DIGITS = 16
+_SMALL = 1 << 20
 
 
 def fingerprint(model: Model) -> dict[str, str]:
@@ -44,6 +47,43 @@ def changes(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[Diffe
             Difference(p, "moved") for tag, a, b, _, _ in steps if tag in {"delete", "replace"} for p in before[a:b]
         ]
     return listed
+
+
+def changes_of(recorded: Mapping[str, str], model: Model) -> list[Difference]:
+    """Return what differs from a recorded fingerprint to a model.
+
+    An initializer that went to a file of external data is read there: it has changed only where its values have.
+    """
+    found = fingerprint(model)
+    relocated: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for tensor in by_name(model.proto.graph).values():
+        label = f"initializer {tensor.name!r}"
+        counts[label] += 1
+        label = label if counts[label] == 1 else f"{label} ({counts[label]})"
+        if not is_elsewhere(model, tensor) or recorded.get(label) in {None, found[label]}:
+            continue
+        if recorded[label] in _digests_inside(model, tensor):
+            found[label] = recorded[label]
+            relocated[reference(tensor).get("location", "")] += 1
+    return [
+        *(relocation(location, count, outside=True) for location, count in relocated.items()),
+        *changes(recorded, found),
+    ]
+
+
+def _digests_inside(model: Model, tensor: onnx.TensorProto) -> set[str]:
+    """Return the digests that a tensor of external data would have in the model's file, as a small and a large one."""
+    try:
+        data = raw_content(model, tensor)
+        rest = inlined(model, tensor, b"")
+    except ValueError:
+        return set()
+    rest.ClearField("raw_data")
+    found, size = {_digest(chain([_bytes(rest)], data))}, int(reference(tensor).get("length", "0"))
+    if size <= _SMALL:
+        found.add(_digest([_bytes(inlined(model, tensor))]))
+    return found
 
 
 def _parts(model: Model) -> Iterator[tuple[str, str]]:

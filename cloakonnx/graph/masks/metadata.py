@@ -62,6 +62,11 @@ class MaskEntry:
         return self.tap
 
     @property
+    def own(self) -> str:
+        """The tensor that is there because of the mask."""
+        return self.unmasked
+
+    @property
     def key(self) -> str:
         """What tells the mask from the others."""
         return self.tap
@@ -97,6 +102,11 @@ class WeightMaskEntry:
     @property
     def result(self) -> str:
         """What the Mul node gives."""
+        return self.masked
+
+    @property
+    def own(self) -> str:
+        """The tensor that is there because of the mask."""
         return self.masked
 
     @property

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cloakonnx.errors import CheckError, ModelError
+from cloakonnx.errors import CheckError, MaskError, ModelError
+from cloakonnx.graph.file.content import inlined
 from cloakonnx.graph.file.edit import Edit, edit_bytes, edit_proto, edited, joined, sha256
-from cloakonnx.graph.file.external import is_external
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.index import Index, structure
 from cloakonnx.graph.masks import metadata
@@ -91,7 +92,7 @@ def mask_values_of(model: Model, mask: metadata.Entry) -> NDArray[np.generic]:
     """Return a mask of a hardened model as it stands in the file, in its dtype and broadcast shape.
 
     Raises:
-        CheckError: it is gone, or its values are not in the model file where cloakonnx puts them.
+        CheckError: it is gone, or its data is no tensor.
     """
     node = structure(model.proto).producer(mask.initializer)
     tensors = [t for t in model.proto.graph.initializer if t.name == mask.initializer]
@@ -99,16 +100,8 @@ def mask_values_of(model: Model, mask: metadata.Entry) -> NDArray[np.generic]:
         tensors = [a.t for a in node.attribute if a.name == "value"]
     if not tensors:
         raise CheckError(f"{model.name}: the mask {mask.initializer!r} of {mask.tap!r} is gone")
-    tensor, span = onnx.TensorProto(), model.own_data(tensors[0])
-    tensor.CopyFrom(tensors[0])
-    if span is not None:  # a mask of so many features that it is left in the file
-        tensor.ClearField("external_data")
-        tensor.ClearField("data_location")
-        tensor.raw_data = model.buf[slice(*span)]
-    if is_external(tensor):
-        raise CheckError(f"{model.name}: the mask {mask.initializer!r} of {mask.tap!r} was moved to an external file")
     try:
-        values: NDArray[np.generic] = onnx.numpy_helper.to_array(tensor)
+        values: NDArray[np.generic] = onnx.numpy_helper.to_array(inlined(model, tensors[0]))
         values.astype(np.float64)
     except Exception as error:  # whatever numpy makes of dims, type and data that do not fit together
         raise CheckError(
@@ -125,18 +118,36 @@ def reinserted(model: Model) -> Model:
     :func:`removal` and :func:`~cloakonnx.graph.masks.insert.insertion` do.
     """
     without = stripped(model)
-    edit = insertion(without, read_masks(model), stripped_sha256="")
+    listed = metadata.masks_of(model.proto)
+    bare = dataclasses.replace(without, proto=_untied(without.proto, listed))
+    edit = insertion(bare, read_masks(model), stripped_sha256="")
     known = metadata.entries(model.proto)
     own = {key: value if key == metadata.MASKS else known.get(key, value) for key, value in edit.metadata.items()}
     if metadata.EXTERNAL in known:
         own[metadata.EXTERNAL] = known[metadata.EXTERNAL]
     made = edit_proto(without.proto, dataclasses.replace(edit, metadata=own))
-    hashes = [entry.sha256 for entry in metadata.masks_of(model.proto)]
-    listed = [
-        dataclasses.replace(entry, sha256=sha256) for entry, sha256 in zip(metadata.masks_of(made), hashes, strict=True)
+    again = [
+        dataclasses.replace(entry, sha256=old.sha256)
+        for entry, old in zip(metadata.masks_of(made), listed, strict=True)
     ]
-    next(p for p in made.metadata_props if p.key == metadata.MASKS).value = metadata.masks_text(listed)
+    next(p for p in made.metadata_props if p.key == metadata.MASKS).value = metadata.masks_text(again)
     return dataclasses.replace(model, proto=made)
+
+
+def _untied(proto: onnx.ModelProto, masks: Sequence[metadata.Entry]) -> onnx.ModelProto:
+    """Return a copy in which nothing but nodes and initializers speaks of the masks' own tensors.
+
+    Shape inference and quantisers write value infos and annotations for them, which outlive the masks.
+    """
+    made, own = onnx.ModelProto(), {name for mask in masks for name in (mask.own, mask.initializer)}
+    made.CopyFrom(proto)
+    infos = [value for value in proto.graph.value_info if value.name not in own]
+    annotations = [each for each in proto.graph.quantization_annotation if each.tensor_name not in own]
+    made.graph.ClearField("value_info")
+    made.graph.ClearField("quantization_annotation")
+    made.graph.value_info.extend(infos)
+    made.graph.quantization_annotation.extend(annotations)
+    return made
 
 
 def read_masks(model: Model) -> list[Mask]:
@@ -151,6 +162,20 @@ def read_masks(model: Model) -> list[Mask]:
     if metadata.is_folded(model.proto):
         return metadata.folded_masks(model.proto)
     return [_mask(model, entry) for entry in metadata.masks_of(model.proto)]
+
+
+def found_masks(model: Model) -> tuple[list[Mask], str | None]:
+    """Return the masks of a model, and None; none, and a sentence, where it was changed after it was hardened.
+
+    Optimisers and quantisers keep the metadata, but move, replace or remove the nodes that it names.
+    """
+    try:
+        masks = read_masks(model)
+        if masks and not metadata.is_folded(model.proto):
+            removal(model)
+    except (CheckError, MaskError, ModelError):
+        return [], f"the masks that the metadata of {model.name} records can't be found in its graph"
+    return masks, None
 
 
 def _mask(model: Model, entry: metadata.Entry) -> Mask:
