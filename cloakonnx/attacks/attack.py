@@ -109,6 +109,14 @@ def attack(
             made.append([replace(found, x=found.x[:0]) for _, found in handled])
             classifier.model.check_unchanged()
         done += sum(len(found.y) for found in made[-1])
+        if work.settings.is_targeted and not any(found.correct.any() for found in made[-1]):
+            for each in folders:
+                each.remove()
+            raise DataError(
+                f"{dataset.source.name}: all {sum(len(found.y) for found in made[-1])} samples are classified as their "
+                "label, so --targeted has no class left to reach; the labels must be the classes to reach, not the "
+                "true ones"
+            )
     taken_for = describe_scores(classifier)
     written = tuple(
         _written(
@@ -192,6 +200,7 @@ class AttackWork:
     @property
     def record(self) -> dict[str, Any]:
         """Everything that results depend on beside the samples."""
+        known = self.classifier.probabilities
         return {
             **self.settings.record(),
             "model_sha256": self.classifier.model.sha256,
@@ -199,7 +208,7 @@ class AttackWork:
             "output": self.classifier.output_name,
             "preprocessing": asdict(self.classifier.preprocessing),
             "round": self.round_levels,
-            **({"scores": "probabilities"} if self.classifier.probabilities else {}),
+            **({} if known is None else {"scores": "probabilities" if known else "logits"}),
             **self.classifier.record,
         }
 
@@ -295,6 +304,15 @@ class Attacked:
         if not self.has_labels or self.settings["targeted"]:
             return None
         return labels_hint(self.correct, self.shifted, self.count, self.classes)
+
+    @property
+    def target_hint(self) -> str | None:
+        """That the classes to reach seem to be the true ones, in words, where most samples have them already."""
+        there = self.count - self.correct
+        if not self.settings["targeted"] or not there:
+            return None
+        true = ": are the labels the true classes, not the classes to reach?" if 2 * there > self.count else ""
+        return f"{there} of {self.count} samples are classified as the target already, and are not attacked{true}"
 
     @property
     def has_labels(self) -> bool:

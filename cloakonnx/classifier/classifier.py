@@ -47,7 +47,7 @@ class Classifier:
         output_name: The class scores; needed where there are several outputs.
         masks: Multiplied in at their taps.
         at_a_time: How many samples go into a run of the model; None for as many as there are. See :func:`settled`.
-        probabilities: Whether the scores are known to be probabilities, where the model does not show it.
+        probabilities: Whether the scores are probabilities (True) or logits (False), where the model does not show it.
         task: ``classes`` or ``binary`` where the output is to be taken for class scores whatever it looks like.
 
     Raises:
@@ -72,7 +72,7 @@ class Classifier:
         output_name: str | None = None,
         masks: Sequence[Mask] = (),
         at_a_time: int | None = None,
-        probabilities: bool = False,
+        probabilities: bool | None = None,
         task: str | None = None,
     ) -> None:
         self.model = model if isinstance(model, Model) else load(Path(model))

@@ -45,11 +45,11 @@ class Sessions:
         fed: The model as it is fed.
         output_name: The class scores.
         axes: Feature axis of the mask at each tap; None for a mask of elements.
-        probabilities: Whether the scores are known to be probabilities.
+        probabilities: Whether the scores are known to be probabilities (True) or logits (False).
     """
 
     def __init__(
-        self, fed: FedModel, output_name: str, axes: Mapping[str, int | None], *, probabilities: bool = False
+        self, fed: FedModel, output_name: str, axes: Mapping[str, int | None], *, probabilities: bool | None = None
     ) -> None:
         self._probabilities = probabilities
         self._fed, self._output, self.axes = fed, output_name, dict(axes)

@@ -51,13 +51,13 @@ class SingleLabel:
     Args:
         model: The model.
         output: Its class scores.
-        probabilities: Whether they are known to be probabilities.
+        probabilities: Whether they are known to be probabilities (True) or logits (False).
     """
 
     losses: ClassVar[tuple[Loss, ...]] = ATTACKED
     """Losses that attacks may increase."""
 
-    def __init__(self, model: Model, output: str, *, probabilities: bool = False) -> None:
+    def __init__(self, model: Model, output: str, *, probabilities: bool | None = None) -> None:
         self._model, self._output = model, output
         self._probabilities = probabilities
 
@@ -71,6 +71,8 @@ class SingleLabel:
         found = ending_of(self._model, self._output)
         if self._probabilities and found.activation is None:
             return MIDDLE
+        if self._probabilities is False and found.untold is not None:
+            return 0.0
         return found.threshold(self._output)
 
     def check(self, y: NDArray[np.int64], classes: int, *, source: str | None = None) -> None:
