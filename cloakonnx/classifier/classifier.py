@@ -16,7 +16,7 @@ from cloakonnx.classifier._fed import FedModel
 from cloakonnx.classifier._state import restored, state_of
 from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.answer import Answer
-from cloakonnx.classifier.declared import class_count, input_shape
+from cloakonnx.classifier.declared import class_count, input_shape, names_of_classes
 from cloakonnx.classifier.sessions import Asked, Sample, Sessions
 from cloakonnx.classifier.task import SingleLabel, checked_task, class_scores
 from cloakonnx.errors import MaskError
@@ -81,8 +81,7 @@ class Classifier:
         self.at_a_time = at_a_time
         self.probabilities, self.asked_task = probabilities, checked_task(task)
         self._provider = provider
-        self._workers: dict[int, Self] = {}
-        self._placed: dict[int, Classifier] = {}
+        self._workers, self._placed = dict[int, Self](), dict[int, Classifier]()
         self._put_in(masks)
 
     @property
@@ -156,6 +155,11 @@ class Classifier:
     def declared_classes(self) -> int | None:
         """How many classes the output has, where the file tells; one score means two classes."""
         return class_count(self.model, self.asked_names[1])
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the file calls the classes, in the order of the scores; None where it does not say."""
+        return names_of_classes(self.model, self.asked_names[1])
 
     def scores(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the model's own output, (N, classes) or (N, 1) float32: probabilities where it ends in a Softmax.
@@ -234,11 +238,8 @@ class Classifier:
         """
         asked = Asked(loss, targeted=targets is not None, straight_through=straight_through)
         graph = self._for(asked, x)
-        feed: dict[str, NDArray[Any]] = {}
-        if graph.labels is not None:
-            feed[graph.labels] = y
-        if graph.targets is not None and targets is not None:
-            feed[graph.targets] = targets
+        fed = ((graph.labels, y), (graph.targets, targets))
+        feed = {name: each for name, each in fed if name is not None and each is not None}
         assert graph.loss is not None  # set whenever a loss is given
         logits, value, gradient = self._run(asked, x, [graph.logits, graph.loss, graph.gradient], feed)
         own = self.logits(x) if self.blocked else self._counted(logits, x)
@@ -360,8 +361,7 @@ class Classifier:
     @cached_property
     def _own(self) -> Activations:
         """The model's class scores, its masks put in as they ship."""
-        model = hardened(self.model, self.masks) if self.masks else self.model
-        return Activations(replace(self._fed, model=model), [self.output_name])
+        return Activations(replace(self._fed, model=self.shipped().model), [self.output_name])
 
     @cached_property
     def sessions(self) -> Sessions:
@@ -377,9 +377,8 @@ class Classifier:
                 raise MaskError(f"{self.name}: two masks at tap {mask.tap!r}")
             tap = find_tap(self.model, mask.tap, axis=mask.feature_axis)
             mask_values(tap, mask)
-            wide = np.float64 if tap.elem_type == onnx.TensorProto.DOUBLE else np.float32
             self.axes[mask.tap] = None if mask.weights.ndim > 1 else tap.feature_axis
-            self._weights[mask.tap] = mask.weights.astype(wide)
+            self._weights[mask.tap] = mask.weights.astype("f8" if tap.elem_type == onnx.TensorProto.DOUBLE else "f4")
 
     def _for(self, asked: Asked, x: Value) -> GradientGraph:
         return self.graph(asked, value_shape(x)[1:])

@@ -6,6 +6,7 @@ import onnx
 
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.classnames import class_names
 from cloakonnx.graph.index.ending import scores_of
 from cloakonnx.graph.masks.taps import FLOAT_TYPES
 
@@ -45,6 +46,11 @@ def score_count(model: Model, output_name: str | None = None) -> int | None:
         if count:
             return count
     return None
+
+
+def names_of_classes(model: Model, output_name: str | None = None) -> tuple[str, ...] | None:
+    """Return what the file calls the classes, in the order of the scores; None where it does not say."""
+    return class_names(model.proto, class_count(model, output_name))
 
 
 def fixed_batch(model: Model, input_name: str | None = None) -> int | None:

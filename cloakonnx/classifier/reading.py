@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import SAMPLES, Settled, settled
 from cloakonnx.classifier.declared import score_count
+from cloakonnx.classifier.relabelled import shift_doubt
 from cloakonnx.classifier.sessions import Asked
-from cloakonnx.classifier.task import check_class_scores, ending_of, labels_hint
+from cloakonnx.classifier.task import check_class_scores, ending_of
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.subset import known_labels
 from cloakonnx.errors import DataError, InferenceError
@@ -84,7 +85,7 @@ def _check_start(classifier: Classifier, dataset: Dataset) -> None:
     if labels.max() != classes:
         return
     decided = classifier.task.decide(scores)
-    hint = labels_hint(0, classifier.task.shifted(decided, y), len(y), classes)
+    hint = shift_doubt(decided, y, classes=classes)
     if hint is not None:
         raise DataError(
             f"{dataset.source.name}: there are labels up to {classes}, but the model has {classes} classes (0 to "

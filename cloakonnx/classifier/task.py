@@ -104,11 +104,6 @@ class SingleLabel:
         """Return (...,) whether what was decided on (:meth:`decide`) is what the labels say."""
         return np.asarray(decided == y)
 
-    def shifted(self, decided: NDArray[np.int64], y: NDArray[np.int64]) -> tuple[int, int]:
-        """Return for how many samples what was decided on (:meth:`decide`) is the label less one, and plus one."""
-        scored = ~self.undecided(decided)
-        return int((scored & (decided == y - 1)).sum()), int((scored & (decided == y + 1)).sum())
-
     def undecided(self, decided: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (...,) where nothing was decided on, because a score is NaN."""
         return np.asarray(decided == NO_CLASS)
@@ -173,7 +168,7 @@ def labels_hint(correct: int, shifted: tuple[int, int], count: int, classes: int
 
     Args:
         correct: Samples that are classified as labelled.
-        shifted: As :meth:`SingleLabel.shifted` counts them.
+        shifted: Samples that are classified as the label less one, and as the label plus one.
         count: Samples.
         classes: Classes of the model.
     """

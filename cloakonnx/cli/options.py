@@ -313,7 +313,18 @@ def dataset(classifier: Classifier, source: Source, options: DataOptions) -> Dat
     """Fit samples to a model's input."""
     from cloakonnx.data.samples import Dataset
 
-    return Dataset.of(source, classifier, limit=options["limit"])
+    found = Dataset.of(source, classifier, limit=options["limit"])
+    tell_of_classes(source, found.source)
+    return found
+
+
+def tell_of_classes(opened: Source, fitted: Source) -> None:
+    """Say how class folders were matched to the names that the model's file gives its classes."""
+    from cloakonnx.data.subset import class_folders
+
+    before, after = class_folders(opened), class_folders(fitted)
+    for note in () if before is None or after is None else after.notes[len(before.notes) :]:
+        click.echo(f"cloakonnx: {note}", err=True)
 
 
 def pairs(clean: Dataset, adversarial: Dataset) -> Pairs:
