@@ -16,7 +16,7 @@ from cloakonnx.classifier._fed import FedModel
 from cloakonnx.classifier._state import restored, state_of
 from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.answer import Answer
-from cloakonnx.classifier.declared import class_count, input_shape, names_of_classes
+from cloakonnx.classifier.declared import batch_axis, class_count, input_shape, names_of_classes
 from cloakonnx.classifier.sessions import Asked, Sample, Sessions
 from cloakonnx.classifier.task import SingleLabel, checked_task, class_scores
 from cloakonnx.errors import MaskError
@@ -49,6 +49,7 @@ class Classifier:
         at_a_time: How many samples go into a run of the model; None for as many as there are. See :func:`settled`.
         probabilities: Whether the scores are probabilities (True) or logits (False), where the model does not show it.
         task: ``classes`` or ``binary`` where the output is to be taken for class scores whatever it looks like.
+        batch_axis: Axis of the data input that counts samples; by its declared shape where None.
 
     Raises:
         ModelError: the model can't be read. Input and output are looked up when first needed.
@@ -74,11 +75,12 @@ class Classifier:
         at_a_time: int | None = None,
         probabilities: bool | None = None,
         task: str | None = None,
+        batch_axis: int | None = None,
     ) -> None:
         self.model = model if isinstance(model, Model) else load(Path(model))
         self.preprocessing = preprocessing or Preprocessing()
         self.asked_names = input_name, output_name
-        self.at_a_time = at_a_time
+        self.at_a_time, self.asked_axis = at_a_time, batch_axis
         self.probabilities, self.asked_task = probabilities, checked_task(task)
         self._provider = provider
         self._workers, self._placed = dict[int, Self](), dict[int, Classifier]()
@@ -97,7 +99,8 @@ class Classifier:
     @property
     def record(self) -> dict[str, Any]:
         """Where it runs, for records: the provider, and how many samples at a time where that is fixed."""
-        return {**self.provider.record, **({} if self.at_a_time is None else {"at_a_time": self.at_a_time})}
+        placed = {"at_a_time": self.at_a_time, "batch_axis": self.batch_axis or None}
+        return {**self.provider.record, **{key: value for key, value in placed.items() if value is not None}}
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -139,7 +142,12 @@ class Classifier:
     @property
     def input_shape(self) -> tuple[int | None, ...] | None:
         """Shape of the data input without the batch axis; None for free dimensions, or as a whole."""
-        return input_shape(self.model, self.asked_names[0])
+        return input_shape(self.model, self.asked_names[0], self.batch_axis)
+
+    @cached_property
+    def batch_axis(self) -> int:
+        """Axis of the data input that counts samples; in batches here it is the first."""
+        return (batch_axis(self.model, *self.asked_names) or 0) if self.asked_axis is None else self.asked_axis
 
     @property
     def channel_axis(self) -> int:
@@ -217,10 +225,8 @@ class Classifier:
 
     def logits(self, x: Value) -> NDArray[np.float32]:
         """Return (N, classes) float32 logits: the scores before a final Softmax or Sigmoid."""
-        asked = Asked()
-        graph = self._for(asked, x)
-        (values,) = self._run(asked, x, [graph.logits])
-        return self._counted(values, x)
+        graph = self._for(Asked(), x)
+        return self._counted(self._run(Asked(), x, [graph.logits])[0], x)
 
     def answer(
         self,
@@ -243,7 +249,7 @@ class Classifier:
         assert graph.loss is not None  # set whenever a loss is given
         logits, value, gradient = self._run(asked, x, [graph.logits, graph.loss, graph.gradient], feed)
         own = self.logits(x) if self.blocked else self._counted(logits, x)
-        return Answer(own, to_numpy(value).astype(np.float32), self._narrow(gradient))
+        return Answer(own, to_numpy(value).astype(np.float32), self.sessions.narrow(gradient))
 
     def gradient(
         self,
@@ -262,8 +268,8 @@ class Classifier:
         asked = Asked(Loss.COTANGENT)
         graph = self._for(asked, x)
         assert graph.cotangent is not None  # the loss asks for it
-        (gradient,) = self._run(asked, x, [graph.gradient], {graph.cotangent: self._wide(cotangent)})
-        return self._narrow(gradient)
+        (gradient,) = self._run(asked, x, [graph.gradient], {graph.cotangent: self.sessions.wide(cotangent)})
+        return self.sessions.narrow(gradient)
 
     def with_masks(self, masks: Sequence[Mask]) -> Self:
         """Return the classifier with other masks; at the same taps it shares the graphs and sessions.
@@ -343,6 +349,7 @@ class Classifier:
             "at_a_time": self.at_a_time,
             "probabilities": self.probabilities,
             "task": self.asked_task,
+            "batch_axis": self.asked_axis,
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -356,7 +363,7 @@ class Classifier:
 
     @cached_property
     def _fed(self) -> FedModel:
-        return FedModel(self.model, self.input_name, self.preprocessing, self.provider, self.at_a_time)
+        return FedModel(self.model, self.input_name, self.preprocessing, self.provider, self.at_a_time, self.batch_axis)
 
     @cached_property
     def _own(self) -> Activations:
@@ -391,9 +398,3 @@ class Classifier:
         self, asked: Asked, x: Value, outputs: list[str], feed: dict[str, NDArray[Any]] | None = None
     ) -> list[Value]:
         return self.sessions.run(asked, x, outputs, feed=feed or {}, masks=self._weights)
-
-    def _narrow(self, gradient: Value) -> Value:
-        return to_numpy(gradient).astype(np.float32) if self.sessions.is_double else gradient
-
-    def _wide(self, values: NDArray[Any]) -> NDArray[Any]:
-        return values.astype(np.float64) if self.sessions.is_double and values.dtype == np.float32 else values

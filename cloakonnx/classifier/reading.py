@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.company import SAMPLES, Settled, settled
+from cloakonnx.classifier.company import SAMPLES, Settled, check_batch_first, settled
 from cloakonnx.classifier.declared import score_count
 from cloakonnx.classifier.relabelled import shift_doubt
 from cloakonnx.classifier.sessions import Asked
@@ -25,7 +25,7 @@ _SUM = 1e-3
 """How far a row of probabilities may be from adding up to 1."""
 
 
-def reading(classifier: Classifier, dataset: Dataset) -> Settled:
+def reading(classifier: Classifier, dataset: Dataset, *, inside: str | None = None) -> Settled:
     """Return the classifier as its scores are to be read: samples at a time, and logits or probabilities.
 
     The first samples are scored alone and together (:func:`~cloakonnx.classifier.company.settled`); a model whose graph
@@ -35,12 +35,15 @@ def reading(classifier: Classifier, dataset: Dataset) -> Settled:
     Args:
         classifier: The classifier.
         dataset: The data; the first 64 samples are looked at.
+        inside: What reads tensors inside the model, in words, which takes the batch first; None where nothing does.
 
     Raises:
-        ModelError: the output holds no class scores, by how it is made.
+        ModelError: the output holds no class scores, by how it is made; or the batch is not the first axis.
         DataError: the labels go from 1 to the number of classes, and one lower would be right.
         InferenceError: the output is not one row of scores a sample.
     """
+    if inside is not None:
+        check_batch_first(classifier, inside)
     if classifier.asked_task is None:
         check_class_scores(
             classifier.model,

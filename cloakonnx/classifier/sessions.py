@@ -15,6 +15,7 @@ from cloakonnx.gradient.differentiate import INPUT, GradientGraph, differentiate
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.subgraphs.cut import unfed
 from cloakonnx.graph.subgraphs.inline import inline
+from cloakonnx.graph.subgraphs.prepend import put_batch_first
 from cloakonnx.runtime.session import Session, Value, filled_up, to_numpy
 
 Sample = tuple[int, ...] | None
@@ -54,6 +55,7 @@ class Sessions:
         self._probabilities = probabilities
         self._fed, self._output, self.axes = fed, output_name, dict(axes)
         self._proto = inline(fed.model)
+        self._input = put_batch_first(self._proto.graph, fed.input_name, fed.batch_axis)
         self.is_double = fed.tensor.elem_type == onnx.TensorProto.DOUBLE
         self._made: dict[tuple[Asked, Sample], tuple[GradientGraph, Session]] = {}
         self._latest: Sample = None
@@ -93,7 +95,7 @@ class Sessions:
             probabilities=self._probabilities,
             preprocessing=self._fed.preprocessing,
             provider=self._fed.provider.device,
-            input_name=self._fed.input_name,
+            input_name=self._input,
             input_shape=None if shape is None else (self._fed.at_a_time, *shape),
             output_name=self._output,
         )
@@ -137,3 +139,11 @@ class Sessions:
             real = min(size, len(images) - start)
             parts.append([to_numpy(v)[:real] for v in session.run({**chunk, **weights}, outputs)])
         return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+    def narrow(self, gradient: Value) -> Value:
+        """Return a gradient in float32, in host memory where it was in float64."""
+        return to_numpy(gradient).astype(np.float32) if self.is_double else gradient
+
+    def wide(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return float32 values in the precision of the graphs."""
+        return values.astype(np.float64) if self.is_double and values.dtype == np.float32 else values
