@@ -212,3 +212,7 @@ def test_from_the_command_line(run: Run, tmp_path: Path) -> None:  # noqa: F811
     assert found.code == 0
     assert json.loads(found.out)["robust"] == exact(EPS)
     onnx.checker.check_model(onnx.load(tmp_path / "m.onnx"))
+    refused = run("harden", tmp_path / "m.onnx", *given[2:6], "-o", tmp_path / "hardened", "--batch-axis", "1")
+    assert refused.code == 2
+    assert "harden takes models whose batch is the first axis of the input" in refused.err
+    assert not (tmp_path / "hardened").exists()
