@@ -19,7 +19,8 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import Seen
 from cloakonnx.classifier.reading import describe_scores, reading
-from cloakonnx.classifier.task import at_chance, labels_hint
+from cloakonnx.classifier.relabelled import labels_doubt
+from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.layout import Arrangement
@@ -109,13 +110,21 @@ def attack(
             made.append([replace(found, x=found.x[:0]) for _, found in handled])
             classifier.model.check_unchanged()
         done += sum(len(found.y) for found in made[-1])
+        if work.settings.is_targeted and not any(found.correct.any() for found in made[-1]):
+            for each in folders:
+                each.remove()
+            raise DataError(
+                f"{dataset.source.name}: all {sum(len(found.y) for found in made[-1])} samples are classified as their "
+                "label, so --targeted has no class left to reach; the labels must be the classes to reach, not the "
+                "true ones"
+            )
     taken_for = describe_scores(classifier)
     written = tuple(
         _written(
             folder,
             joined(parts),
             len(parts),
-            classes=classifier.classes,
+            classifier=classifier,
             notes=() if note is None else (note,),
             taken_for=taken_for,
         )
@@ -136,7 +145,7 @@ class AttackedBatch:
         success: (N,) which fool the model (targeted: reach the target).
         unscored: (N,) for which the model gave scores that are NaN before the attack.
         correct: (N,) classified as labelled before (targeted: not as the target).
-        shifted: How many are classified as the label less one, and as the label plus one, before.
+        decided: (N,) the model's classes before.
         is_predicted: Whether the labels are predictions.
         queries: Forward passes asked for, in samples.
         gradients: Gradients asked for, in samples.
@@ -148,7 +157,7 @@ class AttackedBatch:
     success: NDArray[np.bool_]
     unscored: NDArray[np.bool_]
     correct: NDArray[np.bool_]
-    shifted: tuple[int, int]
+    decided: NDArray[np.int64]
     is_predicted: bool
     queries: int
     gradients: int
@@ -192,6 +201,7 @@ class AttackWork:
     @property
     def record(self) -> dict[str, Any]:
         """Everything that results depend on beside the samples."""
+        known = self.classifier.probabilities
         return {
             **self.settings.record(),
             "model_sha256": self.classifier.model.sha256,
@@ -199,7 +209,7 @@ class AttackWork:
             "output": self.classifier.output_name,
             "preprocessing": asdict(self.classifier.preprocessing),
             "round": self.round_levels,
-            **({"scores": "probabilities"} if self.classifier.probabilities else {}),
+            **({} if known is None else {"scores": "probabilities" if known else "logits"}),
             **self.classifier.record,
         }
 
@@ -230,7 +240,7 @@ class AttackWork:
             success=success,
             unscored=victim.task.undecided(predicted),
             correct=victim.task.agrees(predicted, y) ^ targeted,
-            shifted=victim.task.shifted(predicted, y),
+            decided=predicted,
             is_predicted=batch.y is None,
             queries=victim.counts.queries - before[0],
             gradients=victim.counts.gradients - before[1],
@@ -266,8 +276,8 @@ class Attacked:
         unscored: Samples for which the model gave scores that are no numbers before; they count as wrong.
         notes: How the model was run, where that is not as usual, in words.
         seen: Ties before the attack, and whether gradients gave a direction.
-        shifted: Samples that were classified as the label less one, and as the label plus one, before.
         taken_for: What the model's scores were taken for, in words.
+        labels_hint: What other labels would be right for far more samples, in words.
     """
 
     path: Path
@@ -279,8 +289,8 @@ class Attacked:
     gradients: int
     classes: int
     unscored: int
-    shifted: tuple[int, int]
     taken_for: str
+    labels_hint: str | None = None
     notes: tuple[str, ...] = ()
     seen: Seen = field(default_factory=Seen)
 
@@ -290,11 +300,13 @@ class Attacked:
         return self.has_labels and not self.settings["targeted"] and at_chance(self.correct, self.count, self.classes)
 
     @property
-    def labels_hint(self) -> str | None:
-        """What shifted labels would do, in words, where that is much better than the labels as they are."""
-        if not self.has_labels or self.settings["targeted"]:
+    def target_hint(self) -> str | None:
+        """That the classes to reach seem to be the true ones, in words, where most samples have them already."""
+        there = self.count - self.correct
+        if not self.settings["targeted"] or not there:
             return None
-        return labels_hint(self.correct, self.shifted, self.count, self.classes)
+        true = ": are the labels the true classes, not the classes to reach?" if 2 * there > self.count else ""
+        return f"{there} of {self.count} samples are classified as the target already, and are not attacked{true}"
 
     @property
     def has_labels(self) -> bool:
@@ -303,7 +315,13 @@ class Attacked:
 
 
 def _written(
-    folder: Folder, found: AttackedBatch, batches: int, *, classes: int, notes: tuple[str, ...], taken_for: str
+    folder: Folder,
+    found: AttackedBatch,
+    batches: int,
+    *,
+    classifier: Classifier,
+    notes: tuple[str, ...],
+    taken_for: str,
 ) -> Attacked:
     """Write the batches of a folder as one file, holding the images of one of them at a time, and count.
 
@@ -311,7 +329,7 @@ def _written(
         folder: The finished batches.
         found: All of them joined, without images.
         batches: How many there are.
-        classes: Of the model.
+        classifier: The model.
         notes: What became of the model before the attack, in words.
         taken_for: What its scores were taken for.
 
@@ -328,6 +346,9 @@ def _written(
     settings = {**folder.record, LABELS_KEY: PREDICTED if found.is_predicted else "given"}
     x = Parts((len(found.y), *found.x.shape[1:]), dtype, images())
     text = np.array(json.dumps(settings, sort_keys=True))
+    hint = None
+    if not (found.is_predicted or settings["targeted"]):
+        hint = labels_doubt(found.decided, found.y, classes=classifier.classes, names=classifier.class_names)
     write_npz(folder.output, {"x": x, "y": found.y, "success": found.success, SETTINGS_KEY: text})
     return Attacked(
         path=folder.output,
@@ -337,10 +358,10 @@ def _written(
         robust=int((found.correct & ~found.success).sum()),
         queries=found.queries,
         gradients=found.gradients,
-        classes=classes,
+        classes=classifier.classes,
         unscored=int(found.unscored.sum()),
         notes=notes,
         seen=found.seen,
-        shifted=found.shifted,
         taken_for=taken_for,
+        labels_hint=hint,
     )

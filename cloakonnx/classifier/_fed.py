@@ -23,6 +23,7 @@ class FedModel:
         preprocessing: From pixel space to the input.
         provider: Where it runs.
         at_a_time: How many samples go into a run; None for as many as there are.
+        batch_axis: Axis of the input that counts samples; batches have them along the first.
     """
 
     model: Model
@@ -30,6 +31,7 @@ class FedModel:
     preprocessing: Preprocessing
     provider: Provider
     at_a_time: int | None = None
+    batch_axis: int = 0
 
     @cached_property
     def tensor(self) -> onnx.TypeProto.Tensor:
@@ -39,7 +41,7 @@ class FedModel:
     @cached_property
     def input_shape(self) -> tuple[int | None, ...] | None:
         """Shape of the data input without the batch axis; None for free dimensions, or as a whole."""
-        return shape_of(self.tensor)
+        return shape_of(self.tensor, self.batch_axis)
 
     @property
     def channel_axis(self) -> int:

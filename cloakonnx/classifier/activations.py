@@ -37,7 +37,7 @@ class Activations:
         # An input of no declared rank does not tell where its channels are; the samples do.
         self._is_fed_apart = self._is_half or fed.input_shape is None
         steps = () if self._is_fed_apart else fed.steps
-        graph = tapped(fed.model.proto, taps, input_name=fed.input_name, steps=steps)
+        graph = tapped(fed.model.proto, taps, input_name=fed.input_name, steps=steps, batch_axis=fed.batch_axis)
         self._session = Session(graph, fed.provider, folder=fed.model.folder, batch=fed.at_a_time)
 
     def chunks(self, batch: NDArray[np.float32]) -> Iterator[Chunk]:

@@ -17,7 +17,7 @@ from cloakonnx.classifier._places import placed
 from cloakonnx.classifier._state import restored, state_of
 from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.answer import Answer
-from cloakonnx.classifier.declared import class_count, input_shape
+from cloakonnx.classifier.declared import batch_axis, class_count, input_shape, names_of_classes
 from cloakonnx.classifier.sessions import Asked, Sample, Sessions
 from cloakonnx.classifier.task import SingleLabel, checked_task, class_scores
 from cloakonnx.errors import MaskError
@@ -46,8 +46,9 @@ class Classifier:
         output_name: The class scores; needed where there are several outputs.
         masks: Multiplied in at their taps.
         at_a_time: How many samples go into a run of the model; None for as many as there are. See :func:`settled`.
-        probabilities: Whether the scores are known to be probabilities, where the model does not show it.
+        probabilities: Whether the scores are probabilities (True) or logits (False), where the model does not show it.
         task: ``classes`` or ``binary`` where the output is to be taken for class scores whatever it looks like.
+        batch_axis: Axis of the data input that counts samples; by its declared shape where None.
 
     Raises:
         ModelError: the model can't be read. Input and output are looked up when first needed.
@@ -71,17 +72,17 @@ class Classifier:
         output_name: str | None = None,
         masks: Sequence[Mask] = (),
         at_a_time: int | None = None,
-        probabilities: bool = False,
+        probabilities: bool | None = None,
         task: str | None = None,
+        batch_axis: int | None = None,
     ) -> None:
         self.model = model if isinstance(model, Model) else load(Path(model))
         self.preprocessing = preprocessing or Preprocessing()
         self.asked_names = input_name, output_name
-        self.at_a_time = at_a_time
+        self.at_a_time, self.asked_axis = at_a_time, batch_axis
         self.probabilities, self.asked_task = probabilities, checked_task(task)
         self._provider = provider
-        self._workers: dict[int, Self] = {}
-        self._placed: dict[int, Classifier] = {}
+        self._workers, self._placed = dict[int, Self](), dict[int, Classifier]()
         self._put_in(masks)
 
     @property
@@ -97,7 +98,8 @@ class Classifier:
     @property
     def record(self) -> dict[str, Any]:
         """Where it runs, for records: the provider, and how many samples at a time where that is fixed."""
-        return {**self.provider.record, **({} if self.at_a_time is None else {"at_a_time": self.at_a_time})}
+        placed = {"at_a_time": self.at_a_time, "batch_axis": self.batch_axis or None}
+        return {**self.provider.record, **{key: value for key, value in placed.items() if value is not None}}
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -139,7 +141,12 @@ class Classifier:
     @property
     def input_shape(self) -> tuple[int | None, ...] | None:
         """Shape of the data input without the batch axis; None for free dimensions, or as a whole."""
-        return input_shape(self.model, self.asked_names[0])
+        return input_shape(self.model, self.asked_names[0], self.batch_axis)
+
+    @cached_property
+    def batch_axis(self) -> int:
+        """Axis of the data input that counts samples; in batches here it is the first."""
+        return (batch_axis(self.model, *self.asked_names) or 0) if self.asked_axis is None else self.asked_axis
 
     @property
     def channel_axis(self) -> int:
@@ -155,6 +162,11 @@ class Classifier:
     def declared_classes(self) -> int | None:
         """How many classes the output has, where the file tells; one score means two classes."""
         return class_count(self.model, self.asked_names[1])
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the file calls the classes, in the order of the scores; None where it does not say."""
+        return names_of_classes(self.model, self.asked_names[1])
 
     def scores(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the model's own output, (N, classes) or (N, 1) float32: probabilities where it ends in a Softmax.
@@ -212,10 +224,8 @@ class Classifier:
 
     def logits(self, x: Value) -> NDArray[np.float32]:
         """Return (N, classes) float32 logits: the scores before a final Softmax or Sigmoid."""
-        asked = Asked()
-        graph = self._for(asked, x)
-        (values,) = self._run(asked, x, [graph.logits])
-        return self._counted(values, x)
+        graph = self._for(Asked(), x)
+        return self._counted(self._run(Asked(), x, [graph.logits])[0], x)
 
     def answer(
         self,
@@ -233,15 +243,12 @@ class Classifier:
         """
         asked = Asked(loss, targeted=targets is not None, straight_through=straight_through)
         graph = self._for(asked, x)
-        feed: dict[str, NDArray[Any]] = {}
-        if graph.labels is not None:
-            feed[graph.labels] = y
-        if graph.targets is not None and targets is not None:
-            feed[graph.targets] = targets
+        fed = ((graph.labels, y), (graph.targets, targets))
+        feed = {name: each for name, each in fed if name is not None and each is not None}
         assert graph.loss is not None  # set whenever a loss is given
         logits, value, gradient = self._run(asked, x, [graph.logits, graph.loss, graph.gradient], feed)
         own = self.logits(x) if self.blocked else self._counted(logits, x)
-        return Answer(own, to_numpy(value).astype(np.float32), self._narrow(gradient))
+        return Answer(own, to_numpy(value).astype(np.float32), self.sessions.narrow(gradient))
 
     def gradient(
         self,
@@ -260,8 +267,8 @@ class Classifier:
         asked = Asked(Loss.COTANGENT)
         graph = self._for(asked, x)
         assert graph.cotangent is not None  # the loss asks for it
-        (gradient,) = self._run(asked, x, [graph.gradient], {graph.cotangent: self._wide(cotangent)})
-        return self._narrow(gradient)
+        (gradient,) = self._run(asked, x, [graph.gradient], {graph.cotangent: self.sessions.wide(cotangent)})
+        return self.sessions.narrow(gradient)
 
     def with_masks(self, masks: Sequence[Mask]) -> Self:
         """Return the classifier with other masks; at the same taps it shares the graphs and sessions.
@@ -341,6 +348,7 @@ class Classifier:
             "at_a_time": self.at_a_time,
             "probabilities": self.probabilities,
             "task": self.asked_task,
+            "batch_axis": self.asked_axis,
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -354,13 +362,12 @@ class Classifier:
 
     @cached_property
     def _fed(self) -> FedModel:
-        return FedModel(self.model, self.input_name, self.preprocessing, self.provider, self.at_a_time)
+        return FedModel(self.model, self.input_name, self.preprocessing, self.provider, self.at_a_time, self.batch_axis)
 
     @cached_property
     def _own(self) -> Activations:
         """The model's class scores, its masks put in as they ship."""
-        model = hardened(self.model, self.masks) if self.masks else self.model
-        return Activations(replace(self._fed, model=model), [self.output_name])
+        return Activations(replace(self._fed, model=self.shipped().model), [self.output_name])
 
     @cached_property
     def sessions(self) -> Sessions:
@@ -382,9 +389,3 @@ class Classifier:
         self, asked: Asked, x: Value, outputs: list[str], feed: dict[str, NDArray[Any]] | None = None
     ) -> list[Value]:
         return self.sessions.run(asked, x, outputs, feed=feed or {}, masks=self._weights)
-
-    def _narrow(self, gradient: Value) -> Value:
-        return to_numpy(gradient).astype(np.float32) if self.sessions.is_double else gradient
-
-    def _wide(self, values: NDArray[Any]) -> NDArray[Any]:
-        return values.astype(np.float64) if self.sessions.is_double and values.dtype == np.float32 else values

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.declared import fixed_batch
+from cloakonnx.classifier.declared import batch_axis, fixed_batch
 from cloakonnx.errors import InferenceError, ModelError, ResourceError
 from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.runtime.session import filled_up
@@ -66,7 +66,7 @@ def settled(classifier: Classifier, x: NDArray[np.float32]) -> Settled:
     found = max(_differ(classifier, wanted, each) or 0.0 for each in (together, turned))
     if not found:
         return Settled(classifier, None)
-    size = fixed_batch(classifier.model, classifier.input_name)
+    size = fixed_batch(classifier.model, classifier.input_name, classifier.batch_axis)
     if size is not None:
         raise ModelError(
             f"{classifier.name}: the scores of a sample depend on the other samples of its batch (by {found:.2g} of "
@@ -118,21 +118,31 @@ def _check_random(classifier: Classifier) -> None:
 
 
 def _check_batch_axis(classifier: Classifier) -> None:
-    """Raise ModelError where samples lie along another axis of the input than the first."""
+    """Raise ModelError where nothing tells which axis of the input counts samples, or the input has no such axis."""
     value = classifier.model.input(classifier.input_name)
     dims = value.type.tensor_type.shape.dim
-    opened = [axis for axis, dim in enumerate(dims) if dim.dim_value <= 0]
-    if len(dims) < 2 or dims[0].dim_value <= 1 or len(opened) != 1:
-        return
-    scores = classifier.model.output(classifier.output_name).type.tensor_type.shape.dim[:1]
-    if scores and scores[0].dim_value == dims[0].dim_value:
-        return
     shape = ", ".join(str(dim.dim_value) if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims)
-    raise ModelError(
-        f"input {value.name!r} of {classifier.name} has shape ({shape}): its first axis is fixed at "
-        f"{dims[0].dim_value} and axis {opened[0]} is open, so samples seem to lie along axis {opened[0]}, and samples "
-        "are fed along the first; put a Transpose in front of the model, or export it with the batch first"
-    )
+    asked = classifier.asked_axis
+    if asked is not None:
+        if not 0 <= asked < max(len(dims), 1):
+            raise ModelError(f"--batch-axis {asked}: input {value.name!r} of {classifier.name} has shape ({shape})")
+        return
+    if batch_axis(classifier.model, *classifier.asked_names) is None:
+        opened = next(axis for axis, dim in enumerate(dims) if dim.dim_value <= 0)
+        raise ModelError(
+            f"input {value.name!r} of {classifier.name} has shape ({shape}): its first axis is fixed at "
+            f"{dims[0].dim_value} and axis {opened} is open, and the output does not tell which of them counts "
+            f"samples; say so with --batch-axis {opened} or --batch-axis 0"
+        )
+
+
+def check_batch_first(classifier: Classifier, what: str) -> None:
+    """Raise ModelError where another axis of the input than the first counts samples: tensors inside may differ."""
+    if classifier.batch_axis:
+        raise ModelError(
+            f"{what} takes models whose batch is the first axis of the input; that of {classifier.name} is axis "
+            f"{classifier.batch_axis}, and tensors inside may have it anywhere: export the model with the batch first"
+        )
 
 
 def _taking(classifier: Classifier, size: int, why: str) -> Settled:

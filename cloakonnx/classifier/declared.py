@@ -6,20 +6,44 @@ import onnx
 
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.classnames import class_names
 from cloakonnx.graph.index.ending import scores_of
 from cloakonnx.graph.masks.taps import FLOAT_TYPES
 
 
-def shape_of(tensor: onnx.TypeProto.Tensor) -> tuple[int | None, ...] | None:
+def shape_of(tensor: onnx.TypeProto.Tensor, batch_axis: int = 0) -> tuple[int | None, ...] | None:
     """Return a tensor's shape without the batch axis: None for free dimensions, and as a whole where undeclared."""
     if not tensor.HasField("shape"):
         return None
-    return tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim)[1:]
+    sizes = tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim)
+    return (*sizes[:batch_axis], *sizes[batch_axis + 1 :])
 
 
-def input_shape(model: Model, input_name: str | None = None) -> tuple[int | None, ...] | None:
+def input_shape(model: Model, input_name: str | None = None, batch_axis: int = 0) -> tuple[int | None, ...] | None:
     """Return the shape of the data input without the batch axis: an int, or None where the dimension is free."""
-    return shape_of(model.input(input_name).type.tensor_type)
+    return shape_of(model.input(input_name).type.tensor_type, batch_axis)
+
+
+def batch_axis(model: Model, input_name: str | None, output_name: str | None) -> int | None:
+    """Return the axis of the data input that counts samples, by what the file declares; None where that can't be told.
+
+    It is the one that is named as the first axis of the class scores; else the only open one, where that of the scores
+    is open as well; else the first.
+    """
+    dims = model.input(input_name).type.tensor_type.shape.dim
+    try:
+        rows = model.output(output_name).type.tensor_type.shape.dim[:1]
+    except ModelError:  # whoever needs the output says so
+        rows = []
+    opened = [axis for axis, dim in enumerate(dims) if dim.dim_value <= 0]
+    named = [axis for axis in opened if rows and dims[axis].dim_param and dims[axis].dim_param == rows[0].dim_param]
+    if len(named) == 1:
+        return named[0]
+    if len(dims) < 2 or dims[0].dim_value <= 1 or len(opened) != 1:
+        return 0
+    if rows and rows[0].dim_value > 0:
+        return 0 if rows[0].dim_value == dims[0].dim_value else None
+    return None if not rows or (rows[0].dim_param and dims[opened[0]].dim_param) else opened[0]
 
 
 def class_count(model: Model, output_name: str | None = None) -> int | None:
@@ -47,8 +71,13 @@ def score_count(model: Model, output_name: str | None = None) -> int | None:
     return None
 
 
-def fixed_batch(model: Model, input_name: str | None = None) -> int | None:
+def names_of_classes(model: Model, output_name: str | None = None) -> tuple[str, ...] | None:
+    """Return what the file calls the classes, in the order of the scores; None where it does not say."""
+    return class_names(model.proto, class_count(model, output_name))
+
+
+def fixed_batch(model: Model, input_name: str | None = None, batch_axis: int = 0) -> int | None:
     """Return how many samples the file says that a data input takes at a time; None where it leaves that open."""
-    dims = model.input(input_name).type.tensor_type.shape.dim[:1]
+    dims = model.input(input_name).type.tensor_type.shape.dim[batch_axis : batch_axis + 1]
     size = int(dims[0].dim_value) if dims else 0
     return size if size > 0 else None

@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.declared import fixed_batch
 from cloakonnx.runtime.session import Session
 
 SESSIONS, ROUNDS, BLOCK_SECONDS = 9, 6, 0.05
@@ -66,10 +67,10 @@ def latency_ratios(
 def _feed(classifier: Classifier) -> dict[str, NDArray[Any]]:
     entry = classifier.model.input(classifier.input_name)
     sides = [side or _OPEN_SIDE for side in classifier.input_shape or ()]
-    batch = entry.type.tensor_type.shape.dim[:1]
-    size = batch[0].dim_value if batch and batch[0].dim_value > 0 else 1
+    size = fixed_batch(classifier.model, classifier.input_name, classifier.batch_axis) or 1
     dtype = onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
-    return {entry.name: np.random.default_rng(0).random((size, *sides), np.float32).astype(dtype)}
+    values = np.random.default_rng(0).random((size, *sides), np.float32).astype(dtype)
+    return {entry.name: np.moveaxis(values, 0, classifier.batch_axis)}
 
 
 def _block(session: Session, feed: dict[str, NDArray[Any]], seconds: float) -> float:

@@ -98,7 +98,7 @@ class MaskedClassifier(Classifier):
         answers = []
         for start in range(0, len(per_sample), size):
             part = images if size == len(per_sample) else images[start : start + size]
-            feed = {name: self._wide(per_sample[start : start + size])}
+            feed = {name: self.sessions.wide(per_sample[start : start + size])}
             answers.append([to_numpy(v) for v in self._run(asked, part, outputs, feed)])
         logits, losses = (np.concatenate([a[i] for a in answers]).astype(np.float32) for i in (0, 1))
         sums = {key: np.stack([a[2 + i] for a in answers]).astype(np.float64) for i, key in enumerate(self._weights)}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.company import SAMPLES, Settled, settled
+from cloakonnx.classifier.company import SAMPLES, Settled, check_batch_first, settled
 from cloakonnx.classifier.declared import score_count
+from cloakonnx.classifier.relabelled import shift_doubt
 from cloakonnx.classifier.sessions import Asked
 from cloakonnx.classifier.task import check_class_scores, ending_of
 from cloakonnx.data.samples import Dataset
+from cloakonnx.data.subset import known_labels
+from cloakonnx.errors import DataError, InferenceError
+from cloakonnx.graph.index.ending import MIDDLE
 
 _LOOKED_AT = 64
 """Samples whose scores are looked at; all where there are fewer."""
@@ -19,7 +25,7 @@ _SUM = 1e-3
 """How far a row of probabilities may be from adding up to 1."""
 
 
-def reading(classifier: Classifier, dataset: Dataset) -> Settled:
+def reading(classifier: Classifier, dataset: Dataset, *, inside: str | None = None) -> Settled:
     """Return the classifier as its scores are to be read: samples at a time, and logits or probabilities.
 
     The first samples are scored alone and together (:func:`~cloakonnx.classifier.company.settled`); a model whose graph
@@ -29,11 +35,15 @@ def reading(classifier: Classifier, dataset: Dataset) -> Settled:
     Args:
         classifier: The classifier.
         dataset: The data; the first 64 samples are looked at.
+        inside: What reads tensors inside the model, in words, which takes the batch first; None where nothing does.
 
     Raises:
-        ModelError: the output holds no class scores, by how it is made.
+        ModelError: the output holds no class scores, by how it is made; or the batch is not the first axis.
+        DataError: the labels go from 1 to the number of classes, and one lower would be right.
         InferenceError: the output is not one row of scores a sample.
     """
+    if inside is not None:
+        check_batch_first(classifier, inside)
     if classifier.asked_task is None:
         check_class_scores(
             classifier.model,
@@ -43,12 +53,58 @@ def reading(classifier: Classifier, dataset: Dataset) -> Settled:
             input_name=classifier.input_name,
         )
     dataset.fitted_to(classifier)
+    untold = None if classifier.asked_task is None else ending_of(classifier.model, classifier.output_name).untold
+    if untold is not None:
+        classifier = classifier.changed(probabilities=False)  # until its values are looked at
+    _check_start(classifier, dataset)
     classifier, note = settled(classifier, dataset.first(SAMPLES))
     if classifier.probabilities or not _is_open(classifier):
         return Settled(classifier, note)
-    if not are_probabilities(classifier.scores(dataset.first(_LOOKED_AT))):
+    scores = classifier.scores(dataset.first(_LOOKED_AT))
+    if are_probabilities(scores):
+        classifier = classifier.changed(probabilities=True)
+    if untold is None or scores.shape[1] > 1:
         return Settled(classifier, note)
-    return Settled(classifier.changed(probabilities=True), note)
+    said = _about_single(classifier, scores, untold)
+    return Settled(classifier, said if note is None else f"{note}; {said}")
+
+
+def _check_start(classifier: Classifier, dataset: Dataset) -> None:
+    """Raise DataError where labels count from one: one of them is the number of classes, and one lower is right."""
+    looked_at = _LOOKED_AT if dataset.limit is None else min(_LOOKED_AT, dataset.limit)
+    some = replace(dataset, classes=None, limit=looked_at)  # evenly by class, and whatever the labels are
+    batch = next(some.batches(looked_at))
+    labels = known_labels(dataset.chosen)
+    labels = batch.y if labels is None else labels
+    if batch.y is None or labels is None or labels.min() < 1:
+        return
+    if dataset.classes is not None and labels.max() != dataset.classes:
+        return
+    try:
+        scores = classifier.scores(batch.x)
+    except InferenceError:  # samples go in alone, or not at all
+        return
+    y, classes = batch.y, max(scores.shape[1], 2)
+    if labels.max() != classes:
+        return
+    decided = classifier.task.decide(scores)
+    hint = shift_doubt(decided, y, classes=classes)
+    if hint is not None:
+        raise DataError(
+            f"{dataset.source.name}: there are labels up to {classes}, but the model has {classes} classes (0 to "
+            f"{classes - 1}); {hint}"
+        )
+
+
+def _about_single(classifier: Classifier, scores: NDArray[np.floating], op_type: str) -> str:
+    """Say what a single score is taken for whose ending leaves that open, and whether its threshold parts samples."""
+    threshold, kind = (MIDDLE, "probability") if classifier.probabilities else (0.0, "logit")
+    above = int((scores > threshold).sum())
+    parts = "" if 0 < above < len(scores) else f", which {'all' if above else 'none'} of the first {len(scores)} exceed"
+    return (
+        f"{classifier.name}: output {classifier.output_name!r} ends in {op_type}, and by its values it is taken for a "
+        f"{kind}: class 1 above {threshold:g}{parts}"
+    )
 
 
 def are_probabilities(scores: NDArray[np.floating]) -> bool:

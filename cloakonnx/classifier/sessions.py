@@ -17,6 +17,7 @@ from cloakonnx.gradient.differentiate import INPUT, GradientGraph, differentiate
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.subgraphs.cut import unfed
 from cloakonnx.graph.subgraphs.inline import inline
+from cloakonnx.graph.subgraphs.prepend import put_batch_first
 from cloakonnx.runtime.session import Session, Value, filled_up, to_numpy
 
 Sample = tuple[int, ...] | None
@@ -49,13 +50,14 @@ class Sessions:
         fed: The model as it is fed.
         output_name: The class scores.
         places: Where masks are.
-        probabilities: Whether the scores are known to be probabilities.
+        probabilities: Whether the scores are known to be probabilities (True) or logits (False).
     """
 
-    def __init__(self, fed: FedModel, output_name: str, places: Places, *, probabilities: bool = False) -> None:
+    def __init__(self, fed: FedModel, output_name: str, places: Places, *, probabilities: bool | None = None) -> None:
         self._probabilities = probabilities
         self._fed, self._output, self._places = fed, output_name, places
         self._proto = inline(fed.model)
+        self._input = put_batch_first(self._proto.graph, fed.input_name, fed.batch_axis)
         self.is_double = fed.tensor.elem_type == onnx.TensorProto.DOUBLE
         self._made: dict[tuple[Asked, Sample], tuple[GradientGraph, Session]] = {}
         self._baked: dict[tuple[Asked, Sample], tuple[bytes, Session]] = {}
@@ -99,7 +101,7 @@ class Sessions:
             probabilities=self._probabilities,
             preprocessing=self._fed.preprocessing,
             provider=self._fed.provider.device,
-            input_name=self._fed.input_name,
+            input_name=self._input,
             input_shape=None if shape is None else (self._fed.at_a_time, *shape),
             output_name=self._output,
         )
@@ -163,3 +165,11 @@ class Sessions:
             real = min(size, len(images) - start)
             parts.append([to_numpy(v)[:real] for v in session.run({**chunk, **weights}, outputs)])
         return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+    def narrow(self, gradient: Value) -> Value:
+        """Return a gradient in float32, in host memory where it was in float64."""
+        return to_numpy(gradient).astype(np.float32) if self.is_double else gradient
+
+    def wide(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return float32 values in the precision of the graphs."""
+        return values.astype(np.float64) if self.is_double and values.dtype == np.float32 else values

@@ -51,13 +51,13 @@ class SingleLabel:
     Args:
         model: The model.
         output: Its class scores.
-        probabilities: Whether they are known to be probabilities.
+        probabilities: Whether they are known to be probabilities (True) or logits (False).
     """
 
     losses: ClassVar[tuple[Loss, ...]] = ATTACKED
     """Losses that attacks may increase."""
 
-    def __init__(self, model: Model, output: str, *, probabilities: bool = False) -> None:
+    def __init__(self, model: Model, output: str, *, probabilities: bool | None = None) -> None:
         self._model, self._output = model, output
         self._probabilities = probabilities
 
@@ -71,6 +71,8 @@ class SingleLabel:
         found = ending_of(self._model, self._output)
         if self._probabilities and found.activation is None:
             return MIDDLE
+        if self._probabilities is False and found.untold is not None:
+            return 0.0
         return found.threshold(self._output)
 
     def check(self, y: NDArray[np.int64], classes: int, *, source: str | None = None) -> None:
@@ -101,11 +103,6 @@ class SingleLabel:
     def agrees(self, decided: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (...,) whether what was decided on (:meth:`decide`) is what the labels say."""
         return np.asarray(decided == y)
-
-    def shifted(self, decided: NDArray[np.int64], y: NDArray[np.int64]) -> tuple[int, int]:
-        """Return for how many samples what was decided on (:meth:`decide`) is the label less one, and plus one."""
-        scored = ~self.undecided(decided)
-        return int((scored & (decided == y - 1)).sum()), int((scored & (decided == y + 1)).sum())
 
     def undecided(self, decided: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (...,) where nothing was decided on, because a score is NaN."""
@@ -171,7 +168,7 @@ def labels_hint(correct: int, shifted: tuple[int, int], count: int, classes: int
 
     Args:
         correct: Samples that are classified as labelled.
-        shifted: As :meth:`SingleLabel.shifted` counts them.
+        shifted: Samples that are classified as the label less one, and as the label plus one.
         count: Samples.
         classes: Classes of the model.
     """

@@ -163,4 +163,6 @@ def _tell(model: Model, settings: Attack, attacked: Attacked, provider: str) -> 
         )
     if attacked.labels_hint is not None:
         say(f"cloakonnx: warning: {attacked.labels_hint}")
+    if attacked.target_hint is not None:
+        say(f"cloakonnx: warning: {attacked.target_hint}")
     say(f"{attacked.gradients} gradients and {attacked.queries} queries; wrote {attacked.path}")

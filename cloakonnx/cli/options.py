@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-_TASK = "cloakonnx.task"
-
 _SMALL = 0.1
 """Of a step of 8 bits."""
 
@@ -123,8 +121,8 @@ data_options = group(
 input_option = click.option("--input", "input_name", metavar="NAME", help="The data input, where there are several.")
 
 
-def _keep_task(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-    ctx.meta[_TASK] = value
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    ctx.meta[f"cloakonnx.{param.name}"] = value
 
 
 output_name_option = group(
@@ -133,8 +131,15 @@ output_name_option = group(
         "--task",
         metavar="TASK",
         expose_value=False,
-        callback=_keep_task,
+        callback=_keep,
         help="Take the output for class scores whatever it looks like: classes, or binary.",
+    ),
+    click.option(
+        "--batch-axis",
+        type=click.IntRange(min=0),
+        expose_value=False,
+        callback=_keep,
+        help="Axis of the input that counts samples, where its shape does not tell.",
     ),
 )
 
@@ -292,12 +297,14 @@ def classifier(
     """Return a model with its input, output and preprocessing; :func:`choose` gives it a provider later."""
     from cloakonnx.classifier.classifier import Classifier
 
+    kept = click.get_current_context().meta
     return Classifier(
         model,
         preprocessing=preprocessing(options),
         input_name=input_name,
         output_name=output_name,
-        task=click.get_current_context().meta.get(_TASK),
+        task=kept.get("cloakonnx.task"),
+        batch_axis=kept.get("cloakonnx.batch_axis"),
     )
 
 
@@ -313,7 +320,18 @@ def dataset(classifier: Classifier, source: Source, options: DataOptions) -> Dat
     """Fit samples to a model's input."""
     from cloakonnx.data.samples import Dataset
 
-    return Dataset.of(source, classifier, limit=options["limit"])
+    found = Dataset.of(source, classifier, limit=options["limit"])
+    tell_of_classes(source, found.source)
+    return found
+
+
+def tell_of_classes(opened: Source, fitted: Source) -> None:
+    """Say how class folders were matched to the names that the model's file gives its classes."""
+    from cloakonnx.data.subset import class_folders
+
+    before, after = class_folders(opened), class_folders(fitted)
+    for note in () if before is None or after is None else after.notes[len(before.notes) :]:
+        click.echo(f"cloakonnx: {note}", err=True)
 
 
 def pairs(clean: Dataset, adversarial: Dataset) -> Pairs:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data._listing import listed
+from cloakonnx.data._listing import few, listed
 from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, MissingDependencyError
 from cloakonnx.kinds import check_regular
@@ -87,6 +87,31 @@ class ImageFolder:
     def take(self, rows: NDArray[np.int64]) -> ImageFolder:
         """Return some of the images."""
         return replace(self, files=tuple(self.files[row] for row in rows), labels=self.labels[rows])
+
+    def for_classes(self, names: Sequence[str] | None) -> ImageFolder:
+        """Return the images with the labels that a model's names of its classes give them, where folders have these.
+
+        Where they have other names, or ``--classes`` gives another order, a note shows both.
+
+        Args:
+            names: Of the classes in the order of the model's scores; None where its file has none.
+        """
+        if names is None or all(name.isdigit() for name in self.classes):
+            return self
+        if self.are_named or not set(self.classes) <= set(names):
+            if self.classes == tuple(names):
+                return self
+            given = "--classes gives" if self.are_named else "the class folders are taken in the order of"
+            note = (
+                f"warning: {self.name}: {given} {few(self.classes)}, and the model's file names its classes "
+                f"{few(names)}"
+            )
+            return replace(self, notes=(*self.notes, note))
+        numbers = np.array([names.index(name) for name in self.classes], np.int64)[self.labels]
+        order = np.argsort(numbers, kind="stable")
+        note = f"{self.name}: the class folders are matched by name to the classes in the model's file ({few(names)})"
+        files = tuple(self.files[place] for place in order)
+        return replace(self, files=files, labels=numbers[order], classes=tuple(names), notes=(*self.notes, note))
 
     def for_input(self, wanted: Sequence[int | None] | None) -> ImageFolder:
         """Return the images in as many channels as a model takes, where that is known.

@@ -152,14 +152,14 @@ def _about_order(folder: Path, names: Sequence[str], classes: Sequence[str]) -> 
     as_text = sorted(names)
     if not classes and list(names) != as_text:
         yield (
-            f"{folder.name}: the class folders are taken in order of their numbers ({_few(names)}), not of their text "
-            f"({_few(as_text)}); --classes gives another order"
+            f"{folder.name}: the class folders are taken in order of their numbers ({few(names)}), not of their text "
+            f"({few(as_text)}); --classes gives another order"
         )
 
 
 def _about_skipped(folder: Path, met: _Met) -> Iterator[str]:
     skipped = [
-        f"{_count(len(names), what)} ({_few(names)})"
+        f"{_count(len(names), what)} ({few(names)})"
         for names, what in (
             (met.system, "system folder"),
             (met.hidden, "hidden file or folder"),
@@ -188,7 +188,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what if number == 1 else _MANY.get(what, what + 's')}"
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
     """Return the first of some names, without characters that a terminal would obey."""
     shown = [repr(name)[1:-1] for name in names[:_NAMED]]
     return ", ".join([*shown, "..."] if len(names) > _NAMED else shown)

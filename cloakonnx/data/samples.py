@@ -36,6 +36,10 @@ class Fits(Protocol):
     def declared_classes(self) -> int | None:
         """How many classes the model has, where its file tells."""
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What its file calls them, in the order of the scores, where it does."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -61,7 +65,7 @@ class Dataset:
     def of(cls, source: Source, classifier: Fits, *, limit: int | None = None) -> Dataset:
         """Fit a source to a classifier's input, preprocessing and classes."""
         if isinstance(source, ImageFolder):
-            source = source.for_input(classifier.input_shape)
+            source = source.for_classes(classifier.class_names).for_input(classifier.input_shape)
         return cls(source, classifier.preprocessing, classifier.input_shape, classifier.declared_classes, limit)
 
     @cached_property

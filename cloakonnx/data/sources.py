@@ -245,7 +245,9 @@ def _open_npz(path: Path) -> ArraySource:
     x, y = load_npz(path)
     labels = None if y is None else as_labels(y, path.name)
     if labels is not None and len(labels) != len(x):
-        raise DataError(f"{path} has {len(labels)} labels for {len(x)} samples")
+        axis = next((axis for axis, size in enumerate(x.shape) if size == len(labels)), None)
+        way = "" if axis is None else f"; axis {axis} has as many: numpy.moveaxis(x, {axis}, 0) puts the samples first"
+        raise DataError(f"{path} has {len(labels)} labels for {len(x)} samples{way}")
     predicted = labels is not None and has_predicted_labels(path)
     return ArraySource(path.name, check_samples(x, path.name), labels, has_predicted_labels=predicted)
 

@@ -70,7 +70,6 @@ class Comparison:
         clean, clean_baseline = task.agrees(said[0], y), task.agrees(said[1], y)
         unscored = int(task.undecided(said[0]).sum()), int(task.undecided(said[1]).sum())
         ties = int(tied.sum()), int(tied_baseline.sum())
-        shifted = task.shifted(said[0], y), task.shifted(said[1], y)
         clean_random = tuple(victim.right(x, y) for victim in self._shuffled)
         at: list[FoundAtEps] = []
         turned = None
@@ -89,7 +88,7 @@ class Comparison:
                 for victim, right in zip(self._shuffled, clean_random, strict=True)
             )
             at.append(FoundAtEps(attacks[0].eps, static, beside, hardened, bare, random))
-        return Found(clean, clean_baseline, clean_random, tuple(at), unscored, ties, shifted, turned)
+        return Found(clean, clean_baseline, clean_random, tuple(at), unscored, ties, y, said, turned)
 
     def _attack(self, attacks: Sequence[Attack], model: Trial, baseline: Trial) -> tuple[Outcomes, Outcomes]:
         """Attack both models, try each one's inputs on the other; return what the baseline's inputs left of each."""

@@ -21,7 +21,8 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import of_ties
 from cloakonnx.classifier.reading import describe_scores, reading, takes_logarithms
-from cloakonnx.classifier.task import at_chance, labels_hint
+from cloakonnx.classifier.relabelled import labels_doubt
+from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, sample_hashes
 from cloakonnx.engine.batches import Engine, map_batches
@@ -197,7 +198,7 @@ def evaluate(
             *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
             *_about_scores(classifier, beside),
-            *_about_data(dataset, found, model.name, classes=classifier.classes),
+            *_about_data(dataset, found, classifier, beside),
         ),
         sanity=checked,
     )
@@ -245,7 +246,7 @@ def _controls(
     return tuple(classifier.beside(each) for each in made)
 
 
-def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> Iterator[str]:
+def _about_data(dataset: Dataset, found: Found, model: Classifier, baseline: Classifier) -> Iterator[str]:
     """Say in words what makes the labels, or a model's answers, worth less than they look."""
     if dataset.source.has_predicted_labels:
         yield (
@@ -253,18 +254,19 @@ def _about_data(dataset: Dataset, found: Found, name: str, *, classes: int) -> I
             "that class is kept"
         )
     clean = found.clean, found.clean_baseline
-    for who, right, missing, tied, shifted in zip(
-        (name, "the baseline"), clean, found.unscored, found.tied, found.shifted, strict=True
+    both, names = (model, baseline), (model.name, "the baseline")
+    for of, who, right, missing, tied, decided in zip(
+        both, names, clean, found.unscored, found.tied, found.decided, strict=True
     ):
         yield from (f"{who}: {said}" for said in of_ties(tied))
         if missing:
             yield f"{who} gives scores that are no numbers (NaN) for {missing} clean samples, which count as wrong"
-        if at_chance(int(right.sum()), len(right), classes):
+        if at_chance(int(right.sum()), len(right), model.classes):
             yield (
-                f"{who} gets {right.sum()} of {len(right)} clean samples right, no more than chance would in {classes} "
-                "classes: are preprocessing and labels right?"
+                f"{who} gets {right.sum()} of {len(right)} clean samples right, no more than chance would in "
+                f"{model.classes} classes: are preprocessing and labels right?"
             )
-        hint = labels_hint(int(right.sum()), shifted, len(right), classes)
+        hint = labels_doubt(decided, found.labels, classes=model.classes, names=of.class_names)
         if hint is not None:
             yield f"{who}: {hint}"
 

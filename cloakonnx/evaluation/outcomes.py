@@ -79,7 +79,8 @@ class Found:
         at: One for each eps.
         unscored: For how many clean samples the scores of model and baseline are no numbers; they are not right.
         tied: For how many clean samples several classes share the largest score of model and baseline.
-        shifted: How many clean samples model and baseline classify as the label less one, and as the label plus one.
+        labels: Of the samples.
+        decided: The classes of model and baseline for the clean samples.
         turned: Samples that were gained and lost at the first eps; None where none are kept.
     """
 
@@ -89,7 +90,8 @@ class Found:
     at: tuple[FoundAtEps, ...]
     unscored: tuple[int, int]
     tied: tuple[int, int]
-    shifted: tuple[tuple[int, int], tuple[int, int]]
+    labels: NDArray[np.int64]
+    decided: tuple[NDArray[np.int64], NDArray[np.int64]]
     turned: Turned | None = None
 
     def results(self) -> tuple[AtEps, ...]:

@@ -46,13 +46,13 @@ class Reading:
         straight_through: Whether an activation whose result is quantised is left out, too: equal scores are no longer
             equal then.
         in_logs: Whether it was made of the model's probabilities in the log domain.
-        probabilities: Whether it holds probabilities, whatever the graph shows.
+        probabilities: Whether it holds probabilities (True) or logits (False), whatever the graph shows.
     """
 
     declared: Sequence[Dim] | None = None
     straight_through: bool = False
     in_logs: bool = False
-    probabilities: bool = False
+    probabilities: bool | None = None
 
 
 def logits_of(build: Builder, output: str, reading: Reading) -> Logits:
@@ -89,7 +89,8 @@ def logits_of(build: Builder, output: str, reading: Reading) -> Logits:
     takes_logs = made.activation is None and (made.is_probability or reading.probabilities) and not reading.in_logs
     shift = 0.0
     if classes == 1 and not takes_logs:
-        threshold = made.threshold(output)  # raises where the score may be anything
+        is_known = made.untold is not None and reading.probabilities is False
+        threshold = 0.0 if is_known else made.threshold(output)  # raises where the score may be anything
         shift = -threshold if is_left else made.shift
         if made.activation == "HardSigmoid" and not is_left:
             source, stripped = made.source, made.activation

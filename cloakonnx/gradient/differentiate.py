@@ -110,7 +110,7 @@ def differentiate(
     mask_gradients: bool = False,
     targeted: bool = False,
     straight_through: bool = False,
-    probabilities: bool = False,
+    probabilities: bool | None = None,
     preprocessing: Preprocessing | None = None,
     provider: str = "cpu",
     input_name: str | None = None,

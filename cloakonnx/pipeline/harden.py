@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cloakonnx.attacks.presets import check_eps
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.company import check_batch_first
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import Source, open_source
 from cloakonnx.engine.batches import Engine
@@ -119,6 +120,7 @@ class Task:
     ) -> None:
         if settings.report:
             check_report()
+        check_batch_first(classifier, "harden")
         self._folder = ResultFolder(output)
         self._folder.check_place()
         bounds, shape = data.preprocessing.bounds, data.sample_shape

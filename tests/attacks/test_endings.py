@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 from onnx.numpy_helper import from_array
 
+from cloakonnx.attacks.attack import attack as attack_all
 from cloakonnx.attacks.base import make, registered
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.task import NO_CLASS
+from cloakonnx.data.samples import Dataset
+from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import CloakError, ModelError
 from cloakonnx.graph.file.model import load_bytes
 
@@ -216,3 +220,50 @@ def test_scores_that_are_no_numbers(classes: int) -> None:
         found = make(attack, eps=0.05, **limited).run(victim, x, y)
         stood = attack == "fgsm"  # it moves what it is given, and may lead back among the numbers
         assert found.success[:4].all() or stood, attack
+
+
+BY_TASK: dict[str, tuple[tuple[str, ...], float, float]] = {
+    "softsign": (("a = Abs z", "m = Add a one", "p = Div z m"), 0.0, 0.0),
+    "Relu": (("p = Relu z",), 0.0, 0.0),
+    "a sigmoid less a half": (("s = Sigmoid z", "p = Sub s half"), 0.0, 0.0),
+    "one less a decay": (("r = Relu z", "n = Neg r", "e = Exp n", "p = Sub one e"), 0.5, np.log(2)),
+    "Exp below 1": (("r = Relu z", "n = Neg r", "p = Exp n"), 0.5, -np.log(2)),
+}
+"""Steps; what the score must exceed; and what the logit, or its negative, must exceed for it."""
+
+
+@pytest.mark.parametrize("name", BY_TASK)
+@pytest.mark.parametrize("attacked", ["pgd", "square"])
+def test_the_task_takes_a_score_that_may_be_anything(name: str, attacked: str, tmp_path: Path) -> None:
+    """By its values: a probability in [0, 1], else a logit. The change of a linear net can be written down."""
+    steps, threshold, limit = BY_TASK[name]
+    made = load_bytes(ends(*steps).SerializeToString())
+    with pytest.raises(ModelError, match="--task binary"):
+        Classifier(made, provider=CPU).predict(X)
+    above = limit < Z if limit >= 0 else -limit > Z
+    rng = np.random.default_rng(0)
+    y = np.where(rng.random(40) < 0.2, ~above, above).astype(np.int64)
+    classifier = Classifier(made, provider=CPU, task="binary")
+    dataset = Dataset.of(ArraySource("x", X, y), classifier)
+    settings = {"loss": "margin", "max_iter": 30} if attacked == "pgd" else {"max_iter": 300}
+    (found,) = attack_all(classifier, dataset, tmp_path / "a.npz", attack=attacked, eps=0.05, **settings)
+    assert found.correct == (above == y).sum()
+    assert found.notes[0].endswith(f"class 1 above {threshold:g}")
+    flat, w = X.reshape(40, -1), W[:, 0]
+    toward = np.sign(abs(limit) - Z)[:, None]
+    worst = np.clip(flat + toward * np.sign(w) * 0.05, 0, 1) @ w + CONSTANTS["b"]
+    exact = (above == y) & ((worst > limit if limit >= 0 else worst < -limit) == above)
+    assert 0 < exact.sum() < found.correct
+    if name in {"softsign", "a sigmoid less a half"}:
+        assert found.robust == exact.sum()
+    else:  # a Relu at 0 is flat
+        assert exact.sum() <= found.robust < found.correct
+
+
+def test_a_score_that_its_threshold_does_not_part(tmp_path: Path) -> None:
+    """Exp of a logit is above 0 for every sample: it is said that all are of class 1."""
+    classifier = Classifier(load_bytes(ends("p = Exp z").SerializeToString()), provider=CPU, task="binary")
+    dataset = Dataset.of(ArraySource("x", X, np.ones(40, np.int64)), classifier)
+    (found,) = attack_all(classifier, dataset, tmp_path / "a.npz", attack="noise", eps=0.05)
+    assert found.correct == 40
+    assert "a logit: class 1 above 0, which all of the first 40 exceed" in found.notes[0]

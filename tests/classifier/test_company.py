@@ -215,18 +215,6 @@ def test_as_many_samples_as_classes_do_not_hide_a_turned_output(count: int) -> N
         settled(cpu(load_bytes(content)), X[:count])
 
 
-def test_samples_along_another_axis_are_refused() -> None:
-    graph = helper.make_graph(
-        [node("ReduceMean", ["x"], ["y"], axes=[0], keepdims=0)],
-        "time first",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [6, "N", CLASSES])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", CLASSES])],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    with pytest.raises(ModelError, match=r"shape \(6, N, 5\): its first axis is fixed at 6 and axis 1 is open"):
-        settled(cpu(load_bytes(made.SerializeToString())), np.zeros((6, 6, CLASSES), np.float32))
-
-
 def test_a_batch_that_the_file_fixes_can_not_be_left(tmp_path: Path) -> None:
     made = onnx.load_from_string(DEPENDS["less the mean"]())
     made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4

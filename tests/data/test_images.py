@@ -40,6 +40,7 @@ class Fitting:
     input_shape: tuple[int | None, ...] | None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     declared_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 def fits(channels: int | None) -> Fitting:

@@ -107,7 +107,7 @@ def sweep(
         raise OptionError("--norm l2 needs --eps: the largest difference of the adversarial samples is one in linf")
     plan_of(eps=1.0)  # reject unknown attacks before the long pass
     engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
-    classifier, note = reading(classifier.with_threads(engine.threads), pairs.clean)
+    classifier, note = reading(classifier.with_threads(engine.threads), pairs.clean, inside="a sweep")
     one_pass = Pass(classifier, pairs, masks, analysis, seed=seed, batch_size=batch_size, engine=engine)
     points = one_pass.run(on_progress)
     attacks: Attacks | None = None

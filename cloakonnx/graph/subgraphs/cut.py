@@ -11,7 +11,7 @@ import onnx
 
 from cloakonnx.errors import ModelError, TapError, nearest
 from cloakonnx.graph.index.index import node_inputs, structure
-from cloakonnx.graph.subgraphs.prepend import prepend
+from cloakonnx.graph.subgraphs.prepend import prepend, put_batch_first
 from cloakonnx.preprocessing import Step
 
 _MIN_IR = 8
@@ -24,7 +24,7 @@ _NUMPY_INPUTS = {
 
 
 def tapped(
-    model: onnx.ModelProto, outputs: Sequence[str], *, input_name: str, steps: Sequence[Step] = ()
+    model: onnx.ModelProto, outputs: Sequence[str], *, input_name: str, steps: Sequence[Step] = (), batch_axis: int = 0
 ) -> onnx.ModelProto:
     """Return the part of a model that computes some tensors, fed in float32 pixel space.
 
@@ -34,6 +34,7 @@ def tapped(
             as the model sees it.
         input_name: The data input. In the new graph it is called the same unless it has to be converted.
         steps: From pixel space to the input, prepended as nodes (:func:`~cloakonnx.graph.subgraphs.prepend.prepend`).
+        batch_axis: The axis of the input that counts samples; the new graph has them along the first.
 
     Raises:
         TapError: a tensor that is not there.
@@ -46,7 +47,7 @@ def tapped(
     if not derived.graph.input:
         raise ModelError(f"{', '.join(map(repr, outputs))} does not depend on the input {input_name!r}")
     _check_numeric(derived.graph.input[0])
-    prepend(derived.graph, derived.graph.input[0].name, steps)
+    prepend(derived.graph, put_batch_first(derived.graph, derived.graph.input[0].name, batch_axis), steps)
     return derived
 
 

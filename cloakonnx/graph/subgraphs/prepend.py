@@ -1,4 +1,4 @@
-"""Puts the way from pixel space to a model's input in front of a graph."""
+"""Puts the way from pixel space, and from batches with the samples first, to a model's input in front of a graph."""
 
 from __future__ import annotations
 
@@ -46,4 +46,30 @@ def prepend(graph: onnx.GraphProto, name: str, steps: Sequence[Step], *, pixels:
         tensor = build.op(op, tensor, *constants, name=name if number == len(ops) else None, **attributes)
     build.insert_into(graph)
     entry.name, entry.type.tensor_type.elem_type = given.name, pixels
+    return given.name
+
+
+def put_batch_first(graph: onnx.GraphProto, name: str, axis: int) -> str:
+    """Put a Transpose before an input whose samples lie along another axis than the first, where they do.
+
+    Args:
+        graph: The graph; changed in place.
+        name: The input; the tensor keeps its name and type.
+        axis: The axis that counts samples.
+
+    Returns:
+        The name of the input that takes samples along its first axis.
+    """
+    if axis == 0:
+        return name
+    entry = next(value for value in graph.input if value.name == name)
+    dims = list(entry.type.tensor_type.shape.dim)
+    build = Builder.beside(graph)
+    given = build.input(build.fresh(f"{name}_batch_first"), entry.type.tensor_type.elem_type)
+    perm = [*range(1, axis + 1), 0, *range(axis + 1, len(dims))]
+    build.op("Transpose", given, name=name, perm=perm)
+    build.insert_into(graph)
+    turned = onnx.TensorShapeProto(dim=[dims[axis], *dims[:axis], *dims[axis + 1 :]])
+    entry.type.tensor_type.shape.CopyFrom(turned)
+    entry.name = given.name
     return given.name

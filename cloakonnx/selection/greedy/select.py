@@ -148,7 +148,7 @@ def select_greedy(
     for each in (dataset, twins, select):
         if each is not None:
             each.fitted_to(classifier)
-    classifier, note = reading(classifier, dataset)
+    classifier, note = reading(classifier, dataset, inside="greedy selection")
     fit = Samples.read(dataset)
     fit.check_classes()
     pairs = None if twins is None else _read_twins(dataset, twins, fit)

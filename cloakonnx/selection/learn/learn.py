@@ -108,7 +108,7 @@ def learn(
     for each in (dataset, select):
         if each is not None:
             each.fitted_to(classifier)
-    classifier, note = reading(classifier, dataset)
+    classifier, note = reading(classifier, dataset, inside="learning")
     train = Samples.read(dataset)
     train.check_classes()
     part = None if select is None else Samples.read(select)

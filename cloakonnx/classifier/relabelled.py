@@ -1,0 +1,87 @@
+"""What labels would be right where they are not as they stand: in another order of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.classifier.task import at_chance, labels_hint
+from cloakonnx.text import shown
+
+_TELLING, _SHARE = 20, 0.8
+"""Samples, and share of them, that another order must explain."""
+
+_TIMES, _MORE = 2, 1.2
+"""Times the samples right as labelled, and right with labels shifted by one, that it must explain."""
+
+_EACH = 5
+"""Samples of a class below which its largest prediction says nothing."""
+
+_NAMED = 10
+"""Classes that are named."""
+
+
+def labels_doubt(
+    decided: NDArray[np.int64], y: NDArray[np.int64], *, classes: int, names: Sequence[str] | None
+) -> str | None:
+    """Say what other labels would be right for far more samples: one lower or higher, or in another order.
+
+    Args:
+        decided: (N,) the model's classes of the clean samples; negative where it has none.
+        y: (N,) labels.
+        classes: How many classes the model has.
+        names: What its file calls them.
+    """
+    right, shifted = int((decided == y).sum()), _shifted(decided, y)
+    order = _order(decided, y)
+    explained = sum(int(((y == label) & (decided == each)).sum()) for label, each in order.items())
+    least = max(_SHARE * len(y), _TIMES * right, _MORE * max(shifted))
+    named = None if names is None else f"he model's file names its classes {listed(names)}"
+    if len(y) >= _TELLING and explained > least:
+        swapped = [f"label {label} as class {_named(each, names)}" for label, each in order.items() if label != each]
+        more = ", ..." if len(swapped) > _NAMED else ""
+        return (
+            f"with the classes in another order {explained} of {len(y)} samples would be right "
+            f"({', '.join(swapped[:_NAMED])}{more}): are the labels numbered as the model's outputs?"
+            f"{'' if named is None else f' T{named}'}"
+        )
+    hint = labels_hint(right, shifted, len(y), classes)
+    if hint is None and named is not None and at_chance(right, len(y), classes):
+        return f"t{named}: are the labels numbered so?"
+    return hint
+
+
+def shift_doubt(decided: NDArray[np.int64], y: NDArray[np.int64], *, classes: int) -> str | None:
+    """Say where labels one lower or one higher would be right for far more samples."""
+    return labels_hint(int((decided == y).sum()), _shifted(decided, y), len(y), classes)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first classes with their numbers: ``0 ant, 1 bee``."""
+    first = [f"{number} {shown(name)}" for number, name in enumerate(names[:_NAMED])]
+    return ", ".join([*first, "..."] if len(names) > _NAMED else first)
+
+
+def _named(number: int, names: Sequence[str] | None) -> str:
+    return str(number) if names is None or number >= len(names) else f"{number} {shown(names[number])}"
+
+
+def _shifted(decided: NDArray[np.int64], y: NDArray[np.int64]) -> tuple[int, int]:
+    scored = decided >= 0
+    return int((scored & (decided == y - 1)).sum()), int((scored & (decided == y + 1)).sum())
+
+
+def _order(decided: NDArray[np.int64], y: NDArray[np.int64]) -> dict[int, int]:
+    """Return the class that stands for each label that has some samples: the pairs with the largest counts first."""
+    pairs, counts = np.unique(np.stack([y, decided])[:, decided >= 0], axis=1, return_counts=True)
+    labels, sizes = np.unique(y, return_counts=True)
+    left, free = set(labels[sizes >= _EACH].tolist()), set(pairs[1].tolist())
+    found: dict[int, int] = {}
+    for label, each in pairs[:, np.argsort(-counts, kind="stable")].T.tolist():
+        if label in left and each in free:
+            found[label] = each
+            left.remove(label)
+            free.remove(each)
+    return dict(sorted(found.items()))
