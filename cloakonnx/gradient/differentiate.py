@@ -193,7 +193,7 @@ class _Steps:
         self.output = output
         self.reading = reading
         self.straight_through = reading.straight_through
-        self._is_passable = False
+        self._stop = ""
 
     def build(self, loss: Loss | None, targeted: bool, wrt: Sequence[str], mask_gradients: bool) -> GradientGraph:
         variables = {t: self.image if t == INPUT else t for t in wrt} if loss is not None else {}
@@ -216,8 +216,9 @@ class _Steps:
             found = backpropagate(self.builder, path, {name: made.gradient}, list(variables.values()))
             masked = {name: tap for tap, name in self.masks.items()}
             for key, variable in variables.items():
-                blocked = () if variable in found else self._blocked(path, forward, name, variable)
-                gradients[key] = self._give_gradient(variable, found, blocked, tap=masked.get(variable))
+                if variable not in found:
+                    self._note_stop(path, forward, name, variable)
+                gradients[key] = self._give_gradient(variable, found, path.blocked, tap=masked.get(variable))
         prune(self.model.graph)
         return GradientGraph(
             proto=self.model,
@@ -240,16 +241,13 @@ class _Steps:
     def _path(self, nodes: Sequence[onnx.NodeProto], output: str, variables: Iterable[str]) -> Path:
         return find_path(nodes, self.index, [output], variables, straight_through=self.straight_through)
 
-    def _blocked(self, path: Path, nodes: Sequence[onnx.NodeProto], output: str, variable: str) -> tuple[str, ...]:
-        """Return the ops that hide a variable; those that a straight-through gradient does not pass, if there are any.
-
-        Integer arithmetic (DynamicQuantizeLinear, QLinearConv, MatMulInteger) is none that it passes.
-        """
-        if not path.blocked or self.straight_through:
-            return path.blocked
-        bridged = find_path(nodes, self.index, [output], [variable], straight_through=True)
-        self._is_passable = variable in bridged.active
-        return path.blocked if self._is_passable else bridged.blocked or path.blocked
+    def _note_stop(self, path: Path, nodes: Sequence[onnx.NodeProto], output: str, variable: str) -> None:
+        """Note which op a straight-through gradient would not pass either: integer arithmetic has none."""
+        if self.straight_through:
+            self._stop = next(iter(path.blocked), "")
+        elif path.blocked:
+            bridged = find_path(nodes, self.index, [output], [variable], straight_through=True)
+            self._stop = "" if variable in bridged.active else next(iter((*bridged.blocked, *path.blocked)))
 
     def _loss_inputs(self, loss: Loss | None, targeted: bool, logits: Logits) -> _Inputs:
         batch = (logits.tensor.dims or (None,))[0]
@@ -289,12 +287,13 @@ class _Steps:
                 )
             kind = ZeroGradientError if blocked else DifferentiationError
             instead = "black-box attacks need no gradient: --attack square"
-            if blocked and self._is_passable:
-                instead = f"attacks pass rounding and quantisation with --straight-through, and {instead}"
-            elif blocked:
+            if self._stop:
                 instead = (
-                    f"--straight-through does not help there; {instead}; or attack the float model it was made from"
+                    f"--straight-through does not pass {self._stop}; {instead}; or attack the float model that it was "
+                    "made from"
                 )
+            elif blocked:
+                instead = f"attacks pass rounding and quantisation with --straight-through, and {instead}"
             raise kind(f"the output does not depend on {name!r} in a way that can be differentiated{why}; {instead}")
         return self._give(f"gradient/{name}", found[name], self.index.shape(name))
 
