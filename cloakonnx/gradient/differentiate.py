@@ -313,7 +313,8 @@ class _Steps:
                 instead = f"attacks pass rounding and quantisation with --straight-through, and {instead}"
             elif blocked:
                 instead = (
-                    f"--straight-through does not help there; {instead}; or attack the float model it was made from"
+                    f"--straight-through does not pass {blocked[0]}; {instead}; or attack the float model that it was "
+                    "made from"
                 )
             raise kind(f"the output does not depend on {name!r} in a way that can be differentiated{why}; {instead}")
         return self._give(f"gradient/{name}", found[name], self.index.shape(name))

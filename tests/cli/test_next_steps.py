@@ -206,7 +206,7 @@ def test_integer_arithmetic_has_no_gradient(run: Run, here: Path, tmp_path: Path
         for option in ((), ("--straight-through",)):
             code, _, err = run("attack", f"{name}.onnx", *fgsm, *option)
             assert code == 2
-            assert f"{op} (node" in err
+            assert f"--straight-through does not pass {op} (node" in err
             assert "--attack square; or attack the float model" in err
             assert "attacks pass rounding" not in err
     assert "with --straight-through" in run("attack", "qdq.onnx", *fgsm).err
