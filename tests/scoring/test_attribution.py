@@ -215,7 +215,11 @@ def test_labels_are_needed(criterion: str) -> None:
 
 def test_a_label_that_is_no_class() -> None:
     proto, x, twins, y = digits()
-    with pytest.raises(DataError, match=r"label 10 does not fit .* 10 classes"):
+    with pytest.raises(DataError, match=r"label 12 does not fit .* 10 classes"):
+        analysed(proto, x, twins, np.where(y == 9, 12, y), "evidence")
+    with pytest.raises(
+        DataError, match=r"labels up to 10, but the model has 10 classes .*labels one lower would be right"
+    ):
         analysed(proto, x, twins, y + 1, "evidence")
 
 
