@@ -20,6 +20,7 @@ from cloakonnx.graph.index import functions
 from cloakonnx.graph.index.bounds import check_constants
 from cloakonnx.graph.index.index import Index, node_inputs, subgraphs
 from cloakonnx.graph.index.node import describe
+from cloakonnx.graph.index.normal import normalised
 from cloakonnx.graph.index.shapes import infer
 from cloakonnx.graph.index.traits import Trait, has
 
@@ -76,7 +77,7 @@ def canonical(
         DifferentiationError: The model cannot be brought to opset 18.
     """
     work = onnx.ModelProto()
-    work.CopyFrom(model)
+    work.CopyFrom(normalised(model))
     job = Job(keep, shapes or {})
     for step in CLEARING:
         work = step(work, job)

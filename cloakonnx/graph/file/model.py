@@ -18,6 +18,7 @@ from cloakonnx.graph.file._bytes import Buffer, Stamp, blocks, opened
 from cloakonnx.graph.file.external import check_references, is_external, locations, reference, tensors
 from cloakonnx.graph.index.bounds import check_bounds, check_shapes
 from cloakonnx.graph.index.index import Index, structure
+from cloakonnx.graph.index.normal import in_order_of, opset_version
 from cloakonnx.graph.index.shapes import infer
 from cloakonnx.kinds import check_regular, kind_of
 
@@ -95,7 +96,7 @@ class Model:
     @property
     def opset(self) -> int:
         """Version of the default operator set; 0 where the model does not import it."""
-        return next((o.version for o in self.proto.opset_import if o.domain in {"", "ai.onnx"}), 0)
+        return opset_version(self.proto.opset_import)
 
     @property
     def _own_location(self) -> str | None:
@@ -123,7 +124,7 @@ class Model:
             ModelError: a shape is above the limits.
         """
         try:
-            found = infer(self.proto)
+            found = in_order_of(infer(self.proto), self.proto.graph.node)
             check_shapes(found, len(self.buf) + self.external_bytes)
         except ModelError as error:
             raise ModelError(f"{self.name}: {error}") from None

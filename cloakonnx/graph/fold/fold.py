@@ -186,7 +186,8 @@ def _laid(model: Model, system: System, masks: dict[str, tuple[int, np.ndarray]]
     for value in model.proto.graph.input:
         if value.name not in structure.constants:
             channels[value.name] = system.fixed(_rank(model, value.name), f"{value.name!r} is an input of the model")
-    for index, node in enumerate(structure.graph.node):
+    for index in structure.order:
+        node = structure.graph.node[index]
         if all(name in structure.constants for name in node.output if name):
             continue
         site = ScaleSite(node, structure, index, system, weights, constants, channels)

@@ -111,10 +111,15 @@ class Index:
 
     def _closed(self, *, random: bool) -> set[str]:
         names = set(self.initializers) | {t.values.name for t in self.graph.sparse_initializer}
-        for node in self.graph.node:
+        for node in (self.graph.node[index] for index in self.order):
             if all(name in names for name in node_inputs(node)) and (random or not _is_random(node)):
                 names.update(name for name in node.output if name)
         return names
+
+    @cached_property
+    def order(self) -> Sequence[int]:
+        """Indices of the nodes, each behind those that make what it reads; a file may have them in any order."""
+        return sorted_order(self.graph.node) or range(len(self.graph.node))
 
     @cached_property
     def inner(self) -> dict[str, int]:
@@ -190,6 +195,33 @@ class Index:
 def structure(inferred: onnx.ModelProto) -> Index:
     """Index the main graph of a model whose shapes have been inferred."""
     return Index(inferred.graph, inferred)
+
+
+def sorted_order(nodes: Sequence[onnx.NodeProto]) -> list[int] | None:
+    """Return indices that put each node behind those that make what it reads, bodies included; None where all are.
+
+    Nodes keep their order where they can. Those on a cycle, which no runtime takes, come last.
+    """
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    needs = [{makers[name] for name in node_inputs(node) if name in makers} for node in nodes]
+    if all(not need or max(need) < index for index, need in enumerate(needs)):
+        return None
+    order: list[int] = []
+    done: set[int] = set()
+    for start in range(len(nodes)):
+        stack, way = [start], set()
+        while stack:
+            index = stack[-1]
+            waiting = [each for each in sorted(needs[index]) if each not in done and each not in way]
+            way.add(index)
+            if waiting:
+                stack += waiting[::-1]
+                continue
+            stack.pop()
+            if index not in done:
+                done.add(index)
+                order.append(index)
+    return order
 
 
 def _tied_names(graph: onnx.GraphProto, training: Sequence[onnx.TrainingInfoProto]) -> Iterator[str]:

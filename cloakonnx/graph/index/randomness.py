@@ -9,6 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from cloakonnx.graph.index.index import node_inputs, subgraphs
+from cloakonnx.graph.index.normal import opset_version
 from cloakonnx.graph.index.traits import Trait, has
 
 _TRAINING_SINCE = 12
@@ -23,7 +24,7 @@ def random_ops(model: onnx.ModelProto, output: str) -> tuple[str, ...]:
     Dropout counts where its training mode is on, or not known before the model runs. Ops in bodies and in local
     functions count where the node that holds them does.
     """
-    opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 0)
+    opset = opset_version(model.opset_import)
     functions = {(f.domain, f.name): f for f in model.functions}
     false = set(_false(model))
 

@@ -6,6 +6,7 @@ import onnx
 
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.index.limits import RANK, quoted
+from cloakonnx.graph.index.normal import normalised
 
 _MAX_ROUNDS = 8
 
@@ -14,12 +15,12 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of the model with the shapes and types that can be told, or the model itself where nothing can.
 
     Weights are not needed: large ones may be references. A rank is all that is added where the dimensions are unknown,
-    so nothing is claimed that a run could contradict.
+    so nothing is claimed that a run could contradict. The copy is :func:`~cloakonnx.graph.index.normal.normalised`.
 
     Raises:
         ModelError: a Reshape is to a rank above the limit.
     """
-    inferred = _infer(_with_plain_domain(model))
+    inferred = _infer(normalised(model))
     for _ in range(_MAX_ROUNDS):
         added = _reshape_ranks(inferred.graph)
         if not added:
@@ -28,19 +29,6 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
         inferred = _infer(inferred)
     _weights_tell_features(inferred.graph)
     return inferred
-
-
-def _with_plain_domain(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Inference knows the default domain by its empty name only, not by its other one, ``ai.onnx``."""
-    if all(node.domain != "ai.onnx" for node in model.graph.node):
-        return model
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for node in copy.graph.node:
-        node.domain = "" if node.domain == "ai.onnx" else node.domain
-    for opset in copy.opset_import:
-        opset.domain = "" if opset.domain == "ai.onnx" else opset.domain
-    return copy
 
 
 def _infer(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -157,7 +157,8 @@ def _last_weighted_input(graph: Index) -> _Place | None:
     """Return the data input of the last node with constant weights that the first output depends on."""
     if not graph.graph.output:
         return None
-    for index in sorted(ancestors(graph, graph.graph.output[0].name), reverse=True):
+    before = ancestors(graph, graph.graph.output[0].name)
+    for index in [each for each in reversed(graph.order) if each in before]:
         node = graph.graph.node[index]
         if not has(node.op_type, Trait.WEIGHTED) or node.domain not in {"", "ai.onnx"}:
             continue

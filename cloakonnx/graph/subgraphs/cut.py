@@ -11,6 +11,7 @@ import onnx
 
 from cloakonnx.errors import ModelError, TapError, nearest
 from cloakonnx.graph.index.index import node_inputs, structure
+from cloakonnx.graph.index.normal import normalised
 from cloakonnx.graph.subgraphs.prepend import prepend, put_batch_first
 from cloakonnx.preprocessing import Step
 
@@ -40,7 +41,7 @@ def tapped(
         TapError: a tensor that is not there.
         ModelError: another input is needed as well.
     """
-    derived = _part(model, outputs)
+    derived = _part(normalised(model), outputs)
     needed = [i.name for i in derived.graph.input if i.name != input_name]
     if needed:
         raise unfed(needed, input_name)

@@ -13,6 +13,7 @@ from cloakonnx.errors import TapError
 from cloakonnx.graph.build import Builder
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.index import Index, node_inputs
+from cloakonnx.graph.index.normal import normalised
 from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks.taps import Tap
 
@@ -68,7 +69,8 @@ def head(model: Model, tap: str, output_name: str | None = None) -> Head:
     part.sparse_initializer.extend(t for t in source.sparse_initializer if t.values.name in weights)
     part.input.extend(_value(graph, name) for name in (tap, *sides))
     part.output.append(output)
-    return Head(proto, tap, sides, _nonlinear(graph, sorted(nodes), tap, output.name))
+    ordered = [index for index in graph.order if index in nodes]
+    return Head(normalised(proto), tap, sides, _nonlinear(graph, ordered, tap, output.name))
 
 
 def _after(graph: Index, tap: str) -> set[int]:

@@ -7,13 +7,14 @@ import onnx
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.file.external import is_external, reference, tensors
 from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.normal import normalised
 
 _LIMIT = 2**31 - 1
 """The largest message that protobuf can serialise."""
 
 
 def inline(model: Model) -> onnx.ModelProto:
-    """Return a copy of the model with every weight inside, from the model file or its external files.
+    """Return a copy of the model with every weight inside, from the model file or its external files; normalised.
 
     Raises:
         ModelError: the whole would be over 2 GB, which protobuf can't hold.
@@ -32,7 +33,7 @@ def inline(model: Model) -> onnx.ModelProto:
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
         tensor.raw_data = data
-    return whole
+    return normalised(whole)
 
 
 def complete(model: Model, tensor: onnx.TensorProto) -> onnx.TensorProto:
