@@ -140,6 +140,7 @@ class AttackedBatch:
         queries: Forward passes asked for, in samples.
         gradients: Gradients asked for, in samples.
         seen: Ties before the attack, and whether gradients gave a direction.
+        converged: Samples that hold and for which more steps change nothing.
     """
 
     x: NDArray[Any]
@@ -152,6 +153,7 @@ class AttackedBatch:
     queries: int
     gradients: int
     seen: Seen
+    converged: int
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,7 @@ class AttackWork:
             queries=victim.counts.queries - before[0],
             gradients=victim.counts.gradients - before[1],
             seen=Seen(int(tied.sum()), *victim.directions.taken(len(x))),
+            converged=int((found.converged & ~success).sum()),
         )
 
 
@@ -267,6 +270,7 @@ class Attacked:
         seen: Ties before the attack, and whether gradients gave a direction.
         shifted: Samples that were classified as the label less one, and as the label plus one, before.
         taken_for: What the model's scores were taken for, in words.
+        converged: Samples that hold and for which more steps of the attack change nothing.
     """
 
     path: Path
@@ -282,6 +286,7 @@ class Attacked:
     taken_for: str
     notes: tuple[str, ...] = ()
     seen: Seen = field(default_factory=Seen)
+    converged: int = 0
 
     @property
     def is_at_chance(self) -> bool:
@@ -340,6 +345,7 @@ def _written(
         unscored=int(found.unscored.sum()),
         notes=notes,
         seen=found.seen,
+        converged=found.converged,
         shifted=found.shifted,
         taken_for=taken_for,
     )
