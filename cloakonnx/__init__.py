@@ -6,7 +6,10 @@ The public API, by name. Importing this package is cheap: onnx and ONNX Runtime 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # this is loaded before the command line heeds signals
+    from typing import Any
 
 _HOMES = {
     "attacks.attack": "Attacked attack",
@@ -26,6 +29,8 @@ _HOMES = {
     "evaluation.sweeps.record": "Sweep load_sweep",
     "evaluation.sweeps.sweep": "sweep",
     "evaluation.verification.attestation": "Attestation attest load_attestation",
+    "evaluation.verification.certificates": "load_certificate",
+    "evaluation.verification.signing": "SigningKey VerificationKey load_signing_key load_verification_key",
     "evaluation.verification.verify": "Verification verify",
     "graph.file.diff": "Difference diff",
     "graph.file.model": "Model load",

@@ -42,6 +42,11 @@ from cloakonnx.evaluation.verification.attestation import (
 from cloakonnx.evaluation.verification.attestation import (
     load_attestation as load_attestation,
 )
+from cloakonnx.evaluation.verification.certificates import load_certificate as load_certificate
+from cloakonnx.evaluation.verification.signing import SigningKey as SigningKey
+from cloakonnx.evaluation.verification.signing import VerificationKey as VerificationKey
+from cloakonnx.evaluation.verification.signing import load_signing_key as load_signing_key
+from cloakonnx.evaluation.verification.signing import load_verification_key as load_verification_key
 from cloakonnx.evaluation.verification.verify import Verification as Verification
 from cloakonnx.evaluation.verification.verify import verify as verify
 from cloakonnx.graph.file.diff import Difference as Difference

@@ -40,6 +40,10 @@ class AttestationError(CloakError):
     """An attestation is missing, malformed, or not of a hardened model."""
 
 
+class KeyFileError(CloakError):
+    """A key or certificate is missing, damaged, expired, or of a kind that does not fit."""
+
+
 class OptionError(CloakError):
     """An option has a value that makes no sense here, or contradicts another one."""
 

@@ -31,24 +31,98 @@ def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False
     """Check, before any work is done, that an output may be written.
 
     Raises:
-        OutputError: the folder is not there or not writable, the file exists, or it is one of the inputs, and ``force``
-            was not given.
+        OutputError: the folder is not there or not writable, the output is no regular file, or it exists or is one of
+            the inputs and ``force`` was not given.
     """
     folder = path.absolute().parent
     if not folder.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {folder}")
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         raise OutputError(f"cannot write {path}: it is a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: the folder {folder} is not writable")
-    odd = irregular(path)
-    if odd is not None:
-        raise OutputError(f"cannot write {path}: it is {odd}, and only files are written over; name another with -o")
+    check_replaceable(path)
     if force or not path.exists():
         return
     if any(source.exists() and path.samefile(source) for source in inputs):
         raise OutputError(f"the output {path} is the input; name another with -o, or overwrite it with --force")
     raise OutputError(f"{path} exists already; name another output with -o, or overwrite it with --force")
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that what is at a path, if anything, is a regular file: nothing else is written over, forced or not.
+
+    Raises:
+        OutputError: it is a symbolic link, a pipe, a socket or a device.
+    """
+    odd = irregular(path, follow=False)
+    if odd is not None:
+        raise OutputError(f"cannot write {path}: it is {odd}, and only files are written over; name another with -o")
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Hold an output for this run alone, by a locked file beside it, which goes when the block ends.
+
+    The lock of a run that was killed has ended with it. Where the file system has no locks nobody is kept out.
+
+    Raises:
+        OutputError: another run holds it, or the folder can't be written to.
+    """
+    lock = _lock_of(path)
+    try:
+        descriptor = _claim(lock)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+    if descriptor is None:
+        raise _claimed_already(path)
+    try:
+        yield
+    finally:
+        if fcntl is None:
+            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        if fcntl is not None:  # only now: who waits for this file to be free must find it gone
+            os.close(descriptor)
+
+
+def check_unclaimed(path: Path) -> None:
+    """Check that no other run holds an output; raises OutputError where one does."""
+    try:
+        with _lock_of(path).open("rb") as stream:
+            is_free = hold(stream, shared=True)
+    except OSError:  # there is none
+        return
+    if not is_free:
+        raise _claimed_already(path)
+
+
+def _claimed_already(path: Path) -> OutputError:
+    return OutputError(f"cannot write {path}: another run is writing it; wait until that has ended, or name another")
+
+
+def _lock_of(path: Path) -> Path:
+    return path.absolute().with_name(f".{path.name}.lock")
+
+
+def _claim(lock: Path) -> int | None:
+    """Return the descriptor of a locked file, None where another run holds it; raises OSError."""
+    if fcntl is None:  # Windows removes no file that is open
+        with contextlib.suppress(PermissionError):
+            lock.unlink(missing_ok=True)
+        with contextlib.suppress(FileExistsError):
+            return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        return None
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        if not hold(descriptor):
+            os.close(descriptor)
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(lock.stat(), os.fstat(descriptor)):
+                return descriptor
+        os.close(descriptor)  # the run that held it has just removed it
 
 
 @contextlib.contextmanager
@@ -58,9 +132,10 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     Temporary files of the same output that killed runs have left are removed.
 
     Raises:
-        OutputError: the file system refuses the write.
+        OutputError: the file system refuses the write, or something else than a file has the name.
     """
     target = path.absolute()
+    check_replaceable(path)
     _remove_left_behind(target)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(_DIGITS // 2)}.part")
     try:  # an interrupt may come at any point, so the file is made inside
@@ -69,6 +144,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+        check_replaceable(path)  # it may have been made meanwhile
         temporary.replace(target)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
@@ -81,15 +157,19 @@ _DIGITS = 16
 """Random digits in the name of a temporary file."""
 
 
-def hold(stream: IO[bytes]) -> bool:
+def hold(stream: IO[bytes] | int, *, shared: bool = False) -> bool:
     """Lock an open file until it is closed or its process ends; return False where another holds it.
 
     Systems without such locks (Windows) refuse to remove a file that is open.
+
+    Args:
+        stream: The file, or its descriptor.
+        shared: Whether others that ask for a shared lock may have it as well.
     """
     if fcntl is None:
         return True
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks

@@ -45,17 +45,23 @@ _MAGIC = (
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<body")
 
 
-def irregular(path: Path) -> str | None:
+def irregular(path: Path, *, follow: bool = True) -> str | None:
     """Return what a path is that is neither a file nor a folder, None for these and for what is not there.
 
     Reading a pipe waits for who writes into it, and a device may never end.
+
+    Args:
+        path: The path.
+        follow: Whether a symbolic link is what it leads to, as it is for inputs; else it is irregular itself.
     """
     try:
-        mode = path.stat().st_mode
+        mode = path.stat(follow_symlinks=follow).st_mode
     except (OSError, ValueError):
         return None
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return None
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
     if stat.S_ISFIFO(mode):
         return "a pipe"
     return "a socket" if stat.S_ISSOCK(mode) else "a device"

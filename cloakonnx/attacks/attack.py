@@ -107,6 +107,7 @@ def attack(
             ) as handled,
         ):
             made.append([replace(found, x=found.x[:0]) for _, found in handled])
+            classifier.model.check_unchanged()
         done += sum(len(found.y) for found in made[-1])
     taken_for = describe_scores(classifier)
     written = tuple(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
@@ -68,11 +70,19 @@ class AttackedPairs:
         clean: The samples; without labels the model's own predictions stand in.
         classifier: The classifier.
         settings: The attack.
+
+    Raises:
+        OptionError: its eps is wider than pixel space.
     """
 
     clean: Dataset
     classifier: Classifier
     settings: Attack
+
+    def __post_init__(self) -> None:
+        """Check the radius before any work is done."""
+        norm, eps = self.settings.norm, self.settings.eps
+        ball(norm, eps).check(self.clean.preprocessing.bounds, prod(self.clean.sample_shape))
 
     @property
     def adversarial_name(self) -> None:

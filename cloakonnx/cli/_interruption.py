@@ -7,16 +7,16 @@ in a finaliser or a weak reference's callback Python prints it and goes on as if
 from __future__ import annotations
 
 import _thread
-import math
 import signal
 import sys
-import threading
 import time
-from types import FrameType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # this is loaded before signals are heeded: only what Python has loaded itself
     from sys import UnraisableHookArgs
+    from types import FrameType
+
+_NEVER = float("-inf")
 
 _RETRY = 0.001
 """Seconds; a short command may have little left to do when its imports end."""
@@ -29,9 +29,10 @@ class Interruption:
     """Raises KeyboardInterrupt for signals from ``listen`` to ``end``."""
 
     def __init__(self) -> None:
-        self._raised = -math.inf
+        self._raised = _NEVER
         self._ended = False
         self._hook = sys.unraisablehook
+        self._thread = _thread.get_ident()
 
     def listen(self) -> None:
         """Take over SIGTERM, and SIGINT unless it is ignored, as in a shell's background job."""
@@ -52,16 +53,16 @@ class Interruption:
         if self._ended or now - self._raised < _CLEANUP:
             return
         if _importing(frame):
-            _thread.start_new_thread(_again, ())
+            _thread.start_new_thread(_again, (self._thread,))
             return
         self._raised = now
         raise KeyboardInterrupt
 
     def _unraisable(self, unraisable: UnraisableHookArgs) -> None:
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            self._raised = -math.inf
-            _thread.start_new_thread(_again, ())
-        elif self._raised == -math.inf:
+            self._raised = _NEVER
+            _thread.start_new_thread(_again, (self._thread,))
+        elif self._raised == _NEVER:
             self._hook(unraisable)
 
 
@@ -74,10 +75,10 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _again() -> None:
+def _again(thread: int) -> None:
     """Signal once more when the import or the finaliser has had time to end; a ``Thread`` would take locks."""
     time.sleep(_RETRY)
     if sys.platform == "win32":
         _thread.interrupt_main(signal.SIGTERM)
     else:  # a true signal ends a wait as well
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        signal.pthread_kill(thread, signal.SIGTERM)

@@ -45,10 +45,14 @@ _REPLACES = {
 _BY_HAND = {"data-script": "runs code", "adversarial-script": "runs code"} | dict.fromkeys(
     ("output", "force"), "decides which files are written over"
 )
+_BY_HAND |= {"sign-key": "uses a private key"} | dict.fromkeys(
+    ("key", "certificate", "ca"), "decides whose signature counts"
+)
 _WRITES = {"attestation": {"apply"}, "samples": {"evaluate"}}
 """Options that name an output for these verbs, and an input for others."""
 
-_WEAKENS = ("limit", "no-sanity", "allow-inconclusive")
+_WEAKENS = {"limit": True, "no-sanity": True, "allow-inconclusive": True, "hash-external": False}
+"""Options, and whether it is their being set or their being false that leaves something unchecked."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,8 @@ class SettingsFile:
         """
         known = options(command)
         for setting in () if self.is_named else self.of(verb, command):
-            in_force = str(known[setting.name].name) in defaults and setting.value is not False
-            if setting.name in _WEAKENS and in_force:
+            in_force = str(known[setting.name].name) in defaults
+            if in_force and _WEAKENS.get(setting.name) is (setting.value is not False):
                 yield f"{setting.origin} sets {setting.name} = {json.dumps(setting.value, default=str)}"
 
 

@@ -84,7 +84,6 @@ def command(
     Samples are read in pixel space: uint8 is divided by 255, floats must lie within --bounds. The same preprocessing
     (--scale, --mean, --std) that the model was trained with leads from there to its input.
     """
-    from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
     from cloakonnx.graph.masks.insert import check_opset
     from cloakonnx.scoring.analysis import default_path
@@ -99,8 +98,7 @@ def command(
         raise click.UsageError("clean samples are needed: --data is missing")
     _check_twins(twins, rest["attack"], rest["eps"])
     target = output or default_path(model)
-    inputs = [path for path in (model, data, adversarial, select_data) if path is not None]
-    check_output(target, inputs=inputs, force=force)
+    options.claim(target, inputs=(model, data, adversarial, select_data), force=force)
     chosen = options.choose(provider, device_id)
     classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name).on(chosen)
     dataset = options.dataset(classifier, clean, rest)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloakonnx.cli import options
+from cloakonnx.cli._external import watched
 from cloakonnx.cli._output import print_json, say
+from cloakonnx.cli._signing import sign_key_option, signing_key
 from cloakonnx.cli._types import Number, Remove
 
 if TYPE_CHECKING:
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 @click.option("--feature-axis", type=int, help="The axis that --mask runs along.  [told from the graph]")
 @click.option("-o", "--output", type=options.PATH, help="The hardened model.  [MODEL.hardened.onnx]")
 @click.option("--fold", is_flag=True, help="Move masks into weights where that is exact; no Mul nodes for these.")
-@click.option("--hash-external", is_flag=True, help="Record digests of external data in the hardened model.")
+@options.hash_external_option
 @click.option("--attestation", type=options.PATH, help="Write what was made of what, for 'verify --attestation'.")
+@sign_key_option
 @click.option("--dry-run", is_flag=True, help="Say what would be masked and write nothing.")
 @options.force_option
 @options.json_option
@@ -49,6 +52,7 @@ def command(
     fold: bool,
     hash_external: bool,
     attestation: Path | None,
+    sign_key: Path | None,
     dry_run: bool,
     force: bool,
     as_json: bool,
@@ -61,17 +65,26 @@ def command(
     cloakonnx apply model.onnx --mask mask.npy --tap features
     cloakonnx apply model.onnx --fold
 
-    External data stays where it is when the output is beside MODEL, and is copied when not.
+    External data stays where it is when the output is beside MODEL, and is copied when not. Its digests are recorded in
+    the hardened model, for 'verify'.
 
     With --fold the model keeps its nodes and its speed, and weights change instead. Masks that can't fold stay Mul
     nodes; each is named with the reason. 'strip' can't undo it, and 'verify' needs --source or --attestation.
     """
-    from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
-    from cloakonnx.graph.fold.fold import fold_file, folding
-    from cloakonnx.graph.masks.harden import harden_file, hardened
+    from cloakonnx.graph.masks.harden import check_target
 
+    key = signing_key(sign_key, signs=attestation is not None)
     loaded = load(model)
+    target = output or model.with_suffix(".hardened.onnx")
+    inputs = (model, analysis, sign_key, *mask)
+    if attestation is not None and attestation.absolute() == target.absolute():
+        raise click.UsageError(f"the attestation and the hardened model are both {target}")
+    check_target(loaded, target, force=force or dry_run)
+    if not dry_run:
+        options.claim(target, inputs=inputs, force=force)
+    if attestation is not None and not dry_run:
+        options.claim(attestation, inputs=inputs, force=force)
     if mask or tap:
         if analysis or remove or threshold is not None:
             raise click.UsageError("--mask takes no --analysis, --remove or --threshold: it is applied as it is")
@@ -80,30 +93,46 @@ def command(
         if feature_axis is not None:
             raise click.UsageError("--feature-axis goes with --mask; an analysis knows its own")
         masks = _analysed_masks(loaded, model, analysis, remove, threshold)
-    target = output or model.with_suffix(".hardened.onnx")
-    inputs = [path for path in (model, analysis, *mask) if path is not None]
-    if attestation is not None:
-        if attestation.absolute() == target.absolute():
-            raise click.UsageError(f"the attestation and the hardened model are both {target}")
-        check_output(attestation, inputs=inputs, force=force or dry_run)
-    fates: Sequence[MaskFate] = ()
     if dry_run:
-        if fold:
-            fates = folding(loaded, masks).fates
-        else:
-            hardened(loaded, masks)
-        check_output(target, inputs=[model], force=True)
-    elif fold:
-        fates = fold_file(loaded, masks, target, force=force, hash_external=hash_external)
+        fates = _planned(loaded, masks, target, fold=fold)
     else:
-        harden_file(loaded, masks, target, force=force, hash_external=hash_external)
+        fates = _written(loaded, masks, target, fold=fold, force=force, hash_external=hash_external)
     _tell(masks, fates, target, dry_run=dry_run, as_json=as_json)
     if attestation is not None and not dry_run:
         from cloakonnx.evaluation.verification.attestation import attest
 
         settings = _settings(model, analysis, mask, remove, threshold) | {"fold": fold, "hash_external": hash_external}
-        attest(load(target), loaded, settings=settings).save(attestation)
-        say(f"wrote {attestation}")
+        attest(load(target), loaded, settings=settings).save(attestation, key=key)
+        say(f"wrote {attestation}" + ("" if key is None else ", signed"))
+
+
+def _planned(model: Model, masks: Sequence[Mask], target: Path, *, fold: bool) -> Sequence[MaskFate]:
+    """Check what would be written, and say what would be copied."""
+    from cloakonnx.graph.file.companions import Companions
+    from cloakonnx.graph.fold.fold import folding
+    from cloakonnx.graph.masks.harden import hardened
+
+    fates: Sequence[MaskFate] = ()
+    if fold:
+        fates = folding(model, masks).fates
+    else:
+        hardened(model, masks)
+    for copy in Companions(model, model.external_files, target.absolute().parent, force=True).copies:
+        say(f"would copy {copy}")
+    return fates
+
+
+def _written(
+    model: Model, masks: Sequence[Mask], target: Path, *, fold: bool, force: bool, hash_external: bool
+) -> Sequence[MaskFate]:
+    from cloakonnx.graph.fold.fold import fold_file
+    from cloakonnx.graph.masks.harden import harden_file
+
+    with watched(model) as watch:
+        if fold:
+            return fold_file(model, masks, target, force=force, hash_external=hash_external, watch=watch)
+        harden_file(model, masks, target, force=force, hash_external=hash_external, watch=watch)
+    return ()
 
 
 def _settings(

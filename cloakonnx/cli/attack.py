@@ -67,7 +67,6 @@ def command(
     and so on). Without labels the model's own predictions stand in.
     """
     from cloakonnx.attacks.attack import attack
-    from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
 
     if output.suffix != ".npz":
@@ -84,7 +83,7 @@ def command(
         (s, _target(output, text, rest["eps"])) for s, text in attack_options.attack_settings(rest, targeted=targeted)
     ]
     for _, target in plans:
-        check_output(target, inputs=[p for p in (model, data) if p is not None], force=force)
+        options.claim(target, inputs=(model, data), force=force)
     options.warn_of_small_eps([settings.eps for settings, _ in plans], dataset)
     classifier = classifier.on(options.choose(provider, device_id))
     options.warn_of_randomness(classifier)

@@ -94,7 +94,6 @@ def command(
     """
     from cloakonnx.evaluation.evaluate import evaluate
     from cloakonnx.evaluation.gates import check_measured, parse_gate
-    from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
     from cloakonnx.scoring.analysis import load_analysis
 
@@ -118,7 +117,7 @@ def command(
     if len({path.absolute() for path in outputs}) < len(outputs):
         raise click.UsageError("-o and --samples name the same file")
     for path in outputs:
-        check_output(path, inputs=[p for p in (model, baseline, analysis, data) if p is not None], force=force)
+        options.claim(path, inputs=(model, baseline, analysis, data), force=force)
     options.warn_of_small_eps(eps, dataset)
     classifier = classifier.on(options.choose(provider, device_id))
     if no_sanity:  # a flag of the sanity checks says so otherwise

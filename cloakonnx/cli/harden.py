@@ -12,6 +12,7 @@ import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli._output import going_on, print_json, progress, say, tell
+from cloakonnx.cli._signing import sign_key_option, signing_key
 from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.cli.gate import conclude
 
@@ -91,6 +92,7 @@ _task_options = options.group(
 @options.workers_option
 @options.gate_options(required=False)
 @click.option("-o", "--output", type=options.PATH, help="The folder for the results.  [MODEL-hardened]")
+@sign_key_option
 @click.option("--no-report", is_flag=True, help="Leave out report.html, which needs the extra 'report'.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes, and write nothing.")
 @click.option("--force", is_flag=True, help="Overwrite results of other inputs or settings.")
@@ -110,6 +112,7 @@ def command(
     require: tuple[str, ...],
     allow_inconclusive: bool,
     output: Path | None,
+    sign_key: Path | None,
     dry_run: bool,
     force: bool,
     as_json: bool,
@@ -141,6 +144,7 @@ def command(
         gates=tuple(map(parse_gate, require)),
         **fields,
     )
+    key = signing_key(sign_key)
     loaded = load(model)
     source = options.open_data(data, data_script, rest, option="data")
     if source is None:
@@ -160,6 +164,7 @@ def command(
         observer=_Told(),
         engine=engine_of(workers),
         command=_again(),
+        sign_key=key,
     )
     if task.split is not None:
         say(task.split)
@@ -189,7 +194,7 @@ def _again() -> str:
     """Return the command line without paths and without what only says where the results go."""
     context = click.get_current_context()
     words = ["cloakonnx", "harden"]
-    silent = {"output", "force", "dry_run", "as_json", "workers"}
+    silent = {"output", "sign_key", "force", "dry_run", "as_json", "workers"}
     for parameter in context.command.params:
         value, name = context.params.get(str(parameter.name)), str(parameter.name)
         if name in silent or context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT:

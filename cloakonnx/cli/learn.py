@@ -144,7 +144,6 @@ def command(
     """
     from cloakonnx.engine.choice import engine_of
     from cloakonnx.engine.folder import forget
-    from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
     from cloakonnx.scoring.analysis import default_path
     from cloakonnx.selection.learn.learn import learn
@@ -157,8 +156,7 @@ def command(
     dataset = options.dataset(classifier, source, rest)
     select = None if select_data is None else options.part(classifier, select_data, rest)
     target = output or default_path(model)
-    inputs = [path for path in (model, data, select_data) if path is not None]
-    check_output(target, inputs=inputs, force=force)
+    options.claim(target, inputs=(model, data, select_data), force=force)
     recipe = _recipe(rest, dataset)
     classifier = classifier.on(options.choose(provider, device_id))
     options.warn_of_randomness(classifier)

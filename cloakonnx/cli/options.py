@@ -183,6 +183,12 @@ def gate_options(*, required: bool) -> Callable[[F], F]:
 
 force_option = click.option("--force", is_flag=True, help="Overwrite the output.")
 
+hash_external_option = click.option(
+    "--hash-external/--no-hash-external",
+    default=True,
+    help="Leave external data unread: what is in it is then not checked.  [read, for its sha256]",
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 
 
@@ -270,6 +276,14 @@ def _tell_of_folder(source: Source) -> None:
             click.echo(f"cloakonnx: {folder.name}: {len(folder.grey)} grey pictures were read as colour", err=True)
 
     click.get_current_context().call_on_close(tell_of_grey)
+
+
+def claim(output: Path, *, inputs: Sequence[Path | None] = (), force: bool = False) -> None:
+    """Check that an output may be written, and hold it for this run until the verb ends."""
+    from cloakonnx.files import check_output, claimed
+
+    check_output(output, inputs=[path for path in inputs if path is not None], force=force)
+    click.get_current_context().with_resource(claimed(output))
 
 
 def classifier(

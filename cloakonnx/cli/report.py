@@ -41,14 +41,13 @@ def command(
     from cloakonnx.evaluation.evaluation import load_evaluation, verdict
     from cloakonnx.evaluation.samples import load_samples
     from cloakonnx.evaluation.sweeps.record import load_sweep
-    from cloakonnx.files import check_output, write_text
+    from cloakonnx.files import write_text
     from cloakonnx.graph.file.model import load
     from cloakonnx.report.page import report_html
     from cloakonnx.scoring.analysis import load_analysis
 
     found = load_evaluation(evaluation)
-    inputs = [path for path in (evaluation, analysis, sweep, model, samples) if path is not None]
-    check_output(output, inputs=inputs, force=force)
+    options.claim(output, inputs=(evaluation, analysis, sweep, model, samples), force=force)
     page = report_html(
         found,
         analysis=None if analysis is None else load_analysis(analysis, model=found.baseline.name),

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cloakonnx.cli import options
+from cloakonnx.cli._external import watched
 from cloakonnx.cli._output import print_json, say
 
 
@@ -24,11 +25,14 @@ def command(*, model: Path, output: Path | None, force: bool, as_json: bool) -> 
     A folded model is refused: its masks are part of its weights.
     """
     from cloakonnx.graph.file.model import load
-    from cloakonnx.graph.masks.harden import strip_file
+    from cloakonnx.graph.masks.harden import check_target, strip_file
 
     loaded = load(model)
     target = output or model.with_name(model.name.removesuffix(".onnx").removesuffix(".hardened") + ".stripped.onnx")
-    strip_file(loaded, target, force=force)
+    check_target(loaded, target, force=force)
+    options.claim(target, inputs=[model], force=force)
+    with watched(loaded) as watch:
+        strip_file(loaded, target, force=force, watch=watch)
     if as_json:
         print_json({"output": str(target), "sha256": load(target).sha256})
     say(f"wrote {target}")

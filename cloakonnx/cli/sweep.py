@@ -94,7 +94,6 @@ def command(
     is the analysis's.
     """
     from cloakonnx.evaluation.sweeps.sweep import sweep
-    from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
     from cloakonnx.scoring.analysis import default_path, load_analysis
 
@@ -113,8 +112,7 @@ def command(
     if twins is None:
         raise click.UsageError("adversarial twins are needed: --adversarial is missing ('cloakonnx attack' makes them)")
     if output is not None:
-        inputs = [path for path in (model, scores, data, adversarial) if path is not None]
-        check_output(output, inputs=inputs, force=force)
+        options.claim(output, inputs=(model, scores, data, adversarial), force=force)
     classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
     pairs = options.pairs(*(options.dataset(classifier, source, rest) for source in (clean, twins)))
     options.warn_of_small_eps(eps, pairs.clean)

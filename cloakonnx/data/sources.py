@@ -58,13 +58,22 @@ class ArraySource:
 
     def at(self, rows: NDArray[np.int64]) -> Labelled:
         """Return some samples, and their labels."""
-        return self.x[rows], None if self.y is None else self.y[rows]
+        return self._samples(rows), None if self.y is None else self.y[rows]
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield slices of the array."""
         for start in range(0, len(self.x), size):
             y = None if self.y is None else self.y[start : start + size]
-            yield Batch(self.x[start : start + size], y, start)
+            yield Batch(self._samples(slice(start, start + size)), y, start)
+
+    def _samples(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+        """Return some samples; those of a mapped file are read at once, when it is known to be as long as it was."""
+        x = self.x
+        if not isinstance(x, np.memmap):
+            return x[rows]
+        if x.filename is not None and Path(x.filename).stat().st_size < x.offset + x.nbytes:
+            raise DataError(f"{self.name} was cut while it was read; run the same again")
+        return np.array(x[rows])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.engine.trees import flattened, unflattened
 from cloakonnx.errors import CheckError, CloakError, DataError, InferenceError, OutputError
-from cloakonnx.files import write_npz, write_text
+from cloakonnx.files import claimed, write_npz, write_text
 
 T = TypeVar("T")
 
@@ -53,18 +53,19 @@ class Folder:
         nothing behind, except what an earlier run had left.
 
         Raises:
-            OutputError: the folder was made with other settings, or can't be made.
+            OutputError: the folder was made with other settings, or can't be made, or another run works in it.
         """
-        resumed = resume and self._is_there()
-        try:
-            if not resumed:
-                self._make()
-            yield
-        except BaseException as error:
-            is_bad_input = isinstance(error, CloakError) and not isinstance(error, (InferenceError, CheckError))
-            if not resumed and (is_bad_input or not self._saved):
-                self.remove()
-            raise
+        with claimed(self.path):
+            resumed = resume and self._is_there()
+            try:
+                if not resumed:
+                    self._make()
+                yield
+            except BaseException as error:
+                is_bad_input = isinstance(error, CloakError) and not isinstance(error, (InferenceError, CheckError))
+                if not resumed and (is_bad_input or not self._saved):
+                    self.remove()
+                raise
 
     def remove(self) -> None:
         """Remove the folder."""

@@ -165,8 +165,13 @@ def evaluate(
                 correct.add(batch, part.clean)
                 met.add(batch)
         found = joined(parts)
-        gains = [each.gain for each in found.at]
-        checked = _checked(classifier, dataset, correct, gains, plans=plans, batch_size=batch_size) if sanity else None
+        model.check_unchanged()
+        other.check_unchanged()
+        checked = (
+            _checked(classifier, dataset, correct, [each.gain for each in found.at], plans=plans, batch_size=batch_size)
+            if sanity
+            else None
+        )
     evaluation = Evaluation(
         model=ModelRecord(model.name, model.sha256),
         baseline=ModelRecord(other.name, stripped_sha256(model) if baseline is None else other.sha256),

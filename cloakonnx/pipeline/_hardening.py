@@ -11,6 +11,7 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine
 from cloakonnx.engine.choice import default_engine
+from cloakonnx.evaluation.verification.signing import SigningKey
 from cloakonnx.graph.file.diff import external_digests
 from cloakonnx.graph.file.model import Model
 from cloakonnx.pipeline._parts import DataParts
@@ -57,6 +58,7 @@ class Hardening:
         engine: Where batches are handled; None chooses for each stage.
         observer: Is told how far it is.
         command: The command line that does it again, for the page.
+        sign_key: What signs the attestation.
     """
 
     classifier: Classifier
@@ -66,6 +68,7 @@ class Hardening:
     engine: Engine | None = None
     observer: Observer = field(default_factory=Silence)
     command: str | None = None
+    sign_key: SigningKey | None = None
 
     @property
     def model(self) -> Model:

@@ -20,12 +20,13 @@ from cloakonnx.files import write_text
 from cloakonnx.graph.file.diff import file_sha256
 from cloakonnx.graph.file.model import Model, load
 from cloakonnx.graph.fold.fold import fold_file
-from cloakonnx.graph.masks.harden import harden_file
+from cloakonnx.graph.masks.harden import Watch, harden_file
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import Tap, find_tap, places
 from cloakonnx.pipeline import _masks as masks
 from cloakonnx.pipeline._hardening import Hardening
+from cloakonnx.pipeline.settings import HardenSettings
 from cloakonnx.pipeline.stage import BESIDE, WorkStage
 from cloakonnx.report.page import report_html
 from cloakonnx.report.tables import summary_markdown
@@ -36,6 +37,18 @@ from cloakonnx.selection.topk import select
 HARDENED, ANALYSIS, EVALUATION = "hardened.onnx", "analysis.cloak.json", "evaluation.json"
 SAMPLES = "samples.npz"
 REPORT, SUMMARY, ATTESTATION = "report.html", "summary.md", "attestation.json"
+
+
+def taps_of(model: Model, settings: HardenSettings) -> list[Tap]:
+    """Return where a hardening masks a model.
+
+    Raises:
+        ModelError, TapError: it can't carry masks, or not there.
+    """
+    check_opset(model)
+    if settings.method == "learn":
+        return places(model, names=settings.taps)
+    return [find_tap(model, settings.tap)]
 
 
 class Stages:
@@ -102,11 +115,12 @@ class Stages:
         if settings.wants_latency:
             measured.append(work.folder.record("latency"))
             self.all.append(WorkStage("latency", self._latency, settings=running, reads=(HARDENED,)))
+        signer = {} if work.sign_key is None else {"signed_by": work.sign_key.keyid}
         self.all.append(
             WorkStage(
                 "attest",
                 self._attest,
-                settings=self._attested_settings(),
+                settings={**self._attested_settings(), **signer},
                 reads=(ANALYSIS, HARDENED, EVALUATION),
                 writes=(ATTESTATION,),
             )
@@ -155,15 +169,10 @@ class Stages:
         return load_analysis(self._work.folder.file(ANALYSIS), model=self._work.model.name)
 
     def _inspect(self, resumed: bool) -> Mapping[str, Any]:
-        work = self._work
-        check_opset(work.model)
         return {"taps": [tap.name for tap in self._taps()]}
 
     def _taps(self) -> list[Tap]:
-        model, named = self._work.model, self._work.settings.taps
-        if self._work.settings.method == "learn":
-            return places(model, names=named)
-        return [find_tap(model, self._work.settings.tap)]
+        return taps_of(self._work.model, self._work.settings)
 
     def _analyse(self, resumed: bool) -> Mapping[str, Any]:
         target = self._work.folder.file(ANALYSIS)
@@ -179,7 +188,8 @@ class Stages:
     def _apply(self, resumed: bool) -> Mapping[str, Any]:
         work = self._work
         write = fold_file if work.settings.fold else harden_file
-        write(work.model, self._masks(), work.folder.file(HARDENED), force=True, hash_external=True)
+        watch = Watch(copies=lambda copy: work.observer.say(f"copies {copy}"))
+        write(work.model, self._masks(), work.folder.file(HARDENED), force=True, watch=watch)
         return {BESIDE: sorted(self._hardened().external_files)}
 
     def _masks(self) -> list[Mask]:
@@ -280,7 +290,8 @@ class Stages:
         folder = self._work.folder
         made = {name: {"name": name, "sha256": file_sha256(folder.file(name))} for name in (ANALYSIS, EVALUATION)}
         settings = {**self._attested_settings(), "analysis": made[ANALYSIS], "evaluation": made[EVALUATION]}
-        attest(self._hardened(), self._work.model, settings=settings).save(folder.file(ATTESTATION))
+        made_of = attest(self._hardened(), self._work.model, settings=settings)
+        made_of.save(folder.file(ATTESTATION), key=self._work.sign_key)
         return {}
 
     def _report(self, resumed: bool) -> Mapping[str, Any]:

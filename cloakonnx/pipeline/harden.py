@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloakonnx.attacks.presets import check_eps
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import Source, open_source
@@ -13,10 +14,12 @@ from cloakonnx.engine.batches import Engine
 from cloakonnx.errors import OutputError
 from cloakonnx.evaluation.evaluation import Evaluation, Verdict, verdict
 from cloakonnx.evaluation.gates import Decision, parse_gate
+from cloakonnx.evaluation.verification.signing import SigningKey
+from cloakonnx.graph.file.companions import check_names, is_elsewhere
 from cloakonnx.graph.file.model import Model
 from cloakonnx.pipeline._hardening import Hardening, Observer, Silence
 from cloakonnx.pipeline._parts import part_data
-from cloakonnx.pipeline._stages import Stages
+from cloakonnx.pipeline._stages import Stages, taps_of
 from cloakonnx.pipeline.settings import HardenSettings, Method
 from cloakonnx.pipeline.stage import PlannedStage, ResultFolder
 from cloakonnx.report.page import check_report
@@ -89,10 +92,14 @@ class Task:
         engine: Where batches are handled; None chooses for each stage.
         observer: Is told how far it is.
         command: The command line that does it again, for the page.
+        sign_key: What signs the attestation.
 
     Raises:
         DataError: no labels, or too few samples for a part.
         OptionError: radii that make no sense.
+        ModelError, TapError: the model can't carry masks, or not there, or its external data has names that nothing is
+            written under.
+        OutputError: the folder can't be made, or another run works in it.
         MissingDependencyError: the page is wanted and Jinja2 is not installed.
     """
 
@@ -108,11 +115,17 @@ class Task:
         engine: Engine | None = None,
         observer: Observer | None = None,
         command: str | None = None,
+        sign_key: SigningKey | None = None,
     ) -> None:
         if settings.report:
             check_report()
-        if output.is_file():
-            raise OutputError(f"cannot write {output}: it is not a folder; name another with -o")
+        self._folder = ResultFolder(output)
+        self._folder.check_place()
+        bounds, shape = data.preprocessing.bounds, data.sample_shape
+        check_eps(settings.eps, norm=settings.norm, bounds=bounds, shape=shape)
+        taps_of(classifier.model, settings)
+        if is_elsewhere(classifier.model, output):
+            check_names(classifier.model, classifier.model.external_files)
         amount = settings.amount
         parts = part_data(
             data,
@@ -125,7 +138,6 @@ class Task:
         )
         self.split = parts.split
         self._observer = observer or Silence()
-        self._folder = ResultFolder(output)
         self._stages = Stages(
             Hardening(
                 classifier,
@@ -135,6 +147,7 @@ class Task:
                 engine=engine,
                 observer=self._observer,
                 command=command,
+                sign_key=sign_key,
             )
         )
 
@@ -168,9 +181,8 @@ class Task:
         """
         stages, folder = self._stages.all, self._folder
         folder.check(stages, force=force)
-        folder.make()
         runs = []
-        try:
+        with folder.opened():
             for number, stage in enumerate(stages, 1):
                 cached = folder.is_done(stage)
                 self._observer.stage(stage.name, number, len(stages), cached=cached)
@@ -178,9 +190,6 @@ class Task:
                     resumed = folder.begin(stage)
                     folder.finish(stage, stage.run(resumed))
                 runs.append(StageRun(stage.name, cached))
-        except BaseException:
-            folder.tidy()
-            raise
         found = self._stages.evaluation()
         gates = self._stages.decisions(found)
         self._stages.forget_doubtful(gates)
@@ -217,6 +226,7 @@ def harden(
     force: bool = False,
     engine: Engine | None = None,
     observer: Observer | None = None,
+    sign_key: SigningKey | None = None,
 ) -> Hardened:
     """Harden a model in one go: masks within a budget, the hardened file, its verification, evaluation and report.
 
@@ -243,6 +253,7 @@ def harden(
         force: Whether to overwrite results of other settings in it.
         engine: Where batches are handled; None chooses for each stage.
         observer: Is told how far it is.
+        sign_key: What signs the attestation, of :func:`~cloakonnx.load_signing_key`.
 
     Raises:
         CheckError: no masks within the budget gain, or the hardened model fails verification.
@@ -278,6 +289,7 @@ def harden(
         output=default_folder(clf.model.path or Path()) if output is None else Path(output),
         engine=engine,
         observer=observer,
+        sign_key=sign_key,
     ).run(force=force)
 
 

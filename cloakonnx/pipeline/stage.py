@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cloakonnx.errors import OutputError
-from cloakonnx.files import write_text
+from cloakonnx.files import check_replaceable, check_unclaimed, claimed, write_text
 from cloakonnx.graph.file.diff import file_sha256
 from cloakonnx.records import installed_versions
 
@@ -84,30 +85,64 @@ class ResultFolder:
         """Return where an output is."""
         return self.path / name
 
-    def make(self) -> None:
-        """Make the folder; raises OutputError where that can't be done."""
+    def check_place(self) -> None:
+        """Check, before any work is done, that the folder can be made or written to, and that no other run works in it.
+
+        Raises:
+            OutputError: something else than a folder has the name, or the folder that it would be in is not writable.
+        """
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+            raise OutputError(f"cannot write {self.path}: it is not a folder; name another with -o")
+        there = next(each for each in (self.path.absolute(), *self.path.absolute().parents) if each.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise OutputError(f"cannot write {self.path}: {there} is not a folder that can be written to")
+        check_unclaimed(self._claim)
+
+    @property
+    def _claim(self) -> Path:
+        """What a run holds, for itself alone."""
+        return self.path / _RECORDS / "run"
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make the folder, and hold it for one run; where that fails and leaves nothing of use it is removed again.
+
+        Raises:
+            OutputError: it can't be made, or another run works in it.
+        """
+        folders = (self.path.absolute(), *self.path.absolute().parents)
+        made = [each for each in folders if not each.exists()]
         try:
             (self.path / _RECORDS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from None
+        with claimed(self._claim):
+            try:
+                yield
+            except BaseException:
+                self._tidy(made)
+                raise
 
-    def tidy(self) -> None:
+    def _tidy(self, made: Sequence[Path]) -> None:
         """Remove the folder again where no stage has ended in it and nothing else is there."""
         records = self.path / _RECORDS
         if any("files" in (self._record(each.stem) or {}) for each in records.glob("*.json")):
             return
         shutil.rmtree(records, ignore_errors=True)
         with suppress(OSError):
-            self.path.rmdir()
+            for each in made:
+                each.rmdir()
 
     def check(self, stages: Sequence[WorkStage], *, force: bool) -> frozenset[str]:
         """Check before any work that no result of other settings would be lost; return the stages that are done.
 
         Raises:
-            OutputError: the folder is a file, or holds such results and ``force`` was not given.
+            OutputError: the folder is a file, what it holds under their names are no files, or are such results and
+                ``force`` was not given.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"cannot write {self.path}: it is not a folder; name another with -o")
+        self.check_place()
+        for name in (each for stage in stages for each in stage.writes):
+            check_replaceable(self.file(name))
         done: set[str] = set()
         stale: set[str] = set()
         again: dict[str, str] = {}  # files that will be made again as they were

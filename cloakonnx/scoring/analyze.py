@@ -217,6 +217,7 @@ def analyze(
             largest, seen = max(largest, found.largest_difference), seen + found.seen
     if sums is None:
         raise DataError(f"{pairs.clean.source.name} is empty: it has no samples")
+    classifier.model.check_unchanged()
     needed = chosen.name if work.making is None else classifier.output_name
     noise = random_ops(classifier.model.proto, needed)
     for said in (*of_randomness(noise), *of_ties(seen.tied), *of_gradients(seen)):

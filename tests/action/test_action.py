@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,7 +28,9 @@ WORKFLOW = ROOT / "samples" / "ci" / "harden.yml"
 BASH = shutil.which("bash")
 SYSTEM = os.pathsep.join(["/usr/bin", "/bin"])
 
-SETUP, UPLOAD = "actions/setup-python@v6", "actions/upload-artifact@v6"
+SETUP = "actions/setup-python@ece7cb06caefa5fff74198d8649806c4678c61a1"
+UPLOAD = "actions/upload-artifact@b7c566a772e6b6bfb58ed0dc250532a479d7789f"
+PIP = "python -m pip install --quiet --disable-pip-version-check"
 KNOWN = {
     "actions/checkout": {"persist-credentials"},
     "actions/setup-python": {"python-version", "update-environment"},
@@ -173,6 +176,21 @@ def test_other_actions_get_inputs_that_they_have() -> None:
     ours = set(action()["inputs"])
     for step in used:
         assert set(step.get("with", {})) <= KNOWN.get(step["uses"].split("@")[0], ours), step["uses"]
+
+
+def test_actions_and_pip_are_pinned_by_hash() -> None:
+    uses = re.compile(r"uses: (?P<name>\S+)@(?P<ref>\S+)(?: # (?P<version>v\d+\.\d+\.\d+))?")
+    found = []
+    for path in (ROOT / "action.yml", ROOT / "samples" / "ci" / "harden.yml"):
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "uses:" in line]
+        found += [uses.fullmatch(line.strip().removeprefix("- ")) for line in lines]
+    assert len(found) == 8 and all(found)
+    of_others = [each for each in found if each and each["name"] != "OWNER/cloakonnx"]
+    assert all(re.fullmatch("[0-9a-f]{40}", each["ref"]) and each["version"] for each in of_others)
+    assert len({(each["ref"], each["version"]) for each in of_others}) == len({each["name"] for each in of_others})
+    (pin,) = re.findall(r"^pip==\S+ --hash=sha256:[0-9a-f]{64}$", (ROOT / "samples/ci/pip.txt").read_text(), re.M)
+    (job,) = [step["run"] for step in workflow()["jobs"]["ship"]["steps"] if "pip install" in step.get("run", "")]
+    assert f"'{pin}'" in job and "--require-hashes" in job
 
 
 def test_nothing_is_said_that_was_not_asked(use: Use) -> None:
@@ -326,9 +344,11 @@ def test_installs_into_an_environment_of_its_own(tmp_path: Path, given: bool) ->
     assert ran.step("python").conclusion == ("skipped" if given else "success")
     assert given or ran.step("python").given["python-version"] == "3.13"
     home = runner.temp / "cloakonnx"
-    made, installed, called, read = notes.read_text().splitlines()
+    made, pinned, installed, called, read = notes.read_text().splitlines()
     assert made == f"{python} -m venv {home}/venv"
-    assert installed == f"{home}/venv/bin/python -m pip install --quiet --disable-pip-version-check {ROOT}[report]"
+    hashed = f"--require-hashes --only-binary :all: --requirement {ROOT}/samples/ci/pip.txt"
+    assert pinned == f"{home}/venv/bin/{PIP} {hashed}"
+    assert installed == f"{home}/venv/bin/{PIP} {ROOT}[report,sign]"
     assert called == f"{home}/bin/cloakonnx harden --json --output=hardened -- m.onnx"
     assert read.startswith(f"{home}/venv/bin/python -I -X utf8 - ")
     assert [path.name for path in (home / "bin").iterdir()] == ["cloakonnx"]

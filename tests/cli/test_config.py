@@ -231,3 +231,7 @@ def test_what_a_found_file_weakens_is_said(run: Run, masked: Path) -> None:
     assert not any("sets limit" in line for line in lines)
     (masked / "cloakonnx.toml").write_text("[evaluate]\nno-sanity = false\n")
     assert "sets no-sanity" not in run(*task).err
+    for value in ("false", "true"):
+        (masked / "cloakonnx.toml").write_text(f"[verify]\nhash-external = {value}\n")
+        said = "cloakonnx.toml [verify] sets hash-external = false" in run("verify", HARDENED[1]).err
+        assert said == (value == "false")

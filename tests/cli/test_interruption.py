@@ -93,7 +93,7 @@ def scripted(folder: Path) -> Path:
 @pytest.mark.parametrize("where", ["interrupt", "finaliser", "callback", "importing", "cleanup", "twice"])
 def test_wherever_it_comes(scripted: Path, where: str, number: str) -> None:
     ended = run_script(scripted, where, number)
-    assert (ended.returncode, ended.stdout, ended.stderr.split()) == (130, "", INTERRUPTED.split())
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", f"{INTERRUPTED}\n")
     assert not (scripted / "m.cloak.json").exists()
     assert (scripted / "imported").exists() == (where == "importing")
     assert (scripted / "cleaned").exists() == (where == "twice")
@@ -115,3 +115,39 @@ def test_other_unraisable_errors_are_said(scripted: Path) -> None:
     ended = run_script(scripted, "late", "SIGNO")
     assert ended.returncode == 0
     assert "SIGNO" in ended.stderr
+
+
+STARTS = """
+import signal, sys
+
+class Loading:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            signal.raise_signal(signal.{signal})
+
+sys.meta_path.insert(0, Loading())
+from cloakonnx.cli import main
+sys.argv = ["cloakonnx", "attack", "m.onnx", "--data", "clean.npz", "--attack", "fgsm", "--eps", "0.1", "-o", "o.npz"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("cloakonnx.cli.verbs", "SIGINT"), ("click", "SIGTERM"), ("numpy", "SIGINT"), ("onnxruntime", "SIGTERM")],
+)
+def test_while_modules_are_loaded(folder: Path, name: str, number: str) -> None:
+    command = [sys.executable, "-c", STARTS.format(name=name, signal=number)]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    # click answers with an empty line what comes in the few instructions between its start and ours
+    (line,) = ended.stderr.strip().splitlines()
+    assert (ended.returncode, ended.stdout, line.startswith(INTERRUPTED)) == (130, "", True)
+    assert not (folder / "o.npz").exists()
+
+
+def test_next_to_nothing_is_loaded_before_signals_are_heeded() -> None:
+    script = "import re, sys, signal; n = {*sys.modules}; import cloakonnx.cli.main; print(*{*sys.modules} - n)"
+    made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    ours = {"cloakonnx", "cloakonnx.cli", "cloakonnx.cli.main", "cloakonnx.cli._interruption"}
+    pythons = {name for name in made.stdout.split() if name.startswith(("__future__", "importlib", "warnings", "_"))}
+    assert {*made.stdout.split()} - pythons == ours

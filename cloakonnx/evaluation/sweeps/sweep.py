@@ -152,6 +152,7 @@ def sweep(
         threads=classifier.provider.threads,
         notes=() if note is None else (note,),
     )
+    classifier.model.check_unchanged()
     if output is not None:
         found.save(output)
     if folder is not None:

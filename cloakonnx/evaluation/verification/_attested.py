@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from cloakonnx.errors import CloakError
-from cloakonnx.evaluation.verification._checks import Check, listed
+from cloakonnx.evaluation.verification._checks import UNREAD, Check, Reading, listed
 from cloakonnx.evaluation.verification.attestation import Attestation, AttestedMask
-from cloakonnx.graph.file.diff import file_sha256
 from cloakonnx.graph.file.fingerprint import changes, fingerprint
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
@@ -21,11 +19,11 @@ from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.topk import Count, select
 
 
-def attested_checks(model: Model, source: Model | None, attestation: Attestation) -> Iterator[Check]:
+def attested_checks(model: Model, source: Model | None, attestation: Attestation, reading: Reading) -> Iterator[Check]:
     """Yield the checks of a model, of its masks, external data and source, against its attestation."""
     yield _file(model, attestation)
     yield _masks(model, attestation)
-    yield _files(model, attestation)
+    yield _files(model, attestation, reading)
     yield _source(model, source, attestation)
 
 
@@ -62,14 +60,17 @@ def _masks(model: Model, attestation: Attestation) -> Check:
     return Check(name, "passed", f"as attested: {', '.join(wanted)}")
 
 
-def _files(model: Model, attestation: Attestation) -> Check:
+def _files(model: Model, attestation: Attestation, reading: Reading) -> Check:
     name = "attested data"
     odd = sorted({*attestation.files} ^ {*model.external_files})
     if odd:
         how = "attested, but the model does not refer to it" if odd[0] in attestation.files else "not attested"
         return Check(name, "failed", f"external data {odd[0]!r} is {how}")
+    if not reading.hashes and attestation.files:
+        return Check(name, "not checked", UNREAD)
+    found = reading.digests(model)
     for location, digest in attestation.files.items():
-        if file_sha256((model.folder or Path()) / location) != digest:
+        if found[location].sha256 != digest:
             return Check(name, "failed", f"external data {location!r} is not the attested one")
     said = f"{len(attestation.files)} files have the attested sha256" if attestation.files else "there is none"
     return Check(name, "passed", said)

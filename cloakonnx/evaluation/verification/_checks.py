@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CloakError, DataError, InferenceError, ModelError
+from cloakonnx.graph.file.companions import Digest, digest_of
 from cloakonnx.graph.file.diff import Difference, file_sha256
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
@@ -46,44 +47,81 @@ def listed(found: Sequence[Difference]) -> str:
     return "; ".join(map(str, found[:_LISTED])) + more
 
 
-def external_data(model: Model, source: Model | None, locations: Sequence[str]) -> Check:
+@dataclass(frozen=True)
+class Reading:
+    """Whether and how external data is read.
+
+    Attributes:
+        hashes: Whether it is.
+        progress: Called with the bytes that were read of all files of the hardened model.
+    """
+
+    hashes: bool = True
+    progress: Callable[[int], None] = lambda read: None
+
+    def digests(self, model: Model) -> dict[str, Digest]:
+        """Return the digest of each external file of a model, by location."""
+        found: dict[str, Digest] = {}
+        done = 0
+        for location in model.external_files:
+            path = (model.folder or Path()) / location
+            found[location] = digest_of(path, lambda read, done=done: self.progress(done + read))  # type: ignore[misc]
+            done += found[location].size
+        return found
+
+
+UNREAD = "it was left unread, as --no-hash-external asks"
+
+
+def external_data(model: Model, source: Model | None, locations: Sequence[str], reading: Reading) -> Check:
     """Check a model's external files against what its metadata records of them, if it does, and against the source's.
 
     Args:
         model: The hardened model.
         source: What it was made from, where it is given.
         locations: The files that both must have.
+        reading: Whether and how they are read.
     """
     name = "external data"
+    if not reading.hashes and model.external_files:
+        return Check(name, "not checked", UNREAD)
     try:
         recorded = external_recorded(model.proto)
     except ModelError as error:
         return Check(name, "failed", str(error))
-    fault = _fault_by_record(model, recorded or {}) if recorded is not None else None
+    fault = _fault_by_record(model, recorded or {}, reading) if recorded is not None else None
     if fault is None and source is not None:
         fault = _fault_by_source(model, source, locations)
     if fault is not None:
         return Check(name, "failed", fault)
+    return Check(name, *_agreement(model, source, len(locations), is_recorded=bool(recorded)))
+
+
+def _agreement(model: Model, source: Model | None, count: int, *, is_recorded: bool) -> tuple[Status, str]:
+    """Return what is known of external data where no fault was found."""
     if source is None:
-        return Check(name, "passed", "as the metadata records it") if recorded else Check(name, *_UNKNOWN)
-    said = ", as the metadata records it" if recorded else ""
-    if not locations:
-        return Check(name, "passed", "there is none")
+        return ("passed", "as the metadata records it") if is_recorded else ("not checked", NO_REFERENCE)
+    said = ", as the metadata records it" if is_recorded else ""
+    if not count:
+        return "passed", "there is none"
     if _share_folder(model, source):
-        return Check(name, "passed", f"both models refer to the same files{said}")
-    return Check(name, "passed", f"{len(locations)} files have the same content{said}")
+        return ("passed", f"both models refer to the same files{said}") if is_recorded else ("not checked", SAME_FILES)
+    return "passed", f"{count} files have the same content{said}"
 
 
-_UNKNOWN: tuple[Status, str] = ("not checked", NO_REFERENCE)
+SAME_FILES = (
+    "both models refer to the same files, and the metadata records no digests: whether they are as they were when the "
+    "model was hardened can't be told"
+)
 
 
-def _fault_by_record(model: Model, recorded: Mapping[str, ExternalFile]) -> str | None:
+def _fault_by_record(model: Model, recorded: Mapping[str, ExternalFile], reading: Reading) -> str | None:
     odd = sorted({*recorded} ^ {*model.external_files})
     if odd:
         return f"{odd[0]!r} is recorded or referred to, not both"
+    found = reading.digests(model)
     for location, wanted in recorded.items():
-        path = (model.folder or Path()) / location
-        if path.stat().st_size != wanted.size or file_sha256(path) != wanted.sha256:
+        if (found[location].sha256, found[location].size) != (wanted.sha256, wanted.size):
             return f"{location!r} is not as the metadata records it"
     return None
 

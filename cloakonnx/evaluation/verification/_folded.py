@@ -11,6 +11,7 @@ from cloakonnx.errors import CloakError, ModelError
 from cloakonnx.evaluation.verification._checks import (
     Check,
     Probe,
+    Reading,
     as_not_comparable,
     external_data,
     largest_difference,
@@ -38,7 +39,9 @@ _TOLERANCE: dict[int, float] = {
 _LEAST = 1e-300
 
 
-def folded_checks(model: Model, source: Model | None, probe: Probe, *, is_attested: bool = False) -> Iterator[Check]:
+def folded_checks(
+    model: Model, source: Model | None, probe: Probe, reading: Reading, *, is_attested: bool = False
+) -> Iterator[Check]:
     """Yield the checks of a folded model; of an attested one without a source only its record is left to check.
 
     Raises:
@@ -61,7 +64,7 @@ def folded_checks(model: Model, source: Model | None, probe: Probe, *, is_attest
         return
     yield source_is_recorded(model, source)
     yield _structure(model, source)
-    yield external_data(model, source, model.external_files)
+    yield external_data(model, source, model.external_files, reading)
     yield from numbers(_compared(model, source, probe), probe, "the source with Mul nodes")
 
 

@@ -1,8 +1,8 @@
 """An attestation: what a hardened model is and how it was made, as an in-toto Statement v1.
 
 https://github.com/in-toto/attestation, spec/v1/statement.md; the predicate's schema is published as
-docs/attestation.schema.json. It is a trusted reference as far as the file itself is trusted: sign it, or keep it where
-who can change the model can't change it too.
+docs/attestation.schema.json. It is a trusted reference as far as the file itself is trusted: sign it (signing.py), or
+keep it where who can change the model can't change it too.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from cloakonnx.errors import AttestationError
+from cloakonnx.evaluation.verification.signing import SigningKey, VerificationKey, read_envelope_or_statement
 from cloakonnx.files import write_text
 from cloakonnx.graph.file.diff import external_digests
 from cloakonnx.graph.file.fingerprint import fingerprint
@@ -70,6 +71,7 @@ class Attestation:
         settings: Of the command that made it.
         versions: Of the packages.
         parts: The file's :func:`~cloakonnx.graph.file.fingerprint`, to name what was changed.
+        signature: What was made of its signature when it was read: there was none, or whether it was checked.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Attestation:
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     parts: Mapping[str, str]
+    signature: Literal["none", "not checked", "checked"] = field(default="none", compare=False)
 
     def to_json(self) -> str:
         """Return the file's text: the same model, settings and versions always give the same text."""
@@ -102,21 +105,32 @@ class Attestation:
         return json.dumps(statement, indent=1, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, *, name: str = "attestation") -> Attestation:
-        """Read the file's text.
+    def from_json(cls, text: str, *, name: str = "attestation", key: VerificationKey | None = None) -> Attestation:
+        """Read the file's text: a statement, or a DSSE envelope with one.
+
+        Args:
+            text: Of the file.
+            name: Of the file, for messages.
+            key: What it must be signed by; nothing in the envelope is read before that was checked.
 
         Raises:
-            AttestationError: it is not an attestation of a hardened model, or damaged.
+            AttestationError: it is not an attestation of a hardened model, or damaged, or not signed by the key.
         """
+        text, enveloped = read_envelope_or_statement(text, name=name, key=key)
         content = parsed(text, name=name, error=AttestationError)
         wanted = {"_type": STATEMENT_TYPE, "predicateType": PREDICATE_TYPE}
-        for key, value in wanted.items():
-            if not isinstance(content, dict) or content.get(key) != value:
-                raise AttestationError(f"{name} is not an attestation of a hardened model: its {key} is not {value!r}")
+        for entry, value in wanted.items():
+            if not isinstance(content, dict) or content.get(entry) != value:
+                raise AttestationError(
+                    f"{name} is not an attestation of a hardened model: its {entry} is not {value!r}"
+                )
         try:
-            return cls._from_entries(Entries(content))
+            found = cls._from_entries(Entries(content))
         except ValueError as error:
             raise AttestationError(f"{name} is damaged: {error}; make it with: cloakonnx apply --attestation") from None
+        if not enveloped:
+            return found
+        return replace(found, signature="not checked" if key is None else "checked")
 
     @classmethod
     def _from_entries(cls, entries: Entries) -> Attestation:
@@ -142,9 +156,14 @@ class Attestation:
             parts=predicate.text_map("parts"),
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write the file atomically; raises OutputError where it can't be written."""
-        write_text(Path(path), self.to_json())
+    def save(self, path: str | Path, *, key: SigningKey | None = None) -> None:
+        """Write the file atomically; raises OutputError where it can't be written.
+
+        Args:
+            path: The file.
+            key: What signs it; without one the plain statement is written.
+        """
+        write_text(Path(path), self.to_json() if key is None else key.sign(self.to_json()))
 
 
 def attest(model: Model, source: Model, *, settings: Mapping[str, Any]) -> Attestation:
@@ -175,13 +194,17 @@ def attest(model: Model, source: Model, *, settings: Mapping[str, Any]) -> Attes
     )
 
 
-def load_attestation(path: str | Path) -> Attestation:
-    """Read an attestation file.
+def load_attestation(path: str | Path, *, key: VerificationKey | None = None) -> Attestation:
+    """Read an attestation file, signed or not.
+
+    Args:
+        path: The file.
+        key: What it must be signed by; None checks no signature.
 
     Raises:
-        AttestationError: missing or damaged.
+        AttestationError: missing or damaged, or not signed by the key.
     """
-    return Attestation.from_json(read_text(path, kind="attestation", error=AttestationError), name=str(path))
+    return Attestation.from_json(read_text(path, kind="attestation", error=AttestationError), name=str(path), key=key)
 
 
 def _subject(entries: Entries) -> tuple[str, str]:

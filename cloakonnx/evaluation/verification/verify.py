@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,11 @@ from cloakonnx.errors import CheckError, CloakError, ModelError
 from cloakonnx.evaluation.verification._attested import attested_checks, intended_masks
 from cloakonnx.evaluation.verification._checks import (
     NO_REFERENCE,
+    SAME_FILES,
+    UNREAD,
     Check,
     Probe,
+    Reading,
     as_not_comparable,
     external_data,
     largest_difference,
@@ -28,7 +31,7 @@ from cloakonnx.evaluation.verification._checks import (
 from cloakonnx.evaluation.verification._folded import folded_checks
 from cloakonnx.evaluation.verification.attestation import Attestation
 from cloakonnx.graph.file.diff import diff
-from cloakonnx.graph.file.edit import canonical_buffer
+from cloakonnx.graph.file.edit import canonical_sha256
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
@@ -59,6 +62,11 @@ class Verification:
         """Whether no check failed."""
         return all(check.status != "failed" for check in self.checks)
 
+    @property
+    def data_unchecked(self) -> bool:
+        """Whether there is external data whose content was not checked, though there is a reference for it."""
+        return any(check.status == "not checked" and check.detail in {UNREAD, SAME_FILES} for check in self.checks)
+
 
 def verify(
     classifier: Classifier,
@@ -68,6 +76,8 @@ def verify(
     analysis: Analysis | None = None,
     samples: Dataset | None = None,
     seed: int = 0,
+    hash_external: bool = True,
+    on_read: Callable[[int], None] = lambda read: None,
 ) -> Verification:
     """Check that a hardened model is its source with the masks, in structure and in numbers.
 
@@ -79,22 +89,32 @@ def verify(
         analysis: What the masks come from: the trusted reference for these.
         samples: What they are compared on; seeded random inputs in [0, 1] where none are given.
         seed: Of these.
+        hash_external: Whether external data is read; else it is not checked.
+        on_read: Called with the bytes that were read of external data.
 
     Raises:
         ModelError: without a trusted reference: the model carries no masks, their record is damaged, or it is folded.
+            In any case: a file was replaced or changed meanwhile.
     """
     classifier.check_unmasked("verification")
     model = classifier.model
     probe = Probe(classifier, samples, seed)
-    return Verification(
-        model.name,
-        None if source is None else source.name,
-        tuple(_checks(model, source, attestation, analysis, probe)),
-    )
+    reading = Reading(hash_external, on_read)
+    checks = tuple(_checks(model, source, attestation, analysis, probe, reading=reading))
+    for each in (model, source):
+        if each is not None:
+            each.check_unchanged()
+    return Verification(model.name, None if source is None else source.name, checks)
 
 
 def _checks(
-    model: Model, source: Model | None, attestation: Attestation | None, analysis: Analysis | None, probe: Probe
+    model: Model,
+    source: Model | None,
+    attestation: Attestation | None,
+    analysis: Analysis | None,
+    probe: Probe,
+    *,
+    reading: Reading,
 ) -> Iterator[Check]:
     try:
         damage = None if is_folded(model.proto) or masks_of(model.proto) else _NO_MASKS.format(model.name)
@@ -103,7 +123,7 @@ def _checks(
     if damage is not None and source is None and attestation is None:
         raise ModelError(damage)
     if attestation is not None:
-        yield from attested_checks(model, source, attestation)
+        yield from attested_checks(model, source, attestation, reading)
     if damage is not None:
         yield Check("metadata", "failed", damage)
         if source is not None:
@@ -114,20 +134,22 @@ def _checks(
     if analysis is not None:
         yield intended_masks(model, analysis)
     if is_folded(model.proto):
-        yield from folded_checks(model, source, probe, is_attested=attestation is not None)
+        yield from folded_checks(model, source, probe, reading, is_attested=attestation is not None)
     else:
-        yield from _mul_checks(model, source, probe, is_attested=attestation is not None)
+        yield from _mul_checks(model, source, probe, reading, is_attested=attestation is not None)
 
 
-def _mul_checks(model: Model, source: Model | None, probe: Probe, *, is_attested: bool) -> Iterator[Check]:
+def _mul_checks(
+    model: Model, source: Model | None, probe: Probe, reading: Reading, *, is_attested: bool
+) -> Iterator[Check]:
     first = _masks_in_place(model)
     yield from (first, _mask_hashes(model), _self_consistent(model))
     if source is not None:
         yield from (source_is_recorded(model, source), _structure(model, source))
-        yield external_data(model, source, source.external_files)
+        yield external_data(model, source, source.external_files, reading)
     elif not is_attested:
         yield from (Check(name, "not checked", NO_REFERENCE) for name in ("source", "structure"))
-        yield external_data(model, None, model.external_files)
+        yield external_data(model, None, model.external_files, reading)
     if first.status == "failed":
         yield Check("numbers", "not checked", "the masks are not in place")
     else:
@@ -179,7 +201,7 @@ def _self_consistent(model: Model) -> Check:
 
 def _structure(model: Model, source: Model) -> Check:
     try:
-        if stripped_sha256(model) == hashlib.sha256(canonical_buffer(source)).hexdigest():
+        if stripped_sha256(model) == canonical_sha256(source):
             return Check("structure", "passed", "without its masks the model is the source, byte for byte")
         found = diff(source, stripped(model))
     except CheckError as error:

@@ -7,11 +7,9 @@ length-delimited records; groups, which protobuf still accepts as unknown fields
 from __future__ import annotations
 
 from collections.abc import Iterator
-from mmap import mmap
 from typing import NamedTuple
 
-Buffer = bytes | mmap
-"""What the scanner reads: bytes in memory or a file mapped read-only."""
+from cloakonnx.graph.file._bytes import Buffer
 
 VARINT, FIXED64, LEN, START_GROUP, END_GROUP, FIXED32 = range(6)
 _FIXED_SIZE = {FIXED64: 8, FIXED32: 4}

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ import onnx
 from google.protobuf.message import Message
 
 from cloakonnx.graph.file import _wire
+from cloakonnx.graph.file._bytes import blocks
 from cloakonnx.graph.file.external import is_external, reference, tensors
 from cloakonnx.graph.file.model import Model
 
@@ -176,16 +178,15 @@ def _tensor_change(first: Model, a: onnx.TensorProto, second: Model, b: onnx.Ten
     spans = first.own_data(a), second.own_data(b)
     skipped: set[str] = set()
     if spans != (None, None):  # large raw data, left in one file or in both
-        with raw_data(first, a, spans[0]) as x, raw_data(second, b, spans[1]) as y:
-            if x != y:
-                return "values"
+        if any(x != y for x, y in zip_longest(raw_data(first, a, spans[0]), raw_data(second, b, spans[1]))):
+            return "values"
         skipped = {"external_data", "data_location", "raw_data"}
     return ", ".join(_changed_fields(a, b, skipped)) or None
 
 
-def raw_data(model: Model, tensor: onnx.TensorProto, span: tuple[int, int] | None) -> memoryview:
-    """Return a tensor's raw data, wherever it is; ``span`` is what ``model.own_data`` says of it."""
-    return memoryview(tensor.raw_data) if span is None else memoryview(model.buf)[slice(*span)]
+def raw_data(model: Model, tensor: onnx.TensorProto, span: tuple[int, int] | None) -> Iterator[bytes]:
+    """Yield a tensor's raw data in blocks, wherever it is; ``span`` is what ``model.own_data`` says of it."""
+    return blocks(tensor.raw_data, 0, len(tensor.raw_data)) if span is None else blocks(model.buf, *span)
 
 
 def _external_files(first: Model, second: Model) -> Iterator[Difference]:

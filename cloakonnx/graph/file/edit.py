@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 
-from cloakonnx.errors import OutputError
 from cloakonnx.files import atomic
 from cloakonnx.graph.file import _wire
+from cloakonnx.graph.file._bytes import Buffer, blocks
 from cloakonnx.graph.file.model import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, MODEL_METADATA, Model, Piece, Span
 
 _NODE_OUTPUT = 2
@@ -99,13 +98,19 @@ def _pieces_of_own_buffer(model: Model, edit: Edit) -> list[Piece]:
     return pieces if buf is model.buf else [joined(buf, pieces)]
 
 
-def canonical_buffer(model: Model) -> _wire.Buffer:
+def canonical_buffer(model: Model) -> Buffer:
     """Return the bytes that edits go into: the file's own, or, where those can't be edited reversibly, the proto's."""
     content = model.content
     return content if is_editable(content) else onnx.ModelProto.FromString(content[:]).SerializeToString()
 
 
-def is_editable(buf: _wire.Buffer) -> bool:
+def canonical_sha256(model: Model) -> str:
+    """Return the hex digest of :func:`canonical_buffer`."""
+    buf = canonical_buffer(model)
+    return sha256(buf, [(0, len(buf))])
+
+
+def is_editable(buf: Buffer) -> bool:
     """Whether an edit of the bytes can be undone to the byte: one graph, and no length longer than needed."""
     graphs = [rec for rec in _wire.scan(buf, 0, len(buf)) if rec.holds(MODEL_GRAPH)]
     if len(graphs) != 1 or not _wire.is_minimal(graphs[0]):
@@ -114,12 +119,12 @@ def is_editable(buf: _wire.Buffer) -> bool:
     return all(_wire.is_minimal(rec) and _outputs_minimal(buf, rec) for rec in nodes)
 
 
-def _outputs_minimal(buf: _wire.Buffer, node: _wire.Record) -> bool:
+def _outputs_minimal(buf: Buffer, node: _wire.Record) -> bool:
     records = _wire.scan(buf, node.payload, node.end)
     return all(_wire.is_minimal(rec) for rec in records if rec.holds(_NODE_OUTPUT))
 
 
-def edit_bytes(buf: _wire.Buffer, edit: Edit) -> list[Piece]:
+def edit_bytes(buf: Buffer, edit: Edit) -> list[Piece]:
     """Return the edited file as a list of pieces, in order; ``buf`` must be editable (see :func:`is_editable`)."""
     records = list(_wire.scan(buf, 0, len(buf)))
     pieces: list[Piece] = []
@@ -139,17 +144,17 @@ def size(pieces: Iterable[Piece]) -> int:
     return sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in pieces)
 
 
-def joined(buf: _wire.Buffer, pieces: Iterable[Piece]) -> bytes:
+def joined(buf: Buffer, pieces: Iterable[Piece]) -> bytes:
     """Return the edited file in memory."""
     return b"".join(p if isinstance(p, bytes) else buf[p[0] : p[1]] for p in pieces)
 
 
-def sha256(buf: _wire.Buffer, pieces: Iterable[Piece]) -> str:
+def sha256(buf: Buffer, pieces: Iterable[Piece]) -> str:
     """Return the hex digest of the edited file."""
     digest = hashlib.sha256()
-    with memoryview(buf) as source:  # its slices are no copies
-        for piece in pieces:
-            digest.update(piece if isinstance(piece, bytes) else source[piece[0] : piece[1]])
+    for piece in pieces:
+        for block in [piece] if isinstance(piece, bytes) else blocks(buf, *piece):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -169,7 +174,7 @@ def _merged(pieces: Iterable[Piece]) -> Iterator[Piece]:
         yield held
 
 
-def _graph_pieces(buf: _wire.Buffer, graph: _wire.Record, edit: Edit) -> Iterator[Piece]:
+def _graph_pieces(buf: Buffer, graph: _wire.Record, edit: Edit) -> Iterator[Piece]:
     index = -1
     records = list(_wire.scan(buf, graph.payload, graph.end))
     added = [_wire.record(GRAPH_INITIALIZER, t.SerializeToString()) for t in edit.add_initializers]
@@ -199,7 +204,7 @@ def _graph_pieces(buf: _wire.Buffer, graph: _wire.Record, edit: Edit) -> Iterato
         yield from added
 
 
-def _node_pieces(buf: _wire.Buffer, node: _wire.Record, renamed: Mapping[int, str]) -> Iterator[Piece]:
+def _node_pieces(buf: Buffer, node: _wire.Record, renamed: Mapping[int, str]) -> Iterator[Piece]:
     if not renamed:
         yield (node.start, node.end)
         return
@@ -215,7 +220,7 @@ def _node_pieces(buf: _wire.Buffer, node: _wire.Record, renamed: Mapping[int, st
     yield _wire.record(GRAPH_NODE, b"".join(parts))
 
 
-def _with_metadata(buf: _wire.Buffer, records: list[_wire.Record], edit: Edit) -> Iterator[_wire.Record | bytes]:
+def _with_metadata(buf: Buffer, records: list[_wire.Record], edit: Edit) -> Iterator[_wire.Record | bytes]:
     """The model's records with the metadata entries replaced, removed and appended."""
     keys = {i: _string(buf, r, _ENTRY_KEY) for i, r in enumerate(records) if r.holds(MODEL_METADATA)}
     added = [_entry(key, value) for key, value in edit.metadata.items() if key not in keys.values()]
@@ -244,7 +249,7 @@ def _entry(key: str, value: str) -> bytes:
     return _wire.record(MODEL_METADATA, onnx.StringStringEntryProto(key=key, value=value).SerializeToString())
 
 
-def _string(buf: _wire.Buffer, message: _wire.Record, field_number: int) -> str:
+def _string(buf: Buffer, message: _wire.Record, field_number: int) -> str:
     """Return the value of a string field of a message; the last one counts, as protobuf has it."""
     found = ""
     for rec in _wire.scan(buf, message.payload, message.end):
@@ -253,45 +258,21 @@ def _string(buf: _wire.Buffer, message: _wire.Record, field_number: int) -> str:
     return found
 
 
-_BLOCK = 1 << 22
+def write_pieces(path: Path, model: Model, buf: Buffer, pieces: Sequence[Piece]) -> None:
+    """Write an edited model atomically.
 
-
-def write_pieces(path: Path, buf: _wire.Buffer, pieces: Sequence[Piece]) -> None:
-    """Write an edited model atomically; ranges of the source go from its mapping to the file without a copy."""
-    with atomic(path) as stream, memoryview(buf) as source:
-        for piece in pieces:
-            stream.write(piece if isinstance(piece, bytes) else source[piece[0] : piece[1]])
-
-
-def copy_external(model: Model, folder: Path, *, force: bool = False) -> None:
-    """Put the model's external data files into another folder, where the references will find them.
-
-    Files that are there already with the same content are left alone. In the model's own folder nothing is to do.
+    Args:
+        path: The output.
+        model: What it was made from.
+        buf: The bytes that the pieces are ranges of.
+        pieces: What is written, in order.
 
     Raises:
-        OutputError: another file has the name and ``force`` was not given, or a write fails.
+        ModelError: a file that the model was read from has changed meanwhile.
+        OutputError: a write fails.
     """
-    if model.folder is None or folder.resolve() == model.folder.resolve():
-        return
-    plans = [(model.folder / location, folder / location) for location in model.external_files]
-    copies = [(source, target) for source, target in plans if not _same_content(source, target)]
-    for _, target in copies:
-        if target.exists() and not force:
-            raise OutputError(f"{target} exists already with other content; choose another folder, or use --force")
-    for source, target in copies:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {target}: {error.strerror or error}") from None
-        with source.open("rb") as reader, atomic(target) as writer:
-            shutil.copyfileobj(reader, writer, _BLOCK)
-
-
-def _same_content(first: Path, second: Path) -> bool:
-    if not second.is_file() or first.stat().st_size != second.stat().st_size:
-        return False
-    with first.open("rb") as a, second.open("rb") as b:
-        while block := a.read(_BLOCK):
-            if block != b.read(_BLOCK):
-                return False
-    return True
+    with atomic(path) as stream:
+        for piece in pieces:
+            for block in [piece] if isinstance(piece, bytes) else blocks(buf, *piece):
+                stream.write(block)
+        model.check_unchanged()

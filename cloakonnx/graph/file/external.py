@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 
 from cloakonnx.errors import ModelError
+from cloakonnx.graph.file._bytes import Stamp
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -72,23 +74,29 @@ def locations(model: onnx.ModelProto) -> list[str]:
     return list(dict.fromkeys(reference(t).get("location", "") for t in tensors(model) if is_external(t)))
 
 
-def check_references(model: onnx.ModelProto, folder: Path, *, model_name: str) -> None:
+def check_references(model: onnx.ModelProto, folder: Path, *, model_name: str) -> dict[Path, Stamp]:
     """Check that all external data lies in plain files inside ``folder`` and is as long as the model says.
+
+    Returns:
+        Each file, as it was when it was looked at.
 
     Raises:
         ModelError: an absolute path, a path with ``..``, a symbolic link, a missing file, or an extent past its end.
     """
     sizes: dict[str, int] = {}
+    seen: dict[Path, Stamp] = {}
     for tensor in tensors(model):
         if not is_external(tensor):
             continue
         entries = reference(tensor)
         location = entries.get("location", "")
         if location not in sizes:
-            sizes[location] = _checked_size(location, folder, tensor.name, model_name)
+            path = _checked_path(location, folder, tensor.name, model_name)
+            seen[path.absolute()] = stamp = Stamp.of(path)
+            sizes[location] = stamp.size
         try:
-            offset = int(entries.get("offset", "0"))
-            length = int(entries.get("length", str(max(sizes[location] - offset, 0))))
+            offset = _number(entries.get("offset", "0"))
+            length = _number(entries.get("length", str(max(sizes[location] - offset, 0))))
         except ValueError:
             raise ModelError(
                 f"{model_name}: tensor {tensor.name!r} has an external offset or length that is not a number"
@@ -98,9 +106,17 @@ def check_references(model: onnx.ModelProto, folder: Path, *, model_name: str) -
                 f"{model_name}: tensor {tensor.name!r} needs bytes {offset} to {offset + length} of {location!r}, "
                 f"which has {sizes[location]}: the data file is truncated or belongs to another model"
             )
+    return seen
 
 
-def _checked_size(location: str, folder: Path, tensor: str, model_name: str) -> int:
+def _number(text: str) -> int:
+    """Read ASCII digits, perhaps with a sign; raises ValueError for numbers that only Python reads."""
+    if re.fullmatch(r"-?[0-9]+", text) is None:
+        raise ValueError(text)
+    return int(text)
+
+
+def _checked_path(location: str, folder: Path, tensor: str, model_name: str) -> Path:
     where = f"{model_name}: external data {location!r} of tensor {tensor!r}"
     posix, windows = PurePosixPath(location), PureWindowsPath(location)
     if not location or posix.is_absolute() or windows.is_absolute() or windows.drive:
@@ -114,4 +130,4 @@ def _checked_size(location: str, folder: Path, tensor: str, model_name: str) -> 
             raise ModelError(f"{where} is a symbolic link ({path.name}); replace it by a copy of the file")
     if not path.is_file():
         raise ModelError(f"{where} is missing: no file {path}")
-    return path.stat().st_size
+    return path

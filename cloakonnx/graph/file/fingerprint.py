@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
+from itertools import chain
 
 import onnx
 from google.protobuf.message import Message
@@ -48,9 +49,9 @@ def changes(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[Diffe
 def _parts(model: Model) -> Iterator[tuple[str, str]]:
     proto = model.proto
     yield from _fields("model", proto, {"graph", "metadata_props"})
-    yield from ((f"metadata {entry.key!r}", _digest(_bytes(entry))) for entry in proto.metadata_props)
+    yield from ((f"metadata {entry.key!r}", _digest([_bytes(entry)])) for entry in proto.metadata_props)
     yield from _fields("graph", proto.graph, {"node", "initializer"})
-    yield from ((node_label(node), _digest(_bytes(node))) for node in proto.graph.node)
+    yield from ((node_label(node), _digest([_bytes(node)])) for node in proto.graph.node)
     for tensor in by_name(proto.graph).values():
         yield f"initializer {tensor.name!r}", _tensor_digest(model, tensor)
 
@@ -60,26 +61,25 @@ def _fields(part: str, message: Message, skipped: set[str]) -> Iterator[tuple[st
     for number, encoded in records(message).items():
         name = known[number].name if number in known else UNKNOWN
         if name not in skipped:
-            yield f"{part}: {UNKNOWN}" if name is UNKNOWN else f"{part}.{name}", _digest(*encoded)
+            yield f"{part}: {UNKNOWN}" if name is UNKNOWN else f"{part}.{name}", _digest(encoded)
 
 
 def _tensor_digest(model: Model, tensor: onnx.TensorProto) -> str:
     span = model.own_data(tensor)
     if span is None:
-        return _digest(_bytes(tensor))
+        return _digest([_bytes(tensor)])
     rest = onnx.TensorProto()  # without the reference into the file, which hangs on where the data is in it
     rest.CopyFrom(tensor)
     rest.ClearField("external_data")
     rest.ClearField("data_location")
-    with raw_data(model, tensor, span) as data:
-        return _digest(_bytes(rest), data)
+    return _digest(chain([_bytes(rest)], raw_data(model, tensor, span)))
 
 
 def _bytes(message: Message) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def _digest(*parts: bytes | memoryview) -> str:
+def _digest(parts: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

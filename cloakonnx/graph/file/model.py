@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
@@ -15,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from cloakonnx.errors import ModelError, nearest
 from cloakonnx.graph.file import _wire
+from cloakonnx.graph.file._bytes import Buffer, Stamp, blocks, opened
 from cloakonnx.graph.file.external import check_references, is_external, locations, reference, tensors
 from cloakonnx.graph.index.bounds import check_bounds, check_shapes
 from cloakonnx.graph.index.index import Index, structure
@@ -34,8 +34,6 @@ _T = TypeVar("_T")
 _INLINE_LIMIT = 4096
 """Initializers of more bytes than this stay in the file; smaller ones (shapes, axes) are needed to infer shapes."""
 
-_HASH_BLOCK = 1 << 20
-
 
 @dataclass(frozen=True)
 class Model:
@@ -44,19 +42,21 @@ class Model:
     Attributes:
         proto: The whole model, except that the raw data of large initializers is a reference (as for external data)
             into the model file itself. Not to be changed: copy it.
-        buf: The bytes of the file, mapped read-only.
+        buf: The bytes of the file; those of a large one are read when they are asked for.
         path: The file, or None for a model that lives in memory only; then ``proto`` is complete.
         folder: The folder that all references in ``proto`` are relative to.
         unwritten: For a model that was edited in memory, what gives its file in terms of ``buf``; else None.
         label: Name of a model that has no file.
+        seen: Every file that it is read from, as it was when the model was loaded.
     """
 
     proto: onnx.ModelProto
-    buf: _wire.Buffer = field(repr=False)
+    buf: Buffer = field(repr=False)
     path: Path | None
     folder: Path | None
     unwritten: Callable[[], Sequence[Piece]] | None = field(default=None, repr=False)
     label: str = "model"
+    seen: Mapping[Path, Stamp] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -71,12 +71,22 @@ class Model:
             if isinstance(piece, bytes):
                 digest.update(piece)
                 continue
-            for start in range(*piece, _HASH_BLOCK):
-                digest.update(self.buf[start : min(start + _HASH_BLOCK, piece[1])])
+            for block in blocks(self.buf, *piece):
+                digest.update(block)
         return digest.hexdigest()
 
+    def check_unchanged(self) -> None:
+        """Check, when what was read is to be made use of, that no file was replaced, cut or written to since.
+
+        Raises:
+            ModelError: one was.
+        """
+        for path, stamp in self.seen.items():
+            if not stamp.fits(path):
+                raise ModelError(f"{path} was replaced or changed while it was read; nothing was written: run it again")
+
     @property
-    def content(self) -> _wire.Buffer:
+    def content(self) -> Buffer:
         """The file's bytes; those of a model edited in memory are put together anew."""
         if self.unwritten is None:
             return self.buf
@@ -114,13 +124,14 @@ class Model:
         """
         try:
             found = infer(self.proto)
-            check_shapes(found, len(self.buf) + self._external_bytes)
+            check_shapes(found, len(self.buf) + self.external_bytes)
         except ModelError as error:
             raise ModelError(f"{self.name}: {error}") from None
         return found
 
     @property
-    def _external_bytes(self) -> int:
+    def external_bytes(self) -> int:
+        """How many bytes the data files beside the model have."""
         folder = self.folder
         return 0 if folder is None else sum((folder / each).stat().st_size for each in self.external_files)
 
@@ -187,8 +198,8 @@ def _pick(values: Sequence[onnx.ValueInfoProto], name: str | None, model: str, k
 def load(path: str | Path) -> Model:
     """Read a model file.
 
-    The file is mapped, not read: a model of several GB costs a few kB of memory. External data is checked (it must lie
-    inside the model's folder) and left where it is.
+    A large file is read where it is needed: a model of several GB costs a few kB of memory. External data is checked
+    (it must lie inside the model's folder) and left where it is.
 
     Raises:
         ModelError: no such file, not an ONNX model, truncated, or with unsafe external data.
@@ -196,17 +207,17 @@ def load(path: str | Path) -> Model:
     path = Path(path)
     check_regular(path, ModelError)
     try:
-        with path.open("rb") as stream:
-            buf: _wire.Buffer = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        buf, stamp = opened(path)
     except FileNotFoundError:
         beside = [p.name for p in path.parent.glob("*.onnx")] if path.parent.is_dir() else []
         raise ModelError(f"no file {path}{nearest(path.name, beside)}") from None
-    except ValueError:
-        raise ModelError(f"{path} is empty, not an ONNX model") from None
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
+    if not len(buf):
+        raise ModelError(f"{path} is empty, not an ONNX model")
+    seen = {path.absolute(): stamp}
     try:
-        model = _decode(buf, path)
+        model = replace(_decode(buf, path), seen=seen)
     except ModelError:
         kind = kind_of(path)
         if kind is None:
@@ -214,7 +225,7 @@ def load(path: str | Path) -> Model:
         raise ModelError(f"{path} is not an ONNX model: it is {kind}") from None
     check_bounds(model.proto, model.name)
     if model.folder is not None:
-        check_references(model.proto, model.folder, model_name=model.name)
+        seen |= check_references(model.proto, model.folder, model_name=model.name)
         if any((model.folder / location).samefile(path) for location in model.external_files):
             raise _refers_to_itself(path)
     return model
@@ -230,14 +241,15 @@ def load_bytes(data: bytes, *, folder: Path | None = None, name: str = "model") 
     _check_is_model(proto, name)
     _scanned(lambda: list(_wire.scan(data, 0, len(data))), data, name)
     check_bounds(proto, name)
+    seen: Mapping[Path, Stamp] = {}
     if any(is_external(t) for t in tensors(proto)):
         if folder is None:
             raise ModelError("a model with external data must be loaded from its file")
-        check_references(proto, folder, model_name=name)
-    return Model(proto=proto, buf=data, path=None, folder=folder, label=name)
+        seen = check_references(proto, folder, model_name=name)
+    return Model(proto=proto, buf=data, path=None, folder=folder, label=name, seen=seen)
 
 
-def _decode(buf: _wire.Buffer, path: Path) -> Model:
+def _decode(buf: Buffer, path: Path) -> Model:
     target = path.resolve()
     parts = _scanned(lambda: _skeleton(buf, target.name), buf, str(path))
     skeleton = _parse(b"".join(parts.pieces), str(path))
@@ -315,7 +327,7 @@ class _Skeleton:
     references: int = 0
 
 
-def _scanned(read: Callable[[], _T], buf: _wire.Buffer, name: str) -> _T:
+def _scanned(read: Callable[[], _T], buf: Buffer, name: str) -> _T:
     """Read records; bytes that are none are an error of the model."""
     try:
         return read()
@@ -325,7 +337,7 @@ def _scanned(read: Callable[[], _T], buf: _wire.Buffer, name: str) -> _T:
         raise ModelError(f"{name} is not an ONNX model: {error}") from None
 
 
-def _skeleton(buf: _wire.Buffer, location: str) -> _Skeleton:
+def _skeleton(buf: Buffer, location: str) -> _Skeleton:
     """Return the model's skeleton; ``location`` is the file's own name."""
     made = _Skeleton()
     for rec in _wire.scan(buf, 0, len(buf)):
@@ -338,7 +350,7 @@ def _skeleton(buf: _wire.Buffer, location: str) -> _Skeleton:
     return made
 
 
-def _graph_skeleton(buf: _wire.Buffer, graph: _wire.Record, location: str) -> _Skeleton:
+def _graph_skeleton(buf: Buffer, graph: _wire.Record, location: str) -> _Skeleton:
     made = _Skeleton()
     for rec in _wire.scan(buf, graph.payload, graph.end):
         large = rec.holds(GRAPH_INITIALIZER) and rec.end - rec.payload > _INLINE_LIMIT
@@ -348,7 +360,7 @@ def _graph_skeleton(buf: _wire.Buffer, graph: _wire.Record, location: str) -> _S
     return made
 
 
-def _tensor_skeleton(buf: _wire.Buffer, tensor: _wire.Record, location: str) -> bytes | None:
+def _tensor_skeleton(buf: Buffer, tensor: _wire.Record, location: str) -> bytes | None:
     """Return a tensor with its raw data replaced, None where that is small or the tensor says that it is elsewhere."""
     records = list(_wire.scan(buf, tensor.payload, tensor.end))
     raw = [rec for rec in records if rec.holds(_TENSOR_RAW_DATA)]

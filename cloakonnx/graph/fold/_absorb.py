@@ -147,12 +147,12 @@ def _held(node: onnx.NodeProto) -> onnx.TensorProto | None:
 
 
 def _array(model: Model, tensor: onnx.TensorProto) -> NDArray[Any]:
-    """Return a tensor's values; those of a large one in the model file are a view of the mapped file."""
+    """Return a tensor's values; those of a large one in the model file are read from it."""
     span = model.own_data(tensor)
     try:
         if span is not None and sys.byteorder == "little":
             dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-            return np.frombuffer(model.buf, np.uint8, span[1] - span[0], span[0]).view(dtype).reshape(tensor.dims)
+            return np.frombuffer(model.buf[slice(*span)], np.uint8).view(dtype).reshape(tensor.dims)
         found: NDArray[Any] = onnx.numpy_helper.to_array(complete(model, tensor))
     except (TypeError, ValueError) as error:  # whatever numpy makes of dims, type and data that do not fit together
         raise ModelError(f"{model.name}: the weight {tensor.name!r} is no tensor: {error}".replace("\n", " ")) from None

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from cloakonnx.errors import MaskError, ModelError
-from cloakonnx.graph.file.edit import Edit, canonical_buffer, copy_external, edit_bytes, edited, size, write_pieces
+from cloakonnx.graph.file.edit import Edit, canonical_buffer, edit_bytes, edited, size
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.fold._absorb import Weights, multiplied
 from cloakonnx.graph.fold._forest import Ids
@@ -26,7 +26,7 @@ from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.index import node_inputs
 from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks import metadata
-from cloakonnx.graph.masks.harden import check_target, plan, recording_external
+from cloakonnx.graph.masks.harden import Watch, check_target, plan, write_edited
 from cloakonnx.graph.masks.insert import check_opset, insertion, mask_values
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import FLOAT_TYPES, Tap, find_tap
@@ -107,13 +107,19 @@ def folded(model: Model, masks: Sequence[Mask]) -> Model:
 
 
 def fold_file(
-    model: Model, masks: Sequence[Mask], output: str | Path, *, force: bool = False, hash_external: bool = False
+    model: Model,
+    masks: Sequence[Mask],
+    output: str | Path,
+    *,
+    force: bool = False,
+    hash_external: bool = True,
+    watch: Watch | None = None,
 ) -> tuple[MaskFate, ...]:
     """Write the folded model, atomically, and say what became of each mask; the source is only read.
 
     Weights that change are written into the model file, also where the source has them in an external file. That file
-    stays where it is for the others when the output is beside the source, and is copied when not. ``hash_external``
-    records the digests of those that the folded model refers to.
+    stays where it is for the others when the output is beside the source. When not, it is copied where the folded model
+    still refers to it. Arguments are those of :func:`~cloakonnx.graph.masks.harden.harden_file`.
 
     Raises:
         OutputError: the output exists, is the input, or can't be written.
@@ -122,15 +128,12 @@ def fold_file(
     output = Path(output)
     check_target(model, output, force=force)
     found = folding(model, masks)
-    edit = recording_external(model, found.edit) if hash_external else found.edit
     buf = canonical_buffer(model)
-    pieces = edit_bytes(buf, edit)
-    if size(pieces) > _MOST_BYTES and len(buf) <= _MOST_BYTES:
+    if size(edit_bytes(buf, found.edit)) > _MOST_BYTES and len(buf) <= _MOST_BYTES:
         raise ModelError(
             f"{model.name}: with the changed weights inside the model file would be over 2 GB; apply without --fold"
         )
-    copy_external(model, output.absolute().parent, force=force)
-    write_pieces(output, buf, pieces)
+    write_edited(model, found.edit, output, force=force, hash_external=hash_external, watch=watch)
     return found.fates
 
 

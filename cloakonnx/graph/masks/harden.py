@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cloakonnx.errors import CheckError, OutputError
 from cloakonnx.files import check_output
-from cloakonnx.graph.file.diff import file_sha256
+from cloakonnx.graph.file.companions import Companions, Copy, Digest
 from cloakonnx.graph.file.edit import (
     Edit,
     canonical_buffer,
-    copy_external,
+    canonical_sha256,
     edit_bytes,
     edited,
     is_editable,
@@ -24,13 +24,14 @@ from cloakonnx.graph.masks import metadata
 from cloakonnx.graph.masks.insert import insertion
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.strip import removal, stripped_sha256
+from cloakonnx.text import shown
 
 
 def plan(model: Model, masks: Sequence[Mask]) -> Edit:
     """Return the edit that puts masks into a model; raises as :func:`insertion` does."""
     if model.unwritten is not None or is_editable(model.buf):  # an edit leaves what can be edited again
         return insertion(model, masks, stripped_sha256=model.sha256)
-    return insertion(model, masks, stripped_sha256=hashlib.sha256(canonical_buffer(model)).hexdigest())
+    return insertion(model, masks, stripped_sha256=canonical_sha256(model))
 
 
 def hardened(model: Model, masks: Sequence[Mask]) -> Model:
@@ -38,50 +39,97 @@ def hardened(model: Model, masks: Sequence[Mask]) -> Model:
     return edited(model, plan(model, masks))
 
 
-def recording_external(model: Model, edit: Edit) -> Edit:
-    """Return an edit that also records size and digest of each external file that the edited model refers to.
+@dataclass(frozen=True)
+class Watch:
+    """Is told what becomes of external data.
 
-    What a model that was hardened before records of them stays as it is.
+    Attributes:
+        copies: Called before a file is copied.
+        progress: Called with the bytes that were read of all files.
     """
-    if model.folder is None or metadata.EXTERNAL in metadata.entries(model.proto):
-        return edit
-    files = {
-        location: metadata.ExternalFile(file_sha256(model.folder / location), (model.folder / location).stat().st_size)
-        for location in edited(model, edit).external_files
-    }
-    if not files:
-        return edit
-    return dataclasses.replace(edit, metadata={**edit.metadata, metadata.EXTERNAL: metadata.external_text(files)})
+
+    copies: Callable[[Copy], None] = lambda copy: None
+    progress: Callable[[int], None] = lambda read: None
 
 
 def harden_file(
-    model: Model, masks: Sequence[Mask], output: str | Path, *, force: bool = False, hash_external: bool = False
+    model: Model,
+    masks: Sequence[Mask],
+    output: str | Path,
+    *,
+    force: bool = False,
+    hash_external: bool = True,
+    watch: Watch | None = None,
 ) -> None:
     """Write the hardened model, atomically; the source is only read.
 
-    External data stays where it is when the output is beside the source, and is copied when not. ``hash_external``
-    records its digests in the metadata.
+    External data stays where it is when the output is beside the source, and is copied when not.
+
+    Args:
+        model: The source.
+        masks: What is put in.
+        output: The hardened model.
+        force: Whether the output, and copies of external data, may be overwritten.
+        hash_external: Whether to record digests of the external data in the metadata, which takes reading all of it.
+        watch: Is told what becomes of external data.
 
     Raises:
         OutputError: the output exists, is the input, or can't be written.
-        ModelError, TapError, MaskError: as :func:`insertion`.
+        ModelError, TapError, MaskError: as :func:`insertion`; ModelError also where a file changes meanwhile, or where
+            external data would be copied under a name that nothing is written under.
+        CheckError: the external data is not what an earlier hardening recorded.
     """
     output = Path(output)
     check_target(model, output, force=force)
-    edit = plan(model, masks)
-    if hash_external:
-        edit = recording_external(model, edit)
+    write_edited(model, plan(model, masks), output, force=force, hash_external=hash_external, watch=watch)
+
+
+def write_edited(
+    model: Model, edit: Edit, output: Path, *, force: bool, hash_external: bool, watch: Watch | None = None
+) -> None:
+    """Write an edited model with its external data, and the digests of these; raises as :func:`harden_file` does."""
+    watch = watch or Watch()
     buf = canonical_buffer(model)
-    copy_external(model, output.absolute().parent, force=force)
-    write_pieces(output, buf, edit_bytes(buf, edit))
+    companions = Companions(model, edited(model, edit).external_files, output.absolute().parent, force=force)
+    try:
+        digests = companions.copy(digests=hash_external, on_copy=watch.copies, on_progress=watch.progress)
+        write_pieces(output, model, buf, edit_bytes(buf, _recording(model, edit, digests)))
+    except BaseException:
+        companions.undo()
+        raise
 
 
-def strip_file(model: Model, output: str | Path, *, force: bool = False) -> None:
+def _recording(model: Model, edit: Edit, digests: Mapping[str, Digest]) -> Edit:
+    """Return an edit that also records digests of external files; a record that is there stays, and must be right."""
+    if metadata.EXTERNAL in metadata.entries(model.proto):
+        check_recorded(model, digests)
+        return edit
+    if not digests:
+        return edit
+    files = {location: metadata.ExternalFile(found.sha256, found.size) for location, found in digests.items()}
+    return dataclasses.replace(edit, metadata={**edit.metadata, metadata.EXTERNAL: metadata.external_text(files)})
+
+
+def check_recorded(model: Model, digests: Mapping[str, Digest]) -> None:
+    """Check external data against what a hardened model's metadata records of it; raises CheckError."""
+    for location, wanted in (metadata.external_recorded(model.proto) or {}).items():
+        found = digests.get(location)
+        if found is not None and (found.sha256, found.size) != (wanted.sha256, wanted.size):
+            raise CheckError(
+                f"{model.name}: external data '{shown(location)}' is not as the metadata records it: it was changed "
+                "since the model was hardened; nothing was written"
+            )
+
+
+def strip_file(model: Model, output: str | Path, *, force: bool = False, watch: Watch | None = None) -> None:
     """Write the model without its masks: the file that it was hardened from, to the byte.
+
+    External data that is copied is compared with what the metadata records of it.
 
     Raises:
         OutputError: the output exists, is the input, or can't be written.
-        ModelError: the model carries no masks.
+        ModelError: the model carries no masks, a file changes meanwhile, or external data would be copied under a name
+            that nothing is written under.
         CheckError: the result would not be the recorded source; the model was changed after it was hardened.
     """
     output = Path(output)
@@ -94,9 +142,18 @@ def strip_file(model: Model, output: str | Path, *, force: bool = False) -> None
             f"{model.name} without its masks has sha256 {found[:16]}..., but {str(recorded)[:16]}... was recorded when "
             "it was hardened: the model was changed since; nothing was written (verify --source names the change)"
         )
-    copy_external(model, output.absolute().parent, force=force)
     content = model.content
-    write_pieces(output, content, edit_bytes(content, edit))
+    watch = watch or Watch()
+    companions = Companions(model, model.external_files, output.absolute().parent, force=force)
+    try:
+        check_recorded(
+            model,
+            companions.copy(digests=bool(companions.copies), on_copy=watch.copies, on_progress=watch.progress),
+        )
+        write_pieces(output, model, content, edit_bytes(content, edit))
+    except BaseException:
+        companions.undo()
+        raise
 
 
 def check_target(model: Model, output: Path, *, force: bool) -> None:

@@ -168,6 +168,7 @@ def select_greedy(
     best = search.run(rounds)
     if best is None or (best.robust <= search.robust_before and not without_gain):
         raise CheckError(search.no_gain(best, chosen.name, budget))
+    model.check_unchanged()
     weights = mask_without(search.features, best.step.removed).astype(np.float32)
     return Analysis(
         model_name=model.name,

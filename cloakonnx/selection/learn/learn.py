@@ -141,6 +141,7 @@ def learn(
         choice = learner.run(folder)
     if not choice.within_budget and not over_budget:
         raise CheckError(_over_budget(learner.part, choice, recipe))
+    model.check_unchanged()
     return Analysis(
         model_name=model.name,
         model_sha256=model.sha256,
