@@ -150,6 +150,7 @@ class AttackedBatch:
         queries: Forward passes asked for, in samples.
         gradients: Gradients asked for, in samples.
         seen: Ties before the attack, and whether gradients gave a direction.
+        converged: Samples that hold and for which more steps change nothing.
     """
 
     x: NDArray[Any]
@@ -162,6 +163,7 @@ class AttackedBatch:
     queries: int
     gradients: int
     seen: Seen
+    converged: int
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,7 @@ class AttackWork:
             queries=victim.counts.queries - before[0],
             gradients=victim.counts.gradients - before[1],
             seen=Seen(int(tied.sum()), *victim.directions.taken(len(x))),
+            converged=int((found.converged & ~success).sum()),
         )
 
 
@@ -278,6 +281,7 @@ class Attacked:
         seen: Ties before the attack, and whether gradients gave a direction.
         taken_for: What the model's scores were taken for, in words.
         labels_hint: What other labels would be right for far more samples, in words.
+        converged: Samples that hold and for which more steps of the attack change nothing.
     """
 
     path: Path
@@ -293,6 +297,7 @@ class Attacked:
     labels_hint: str | None = None
     notes: tuple[str, ...] = ()
     seen: Seen = field(default_factory=Seen)
+    converged: int = 0
 
     @property
     def is_at_chance(self) -> bool:
@@ -362,6 +367,7 @@ def _written(
         unscored=int(found.unscored.sum()),
         notes=notes,
         seen=found.seen,
+        converged=found.converged,
         taken_for=taken_for,
         labels_hint=hint,
     )

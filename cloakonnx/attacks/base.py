@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 GROUP = "cloakonnx.attacks"
 """Entry points of other packages' attacks: name to class, loaded when a name is unknown here."""
 
+CONVERGED = "converged"
+"""What --max-iter takes instead of a number, for attacks that find out when more steps change nothing."""
+
 TARGETS = 9
 """Classes that a targeted attack tries, the most likely first (Croce & Hein 2020, arXiv 2003.01690)."""
 
@@ -189,12 +192,13 @@ class Attack:
             if not len(run.active):
                 break
             self.restart(run, number, targets)
+            run.restarts += 1
         self.finish(run)
         found = run.result()
         if in_levels:
             return kept_in_levels(victim, found, x, y, within=ball(self.norm, self.eps), targeted=self.is_targeted)
         success = victim.confirmed(found.x, found.success, y, targeted=self.is_targeted)
-        return replace(found, success=success)
+        return replace(found, success=success, converged=found.converged & ~success)
 
     def record(self) -> dict[str, Any]:
         """Return the settings for records: the same keys for every attack, and then its own."""
@@ -320,6 +324,10 @@ def make(name: str, *, presets: tuple[str, ...] = (), **given: Any) -> Attack:
     """
     cls = find(name, presets=presets)
     known = cls.settings()
+    if given.get("max_iter") == CONVERGED:
+        if not hasattr(cls, "until_converged"):
+            raise OptionError(f"--max-iter {CONVERGED} goes with pgd: only steps of a fixed length end in a cycle")
+        given = cls.until_converged(given)
     for key, value in given.items():
         if key not in known and value is not None and value is not False:
             raise OptionError(f"{name} takes no --{key.replace('_', '-')}")

@@ -36,7 +36,7 @@ def plan(
     *,
     eps: float,
     norm: Literal["linf", "l2"] = "linf",
-    max_iter: int | None = None,
+    max_iter: int | str | None = None,
     restarts: int | None = None,
     straight_through: bool = False,
     seed: int = 0,

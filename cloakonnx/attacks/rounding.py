@@ -64,7 +64,7 @@ def kept_in_levels(
         if len(rows):
             won = rows[victim.right(tried[rows], y[rows]) == targeted]
             made[won], success[won] = tried[won], True
-    return Adversarial(made, np.asarray(success))
+    return Adversarial(made, np.asarray(success), found.converged & ~success)
 
 
 def _further(x: NDArray[np.float32], clean: NDArray[np.float32], within: Ball) -> Iterator[NDArray[np.float32]]:

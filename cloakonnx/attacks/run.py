@@ -22,10 +22,12 @@ class Adversarial:
     Attributes:
         x: Adversarial inputs, (N, ...) float32 pixels in the model's layout, inside ball and bounds.
         success: (N,) bool: the model predicts another class than the label (targeted: the target).
+        converged: (N,) bool: more steps change nothing, as every restart ran into an exact cycle.
     """
 
     x: NDArray[np.float32]
     success: NDArray[np.bool_]
+    converged: NDArray[np.bool_]
 
 
 class Run:
@@ -43,6 +45,8 @@ class Run:
         x: (N, ...) what each sample has come to.
         success: (N,) which samples fool the model.
         active: Rows of the samples that are still attacked.
+        repeats: (N,) in how many restarts each sample ran into an exact cycle.
+        restarts: How many restarts were made.
         kept: What an attack keeps from one restart to the next.
     """
 
@@ -59,6 +63,7 @@ class Run:
         self.x = x.copy()
         self.success = np.zeros(len(x), np.bool_)
         self.active = np.arange(len(x))
+        self.repeats, self.restarts = np.zeros(len(x), np.int64), 0
         self.kept: Any = None
 
     def drop_fooled(self) -> None:
@@ -95,4 +100,5 @@ class Run:
 
     def result(self) -> Adversarial:
         """Return the result."""
-        return Adversarial(self.x, self.success)
+        converged = ~self.success & (self.repeats == self.restarts) & (self.restarts > 0)
+        return Adversarial(self.x, self.success, converged)

@@ -17,6 +17,7 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import Directions
 from cloakonnx.classifier.sessions import Asked, Sample
 from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.runtime.session import Value, to_numpy
 
 
@@ -42,6 +43,7 @@ class Victim:
         self.task = classifier.task
         self.classes = classifier.classes
         self.bounds = classifier.bounds
+        self.is_random = bool(random_ops(classifier.model.proto, classifier.output_name))
         self.counts = Counts()
         self.directions = Directions()
         self.on_answer: Callable[[], None] = lambda: None

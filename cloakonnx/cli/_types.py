@@ -30,6 +30,24 @@ class Number(click.ParamType[float]):
             self.fail(f"{value!r} is not a number like 0.03, 8/255 or 5%", param, ctx)
 
 
+class Steps(click.ParamType["int | str"]):
+    """A number of steps, or the word for as many as change anything."""
+
+    name = "integer or converged"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return the number, or the word."""
+        if value == "converged":
+            return "converged"
+        try:
+            steps = int(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither a whole number nor the word converged", param, ctx)
+        if steps < 1:
+            self.fail(f"{steps} is not in the range x>=1.", param, ctx)
+        return steps
+
+
 class Numbers(click.ParamType[tuple[float, ...]]):
     """Numbers with commas between them."""
 

@@ -131,6 +131,7 @@ def _record(settings: Attack, attacked: Attacked) -> dict[str, Any]:
         "gradients": attacked.gradients,
         "unscored": attacked.unscored,
         "tied": attacked.seen.tied,
+        "converged": attacked.converged,
     }
 
 
@@ -146,6 +147,8 @@ def _tell(model: Model, settings: Attack, attacked: Attacked, provider: str) -> 
         f"{model.name}: {before}, {attacked.robust} {after} under {settings.name} "
         f"({settings.norm}, eps {settings.eps:.4g}; {provider})"
     )
+    if attacked.converged:
+        say(f"converged for {attacked.converged} of {attacked.robust} samples that hold: more steps change nothing")
     if not attacked.has_labels:
         say("the data has no labels: the model's own predictions stand in, as y in the file, too")
     options.say_notes(attacked.notes)

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import click
 
 from cloakonnx.attacks.base import Attack, make, plugins, registered
-from cloakonnx.cli._types import Number
+from cloakonnx.cli._types import Number, Steps
 from cloakonnx.cli.options import DataOptions, F, group
 from cloakonnx.text import parse_number
 
@@ -83,6 +83,8 @@ def _option(name: str, users: dict[str, Field[Any]]) -> Callable[[F], F]:
         return click.option(flag, is_flag=True, help=words)
     kinds: dict[str, click.ParamType[Any]] = {"int": click.IntRange(min=first.metadata["least"]), "str": click.STRING}
     kind = kinds.get(str(first.type).partition(" ")[0], Number())
+    if name == "max_iter":
+        kind = Steps()
     if first.metadata["choices"]:
         kind = click.Choice([str(each) for each in first.metadata["choices"]])
     if len(users) == len(registered()):  # every attack has it, with the same default

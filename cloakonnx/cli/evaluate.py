@@ -11,7 +11,7 @@ import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, write_json, write_out
-from cloakonnx.cli._types import Numbers
+from cloakonnx.cli._types import Numbers, Steps
 from cloakonnx.cli.gate import conclude
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--eps", type=Numbers(example="1/255,2/255"), required=True, help="Radii in pixel space: 1/255,2/255, say."
 )
 @options.norm_option
-@click.option("--max-iter", type=click.IntRange(min=1), help="Steps of a single attack.")
+@click.option("--max-iter", type=Steps(), help="Steps of a single attack; converged: pgd until nothing changes.")
 @click.option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
 @options.straight_through_option
 @options.seed_option
@@ -62,7 +62,7 @@ def command(
     attack: str,
     eps: tuple[float, ...],
     norm: str,
-    max_iter: int | None,
+    max_iter: int | str | None,
     restarts: int | None,
     straight_through: bool,
     seed: int,

@@ -11,7 +11,7 @@ import click
 
 from cloakonnx.cli import options
 from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, write_json
-from cloakonnx.cli._types import Amounts, Numbers
+from cloakonnx.cli._types import Amounts, Numbers, Steps
 
 if TYPE_CHECKING:
     from cloakonnx.selection.topk import Amount
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     help="Radii in pixel space.  [the twins' largest difference]",
 )
 @options.norm_option
-@click.option("--max-iter", type=click.IntRange(min=1), help="Steps of a single attack.")
+@click.option("--max-iter", type=Steps(), help="Steps of a single attack; converged: pgd until nothing changes.")
 @click.option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
 @options.straight_through_option
 @options.seed_option
@@ -68,7 +68,7 @@ def command(
     attack: str,
     eps: tuple[float, ...],
     norm: str,
-    max_iter: int | None,
+    max_iter: int | str | None,
     restarts: int | None,
     straight_through: bool,
     seed: int,

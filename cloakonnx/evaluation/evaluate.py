@@ -63,7 +63,7 @@ def evaluate(
     attack: str = "quick",
     baseline: Classifier | None = None,
     norm: Literal["linf", "l2"] = "linf",
-    max_iter: int | None = None,
+    max_iter: int | str | None = None,
     restarts: int | None = None,
     straight_through: bool = False,
     seed: int = 0,
@@ -86,7 +86,7 @@ def evaluate(
         attack: A preset (``quick``) or an attack's name.
         baseline: What to compare with; the model with its masks taken out where None.
         norm: The balls' norm.
-        max_iter: Steps of a single attack.
+        max_iter: Steps of a single attack; ``converged`` for PGD until more change nothing.
         restarts: Random starts of a single attack.
         straight_through: Whether gradients pass rounding and quantisation as if they were not there (BPDA); where a
             model's own are all 0 they do so without being asked.

@@ -26,6 +26,7 @@ class Stage:
         robust: How many still are after it.
         queries: Forward passes it took, in samples.
         gradients: Gradients it took, in samples.
+        converged: Samples that hold and for which more steps of the attack change nothing.
     """
 
     name: str
@@ -34,6 +35,11 @@ class Stage:
     robust: int
     queries: int
     gradients: int
+    converged: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the JSON file holds; where no sample converged there is no entry of it."""
+        return {key: value for key, value in asdict(self).items() if key != "converged" or value}
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ def _robustness(found: Robustness) -> dict[str, Any]:
         "robust": found.robust.as_dict(),
         "noise": found.noise.as_dict(),
         "control": found.control.as_dict(),
-        "stages": [asdict(stage) for stage in found.stages],
+        "stages": [stage.as_dict() for stage in found.stages],
     }
 
 
@@ -196,6 +202,7 @@ def _read_robustness(entries: Entries) -> Robustness:
             robust=stage.whole("robust"),
             queries=stage.whole("queries"),
             gradients=stage.whole("gradients"),
+            converged=stage.whole_if_there("converged") or 0,
         )
         for stage in entries.objects("stages")
     )

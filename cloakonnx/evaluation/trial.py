@@ -38,6 +38,7 @@ class Trial:
         self.inputs: Inputs = []
         self.won = batch.x.copy()
         self.stages: list[Stage] = []
+        self._converged = 0
 
     @property
     def fallen(self) -> NDArray[np.bool_]:
@@ -67,6 +68,7 @@ class Trial:
     def _stage(self, name: str, settings: dict[str, Any] | None, make: Callable[[], NDArray[np.bool_]]) -> None:
         counts = self._victim.counts
         before = int(self.standing.sum()), counts.queries, counts.gradients
+        self._converged = 0
         self.standing &= ~make()
         self.stages.append(
             Stage(
@@ -76,6 +78,7 @@ class Trial:
                 robust=int(self.standing.sum()),
                 queries=counts.queries - before[1],
                 gradients=counts.gradients - before[2],
+                converged=0 if name == _CONTROLS else self._converged,
             )
         )
 
@@ -88,6 +91,7 @@ class Trial:
                 found = settings.run(self._victim, batch.x, batch.y, samples=batch.indices)
                 self.inputs.append((rows, found.x))
                 fell[rows] = found.success
+                self._converged = int(found.converged.sum())
                 first = found.success & self.standing[rows]
                 self.won[rows[first]] = found.x[first]
         return fell

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation, verdict
 from cloakonnx.evaluation.gates import Decision
-from cloakonnx.evaluation.results import AtEps
+from cloakonnx.evaluation.results import AtEps, Stage
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
 from cloakonnx.report.terminal import add_row, print_line, print_table
 from cloakonnx.statistics import difference_cells as _difference
@@ -176,10 +176,14 @@ def controls(found: Evaluation, each: AtEps) -> Grid:
     return Grid(f"Controls at {eps_text(each.eps)}", ("", "clean", "random noise", control), tuple(rows))
 
 
+def _left(stage: Stage) -> str:
+    return f"{stage.robust}, {stage.converged} converged" if stage.converged else str(stage.robust)
+
+
 def stages(each: AtEps) -> Grid:
     """Return how the worst case at one eps came about."""
     rows = [
-        (who, stage.name, str(stage.attacked), str(stage.robust), str(stage.queries), str(stage.gradients))
+        (who, stage.name, str(stage.attacked), _left(stage), str(stage.queries), str(stage.gradients))
         for who, robustness in (("hardened", each.hardened), ("baseline", each.baseline))
         for stage in robustness.stages
     ]

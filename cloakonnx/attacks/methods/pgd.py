@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.base import GradientAttack, attack, setting
 from cloakonnx.attacks.counts import Counts
+from cloakonnx.attacks.cycles import Cycles
 from cloakonnx.attacks.run import Run
 from cloakonnx.errors import OptionError
 from cloakonnx.gradient.losses import ATTACKED
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 _STEP_FACTOR = 2.5
 """Default eps_step: 2.5 eps / max_iter, so that the walk can cross the ball (Madry et al. 2018, appendix)."""
+
+_MOST = 1000
+"""Steps of ``--max-iter converged`` for samples that run into no cycle before."""
 
 
 @attack("fgsm")
@@ -61,6 +66,8 @@ class PGD(GradientAttack):
     With ``early_stop`` a sample leaves the batch as soon as it is fooled, the clean input included; without it every
     sample takes all steps, and ends where the last restart ends.
 
+    A sample that runs into an exact cycle leaves as well, where all steps would have left it.
+
     Attributes:
         eps_step: Step size; 2.5 eps / max_iter where None.
         max_iter: Steps per restart.
@@ -82,6 +89,15 @@ class PGD(GradientAttack):
         super().__post_init__()
         if self.eps_step is not None and not self.eps_step > 0:
             raise OptionError(f"--eps-step {self.eps_step:g} must be above 0")
+
+    @classmethod
+    def until_converged(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings of 1,000 steps as long as those of the default number; most samples leave far earlier."""
+        short = cls.settings()["max_iter"].default
+        eps_step = given.get("eps_step")
+        if eps_step is None:
+            eps_step = _STEP_FACTOR * given["eps"] / short
+        return {**given, "max_iter": _MOST, "eps_step": eps_step}
 
     def cost(self, classes: int) -> Counts:
         """Return a gradient for each step, a query of each end and of the clean input."""
@@ -113,7 +129,11 @@ class PGD(GradientAttack):
     def _walk(self, run: Run, x: Value, origin: Value) -> None:
         victim, arithmetic = run.victim, run.victim.arithmetic(run.clean.ndim, self.norm)
         step = np.float32(self.recorded("eps_step"))
-        for _ in range(self.max_iter):
+        cycles = None
+        if self.early_stop and self.max_iter > 1 and not victim.is_random:
+            cycles = Cycles(victim.on_host(x), self.max_iter)
+        left: list[NDArray[np.int64]] = []
+        for number in range(1, self.max_iter + 1):
             y = run.y[run.active]
             answer = victim.climb(x, y, loss=self.loss, targets=y if self.targeted else None)
             gradient = answer.gradient
@@ -122,11 +142,33 @@ class PGD(GradientAttack):
                 run.won(done, x)
                 stay = run.drop(done)
                 if not len(stay):
-                    return
+                    break
                 x, origin, gradient = (arithmetic.take(v, stay) for v in (x, origin, gradient))
+                if cycles is not None:
+                    cycles.keep(stay)
             size = np.full(len(run.active), step, np.float32)
             x = arithmetic.step(x, gradient, origin, size=size, eps=self.eps)
-        done = run.fooled(victim.logits(x))
+            if cycles is None:
+                continue
+            leave = cycles.look(victim.on_host(x), number)
+            run.repeats[run.active[cycles.found & (cycles.leaves == number)]] += 1
+            if number < self.max_iter and leave.any():
+                stay, everyone = np.flatnonzero(~leave), run.active
+                run.active = everyone[leave]
+                self._end(run, arithmetic.take(x, np.flatnonzero(leave)))
+                left.append(run.active)
+                run.active = everyone[stay]
+                if not len(stay):
+                    break
+                x, origin = arithmetic.take(x, stay), arithmetic.take(origin, stay)
+                cycles.keep(stay)
+        if len(run.active):
+            self._end(run, x)
+        run.active = np.sort(np.concatenate([run.active, *left]))
+
+    def _end(self, run: Run, x: Value) -> None:
+        """Judge where the active samples end."""
+        done = run.fooled(run.victim.logits(x))
         run.won(done, x)
         run.ended(x)
         if self.early_stop:

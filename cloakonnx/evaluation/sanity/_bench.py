@@ -50,6 +50,7 @@ class Bench:
         given = [s.record()["max_iter"] for s in plans[0] if s.name.startswith(("pgd", "apgd"))]
         self.max_iter = min(MAX_ITER, max(given, default=MAX_ITER))
         self._made: dict[Attack, Outcomes] = {}
+        self._converged: dict[Attack, int] = {}
         self._settings: dict[str, dict[str, Any]] = {}
 
     @property
@@ -82,8 +83,12 @@ class Bench:
 
     def pgd(self, eps: float, *, loss: Loss = Loss.CE, times: int = 1) -> Outcomes:
         """Return (N,) which samples withstand PGD, with its iterations or a multiple of them."""
-        iterations = times * self.max_iter
-        return self._stands(PGD(eps=eps, norm=self._norm, max_iter=iterations, loss=loss.value, seed=self._seed))
+        return self._stands(self._pgd(eps, loss, times))
+
+    def converged(self, eps: float, *, times: int) -> int:
+        """Return how many of the samples that withstand PGD ran into an exact cycle: more steps change nothing."""
+        self.pgd(eps, times=times)
+        return self._converged[self._as_made(self._pgd(eps, Loss.CE, times))]
 
     def square(self, eps: float, among: Outcomes | None = None) -> Outcomes:
         """Return (N,) which samples, or which among some of them, withstand Square."""
@@ -96,9 +101,15 @@ class Bench:
             left = self._stands(make(attack, eps=eps, norm=self._norm, max_iter=STRONG, seed=self._seed), left)
         return left
 
+    def _pgd(self, eps: float, loss: Loss, times: int) -> Attack:
+        iterations = times * self.max_iter
+        return PGD(eps=eps, norm=self._norm, max_iter=iterations, loss=loss.value, seed=self._seed)
+
+    def _as_made(self, settings: Attack) -> Attack:
+        return passing([settings])[0] if self._passes else settings
+
     def _stands(self, settings: Attack, among: Outcomes | None = None) -> Outcomes:
-        if self._passes:
-            (settings,) = passing([settings])
+        settings = self._as_made(settings)
         if among is None and settings in self._made:
             return self._made[settings]
         entry = {k: v for k, v in settings.record().items() if k not in {"eps", "eps_step"}}
@@ -112,7 +123,9 @@ class Bench:
         return found
 
     def _withstands(self, batch: LabelledBatch, settings: Attack) -> Outcomes:
-        return ~settings.run(self.victim, batch.x, batch.y, samples=batch.indices).success
+        found = settings.run(self.victim, batch.x, batch.y, samples=batch.indices)
+        self._converged[settings] = self._converged.get(settings, 0) + int(found.converged.sum())
+        return ~found.success
 
     def _batches(self, among: Outcomes | None) -> Iterator[LabelledBatch]:
         rows = np.arange(self.count) if among is None else np.flatnonzero(among)

@@ -150,7 +150,14 @@ def _on_samples(bench: Bench | None, gradients: Gradients) -> tuple[Flag, ...]:
             _compared(
                 bench, "single-step", SINGLE_STEP, (white, bench.pgd), ("one step of FGSM", bench.fgsm), level=LEVEL
             ),
-            _compared(bench, "iterations", ITERATIONS, (white, bench.pgd), (double, partial(bench.pgd, times=2))),
+            _compared(
+                bench,
+                "iterations",
+                ITERATIONS,
+                (white, bench.pgd),
+                (double, partial(bench.pgd, times=2)),
+                more=partial(_converged, bench),
+            ),
             _compared(
                 bench,
                 "saturation",
@@ -182,6 +189,7 @@ def _compared(
     other: tuple[str, Callable[[float], Outcomes]],
     *,
     also: str = "",
+    more: Callable[[float, int], str] = lambda eps, left: "",
     possible: bool = True,
     level: float = 1.0,
 ) -> Flag:
@@ -192,11 +200,20 @@ def _compared(
         left, fewer = pairs.both + pairs.only_first, pairs.both + pairs.only_second
         value, p = 100 * (left - fewer) / bench.count, mcnemar_exact(pairs)
         fired = possible and left - fewer >= _LEAST and value > threshold and p <= level
-        said = f"{left} of {bench.count} withstand {expected[0]}, {fewer} {other[0]}{also}"
+        said = f"{left} of {bench.count} withstand {expected[0]}, {fewer} {other[0]}{also}{more(eps, fewer)}"
         if value > threshold and possible and not fired:
             said += f"; that may be chance: {left - fewer} of {bench.count}, McNemar's p {p:.2g}"
         flags.append(Flag(name, fired, value, "points", threshold, eps, said))
     return _worst(flags)
+
+
+def _converged(bench: Bench, eps: float, left: int) -> str:
+    """Say for how many of the samples that are left more steps of the same length change nothing."""
+    count = bench.converged(eps, times=2)
+    if not left or not count:
+        return ""
+    which = f"all {left}" if count == left else f"{count} of these {left}"
+    return f"; in an exact cycle: {which}, for which more steps of that length change nothing"
 
 
 def _worst(flags: Sequence[Flag]) -> Flag:

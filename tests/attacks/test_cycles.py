@@ -1,0 +1,62 @@
+"""Exact cycles of PGD: the same bytes as all steps, for a fraction of the gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cloakonnx.attacks import cycles
+from cloakonnx.attacks.base import make
+from cloakonnx.attacks.cycles import Cycles
+from cloakonnx.errors import OptionError
+
+from .helpers import digits
+
+
+def walk(period: int, before: int, step: int) -> np.float32:
+    """Return where a walk stands that runs into a cycle."""
+    return np.float32(step if step < before else before + (step - before) % period)
+
+
+@pytest.mark.parametrize(("period", "before"), [(1, 0), (2, 45), (7, 30), (40, 3), (60, 90)])
+def test_a_sample_leaves_where_the_last_step_would_have_left_it(period: int, before: int) -> None:
+    steps = 1000
+    found = Cycles(np.array([[walk(period, before, 0)]]), steps)
+    for step in range(1, steps + 1):
+        if found.look(np.array([[walk(period, before, step)]]), step).any():
+            break
+    assert found.found[0]
+    assert step < 400 + period
+    assert walk(period, before, step) == walk(period, before, steps)
+
+
+def test_a_walk_that_never_repeats_takes_all_steps() -> None:
+    found = Cycles(np.zeros((1, 1), np.float32), 300)
+    assert not any(found.look(np.full((1, 1), step, np.float32), step).any() for step in range(1, 301))
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_the_bytes_are_those_of_all_steps(monkeypatch: pytest.MonkeyPatch, restarts: int) -> None:
+    victim, x, y = digits(12)
+    settings = make("pgd", eps=1 / 16, max_iter="converged", restarts=restarts)
+    found = settings.run(victim, x, y)
+    gradients = victim.counts.gradients
+    assert found.converged.any()
+    assert not (found.converged & found.success).any()
+    monkeypatch.setattr(cycles, "_FIRST", 10**6)  # no input is kept beside the start: nothing is found
+    all_steps = settings.run(victim, x, y)
+    assert not all_steps.converged.any()
+    assert found.x.tobytes() == all_steps.x.tobytes()
+    assert (found.success == all_steps.success).all()
+    assert 5 * gradients < victim.counts.gradients - gradients
+
+
+def test_the_word_stands_for_settings_that_are_recorded() -> None:
+    record = make("pgd", eps=0.4, max_iter="converged").record()
+    assert (record["max_iter"], record["eps_step"]) == (1000, pytest.approx(0.025))
+    assert make("pgd", eps=0.4, max_iter="converged", eps_step=0.1).record()["eps_step"] == 0.1
+
+
+def test_other_attacks_refuse_the_word() -> None:
+    with pytest.raises(OptionError, match="goes with pgd"):
+        make("apgd-ce", eps=0.1, max_iter="converged")
