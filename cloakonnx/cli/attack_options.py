@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import click
 
-from cloakonnx.attacks.base import Attack, make, plugins, registered
+from cloakonnx.attacks.base import CONVERGED, Attack, make, plugins, registered
 from cloakonnx.cli._types import Number, Steps
 from cloakonnx.cli.options import DataOptions, F, group
 from cloakonnx.text import parse_number
@@ -51,6 +51,11 @@ def attack_settings(
     found = []
     values: dict[str, Any] = {**options}
     given = {name: values[name] for name in _offered() if name in values}
+    if not early_stop and given.get("max_iter") == CONVERGED:
+        raise click.UsageError(
+            f"--max-iter {CONVERGED} goes with attack, evaluate and sweep; pairs of clean and adversarial samples are "
+            "scored after the last step of each: give a number"
+        )
     for text in options["eps"].split(","):
         try:
             eps = parse_number(text)

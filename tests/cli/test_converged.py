@@ -1,0 +1,58 @@
+"""Whether an attack has converged: said by attack and evaluate, kept in files, refused where it can't be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloakonnx.evaluation.evaluation import Evaluation
+from tests.attacks.helpers import DIGITS
+from tests.selection.helpers import digits_arrays
+
+from .conftest import Run
+
+pytest.importorskip("sklearn")
+
+GIVEN = ("--attack", "pgd", "--max-iter", "converged", "--eps", "1/16")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    x, y = digits_arrays()
+    np.savez(tmp_path / "test.npz", x=x[:12], y=y[:12])
+    return tmp_path / "test.npz"
+
+
+def test_attack_says_for_how_many(run: Run, data: Path, tmp_path: Path) -> None:
+    done = run("attack", DIGITS, "--data", data, *GIVEN, "-o", tmp_path / "o.npz", "--json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    assert 0 < found["converged"] <= found["robust"]
+    said = run("attack", DIGITS, "--data", data, *GIVEN, "-o", tmp_path / "o.npz", "--force").err
+    assert f"converged for {found['converged']} of {found['robust']} samples that hold" in said
+
+
+def test_an_evaluation_keeps_it_and_reads_files_without_it(run: Run, data: Path, tmp_path: Path) -> None:
+    other = DIGITS.with_name("digits_robust.onnx")
+    output = tmp_path / "e.json"
+    done = run("evaluate", other, "--baseline", DIGITS, "--data", data, *GIVEN, "--no-sanity", "-o", output)
+    assert done.code == 0
+    assert " converged" in done.out
+    content = json.loads(output.read_text())
+    stages = [s for who in ("hardened", "baseline") for s in content["results"][0][who]["stages"] if "converged" in s]
+    assert stages
+    assert all(0 < stage["converged"] <= stage["robust"] for stage in stages)
+    assert Evaluation.from_json(output.read_text()).to_json() == output.read_text()
+    for stage in stages:
+        del stage["converged"]
+    assert json.loads(Evaluation.from_json(json.dumps(content)).to_json()) == content
+
+
+def test_pairs_take_a_number_of_steps(run: Run, data: Path, tmp_path: Path) -> None:
+    done = run("analyze", DIGITS, "--data", data, *GIVEN, "-o", tmp_path / "a.json")
+    assert done.code == 2
+    assert "--max-iter converged goes with attack, evaluate and sweep" in done.err
+    assert not (tmp_path / "a.json").exists()
