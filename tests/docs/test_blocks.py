@@ -14,8 +14,13 @@ from .pages import PAGES, Block, blocks, name_of, starts_with
 NOT_RUN = {
     "README.md: make demo": "sets up an environment; CI runs both",
     "README.md: pip install '.[report]'": "installs",
-    "docs/action.md: pip install 'cloakonnx[report] @ git+https://github.com/OWNER/cloakonnx@TAG'": "installs",
+    "docs/action.md: pip install 'cloakonnx[report] @ git+https://github.com/OWNER/cloakonnx@COMMIT'": "installs",
     "docs/commands/report.md: pip install 'cloakonnx[report]'": "installs",
+    "docs/security.md: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -out signer.pem": (
+        "makes keys"
+    ),
+    "docs/security.md: import cloakonnx as ck": "needs keys",
+    "docs/security.md: sigstore sign model.attestation.json": "needs the network",
     'docs/gradient.md: @unary("Exp", since=6, until=13)': "a part of the code",
 }
 """The blocks that no test runs, and why, as the pages say it themselves. Whoever adds one adds it here."""

@@ -144,17 +144,18 @@ def test_another_version_of_cloakonnx_is_no_change(source: Path) -> None:
     assert checked(path, source).passed
 
 
-def test_external_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("hashed", "said"), [(True, "is not as the metadata records it"), (False, "differs")])
+def test_external_data(hashed: bool, said: str, tmp_path: Path) -> None:
     path = write_external(tmp_path)
     target = tmp_path / "there" / "folded.onnx"
     target.parent.mkdir()
-    fold_file(load(path), [Mask(TAP, MASK)], target)
+    fold_file(load(path), [Mask(TAP, MASK)], target, hash_external=hashed)
     assert checked(target, path).passed
     (data,) = load(target).external_files
     raw = bytearray((target.parent / data).read_bytes())
     raw[-1] ^= 1
     (target.parent / data).write_bytes(raw)
-    assert "differs" in failures(checked(target, path))["external data"]
+    assert said in failures(checked(target, path))["external data"]
 
 
 def test_evaluate_needs_the_baseline(source: Path) -> None:
