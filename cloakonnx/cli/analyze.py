@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import attack_options, options
+from cloakonnx.cli._doubts import warn_of_doubts
 from cloakonnx.cli._output import progress, say, write_json
 from cloakonnx.cli._types import Number
 
@@ -104,7 +105,7 @@ def command(
     dataset = options.dataset(classifier, clean, rest)
     engine = options.engine(workers, classifier, dataset, batch_size)
     if budget is not None:
-        options.warn_of_randomness(classifier)
+        warn_of_doubts(classifier, dataset)
         found = _select_greedily(
             classifier,
             dataset,

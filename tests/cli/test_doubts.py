@@ -115,3 +115,16 @@ def test_noise_behind_the_tap_changes_no_activation(run: Run, models: Path) -> N
     given = ("--data", "test.npz", "--adversarial", "moved.npy")
     assert NOISE not in run("analyze", "late.onnx", *given).err
     assert NOISE in run("analyze", "noise.onnx", *given).err
+
+
+def test_verbs_that_count_no_ties_look_at_the_first_samples(run: Run, models: Path) -> None:
+    rounded = np.rint(SCORES)
+    at_first = (rounded == rounded.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    greedy = ("analyze", "steps.onnx", "--select", "greedy", "--budget", "5%", "--attack", "fgsm", "--straight-through")
+    done = run(*greedy, "--data", "test.npz", "--eps", "0.05", "-o", "g.json")
+    learned = run("learn", "steps.onnx", "--data", "test.npz", "--eps", "0.05", "--budget", "5%", "--epochs", "1")
+    for each in (done, learned):
+        said = [line for line in each.err.splitlines() if TIE in line]
+        assert len(said) == 1
+        assert said[0].startswith("cloakonnx: warning: of the first 64 samples ")
+    assert abs(int(said[0].split("samples ")[1].split()[0]) - 64 * at_first.mean()) < 12  # evenly by class or in order
