@@ -225,10 +225,8 @@ class _Steps:
             found = backpropagate(self.builder, path, {name: made.gradient}, list(variables.values()))
             masked = {name: tap for tap, name in (self.masks | self.baked).items()}
             for key, variable in variables.items():
-                passes, blocked = (False, ()) if variable in found else self._passing(path, forward, name, variable)
-                gradients[key] = self._give_gradient(
-                    variable, found, blocked, tap=masked.get(variable), can_pass=passes
-                )
+                stop = "" if variable in found else self._stop(path, forward, name, variable)
+                gradients[key] = self._give_gradient(variable, found, path.blocked, tap=masked.get(variable), stop=stop)
         prune(self.model.graph)
         return GradientGraph(
             proto=self.model,
@@ -254,22 +252,21 @@ class _Steps:
     def _path(self, nodes: Sequence[onnx.NodeProto], output: str, variables: Iterable[str]) -> Path:
         return find_path(nodes, self.index, [output], variables, straight_through=self.straight_through)
 
-    def _passing(
-        self, path: Path, nodes: Sequence[onnx.NodeProto], output: str, variable: str
-    ) -> tuple[bool, tuple[str, ...]]:
-        """Return whether straight-through gradients, not asked for, would reach a variable, and what hides it.
+    def _stop(self, path: Path, nodes: Sequence[onnx.NodeProto], output: str, variable: str) -> str:
+        """Return which op a straight-through gradient would not pass either; nothing where one reaches the variable.
 
-        Integer arithmetic (DynamicQuantizeLinear, QLinearConv, MatMulInteger) is none that they pass.
+        It passes no integer arithmetic (DynamicQuantizeLinear, QLinearConv, MatMulInteger).
         """
+        first = next(iter(path.blocked), "")
         if self.straight_through:
-            return False, path.blocked
+            return first
         bridged = find_path(nodes, self.index, [output], [variable], straight_through=True)
         try:
             check_rules(bridged, self.builder.opset)
         except DifferentiationError:
-            return False, path.blocked
+            return first
         passes = bool(bridged.nodes) and variable in bridged.active
-        return passes, path.blocked if passes else bridged.blocked or path.blocked
+        return "" if passes else next(iter(bridged.blocked), first)
 
     def _loss_inputs(self, loss: Loss | None, targeted: bool, logits: Logits) -> _Inputs:
         batch = (logits.tensor.dims or (None,))[0]
@@ -297,7 +294,7 @@ class _Steps:
         return output.name
 
     def _give_gradient(
-        self, name: str, found: Mapping[str, Tensor], blocked: Sequence[str], *, tap: str | None, can_pass: bool
+        self, name: str, found: Mapping[str, Tensor], blocked: Sequence[str], *, tap: str | None, stop: str
     ) -> str:
         if name not in found:
             why = f": {blocked[0]} has a zero gradient everywhere" if blocked else ""
@@ -309,13 +306,13 @@ class _Steps:
                 )
             kind = ZeroGradientError if blocked else DifferentiationError
             instead = "black-box attacks need no gradient: --attack square"
-            if can_pass:
-                instead = f"attacks pass rounding and quantisation with --straight-through, and {instead}"
-            elif blocked:
+            if stop:
                 instead = (
-                    f"--straight-through does not pass {blocked[0]}; {instead}; or attack the float model that it was "
-                    "made from"
+                    f"--straight-through does not pass {stop}; {instead}; or attack the float model that it was made "
+                    "from"
                 )
+            elif blocked:
+                instead = f"attacks pass rounding and quantisation with --straight-through, and {instead}"
             raise kind(f"the output does not depend on {name!r} in a way that can be differentiated{why}; {instead}")
         return self._give(f"gradient/{name}", found[name], self.index.shape(name))
 

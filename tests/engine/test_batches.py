@@ -151,7 +151,7 @@ def test_an_interrupt_stops_the_workers_and_keeps_what_is_done(engine: Engine, t
     with again.opened(resume=True):
         seen = run(work, 30, engine, folder=again, name="digits.npz")
     assert seen == [int(batch.x.sum()) for batch in batches(30)]
-    assert 0 < len(work.handled) <= 28  # what was done is not done again
+    assert 0 < len(work.handled) < 30  # what was done is not done again
     again.remove()
     assert not list(tmp_path.iterdir())
 
