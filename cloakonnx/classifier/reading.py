@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import SAMPLES, Settled, check_batch_first, settled
 from cloakonnx.classifier.declared import score_count
+from cloakonnx.classifier.doubts import of_ties
 from cloakonnx.classifier.relabelled import shift_doubt
 from cloakonnx.classifier.sessions import Asked
 from cloakonnx.classifier.task import check_class_scores, ending_of
@@ -69,16 +70,23 @@ def reading(classifier: Classifier, dataset: Dataset, *, inside: str | None = No
     return Settled(classifier, said if note is None else f"{note}; {said}")
 
 
+def first_ties(classifier: Classifier, dataset: Dataset) -> tuple[str, ...]:
+    """Return a note where some of the first 64 samples have a tie, for work that does not score all samples first."""
+    x = dataset.first(_LOOKED_AT)
+    tied = int(classifier.task.tied(classifier.scores(x)).sum())
+    return tuple(f"of the first {len(x)} samples {said}" for said in of_ties(tied))
+
+
 def _check_start(classifier: Classifier, dataset: Dataset) -> None:
     """Raise DataError where labels count from one: one of them is the number of classes, and one lower is right."""
+    labels = known_labels(dataset.chosen)
+    if labels is not None and not _may_start_at_one(labels, dataset.classes):
+        return
     looked_at = _LOOKED_AT if dataset.limit is None else min(_LOOKED_AT, dataset.limit)
     some = replace(dataset, classes=None, limit=looked_at)  # evenly by class, and whatever the labels are
     batch = next(some.batches(looked_at))
-    labels = known_labels(dataset.chosen)
     labels = batch.y if labels is None else labels
-    if batch.y is None or labels is None or labels.min() < 1:
-        return
-    if dataset.classes is not None and labels.max() != dataset.classes:
+    if batch.y is None or labels is None or not _may_start_at_one(labels, dataset.classes):
         return
     try:
         scores = classifier.scores(batch.x)
@@ -94,6 +102,11 @@ def _check_start(classifier: Classifier, dataset: Dataset) -> None:
             f"{dataset.source.name}: there are labels up to {classes}, but the model has {classes} classes (0 to "
             f"{classes - 1}); {hint}"
         )
+
+
+def _may_start_at_one(labels: NDArray[np.int64], classes: int | None) -> bool:
+    """Whether there is no label 0, and the largest is the number of classes where that is known."""
+    return bool(labels.min() >= 1) and (classes is None or bool(labels.max() == classes))
 
 
 def _about_single(classifier: Classifier, scores: NDArray[np.floating], op_type: str) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import attack_options, options
-from cloakonnx.cli._doubts import warn_of_doubts
 from cloakonnx.cli._output import progress, say, write_json
 from cloakonnx.cli._types import Number
 
@@ -105,7 +104,7 @@ def command(
     dataset = options.dataset(classifier, clean, rest)
     engine = options.engine(workers, classifier, dataset, batch_size)
     if budget is not None:
-        warn_of_doubts(classifier, dataset)
+        options.warn_of_randomness(classifier)
         found = _select_greedily(
             classifier,
             dataset,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 import click
 
 from cloakonnx.cli import attack_options, options
-from cloakonnx.cli._doubts import warn_of_randomness
 from cloakonnx.cli._output import RESUMED, going_on, print_json, progress, say
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def command(
         options.claim(target, inputs=(model, data), force=force)
     options.warn_of_small_eps([settings.eps for settings, _ in plans], dataset)
     classifier = classifier.on(options.choose(provider, device_id))
-    warn_of_randomness(classifier)
+    options.warn_of_randomness(classifier)
     count = dataset.count()
     total = None if count is None else count * len(plans)
     engine = options.engine(workers, classifier, dataset, batch_size)

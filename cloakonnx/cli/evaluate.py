@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._doubts import warn_of_randomness
 from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, write_json, write_out
 from cloakonnx.cli._types import Numbers, Steps
 from cloakonnx.cli.gate import conclude
@@ -122,7 +121,7 @@ def command(
     options.warn_of_small_eps(eps, dataset)
     classifier = classifier.on(options.choose(provider, device_id))
     if no_sanity:  # a flag of the sanity checks says so otherwise
-        warn_of_randomness(classifier)
+        options.warn_of_randomness(classifier)
     beside = None if other is None else classifier.beside(other)
     engine = options.engine(workers, classifier, dataset, batch_size)
     kept = nullcontext() if output is None else going_on(RESUMED)

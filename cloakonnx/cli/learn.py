@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._doubts import warn_of_doubts
 from cloakonnx.cli._output import RESUMED, going_on, progress, say, write_json
 from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.errors import CheckError
@@ -163,7 +162,7 @@ def command(
     options.claim(target, inputs=(model, data, select_data), force=force)
     recipe = _recipe(rest, dataset)
     classifier = classifier.on(options.choose(provider, device_id))
-    warn_of_doubts(classifier, dataset)
+    options.warn_of_randomness(classifier)
     try:
         with going_on(RESUMED), _told(recipe) as on_progress:
             result = learn(

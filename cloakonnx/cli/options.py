@@ -362,6 +362,15 @@ def warn(said: str) -> None:
     click.echo(f"cloakonnx: warning: {said}", err=True)
 
 
+def warn_of_randomness(classifier: Classifier) -> None:
+    """Warn where the scores differ from run to run."""
+    from cloakonnx.classifier.doubts import of_randomness
+    from cloakonnx.graph.index.randomness import random_ops
+
+    for said in of_randomness(random_ops(classifier.model.proto, classifier.output_name)):
+        warn(said)
+
+
 def engine(workers: int | None, classifier: Classifier, dataset: Dataset, batch_size: int) -> Engine:
     """Return what handles batches, and say so where several are handled at a time."""
     from cloakonnx.engine.choice import default_engine, engine_of

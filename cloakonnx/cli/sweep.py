@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import click
 
 from cloakonnx.cli import options
-from cloakonnx.cli._doubts import warn_of_doubts
 from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, write_json
 from cloakonnx.cli._types import Amounts, Numbers, Steps
 
@@ -118,7 +117,7 @@ def command(
     pairs = options.pairs(*(options.dataset(classifier, source, rest) for source in (clean, twins)))
     options.warn_of_small_eps(eps, pairs.clean)
     classifier = classifier.on(options.choose(provider, device_id))
-    warn_of_doubts(classifier, pairs.clean)
+    options.warn_of_randomness(classifier)
     count, rounds = pairs.clean.count(), 2 if adaptive_at is None else 1 + len(adaptive_at)
     engine = options.engine(workers, classifier, pairs.clean, batch_size)
     kept = nullcontext() if output is None else going_on(RESUMED)

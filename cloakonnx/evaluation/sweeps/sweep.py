@@ -13,7 +13,7 @@ from typing import Literal
 
 from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.reading import reading
+from cloakonnx.classifier.reading import first_ties, reading
 from cloakonnx.data.samples import Pairs
 from cloakonnx.engine.batches import Engine
 from cloakonnx.engine.choice import default_engine
@@ -108,6 +108,7 @@ def sweep(
     plan_of(eps=1.0)  # reject unknown attacks before the long pass
     engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
     classifier, note = reading(classifier.with_threads(engine.threads), pairs.clean, inside="a sweep")
+    notes = (*(() if note is None else (note,)), *first_ties(classifier, pairs.clean))
     one_pass = Pass(classifier, pairs, masks, analysis, seed=seed, batch_size=batch_size, engine=engine)
     points = one_pass.run(on_progress)
     attacks: Attacks | None = None
@@ -134,8 +135,8 @@ def sweep(
             Adaptive(amount_text(amount), len(masks[amount].removed), *found)
             for amount, found in zip(chosen, results, strict=True)
         )
-        notes = (*replaced(plans[0], classes=work.classifier.classes), *attacked.notes)
-        attacks = Attacks(attack, radii, norm, not eps, attacked.control, notes)
+        said = (*replaced(plans[0], classes=work.classifier.classes), *attacked.notes)
+        attacks = Attacks(attack, radii, norm, not eps, attacked.control, said)
     found = Sweep(
         model=ModelRecord(model.name, model.sha256),
         scores=Scored(scores.tap, scores.feature_axis, len(scores.scores), scores.criterion),
@@ -150,7 +151,7 @@ def sweep(
         adaptive=adaptive,
         asked=one_pass.asked,
         threads=classifier.provider.threads,
-        notes=() if note is None else (note,),
+        notes=notes,
     )
     classifier.model.check_unchanged()
     if output is not None:

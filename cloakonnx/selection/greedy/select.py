@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.pairs import MakePairs
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.reading import reading
+from cloakonnx.classifier.reading import first_ties, reading
 from cloakonnx.classifier.task import SingleLabel
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.loaded import Samples, split
@@ -149,6 +149,7 @@ def select_greedy(
         if each is not None:
             each.fitted_to(classifier)
     classifier, note = reading(classifier, dataset, inside="greedy selection")
+    notes = (*(() if note is None else (note,)), *first_ties(classifier, dataset))
     fit = Samples.read(dataset)
     fit.check_classes()
     pairs = None if twins is None else _read_twins(dataset, twins, fit)
@@ -183,7 +184,7 @@ def select_greedy(
         ),
         provider=classifier.provider.name,
         threads=classifier.provider.threads,
-        notes=() if note is None else (note,),
+        notes=notes,
         masks=(Mask(chosen.name, weights, chosen.feature_axis),),
         attack=None if attack is None else attack.record(),
         selection=search.record(best, budget=budget, seed=seed, held_out=select is None),

@@ -16,7 +16,7 @@ from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.random import Stream
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier
-from cloakonnx.classifier.reading import reading
+from cloakonnx.classifier.reading import first_ties, reading
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine, InProcess
@@ -109,6 +109,7 @@ def learn(
         if each is not None:
             each.fitted_to(classifier)
     classifier, note = reading(classifier, dataset, inside="learning")
+    notes = (*(() if note is None else (note,)), *first_ties(classifier, dataset))
     train = Samples.read(dataset)
     train.check_classes()
     part = None if select is None else Samples.read(select)
@@ -158,7 +159,7 @@ def learn(
         ),
         provider=masked.provider.name,
         threads=tried.provider.threads,
-        notes=() if note is None else (note,),
+        notes=notes,
         masks=_masks(choice, masked),
         attack=_inner_attack(recipe),
         learning=_learning(learner, choice, part, recipe, held_out=select is None),
