@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,13 +44,17 @@ class Victim:
         self.task = classifier.task
         self.classes = classifier.classes
         self.bounds = classifier.bounds
-        self.is_random = bool(random_ops(classifier.model.proto, classifier.output_name))
         self.counts = Counts()
         self.directions = Directions()
         self.on_answer: Callable[[], None] = lambda: None
         self.judged: Callable[[Value], Value] | None = None
         self._arithmetic: dict[tuple[int, str], Arithmetic] = {}
         self._passes = False
+
+    @cached_property
+    def is_random(self) -> bool:
+        """Whether the scores depend on random ops."""
+        return bool(random_ops(self.classifier.model.proto, self.classifier.output_name))
 
     def of(self, classifier: Classifier) -> Victim:
         """Return another classifier under attack: it counts for itself, and shares the arithmetic."""

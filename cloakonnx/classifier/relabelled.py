@@ -38,18 +38,18 @@ def labels_doubt(
     order = _order(decided, y)
     explained = sum(int(((y == label) & (decided == each)).sum()) for label, each in order.items())
     least = max(_SHARE * len(y), _TIMES * right, _MORE * max(shifted))
-    named = None if names is None else f"he model's file names its classes {listed(names)}"
+    named = None if names is None else f"model's file names its classes {listed(names)}"
     if len(y) >= _TELLING and explained > least:
         swapped = [f"label {label} as class {_named(each, names)}" for label, each in order.items() if label != each]
         more = ", ..." if len(swapped) > _NAMED else ""
         return (
             f"with the classes in another order {explained} of {len(y)} samples would be right "
             f"({', '.join(swapped[:_NAMED])}{more}): are the labels numbered as the model's outputs?"
-            f"{'' if named is None else f' T{named}'}"
+            f"{'' if named is None else f' The {named}'}"
         )
     hint = labels_hint(right, shifted, len(y), classes)
     if hint is None and named is not None and at_chance(right, len(y), classes):
-        return f"t{named}: are the labels numbered so?"
+        return f"the {named}: are the labels numbered so?"
     return hint
 
 

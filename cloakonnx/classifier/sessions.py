@@ -32,15 +32,13 @@ class Asked:
         loss: What is differentiated; None for the logits alone.
         targeted: Whether the loss is towards target classes.
         straight_through: Whether gradients pass rounding and quantisation (BPDA).
-        by_masks: Whether by the masks.
-        by_input: Whether by the input too, where it is by the masks.
+        by_masks: Whether by the masks, not by the input.
     """
 
     loss: Loss | None = None
     targeted: bool = False
     straight_through: bool = False
     by_masks: bool = False
-    by_input: bool = False
 
 
 class Sessions:
@@ -60,7 +58,7 @@ class Sessions:
         self._input = put_batch_first(self._proto.graph, fed.input_name, fed.batch_axis)
         self.is_double = fed.tensor.elem_type == onnx.TensorProto.DOUBLE
         self._made: dict[tuple[Asked, Sample], tuple[GradientGraph, Session]] = {}
-        self._baked: dict[tuple[Asked, Sample], tuple[bytes, Session]] = {}
+        self._held: dict[tuple[Asked, Sample], bytes] = {}  # digest of the masks on weights that a session has
         self._latest: Sample = None
 
     def of(self, asked: Asked, sample: Sample = None) -> tuple[GradientGraph, Session]:
@@ -92,7 +90,7 @@ class Sessions:
         graph = differentiate(
             self._proto,
             loss=asked.loss,
-            wrt=() if asked.by_masks and not asked.by_input else INPUT,
+            wrt=() if asked.by_masks else INPUT,
             masks=self._places.taps,
             weight_masks=self._places.weights,
             mask_gradients=asked.by_masks,
@@ -120,13 +118,13 @@ class Sessions:
         key = asked, self._shape()
         given = {name: masks[mask] for mask, name in graph.weight_masks.items()}
         digest = hashlib.sha256(b"".join(values.tobytes() for values in given.values())).digest()
-        if key not in self._baked or self._baked[key][0] != digest:
-            self._baked.pop(key, None)
+        if self._held.get(key) != digest:
             for tensor in graph.proto.graph.initializer:
                 if tensor.name in given:
                     tensor.raw_data = given[tensor.name].tobytes()
-            self._baked[key] = digest, Session(graph.proto, self._fed.provider, batch=self._fed.at_a_time)
-        return self._baked[key][1]
+            self._made[key] = graph, Session(graph.proto, self._fed.provider, batch=self._fed.at_a_time)
+            self._held[key] = digest
+        return self._made[key][1]
 
     def run(
         self,

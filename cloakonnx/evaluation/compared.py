@@ -115,5 +115,5 @@ class ComparisonWork:
 
 def model_digests(model: Model) -> dict[str, str]:
     """Return the sha256 of a model's file, of each file of external data, and of each mask: one in memory has them."""
-    masks = {f"mask of {m.tap}": hashlib.sha256(m.weights.tobytes()).hexdigest() for m in found_masks(model)[0]}
+    masks = {f"mask of {m.key}": hashlib.sha256(m.weights.tobytes()).hexdigest() for m in found_masks(model)[0]}
     return {model.name: model.sha256, **external_digests(model), **masks}

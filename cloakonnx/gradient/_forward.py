@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 from cloakonnx.errors import TapError
 from cloakonnx.gradient._canonical import OPSET
 from cloakonnx.graph.build import Builder, Tensor
-from cloakonnx.graph.index.index import Index
+from cloakonnx.graph.index.index import Index, sorted_order
 from cloakonnx.graph.masks.weights import WeightMask
 
 
@@ -44,28 +44,9 @@ def insert_weight_masks(graph: onnx.GraphProto, masks: Mapping[str, WeightMask])
         for position, name in enumerate(node.input):
             if name in products:
                 node.input[position] = products[name].name
-    _set_nodes(graph, _sorted_in(others, made))
+    nodes = [*made, *others]
+    _set_nodes(graph, [nodes[place] for place in sorted_order(nodes) or range(len(nodes))])
     return names
-
-
-def _sorted_in(nodes: Sequence[onnx.NodeProto], made: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Put new nodes among others, each as soon as what it reads is there."""
-    later = {name for node in nodes for name in node.output}
-    found: list[onnx.NodeProto] = []
-    waiting = list(made)
-
-    def take() -> None:
-        for node in [each for each in waiting if later.isdisjoint(each.input)]:
-            found.append(node)
-            waiting.remove(node)
-
-    take()
-    for node in nodes:
-        found.append(node)
-        if not later.isdisjoint(node.output):
-            later.difference_update(node.output)
-            take()
-    return found
 
 
 def insert_mask(graph: onnx.GraphProto, tap: str, axis: int | None) -> str:

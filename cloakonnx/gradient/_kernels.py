@@ -19,7 +19,7 @@ def weight_gradient(x: Tensor, dy: Tensor, *, windows: Windows, shape: Sequence[
     """Return the gradient of a convolution by its weights, summed over the batch.
 
     Args:
-        x: The data input, (N, C, spatial...), of known sizes but for the batch.
+        x: The data input, (N, C, spatial...), whose sizes are known, except that of the batch.
         dy: Gradient of the output, (N, M, spatial...).
         windows: The convolution's windows.
         shape: Of the weights, (M, C / group, kernel...).

@@ -34,16 +34,22 @@ def windows(draw: st.DrawFn, rank: int, *, dilated: bool = True) -> dict[str, An
 
 
 @st.composite
-def convolutions(draw: st.DrawFn, rank: int) -> Case:
+def operands(draw: st.DrawFn, rank: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """The input, the weights and the attributes of a convolution."""
     w = draw(windows(rank))
     group = draw(st.sampled_from([1, 1, 2, 3]))
     inner, outer = draw(st.integers(1, 2)), draw(st.integers(1, 2))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     x = rng.normal(size=(2, group * inner, *w["size"]))
     weight = rng.normal(size=(group * outer, inner, *w["kernel"]))
+    return x, weight, {"group": group, **{name: w[name] for name in ("strides", "dilations", "pads")}}
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, rank: int) -> Case:
+    x, weight, attributes = draw(operands(rank))
     axes = (0, *range(2, 2 + rank)) if draw(st.booleans()) else (0,)
-    names = ("strides", "dilations", "pads")
-    return one("Conv", x, fixed(weight), open_axes=axes, group=group, **{name: w[name] for name in names})
+    return one("Conv", x, fixed(weight), open_axes=axes, **attributes)
 
 
 @QUICK
@@ -67,14 +73,8 @@ def by_weights(op: str, x: np.ndarray, weight: np.ndarray, *, channels: int, **a
 
 @st.composite
 def learned(draw: st.DrawFn, rank: int) -> Case:
-    w = draw(windows(rank))
-    group = draw(st.sampled_from([1, 1, 2, 3]))
-    inner, outer = draw(st.integers(1, 2)), draw(st.integers(1, 2))
-    rng = np.random.default_rng(draw(st.integers(0, 99)))
-    x = rng.normal(size=(2, group * inner, *w["size"]))
-    weight = rng.normal(size=(group * outer, inner, *w["kernel"]))
-    kept = {name: w[name] for name in ("strides", "dilations", "pads")}
-    return by_weights("Conv", x, weight, channels=len(weight), group=group, **kept)
+    x, weight, attributes = draw(operands(rank))
+    return by_weights("Conv", x, weight, channels=len(weight), **attributes)
 
 
 @QUICK

@@ -68,7 +68,7 @@ def _files(model: Model, attestation: Attestation, reading: Reading) -> Check:
         return Check(name, "failed", f"external data {odd[0]!r} is {how}")
     if not reading.hashes and attestation.files:
         return Check(name, "not checked", UNREAD)
-    found = reading.digests(model)
+    found = reading.digests
     for location, digest in attestation.files.items():
         if found[location].sha256 != digest:
             return Check(name, "failed", f"external data {location!r} is not the attested one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CloakError, DataError, InferenceError, ModelError
-from cloakonnx.graph.file.companions import Digest, digest_of
+from cloakonnx.graph.file.companions import Companions, Digest
 from cloakonnx.graph.file.diff import Difference, file_sha256
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
@@ -52,22 +53,20 @@ class Reading:
     """Whether and how external data is read.
 
     Attributes:
+        model: The hardened model.
         hashes: Whether it is.
-        progress: Called with the bytes that were read of all files of the hardened model.
+        progress: Called with the bytes that were read of all its files.
     """
 
+    model: Model
     hashes: bool = True
     progress: Callable[[int], None] = lambda read: None
 
-    def digests(self, model: Model) -> dict[str, Digest]:
-        """Return the digest of each external file of a model, by location."""
-        found: dict[str, Digest] = {}
-        done = 0
-        for location in model.external_files:
-            path = (model.folder or Path()) / location
-            found[location] = digest_of(path, lambda read, done=done: self.progress(done + read))  # type: ignore[misc]
-            done += found[location].size
-        return found
+    @cached_property
+    def digests(self) -> Mapping[str, Digest]:
+        """The digest of each external file of the model, by location."""
+        files = Companions(self.model, self.model.external_files, self.model.folder or Path(), force=False)
+        return files.copy(digests=True, on_progress=self.progress)  # beside itself there is nothing to copy
 
 
 UNREAD = "it was left unread, as --no-hash-external asks"
@@ -122,7 +121,7 @@ def _fault_by_record(model: Model, recorded: Mapping[str, ExternalFile], reading
     odd = sorted({*recorded} ^ {*model.external_files})
     if odd:
         return f"{odd[0]!r} is recorded or referred to, not both"
-    found = reading.digests(model)
+    found = reading.digests
     for location, wanted in recorded.items():
         if (found[location].sha256, found[location].size) != (wanted.sha256, wanted.size):
             return f"{location!r} is not as the metadata records it"

@@ -105,7 +105,7 @@ def verify(
     classifier.check_unmasked("verification")
     model = classifier.model
     probe = Probe(classifier, samples, seed)
-    reading = Reading(hash_external, on_read)
+    reading = Reading(model, hash_external, on_read)
     reference = source if source is None or is_folded(source.proto) or not found_masks(source)[0] else stripped(source)
     checks = tuple(_checks(model, reference, attestation, analysis, probe, reading=reading))
     failed = any(check.status == "failed" for check in checks)

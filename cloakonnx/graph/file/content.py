@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import onnx
 
-from cloakonnx.graph.file._bytes import blocks, opened
+from cloakonnx.graph.file._bytes import FileBytes, blocks
 from cloakonnx.graph.file.external import is_external, reference
 from cloakonnx.graph.file.model import Model
 
@@ -36,7 +35,7 @@ def raw_content(model: Model, tensor: onnx.TensorProto) -> Iterator[bytes]:
     if span is not None:
         return blocks(model.buf, *span)
     if is_external(tensor):
-        return _external(model.folder or Path(), tensor)
+        return _external(model, tensor)
     data = tensor.raw_data
     if not tensor.HasField("raw_data"):
         try:
@@ -58,12 +57,14 @@ def inlined(model: Model, tensor: onnx.TensorProto, data: bytes | None = None) -
     return made
 
 
-def _external(folder: Path, tensor: onnx.TensorProto) -> Iterator[bytes]:
+def _external(model: Model, tensor: onnx.TensorProto) -> Iterator[bytes]:
+    if model.folder is None:
+        raise ValueError(f"tensor {tensor.name!r} is in an external file, but the model has no folder")
     entries = reference(tensor)
-    path, offset = folder / entries["location"], int(entries.get("offset", "0"))
+    path, offset = model.folder / entries["location"], int(entries.get("offset", "0"))
     try:
-        buf, stamp = opened(path)
+        file = FileBytes(path)
     except OSError as error:
         raise ValueError(f"cannot read {path.name}: {error.strerror or error}") from None
-    length = int(entries.get("length", str(stamp.size - offset)))
-    return blocks(buf, offset, offset + max(length, 0))
+    length = int(entries.get("length", str(len(file) - offset)))
+    return blocks(file, offset, offset + max(length, 0))

@@ -15,7 +15,6 @@ import onnx
 from google.protobuf.message import Message
 
 from cloakonnx.graph.file import _wire
-from cloakonnx.graph.file._bytes import blocks
 from cloakonnx.graph.file._details import detail
 from cloakonnx.graph.file.content import PLACE, TYPED, is_elsewhere, raw_content
 from cloakonnx.graph.file.external import is_external, reference, tensors
@@ -217,11 +216,6 @@ def relocation(location: str, count: int, *, outside: bool) -> Difference:
     many = f"{count} initializer{'s' if count > 1 else ''}"
     said = f"now holds {many}" if outside else f"held {many} that the model's file holds now"
     return Difference(f"external data {location!r}", "added" if outside else "removed", f"{said}, values unchanged")
-
-
-def raw_data(model: Model, tensor: onnx.TensorProto, span: tuple[int, int] | None) -> Iterator[bytes]:
-    """Yield a tensor's raw data in blocks, wherever it is; ``span`` is what ``model.own_data`` says of it."""
-    return blocks(tensor.raw_data, 0, len(tensor.raw_data)) if span is None else blocks(model.buf, *span)
 
 
 def _external_files(first: Model, second: Model) -> Iterator[Difference]:

@@ -17,7 +17,7 @@ from cloakonnx.graph.index.index import subgraphs
 
 
 def computes_the_same(first: Model, second: Model) -> bool:
-    """Whether the graphs of two models are equal but for what changes no result.
+    """Whether the graphs of two models are equal, except for what changes no result.
 
     That is: value infos, doc strings, metadata, names of nodes and graphs, the sizes that inputs and outputs are
     declared with, the order of nodes and initializers, where the initializers' data is, and the versions of operator

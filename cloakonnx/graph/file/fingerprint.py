@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import Message
 
 from cloakonnx.graph.file.content import inlined, is_elsewhere, raw_content
-from cloakonnx.graph.file.diff import UNKNOWN, Difference, by_name, node_label, raw_data, records, relocation
+from cloakonnx.graph.file.diff import UNKNOWN, Difference, by_name, node_label, records, relocation
 from cloakonnx.graph.file.external import reference
 from cloakonnx.graph.file.model import Model
 
@@ -105,14 +105,13 @@ def _fields(part: str, message: Message, skipped: set[str]) -> Iterator[tuple[st
 
 
 def _tensor_digest(model: Model, tensor: onnx.TensorProto) -> str:
-    span = model.own_data(tensor)
-    if span is None:
+    if model.own_data(tensor) is None:
         return _digest([_bytes(tensor)])
     rest = onnx.TensorProto()  # without the reference into the file, which hangs on where the data is in it
     rest.CopyFrom(tensor)
     rest.ClearField("external_data")
     rest.ClearField("data_location")
-    return _digest(chain([_bytes(rest)], raw_data(model, tensor, span)))
+    return _digest(chain([_bytes(rest)], raw_content(model, tensor)))
 
 
 def _bytes(message: Message) -> bytes:

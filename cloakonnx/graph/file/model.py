@@ -18,7 +18,7 @@ from cloakonnx.graph.file._bytes import Buffer, Stamp, blocks, opened
 from cloakonnx.graph.file.external import check_references, is_external, locations, reference, tensors
 from cloakonnx.graph.index.bounds import check_bounds, check_shapes
 from cloakonnx.graph.index.index import Index, structure
-from cloakonnx.graph.index.normal import in_order_of, opset_version
+from cloakonnx.graph.index.normal import in_order_of, normalised, opset_version
 from cloakonnx.graph.index.shapes import infer
 from cloakonnx.kinds import check_regular, kind_of
 
@@ -124,7 +124,7 @@ class Model:
             ModelError: a shape is above the limits.
         """
         try:
-            found = in_order_of(infer(self.proto), self.proto.graph.node)
+            found = in_order_of(infer(normalised(self.proto)), self.proto.graph.node)
             check_shapes(found, len(self.buf) + self.external_bytes)
         except ModelError as error:
             raise ModelError(f"{self.name}: {error}") from None

@@ -12,12 +12,12 @@ import onnx
 from numpy.typing import NDArray
 
 from cloakonnx.errors import MaskError, ModelError
+from cloakonnx.graph.file.content import inlined
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.node import attributes
 from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks.taps import FLOAT_TYPES
-from cloakonnx.graph.subgraphs.inline import complete
 
 _INITIALIZER_MIN_IR = 4
 _BLOCK = 1 << 20
@@ -153,7 +153,7 @@ def _array(model: Model, tensor: onnx.TensorProto) -> NDArray[Any]:
         if span is not None and sys.byteorder == "little":
             dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
             return np.frombuffer(model.buf[slice(*span)], np.uint8).view(dtype).reshape(tensor.dims)
-        found: NDArray[Any] = onnx.numpy_helper.to_array(complete(model, tensor))
+        found: NDArray[Any] = onnx.numpy_helper.to_array(inlined(model, tensor))
     except (TypeError, ValueError) as error:  # whatever numpy makes of dims, type and data that do not fit together
         raise ModelError(f"{model.name}: the weight {tensor.name!r} is no tensor: {error}".replace("\n", " ")) from None
     return found

@@ -13,7 +13,7 @@ import onnx
 
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.index._made import Known, inferred_node, made, makes, of_tensor, plain, value_of
-from cloakonnx.graph.index.index import subgraphs
+from cloakonnx.graph.index.index import subgraphs, topological
 from cloakonnx.graph.index.limits import (
     CONSTANT_BYTES,
     DRIVING,
@@ -316,22 +316,12 @@ def _feeds_weights(name: str, readers: Mapping[str, list[onnx.NodeProto]], steps
 
 def _ordered(nodes: Sequence[onnx.NodeProto], reads: _Reads) -> Iterator[int]:
     """Yield the indices of nodes so that each comes after those that it reads."""
-    makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    waiting = [0] * len(nodes)
-    after: dict[int, list[int]] = {}
-    for index, read in enumerate(reads.nodes):
-        for maker in {makers[name] for name in read.names if name in makers}:
-            after.setdefault(maker, []).append(index)
-            waiting[index] += 1
-    ready = [index for index, count in enumerate(waiting) if not count]
-    for index in ready:
+    done = set()
+    for index in topological(nodes, [read.names for read in reads.nodes]):
+        done.add(index)
         yield index
-        for later in after.get(index, ()):
-            waiting[later] -= 1
-            if not waiting[later]:
-                ready.append(later)
-    if len(ready) < len(nodes):
-        stuck = next(node for node, count in zip(nodes, waiting, strict=True) if count)
+    if len(done) < len(nodes):
+        stuck = next(node for index, node in enumerate(nodes) if index not in done)
         raise ModelError(f"{describe(stuck)} reads, by way of others, what it makes itself: the graph has a circle")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import heapq
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -202,26 +203,34 @@ def sorted_order(nodes: Sequence[onnx.NodeProto]) -> list[int] | None:
 
     Nodes keep their order where they can. Those on a cycle, which no runtime takes, come last.
     """
+    order = list(topological(nodes, [set(node_inputs(node)) for node in nodes]))
+    order += sorted(set(range(len(nodes))).difference(order))
+    return None if order == list(range(len(nodes))) else order
+
+
+def topological(nodes: Sequence[onnx.NodeProto], reads: Sequence[Collection[str]]) -> Iterator[int]:
+    """Yield the indices of nodes, each behind those that make what it reads; none that is on a cycle or behind one.
+
+    Args:
+        nodes: The nodes.
+        reads: The names that each reads, captures of its bodies included.
+    """
     makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    needs = [{makers[name] for name in node_inputs(node) if name in makers} for node in nodes]
-    if all(not need or max(need) < index for index, need in enumerate(needs)):
-        return None
-    order: list[int] = []
-    done: set[int] = set()
-    for start in range(len(nodes)):
-        stack, way = [start], set()
-        while stack:
-            index = stack[-1]
-            waiting = [each for each in sorted(needs[index]) if each not in done and each not in way]
-            way.add(index)
-            if waiting:
-                stack += waiting[::-1]
-                continue
-            stack.pop()
-            if index not in done:
-                done.add(index)
-                order.append(index)
-    return order
+    after: dict[int, list[int]] = {}
+    waiting = []
+    for index, names in enumerate(reads):
+        needed = {makers[name] for name in names if name in makers}
+        waiting.append(len(needed))
+        for maker in needed:
+            after.setdefault(maker, []).append(index)
+    ready = [index for index, count in enumerate(waiting) if not count]
+    while ready:
+        index = heapq.heappop(ready)
+        yield index
+        for later in after.get(index, ()):
+            waiting[later] -= 1
+            if not waiting[later]:
+                heapq.heappush(ready, later)
 
 
 def _tied_names(graph: onnx.GraphProto, training: Sequence[onnx.TrainingInfoProto]) -> Iterator[str]:

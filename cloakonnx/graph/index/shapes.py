@@ -6,7 +6,6 @@ import onnx
 
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.index.limits import RANK, quoted
-from cloakonnx.graph.index.normal import normalised
 
 _MAX_ROUNDS = 8
 
@@ -15,12 +14,12 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of the model with the shapes and types that can be told, or the model itself where nothing can.
 
     Weights are not needed: large ones may be references. A rank is all that is added where the dimensions are unknown,
-    so nothing is claimed that a run could contradict. The copy is :func:`~cloakonnx.graph.index.normal.normalised`.
+    so nothing is claimed that a run could contradict.
 
     Raises:
         ModelError: a Reshape is to a rank above the limit.
     """
-    inferred = _infer(normalised(model))
+    inferred = _infer(model)
     for _ in range(_MAX_ROUNDS):
         added = _reshape_ranks(inferred.graph)
         if not added:

@@ -113,21 +113,24 @@ class OutputChannel(Weight):
     unit: ClassVar[str] = "output channels"
 
     def shape(self, place: Place) -> Shape:
-        """1 along all axes but that of the output channels."""
+        """1 along all axes but one."""
         found = _weight(place, self.name)
-        return tuple(size if axis == found.output_axis else 1 for axis, size in enumerate(found.shape))
+        return tuple(size if axis == self.axis(found) else 1 for axis, size in enumerate(found.shape))
+
+    def axis(self, place: WeightPlace) -> int | None:
+        """Return the axis that the weights run along."""
+        return place.output_axis
 
 
-class InputChannel(Weight):
+class InputChannel(OutputChannel):
     """One weight for each input channel of a weight."""
 
     name: ClassVar[str] = INPUT_CHANNEL
     unit: ClassVar[str] = "input channels"
 
-    def shape(self, place: Place) -> Shape:
-        """1 along all axes but that of the input channels."""
-        found = _weight(place, self.name)
-        return tuple(size if axis == found.input_axis else 1 for axis, size in enumerate(found.shape))
+    def axis(self, place: WeightPlace) -> int | None:
+        """Return the axis that the weights run along."""
+        return place.input_axis
 
 
 _ALL: tuple[Granularity, ...] = (Feature(), Element(), Kernel(), Weight(), OutputChannel(), InputChannel())

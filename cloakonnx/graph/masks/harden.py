@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def hardened(model: Model, masks: Sequence[Mask]) -> Model:
 
 @dataclass(frozen=True)
 class Watch:
-    """Is told what becomes of external data.
+    """What is called while external data is read and copied.
 
     Attributes:
         copies: Called before a file is copied.
@@ -71,7 +72,7 @@ def harden_file(
         output: The hardened model.
         force: Whether the output, and copies of external data, may be overwritten.
         hash_external: Whether to record digests of the external data in the metadata, which takes reading all of it.
-        watch: Is told what becomes of external data.
+        watch: What is called while external data is read and copied.
 
     Raises:
         OutputError: the output exists, is the input, or can't be written.
@@ -88,12 +89,18 @@ def write_edited(
     model: Model, edit: Edit, output: Path, *, force: bool, hash_external: bool, watch: Watch | None = None
 ) -> None:
     """Write an edited model with its external data, and the digests of these; raises as :func:`harden_file` does."""
-    watch = watch or Watch()
     buf = canonical_buffer(model)
     companions = Companions(model, edited(model, edit).external_files, output.absolute().parent, force=force)
-    try:
-        digests = companions.copy(digests=hash_external, on_copy=watch.copies, on_progress=watch.progress)
+    with _copied(companions, watch, digests=hash_external) as digests:
         write_pieces(output, model, buf, edit_bytes(buf, _recording(model, edit, digests)))
+
+
+@contextmanager
+def _copied(companions: Companions, watch: Watch | None, *, digests: bool) -> Iterator[Mapping[str, Digest]]:
+    """Copy external data before a model is written; remove the copies again where that fails."""
+    watch = watch or Watch()
+    try:
+        yield companions.copy(digests=digests, on_copy=watch.copies, on_progress=watch.progress)
     except BaseException:
         companions.undo()
         raise
@@ -143,17 +150,10 @@ def strip_file(model: Model, output: str | Path, *, force: bool = False, watch: 
             "it was hardened: the model was changed since; nothing was written (verify --source names the change)"
         )
     content = model.content
-    watch = watch or Watch()
     companions = Companions(model, model.external_files, output.absolute().parent, force=force)
-    try:
-        check_recorded(
-            model,
-            companions.copy(digests=bool(companions.copies), on_copy=watch.copies, on_progress=watch.progress),
-        )
+    with _copied(companions, watch, digests=bool(companions.copies)) as digests:
+        check_recorded(model, digests)
         write_pieces(output, model, content, edit_bytes(content, edit))
-    except BaseException:
-        companions.undo()
-        raise
 
 
 def check_target(model: Model, output: Path, *, force: bool) -> None:

@@ -102,9 +102,9 @@ class _Insertion:
         values = mask_values(tap, mask)
         entry = metadata.MaskEntry(
             tap=tap.name,
-            unmasked=free_name(f"{tap.name}_unmasked", self._names),
-            node=free_name(f"{tap.name}_cloak", self._nodes_named),
-            initializer=free_name(f"{tap.name}_mask", self._names),
+            unmasked=_free(f"{tap.name}_unmasked", self._names),
+            node=_free(f"{tap.name}_cloak", self._nodes_named),
+            initializer=_free(f"{tap.name}_mask", self._names),
             feature_axis=tap.feature_axis,
             sha256=values_sha256(values),
         )
@@ -122,9 +122,9 @@ class _Insertion:
         entry = metadata.WeightMaskEntry(
             weight=place.name,
             source=self._results.get(place.name, place.name),
-            masked=free_name(f"{place.name}_masked", self._names),
-            node=free_name(f"{place.name}_cloak", self._nodes_named),
-            initializer=free_name(f"{place.name}_mask", self._names),
+            masked=_free(f"{place.name}_masked", self._names),
+            node=_free(f"{place.name}_cloak", self._nodes_named),
+            initializer=_free(f"{place.name}_mask", self._names),
             granularity=mask.granularity,
             sha256=values_sha256(values),
         )
@@ -205,7 +205,7 @@ def values_sha256(values: Values) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def free_name(wanted: str, taken: set[str]) -> str:
+def _free(wanted: str, taken: set[str]) -> str:
     """Return a name that is not taken, and take it."""
     name, number = wanted, 1
     while name in taken:

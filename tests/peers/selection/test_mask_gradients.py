@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,18 @@ from cloakonnx.runtime.provider import choose_provider
 DIGITS = Path(__file__).parents[3] / "samples" / "digits_cnn.onnx"
 
 
-def masked(masks: list[Tensor], x: Tensor) -> Tensor:
-    """The sample classifier with a factor after each ReLU, in torch."""
+def masked(x: Tensor, *, after: Sequence[Tensor] = (), on: Mapping[str, Tensor] | None = None) -> Tensor:
+    """The sample classifier in torch, in the precision of ``x``.
+
+    Args:
+        x: The samples.
+        after: A factor for what each ReLU gives.
+        on: A factor for each of some weights, by name.
+    """
     graph = onnx.load(DIGITS).graph
-    weights = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in graph.initializer}
-    rest = iter(masks)
+    weights = {t.name: torch.tensor(numpy_helper.to_array(t)).to(x.dtype) for t in graph.initializer}
+    weights = {name: value * (on or {}).get(name, 1) for name, value in weights.items()}
+    rest = iter(after)
     for node in graph.node:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "Conv":
@@ -33,7 +41,7 @@ def masked(masks: list[Tensor], x: Tensor) -> Tensor:
                 x, weights[node.input[1]], weights[node.input[2]], attributes["strides"], attributes["pads"][:2]
             )
         elif node.op_type == "Relu":
-            x = functional.relu(x) * next(rest)
+            x = functional.relu(x) * (next(rest) if after else 1)
         elif node.op_type == "Flatten":
             x = x.flatten(1)
         elif node.op_type == "Gemm":
@@ -55,32 +63,11 @@ def test_mask_gradients_on_weights(unit: str) -> None:
     found = under.mask_gradients(x, y)
     leaves = {m.key: torch.tensor(m.weights.astype(np.float64), requires_grad=True) for m in under.masks}
     by_weight = {mask.tap: leaves[mask.key] for mask in under.masks}
-    logits = with_weights(by_weight, torch.tensor(x).double())
+    logits = masked(torch.tensor(x).double(), on=by_weight)
     functional.cross_entropy(logits, torch.tensor(y), reduction="sum").backward()
     for key, leaf in leaves.items():
         assert leaf.grad is not None
         np.testing.assert_allclose(found.gradients[key], leaf.grad.numpy(), rtol=1e-4, atol=1e-5)
-
-
-def with_weights(masks: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """The sample classifier in float64, its weights multiplied by masks."""
-    graph = onnx.load(DIGITS).graph
-    weights = {t.name: torch.tensor(numpy_helper.to_array(t)).double() for t in graph.initializer}
-    weights = {name: value * masks[name] if name in masks else value for name, value in weights.items()}
-    for node in graph.node:
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        if node.op_type == "Conv":
-            x = functional.conv2d(
-                x, weights[node.input[1]], weights[node.input[2]], attributes["strides"], attributes["pads"][:2]
-            )
-        elif node.op_type == "Relu":
-            x = functional.relu(x)
-        elif node.op_type == "Flatten":
-            x = x.flatten(1)
-        else:
-            assert node.op_type == "Gemm"
-            x = functional.linear(x, weights[node.input[1]], weights[node.input[2]])
-    return x
 
 
 @pytest.mark.parametrize("elements", [False, True])
@@ -97,7 +84,7 @@ def test_mask_gradients(elements: bool) -> None:
         torch.tensor(under.weights[tap.name].reshape(form), requires_grad=True)
         for tap, form in zip(taps, forms, strict=True)
     ]
-    loss = functional.cross_entropy(masked(leaves, torch.tensor(x)), torch.tensor(y), reduction="none")
+    loss = functional.cross_entropy(masked(torch.tensor(x), after=leaves), torch.tensor(y), reduction="none")
     loss.sum().backward()
     np.testing.assert_allclose(found.loss, loss.detach().numpy(), rtol=1e-4, atol=1e-6)
     for tap, leaf in zip(taps, leaves, strict=True):
