@@ -32,9 +32,11 @@ class MaskAnswer:
     Attributes:
         logits: (N, classes) float32.
         loss: (N,) float32.
-        gradients: For each tap, of the mask's shape, float64: the gradient of the sum of the losses.
+        gradients: For each mask, of its shape, float64: the gradient of the sum of the losses.
+        gradient: Of each sample's loss by its pixels, left on the device; None where it was not asked for.
     """
 
     logits: NDArray[np.float32]
     loss: NDArray[np.float32]
     gradients: dict[str, NDArray[np.float64]]
+    gradient: Value | None = None

@@ -67,42 +67,49 @@ class MaskedClassifier(Classifier):
         self._weights = {t: weights[t].astype(np.float32).astype(w.dtype) for t, w in self._weights.items()}
         self.__dict__.pop("_own", None)
 
-    def mask_gradients(self, x: Value, y: NDArray[np.int64]) -> MaskAnswer:
-        """Return the cross-entropy of each sample and the gradient of their sum by each mask.
+    def mask_gradients(self, x: Value, given: NDArray[Any], *, loss: Loss, by_input: bool = False) -> MaskAnswer:
+        """Return the loss of each sample and the gradient of their sum by each mask, and by the input if wanted.
 
         A graph with a fixed batch takes a whole number of batches only, for a filler would count.
+
+        Args:
+            x: The batch.
+            given: What the loss takes of each sample: labels (N,), or (N, classes) soft targets or cotangents.
+            loss: The loss.
+            by_input: Whether to differentiate by the input too.
         """
-        return self._pull_to_masks(Loss.CE, x, y)
+        asked = Asked(loss, by_masks=True, by_input=by_input)
+        graph = self._for(asked, x)
+        name = graph.labels or graph.soft_targets or graph.cotangent
+        assert name is not None  # each loss asks for its own
+        assert graph.loss is not None
+        outputs = [graph.logits, graph.loss, *(graph.mask_gradients[key] for key in self._weights)]
+        outputs += [graph.gradient] if by_input else []
+        size = self.fixed_batch or len(given)
+        images = to_numpy(x) if size < len(given) else x
+        answers = []
+        for start in range(0, len(given), size):
+            part = images if size == len(given) else images[start : start + size]
+            feed = {name: self.sessions.wide(given[start : start + size])}
+            answers.append(self._run(asked, part, outputs, feed))
+        logits, losses = (np.concatenate([to_numpy(a[i]) for a in answers]).astype(np.float32) for i in (0, 1))
+        sums = {
+            key: np.sum([to_numpy(a[2 + i]).astype(np.float64) for a in answers], axis=0)
+            for i, key in enumerate(self._weights)
+        }
+        found: Value | None = None
+        if by_input:
+            one = len(answers) == 1
+            found = self.sessions.narrow(answers[0][-1] if one else np.concatenate([to_numpy(a[-1]) for a in answers]))
+        return MaskAnswer(logits, losses, sums, found)
 
-    def pull_to_masks(self, x: Value, cotangent: NDArray[np.float32]) -> MaskAnswer:
-        """Return the gradient of the sum of logits times ``cotangent`` (N, classes) by each mask; as above."""
-        return self._pull_to_masks(Loss.COTANGENT, x, cotangent)
-
-    def prepare_masks(self, loss: Loss, sample: Sample = None) -> None:
+    def prepare_masks(self, loss: Loss, *, by_input: bool = False, sample: Sample = None) -> None:
         """Make the graph of the mask gradients.
 
         Raises:
             TapError: the output does not depend on a tap, or not in a way that can be differentiated.
         """
-        self.graph(Asked(loss, by_masks=True), sample)
-
-    def _pull_to_masks(self, loss: Loss, x: Value, per_sample: NDArray[Any]) -> MaskAnswer:
-        asked = Asked(loss, by_masks=True)
-        graph = self._for(asked, x)
-        name = graph.labels if loss is Loss.CE else graph.cotangent
-        assert name is not None  # each loss asks for its own
-        assert graph.loss is not None
-        outputs = [graph.logits, graph.loss, *(graph.mask_gradients[key] for key in self._weights)]
-        size = self.fixed_batch or len(per_sample)
-        images = to_numpy(x) if size < len(per_sample) else x
-        answers = []
-        for start in range(0, len(per_sample), size):
-            part = images if size == len(per_sample) else images[start : start + size]
-            feed = {name: self.sessions.wide(per_sample[start : start + size])}
-            answers.append([to_numpy(v) for v in self._run(asked, part, outputs, feed)])
-        logits, losses = (np.concatenate([a[i] for a in answers]).astype(np.float32) for i in (0, 1))
-        sums = {key: np.stack([a[2 + i] for a in answers]).astype(np.float64) for i, key in enumerate(self._weights)}
-        return MaskAnswer(logits, losses, {key: np.asarray(parts.sum(axis=0)) for key, parts in sums.items()})
+        self.graph(Asked(loss, by_masks=True, by_input=by_input), sample)
 
 
 def ones(place: Place, unit: str = FEATURE) -> Mask:

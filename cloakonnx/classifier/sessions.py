@@ -32,12 +32,14 @@ class Asked:
         loss: What is differentiated; None for the logits alone.
         targeted: Whether the loss is towards target classes.
         straight_through: Whether gradients pass rounding and quantisation (BPDA).
-        by_masks: Whether by the masks, not by the input.
+        by_input: Whether by the input.
+        by_masks: Whether by the masks.
     """
 
     loss: Loss | None = None
     targeted: bool = False
     straight_through: bool = False
+    by_input: bool = True
     by_masks: bool = False
 
 
@@ -90,7 +92,7 @@ class Sessions:
         graph = differentiate(
             self._proto,
             loss=asked.loss,
-            wrt=() if asked.by_masks else INPUT,
+            wrt=INPUT if asked.by_input else (),
             masks=self._places.taps,
             weight_masks=self._places.weights,
             mask_gradients=asked.by_masks,
@@ -103,7 +105,7 @@ class Sessions:
             input_shape=None if shape is None else (self._fed.at_a_time, *shape),
             output_name=self._output,
         )
-        fed = {graph.image, graph.labels, graph.targets, graph.cotangent, *graph.masks.values()}
+        fed = {graph.image, graph.labels, graph.targets, graph.soft_targets, graph.cotangent, *graph.masks.values()}
         read = {name for node in graph.proto.graph.node for name in node.input}
         missing = [value.name for value in graph.proto.graph.input if value.name in read - fed]
         if missing:
@@ -122,7 +124,8 @@ class Sessions:
             for tensor in graph.proto.graph.initializer:
                 if tensor.name in given:
                     tensor.raw_data = given[tensor.name].tobytes()
-            self._made[key] = graph, Session(graph.proto, self._fed.provider, batch=self._fed.at_a_time)
+            before = self._made[key][1]
+            self._made[key] = graph, Session(graph.proto, self._fed.provider, batch=self._fed.at_a_time, before=before)
             self._held[key] = digest
         return self._made[key][1]
 

@@ -15,7 +15,6 @@ from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.errors import CheckError
 
 if TYPE_CHECKING:
-    from cloakonnx.data.samples import Dataset
     from cloakonnx.scoring.analysis import Analysis
     from cloakonnx.selection.learn.learn import Progress
     from cloakonnx.selection.learn.recipe import Recipe
@@ -27,15 +26,17 @@ class RecipeOptions(TypedDict):
     eps: float
     budget: float
     norm: str
-    granularity: str
+    granularity: str | None
+    eps_factor: float
     inner_steps: int
     loss: str
     clean_weight: float | None
-    epochs: int
+    epochs: int | None
     learning_rate: float
     warm_up: float
     batch_size: int
     flip: bool | None
+    shift: int | None
     mask_bounds: tuple[float, float]
     l1: float
     zero_below: float
@@ -47,17 +48,32 @@ class LearnAndDataOptions(RecipeOptions, options.DataOptions):
     """Values of both groups."""
 
 
+class _Granularity(click.Choice[str]):
+    """A granularity; the former name of one is taken with a warning."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == "channel":
+            options.warn("--granularity channel is named feature now")
+            value = "feature"
+        return super().convert(value, param, ctx)
+
+
 _recipe_options = options.group(
     click.option("--eps", type=Number(), required=True, help="Radius of the ball in pixel space: 2/255, say."),
     click.option("--budget", type=Number(), required=True, help="Clean accuracy that may be lost: 4% is 4 points."),
     options.norm_option,
     click.option(
         "--granularity",
-        type=click.Choice(["channel", "element", "weight-channel", "kernel", "weight"]),
-        default="channel",
+        type=_Granularity(["kernel", "weight", "weight-channel", "feature", "element"]),
+        help="What one number multiplies: on the model's weights a kernel, a single weight, or the channels of a "
+        "layer; at activations a feature or an element.  [kernel; with --tap: feature]",
+    ),
+    click.option(
+        "--eps-factor",
+        type=Number(),
+        default=1.5,
         show_default=True,
-        help="What one number multiplies: at activations a feature or an element; on the model's weights the channels "
-        "of a layer, a kernel, or a single weight.",
+        help="How much wider the ball of the attacks is while masks are learned.",
     ),
     click.option(
         "--inner-steps",
@@ -68,21 +84,27 @@ _recipe_options = options.group(
     ),
     click.option(
         "--loss",
-        type=click.Choice(["ce", "trades"]),
-        default="ce",
+        type=click.Choice(["soft-ce", "ce", "trades"]),
+        default="soft-ce",
         show_default=True,
-        help="Cross-entropy of adversarial inputs, or their divergence from the clean ones.",
+        help="Cross-entropy of adversarial inputs: of the model's own scores or of labels; or divergence from the "
+        "clean inputs.",
     ),
-    click.option("--clean-weight", type=Number(), help="Weight of the clean cross-entropy.  [ce 0.5, trades 1/6]"),
-    click.option("--epochs", type=click.IntRange(min=1), default=12, show_default=True, help="Passes over the data."),
+    click.option("--clean-weight", type=Number(), help="Weight of the clean cross-entropy.  [0.5, trades 1/6]"),
+    click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.  [8; few samples: up to 40]"),
     click.option(
         "--learning-rate", type=Number(), default=0.02, show_default=True, help="Top of the one-cycle schedule."
     ),
     click.option(
         "--warm-up", type=Number(), default=0.5, show_default=True, help="Share of the steps over which eps grows."
     ),
-    click.option("--batch-size", type=click.IntRange(min=1), default=100, show_default=True, help="Samples a step."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=50, show_default=True, help="Samples a step."),
     click.option("--flip/--no-flip", default=None, help="Mirror samples at random.  [images of three channels only]"),
+    click.option(
+        "--shift",
+        type=click.IntRange(min=0),
+        help="Pixels by which images are shifted at random, at most.  [an eighth of colour images' side]",
+    ),
     click.option(
         "--mask-bounds",
         type=Numbers(2, example="0,4"),
@@ -99,9 +121,7 @@ _recipe_options = options.group(
 @click.command("learn")
 @options.model_argument
 @options.data_option(required=True)
-@click.option(
-    "--select-data", type=options.PATH, help="Labelled samples for choosing (.npz, folder).  [a fifth of the data]"
-)
+@click.option("--select-data", type=options.PATH, help="Samples for choosing (.npz, folder).  [a fifth of the data]")
 @_recipe_options
 @click.option("--tap", metavar="TENSOR", multiple=True, help="Where to mask.  [activations that feed linear layers]")
 @click.option("--tap-pattern", metavar="GLOB", multiple=True, help="Every tap whose name fits: '*relu*', say.")
@@ -154,13 +174,13 @@ def command(
     loaded = load(model)
     source = options.open_data(data, data_script, rest, option="data")
     if source is None:
-        raise click.UsageError("labelled samples are needed: --data is missing")
+        raise click.UsageError("samples are needed: --data is missing")
     classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
     dataset = options.dataset(classifier, source, rest)
     select = None if select_data is None else options.part(classifier, select_data, rest)
     target = output or default_path(model)
     options.claim(target, inputs=(model, data, select_data), force=force)
-    recipe = _recipe(rest, dataset)
+    recipe = _recipe(rest)
     classifier = classifier.on(options.choose(provider, device_id))
     options.warn_of_randomness(classifier)
     try:
@@ -191,12 +211,10 @@ def command(
     _tell(result, target)
 
 
-def _recipe(rest: LearnAndDataOptions, dataset: Dataset) -> Recipe:
-    from cloakonnx.selection.learn.learn import is_photographic
+def _recipe(rest: LearnAndDataOptions) -> Recipe:
     from cloakonnx.selection.learn.recipe import Recipe
 
     fields: dict[str, Any] = {name: rest[name] for name in RecipeOptions.__annotations__ if name != "mask_bounds"}  # type: ignore[literal-required]
-    fields["flip"] = is_photographic(dataset) if rest["flip"] is None else rest["flip"]
     return Recipe(**fields, bounds=rest["mask_bounds"])
 
 
@@ -211,8 +229,8 @@ def _told(recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
             if now.epoch is not None:
                 e = now.epoch
                 say(
-                    f"epoch {e['epoch']} of {recipe.epochs}: loss {e['loss']:.4f}, learning clean "
-                    f"{e['clean_accuracy']:.1%}, adversarial {e['adversarial_accuracy']:.1%}; select clean "
+                    f"epoch {e['epoch']} of {now.epochs}: loss {e['loss']:.4f}, right where attacks start "
+                    f"{e['start_accuracy']:.1%}, where they end {e['adversarial_accuracy']:.1%}; select clean "
                     f"{e['select_clean']}, robust {e['select_robust']}"
                 )
 

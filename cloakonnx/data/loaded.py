@@ -1,4 +1,4 @@
-"""Labelled samples in memory: read once, split once, mirrored and shuffled by seed."""
+"""Samples in memory, with labels or a model's predictions: read once, split once."""
 
 from __future__ import annotations
 
@@ -22,23 +22,31 @@ HELD_OUT = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Labelled samples.
+    """Samples and their labels.
 
     Attributes:
         name: Of their source.
         x: (N, ...) pixels in the model's layout: uint8 where every value is a level of 1/255, else float32.
-        y: (N,) int64 labels.
+        y: (N,) int64 labels, or predictions that stand in for them.
         hashes: One for each.
+        has_labels: Whether the labels came with the samples.
     """
 
     name: str
     x: NDArray[Any]
     y: NDArray[np.int64]
     hashes: tuple[str, ...]
+    has_labels: bool = True
 
     @classmethod
-    def read(cls, dataset: Dataset) -> Samples:
+    def read(
+        cls, dataset: Dataset, *, predict: Callable[[NDArray[np.float32]], NDArray[np.int64]] | None = None
+    ) -> Samples:
         """Read all samples of a dataset.
+
+        Args:
+            dataset: The dataset.
+            predict: Gives the classes of a batch without labels; where None, labels are needed.
 
         Raises:
             DataError: no sample, or no labels.
@@ -46,21 +54,26 @@ class Samples:
         parts: list[NDArray[Any]] = []
         labels: list[NDArray[np.int64]] = []
         hashes: list[str] = []
+        has_labels = True
         for batch in dataset.batches(_READ):
-            if batch.y is None:
+            has_labels = has_labels and batch.y is not None
+            if batch.y is not None:
+                labels.append(batch.y)
+            elif predict is not None:
+                labels.append(predict(batch.x))
+            else:
                 raise DataError(
                     f"{dataset.source.name} has no labels, which are needed here (y in .npz, --labels for .npy)"
                 )
             levels = as_levels(batch.x) if dataset.preprocessing.bounds == (0.0, 1.0) else None
             exact = levels is not None and np.array_equal(_pixels(levels), batch.x)
             parts.append(levels if levels is not None and exact else batch.x)
-            labels.append(batch.y)
             hashes += sample_hashes(batch.x)
         if not parts:
             raise DataError(f"{dataset.source.name} is empty: it has no samples")
         if len({part.dtype for part in parts}) > 1:
             parts = [_pixels(part) for part in parts]
-        return cls(dataset.source.name, np.concatenate(parts), np.concatenate(labels), tuple(hashes))
+        return cls(dataset.source.name, np.concatenate(parts), np.concatenate(labels), tuple(hashes), has_labels)
 
     def __len__(self) -> int:
         """Return how many samples there are."""
@@ -73,7 +86,7 @@ class Samples:
 
     def take(self, rows: NDArray[np.int64]) -> Samples:
         """Return some of the samples."""
-        return Samples(self.name, self.x[rows], self.y[rows], tuple(self.hashes[i] for i in rows))
+        return Samples(self.name, self.x[rows], self.y[rows], tuple(self.hashes[i] for i in rows), self.has_labels)
 
     def pixels(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Return some samples as float32 pixels."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import onnx
@@ -38,7 +38,8 @@ class GradientGraph:
         image: Input in pixel space and in the model's own layout; its batch axis is the model's.
         labels: Input, int64 (N,), or None where the loss needs no label.
         targets: Input, int64 (N,), or None for an untargeted loss.
-        cotangent: Input, (N, classes), or None where the loss is another one.
+        soft_targets: Input, (N, classes), or None where the loss is another one.
+        cotangent: Input, (N, classes), likewise.
         masks: Input (features,) of the mask at each tap; for a mask of single elements of the tap's shape without the
             batch.
         logits: Output (N, classes), before any final Softmax or Sigmoid; rounded as the model's own where those are
@@ -62,6 +63,7 @@ class GradientGraph:
     image: str
     labels: str | None
     targets: str | None
+    soft_targets: str | None
     cotangent: str | None
     masks: Mapping[str, str]
     logits: str
@@ -93,11 +95,10 @@ class GradientGraph:
 
 @dataclass(frozen=True)
 class _Inputs:
-    image: str
     labels: str | None
     targets: str | None
+    soft_targets: str | None
     cotangent: str | None
-    masks: dict[str, str]
 
 
 def differentiate(
@@ -205,9 +206,11 @@ class _Steps:
         self.straight_through = reading.straight_through
 
     def build(self, loss: Loss | None, targeted: bool, wrt: Sequence[str], mask_gradients: bool) -> GradientGraph:
-        variables = {t: self.image if t == INPUT else t for t in wrt} if loss is not None else {}
-        if mask_gradients and loss is not None:
+        variables: dict[str, str] = {}
+        if mask_gradients and loss is not None:  # first, for what is said of a tap names it
             variables.update({_mask_key(key): name for key, name in (self.masks | self.baked).items()})
+        if loss is not None:
+            variables.update({t: self.image if t == INPUT else t for t in wrt})
         # An op without a rule often leaves the shapes behind it unknown: say so first.
         check_rules(self._path(self.model.graph.node, self.output, variables.values()), self.builder.opset)
         logits = logits_of(self.builder, self.output, self.reading)
@@ -230,11 +233,12 @@ class _Steps:
         prune(self.model.graph)
         return GradientGraph(
             proto=self.model,
-            image=inputs.image,
+            image=self.image,
             labels=inputs.labels,
             targets=inputs.targets,
+            soft_targets=inputs.soft_targets,
             cotangent=inputs.cotangent,
-            masks=inputs.masks,
+            masks=self.masks,
             weight_masks=self.baked,
             logits=named["logits"],
             loss=named.get("loss"),
@@ -272,11 +276,11 @@ class _Steps:
         batch = (logits.tensor.dims or (None,))[0]
         taken: dict[str, str] = {}
         for each in () if loss is None else inputs_of(loss, targeted=targeted):
-            if each == "cotangent":
+            if each in {"soft_targets", "cotangent"}:
                 taken[each] = self._take(each, logits.tensor.elem_type, (batch, logits.classes))
             else:
                 taken[each] = self._take(each, TensorProto.INT64, (batch,))
-        return _Inputs(self.image, taken.get("labels"), taken.get("targets"), taken.get("cotangent"), self.masks)
+        return _Inputs(**{each.name: taken.get(each.name) for each in fields(_Inputs)})
 
     def _take(self, hint: str, elem_type: int, shape: tuple[Dim, ...]) -> str:
         name = self.builder.fresh(hint)
@@ -285,7 +289,7 @@ class _Steps:
         return name
 
     def _labels(self, inputs: _Inputs) -> dict[str, Tensor | None]:
-        names = {"labels": inputs.labels, "targets": inputs.targets, "cotangent": inputs.cotangent}
+        names = vars(inputs)
         return {key: None if name is None else self.builder.tensor(name) for key, name in names.items()}
 
     def _give(self, hint: str, tensor: Tensor, shape: tuple[Dim, ...] | None) -> str:

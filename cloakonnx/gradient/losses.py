@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _DLR_EPSILON = 1e-12
 
+TEMPERATURE = 2.0
+"""Softens the probabilities of :attr:`Loss.SOFT_CE`."""
+
 _LANES = 8
 
 _INT64 = 7
@@ -39,6 +42,8 @@ class Loss(StrEnum):
         DLR: Difference of logits ratio (Croce & Hein 2020, arXiv:2003.01690, equations 5 and 6). Fewer than four
             classes: the numerator alone.
         DIFFERENCE: The target's logit less the label's; always targeted.
+        SOFT_CE: Cross-entropy of soft targets q, a graph input (N, classes), at temperature T = 2: minus the sum of
+            T q log softmax(logits / T) (Hinton et al. 2015, arXiv 1503.02531, section 2).
         COTANGENT: The sum of the logits weighted by a graph input (N, classes).
     """
 
@@ -48,6 +53,7 @@ class Loss(StrEnum):
     MARGIN = "margin"
     DLR = "dlr"
     DIFFERENCE = "difference"
+    SOFT_CE = "soft-ce"
     COTANGENT = "cotangent"
 
     @property
@@ -167,17 +173,23 @@ def classes_needed(name: Loss) -> int:
 
 
 def inputs_of(name: Loss, *, targeted: bool) -> tuple[str, ...]:
-    """Return which of labels, targets and cotangent a loss takes."""
+    """Return which of labels, targets, soft targets and cotangent a loss takes."""
+    if name in {Loss.SOFT_CE, Loss.COTANGENT}:
+        return ("soft_targets" if name is Loss.SOFT_CE else "cotangent",)
     registered = _REGISTRY[name]
-    if registered.of_label is None and registered.of_pair is None:
-        return ("cotangent",)
     if registered.of_label is None or (targeted and registered.of_pair is not None):
         return ("labels", "targets")
     return ("targets",) if targeted else ("labels",)
 
 
 def seed(
-    scores: Scores, name: Loss, *, labels: Tensor | None, targets: Tensor | None, cotangent: Tensor | None
+    scores: Scores,
+    name: Loss,
+    *,
+    labels: Tensor | None,
+    targets: Tensor | None,
+    soft_targets: Tensor | None,
+    cotangent: Tensor | None,
 ) -> Seed:
     """Emit a loss and its gradient.
 
@@ -186,8 +198,11 @@ def seed(
         name: Which loss.
         labels: int64 (N,), where :func:`inputs_of` has them.
         targets: int64 (N,), likewise; given, the loss is the targeted one.
+        soft_targets: (N, classes), probabilities at the temperature, for :attr:`Loss.SOFT_CE`.
         cotangent: (N, classes), for :attr:`Loss.COTANGENT`.
     """
+    if soft_targets is not None:
+        return _soft_cross_entropy(scores, soft_targets)
     if cotangent is not None:
         return Seed((scores.logits * cotangent).sum(1).squeeze(1), cotangent)
     registered = _REGISTRY[name]
@@ -220,6 +235,14 @@ def _cross_entropy(scores: Scores, hot: Tensor) -> Seed:
     probabilities = others / (own + total)
     # The label's own gradient is minus the sum of the others': 1 - p would be lost to rounding.
     return Seed((top + log1p).squeeze(1), probabilities - hot * probabilities.sum(1))
+
+
+def _soft_cross_entropy(scores: Scores, soft_targets: Tensor) -> Seed:
+    relative = (scores.logits - scores.logits.max(1)) * (1 / TEMPERATURE)
+    powers = relative.exp()
+    total = powers.sum(1)
+    own = (soft_targets * relative).sum(1)
+    return Seed(((total.log() - own) * TEMPERATURE).squeeze(1), powers / total - soft_targets)
 
 
 @loss(Loss.LOG_ODDS)

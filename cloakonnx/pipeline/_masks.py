@@ -14,7 +14,7 @@ from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.scoring.analyze import analyze
 from cloakonnx.selection.greedy.select import GreedyProgress, select_greedy
 from cloakonnx.selection.learn.duration import learning_seconds
-from cloakonnx.selection.learn.learn import Progress, is_photographic, learn
+from cloakonnx.selection.learn.learn import Progress, learn
 from cloakonnx.selection.learn.recipe import Recipe
 
 _SCORING_STEPS = 10
@@ -29,7 +29,6 @@ def recipe(work: Hardening) -> Recipe:
         budget=settings.budget,
         norm=settings.norm,
         epochs=settings.amount.epochs,
-        flip=is_photographic(work.parts.learn.data),
         foldable=settings.fold,
         seed=settings.seed,
     )
@@ -98,7 +97,7 @@ def _learned(work: Hardening, *, target: Path, resume: bool) -> Analysis:
             if now.epoch is not None:
                 e = now.epoch
                 work.observer.say(
-                    f"epoch {e['epoch']} of {asked.epochs}: loss {e['loss']:.4f}, select clean {e['select_clean']}, "
+                    f"epoch {e['epoch']} of {now.epochs}: loss {e['loss']:.4f}, select clean {e['select_clean']}, "
                     f"robust {e['select_robust']} of {work.parts.select.count}"
                 )
 

@@ -20,20 +20,20 @@ class Preset:
     """How much work goes into it.
 
     Attributes:
-        epochs: Of learning.
+        epochs: Of learning; None for what suits the number of samples.
         learn_most: Samples to learn or score on at most; None takes all.
         report_most: Samples to evaluate on at most.
         eps_most: Radii at most.
     """
 
-    epochs: int
+    epochs: int | None
     learn_most: int | None = None
     report_most: int | None = None
     eps_most: int | None = None
 
 
 PRESETS: Mapping[str, Preset] = {
-    "full": Preset(epochs=12),
+    "full": Preset(epochs=None),
     "quick": Preset(epochs=4, learn_most=2000, report_most=200, eps_most=1),
 }
 

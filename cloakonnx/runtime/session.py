@@ -70,16 +70,23 @@ class Session:
         provider: Where it runs.
         folder: What the references are relative to.
         batch: How many samples the graph takes at a time, where its input does not fix that.
+        before: A session of the same graph with other constants of the same shapes: sizes are not bounded again.
 
     Raises:
         InferenceError: ONNX Runtime refuses the graph, or takes another provider.
     """
 
     def __init__(
-        self, graph: onnx.ModelProto, provider: Provider, *, folder: Path | None = None, batch: int | None = None
+        self,
+        graph: onnx.ModelProto,
+        provider: Provider,
+        *,
+        folder: Path | None = None,
+        batch: int | None = None,
+        before: Session | None = None,
     ) -> None:
-        self._is_open = size_is_open(graph)
-        if self._is_open:
+        self._is_open: bool = size_is_open(graph) if before is None else before._is_open
+        if self._is_open and before is None:
             try_once(graph, folder)
         options = ort.SessionOptions()
         options.log_severity_level = 4

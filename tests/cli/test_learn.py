@@ -34,7 +34,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("granularity", ["channel", "element"])
+@pytest.mark.parametrize("granularity", ["feature", "element"])
 def test_learn_apply_verify_strip(digits: Path, run: Run, granularity: str) -> None:
     made = run(
         *("learn", "m.onnx", "--data", "train.npz", "--select-data", "select.npz", *QUICK, "--force", "--json"),
@@ -76,7 +76,6 @@ def test_a_missed_budget_is_a_failed_check_and_writes_nothing(digits: Path, run:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--data", "x.npy"), "x.npy has no labels, which are needed here"),
         (("--data", "one.npz"), "one.npz: all 20 labels are class 7"),
         (("--data", "train.npz", "--tap", "/1/Relu_output"), "does not exist; did you mean '/1/Relu_output_0'"),
         (("--data", "train.npz", "--tap-pattern", "*Tanh*"), "--tap-pattern *Tanh* finds no tap"),
@@ -94,6 +93,20 @@ def test_bad_input_is_one_line(digits: Path, run: Run, arguments: tuple[str, ...
     assert len(failed.err.splitlines()) == 1
     assert message in failed.err
     assert sorted(digits.iterdir()) == before
+
+
+def test_without_labels_the_predictions_stand_in(digits: Path, run: Run) -> None:
+    np.save(digits / "x.npy", training_arrays()[0][:60])
+    done = run("learn", "m.onnx", *QUICK, "--data", "x.npy", "--force")
+    assert done.code == 0, done.err
+    assert "cloakonnx: warning: x.npy has no labels: the model's own predictions stand in" in done.err
+    assert "cloakonnx: warning:" not in run("learn", "m.onnx", *QUICK, "--data", "train.npz", "--force").err
+
+
+def test_the_former_name_of_a_granularity(digits: Path, run: Run) -> None:
+    done = run("learn", "m.onnx", *QUICK, "--data", "train.npz", "--force", "--granularity", "channel")
+    assert "cloakonnx: warning: --granularity channel is named feature now" in done.err
+    assert json.loads((digits / "m.cloak.json").read_text())["learning"]["recipe"]["granularity"] == "feature"
 
 
 def test_an_op_without_a_gradient_names_what_learn_can_do(run: Run, tmp_path: Path) -> None:

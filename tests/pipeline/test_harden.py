@@ -34,6 +34,7 @@ OUTPUTS = {
 OPTIONS: dict[str, Any] = {
     "eps": EPS,
     "attack": "fgsm",
+    "preset": "quick",
     "select_data": "select.npz",
     "report_data": "test.npz",
 }
@@ -114,7 +115,7 @@ def test_everything_is_there_and_hangs_together(there: Path) -> None:
     assert {path.name for path in out.iterdir()} == OUTPUTS | {".stages"}
     assert {path.name for path in done.files.values()} == OUTPUTS
     source, hardened = ck.load(there / "m.onnx"), ck.load(done.files["model"])
-    assert len(masks_of(hardened.proto)) == 3
+    assert len(masks_of(hardened.proto)) == 4
     attestation = ck.load_attestation(done.files["attestation"])
     assert attestation.settings["data"]["report"] == {
         "name": "test.npz", "count": 30, "digest": attestation.settings["data"]["report"]["digest"],
@@ -137,7 +138,7 @@ def test_everything_is_there_and_hangs_together(there: Path) -> None:
 
 
 def test_the_parts_share_no_sample(fresh: Path) -> None:
-    done, _ = again(select_data=None, report_data=None)
+    done, _ = again(select_data=None, report_data=None, preset="full")
     parts = ck.load_attestation(done.files["attestation"]).settings["data"]
     assert [parts[name]["count"] for name in ("learn", "select", "report")] == [240, 120, 240]
     assert done.analysis.samples.count == 360
@@ -171,10 +172,10 @@ def test_an_interrupt_within_a_stage_leaves_no_half_file(fresh: Path, finished: 
 
 def test_learning_goes_on_where_it_was(fresh: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ck.harden(cpu("m.onnx"), data="train.npz", observer=Heard(stop_in="learn", calls=10), **OPTIONS)
+        ck.harden(cpu("m.onnx"), data="train.npz", observer=Heard(stop_in="learn", calls=15), **OPTIONS)
     _, heard = again()
     assert [line.split(":")[0] for line in heard.said if line.startswith("epoch")] == [
-        f"epoch {i} of 12" for i in range(2, 13)
+        f"epoch {i} of 4" for i in range(2, 5)
     ]
 
 

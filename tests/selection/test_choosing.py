@@ -39,8 +39,8 @@ class Scripted(SelectPart):
         return self._counts[round(float(masks["t"][0]), 3)][1]
 
 
-def learned(*weights: float) -> list[Weights]:
-    return [{"t": np.array([weight], np.float32)} for weight in weights]
+def learned(*weights: float) -> dict[int, Weights]:
+    return {epoch: {"t": np.array([weight], np.float32)} for epoch, weight in enumerate(weights, 1)}
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,13 @@ def test_what_is_over_the_budget_is_drawn_back_until_it_is_not() -> None:
     found = part.choose(learned(2))
     assert part.least == 168
     assert (found.blend, found.clean, found.robust) == (0.75, 168, 38)
+
+
+def test_epochs_that_were_not_tried_are_left_out() -> None:
+    counts = {2.0: (175, 40), 3.0: (175, 70)}
+    masks = {4: learned(2)[1], 8: learned(3)[1]}
+    found = Scripted(0.1, counts).choose(masks)
+    assert (found.epoch, found.robust) == (8, 70)
 
 
 def test_epochs_that_gain_nothing_do_not_count() -> None:

@@ -26,8 +26,10 @@ from cloakonnx.graph.file.model import Model, load_bytes
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.scoring.analysis import Analysis
-from cloakonnx.selection.learn.learn import Progress, is_photographic, learn, mirrored
+from cloakonnx.selection.learn.augment import Augmentation
+from cloakonnx.selection.learn.learn import Progress, learn
 from cloakonnx.selection.learn.recipe import Recipe
+from cloakonnx.selection.learn.settled import settled
 from tests.attacks.helpers import digits_arrays, victim_of
 from tests.selection.helpers import EPS, dataset, learning_data, model, select_data, training_arrays
 from tests.support.classifiers import cpu
@@ -38,8 +40,8 @@ QUICK = Recipe(eps=EPS, budget=0.04, epochs=2, batch_size=50, learning_rate=0.05
 
 
 def learned(recipe: Recipe = QUICK, **options: Any) -> Analysis:
-    options = {"select": select_data(60), "over_budget": True} | options
-    return learn(cpu(model()), learning_data(150), recipe, **options)
+    options = {"select": select_data(60), "over_budget": True, "dataset": learning_data(150)} | options
+    return learn(cpu(model()), recipe=recipe, **options)
 
 
 def correct(target: Model, attack: Callable[[Victim], NDArray[np.float32]]) -> NDArray[np.bool_]:
@@ -48,7 +50,7 @@ def correct(target: Model, attack: Callable[[Victim], NDArray[np.float32]]) -> N
     return victim.predict(attack(victim)) == y[200:]
 
 
-@pytest.mark.parametrize("granularity", ["channel", "element", "weight-channel", "kernel", "weight"])
+@pytest.mark.parametrize("granularity", ["feature", "element", "weight-channel", "kernel", "weight"])
 def test_masks_hold_against_an_attack_made_again_on_other_samples(granularity: Any) -> None:
     recipe = Recipe(eps=EPS, budget=0.04, epochs=6, learning_rate=0.05, granularity=granularity)
     analysis = learn(cpu(model()), learning_data(500), recipe, select=select_data(200))
@@ -88,7 +90,7 @@ class StoppedError(Exception):
     """As if killed."""
 
 
-@pytest.mark.parametrize(("stop", "granularity"), [(1, "channel"), (4, "channel"), (5, "channel"), (5, "kernel")])
+@pytest.mark.parametrize(("stop", "granularity"), [(1, "feature"), (4, "feature"), (5, "feature"), (5, "kernel")])
 def test_an_interrupted_call_goes_on_to_the_same_bytes(
     stop: int, granularity: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +157,16 @@ def test_the_clean_loss_on_the_select_part_keeps_within_the_budget(budget: float
 
 
 def test_weights_keep_within_their_bounds() -> None:
-    recipe = Recipe(eps=EPS, budget=0.5, epochs=2, batch_size=50, learning_rate=0.3, bounds=(0, 1.2), foldable=True)
+    recipe = Recipe(
+        eps=EPS,
+        budget=0.5,
+        epochs=2,
+        batch_size=50,
+        learning_rate=0.3,
+        granularity="feature",
+        bounds=(0, 1.2),
+        foldable=True,
+    )
     masks = learned(recipe).masks
     values = np.concatenate([m.weights.ravel() for m in masks])
     assert values.min() >= np.float32(0.05)
@@ -164,11 +175,11 @@ def test_weights_keep_within_their_bounds() -> None:
 
 
 def test_l1_leaves_weights_at_exactly_1_and_small_ones_become_exactly_0() -> None:
-    recipe = Recipe(eps=EPS, budget=0.9, epochs=2, batch_size=50, learning_rate=0.3, l1=0.02, zero_below=0.5)
+    recipe = Recipe(eps=EPS, budget=0.9, epochs=2, learning_rate=0.3, granularity="feature", l1=0.02, zero_below=0.7)
     values = np.concatenate([m.weights.ravel() for m in learned(recipe).masks])
     assert (values == 1).any()
     assert (values == 0).any()
-    assert not ((values > 0) & (values < np.float32(0.5))).any()
+    assert not ((values > 0) & (values < np.float32(0.7))).any()
 
 
 def test_a_fifth_of_each_class_is_held_out() -> None:
@@ -194,13 +205,32 @@ def test_without_select_data_the_held_out_part_chooses() -> None:
 def test_bad_data() -> None:
     x, _ = training_arrays()
     bad = {
-        "train has no labels": dataset(x[:50], None, "train"),
         "train: all 50 labels are class 3": dataset(x[:50], np.full(50, 3), "train"),
         "too few to hold out": dataset(x[:2], np.array([0, 1]), "train"),
     }
     for message, data in bad.items():
         with pytest.raises(DataError, match=message):
             learn(cpu(model()), data, QUICK)
+
+
+def test_without_labels_predictions_stand_in() -> None:
+    """The same masks as with the predictions for labels, and a note."""
+    x, _ = training_arrays()
+    sx, _ = digits_arrays()
+    x, sx, victim = x[:150], sx[:60], cpu(model())
+    named = learned(select=dataset(sx, victim.predict(sx), "s"), dataset=dataset(x, victim.predict(x), "t"))
+    found = learned(select=dataset(sx, None, "s"), dataset=dataset(x, None, "t"))
+    assert [mask.key for mask in found.masks] == [mask.key for mask in named.masks]
+    assert all(np.array_equal(a.weights, b.weights) for a, b in zip(found.masks, named.masks, strict=True))
+    assert [note.split(":")[0] for note in found.notes] == ["t has no labels", "s has no labels"]
+    assert named.notes == ()
+
+
+def test_the_masks_of_eight_epochs_are_tried() -> None:
+    """Evenly spaced, the last one among them."""
+    found = learned(replace(QUICK, epochs=11, batch_size=150)).learning
+    assert found is not None
+    assert [entry["epoch"] for entry in found["curve"]] == [1, 3, 5, 7, 9, 11]
 
 
 def test_a_fixed_batch_is_learned_on_in_whole_runs() -> None:
@@ -229,7 +259,7 @@ def test_bad_taps() -> None:
 
 def test_layers_are_for_masks_on_weights_and_taps_for_those_at_activations() -> None:
     with pytest.raises(OptionError, match="--layers chooses weights"):
-        learned(layers=["*"])
+        learned(replace(QUICK, granularity="feature"), layers=["*"])
     with pytest.raises(OptionError, match="--tap and --tap-pattern choose activations"):
         learned(replace(QUICK, granularity="kernel"), taps=["/1/Relu_output_0"])
     only = learned(replace(QUICK, granularity="kernel", epochs=1), layers=["*Gemm*"]).masks
@@ -268,6 +298,8 @@ def test_a_tap_without_gradient() -> None:
         ({"bounds": (0.5, 0.9)}, "--mask-bounds 0.5,0.9"),
         ({"foldable": True, "zero_below": 0.1}, "--foldable"),
         ({"warm_up": 2}, "--warm-up"),
+        ({"eps_factor": 0}, "--eps-factor 0 must be above 0"),
+        ({"shift": -1}, "--shift -1 is negative"),
     ],
 )
 def test_bad_settings(wrong: dict[str, Any], message: str) -> None:
@@ -275,15 +307,65 @@ def test_bad_settings(wrong: dict[str, Any], message: str) -> None:
         learned(Recipe(**({"eps": EPS, "budget": 0.04} | wrong)))
 
 
-def test_only_images_of_three_channels_are_mirrored_unless_asked_for() -> None:
+def color_data(x: NDArray[np.float32], y: NDArray[np.int64], bounds: tuple[float, float] = (0, 1)) -> Dataset:
+    return Dataset(ArraySource("c", x.repeat(3, axis=1), y), Preprocessing(bounds=bounds), (3, 8, 8))
+
+
+def test_what_a_recipe_leaves_open_is_settled_by_the_samples() -> None:
     x, y = training_arrays()
-    color = Dataset(ArraySource("c", x.repeat(3, axis=1), y), Preprocessing(), (3, 8, 8))
-    assert is_photographic(color)
-    assert not is_photographic(dataset(x, y))
-    rows = np.arange(100)
-    mirror = mirrored(x[:100], rows, axis=3, seed=0, epoch=0)
-    turned = (mirror == x[:100, :, :, ::-1]).all(axis=(1, 2, 3))
+    table = Dataset(ArraySource("t", x.reshape(len(x), -1), y), Preprocessing(), (64,))
+    for data, flip, shift in ((color_data(x, y), True, 1), (dataset(x, y), False, 0), (table, False, 0)):
+        found = settled(QUICK, data, count=150)
+        assert (found.flip, found.shift) == (flip, shift)
+        assert settled(replace(QUICK, flip=not flip, shift=3), data, count=150) == replace(
+            QUICK, flip=not flip, shift=3
+        )
+    for count, epochs in ((4000, 8), (50_000, 8), (1198, 27), (150, 40), (7, 40)):
+        assert settled(replace(QUICK, epochs=None), table, count=count).epochs == epochs
+    assert Augmentation.of(settled(QUICK, table, count=150), table) is None
+
+
+def test_images_are_mirrored_by_sample_and_epoch() -> None:
+    x, y = training_arrays()
+    mirrored = Augmentation.of(replace(QUICK, flip=True, shift=0), color_data(x, y))
+    assert mirrored is not None
+    x, rows = x[:100].repeat(3, axis=1), np.arange(100)
+    found = mirrored(x, rows, epoch=0)
+    turned = (found == x[..., ::-1]).all(axis=(1, 2, 3))
     assert 30 < turned.sum() < 70
-    assert (mirror[~turned] == x[:100][~turned]).all()
-    part = mirrored(x[50:100], rows[50:], axis=3, seed=0, epoch=0)
-    assert np.array_equal(part, mirror[50:])
+    assert (found[~turned] == x[~turned]).all()
+    assert np.array_equal(mirrored(x[50:], rows[50:], epoch=0), found[50:])
+    assert not np.array_equal(mirrored(x, rows, epoch=1), found)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0)])
+def test_images_are_shifted_and_black_comes_in(bounds: tuple[float, float]) -> None:
+    x, y = training_arrays()
+    shifted = Augmentation.of(replace(QUICK, flip=False, shift=2), color_data(x, y, bounds))
+    assert shifted is not None
+    x, rows = x[:200].repeat(3, axis=1), np.arange(200)
+    found = shifted(x, rows, epoch=3)
+    seen = set()
+    for image, moved in zip(x, found, strict=True):
+        wide = np.full((3, 12, 12), bounds[0], np.float32)
+        wide[:, 2:10, 2:10] = image
+        places = [(i, j) for i in range(5) for j in range(5) if np.array_equal(wide[:, i : i + 8, j : j + 8], moved)]
+        assert places
+        seen.update(places[:1])
+    assert len(seen) > 15
+    assert np.array_equal(shifted(x[50:], rows[50:], epoch=3), found[50:])
+
+
+def test_what_is_no_image_cannot_be_mirrored_or_shifted() -> None:
+    x, y = training_arrays()
+    table = Dataset(ArraySource("t", x.reshape(len(x), -1), y), Preprocessing(), (64,))
+    for wanted, option in (({"flip": True}, "--flip"), ({"shift": 2}, "--shift")):
+        with pytest.raises(DataError, match=f"are no images with channels.* leave out {option}"):
+            Augmentation.of(settled(replace(QUICK, **wanted), table, count=150), table)
+    with pytest.raises(DataError, match="--shift 8 moves images of 8 pixels out of sight"):
+        Augmentation.of(replace(QUICK, shift=8), dataset(x, y))
+
+
+def test_the_former_name_of_a_granularity() -> None:
+    with pytest.warns(FutureWarning, match="'channel' is named 'feature' now"):
+        assert Recipe(eps=1, budget=0, granularity="channel").granularity == "feature"  # type: ignore[arg-type]

@@ -11,8 +11,10 @@ from scipy.special import rel_entr
 
 from cloakonnx.attacks.random import Stream
 from cloakonnx.classifier.masked import MaskedClassifier, ones
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.file.model import load_bytes
 from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.runtime.session import to_numpy
 from cloakonnx.selection.learn.objective import Objective, trades
 from cloakonnx.selection.learn.places import first_masks
 from cloakonnx.selection.learn.recipe import Recipe
@@ -46,13 +48,13 @@ def test_trades_and_its_gradients() -> None:
         np.testing.assert_allclose(by_adversarial[:, i], (up - down) / (2 * h), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("loss", ["ce", "trades"])
-@pytest.mark.parametrize("granularity", ["channel", "element", "kernel", "weight", "weight-channel"])
+@pytest.mark.parametrize("loss", ["soft-ce", "ce", "trades"])
+@pytest.mark.parametrize("granularity", ["feature", "element", "kernel", "weight", "weight-channel"])
 def test_the_gradient_is_of_the_mean_loss_of_the_batch(loss: str, granularity: Any) -> None:
     """With an attack radius of nearly nothing the twins stay where they are, so the loss is smooth in the masks."""
     victim = MaskedClassifier(cpu(model()), first_masks(model(), granularity))
     x, y = (a[:32] for a in digits_arrays())
-    objective = Objective(victim, Recipe(eps=1e-3, budget=0, loss=loss, clean_weight=0.7), rank=4)  # type: ignore[arg-type]
+    objective = Objective(victim, cpu(model()), Recipe(eps=1e-3, budget=0, loss=loss, clean_weight=0.7), rank=4)  # type: ignore[arg-type]
     rng = np.random.default_rng(1)
     masks = {tap: rng.uniform(0.3, 1.2, mask.shape) for tap, mask in victim.weights.items()}
     direction = {tap: rng.normal(0, 1, mask.shape) for tap, mask in masks.items()}
@@ -77,8 +79,10 @@ def test_a_fixed_batch_gives_the_same_gradients() -> None:
     fixed = load_bytes(proto.SerializeToString())
     x, y = (a[:12] for a in digits_arrays())
     open_batch, in_fours = (
-        MaskedClassifier(cpu(m), [ones(tap) for tap in TAPS]).mask_gradients(x, y) for m in (model(), fixed)
+        MaskedClassifier(cpu(m), [ones(tap) for tap in TAPS]).mask_gradients(x, y, loss=Loss.CE, by_input=True)
+        for m in (model(), fixed)
     )
     np.testing.assert_allclose(open_batch.loss, in_fours.loss, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(to_numpy(open_batch.gradient), to_numpy(in_fours.gradient), rtol=1e-4, atol=1e-6)
     for tap in open_batch.gradients:
         np.testing.assert_allclose(open_batch.gradients[tap], in_fours.gradients[tap], rtol=1e-4, atol=1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,9 @@ ROBUST_STEPS = 10
 """Steps of the PGD that candidates are compared under; the final word is evaluate's."""
 MOST_ATTACKED = 300
 """Samples of the select part that are attacked."""
+
+MOST_TRIED = 8
+"""Epochs whose masks are tried on the select part, evenly spaced up to the last."""
 
 _BLENDS = tuple(round(0.1 * i, 3) for i in range(10, 0, -1))
 _REFINEMENTS = (0.075, 0.05, 0.025)
@@ -158,17 +161,17 @@ class SelectPart:
         with map_batches(work, batches, engine=self._engine) as handled:
             return sum(int(found.right.sum()) for _, found in handled)
 
-    def choose(self, learned: Sequence[Weights], *, on_progress: Callable[[], None] = lambda: None) -> Choice:
+    def choose(self, learned: Mapping[int, Weights], *, on_progress: Callable[[], None] = lambda: None) -> Choice:
         """Return the best masks: for each epoch the largest blend within the budget, of these the latest of the best.
 
         Where none is within the budget and gains, the most robust ones that were learned, marked so.
 
         Args:
-            learned: The masks at the end of each epoch.
+            learned: The masks at the end of an epoch, by its number, counted from 1.
             on_progress: Called after each epoch's masks were tried.
         """
         tried: list[Choice] = []
-        for number, masks in enumerate(learned, 1):
+        for number, masks in learned.items():
             found = self._largest_blend(masks, number, _BLENDS)
             if found is not None and found.within_budget:
                 tried.append(found)
@@ -177,7 +180,7 @@ class SelectPart:
             return self._most_robust(learned)
         best = self._latest_of_the_best(tried)
         if best.blend < 1:
-            source = learned[best.epoch - 1]
+            source = learned[best.epoch]
             finer = self._largest_blend(source, best.epoch, [round(best.blend + r, 3) for r in _REFINEMENTS])
             if finer is not None and finer.robust >= best.robust:
                 best = finer
@@ -202,9 +205,9 @@ class SelectPart:
                 return Choice(mixed, epoch, blend, clean, robust, within_budget=robust > self.robust_before)
         return None
 
-    def _most_robust(self, learned: Sequence[Weights]) -> Choice:
+    def _most_robust(self, learned: Mapping[int, Weights]) -> Choice:
         tried = []
-        for number, masks in enumerate(learned, 1):
+        for number, masks in learned.items():
             whole = finished(masks, 1.0, self._recipe)
             tried.append(Choice(whole, number, 1.0, self.clean(whole), self.robust(whole), within_budget=False))
         return max(tried, key=lambda choice: (choice.robust, choice.clean, choice.epoch))

@@ -12,10 +12,11 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.gradient.losses import Loss
-from cloakonnx.selection.learn.choosing import MOST_ATTACKED, ROBUST_STEPS
+from cloakonnx.selection.learn.choosing import MOST_ATTACKED, MOST_TRIED, ROBUST_STEPS
 from cloakonnx.selection.learn.objective import Objective
 from cloakonnx.selection.learn.places import first_masks
 from cloakonnx.selection.learn.recipe import Recipe
+from cloakonnx.selection.learn.settled import placed, settled
 
 _PROBE = 50
 """Samples of a probe."""
@@ -46,19 +47,28 @@ def learning_seconds(
     Raises:
         TapError, ModelError, DifferentiationError: as learning does.
     """
-    masked = MaskedClassifier(classifier, first_masks(classifier.model, recipe.granularity, taps=taps))
+    recipe = settled(recipe, dataset, count=samples)
+    assert recipe.epochs is not None  # settled
+    masked = MaskedClassifier(classifier, first_masks(classifier.model, placed(recipe, at_taps=bool(taps)), taps=taps))
     masked.prepare(dataset.fitted_to(masked))
     count = masked.fixed_batch or min(_PROBE, recipe.batch_size)
     low, high = dataset.preprocessing.bounds
-    x = np.random.default_rng(0).uniform(low, high, (count, *dataset.sample_shape)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    x = rng.uniform(low, high, (count, *dataset.sample_shape)).astype(np.float32)
     y = np.zeros(count, np.int64)
-    objective = Objective(masked, recipe, rank=x.ndim)
+    objective = Objective(masked, classifier, recipe, rank=x.ndim)
     stream = Stream.of(recipe.seed, "estimate", 0, np.arange(count))
-    step = _timed(lambda: objective(x, y, eps=recipe.eps, stream=stream)) / count
+
+    def learning_step() -> None:
+        """Change the masks first: where they are on weights, the session is made anew."""
+        masked.weights = {key: weights * rng.uniform(0.9, 1.1) for key, weights in masked.weights.items()}
+        objective(x, y, eps=recipe.eps, stream=stream)
+
+    step = _timed(learning_step) / count
     gradient = _timed(lambda: masked.answer(x, y, loss=Loss.CE.climbed)) / count
     forward = _timed(lambda: masked.logits(x)) / count
     trial = select * forward + min(select, MOST_ATTACKED) * ROBUST_STEPS * gradient
-    return recipe.epochs * (samples * step + _TRIALS * trial)
+    return recipe.epochs * samples * step + min(recipe.epochs, MOST_TRIED) * _TRIALS * trial
 
 
 def _timed(run: Callable[[], object]) -> float:

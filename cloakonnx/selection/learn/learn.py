@@ -27,10 +27,12 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.records import installed_versions
 from cloakonnx.scoring.analysis import Analysis, SampleSet
 from cloakonnx.selection.learn.adam import Adam, OneCycle
-from cloakonnx.selection.learn.choosing import ROBUST_STEPS, Choice, SelectPart
+from cloakonnx.selection.learn.augment import Augmentation
+from cloakonnx.selection.learn.choosing import MOST_TRIED, ROBUST_STEPS, Choice, SelectPart
 from cloakonnx.selection.learn.objective import Objective
 from cloakonnx.selection.learn.places import first_masks
 from cloakonnx.selection.learn.recipe import Recipe
+from cloakonnx.selection.learn.settled import placed, settled
 from cloakonnx.selection.learn.state import State, Tally, load, save
 
 _SAVE_EVERY = 50
@@ -44,12 +46,14 @@ class Progress:
     Attributes:
         step: Steps taken.
         steps: Steps in all.
-        epoch: The record of the epoch that has just ended, or None.
+        epochs: Epochs in all.
+        epoch: The record of the epoch that has just ended, where its masks were tried; or None.
         choosing: How many epochs' masks were tried on the select part after the last step.
     """
 
     step: int
     steps: int
+    epochs: int
     epoch: Mapping[str, Any] | None = None
     choosing: int = 0
 
@@ -77,9 +81,10 @@ def learn(
 
     Args:
         classifier: The classifier.
-        dataset: Labelled samples to learn on; a fifth of each class is held out for choosing where ``select`` is None.
+        dataset: Samples to learn on; a fifth of each class is held out for choosing where ``select`` is None. Where
+            they have no labels, the model's own predictions stand in, and clean accuracy is agreement with it.
         recipe: The settings.
-        select: Labelled samples for choosing. Samples that the model was trained on understate the clean loss.
+        select: Samples for choosing. Samples that the model was trained on understate the clean loss.
         taps: Tensors to mask; without them and patterns, every activation that feeds a linear layer.
         tap_patterns: Globs over the names of taps.
         layers: For masks on weights, globs over the names of weights and of the layers that read them; all where there
@@ -90,10 +95,10 @@ def learn(
         over_budget: Whether to return the most robust masks where the budget can't be met.
         engine: Where masks are tried on the select part; steps of learning need each other. Batch after batch in this
             thread where None.
-        on_progress: Called after every step and every epoch.
+        on_progress: Called after every step.
 
     Raises:
-        DataError: no labels, labels of one class, too few samples.
+        DataError: labels of one class, too few samples.
         TapError, ModelError: taps that can't be masked or have no gradient.
         OptionError: settings that make no sense.
         CheckError: no masks within the budget gain robust accuracy, and ``over_budget`` was not given.
@@ -104,18 +109,23 @@ def learn(
     model = classifier.model
     check_opset(model)
     ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
+    recipe = replace(recipe, granularity=placed(recipe, at_taps=bool(taps or tap_patterns)))
+    assert recipe.granularity is not None  # placed
     chosen = first_masks(model, recipe.granularity, taps=taps, tap_patterns=tap_patterns, layers=layers)
     for each in (dataset, select):
         if each is not None:
             each.fitted_to(classifier)
     classifier, note = reading(classifier, dataset, inside="learning")
     notes = (*(() if note is None else (note,)), *first_ties(classifier, dataset))
-    train = Samples.read(dataset)
+    train = Samples.read(dataset, predict=classifier.predict)
     train.check_classes()
-    part = None if select is None else Samples.read(select)
+    part = None if select is None else Samples.read(select, predict=classifier.predict)
     if part is None:
         train, part = split(train, strata=classifier.task.strata, seed=recipe.seed)
     part.check_classes()
+    notes += tuple(_unlabelled(samples) for samples in dict.fromkeys((train, part)) if not samples.has_labels)
+    recipe = settled(recipe, dataset, count=len(train))
+    augmented = Augmentation.of(recipe, dataset)
     masked = MaskedClassifier(classifier, chosen)
     masked.prepare(dataset.fitted_to(masked))
     for samples in (train, part):
@@ -134,13 +144,13 @@ def learn(
         **classifier.with_threads(engine.threads).record,
     }
     folder = None if output is None else Folder(Path(output), record, run="learning")
-    axis = _flip_axis(dataset) if recipe.flip else None
-    placed = classifier.with_threads(engine.threads)
-    tried = masked if placed is classifier else MaskedClassifier(placed, chosen)
+    threaded = classifier.with_threads(engine.threads)
+    tried = masked if threaded is classifier else MaskedClassifier(threaded, chosen)
     tried.prepare(dataset.sample_shape)
     trials = SelectPart(tried, part, recipe, engine)
     with _by_gradients():
-        learner = _Learner(masked, recipe, train, trials, flip_axis=axis, on_progress=on_progress)
+        objective = Objective(masked, classifier, recipe, rank=train.x.ndim)
+    learner = _Learner(masked, objective, recipe, train, trials, augmented=augmented, on_progress=on_progress)
     with folder.opened(resume=resume) if folder is not None else nullcontext():
         choice = learner.run(folder)
     if not choice.within_budget and not over_budget:
@@ -172,22 +182,23 @@ class _Learner:
     def __init__(
         self,
         classifier: MaskedClassifier,
+        objective: Objective,
         recipe: Recipe,
         train: Samples,
         part: SelectPart,
         *,
-        flip_axis: int | None,
+        augmented: Augmentation | None,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.state = State(Adam(classifier.weights))
         self._classifier, self._recipe, self._train, self.part = classifier, recipe, train, part
-        self._flip_axis, self._tell = flip_axis, on_progress
-        self._objective = Objective(classifier, recipe, rank=train.x.ndim)
+        self._objective, self._augmented, self._tell = objective, augmented, on_progress
         self._size = _batch_size(recipe.batch_size, len(train), classifier.fixed_batch, train.name)
         count = len(train) if classifier.fixed_batch is None else len(train) - len(train) % classifier.fixed_batch
         self._starts = range(0, count, self._size)
         self._count = count
-        self.steps = recipe.epochs * len(self._starts)
+        assert recipe.epochs is not None  # settled
+        self.epochs, self.steps = recipe.epochs, recipe.epochs * len(self._starts)
         self._schedule = OneCycle(recipe.learning_rate, self.steps)
 
     def run(self, folder: Folder | None) -> Choice:
@@ -198,23 +209,26 @@ class _Learner:
             epoch, index = divmod(self.state.adam.steps, len(self._starts))
             self._step(epoch, self._starts[index])
             record = None
-            if index == len(self._starts) - 1:
-                record = self._end_epoch(epoch)
+            left = self.epochs - 1 - epoch
+            if index == len(self._starts) - 1 and left % math.ceil(self.epochs / MOST_TRIED) == 0:
+                record = self._tried(epoch)
             if folder is not None and (record is not None or self.state.adam.steps % _SAVE_EVERY == 0):
                 save(folder, self.state)
-            self._tell(Progress(self.state.adam.steps, self.steps, record))
+            self._tell(Progress(self.state.adam.steps, self.steps, self.epochs, record))
         tried = iter(range(1, len(self.state.learned) + 1))
-        return self.part.choose(
-            self.state.learned, on_progress=lambda: self._tell(Progress(self.steps, self.steps, choosing=next(tried)))
-        )
+
+        def tell() -> None:
+            self._tell(Progress(self.steps, self.steps, self.epochs, choosing=next(tried)))
+
+        return self.part.choose(self.state.learned, on_progress=tell)
 
     def _step(self, epoch: int, start: int) -> None:
         recipe, adam, tally = self._recipe, self.state.adam, self.state.tally
         order = shuffled(len(self._train), seed=recipe.seed, epoch=epoch)[: self._count]
         rows = order[start : start + self._size]
         x, y = self._train.pixels(rows), self._train.y[rows]
-        if self._flip_axis is not None:
-            x = mirrored(x, rows, axis=self._flip_axis, seed=recipe.seed, epoch=epoch)
+        if self._augmented is not None:
+            x = self._augmented(x, rows, epoch=epoch)
         step = adam.steps
         self._classifier.weights = adam.values
         stream = Stream.of(recipe.seed, "learn", epoch, rows)
@@ -233,25 +247,26 @@ class _Learner:
                 values[:] = 1 + np.sign(away) * np.maximum(np.abs(away) - rate * recipe.l1, 0)
             np.clip(values, low, high, out=values)
         tally.loss += found.loss
-        tally.clean += found.clean
+        tally.start += found.start
         tally.adversarial += found.adversarial
         tally.samples += len(y)
 
-    def _end_epoch(self, epoch: int) -> dict[str, Any]:
+    def _tried(self, epoch: int) -> dict[str, Any]:
+        """Try the masks at the end of an epoch on the select part, and keep them."""
         tally, last = self.state.tally, self.state.adam.steps - 1
         masks = {tap: values.astype(np.float32) for tap, values in self.state.adam.values.items()}
         record = {
             "epoch": epoch + 1,
             "eps": self._recipe.eps_at(last, self.steps),
             "loss": tally.loss / tally.samples,
-            "clean_accuracy": tally.clean / tally.samples,
+            "start_accuracy": tally.start / tally.samples,
             "adversarial_accuracy": tally.adversarial / tally.samples,
             "select_clean": self.part.clean(masks),
             "select_robust": self.part.robust(masks),
         }
         self.state.tally = Tally()
         self.state.curve.append(record)
-        self.state.learned.append(masks)
+        self.state.learned[epoch + 1] = masks
         return record
 
 
@@ -261,26 +276,6 @@ def _batch_size(wanted: int, count: int, fixed: int | None, name: str) -> int:
     if count < fixed:
         raise DataError(f"{name}: {count} samples to learn on are fewer than the model's fixed batch of {fixed}")
     return min(max(fixed, wanted - wanted % fixed), count - count % fixed)
-
-
-def _flip_axis(dataset: Dataset) -> int:
-    """Return the axis of a batch that runs from left to right.
-
-    Raises:
-        DataError: the samples are no images.
-    """
-    if len(dataset.sample_shape) != 3:
-        raise DataError(
-            f"{dataset.source.name}: samples of shape {dataset.sample_shape} are no images with channels, so there is "
-            "nothing to mirror; leave out --flip"
-        )
-    return 3 if dataset.arrangement.channel_axis == 1 else 2
-
-
-def is_photographic(dataset: Dataset) -> bool:
-    """Whether samples are images of three channels: mirroring those keeps their class, as a rule; digits are grey."""
-    shape = dataset.sample_shape
-    return len(shape) == 3 and shape[dataset.arrangement.channel_axis - 1] == 3
 
 
 def _masks(choice: Choice, masked: MaskedClassifier) -> tuple[Mask, ...]:
@@ -326,6 +321,13 @@ def _learning(learner: _Learner, choice: Choice, samples: Samples, recipe: Recip
     }
 
 
+def _unlabelled(samples: Samples) -> str:
+    return (
+        f"{samples.name} has no labels: the model's own predictions stand in, so clean accuracy there is agreement "
+        "with the model"
+    )
+
+
 def _over_budget(part: SelectPart, choice: Choice, recipe: Recipe) -> str:
     lost = part.clean_before - choice.clean
     advice = "raise --budget" if choice.clean < part.least else "more samples, epochs, or another --eps may"
@@ -341,23 +343,13 @@ def shuffled(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.PCG64([seed, 1, epoch])).permutation(count)
 
 
-def mirrored(
-    x: NDArray[np.float32], rows: NDArray[np.int64], *, axis: int, seed: int, epoch: int
-) -> NDArray[np.float32]:
-    """Return a batch with about half of its samples mirrored; which ones is a function of sample and epoch."""
-    turned = Stream.of(seed, "learn-flip", epoch, rows).integers(2) == 1
-    found = x.copy()
-    found[turned] = np.flip(x[turned], axis)
-    return found
-
-
 @contextmanager
 def _by_gradients() -> Iterator[None]:
     """Where there are no gradients, name what needs none instead of attacks, which learning does not choose."""
     try:
         yield
     except DifferentiationError as error:
-        raise DifferentiationError(
+        raise type(error)(
             f"{str(error).partition(';')[0]}; masks are learned by gradients: choose features by scores instead "
             "('cloakonnx analyze' with --adversarial, then 'cloakonnx apply')"
         ) from None

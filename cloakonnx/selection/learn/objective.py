@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier
-from cloakonnx.gradient.losses import Loss
+from cloakonnx.gradient.losses import TEMPERATURE, Loss
 from cloakonnx.runtime.session import Value
 from cloakonnx.selection.learn.recipe import Recipe
 
@@ -22,13 +23,13 @@ class Outcome:
 
     Attributes:
         loss: Sum of the samples' whole losses.
-        clean: How many clean samples are classified correctly.
-        adversarial: And of their adversarial twins.
+        start: How many samples are classified correctly where the attack starts, for TRADES clean.
+        adversarial: And how many after it.
         gradients: Of the batch's mean loss, by each mask.
     """
 
     loss: float
-    clean: int
+    start: int
     adversarial: int
     gradients: dict[str, NDArray[np.float64]]
 
@@ -37,75 +38,64 @@ class Objective:
     """Loss and gradients of batches under the masks that are set in a classifier.
 
     Args:
-        classifier: The classifier.
+        classifier: The classifier with masks.
+        source: The same without masks, whose scores are the soft targets.
         recipe: The settings.
         rank: Of a batch, the batch axis included.
     """
 
-    def __init__(self, classifier: MaskedClassifier, recipe: Recipe, *, rank: int) -> None:
-        self._classifier, self._recipe = classifier, recipe
+    def __init__(self, classifier: MaskedClassifier, source: Classifier, recipe: Recipe, *, rank: int) -> None:
+        self._classifier, self._source, self._recipe = classifier, source, recipe
         self._arithmetic = Victim(classifier).arithmetic(rank, recipe.norm)
-        classifier.prepare_masks(
-            Loss.COTANGENT if recipe.loss == "trades" else Loss.CE
-        )  # a tap without gradient shows here
+        if recipe.loss == "trades":
+            classifier.prepare_masks(Loss.COTANGENT)  # a tap without gradient shows here
+        else:
+            classifier.prepare_masks(Loss(recipe.loss), by_input=True)
 
     def __call__(self, x: NDArray[np.float32], y: NDArray[np.int64], *, eps: float, stream: Stream) -> Outcome:
         """Attack a batch within ``eps``, from random starts out of ``stream``, and differentiate."""
         origin = self._arithmetic.put(x)
+        start = self._arithmetic.project(ball(self._recipe.norm, eps).inside(stream, x), origin, eps=eps)
         if self._recipe.loss == "trades":
-            return self._trades(x, origin, y, eps, stream)
-        return self._cross_entropy(x, origin, y, eps, stream)
+            return self._trades(origin, start, y, eps)
+        return self._cross_entropy(origin, start, y, eps)
 
-    def _cross_entropy(
-        self, x: NDArray[np.float32], origin: Value, y: NDArray[np.int64], eps: float, stream: Stream
-    ) -> Outcome:
-        twins = self._attacked(x, origin, y, eps=eps, stream=stream)
-        weight = self._recipe.weight
-        hard = self._classifier.mask_gradients(twins, y)
-        if weight == 0:
-            clean, loss, sums = self._classifier.logits(origin), hard.loss, hard.gradients
-        else:
-            easy = self._classifier.mask_gradients(origin, y)
-            clean, loss = easy.logits, hard.loss + weight * easy.loss
-            sums = {tap: hard.gradients[tap] + weight * easy.gradients[tap] for tap in hard.gradients}
-        return self._outcome(clean, hard.logits, y, loss, sums)
-
-    def _trades(
-        self, x: NDArray[np.float32], origin: Value, y: NDArray[np.int64], eps: float, stream: Stream
-    ) -> Outcome:
-        clean = self._classifier.logits(origin)
-        twins = self._attacked(x, origin, y, eps=eps, stream=stream, clean=softmax(clean))
-        adversarial = self._classifier.logits(twins)
-        loss, by_clean, by_adversarial = trades(clean, adversarial, y, weight=self._recipe.weight)
-        hard = self._classifier.pull_to_masks(twins, by_adversarial.astype(np.float32)).gradients
-        easy = self._classifier.pull_to_masks(origin, by_clean.astype(np.float32)).gradients
-        return self._outcome(clean, adversarial, y, loss, {tap: hard[tap] + easy[tap] for tap in hard})
-
-    def _attacked(
-        self,
-        x: NDArray[np.float32],
-        origin: Value,
-        y: NDArray[np.int64],
-        *,
-        eps: float,
-        stream: Stream,
-        clean: NDArray[np.float64] | None = None,
-    ) -> Value:
-        """Return twins that increase the cross-entropy, or the divergence from the clean probabilities."""
-        classifier, arithmetic = self._classifier, self._arithmetic
-        moved = arithmetic.project(ball(self._recipe.norm, eps).inside(stream, x), origin, eps=eps)
-        size = np.full(len(x), self._recipe.step_size(eps), np.float32)
+    def _cross_entropy(self, origin: Value, start: Value, y: NDArray[np.int64], eps: float) -> Outcome:
+        """The pass that gives the attack its gradient gives that by the masks, too, for the term of the start."""
+        loss = Loss(self._recipe.loss)
+        given = y if loss is Loss.CE else soft_targets(self._source.logits(origin))
+        easy = hard = self._classifier.mask_gradients(start, given, loss=loss, by_input=True)
+        moved = start
         for _ in range(self._recipe.inner_steps):
-            if clean is None:
-                gradient = classifier.answer(moved, y, loss=Loss.CE.climbed).gradient
-            else:
-                gradient = classifier.vjp(moved, (softmax(classifier.logits(moved)) - clean).astype(np.float32))
-            moved = arithmetic.step(moved, gradient, origin, size=size, eps=eps)
-        return moved
+            assert hard.gradient is not None  # asked for
+            moved = self._step(moved, hard.gradient, origin, len(y), eps)
+            hard = self._classifier.mask_gradients(moved, given, loss=loss, by_input=True)
+        weight = self._recipe.weight
+        sums = {key: hard.gradients[key] + weight * easy.gradients[key] for key in hard.gradients}
+        return self._outcome(easy.logits, hard.logits, y, hard.loss + weight * easy.loss, sums)
+
+    def _trades(self, origin: Value, start: Value, y: NDArray[np.int64], eps: float) -> Outcome:
+        classifier = self._classifier
+        clean = classifier.logits(origin)
+        p, moved = softmax(clean), start
+        for _ in range(self._recipe.inner_steps):
+            gradient = classifier.vjp(moved, (softmax(classifier.logits(moved)) - p).astype(np.float32))
+            moved = self._step(moved, gradient, origin, len(y), eps)
+        adversarial = classifier.logits(moved)
+        loss, by_clean, by_adversarial = trades(clean, adversarial, y, weight=self._recipe.weight)
+        hard, easy = (
+            classifier.mask_gradients(x, cotangent.astype(np.float32), loss=Loss.COTANGENT).gradients
+            for x, cotangent in ((moved, by_adversarial), (origin, by_clean))
+        )
+        return self._outcome(clean, adversarial, y, loss, {key: hard[key] + easy[key] for key in hard})
+
+    def _step(self, moved: Value, gradient: Value, origin: Value, count: int, eps: float) -> Value:
+        size = np.full(count, self._recipe.step_size(eps), np.float32)
+        return self._arithmetic.step(moved, gradient, origin, size=size, eps=eps)
 
     def _outcome(
         self,
-        clean: NDArray[np.float32],
+        start: NDArray[np.float32],
         adversarial: NDArray[np.float32],
         y: NDArray[np.int64],
         loss: NDArray[np.floating],
@@ -114,7 +104,7 @@ class Objective:
         right = self._classifier.task.right
         return Outcome(
             loss=float(loss.sum(dtype=np.float64)),
-            clean=int(right(clean, y).sum()),
+            start=int(right(start, y).sum()),
             adversarial=int(right(adversarial, y).sum()),
             gradients={tap: total / len(y) for tap, total in sums.items()},
         )
@@ -136,6 +126,11 @@ def trades(
     hot[rows, y] = 1
     loss = divergence - weight * log_p[rows, y]
     return loss, p * (gap - divergence[:, None]) + weight * (p - hot), q - p
+
+
+def soft_targets(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities (N, classes) of logits at the temperature of :attr:`Loss.SOFT_CE`."""
+    return softmax(logits / np.float32(TEMPERATURE)).astype(np.float32)
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from cloakonnx.graph.masks.taps import places
 from cloakonnx.graph.masks.weights import WeightPlace, chosen_weights
 from cloakonnx.selection.learn.recipe import Granularity
 
-_AT_ACTIVATIONS: dict[str, str] = {"channel": FEATURE, "element": ELEMENT}
+_AT_ACTIVATIONS: dict[str, str] = {"feature": FEATURE, "element": ELEMENT}
 
 
 def first_masks(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from cloakonnx.attacks.ball import Norm
 from cloakonnx.errors import OptionError
 
-Granularity: TypeAlias = Literal["channel", "element", "weight-channel", "kernel", "weight"]
-LossName: TypeAlias = Literal["ce", "trades"]
+Granularity: TypeAlias = Literal["feature", "element", "weight-channel", "kernel", "weight"]
+FORMER = ("channel", "feature")
+"""A granularity's former name, and its name."""
+
+LossName: TypeAlias = Literal["soft-ce", "ce", "trades"]
 
 FOLDABLE_FLOOR = 0.05
 """Masks that are to be folded into weights stay this far above 0."""
 
-_CLEAN_WEIGHTS: dict[LossName, float] = {"ce": 0.5, "trades": 1 / 6}
+_CLEAN_WEIGHTS: dict[LossName, float] = {"soft-ce": 0.5, "ce": 0.5, "trades": 1 / 6}
 _ONE_STEP_FACTOR, _MANY_STEPS_FACTOR = 1.25, 2.5
 """Step sizes over eps: 1.25 for one step from a random start (Wong et al. 2020, arXiv 2001.03994), else 2.5 / steps."""
 
@@ -24,22 +28,28 @@ class Recipe:
     """Settings of learning.
 
     Attributes:
-        eps: Radius of the ball that the masks are learned against, in pixel space.
+        eps: Radius of the ball that the masks are to hold in, in pixel space.
         budget: Clean accuracy that may be lost on the select part, as a share (0.04: 4 points).
         norm: The ball's norm.
-        granularity: What one weight of a mask multiplies. At activations a feature (``channel``) or an element of a
+        granularity: What one weight of a mask multiplies. At activations a feature (``feature``) or an element of a
             sample (``element``); on weights the output and input channels and the bias of a layer
-            (``weight-channel``), a ``kernel``, or a single ``weight``.
+            (``weight-channel``), a ``kernel``, or a single ``weight``. None for kernels, and for features where
+            taps are named.
         inner_steps: Steps of the inner attack from a random start: 1 is FGSM, more are PGD.
-        loss: ``ce``: cross-entropy of the adversarial input plus ``clean_weight`` times that of the clean one;
-            ``trades``: KL(clean, adversarial) plus ``clean_weight`` times the clean cross-entropy (Zhang et al. 2019,
-            arXiv 1901.08573, equation 5; its lambda is the clean weight).
-        clean_weight: None takes 0.5 for ``ce`` and 1/6 for ``trades``.
-        epochs: How often every training sample is seen.
+        eps_factor: How much wider the ball of the attacks is while masks are learned.
+        loss: ``soft-ce``: cross-entropy of the model's own scores without masks, at temperature 2, for the adversarial
+            input plus ``clean_weight`` times that for the attack's random start; no label is used. ``ce``: the same
+            with labels. ``trades``: KL(clean, adversarial) plus ``clean_weight`` times the clean cross-entropy (Zhang
+            et al. 2019, arXiv 1901.08573, equation 5; its lambda is the clean weight).
+        clean_weight: None takes 0.5, and 1/6 for ``trades``.
+        epochs: How often every training sample is seen; None for 8, and for more where the samples are few: until 640
+            steps, at most 40.
         learning_rate: Top of the one-cycle schedule; 0.05 wrecks networks.
         warm_up: Share of the steps over which eps grows to its size.
         batch_size: Samples a step.
-        flip: Whether samples are mirrored at random, left to right.
+        flip: Whether samples are mirrored at random, left to right; None for images of three channels only.
+        shift: Pixels by which images are shifted at random, at most; None for an eighth of their side where they have
+            three channels, else 0.
         bounds: Smallest and largest weight.
         l1: Pull of every weight towards 1; weights that it holds there are exactly 1.
         zero_below: Weights below it become exactly 0 in the end.
@@ -53,15 +63,17 @@ class Recipe:
     eps: float
     budget: float
     norm: Norm = "linf"
-    granularity: Granularity = "channel"
+    granularity: Granularity | None = None
+    eps_factor: float = 1.5
     inner_steps: int = 1
-    loss: LossName = "ce"
+    loss: LossName = "soft-ce"
     clean_weight: float | None = None
-    epochs: int = 12
+    epochs: int | None = None
     learning_rate: float = 0.02
     warm_up: float = 0.5
-    batch_size: int = 100
-    flip: bool = False
+    batch_size: int = 50
+    flip: bool | None = None
+    shift: int | None = None
     bounds: tuple[float, float] = (0.0, 4.0)
     l1: float = 0.0
     zero_below: float = 0.0
@@ -69,15 +81,20 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the settings."""
+        """Check the settings; take the former name of a granularity."""
+        if self.granularity == FORMER[0]:
+            warnings.warn(f"granularity {FORMER[0]!r} is named {FORMER[1]!r} now", FutureWarning, stacklevel=3)
+            object.__setattr__(self, "granularity", FORMER[1])
         checks = (
             (self.eps > 0, f"--eps {self.eps:g} must be above 0"),
             (0 <= self.budget < 1, f"--budget {self.budget:g} must be a share from 0 to 1, such as 4%"),
+            (self.eps_factor > 0, f"--eps-factor {self.eps_factor:g} must be above 0"),
             (self.inner_steps >= 1, f"--inner-steps {self.inner_steps} must be at least 1"),
             (self.weight >= 0, f"--clean-weight {self.weight:g} is negative"),
-            (self.epochs >= 1, f"--epochs {self.epochs} must be at least 1"),
+            (self.epochs is None or self.epochs >= 1, f"--epochs {self.epochs} must be at least 1"),
             (self.learning_rate > 0, f"--learning-rate {self.learning_rate:g} must be above 0"),
             (0 <= self.warm_up <= 1, f"--warm-up {self.warm_up:g} must be a share from 0 to 1"),
+            (self.shift is None or self.shift >= 0, f"--shift {self.shift} is negative"),
             (self.batch_size >= 1, f"--batch-size {self.batch_size} must be at least 1"),
             (
                 0 <= self.bounds[0] <= 1 < self.bounds[1],
@@ -110,9 +127,9 @@ class Recipe:
         return _ONE_STEP_FACTOR * eps if self.inner_steps == 1 else _MANY_STEPS_FACTOR * eps / self.inner_steps
 
     def eps_at(self, step: int, steps: int) -> float:
-        """Return the radius at a step, counted from 0, of so many."""
-        warm = self.warm_up * steps
-        return self.eps if step + 1 >= warm else self.eps * (step + 1) / warm
+        """Return the radius of the attack at a step, counted from 0, of ``steps`` in all."""
+        warm, whole = self.warm_up * steps, self.eps * self.eps_factor
+        return whole if step + 1 >= warm else whole * (step + 1) / warm
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings with the defaults filled in, for records."""

@@ -21,7 +21,7 @@ class Tally:
     """Sums over the samples of the epoch so far."""
 
     loss: float = 0.0
-    clean: int = 0
+    start: int = 0
     adversarial: int = 0
     samples: int = 0
 
@@ -33,14 +33,14 @@ class State:
     Attributes:
         adam: Masks, moments and the number of steps taken.
         tally: Of the epoch at hand.
-        curve: One record for each finished epoch.
-        learned: The masks at the end of each.
+        curve: One record for each epoch whose masks were tried on the select part.
+        learned: The masks at the end of these epochs, by number.
     """
 
     adam: Adam
     tally: Tally = field(default_factory=Tally)
     curve: list[dict[str, Any]] = field(default_factory=list)
-    learned: list[Weights] = field(default_factory=list)
+    learned: dict[int, Weights] = field(default_factory=dict)
 
 
 def save(folder: Folder, state: State) -> None:
@@ -51,9 +51,9 @@ def save(folder: Folder, state: State) -> None:
         arrays[f"value{index}"] = adam.values[tap]
         arrays[f"first{index}"] = adam.first[tap]
         arrays[f"second{index}"] = adam.second[tap]
-        for number, masks in enumerate(state.learned):
+        for number, masks in state.learned.items():
             arrays[f"learned{number}_{index}"] = masks[tap]
-    rest = {"steps": adam.steps, "tally": vars(tally), "curve": state.curve, "epochs": len(state.learned)}
+    rest = {"steps": adam.steps, "tally": vars(tally), "curve": state.curve, "epochs": list(state.learned)}
     folder.write(_STATE, {**arrays, "rest": np.array(json.dumps(rest))})
 
 
@@ -65,10 +65,10 @@ def load(folder: Folder, state: State) -> None:
         adam = Adam({tap: arrays[f"value{index}"] for index, tap in enumerate(state.adam.values)})
         for index, tap in enumerate(adam.values):
             adam.first[tap], adam.second[tap] = arrays[f"first{index}"], arrays[f"second{index}"]
-        learned = [
-            {tap: arrays[f"learned{number}_{index}"] for index, tap in enumerate(adam.values)}
-            for number in range(rest["epochs"])
-        ]
+        learned = {
+            int(number): {tap: arrays[f"learned{number}_{index}"] for index, tap in enumerate(adam.values)}
+            for number in rest["epochs"]
+        }
         adam.steps = int(rest["steps"])
         tally = Tally(**rest["tally"])
     except DAMAGED:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier, ones
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.masks.taps import activation_taps
 from cloakonnx.graph.masks.weights import list_weights
 from cloakonnx.runtime.provider import choose_provider
@@ -60,7 +61,7 @@ def test_mask_gradients_on_weights(unit: str) -> None:
     rng = np.random.default_rng(0)
     under.weights = {key: rng.uniform(0.2, 1.5, mask.shape) for key, mask in under.weights.items()}
     x, y = rng.random((20, 1, 8, 8), np.float32), rng.integers(0, 10, 20)
-    found = under.mask_gradients(x, y)
+    found = under.mask_gradients(x, y, loss=Loss.CE)
     leaves = {m.key: torch.tensor(m.weights.astype(np.float64), requires_grad=True) for m in under.masks}
     by_weight = {mask.tap: leaves[mask.key] for mask in under.masks}
     logits = masked(torch.tensor(x).double(), on=by_weight)
@@ -78,7 +79,7 @@ def test_mask_gradients(elements: bool) -> None:
     rng = np.random.default_rng(0)
     under.weights = {tap: rng.uniform(0.2, 1.5, mask.shape) for tap, mask in under.weights.items()}
     x, y = rng.random((20, 1, 8, 8), np.float32), rng.integers(0, 10, 20)
-    found = under.mask_gradients(x, y)
+    found = under.mask_gradients(x, y, loss=Loss.CE)
     forms = [(-1, *(1,) * (len(tap.shape) - 2)) if not elements else under.weights[tap.name].shape for tap in taps]
     leaves = [
         torch.tensor(under.weights[tap.name].reshape(form), requires_grad=True)
