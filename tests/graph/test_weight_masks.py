@@ -15,7 +15,6 @@ from onnx import helper, numpy_helper
 from cloakonnx.errors import CheckError, MaskError, TapError
 from cloakonnx.graph.file.diff import diff
 from cloakonnx.graph.file.model import Model, load, load_bytes
-from cloakonnx.graph.fold.fold import folding
 from cloakonnx.graph.masks.granularity import granularity
 from cloakonnx.graph.masks.harden import harden_file, hardened, strip_file
 from cloakonnx.graph.masks.mask import INPUT_CHANNEL, KERNEL, OUTPUT_CHANNEL, WEIGHT, Mask
@@ -231,8 +230,6 @@ def test_masks_that_do_not_fit() -> None:
     one = Mask("fc.weight", np.ones((5, 3)), granularity=KERNEL)
     with pytest.raises(MaskError, match="two masks"):
         hardened(model, [one, one])
-    with pytest.raises(MaskError, match="leave out --fold"):
-        folding(model, [one])
     with pytest.raises(MaskError, match="'cornel' is no granularity"):
         granularity("cornel")
 

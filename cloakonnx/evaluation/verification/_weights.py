@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cloakonnx.evaluation.verification._checks import Check, Probe, largest_difference
-from cloakonnx.graph.file.edit import Edit, edited
+from cloakonnx.graph.file.edit import edited
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.fold.weights import multiplied_weights
 from cloakonnx.graph.masks.mask import Mask
@@ -29,7 +29,7 @@ def weight_numbers(model: Model, unmasked: Model, masks: Sequence[Mask], probe: 
     if kept:
         name, reason = next(iter(kept.items()))
         return Check("numbers", "not checked", f"the mask on {name!r}: {reason}")
-    base = edited(unmasked, edit if edit is not None else Edit())
+    base = edited(unmasked, edit)
     output = model.proto.graph.output[0].name
     ours, other = probe.run(model, output), probe.run(base, output)
     error = spread = 0.0

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import MaskError, ModelError
 from cloakonnx.graph.file.content import inlined
+from cloakonnx.graph.file.edit import Edit
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.node import attributes
@@ -171,9 +172,7 @@ def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float6
         MaskError: a product overflows the weight's dtype.
         ModelError: its data does not fit its shape and type.
     """
-    factor = np.ones([1] * len(weight.shape))
-    for each in factors:
-        factor = factor * each
+    factor = _product(weight, factors)
     if (factor == 1).all():
         return None
     shape = weight.shape
@@ -204,22 +203,57 @@ def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float6
     return tensor
 
 
-def exchange(
-    model: Model,
-    weight: Weight,
-    tensor: onnx.TensorProto,
-    *,
-    nodes: dict[int, onnx.NodeProto],
-    tensors: dict[str, onnx.TensorProto],
-) -> None:
-    """Note a tensor in a weight's place: an initializer among ``tensors``, or the node that holds it in ``nodes``."""
-    if weight.node is None:
-        tensors[weight.name] = tensor
-        return
-    node = onnx.NodeProto()
-    node.CopyFrom(model.proto.graph.node[weight.node])
-    next(a for a in node.attribute if a.name == "value").t.CopyFrom(tensor)
-    nodes[weight.node] = node
+@dataclass(frozen=True)
+class Change:
+    """What a weight is multiplied by.
+
+    Attributes:
+        weight: The weight.
+        factors: Arrays that broadcast to its shape as it is read.
+    """
+
+    weight: Weight
+    factors: tuple[NDArray[np.float64], ...]
+
+    @property
+    def is_none(self) -> bool:
+        """Whether it leaves the weight as it is."""
+        return bool((_product(self.weight, self.factors) == 1).all())
+
+
+def reweighted(model: Model, changes: Sequence[Change]) -> Edit:
+    """Return the edit that multiplies weights; several changes of one are multiplied and rounded together.
+
+    Raises:
+        MaskError: a product overflows the weight's dtype.
+        ModelError: data of a weight does not fit its shape and type.
+    """
+    by_name: dict[str, list[Change]] = {}
+    for each in changes:
+        by_name.setdefault(each.weight.name, []).append(each)
+    nodes: dict[int, onnx.NodeProto] = {}
+    tensors: dict[str, onnx.TensorProto] = {}
+    for name, same in by_name.items():
+        weight = same[0].weight
+        tensor = multiplied(model, weight, [factor for each in same for factor in each.factors])
+        if tensor is None:
+            continue
+        if weight.node is None:
+            tensors[name] = tensor
+        else:
+            node = onnx.NodeProto()
+            node.CopyFrom(model.proto.graph.node[weight.node])
+            next(a for a in node.attribute if a.name == "value").t.CopyFrom(tensor)
+            nodes[weight.node] = node
+    return Edit(replace_nodes=nodes, replace_initializers=tensors)
+
+
+def _product(weight: Weight, factors: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the product of factors; it broadcasts to the weight's shape as it is read."""
+    factor = np.ones([1] * len(weight.shape))
+    for each in factors:
+        factor = factor * each
+    return factor
 
 
 def rounded(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
