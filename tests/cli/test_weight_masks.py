@@ -70,6 +70,23 @@ def test_a_number_that_was_changed_is_found(run: Run, place: Path) -> None:
     assert "FAIL mask values: the mask of" in checked.out
 
 
+def test_folded(run: Run, place: Path) -> None:
+    model, analysis, folded = (str(place / name) for name in ("model.onnx", "a.json", "f.onnx"))
+    done = run("apply", model, "--analysis", analysis, "--fold", "-o", folded)
+    assert done.code == 0
+    masks = json.loads(Path(analysis).read_text())["masks"]
+    assert f"{len(masks)} of {len(masks)} masks folded" in done.err
+    assert not any(node.op_type == "Mul" for node in onnx.load(folded).graph.node)
+    numbers = sum(int(np.prod(mask["shape"])) for mask in masks)
+    said = f"folded into the weights: masks on {len(masks)} weights, {numbers:,} numbers (kernel)"
+    assert said in run("inspect", folded).out
+    assert json.loads(run("inspect", folded, "--json").out)["folded"] == [mask["tap"] for mask in masks]
+    assert run("verify", folded, "--source", model, "--analysis", analysis).code == 0
+    refused = run("strip", folded, "-o", str(place / "s.onnx"))
+    assert refused.code == 2
+    assert "is folded" in refused.err
+
+
 def test_wrong_layers_are_one_line(run: Run, place: Path) -> None:
     given = ["learn", str(place / "model.onnx"), "--data", str(place / "train.npz"), *LEARN]
     done = run(*given, "--layers", "blocks.*")
