@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from cloakonnx.scoring.analysis import load_analysis
 from tests.attacks.helpers import DIGITS
 from tests.selection.helpers import digits_arrays, training_arrays
 
@@ -85,6 +86,36 @@ def test_folded(run: Run, place: Path) -> None:
     refused = run("strip", folded, "-o", str(place / "s.onnx"))
     assert refused.code == 2
     assert "is folded" in refused.err
+
+
+def test_stored_as_float16(run: Run, place: Path) -> None:
+    model, analysis, hardened, attestation = (
+        str(place / n) for n in ("model.onnx", "a.json", "h16.onnx", "att16.json")
+    )
+    apply = ("apply", model, "--analysis", analysis, "--float16-masks")
+    done = run(*apply, "-o", hardened, "--attestation", attestation)
+    assert done.code == 0
+    exact = np.concatenate([mask.weights.reshape(-1) for mask in load_analysis(analysis).masks])
+    error = np.abs(exact.astype(np.float16).astype(np.float64) / exact - 1).max()
+    said = f"{exact.size:,} numbers on weights are stored as float16: largest relative error {error:.2g} ("
+    assert said in done.err
+    assert Path(hardened).stat().st_size < (place / "h.onnx").stat().st_size
+    checked = run("verify", hardened, "--source", model, "--attestation", attestation, "--analysis", analysis,
+                  "--data", str(place / "test.npz"))  # fmt: skip
+    assert checked.code == 0, checked.out
+    assert f"ok   float16 masks: largest relative error of a number {error:.2g}; largest difference of" in checked.out
+    assert "of its spread, 40 samples" in checked.out
+    assert run("verify", hardened, "--attestation", str(place / "att.json")).code == 1, "other masks"
+    back = place / "back16.onnx"
+    assert run("strip", hardened, "-o", str(back)).code == 0
+    assert back.read_bytes() == DIGITS.read_bytes()
+    assert run(*apply, "--fold", "-o", str(place / "no.onnx")).code == 2
+    np.save(place / "mask.npy", np.ones(16, np.float32))
+    own = ("--mask", str(place / "mask.npy"), "--tap", "/1/Relu_output_0", "-o", str(place / "no.onnx"))
+    refused = run("apply", model, *own, "--float16-masks")
+    assert refused.code == 2
+    assert "all of these are at activations" in refused.err
+    assert not (place / "no.onnx").exists()
 
 
 def test_wrong_layers_are_one_line(run: Run, place: Path) -> None:

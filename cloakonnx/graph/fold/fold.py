@@ -77,6 +77,8 @@ def folding(model: Model, masks: Sequence[Mask]) -> Folding:
     """
     if not masks:
         raise MaskError("there is no mask to fold")
+    if any(mask.is_float16 for mask in masks):
+        raise MaskError("a mask that is stored as float16 is a Mul node; fold it as it was before it was rounded")
     check_opset(model)
     if metadata.entries(model.proto):
         raise ModelError(f"{model.name} was hardened before; fold all masks at once into the model it was made from")

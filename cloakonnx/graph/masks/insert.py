@@ -119,6 +119,7 @@ class _Insertion:
         self._keys.add(mask.key)
         values = mask_values(place, mask)
         assert mask.granularity is not None  # a mask settles it
+        is_cast = values.dtype.itemsize < onnx.helper.tensor_dtype_to_np_dtype(place.elem_type).itemsize
         entry = metadata.WeightMaskEntry(
             weight=place.name,
             source=self._results.get(place.name, place.name),
@@ -127,6 +128,7 @@ class _Insertion:
             initializer=_free(f"{place.name}_mask", self._names),
             granularity=mask.granularity,
             sha256=values_sha256(values),
+            cast=_free(f"{place.name}_mask_cast", self._names) if is_cast else None,
         )
         self._results[place.name] = entry.masked
         for index in place.nodes:
@@ -134,10 +136,10 @@ class _Insertion:
                 if name == place.name:
                     self.rename_inputs[index, position] = entry.masked
         before = place.nodes[0] - 1
-        self.insert[before] = self.insert.get(before, ()) + self._built(entry, values)
+        self.insert[before] = self.insert.get(before, ()) + self._built(entry, values, place.elem_type)
 
-    def _built(self, entry: metadata.Entry, values: Values) -> tuple[onnx.NodeProto, ...]:
-        nodes, tensors = _build(entry, values, constant_node=self._constant_nodes)
+    def _built(self, entry: metadata.Entry, values: Values, elem_type: int | None = None) -> tuple[onnx.NodeProto, ...]:
+        nodes, tensors = _build(entry, values, elem_type, constant_node=self._constant_nodes)
         self.tensors += tensors
         self.entries.append(entry)
         return nodes
@@ -159,7 +161,7 @@ def check_opset(model: Model) -> None:
 
 
 def mask_values(place: Place, mask: Mask) -> Values:
-    """Return the mask in the place's dtype, shaped to broadcast over it.
+    """Return the mask in the place's dtype, or float16 where it is stored so, shaped to broadcast over it.
 
     Raises:
         MaskError: a shape other than that of a mask of its granularity there, or a weight that the dtype can't hold.
@@ -168,8 +170,11 @@ def mask_values(place: Place, mask: Mask) -> Values:
     unit = granularity(mask.granularity)
     spread = unit.spread(place)
     _check_shape(place, mask, unit)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(place.elem_type)
+    if mask.is_float16 and dtype.itemsize > np.dtype(np.float16).itemsize:
+        dtype = np.dtype(np.float16)
     with np.errstate(over="ignore"):
-        values = mask.weights.astype(onnx.helper.tensor_dtype_to_np_dtype(place.elem_type))
+        values = mask.weights.astype(dtype)
     if spread is not None:
         values = values.reshape(spread)
     if not np.isfinite(values.astype(np.float64)).all():
@@ -216,14 +221,18 @@ def _free(wanted: str, taken: set[str]) -> str:
 
 
 def _build(
-    entry: metadata.Entry, values: Values, *, constant_node: bool
+    entry: metadata.Entry, values: Values, elem_type: int | None, *, constant_node: bool
 ) -> tuple[tuple[onnx.NodeProto, ...], list[onnx.TensorProto]]:
-    """Return the nodes to insert and the initializers to add for one mask."""
+    """Return the nodes to insert and the initializers to add for one mask; ``elem_type``: of what it multiplies."""
     before, after = gs.Variable(entry.source), gs.Variable(entry.result)
     mask = gs.Constant(entry.initializer, values)
     tensor = OnnxExporter.export_tensor_proto(mask)
-    mul = OnnxExporter.export_node(gs.Node("Mul", name=entry.node, inputs=[before, mask], outputs=[after]))
+    factor = gs.Variable(entry.factor)
+    nodes = [OnnxExporter.export_node(gs.Node("Mul", name=entry.node, inputs=[before, factor], outputs=[after]))]
+    if entry.factor != entry.initializer:
+        made = [entry.initializer], [entry.factor]
+        nodes.insert(0, onnx.helper.make_node("Cast", *made, name=f"{entry.node}_cast", to=elem_type))
     if not constant_node:
-        return (mul,), [tensor]
+        return tuple(nodes), [tensor]
     constant = onnx.helper.make_node("Constant", [], [entry.initializer], name=f"{entry.node}_constant", value=tensor)
-    return (constant, mul), []
+    return (constant, *nodes), []
