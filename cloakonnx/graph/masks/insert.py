@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from cloakonnx.errors import MaskError, ModelError
-from cloakonnx.graph.file.edit import Edit
+from cloakonnx.graph.file.edit import Edit, edit_proto
 from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.bounds import check_bounds
 from cloakonnx.graph.masks import metadata
 from cloakonnx.graph.masks.granularity import Granularity, Place, granularity
 from cloakonnx.graph.masks.mask import ELEMENT, PAIRED, Mask
@@ -41,7 +42,8 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
             the one it has.
 
     Raises:
-        ModelError: an opset below 7, whose Mul does not broadcast.
+        ModelError: an opset below 7, whose Mul does not broadcast; or weights that other nodes make, and that with
+            masks on them would be more than is read of a model.
         TapError: a tensor that can't carry a mask.
         MaskError: no mask, two for one tensor, or weights that do not fit.
     """
@@ -63,7 +65,7 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
             f"{model.name} has cloakonnx metadata ({', '.join(known)}) but no masks: it was changed after it was "
             "hardened; start from its source"
         )
-    return Edit(
+    edit = Edit(
         rename=insertion.rename,
         rename_inputs=insertion.rename_inputs,
         insert=insertion.insert,
@@ -75,6 +77,9 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
             metadata.VERSION: version("cloakonnx"),
         },
     )
+    if insertion.computed:
+        check_bounds(edit_proto(model.proto, edit), f"{model.name} with a mask on {insertion.computed[0]!r}")
+    return edit
 
 
 class _Insertion:
@@ -92,6 +97,7 @@ class _Insertion:
         self.insert: dict[int, tuple[onnx.NodeProto, ...]] = {}
         self.tensors: list[onnx.TensorProto] = []
         self.entries: list[metadata.Entry] = []
+        self.computed: list[str] = []
 
     def at_tap(self, mask: Mask) -> None:
         """Rename what makes the tensor; the Mul node right behind gives it under its own name."""
@@ -131,6 +137,9 @@ class _Insertion:
             cast=_free(f"{place.name}_mask_cast", self._names) if is_cast else None,
         )
         self._results[place.name] = entry.masked
+        maker = self._model.structure.producer(place.name)
+        if maker is not None and maker.op_type != "Constant":
+            self.computed.append(place.name)
         for index in place.nodes:
             for position, name in enumerate(self._model.proto.graph.node[index].input):
                 if name == place.name:

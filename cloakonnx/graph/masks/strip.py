@@ -102,10 +102,11 @@ def mask_values_of(model: Model, mask: metadata.Entry) -> NDArray[np.generic]:
     Raises:
         CheckError: it is gone, or its data is no tensor.
     """
-    node = structure(model.proto).producer(mask.initializer)
-    tensors = [t for t in model.proto.graph.initializer if t.name == mask.initializer]
-    if node is not None and node.op_type == "Constant":
-        tensors = [a.t for a in node.attribute if a.name == "value"]
+    graph = model.proto.graph
+    tensors = [t for t in graph.initializer if t.name == mask.initializer]
+    if not tensors:
+        nodes = [n for n in graph.node if n.op_type == "Constant" and mask.initializer in n.output]
+        tensors = [a.t for n in nodes for a in n.attribute if a.name == "value"]
     if not tensors:
         raise CheckError(f"{model.name}: the mask {mask.initializer!r} of {mask.tap!r} is gone")
     try:
