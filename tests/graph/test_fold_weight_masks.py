@@ -71,8 +71,14 @@ def test_verification_folds_again(tmp_path: Path) -> None:
     assert not verify(cpu(load(bent)), source=model).passed
 
 
-def two_readers() -> onnx.ModelProto:
-    return built([*NODES, helper.make_node("MatMul", ["g", "last"], ["more"], name="again")])
+def tied() -> onnx.ModelProto:
+    """The layer reads the transpose of what a Gather reads, too."""
+    nodes = [helper.make_node("Transpose", ["table"], ["last"], name="turn"), *NODES]
+    nodes.append(helper.make_node("Gather", ["table", "rows"], ["more"], name="embedding"))
+    proto = built(nodes, {name: value for name, value in VALUES.items() if name != "last"})
+    proto.graph.initializer.append(numpy_helper.from_array(VALUES["last"].T.astype(np.float32).copy(), "table"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), "rows"))
+    return proto
 
 
 def fed() -> onnx.ModelProto:
@@ -95,7 +101,7 @@ def computed() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (two_readers, "its weight 'last' is used elsewhere, by MatMul node 'again'"),
+        (tied, "its weight 'table' is used elsewhere, by Gather node 'embedding'"),
         (fed, "its weight 'last' is an input of the model that a caller may feed"),
         (given_out, "its weight 'last' is an output of the model"),
         (computed, "its weight 'last' is computed by Cast node 'widen'"),
@@ -114,6 +120,32 @@ def test_what_stays_a_mul(make: Callable[[], onnx.ModelProto], said: str) -> Non
     alone = folding(model, [mask for mask in masks if mask.tap == "last"])
     assert not alone.edit.replace_initializers, "nothing folds: as without --fold"
     assert "cloakonnx.kind" not in alone.edit.metadata
+
+
+def test_a_weight_that_two_layers_read_changes_for_both() -> None:
+    nodes = [*NODES, helper.make_node("MatMul", ["g", "last"], ["more"], name="again")]
+    nodes.append(helper.make_node("Mul", ["y", "more"], ["square"], name="product"))
+    model = load_bytes(built(nodes, outputs=("square",)).SerializeToString())
+    masks = random_masks(model, (KERNEL,))
+    found = {fate.tap: fate for fate in folding(model, masks).fates}
+    assert found["last"].layers == ("MatMul node 'last_layer'", "MatMul node 'again'")
+    products = VALUES | {mask.tap: VALUES[mask.tap] * mask.weights for mask in masks}
+    wanted = run(built(nodes, products, outputs=("square",)))
+    made = folded(model, masks)
+    np.testing.assert_allclose(run(made.proto), wanted, rtol=0, atol=1e-5 * np.ptp(wanted))
+    assert len(made.proto.graph.node) == len(nodes)
+
+
+def test_verification_of_masks_on_weights_that_can_not_change(tmp_path: Path) -> None:
+    path, output = tmp_path / "model.onnx", tmp_path / "hardened.onnx"
+    path.write_bytes(given_out().SerializeToString())
+    model = load(path)
+    harden_file(model, [Mask("r", np.array([1, 2, 0, 1])), *random_masks(model, (KERNEL,))], output)
+    found = verify(cpu(load(output)), source=model)
+    said = [check.detail for check in found.checks if check.name == "numbers" and "weights" in check.detail]
+    assert found.passed
+    assert len(said) == 1
+    assert "; the mask on 'last' is a Mul node in both: its weight 'last' is an output of the model" in said[0]
 
 
 def held_by_a_node() -> onnx.ModelProto:

@@ -29,16 +29,16 @@ def weight_numbers(model: Model, unmasked: Model, masks: Sequence[Mask], probe: 
         probe: What runs models.
     """
     edit, kept = multiplied_weights(unmasked, masks)
-    if kept:
-        name, reason = next(iter(kept.items()))
-        return Check("numbers", "not checked", f"the mask on {name!r}: {reason}")
     found = _difference(model, edited(unmasked, edit), probe)
     tolerance = _TOLERANCE * max(found.spread, 1e-6)
     said = (
         f"masks on weights: largest difference of {found.output!r} from weight * mask {found.largest:.3g}, tolerance "
         f"{tolerance:.3g}"
     )
-    return Check("numbers", "passed" if found.largest <= tolerance else "failed", f"{said}, {found.count} samples")
+    said = f"{said}, {found.count} samples" + "".join(
+        f"; the mask on {name!r} is a Mul node in both: {reason}" for name, reason in kept.items()
+    )
+    return Check("numbers", "passed" if found.largest <= tolerance else "failed", said)
 
 
 def rounding(model: Model, unmasked: Model, masks: Sequence[Mask], probe: Probe) -> Check:

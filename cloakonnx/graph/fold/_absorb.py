@@ -68,15 +68,15 @@ class Weights:
         self._fed = fed & set(self._initializers)
         self._outputs = {o.name for o in graph.output}
 
-    def find(self, index: int, name: str) -> Weight | str:
-        """Return the weight that a node reads, or why it can't be changed, as a clause.
+    def find(self, readers: Sequence[int], name: str) -> Weight | str:
+        """Return the weight that nodes read, or why it can't be changed, as a clause.
 
         Args:
-            index: The node.
-            name: The input.
+            readers: The nodes that it may change for.
+            name: Their input.
         """
         structure = self._model.structure
-        reason = self._shared(index, name)
+        reason = self._shared(readers, name)
         if reason is not None:
             return reason
         if name in self._initializers:
@@ -97,11 +97,11 @@ class Weights:
             value = _array(self._model, tensor)
         return value is not None and not value.astype(np.float64).any()
 
-    def _shared(self, index: int, name: str) -> str | None:
+    def _shared(self, allowed: Sequence[int], name: str) -> str | None:
         structure = self._model.structure
         readers = structure.consumers.get(name, [])
-        if readers != [index] or list(structure.graph.node[index].input).count(name) != 1:
-            others = [structure.graph.node[i] for i in readers if i != index]
+        if readers != list(allowed) or any(list(structure.graph.node[i].input).count(name) != 1 for i in allowed):
+            others = [structure.graph.node[i] for i in readers if i not in allowed]
             by = f"{others[0].op_type} node {others[0].name or others[0].output[0]!r}" if others else "the same node"
             return f"its weight {name!r} is used elsewhere, by {by}"
         if name in self._outputs:
@@ -126,7 +126,7 @@ class Weights:
         what = f"its weight {node.output[0]!r} is computed by {node.op_type} node {node.name or node.output[0]!r}"
         if not has(node.op_type, Trait.VIEWS):
             return what
-        found = self.find(index, node.input[0])
+        found = self.find([index], node.input[0])
         if isinstance(found, str) or node.op_type == "Identity":
             return found
         if node.op_type == "Transpose":

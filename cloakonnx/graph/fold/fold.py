@@ -21,7 +21,7 @@ from cloakonnx.graph.fold._forest import Ids
 from cloakonnx.graph.fold._rules import rule_of, split
 from cloakonnx.graph.fold._scales import System
 from cloakonnx.graph.fold._site import Absorption, ScaleSite, StuckError
-from cloakonnx.graph.fold.weights import Folded, weight_changes
+from cloakonnx.graph.fold.weights import Folded, weight_changes, with_nodes
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.index import node_inputs
 from cloakonnx.graph.index.traits import Trait, has
@@ -93,10 +93,7 @@ def folding(model: Model, masks: Sequence[Mask]) -> Folding:
         return Folding(plan(model, masks), fates)
     edit = reweighted(model, [*at_taps.changes, *on_weights.changes])
     if kept:
-        inserted = insertion(model, kept, stripped_sha256="")
-        edit = dataclasses.replace(
-            inserted, replace_nodes=edit.replace_nodes, replace_initializers=edit.replace_initializers
-        )
+        edit = with_nodes(model, edit, kept)
     listed = [Mask(mask.tap, mask.weights, taps[n].feature_axis) if n in taps else mask for n, mask in enumerate(masks)]
     own = metadata.folded_entries(listed, source_sha256=model.sha256)
     own |= {metadata.MASKS: edit.metadata[metadata.MASKS]} if kept else {}
