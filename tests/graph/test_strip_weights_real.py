@@ -17,6 +17,7 @@ from cloakonnx.graph.masks.strip import read_masks
 from cloakonnx.graph.masks.weights import chosen_weights, list_weights
 from tests.fixtures.real import assets_folder
 
+from .test_float16_masks import optimised
 from .test_round_trip_real import OLD, WHEEL
 from .test_weight_masks import UNITS
 
@@ -72,6 +73,26 @@ def test_strip_gives_the_source(name: str, tmp_path: Path) -> None:
 
 FEW = 20
 """Weights of a model that needs more than one round for every granularity to meet a weight that it suits."""
+
+
+@pytest.mark.parametrize("units", UNITS.values(), ids=UNITS)
+@pytest.mark.parametrize("stored", ["own", "float16"])
+@pytest.mark.parametrize("name", ["cifar10_resnet20", "cifar10_resnet20_dynamo", "mnist_cnn_raw"])
+def test_onnx_runtime_runs_the_same_ops(name: str, stored: str, units: tuple[str, ...], tmp_path: Path) -> None:
+    """All that masks add is computed when the session is made, so it costs no latency."""
+    if name not in PATHS:
+        pytest.skip("no real models: set CLOAKONNX_ASSETS")
+    model = load(PATHS[name])
+    rng = np.random.default_rng(0)
+    masks = [
+        Mask(place.name, rng.uniform(0.5, 1.5, granularity(unit).shape(place)), granularity=unit)
+        for place in list_weights(model, biases=True)
+        for unit in (units if place.input_axis is not None else (WEIGHT,))
+    ]
+    made = hardened(model, [mask.as_float16() for mask in masks] if stored == "float16" else masks)
+    assert sum(node.op_type == "Mul" for node in made.proto.graph.node) >= len(masks)
+    assert optimised(made, tmp_path / "a.onnx") == optimised(model, tmp_path / "b.onnx")
+
 
 LEFT_OUT = {"light/light_bvlc_alexnet": 3, "light/light_vgg19": 3, "light/light_zfnet512": 2}
 """How many weights of over four million numbers, which these files make by ConstantOfShape, are left without a mask."""

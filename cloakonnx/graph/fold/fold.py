@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cloakonnx.errors import MaskError, ModelError
-from cloakonnx.graph.file.edit import Edit, canonical_buffer, edit_bytes, edited, size
+from cloakonnx.graph.file.edit import Edit, edited
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.fold._absorb import Change, Weights, reweighted
 from cloakonnx.graph.fold._forest import Ids
@@ -26,15 +26,13 @@ from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.index import node_inputs
 from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks import metadata
-from cloakonnx.graph.masks.harden import Watch, check_target, plan, write_edited
+from cloakonnx.graph.masks.harden import Watch, check_size, check_target, plan, write_edited
 from cloakonnx.graph.masks.insert import check_opset, insertion, mask_values
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import FLOAT_TYPES, Tap, find_tap
 
 _WIDEST = {"float16": 2.0**8, "bfloat16": 2.0**40, "float32": 2.0**40, "float64": 2.0**40}
 """How far apart scales that are tied together may be, by the narrowest dtype of the taps."""
-
-_MOST_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -127,11 +125,7 @@ def fold_file(
     output = Path(output)
     check_target(model, output, force=force)
     found = folding(model, masks)
-    buf = canonical_buffer(model)
-    if size(edit_bytes(buf, found.edit)) > _MOST_BYTES and len(buf) <= _MOST_BYTES:
-        raise ModelError(
-            f"{model.name}: with the changed weights inside the model file would be over 2 GB; apply without --fold"
-        )
+    check_size(model, found.edit, "apply without --fold")
     write_edited(model, found.edit, output, force=force, hash_external=hash_external, watch=watch)
     return found.fates
 
