@@ -205,7 +205,12 @@ _FRESH = 2.0
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, as UTF-8; raises as :func:`atomic` does."""
     with atomic(path) as stream:
-        stream.write(text.encode(errors="backslashreplace"))  # a name may hold half of a pair of UTF-16
+        stream.write(encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """Return text as UTF-8; a name may hold half of a pair of UTF-16."""
+    return text.encode(errors="backslashreplace")
 
 
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
@@ -233,14 +238,21 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Parts]) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    with atomic(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomic(path) as stream:
+        pack_npz(stream, arrays)
+
+
+def pack_npz(stream: IO[bytes], arrays: Mapping[str, NDArray[Any] | Parts], *, compressed: bool = True) -> None:
+    """Write arrays as an ``.npz`` into an open file: the same arrays always give the same bytes."""
+    method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(stream, "w", method) as archive:
         for name, array in arrays.items():
             whole = array if isinstance(array, Parts) else Parts(array.shape, array.dtype, [array])
             header = io.BytesIO()
             form = {"descr": np.lib.format.dtype_to_descr(whole.dtype), "fortran_order": False, "shape": whole.shape}
             np.lib.format.write_array_header_1_0(header, form)
             info = zipfile.ZipInfo(f"{name}.npy", _NO_DATE)
-            info.compress_type = zipfile.ZIP_DEFLATED
+            info.compress_type = method
             info.file_size = len(header.getvalue()) + math.prod(whole.shape) * whole.dtype.itemsize
             with archive.open(info, "w") as entry:
                 entry.write(header.getvalue())

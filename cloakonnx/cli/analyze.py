@@ -84,9 +84,10 @@ def command(
     Samples are read in pixel space: uint8 is divided by 255, floats must lie within --bounds. The same preprocessing
     (--scale, --mean, --std) that the model was trained with leads from there to its input.
     """
+    from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
     from cloakonnx.graph.masks.insert import check_opset
-    from cloakonnx.scoring.analysis import default_path
+    from cloakonnx.scoring.analysis import default_path, masks_path
     from cloakonnx.scoring.analyze import analyze
 
     _check_selection(select, criterion, budget, rounds, select_data)
@@ -99,6 +100,7 @@ def command(
     _check_twins(twins, rest["attack"], rest["eps"])
     target = output or default_path(model)
     options.claim(target, inputs=(model, data, adversarial, select_data), force=force)
+    check_output(masks_path(target), force=force)
     chosen = options.choose(provider, device_id)
     classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name).on(chosen)
     dataset = options.dataset(classifier, clean, rest)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 @click.option("--feature-axis", type=int, help="The axis that --mask runs along.  [told from the graph]")
 @click.option("-o", "--output", type=options.PATH, help="The hardened model.  [MODEL.hardened.onnx]")
 @click.option("--fold", is_flag=True, help="Move masks into weights where that is exact; no Mul nodes for these.")
+@click.option(
+    "--float16-masks", is_flag=True, help="Store masks on weights as float16, in half the bytes; the error is printed."
+)
 @options.hash_external_option
 @click.option("--attestation", type=options.PATH, help="Write what was made of what, for 'verify --attestation'.")
 @sign_key_option
@@ -50,6 +53,7 @@ def command(
     feature_axis: int | None,
     output: Path | None,
     fold: bool,
+    float16_masks: bool,
     hash_external: bool,
     attestation: Path | None,
     sign_key: Path | None,
@@ -93,6 +97,8 @@ def command(
         if feature_axis is not None:
             raise click.UsageError("--feature-axis goes with --mask; an analysis knows its own")
         masks = _analysed_masks(loaded, model, analysis, remove, threshold)
+    if float16_masks:
+        masks = _rounded(masks, fold=fold)
     if dry_run:
         fates = _planned(loaded, masks, target, fold=fold)
     else:
@@ -102,8 +108,27 @@ def command(
         from cloakonnx.evaluation.verification.attestation import attest
 
         settings = _settings(model, analysis, mask, remove, threshold) | {"fold": fold, "hash_external": hash_external}
+        settings |= {"float16_masks": True} if float16_masks else {}
         attest(load(target), loaded, settings=settings).save(attestation, key=key)
         say(f"wrote {attestation}" + ("" if key is None else ", signed"))
+
+
+def _rounded(masks: Sequence[Mask], *, fold: bool) -> list[Mask]:
+    """Return masks with those on weights as float16 stores them, and say how far they are off."""
+    from cloakonnx.graph.masks.mask import largest_relative_error
+
+    if fold:
+        raise click.UsageError("--float16-masks is for masks that are stored, and --fold stores none")
+    found = [mask.as_float16() if mask.on_weight else mask for mask in masks]
+    count = sum(mask.weights.size for mask in found if mask.is_float16)
+    if not count:
+        raise click.UsageError("--float16-masks is for masks on weights, and all of these are at activations")
+    error = largest_relative_error(zip(masks, found, strict=True))
+    say(
+        f"{count:,} numbers on weights are stored as float16: largest relative error {error:.2g} ('cloakonnx verify "
+        "--analysis' with --data compares scores)"
+    )
+    return found
 
 
 def _planned(model: Model, masks: Sequence[Mask], target: Path, *, fold: bool) -> Sequence[MaskFate]:

@@ -33,6 +33,7 @@ def command(model: Path, as_json: bool) -> None:
     from cloakonnx.graph.index.limits import quoted
     from cloakonnx.graph.masks.metadata import WeightMaskEntry, folded_masks, is_folded, masks_of
     from cloakonnx.graph.masks.taps import list_taps
+    from cloakonnx.text import shown
 
     loaded = load(model)
     for tensor in tensors(loaded.proto):
@@ -44,28 +45,33 @@ def command(model: Path, as_json: bool) -> None:
     taps, masks = list_taps(loaded), masks_of(loaded.proto)
     inserted = {mask.tap for mask in masks}
     given = folded_masks(loaded.proto) if is_folded(loaded.proto) else []
-    folded = [mask.tap for mask in given if mask.tap not in inserted]
+    folded = [mask for mask in given if mask.tap not in inserted]
     on_weights = [mask for mask in masks if isinstance(mask, WeightMaskEntry)]
     at_taps = [mask.tap for mask in masks if not isinstance(mask, WeightMaskEntry)]
     if as_json:
         kind = "folded" if folded else "masked" if masks else None
-        found = _as_json(loaded, taps, at_taps, folded, kind)
+        found = _as_json(loaded, taps, at_taps, list(dict.fromkeys(mask.tap for mask in folded)), kind)
         print_json(found | {"weight_masks": [_described(mask) for mask in on_weights]})
     else:
-        _print(loaded, taps, at_taps, folded, _counted(loaded, on_weights))
+        sizes = [
+            (mask.weight, mask.granularity, math.prod(loaded.structure.static(mask.initializer) or ()))
+            for mask in on_weights
+        ]
+        inside = [(mask.tap, mask.granularity or "", mask.weights.size) for mask in folded if mask.on_weight]
+        said = [f"folded into the weights: the mask of {shown(mask.tap)}" for mask in folded if not mask.on_weight]
+        said += [f"folded into the weights: {_counted(inside)}"] if inside else []
+        _print(loaded, taps, at_taps, _counted(sizes) if sizes else None, said)
 
 
 def _described(mask: WeightMaskEntry) -> dict[str, str]:
     return {"weight": mask.weight, "granularity": mask.granularity}
 
 
-def _counted(model: Model, masks: list[WeightMaskEntry]) -> str | None:
-    """Say on how many weights there are masks, and how many numbers these have; None where there are none."""
-    if not masks:
-        return None
-    numbers = sum(math.prod(model.structure.static(mask.initializer) or ()) for mask in masks)
-    units = ", ".join(dict.fromkeys(mask.granularity for mask in masks))
-    return f"masks on {len({mask.weight for mask in masks})} weights, {numbers:,} numbers ({units})"
+def _counted(masks: list[tuple[str, str, int]]) -> str:
+    """Say on how many weights there are masks, and how many numbers these have; of each: weight, granularity, size."""
+    numbers = sum(size for _, _, size in masks)
+    units = ", ".join(dict.fromkeys(unit for _, unit, _ in masks))
+    return f"masks on {len({weight for weight, _, _ in masks})} weights, {numbers:,} numbers ({units})"
 
 
 def _as_json(model: Model, taps: list[Tap], masks: list[str], folded: list[str], kind: str | None) -> dict[str, Any]:
@@ -96,7 +102,7 @@ def _as_json(model: Model, taps: list[Tap], masks: list[str], folded: list[str],
     }
 
 
-def _print(model: Model, taps: list[Tap], masks: list[str], folded: list[str], on_weights: str | None) -> None:
+def _print(model: Model, taps: list[Tap], masks: list[str], on_weights: str | None, folded: list[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -117,8 +123,8 @@ def _print(model: Model, taps: list[Tap], masks: list[str], folded: list[str], o
         tell(f"masked: {shown(name)}")
     if on_weights is not None and lost is None:
         tell(on_weights)
-    for name in folded:
-        tell(f"folded into the weights: the mask of {shown(name)}")
+    for line in folded:
+        tell(line)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("", "tap", "features", "axis", "shape", "dtype", "from", "to"):
         table.add_column(column, overflow="fold", justify="right" if column in {"features", "axis"} else "left")

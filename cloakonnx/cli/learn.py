@@ -167,8 +167,9 @@ def command(
     """
     from cloakonnx.engine.choice import engine_of
     from cloakonnx.engine.folder import forget
+    from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
-    from cloakonnx.scoring.analysis import default_path
+    from cloakonnx.scoring.analysis import default_path, masks_path
     from cloakonnx.selection.learn.learn import learn
 
     loaded = load(model)
@@ -180,6 +181,7 @@ def command(
     select = None if select_data is None else options.part(classifier, select_data, rest)
     target = output or default_path(model)
     options.claim(target, inputs=(model, data, select_data), force=force)
+    check_output(masks_path(target), force=force)
     recipe = _recipe(rest)
     classifier = classifier.on(options.choose(provider, device_id))
     options.warn_of_randomness(classifier)

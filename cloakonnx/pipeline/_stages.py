@@ -30,7 +30,7 @@ from cloakonnx.pipeline.settings import HardenSettings
 from cloakonnx.pipeline.stage import BESIDE, WorkStage
 from cloakonnx.report.page import report_html
 from cloakonnx.report.tables import summary_markdown
-from cloakonnx.scoring.analysis import Analysis, load_analysis
+from cloakonnx.scoring.analysis import Analysis, load_analysis, masks_path
 from cloakonnx.selection.greedy.within import within_budget
 from cloakonnx.selection.topk import select
 
@@ -183,7 +183,7 @@ class Stages:
             raise ZeroGradientError(f"{why}; harden the model before it is rounded or quantised") from None
         made.save(target)
         forget(target)
-        return {}
+        return {BESIDE: [masks_path(target).name]} if made.masks_lie_beside else {}
 
     def _apply(self, resumed: bool) -> Mapping[str, Any]:
         work = self._work

@@ -1,16 +1,14 @@
 """The analysis: scores of a tap's features, or masks that were learned, with all that is needed to trust and use them.
 
-The file is JSON; its schema is published as docs/analysis.schema.json.
+The file is JSON; its schema is published as docs/analysis.schema.json. Large masks lie in an ``.npz`` beside it.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.errors import AnalysisError, nearest
-from cloakonnx.files import write_text
+from cloakonnx.files import atomic, encoded, write_text
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.masks.mask import ON_WEIGHTS, Mask
+from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import entries
 from cloakonnx.preprocessing import LAYOUTS, Preprocessing
 from cloakonnx.records import Entries, installed_versions, read_json, read_text
+from cloakonnx.scoring import _masks
 from cloakonnx.scoring.criteria import CRITERIA
 from cloakonnx.text import line, table, title
 
@@ -130,7 +129,10 @@ class Analysis:
         )
 
     def to_json(self) -> str:
-        """Return the file's text: the same analysis always gives the same text."""
+        """Return the analysis as one text, masks of any size in it: the same analysis always gives the same text."""
+        return self._text(_masks.inside(self.masks))
+
+    def _text(self, masks: Mapping[str, Any]) -> str:
         content: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
@@ -149,7 +151,7 @@ class Analysis:
             content["dead_features"] = self.scores.dead
             content["values_per_feature"] = self.scores.values_per_feature
         else:
-            content["masks"] = [_mask_to_json(mask) for mask in self.masks]
+            content |= masks
             content["learning"] = dict(self.learning) if self.learning is not None else None
             content["selection"] = dict(self.selection) if self.selection is not None else None
         content["preprocessing"] = asdict(self.preprocessing)
@@ -164,25 +166,30 @@ class Analysis:
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, *, name: str = "analysis") -> Analysis:
+    def from_json(cls, text: str, *, name: str = "analysis", folder: Path | None = None) -> Analysis:
         """Read the file's text.
 
+        Args:
+            text: Of the file.
+            name: Of the file, for messages.
+            folder: Where the file is, and large masks beside it.
+
         Raises:
-            AnalysisError: it is not an analysis, or one of a later version.
+            AnalysisError: it is not an analysis, or one of a later version, or its masks are in a file beside it that
+                is missing or another.
         """
-        return read_json(
+        found, beside = read_json(
             text, cls._from_entries, kind="analysis", version=VERSION, verb="analyze", name=name, error=AnalysisError
         )
+        return found if beside is None else replace(found, masks=beside.read(folder, name))
 
     @classmethod
-    def _from_entries(cls, entries: Entries) -> Analysis:
+    def _from_entries(cls, entries: Entries) -> tuple[Analysis, _masks.MasksBeside | None]:
         kind, model = entries.text("kind"), entries.object("model")
         if kind not in {"scores", "masks"}:
             raise ValueError(f"its kind is {kind!r}, neither 'scores' nor 'masks'")
-        masks = tuple(map(_mask, entries.objects("masks"))) if kind == "masks" else ()
-        if kind == "masks" and not masks:
-            raise ValueError("it holds no mask")
-        return cls(
+        masks, beside = _masks.listed(entries) if kind == "masks" else ((), None)
+        found = cls(
             model_name=model.text("name"),
             model_sha256=_sha256(model.text("sha256")),
             preprocessing=_preprocessing(entries.object("preprocessing")),
@@ -197,14 +204,33 @@ class Analysis:
             selection=entries.optional_object("selection") if kind == "masks" else None,
             versions=entries.text_map("versions"),
         )
+        return found, beside
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
         return analysis_html(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the file atomically; raises OutputError where it can't be written."""
-        write_text(Path(path), self.to_json())
+        """Write the file atomically; masks over 1 MB go into a file beside it, see :func:`masks_path`.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        path = Path(path)
+        if not self.masks_lie_beside:
+            write_text(path, self.to_json())
+            return
+        packed = _masks.packed(self.masks)
+        beside = masks_path(path)
+        with atomic(path) as stream:  # takes its name last: what it names is there
+            stream.write(encoded(self._text(_masks.named(self.masks, beside.name, packed))))
+            with atomic(beside) as masks:
+                masks.write(packed)
+
+    @property
+    def masks_lie_beside(self) -> bool:
+        """Whether :meth:`save` puts the masks into a file of their own, for their size."""
+        return _masks.are_large(self.masks)
 
 
 def load_analysis(path: str | Path, *, model: str = "MODEL") -> Analysis:
@@ -225,12 +251,17 @@ def load_analysis(path: str | Path, *, model: str = "MODEL") -> Analysis:
             "--adversarial ..."
         )
     text = read_text(path, kind="analysis", error=AnalysisError)
-    return Analysis.from_json(text, name=str(path))
+    return Analysis.from_json(text, name=str(path), folder=path.absolute().parent)
 
 
 def default_path(model: Path) -> Path:
     """Return where the analysis of a model goes: its suffix replaced by ``.cloak.json``."""
     return model.with_suffix(".cloak.json")
+
+
+def masks_path(analysis: Path) -> Path:
+    """Return where masks go that are too large for the analysis: its suffix replaced by ``.masks.npz``."""
+    return analysis.with_suffix(".masks.npz")
 
 
 def _preprocessing(entries: Entries) -> Preprocessing:
@@ -283,29 +314,6 @@ def _sha256(text: str) -> str:
     return text
 
 
-def _mask_to_json(mask: Mask) -> dict[str, Any]:
-    return {
-        "tap": mask.tap,
-        **({"granularity": mask.granularity} if mask.on_weight else {"feature_axis": mask.feature_axis}),
-        "shape": list(mask.weights.shape),
-        "data": base64.b64encode(mask.weights.astype("<f4").tobytes()).decode(),
-    }
-
-
-def _mask(entries: Entries) -> Mask:
-    sizes = entries.numbers("shape")
-    shape = tuple(int(size) for size in sizes)
-    weights = np.frombuffer(base64.b64decode(entries.text("data"), validate=True), "<f4")
-    if not shape or shape != sizes or min(shape) < 1 or math.prod(shape) != len(weights):
-        raise ValueError(f"a mask has {len(weights)} weights, which do not fit its shape {list(sizes)}")
-    unit = entries.text_if_there("granularity")
-    if unit is not None:
-        if unit not in ON_WEIGHTS:
-            raise ValueError(f"{unit!r} is no granularity of masks on weights")
-        return Mask(entries.text("tap"), weights.reshape(shape), granularity=unit)
-    return Mask(entries.text("tap"), weights.reshape(shape), entries.optional_whole("feature_axis"))
-
-
 _MOST_ROWS = 10
 
 
@@ -316,7 +324,7 @@ def analysis_html(found: Analysis) -> str:
         (
             title(f"Analysis of {found.model_name}"),
             line(samples if found.samples.adversarial is None else f"{samples}; twins: {found.samples.adversarial}"),
-            _masks(found.masks) if found.scores is None else _highest(found.scores),
+            _masks_html(found.masks) if found.scores is None else _highest(found.scores),
         )
     )
 
@@ -329,7 +337,7 @@ def _highest(found: TapScores) -> str:
     return line(said) + table(("feature", "score"), rows)
 
 
-def _masks(masks: tuple[Mask, ...]) -> str:
+def _masks_html(masks: tuple[Mask, ...]) -> str:
     rows = [
         (mask.tap, str(mask.weights.size), str(len(mask.removed)), *(f"{each:.3f}" for each in _spread(mask)))
         for mask in masks[:_MOST_ROWS]

@@ -30,7 +30,7 @@ def named(path: Path) -> set[str]:
     """Options in the strings of a module, but for the front part of one that an f-string completes ("--eps-{what}")."""
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    return {name for text in texts for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?!-$)", text)}
+    return {name for text in texts for name in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9](?!-$)", text)}
 
 
 @pytest.mark.parametrize("folder", sorted(p.name for p in SOURCES.iterdir() if (p / "__init__.py").exists()))

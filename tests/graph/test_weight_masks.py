@@ -12,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from cloakonnx.errors import CheckError, MaskError, TapError
+from cloakonnx.errors import CheckError, MaskError, ModelError, TapError
 from cloakonnx.graph.file.diff import diff
 from cloakonnx.graph.file.model import Model, load, load_bytes
-from cloakonnx.graph.fold.fold import folding
+from cloakonnx.graph.fold.fold import fold_file
+from cloakonnx.graph.masks import harden
 from cloakonnx.graph.masks.granularity import granularity
 from cloakonnx.graph.masks.harden import harden_file, hardened, strip_file
 from cloakonnx.graph.masks.mask import INPUT_CHANNEL, KERNEL, OUTPUT_CHANNEL, WEIGHT, Mask
@@ -231,8 +232,6 @@ def test_masks_that_do_not_fit() -> None:
     one = Mask("fc.weight", np.ones((5, 3)), granularity=KERNEL)
     with pytest.raises(MaskError, match="two masks"):
         hardened(model, [one, one])
-    with pytest.raises(MaskError, match="leave out --fold"):
-        folding(model, [one])
     with pytest.raises(MaskError, match="'cornel' is no granularity"):
         granularity("cornel")
 
@@ -254,3 +253,22 @@ def test_a_mask_that_was_moved_is_noticed() -> None:
     next(n for n in bent.graph.node if n.name == entry.node).input[0] = "up.weight"
     with pytest.raises(CheckError, match="is not where the metadata says"):
         stripped_bytes(load_bytes(bent.SerializeToString()))
+
+
+@pytest.mark.parametrize("write", [harden_file, fold_file])
+def test_a_file_that_would_be_too_large(
+    write: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if files ended one byte after the source: what would be larger is not written."""
+    path, output = tmp_path / "model.onnx", tmp_path / "hardened.onnx"
+    path.write_bytes(built().SerializeToString())
+    model = load(path)
+    monkeypatch.setattr(harden, "_MOST_BYTES", path.stat().st_size + 1)
+    with pytest.raises(
+        ModelError, match=r"with its masks the model file would be over 2 GB; (take masks|apply without)"
+    ):
+        write(model, random_masks(model, (WEIGHT,)), output)
+    assert not output.exists()
+    monkeypatch.setattr(harden, "_MOST_BYTES", path.stat().st_size - 1)
+    write(model, random_masks(model, (WEIGHT,)), output)
+    assert output.exists(), "a source that is over it already is written as before"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,12 +30,13 @@ from cloakonnx.evaluation.verification._checks import (
 )
 from cloakonnx.evaluation.verification._folded import folded_checks
 from cloakonnx.evaluation.verification._same import allowed, same_function
-from cloakonnx.evaluation.verification._weights import weight_numbers
+from cloakonnx.evaluation.verification._weights import rounding, weight_numbers
 from cloakonnx.evaluation.verification.attestation import Attestation
 from cloakonnx.graph.file.diff import diff
 from cloakonnx.graph.file.edit import canonical_sha256
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import PREFIX, MaskEntry, entries, is_folded, masks_of
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import STRIPPED as STRIPPED_KEY
@@ -151,11 +152,18 @@ def _checks(
     if is_folded(model.proto):
         yield from folded_checks(model, source, probe, reading, is_attested=attestation is not None)
     else:
-        yield from _mul_checks(model, source, probe, reading, is_attested=attestation is not None)
+        meant = () if analysis is None else analysis.masks
+        yield from _mul_checks(model, source, meant, probe, reading, is_attested=attestation is not None)
 
 
 def _mul_checks(
-    model: Model, source: Model | None, probe: Probe, reading: Reading, *, is_attested: bool
+    model: Model,
+    source: Model | None,
+    meant: Sequence[Mask],
+    probe: Probe,
+    reading: Reading,
+    *,
+    is_attested: bool,
 ) -> Iterator[Check]:
     first = _masks_in_place(model)
     yield from (first, _mask_hashes(model), _self_consistent(model))
@@ -169,7 +177,7 @@ def _mul_checks(
         yield Check("numbers", "not checked", "the masks are not in place")
     else:
         reference = source if source is not None else stripped(model)
-        yield from numbers(_masked_taps(model, reference, probe), probe, "the model without this mask")
+        yield from numbers(_masked_taps(model, reference, meant, probe), probe, "the model without this mask")
 
 
 def _masks_in_place(model: Model) -> Check:
@@ -236,9 +244,15 @@ def _structure(model: Model, source: Model) -> Check:
     return Check("structure", "failed", f"beside the masks: {said}")
 
 
-def _masked_taps(model: Model, reference: Model, probe: Probe) -> Iterator[Check]:
-    """Compare each masked tap with mask * tap of the source that carries the other masks only."""
+def _masked_taps(model: Model, reference: Model, meant: Sequence[Mask], probe: Probe) -> Iterator[Check]:
+    """Compare each masked tap with mask * tap of the source that carries the other masks only.
+
+    Where masks were rounded and ``meant`` has them as they were, the outputs of both are compared.
+    """
     masks = read_masks(model)
+    rounded = {mask.key for mask in masks if mask.is_float16}
+    if rounded and rounded <= {mask.key for mask in meant}:
+        yield rounding(model, reference, meant, probe)
     on_weights = [mask for mask in masks if mask.on_weight]
     if on_weights:
         others = [mask for mask in masks if not mask.on_weight]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import MaskError, ModelError
 from cloakonnx.graph.file.content import inlined
+from cloakonnx.graph.file.edit import Edit
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.node import attributes
@@ -67,15 +68,15 @@ class Weights:
         self._fed = fed & set(self._initializers)
         self._outputs = {o.name for o in graph.output}
 
-    def find(self, index: int, name: str) -> Weight | str:
-        """Return the weight that a node reads, or why it can't be changed, as a clause.
+    def find(self, readers: Sequence[int], name: str) -> Weight | str:
+        """Return the weight that nodes read, or why it can't be changed, as a clause.
 
         Args:
-            index: The node.
-            name: The input.
+            readers: The nodes that it may change for.
+            name: Their input.
         """
         structure = self._model.structure
-        reason = self._shared(index, name)
+        reason = self._shared(readers, name)
         if reason is not None:
             return reason
         if name in self._initializers:
@@ -96,11 +97,11 @@ class Weights:
             value = _array(self._model, tensor)
         return value is not None and not value.astype(np.float64).any()
 
-    def _shared(self, index: int, name: str) -> str | None:
+    def _shared(self, allowed: Sequence[int], name: str) -> str | None:
         structure = self._model.structure
         readers = structure.consumers.get(name, [])
-        if readers != [index] or list(structure.graph.node[index].input).count(name) != 1:
-            others = [structure.graph.node[i] for i in readers if i != index]
+        if readers != list(allowed) or any(list(structure.graph.node[i].input).count(name) != 1 for i in allowed):
+            others = [structure.graph.node[i] for i in readers if i not in allowed]
             by = f"{others[0].op_type} node {others[0].name or others[0].output[0]!r}" if others else "the same node"
             return f"its weight {name!r} is used elsewhere, by {by}"
         if name in self._outputs:
@@ -125,7 +126,7 @@ class Weights:
         what = f"its weight {node.output[0]!r} is computed by {node.op_type} node {node.name or node.output[0]!r}"
         if not has(node.op_type, Trait.VIEWS):
             return what
-        found = self.find(index, node.input[0])
+        found = self.find([index], node.input[0])
         if isinstance(found, str) or node.op_type == "Identity":
             return found
         if node.op_type == "Transpose":
@@ -171,9 +172,7 @@ def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float6
         MaskError: a product overflows the weight's dtype.
         ModelError: its data does not fit its shape and type.
     """
-    factor = np.ones([1] * len(weight.shape))
-    for each in factors:
-        factor = factor * each
+    factor = _product(weight, factors)
     if (factor == 1).all():
         return None
     shape = weight.shape
@@ -204,22 +203,57 @@ def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float6
     return tensor
 
 
-def exchange(
-    model: Model,
-    weight: Weight,
-    tensor: onnx.TensorProto,
-    *,
-    nodes: dict[int, onnx.NodeProto],
-    tensors: dict[str, onnx.TensorProto],
-) -> None:
-    """Note a tensor in a weight's place: an initializer among ``tensors``, or the node that holds it in ``nodes``."""
-    if weight.node is None:
-        tensors[weight.name] = tensor
-        return
-    node = onnx.NodeProto()
-    node.CopyFrom(model.proto.graph.node[weight.node])
-    next(a for a in node.attribute if a.name == "value").t.CopyFrom(tensor)
-    nodes[weight.node] = node
+@dataclass(frozen=True)
+class Change:
+    """What a weight is multiplied by.
+
+    Attributes:
+        weight: The weight.
+        factors: Arrays that broadcast to its shape as it is read.
+    """
+
+    weight: Weight
+    factors: tuple[NDArray[np.float64], ...]
+
+    @property
+    def is_none(self) -> bool:
+        """Whether it leaves the weight as it is."""
+        return bool((_product(self.weight, self.factors) == 1).all())
+
+
+def reweighted(model: Model, changes: Sequence[Change]) -> Edit:
+    """Return the edit that multiplies weights; several changes of one are multiplied and rounded together.
+
+    Raises:
+        MaskError: a product overflows the weight's dtype.
+        ModelError: data of a weight does not fit its shape and type.
+    """
+    by_name: dict[str, list[Change]] = {}
+    for each in changes:
+        by_name.setdefault(each.weight.name, []).append(each)
+    nodes: dict[int, onnx.NodeProto] = {}
+    tensors: dict[str, onnx.TensorProto] = {}
+    for name, same in by_name.items():
+        weight = same[0].weight
+        tensor = multiplied(model, weight, [factor for each in same for factor in each.factors])
+        if tensor is None:
+            continue
+        if weight.node is None:
+            tensors[name] = tensor
+        else:
+            node = onnx.NodeProto()
+            node.CopyFrom(model.proto.graph.node[weight.node])
+            next(a for a in node.attribute if a.name == "value").t.CopyFrom(tensor)
+            nodes[weight.node] = node
+    return Edit(replace_nodes=nodes, replace_initializers=tensors)
+
+
+def _product(weight: Weight, factors: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the product of factors; it broadcasts to the weight's shape as it is read."""
+    factor = np.ones([1] * len(weight.shape))
+    for each in factors:
+        factor = factor * each
+    return factor
 
 
 def rounded(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:

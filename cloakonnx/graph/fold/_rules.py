@@ -248,7 +248,7 @@ def _times(site: ScaleSite) -> Ids:
 
 def _scaled(site: ScaleSite, data: int, *, divides: bool) -> Ids:
     ids = _raised(site, site.ids(data))
-    found = site.weights.find(site.position, site.node.input[1 - data])
+    found = site.weights.find([site.position], site.node.input[1 - data])
     if isinstance(found, str) or np.prod(found.shape) > _MOST_FREE or np.prod(found.shape) == 1:
         return ids
     shape = (1,) * (ids.ndim - len(found.shape)) + found.shape

@@ -111,7 +111,7 @@ class ScaleSite(NodeView):
 
     def weight(self, position: int, rank: int | None = None) -> Weight:
         """Return a weight that may change; raises StuckError where it may not, or has another rank."""
-        found = self.weights.find(self.position, self.node.input[position])
+        found = self.weights.find([self.position], self.node.input[position])
         if isinstance(found, str):
             raise StuckError(found)
         if rank is not None and len(found.shape) != rank:
@@ -120,7 +120,7 @@ class ScaleSite(NodeView):
 
     def changeable(self, position: int) -> Weight | None:
         """Return a weight that has to change with its scale, None for zeros; raises as :meth:`weight`."""
-        found = self.weights.find(self.position, self.node.input[position])
+        found = self.weights.find([self.position], self.node.input[position])
         if isinstance(found, str) and self.weights.is_zero(self.node.input[position]):
             return None
         return self.weight(position)

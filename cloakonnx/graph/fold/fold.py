@@ -1,32 +1,32 @@
 """Folds masks into weights: the same numbers with the original's nodes, so at the original's speed.
 
-Lays scales over the graph (:mod:`cloakonnx.graph.fold._scales`), multiplies the weights that absorb them, and leaves
-each mask that can't fold a ``Mul``, with the reason.
+Lays scales over the graph (:mod:`cloakonnx.graph.fold._scales`), multiplies the weights that absorb them and those that
+masks are on, and leaves each mask that can't fold a ``Mul``, with the reason.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from cloakonnx.errors import MaskError, ModelError
-from cloakonnx.graph.file.edit import Edit, canonical_buffer, edit_bytes, edited, size
+from cloakonnx.graph.file.edit import Edit, edited
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.fold._absorb import Weights, exchange, multiplied
+from cloakonnx.graph.fold._absorb import Change, Weights, reweighted
 from cloakonnx.graph.fold._forest import Ids
 from cloakonnx.graph.fold._rules import rule_of, split
-from cloakonnx.graph.fold._scales import Solution, System
+from cloakonnx.graph.fold._scales import System
 from cloakonnx.graph.fold._site import Absorption, ScaleSite, StuckError
+from cloakonnx.graph.fold.weights import Folded, weight_changes, with_nodes
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.index import node_inputs
 from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks import metadata
-from cloakonnx.graph.masks.harden import Watch, check_target, plan, write_edited
+from cloakonnx.graph.masks.harden import Watch, check_size, check_target, plan, write_edited
 from cloakonnx.graph.masks.insert import check_opset, insertion, mask_values
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import FLOAT_TYPES, Tap, find_tap
@@ -34,15 +34,13 @@ from cloakonnx.graph.masks.taps import FLOAT_TYPES, Tap, find_tap
 _WIDEST = {"float16": 2.0**8, "bfloat16": 2.0**40, "float32": 2.0**40, "float64": 2.0**40}
 """How far apart scales that are tied together may be, by the narrowest dtype of the taps."""
 
-_MOST_BYTES = 2**31 - 1
-
 
 @dataclass(frozen=True)
 class MaskFate:
     """What became of one mask.
 
     Attributes:
-        tap: The masked tensor.
+        tap: The masked tensor, an activation or a weight.
         layers: The layers whose weights changed because of it, in graph order; empty where it stays a Mul.
         reason: Why it stays a Mul node; None where it is folded.
     """
@@ -73,38 +71,31 @@ def folding(model: Model, masks: Sequence[Mask]) -> Folding:
     Raises:
         ModelError: an opset below 7, or a model that was hardened before.
         TapError: a tap that can't carry a mask.
-        MaskError: no mask, two for one tap, weights that do not fit, or products that overflow their dtype.
+        MaskError: no mask, two for one tensor, weights that do not fit, or products that overflow their dtype.
     """
     if not masks:
         raise MaskError("there is no mask to fold")
+    if any(mask.is_float16 for mask in masks):
+        raise MaskError("a mask that is stored as float16 is a Mul node; fold it as it was before it was rounded")
     check_opset(model)
     if metadata.entries(model.proto):
         raise ModelError(f"{model.name} was hardened before; fold all masks at once into the model it was made from")
-    on_weight = next((mask.tap for mask in masks if mask.on_weight), None)
-    if on_weight is not None:
-        raise MaskError(
-            f"--fold moves masks at activations into weights, and that of {on_weight!r} is on a weight: ONNX Runtime "
-            "multiplies such masks in when it loads the model, so they cost nothing; leave out --fold"
-        )
-    taps = [find_tap(model, mask.tap, axis=mask.feature_axis) for mask in masks]
-    twice = next((tap.name for i, tap in enumerate(taps) if tap.name in {t.name for t in taps[:i]}), None)
-    if twice is not None:
-        raise MaskError(f"tensor {twice!r} has two masks; multiply them into one")
-    solution, absorbed = _solved(model, masks, taps)
-    kept = [mask for number, mask in enumerate(masks) if number in solution.kept]
+    insertion(model, masks, stripped_sha256="")  # raises where they do not fit, folded or not
+    taps = {n: find_tap(model, m.tap, axis=m.feature_axis) for n, m in enumerate(masks) if not m.on_weight}
+    at_taps, on_weights = _at_taps(model, masks, taps), weight_changes(model, masks)
+    reasons = {**at_taps.kept, **on_weights.kept}
+    layers = {**at_taps.layers, **on_weights.layers}
+    fates = tuple(MaskFate(mask.tap, layers.get(n, ()), reasons.get(n)) for n, mask in enumerate(masks))
+    kept = [mask for number, mask in enumerate(masks) if number in reasons]
     if len(kept) == len(masks):
-        return Folding(plan(model, masks), tuple(_fate(n, tap, solution, set()) for n, tap in enumerate(taps)))
-    edit, changed = _reweighted(model, absorbed, solution)
+        return Folding(plan(model, masks), fates)
+    edit = reweighted(model, [*at_taps.changes, *on_weights.changes])
     if kept:
-        inserted = insertion(model, kept, stripped_sha256="")
-        edit = dataclasses.replace(
-            inserted, replace_nodes=edit.replace_nodes, replace_initializers=edit.replace_initializers
-        )
-    listed = [Mask(mask.tap, mask.weights, tap.feature_axis) for mask, tap in zip(masks, taps, strict=True)]
+        edit = with_nodes(model, edit, kept)
+    listed = [Mask(mask.tap, mask.weights, taps[n].feature_axis) if n in taps else mask for n, mask in enumerate(masks)]
     own = metadata.folded_entries(listed, source_sha256=model.sha256)
     own |= {metadata.MASKS: edit.metadata[metadata.MASKS]} if kept else {}
-    edit = dataclasses.replace(edit, metadata=own)
-    return Folding(edit, tuple(_fate(n, tap, solution, changed) for n, tap in enumerate(taps)))
+    return Folding(dataclasses.replace(edit, metadata=own), fates)
 
 
 def folded(model: Model, masks: Sequence[Mask]) -> Model:
@@ -134,11 +125,7 @@ def fold_file(
     output = Path(output)
     check_target(model, output, force=force)
     found = folding(model, masks)
-    buf = canonical_buffer(model)
-    if size(edit_bytes(buf, found.edit)) > _MOST_BYTES and len(buf) <= _MOST_BYTES:
-        raise ModelError(
-            f"{model.name}: with the changed weights inside the model file would be over 2 GB; apply without --fold"
-        )
+    check_size(model, found.edit, "apply without --fold")
     write_edited(model, found.edit, output, force=force, hash_external=hash_external, watch=watch)
     return found.fates
 
@@ -159,21 +146,31 @@ def refolded(model: Model, source: Model) -> Model:
     return edited(source, dataclasses.replace(edit, metadata=own))
 
 
-def _fate(number: int, tap: Tap, solution: Solution, changed: set[str]) -> MaskFate:
-    reason = solution.kept.get(number)
-    layers = () if reason is not None else tuple(each for each in solution.users.get(number, ()) if each in changed)
-    return MaskFate(tap.name, layers, reason)
-
-
-def _solved(model: Model, masks: Sequence[Mask], taps: Sequence[Tap]) -> tuple[Solution, list[Absorption]]:
+def _at_taps(model: Model, masks: Sequence[Mask], taps: Mapping[int, Tap]) -> Folded:
+    """Lay scales over the graph, and return what they change; ``taps`` of the masks at activations, by number."""
+    if not taps:
+        return Folded()
     system = System()
     weights = {}
-    for number, (mask, tap) in enumerate(zip(masks, taps, strict=True)):
-        values = mask_values(tap, mask).astype(np.float64)
+    for number, tap in taps.items():
+        values = mask_values(tap, masks[number]).astype(np.float64)
         weights[tap.name] = number, values.reshape((1,) * (len(tap.shape) - values.ndim) + values.shape)
     absorbed = _laid(model, system, weights)
-    dtypes = {FLOAT_TYPES[tap.elem_type] for tap in taps}
-    return system.solve(min(_WIDEST[dtype] for dtype in dtypes)), absorbed
+    solution = system.solve(min(_WIDEST[FLOAT_TYPES[tap.elem_type]] for tap in taps.values()))
+    changes: list[Change] = []
+    changed: set[str] = set()
+    for each in absorbed:
+        factors = ((solution.scale if power == 1 else solution.inverse)[ids] for ids, power in each.factors)
+        change = Change(each.weight, tuple(factors))
+        if not change.is_none:
+            changes.append(change)
+            changed.add(each.layer)
+    layers = {
+        number: tuple(layer for layer in users if layer in changed)
+        for number, users in solution.users.items()
+        if number not in solution.kept
+    }
+    return Folded(changes, layers, solution.kept)
 
 
 def _laid(model: Model, system: System, masks: dict[str, tuple[int, np.ndarray]]) -> list[Absorption]:
@@ -235,18 +232,3 @@ def _fitting(channels: list[Ids], ranks: list[int]) -> list[Ids]:
 
 def _rank(model: Model, name: str) -> int:
     return len(model.structure.shape(name) or ())
-
-
-def _reweighted(model: Model, absorbed: Sequence[Absorption], solution: Solution) -> tuple[Edit, set[str]]:
-    """Multiply the weights; return the edit that exchanges them and the layers that have changed ones."""
-    nodes: dict[int, onnx.NodeProto] = {}
-    tensors: dict[str, onnx.TensorProto] = {}
-    changed: set[str] = set()
-    for each in absorbed:
-        factors = [(solution.scale if power == 1 else solution.inverse)[ids] for ids, power in each.factors]
-        tensor = multiplied(model, each.weight, factors)
-        if tensor is None:
-            continue
-        changed.add(each.layer)
-        exchange(model, each.weight, tensor, nodes=nodes, tensors=tensors)
-    return Edit(replace_nodes=nodes, replace_initializers=tensors), changed

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloakonnx.errors import CheckError, OutputError
+from cloakonnx.errors import CheckError, ModelError, OutputError
 from cloakonnx.files import check_output
 from cloakonnx.graph.file.companions import Companions, Copy, Digest
 from cloakonnx.graph.file.edit import (
@@ -18,6 +18,7 @@ from cloakonnx.graph.file.edit import (
     edit_bytes,
     edited,
     is_editable,
+    size,
     write_pieces,
 )
 from cloakonnx.graph.file.model import Model
@@ -82,7 +83,19 @@ def harden_file(
     """
     output = Path(output)
     check_target(model, output, force=force)
-    write_edited(model, plan(model, masks), output, force=force, hash_external=hash_external, watch=watch)
+    edit = plan(model, masks)
+    check_size(model, edit, "take masks of fewer numbers (--granularity kernel), or apply with --float16-masks")
+    write_edited(model, edit, output, force=force, hash_external=hash_external, watch=watch)
+
+
+_MOST_BYTES = 2**31 - 1
+
+
+def check_size(model: Model, edit: Edit, way_out: str) -> None:
+    """Check that an edited file is not too large to be read; raises ModelError, with what to do, where it is."""
+    buf = canonical_buffer(model)
+    if size(edit_bytes(buf, edit)) > _MOST_BYTES >= len(buf):
+        raise ModelError(f"{model.name}: with its masks the model file would be over 2 GB; {way_out}")
 
 
 def write_edited(

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from cloakonnx.errors import MaskError, ModelError
-from cloakonnx.graph.file.edit import Edit
+from cloakonnx.graph.file.edit import Edit, edit_proto
 from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.bounds import check_bounds
 from cloakonnx.graph.masks import metadata
 from cloakonnx.graph.masks.granularity import Granularity, Place, granularity
 from cloakonnx.graph.masks.mask import ELEMENT, PAIRED, Mask
@@ -41,7 +42,8 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
             the one it has.
 
     Raises:
-        ModelError: an opset below 7, whose Mul does not broadcast.
+        ModelError: an opset below 7, whose Mul does not broadcast; or weights that other nodes make, and that with
+            masks on them would be more than is read of a model.
         TapError: a tensor that can't carry a mask.
         MaskError: no mask, two for one tensor, or weights that do not fit.
     """
@@ -63,7 +65,7 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
             f"{model.name} has cloakonnx metadata ({', '.join(known)}) but no masks: it was changed after it was "
             "hardened; start from its source"
         )
-    return Edit(
+    edit = Edit(
         rename=insertion.rename,
         rename_inputs=insertion.rename_inputs,
         insert=insertion.insert,
@@ -75,6 +77,9 @@ def insertion(model: Model, masks: Sequence[Mask], *, stripped_sha256: str) -> E
             metadata.VERSION: version("cloakonnx"),
         },
     )
+    if insertion.computed:
+        check_bounds(edit_proto(model.proto, edit), f"{model.name} with a mask on {insertion.computed[0]!r}")
+    return edit
 
 
 class _Insertion:
@@ -92,6 +97,7 @@ class _Insertion:
         self.insert: dict[int, tuple[onnx.NodeProto, ...]] = {}
         self.tensors: list[onnx.TensorProto] = []
         self.entries: list[metadata.Entry] = []
+        self.computed: list[str] = []
 
     def at_tap(self, mask: Mask) -> None:
         """Rename what makes the tensor; the Mul node right behind gives it under its own name."""
@@ -119,6 +125,7 @@ class _Insertion:
         self._keys.add(mask.key)
         values = mask_values(place, mask)
         assert mask.granularity is not None  # a mask settles it
+        is_cast = values.dtype.itemsize < onnx.helper.tensor_dtype_to_np_dtype(place.elem_type).itemsize
         entry = metadata.WeightMaskEntry(
             weight=place.name,
             source=self._results.get(place.name, place.name),
@@ -127,17 +134,21 @@ class _Insertion:
             initializer=_free(f"{place.name}_mask", self._names),
             granularity=mask.granularity,
             sha256=values_sha256(values),
+            cast=_free(f"{place.name}_mask_cast", self._names) if is_cast else None,
         )
         self._results[place.name] = entry.masked
+        maker = self._model.structure.producer(place.name)
+        if maker is not None and maker.op_type != "Constant":
+            self.computed.append(place.name)
         for index in place.nodes:
             for position, name in enumerate(self._model.proto.graph.node[index].input):
                 if name == place.name:
                     self.rename_inputs[index, position] = entry.masked
         before = place.nodes[0] - 1
-        self.insert[before] = self.insert.get(before, ()) + self._built(entry, values)
+        self.insert[before] = self.insert.get(before, ()) + self._built(entry, values, place.elem_type)
 
-    def _built(self, entry: metadata.Entry, values: Values) -> tuple[onnx.NodeProto, ...]:
-        nodes, tensors = _build(entry, values, constant_node=self._constant_nodes)
+    def _built(self, entry: metadata.Entry, values: Values, elem_type: int | None = None) -> tuple[onnx.NodeProto, ...]:
+        nodes, tensors = _build(entry, values, elem_type, constant_node=self._constant_nodes)
         self.tensors += tensors
         self.entries.append(entry)
         return nodes
@@ -159,7 +170,7 @@ def check_opset(model: Model) -> None:
 
 
 def mask_values(place: Place, mask: Mask) -> Values:
-    """Return the mask in the place's dtype, shaped to broadcast over it.
+    """Return the mask in the place's dtype, or float16 where it is stored so, shaped to broadcast over it.
 
     Raises:
         MaskError: a shape other than that of a mask of its granularity there, or a weight that the dtype can't hold.
@@ -168,8 +179,11 @@ def mask_values(place: Place, mask: Mask) -> Values:
     unit = granularity(mask.granularity)
     spread = unit.spread(place)
     _check_shape(place, mask, unit)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(place.elem_type)
+    if mask.is_float16 and dtype.itemsize > np.dtype(np.float16).itemsize:
+        dtype = np.dtype(np.float16)
     with np.errstate(over="ignore"):
-        values = mask.weights.astype(onnx.helper.tensor_dtype_to_np_dtype(place.elem_type))
+        values = mask.weights.astype(dtype)
     if spread is not None:
         values = values.reshape(spread)
     if not np.isfinite(values.astype(np.float64)).all():
@@ -216,14 +230,18 @@ def _free(wanted: str, taken: set[str]) -> str:
 
 
 def _build(
-    entry: metadata.Entry, values: Values, *, constant_node: bool
+    entry: metadata.Entry, values: Values, elem_type: int | None, *, constant_node: bool
 ) -> tuple[tuple[onnx.NodeProto, ...], list[onnx.TensorProto]]:
-    """Return the nodes to insert and the initializers to add for one mask."""
+    """Return the nodes to insert and the initializers to add for one mask; ``elem_type``: of what it multiplies."""
     before, after = gs.Variable(entry.source), gs.Variable(entry.result)
     mask = gs.Constant(entry.initializer, values)
     tensor = OnnxExporter.export_tensor_proto(mask)
-    mul = OnnxExporter.export_node(gs.Node("Mul", name=entry.node, inputs=[before, mask], outputs=[after]))
+    factor = gs.Variable(entry.factor)
+    nodes = [OnnxExporter.export_node(gs.Node("Mul", name=entry.node, inputs=[before, factor], outputs=[after]))]
+    if entry.factor != entry.initializer:
+        made = [entry.initializer], [entry.factor]
+        nodes.insert(0, onnx.helper.make_node("Cast", *made, name=f"{entry.node}_cast", to=elem_type))
     if not constant_node:
-        return (mul,), [tensor]
+        return tuple(nodes), [tensor]
     constant = onnx.helper.make_node("Constant", [], [entry.initializer], name=f"{entry.node}_constant", value=tensor)
-    return (constant, mul), []
+    return (constant, *nodes), []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,15 +32,18 @@ class Mask:
         feature_axis: The axis that the weights of features run along; None takes the tap's own.
         granularity: What one weight multiplies: ``feature`` or ``element`` at an activation, None telling them apart by
             the weights' shape; ``kernel``, ``weight``, ``output-channel`` or ``input-channel`` on a weight.
+        is_float16: Whether a file stores it as float16, cast to the type of the weight that it is on; its weights are
+            rounded to that.
 
     Raises:
-        MaskError: weights that are no finite numbers, or a single one without an axis.
+        MaskError: weights that are no finite numbers, or a single one without an axis; float16 at an activation.
     """
 
     tap: str
     weights: NDArray[np.float32]
     feature_axis: int | None = None
     granularity: str | None = None
+    is_float16: bool = False
 
     def __post_init__(self) -> None:
         """Check the weights and keep a private float32 copy."""
@@ -52,10 +57,27 @@ class Mask:
             weights = given.astype(np.float32)
         if not np.isfinite(weights).all():
             raise MaskError(f"the mask for {self.tap!r} has a weight that is NaN or infinite in float32")
+        if self.is_float16:
+            weights = self._in_float16(weights)
         weights.setflags(write=False)
         object.__setattr__(self, "weights", weights)
         if self.granularity in {None, ELEMENT}:  # a vector of elements is one of features
             object.__setattr__(self, "granularity", FEATURE if weights.ndim == 1 else ELEMENT)
+
+    def _in_float16(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not self.on_weight:
+            raise MaskError(
+                f"the mask for {self.tap!r} is at an activation; only masks on weights are stored as float16"
+            )
+        with np.errstate(over="ignore"):  # told below
+            rounded = weights.astype(np.float16).astype(np.float32)
+        if not np.isfinite(rounded).all():
+            raise MaskError(f"the mask for {self.tap!r} has a weight that overflows float16")
+        return rounded
+
+    def as_float16(self) -> Mask:
+        """Return the mask as it is stored as float16; raises MaskError where it can't be."""
+        return dataclasses.replace(self, is_float16=True)
 
     @property
     def on_weight(self) -> bool:
@@ -76,3 +98,13 @@ class Mask:
     def removed(self) -> list[int]:
         """Indices of the features (or elements, counted in C order) that the mask sets to 0, ascending."""
         return [int(i) for i in np.flatnonzero(self.weights == 0)]
+
+
+def largest_relative_error(pairs: Iterable[tuple[Mask, Mask]]) -> float:
+    """Return the largest |b - a| / |a| of the weights of pairs of masks; where a is 0, b has to be."""
+    worst = 0.0
+    for exact, stored in pairs:
+        a, b = (mask.weights.astype(np.float64) for mask in (exact, stored))
+        error = np.abs(b - a)[a != 0] / np.abs(a[a != 0])
+        worst = max(worst, float(error.max(initial=0.0)), float("inf") if b[a == 0].any() else 0.0)
+    return worst

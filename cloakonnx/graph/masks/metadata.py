@@ -11,7 +11,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
@@ -57,14 +57,19 @@ class MaskEntry:
         return self.unmasked
 
     @property
+    def factor(self) -> str:
+        """What it multiplies that by."""
+        return self.initializer
+
+    @property
     def result(self) -> str:
         """What it gives."""
         return self.tap
 
     @property
-    def own(self) -> str:
-        """The tensor that is there because of the mask."""
-        return self.unmasked
+    def own(self) -> set[str]:
+        """The tensors that are there because of the mask."""
+        return {self.unmasked, self.initializer}
 
     @property
     def key(self) -> str:
@@ -83,7 +88,8 @@ class WeightMaskEntry:
         node: Name of the Mul node.
         initializer: Name of the mask's initializer, or of the Constant node's output below IR 4.
         granularity: What one number of the mask multiplies.
-        sha256: Hex digest of the mask's bytes, little-endian in the weight's dtype.
+        sha256: Hex digest of the mask's bytes, little-endian in the dtype that it is stored in.
+        cast: The tensor that a Cast of the initializer to the weight's dtype gives; None where it is stored in that.
     """
 
     weight: str
@@ -93,6 +99,12 @@ class WeightMaskEntry:
     initializer: str
     granularity: str
     sha256: str
+    cast: str | None = None
+
+    @property
+    def factor(self) -> str:
+        """What the Mul node multiplies the source by."""
+        return self.cast or self.initializer
 
     @property
     def tap(self) -> str:
@@ -105,9 +117,9 @@ class WeightMaskEntry:
         return self.masked
 
     @property
-    def own(self) -> str:
-        """The tensor that is there because of the mask."""
-        return self.masked
+    def own(self) -> set[str]:
+        """The tensors that are there because of the mask."""
+        return {self.masked, self.initializer, self.factor}
 
     @property
     def key(self) -> str:
@@ -116,12 +128,6 @@ class WeightMaskEntry:
 
 
 Entry: TypeAlias = MaskEntry | WeightMaskEntry
-
-_KINDS: dict[type[Entry], tuple[type, ...]] = {
-    MaskEntry: (str, str, str, str, int, str),
-    WeightMaskEntry: (str, str, str, str, str, str, str),
-}
-"""Types of the fields of each, in order."""
 
 
 def entries(model: onnx.ModelProto) -> dict[str, str]:
@@ -147,8 +153,7 @@ def masks_of(model: onnx.ModelProto) -> list[Entry]:
 
 def _entry(fields: dict[str, Any]) -> Entry:
     found: Entry = WeightMaskEntry(**fields) if "weight" in fields else MaskEntry(**fields)
-    kinds = _KINDS[type(found)]
-    if not all(type(value) is kind for kind, value in zip(kinds, astuple(found), strict=True)):
+    if not all(type(value) is (int if key == "feature_axis" else str) for key, value in fields.items()):
         raise TypeError
     if isinstance(found, WeightMaskEntry) and found.granularity not in ON_WEIGHTS:
         raise ValueError
@@ -157,7 +162,8 @@ def _entry(fields: dict[str, Any]) -> Entry:
 
 def masks_text(masks: Sequence[Entry]) -> str:
     """Encode masks for the metadata: compact JSON with sorted keys."""
-    return json.dumps([asdict(mask) for mask in masks], sort_keys=True, separators=(",", ":"))
+    listed = [{key: value for key, value in asdict(mask).items() if value is not None} for mask in masks]
+    return json.dumps(listed, sort_keys=True, separators=(",", ":"))
 
 
 def is_folded(model: onnx.ModelProto) -> bool:

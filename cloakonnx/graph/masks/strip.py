@@ -42,16 +42,18 @@ def removal(model: Model) -> Edit:
     unmasked: dict[str, str] = {}
     for mask in masks:
         mul = graph.producers.get(mask.result)
-        if mul is None or not _is_mask_node(graph.graph.node[mul[0]], mask) or not _is_source(graph, mask):
+        if mul is None or not _is_mask_node(graph, mul[0], mask) or not _is_source(graph, mask):
             raise CheckError(
                 f"{model.name}: the mask of {mask.tap!r} is not where the metadata says (a Mul node {mask.node!r} that "
-                f"multiplies {mask.source!r} by {mask.initializer!r}): the model was changed after it was hardened"
+                f"multiplies {mask.source!r} by {mask.factor!r}): the model was changed after it was hardened"
             )
         if isinstance(mask, metadata.WeightMaskEntry):
             unmasked[mask.masked] = mask.weight
         else:
             rename[graph.producers[mask.unmasked]] = mask.tap
         removed.add(mul[0])
+        if mask.factor != mask.initializer:
+            removed.add(graph.producers[mask.factor][0])
         constant = graph.producers.get(mask.initializer)
         if constant is not None:
             removed.add(constant[0])
@@ -84,8 +86,14 @@ def _renamed_inputs(graph: Index, unmasked: dict[str, str]) -> dict[tuple[int, i
     }
 
 
-def _is_mask_node(node: onnx.NodeProto, mask: metadata.Entry) -> bool:
-    return node.op_type == "Mul" and node.name == mask.node and list(node.input) == [mask.source, mask.initializer]
+def _is_mask_node(graph: Index, index: int, mask: metadata.Entry) -> bool:
+    node = graph.graph.node[index]
+    if node.op_type != "Mul" or node.name != mask.node or list(node.input) != [mask.source, mask.factor]:
+        return False
+    cast = graph.producer(mask.factor)
+    if mask.factor == mask.initializer:
+        return True
+    return cast is not None and cast.op_type == "Cast" and list(cast.input) == [mask.initializer]
 
 
 def mask_values_of(model: Model, mask: metadata.Entry) -> NDArray[np.generic]:
@@ -94,10 +102,11 @@ def mask_values_of(model: Model, mask: metadata.Entry) -> NDArray[np.generic]:
     Raises:
         CheckError: it is gone, or its data is no tensor.
     """
-    node = structure(model.proto).producer(mask.initializer)
-    tensors = [t for t in model.proto.graph.initializer if t.name == mask.initializer]
-    if node is not None and node.op_type == "Constant":
-        tensors = [a.t for a in node.attribute if a.name == "value"]
+    graph = model.proto.graph
+    tensors = [t for t in graph.initializer if t.name == mask.initializer]
+    if not tensors:
+        nodes = [n for n in graph.node if n.op_type == "Constant" and mask.initializer in n.output]
+        tensors = [a.t for n in nodes for a in n.attribute if a.name == "value"]
     if not tensors:
         raise CheckError(f"{model.name}: the mask {mask.initializer!r} of {mask.tap!r} is gone")
     try:
@@ -139,7 +148,7 @@ def _untied(proto: onnx.ModelProto, masks: Sequence[metadata.Entry]) -> onnx.Mod
 
     Shape inference and quantisers write value infos and annotations for them, which outlive the masks.
     """
-    made, own = onnx.ModelProto(), {name for mask in masks for name in (mask.own, mask.initializer)}
+    made, own = onnx.ModelProto(), {name for mask in masks for name in mask.own}
     made.CopyFrom(proto)
     infos = [value for value in proto.graph.value_info if value.name not in own]
     annotations = [each for each in proto.graph.quantization_annotation if each.tensor_name not in own]
@@ -181,7 +190,8 @@ def found_masks(model: Model) -> tuple[list[Mask], str | None]:
 def _mask(model: Model, entry: metadata.Entry) -> Mask:
     values = mask_values_of(model, entry)
     if isinstance(entry, metadata.WeightMaskEntry):
-        return Mask(entry.weight, values.astype(np.float32), granularity=entry.granularity)
+        stored = entry.cast is not None
+        return Mask(entry.weight, values.astype(np.float32), granularity=entry.granularity, is_float16=stored)
     return Mask(entry.tap, _weights(model, entry, values).astype(np.float32), entry.feature_axis)
 
 

@@ -170,35 +170,55 @@ def _positions(graph: Index, node: onnx.NodeProto, *, biases: bool) -> Iterable[
         yield scale
 
 
-def _refusal(graph: Index, name: str) -> str | None:  # noqa: PLR0911 - one return a reason
+def _refusal(graph: Index, name: str) -> str | None:
     """Return why a tensor can't carry a mask on a weight, or None where it can."""
     if name not in graph.constants:
         if name in graph.producers or name in {value.name for value in graph.graph.input}:
             return "is computed from the data: a mask there is one of features or elements"
         return f"does not exist{nearest(name, graph.constants)}"
-    readers = graph.consumers.get(name, [])
-    if not readers:
+    if not graph.consumers.get(name):
         return "is read by no layer of the main graph"
+    return _refusal_of_kind(graph, name) or _refusal_of_readers(graph, name) or _refusal_of_shape(graph, name)
+
+
+def _refusal_of_kind(graph: Index, name: str) -> str | None:
+    if any(sparse.values.name == name for sparse in graph.graph.sparse_initializer):
+        return "is a sparse initializer; store its numbers as a dense one"
+    if _is_dequantised(graph, name):
+        return (
+            "is made by DequantizeLinear: a Mul behind it would keep the layer from running in integers; harden the "
+            "model before it is quantised"
+        )
+    if graph.elem_type(name) not in {*FLOAT_TYPES, onnx.TensorProto.UNDEFINED}:
+        return "is not of floating point; harden the model before it is quantised"
+    return None
+
+
+def _is_dequantised(graph: Index, name: str) -> bool:
+    """Whether a weight comes from a node that quantises or back, directly or through ops that only move numbers."""
+    maker = graph.producer(name)
+    while maker is not None and (has(maker.op_type, Trait.VIEWS) or maker.op_type == "Cast") and maker.input:
+        maker = graph.producer(maker.input[0])
+    return maker is not None and has(maker.op_type, Trait.QUANTISES)
+
+
+def _refusal_of_readers(graph: Index, name: str) -> str | None:
+    readers = graph.consumers[name]
     for index in readers:
         node = graph.graph.node[index]
         places = [position for position, each in enumerate(node.input) if each == name]
         if not places:
             return f"is read inside the body of {describe(node)}; only layers of the main graph can have masked weights"
-        allowed = set(_positions(graph, node, biases=True))
-        if not allowed.issuperset(places):
-            return f"is read by {describe(node)} too, where it is no weight of a layer"
-    node = graph.graph.node[readers[0]]
-    maker = graph.producer(name)
-    if maker is not None and has(maker.op_type, Trait.QUANTISES):
-        return (
-            "is made by DequantizeLinear: a Mul behind it would keep the layer from running in integers; harden the "
-            "model before it is quantised"
-        )
-    shape, elem_type = graph.static(name), graph.elem_type(name)
-    if elem_type not in FLOAT_TYPES:
-        return "is not of floating point; harden the model before it is quantised"
-    if shape is None:
-        return "has an unknown shape: shape inference can't tell it"
+        if not set(_positions(graph, node, biases=True)).issuperset(places):
+            too = " too" if len(readers) > 1 else ""
+            return f"is read by {describe(node)}{too}, where it is no weight of a layer"
+    return None
+
+
+def _refusal_of_shape(graph: Index, name: str) -> str | None:
+    shape = graph.static(name)
+    if graph.elem_type(name) not in FLOAT_TYPES or shape is None:
+        return "has an unknown type or shape: shape inference can't tell it"
     if not shape or 0 in shape:
         return "is a single number or empty"
     return None
