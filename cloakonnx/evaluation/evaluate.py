@@ -20,7 +20,7 @@ from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import of_ties
-from cloakonnx.classifier.reading import describe_scores, reading, takes_logarithms
+from cloakonnx.classifier.reading import describe_scores, first_gradients, reading, takes_logarithms
 from cloakonnx.classifier.relabelled import labels_doubt
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.batch import LabelledBatch
@@ -197,6 +197,7 @@ def evaluate(
             *(each for each in (note, note_beside) if each is not None),
             *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
+            *(() if sanity else _about_gradients(classifier, dataset, plans[0])),
             *_about_scores(classifier, beside),
             *_about_data(dataset, found, classifier, beside),
         ),
@@ -269,6 +270,14 @@ def _about_data(dataset: Dataset, found: Found, model: Classifier, baseline: Cla
         hint = labels_doubt(decided, found.labels, classes=model.classes, names=of.class_names)
         if hint is not None:
             yield f"{who}: {hint}"
+
+
+def _about_gradients(classifier: Classifier, dataset: Dataset, attacks: Sequence[Attack]) -> tuple[str, ...]:
+    """Say that gradients give attacks no direction, where they take any; a flag tells it where flags are asked for."""
+    if not any(each.by_gradient for each in attacks):
+        return ()
+    passes = any(each.passes_straight for each in attacks)
+    return first_gradients(classifier, dataset, straight_through=passes)
 
 
 def _about_scores(*classifiers: Classifier) -> Iterator[str]:
