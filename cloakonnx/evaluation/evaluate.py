@@ -35,7 +35,7 @@ from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.evaluation import Evaluation
-from cloakonnx.evaluation.outcomes import Found, Gain
+from cloakonnx.evaluation.outcomes import Found, FoundAtEps
 from cloakonnx.evaluation.results import DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sanity.flags import Sanity
@@ -170,9 +170,7 @@ def evaluate(
         model.check_unchanged()
         other.check_unchanged()
         checked = (
-            _checked(classifier, dataset, correct, [each.gain for each in found.at], plans=plans, batch_size=batch_size)
-            if sanity
-            else None
+            _checked(classifier, dataset, correct, found.at, plans=plans, batch_size=batch_size) if sanity else None
         )
     evaluation = Evaluation(
         model=ModelRecord(model.name, model.sha256),
@@ -325,14 +323,20 @@ def _checked(
     classifier: Classifier,
     dataset: Dataset,
     correct: Correct,
-    gains: Sequence[Gain],
+    found: Sequence[FoundAtEps],
     *,
     plans: Sequence[Sequence[Attack]],
     batch_size: int,
 ) -> Sanity:
-    victim = Victim(classifier, dataset.sample_shape)
-    ops = random_ops(classifier.model.proto, classifier.output_name)
-    return check(victim, correct.samples(), plans=plans, random_ops=ops, gains=gains, batch_size=batch_size)
+    return check(
+        Victim(classifier, dataset.sample_shape),
+        correct.samples(),
+        plans=plans,
+        random_ops=random_ops(classifier.model.proto, classifier.output_name),
+        gains=[each.gain for each in found],
+        batch_size=batch_size,
+        converged={each.eps: left for each in found if (left := each.hardened.converged)},
+    )
 
 
 def _check_alike(model: Classifier, baseline: Classifier) -> None:
