@@ -19,7 +19,7 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import Seen
 from cloakonnx.classifier.reading import describe_scores, reading
-from cloakonnx.classifier.relabelled import labels_doubt
+from cloakonnx.classifier.relabelled import labels_doubt, values_doubt
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
@@ -280,7 +280,7 @@ class Attacked:
         notes: How the model was run, where that is not as usual, in words.
         seen: Ties before the attack, and whether gradients gave a direction.
         taken_for: What the model's scores were taken for, in words.
-        labels_hint: What other labels would be right for far more samples, in words.
+        labels_hint: What other labels would be right for far more samples, or that none may be, in words.
         converged: Samples that hold and for which more steps of the attack change nothing.
     """
 
@@ -352,14 +352,16 @@ def _written(
     x = Parts((len(found.y), *found.x.shape[1:]), dtype, images())
     text = np.array(json.dumps(settings, sort_keys=True))
     hint = None
+    correct = int(found.correct.sum())
     if not (found.is_predicted or settings["targeted"]):
         hint = labels_doubt(found.decided, found.y, classes=classifier.classes, names=classifier.class_names)
+        hint = hint or values_doubt(classifier, correct, len(found.y))
     write_npz(folder.output, {"x": x, "y": found.y, "success": found.success, SETTINGS_KEY: text})
     return Attacked(
         path=folder.output,
         settings=json.loads(str(text)),
         count=len(found.y),
-        correct=int(found.correct.sum()),
+        correct=correct,
         robust=int((found.correct & ~found.success).sum()),
         queries=found.queries,
         gradients=found.gradients,

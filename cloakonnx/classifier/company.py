@@ -19,7 +19,7 @@ SAMPLES = 8
 
 _NARROW = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 _USUAL, _COARSE = 1e-3, 1e-2
-"""Shares of the scores' spread that rounding explains, in float32 and in the narrow types."""
+"""Shares of the scores' spread that rounding explains: in float32, and in the narrow types or to fixed levels."""
 
 _SAME = 1e-5
 """Share of the spread below which another class is a tie, not a difference."""
@@ -169,7 +169,16 @@ def _differ(classifier: Classifier, wanted: NDArray[np.float32], found: NDArray[
         return None
     spread = float(np.ptp(wanted[finite])) or 1.0
     share = float(np.abs(wanted[finite].astype(np.float64) - found[finite]).max()) / spread
-    elem_type = classifier.model.input(classifier.input_name).type.tensor_type.elem_type
-    noise = _COARSE if elem_type in _NARROW else _USUAL
     others = (classifier.task.decide(wanted) != classifier.task.decide(found)).any()
-    return share if share > noise or (others and share > _SAME) else None
+    beyond = share > _USUAL and not (share <= _COARSE and _is_coarse(classifier))
+    return share if beyond or (others and share > _SAME) else None
+
+
+def _is_coarse(classifier: Classifier) -> bool:
+    """Return whether a model computes in a narrow type, or rounds data to levels that do not hang on them."""
+    model = classifier.model
+    constants = model.structure.constants
+    return model.input(classifier.input_name).type.tensor_type.elem_type in _NARROW or any(
+        node.op_type == "QuantizeLinear" and node.input[0] not in constants and constants.issuperset(node.input[1:])
+        for node in model.proto.graph.node
+    )

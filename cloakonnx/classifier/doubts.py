@@ -74,3 +74,11 @@ def of_gradients(seen: Seen) -> Iterator[str]:
             f"the gradient is 0 for all of {seen.climbed} samples, so the attack's steps move nothing and its figures "
             "say nothing; black-box attacks need no gradient: --attack square"
         )
+
+
+def of_first_gradients(count: int) -> str:
+    """Say that the gradient is 0 for all of the first samples, where that was seen."""
+    return (
+        f"the gradient is 0 for all of the first {count} samples, so attacks by gradient move nothing: their figures, "
+        "and what is learned against them, say nothing; black-box attacks (square) need no gradient"
+    )

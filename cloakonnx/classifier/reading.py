@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import SAMPLES, Settled, check_batch_first, settled
 from cloakonnx.classifier.declared import score_count
-from cloakonnx.classifier.doubts import of_ties
+from cloakonnx.classifier.doubts import Directions, of_first_gradients, of_ties
 from cloakonnx.classifier.relabelled import shift_doubt
 from cloakonnx.classifier.sessions import Asked
 from cloakonnx.classifier.task import check_class_scores, ending_of
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.subset import known_labels
-from cloakonnx.errors import DataError, InferenceError
+from cloakonnx.errors import DataError, DifferentiationError, InferenceError
+from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.index.ending import MIDDLE
 
 _LOOKED_AT = 64
@@ -70,11 +71,34 @@ def reading(classifier: Classifier, dataset: Dataset, *, inside: str | None = No
     return Settled(classifier, said if note is None else f"{note}; {said}")
 
 
-def first_ties(classifier: Classifier, dataset: Dataset) -> tuple[str, ...]:
-    """Return a note where some of the first 64 samples have a tie, for work that does not score all samples first."""
+def first_doubts(
+    classifier: Classifier, dataset: Dataset, *, climbs: bool = True, straight_through: bool = False
+) -> tuple[str, ...]:
+    """Return notes on ties and gradients of the first 64 samples, for work that does not count these on all samples.
+
+    Args:
+        classifier: The classifier.
+        dataset: The samples.
+        climbs: Whether the work takes gradients.
+        straight_through: Whether these pass rounding and quantisation.
+    """
     x = dataset.first(_LOOKED_AT)
     tied = int(classifier.task.tied(classifier.scores(x)).sum())
-    return tuple(f"of the first {len(x)} samples {said}" for said in of_ties(tied))
+    ties = tuple(f"of the first {len(x)} samples {said}" for said in of_ties(tied))
+    return (*ties, *(first_gradients(classifier, dataset, straight_through=straight_through) if climbs else ()))
+
+
+def first_gradients(classifier: Classifier, dataset: Dataset, *, straight_through: bool = False) -> tuple[str, ...]:
+    """Return a note where the gradient is 0 for all of the first 64 samples; none where the graph gives no gradient."""
+    x = dataset.first(_LOOKED_AT)
+    directions = Directions()
+    try:
+        y = np.maximum(classifier.task.decide(classifier.logits(x)), 0)
+        found = classifier.answer(x, y, loss=Loss.CE.climbed, straight_through=straight_through)
+    except DifferentiationError:  # said, or refused, by what takes the gradients
+        return ()
+    directions.note(found.gradient)
+    return () if directions.found else (of_first_gradients(len(x)),)
 
 
 def _check_start(classifier: Classifier, dataset: Dataset) -> None:

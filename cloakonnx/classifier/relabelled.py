@@ -1,4 +1,4 @@
-"""What labels would be right where they are not as they stand: in another order of the classes."""
+"""What labels would be right where they are not as they stand, and where none may be: a regression has no classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.classifier.task import at_chance, labels_hint
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.task import at_chance, ending_of, labels_hint
+from cloakonnx.statistics import exact
 from cloakonnx.text import shown
 
 _TELLING, _SHARE = 20, 0.8
@@ -18,6 +20,9 @@ _TIMES, _MORE = 2, 1.2
 
 _EACH = 5
 """Samples of a class below which its largest prediction says nothing."""
+
+_LEVEL = 0.9
+"""Of the interval whose lower end has to lie above chance: 5% on that side."""
 
 _NAMED = 10
 """Classes that are named."""
@@ -51,6 +56,21 @@ def labels_doubt(
     if hint is None and named is not None and at_chance(right, len(y), classes):
         return f"the {named}: are the labels numbered so?"
     return hint
+
+
+def values_doubt(classifier: Classifier, correct: int, count: int) -> str | None:
+    """Say that scores may be a regression's: they end in a plain layer, and chance explains what is right of them."""
+    classes = classifier.classes
+    if classifier.asked_task is not None or count < _TELLING or at_chance(correct, count, classes):
+        return None
+    if exact(correct, count, confidence=_LEVEL).low > 1 / classes:
+        return None
+    if not ending_of(classifier.model, classifier.output_name).is_layer:
+        return None
+    return (
+        f"{correct} of {count} right is no more than chance explains in {classes} classes, and a layer of weights ends "
+        f"output {classifier.output_name!r}, as it does in a regression: does it hold class scores?"
+    )
 
 
 def shift_doubt(decided: NDArray[np.int64], y: NDArray[np.int64], *, classes: int) -> str | None:

@@ -16,13 +16,16 @@ from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.ending import MIDDLE, Ending, ending
 from cloakonnx.graph.index.functions import inlined
 from cloakonnx.graph.index.index import Index, structure
-from cloakonnx.graph.index.unclassed import unclassed
+from cloakonnx.graph.index.unclassed import Unclassed, unclassed
 
 _TELLING = 20
 """Samples of which a classifier that works gets more right than by chance."""
 
 _SURE, _TIMES = 4, 2
 """What shifted labels must exceed: standard deviations above chance, times the samples right as labelled."""
+
+_REGRESSORS = frozenset({("skl2onnx", "variable"), ("OnnxMLTools", "variable")})
+"""Converters, and what they call the output of a regressor and of nothing else."""
 
 NO_CLASS = -1
 """The prediction where a score is NaN."""
@@ -203,6 +206,8 @@ def check_class_scores(
     """
     graph = _inlined(model)
     found = unclassed(output, producer=graph.producer, value=Constants(graph).value, scores=scores, sample=sample)
+    if found is None and (maker := model.proto.producer_name, output) in _REGRESSORS:
+        found = Unclassed(f"the values of a regression, by its name in files of {maker}", "regression")
     if found is None:
         return
     if found.front is not None:

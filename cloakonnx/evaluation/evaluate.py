@@ -20,8 +20,8 @@ from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import of_ties
-from cloakonnx.classifier.reading import describe_scores, reading, takes_logarithms
-from cloakonnx.classifier.relabelled import labels_doubt
+from cloakonnx.classifier.reading import describe_scores, first_gradients, reading, takes_logarithms
+from cloakonnx.classifier.relabelled import labels_doubt, values_doubt
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, sample_hashes
@@ -35,7 +35,7 @@ from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.evaluation import Evaluation
-from cloakonnx.evaluation.outcomes import Found, Gain
+from cloakonnx.evaluation.outcomes import Found, FoundAtEps
 from cloakonnx.evaluation.results import DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sanity.flags import Sanity
@@ -170,9 +170,7 @@ def evaluate(
         model.check_unchanged()
         other.check_unchanged()
         checked = (
-            _checked(classifier, dataset, correct, [each.gain for each in found.at], plans=plans, batch_size=batch_size)
-            if sanity
-            else None
+            _checked(classifier, dataset, correct, found.at, plans=plans, batch_size=batch_size) if sanity else None
         )
     evaluation = Evaluation(
         model=ModelRecord(model.name, model.sha256),
@@ -197,6 +195,7 @@ def evaluate(
             *(each for each in (note, note_beside) if each is not None),
             *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
+            *(() if sanity else _about_gradients(classifier, dataset, plans[0])),
             *_about_scores(classifier, beside),
             *_about_data(dataset, found, classifier, beside),
         ),
@@ -267,8 +266,17 @@ def _about_data(dataset: Dataset, found: Found, model: Classifier, baseline: Cla
                 f"{model.classes} classes: are preprocessing and labels right?"
             )
         hint = labels_doubt(decided, found.labels, classes=model.classes, names=of.class_names)
+        hint = hint or values_doubt(of, int(right.sum()), len(right))
         if hint is not None:
             yield f"{who}: {hint}"
+
+
+def _about_gradients(classifier: Classifier, dataset: Dataset, attacks: Sequence[Attack]) -> tuple[str, ...]:
+    """Say that gradients give attacks no direction, where they take any; a flag tells it where flags are asked for."""
+    if not any(each.by_gradient for each in attacks):
+        return ()
+    passes = any(each.passes_straight for each in attacks)
+    return first_gradients(classifier, dataset, straight_through=passes)
 
 
 def _about_scores(*classifiers: Classifier) -> Iterator[str]:
@@ -316,14 +324,20 @@ def _checked(
     classifier: Classifier,
     dataset: Dataset,
     correct: Correct,
-    gains: Sequence[Gain],
+    found: Sequence[FoundAtEps],
     *,
     plans: Sequence[Sequence[Attack]],
     batch_size: int,
 ) -> Sanity:
-    victim = Victim(classifier, dataset.sample_shape)
-    ops = random_ops(classifier.model.proto, classifier.output_name)
-    return check(victim, correct.samples(), plans=plans, random_ops=ops, gains=gains, batch_size=batch_size)
+    return check(
+        Victim(classifier, dataset.sample_shape),
+        correct.samples(),
+        plans=plans,
+        random_ops=random_ops(classifier.model.proto, classifier.output_name),
+        gains=[each.gain for each in found],
+        batch_size=batch_size,
+        converged={each.eps: left for each in found if (left := each.hardened.converged)},
+    )
 
 
 def _check_alike(model: Classifier, baseline: Classifier) -> None:

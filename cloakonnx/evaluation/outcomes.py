@@ -39,6 +39,11 @@ class FoundOfModel:
     control: Outcomes
     stages: tuple[Stage, ...]
 
+    @property
+    def converged(self) -> int:
+        """How many samples hold a stage's attack that has converged for each of them; 0 where none has."""
+        return next((stage.robust for stage in self.stages if stage.robust and stage.robust == stage.converged), 0)
+
     def result(self) -> Robustness:
         """Count."""
         return Robustness(count(self.robust), count(self.noise), count(self.control), self.stages)

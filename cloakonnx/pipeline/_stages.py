@@ -29,7 +29,7 @@ from cloakonnx.pipeline._hardening import Hardening
 from cloakonnx.pipeline.settings import HardenSettings
 from cloakonnx.pipeline.stage import BESIDE, WorkStage
 from cloakonnx.report.page import report_html
-from cloakonnx.report.tables import summary_markdown
+from cloakonnx.report.tables import converged_lines, summary_markdown
 from cloakonnx.scoring.analysis import Analysis, load_analysis, masks_path
 from cloakonnx.selection.greedy.within import within_budget
 from cloakonnx.selection.topk import select
@@ -226,7 +226,7 @@ class Stages:
         if engine.workers > 1:
             work.observer.say(str(engine))
         with work.observer.progress(f"evaluate, {settings.attack}", work.parts.report.count) as advance:
-            evaluate(
+            found = evaluate(
                 work.classifier.beside(self._hardened()),
                 work.parts.report.data,
                 eps=settings.radii,
@@ -243,6 +243,8 @@ class Stages:
                 on_estimate=lambda estimate: work.observer.say(str(estimate)),
                 on_progress=advance,
             )
+        for line in converged_lines(found):
+            work.observer.say(line)
         return {}
 
     def _evaluation_seconds(self) -> float:

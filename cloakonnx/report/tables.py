@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -178,6 +178,18 @@ def controls(found: Evaluation, each: AtEps) -> Grid:
 
 def _left(stage: Stage) -> str:
     return f"{stage.robust}, {stage.converged} converged" if stage.converged else str(stage.robust)
+
+
+def converged_lines(found: Evaluation) -> Iterator[str]:
+    """Say of each attack with samples that hold it and have converged for how many it has, of each model."""
+    for each in found.results:
+        for who, robustness in (("hardened", each.hardened), ("baseline", each.baseline)):
+            for stage in robustness.stages:
+                if stage.converged:
+                    yield (
+                        f"{stage.name} at {eps_text(each.eps)}, {who}: converged for {stage.converged} of "
+                        f"{stage.robust} samples that hold"
+                    )
 
 
 def stages(each: AtEps) -> Grid:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from cloakonnx.attacks import cycles
 from cloakonnx.attacks.base import make
 from cloakonnx.attacks.cycles import Cycles
 from cloakonnx.errors import OptionError
 
-from .helpers import digits
+from .helpers import digits, model, victim
 
 
 def walk(period: int, before: int, step: int) -> np.float32:
@@ -60,3 +61,30 @@ def test_the_word_stands_for_settings_that_are_recorded() -> None:
 def test_other_attacks_refuse_the_word() -> None:
     with pytest.raises(OptionError, match="goes with pgd"):
         make("apgd-ce", eps=0.1, max_iter="converged")
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_no_cycle_is_looked_for_where_scores_are_random(noise: bool) -> None:
+    """A linear net, whose walk ends in a corner of the ball; noise on the scores leaves the gradient's signs alone."""
+    w = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["z" if noise else "scores"])]
+    if noise:
+        nodes += [
+            helper.make_node("RandomNormalLike", ["z"], ["n"], scale=1e-4),
+            helper.make_node("Add", ["z", "n"], ["scores"]),
+        ]
+    found = victim(model(nodes, {"w": w}, ["N", 6], 2))
+    x = np.random.default_rng(1).uniform(0.3, 0.7, (20, 6)).astype(np.float32)
+    scores = x @ w
+    y = scores.argmax(axis=1)
+    holds = int((np.abs(scores[:, 0] - scores[:, 1]) > 0.05 * np.abs(w[:, 0] - w[:, 1]).sum() + 0.01).sum())
+    before = found.counts.gradients
+    made = make("pgd", eps=0.05, max_iter=200, eps_step=0.01).run(found, x, y)
+    asked = found.counts.gradients - before
+    assert 3 < holds <= int((~made.success).sum())
+    if noise:
+        assert not made.converged.any()
+        assert asked >= 200 * holds
+    else:
+        assert (made.converged == ~made.success).all()
+        assert asked < 200 * holds

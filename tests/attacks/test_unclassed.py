@@ -17,6 +17,7 @@ from cloakonnx.classifier.reading import reading
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import CloakError, ModelError, OptionError
+from cloakonnx.evaluation.evaluate import evaluate
 from cloakonnx.graph.file.model import load_bytes
 
 from .helpers import CPU
@@ -131,3 +132,64 @@ def test_tasks_that_are_not_built_yet() -> None:
         classifier("p = Sigmoid z", 5, task="multilabel")
     with pytest.raises(CloakError, match=r"there is no task 'clases' .*did you mean 'classes'"):
         classifier("p = Sigmoid z", 5, task="clases")
+
+
+def regressor(op_type: str, name: str, producer: str) -> onnx.ModelProto:
+    """Return two values of a sample: by a Gemm, or by an op of ai.onnx.ml, which is checked by no run here."""
+    domain = "" if op_type == "Gemm" else "ai.onnx.ml"
+    last = helper.make_node(op_type, ["x", "w"] if op_type == "Gemm" else ["x"], ["values"], domain=domain)
+    if op_type == "LinearRegressor":
+        last.attribute.append(helper.make_attribute("coefficients", [1.0] * (2 * D)))
+        last.attribute.append(helper.make_attribute("targets", 2))
+    weight = np.random.default_rng(9).normal(size=(D, 2)).astype(np.float32)
+    graph = helper.make_graph(
+        [last, helper.make_node("Identity", ["values"], [name])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", D])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2])],
+        [from_array(weight, "w")] if op_type == "Gemm" else [],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name=producer)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "name", "producer", "why"),
+    [
+        ("LinearRegressor", "p", "", r"the values of a regression \(LinearRegressor\)"),
+        ("Gemm", "variable", "skl2onnx", "the values of a regression, by its name in files of skl2onnx"),
+        ("Gemm", "variable", "OnnxMLTools", "the values of a regression, by its name in files of OnnxMLTools"),
+        ("Gemm", "variable", "pytorch", ""),
+        ("Gemm", "p", "skl2onnx", ""),
+    ],
+)
+def test_regressors(op_type: str, name: str, producer: str, why: str, tmp_path: Path) -> None:
+    """As skl2onnx 1.20 writes them: a linear model by an op of its own, a multilayer perceptron by MatMul and Add."""
+    made = Classifier(load_bytes(regressor(op_type, name, producer).SerializeToString()), provider=CPU)
+    given = {"attack": "square", "eps": 0.05, "max_iter": 2}
+    if why:
+        with pytest.raises(ModelError, match=f"{why}; the task regression is not built yet.*--task classes"):
+            attack(made, samples(made), tmp_path / "a.npz", **given)
+        made = made.changed(task="classes")
+    (found,) = attack(made, samples(made), tmp_path / "a.npz", **given)
+    assert found.count == len(FIVE[0])
+
+
+@pytest.mark.parametrize(("right", "doubted"), [(36, True), (45, False), (25, False)])
+def test_a_regression_whose_labels_fit_by_chance(right: int, doubted: bool, tmp_path: Path) -> None:
+    """36 of 60 and more come up in 7.7% of tosses of a coin, 45 and more in 0.007%; 25 is said to be chance already."""
+    made = Classifier(load_bytes(regressor("Gemm", "p", "").SerializeToString()), provider=CPU)
+    x = FIVE[0][:60]
+    y = made.predict(x)
+    y[right:] = 1 - y[right:]
+    data = Dataset.of(ArraySource("x", x, y), made)
+    given = {"attack": "square", "eps": 0.05, "max_iter": 2}
+    (found,) = attack(made, data, tmp_path / "a.npz", **given)
+    said = f"{right} of 60 right is no more than chance explains in 2 classes"
+    assert found.correct == right
+    assert (said in (found.labels_hint or "")) == doubted
+    assert found.is_at_chance == (right == 25)
+    (asked,) = attack(made.changed(task="classes"), data, tmp_path / "b.npz", **given)
+    assert said not in (asked.labels_hint or "")
+    compared = evaluate(made, data, eps=[0.05], attack="square", max_iter=2, baseline=made, sanity=False)
+    assert sum(said in note for note in compared.notes) == 2 * doubted

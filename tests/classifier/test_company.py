@@ -233,3 +233,32 @@ def test_a_usual_net_stays_as_it_is(name: str) -> None:
     found = settled(classifier, X)
     assert found.classifier is classifier
     assert found.note is None
+
+
+@pytest.mark.parametrize(
+    ("levels", "part", "noted"), [("fixed", 0.01, False), ("fixed", 0.2, True), ("none", 0.01, True)]
+)
+def test_a_difference_of_a_level_is_rounding(levels: str, part: float, noted: bool) -> None:
+    """ONNX Runtime rounds ties of quantised values by the batch: a level is no dependence, more than one is.
+
+    A part of the batch's mean stands in for it.
+    """
+    shift = [
+        node("ReduceMean", ["d"], ["m"], axes=[0]),
+        node("Mul", ["m", "part"], ["p"]),
+        node("Add", ["d", "p"], ["y"]),
+    ]
+    step = np.float32(np.ptp(X @ WEIGHT) / 255)
+    how = ["step", "zero"]
+    round_off = [node("QuantizeLinear", ["s", *how], ["q"]), node("DequantizeLinear", ["q", *how], ["d"])]
+    first = round_off if levels == "fixed" else [node("Identity", ["s"], ["d"])]
+    content = model(*first, *shift, step=step, zero=np.uint8(128), part=np.float32(part))
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    two_best = np.sort(X @ WEIGHT - 0.5 * WEIGHT.sum(0), axis=1)[:, -2:]
+    x = X[np.argsort(two_best[:, 0] - two_best[:, 1])[:8]]
+    together = session.run(None, {"x": x})[0]
+    apart = np.concatenate([session.run(None, {"x": each[None]})[0] for each in x])
+    assert (together.argmax(1) == apart.argmax(1)).all()
+    found = np.abs(together - apart).max() / np.ptp(apart)
+    assert (0.001 < found < 0.01) == (part == 0.01)
+    assert (settled(cpu(load_bytes(content)), x).note is not None) == noted

@@ -51,6 +51,33 @@ def test_an_evaluation_keeps_it_and_reads_files_without_it(run: Run, data: Path,
     assert json.loads(Evaluation.from_json(json.dumps(content)).to_json()) == content
 
 
+def test_harden_says_for_how_many(run: Run, data: Path, tmp_path: Path) -> None:
+    parts = ("--data", data, "--select-data", data, "--report-data", data)
+    how = ("--eps", "1/16", "--attack", "pgd", "--method", "score", "--budget", "50%", "--no-report")
+    done = run("harden", DIGITS, *parts, *how, "-o", tmp_path / "hardened")
+    assert done.code == 0, done.err
+    (at,) = json.loads((tmp_path / "hardened" / "evaluation.json").read_text())["results"]
+    wanted = [
+        f"      pgd at 0.0625, {who}: converged for {stage['converged']} of {stage['robust']} samples that hold"
+        for who in ("hardened", "baseline")
+        for stage in at[who]["stages"]
+        if "converged" in stage
+    ]
+    assert wanted
+    assert [line for line in done.err.splitlines() if "converged for" in line] == wanted
+
+
+def test_the_flag_on_iterations_goes_by_it(run: Run, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "e.json"
+    assert run("evaluate", DIGITS, "--baseline", DIGITS, "--data", data, *GIVEN, "-o", output).code == 0
+    content = json.loads(output.read_text())
+    (stage,) = [each for each in content["results"][0]["hardened"]["stages"] if "converged" in each]
+    (flag,) = [each for each in content["sanity"]["flags"] if each["name"] == "iterations"]
+    assert stage["converged"] == stage["robust"] > 0
+    assert (flag["fired"], flag["value"]) == (False, 0.0)
+    assert f"own PGD ran into an exact cycle for each of {stage['robust']} samples that hold it" in flag["measured"]
+
+
 def test_pairs_take_a_number_of_steps(run: Run, data: Path, tmp_path: Path) -> None:
     done = run("analyze", DIGITS, "--data", data, *GIVEN, "-o", tmp_path / "a.json")
     assert done.code == 2

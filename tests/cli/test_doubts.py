@@ -95,6 +95,52 @@ def test_a_gradient_of_0(run: Run, models: Path) -> None:
     assert TIE in tie
 
 
+SAID = f"the {STILL} for all of the first 64 samples"
+
+
+def flat() -> ModelProto:
+    """Scores of the signs of pixels about 0.5: they differ, have no tie, and hang on x by no gradient but 0."""
+    above = (helper.make_node("Greater", ["x", "half"], ["over"]), helper.make_node("Not", ["over"], ["under"]))
+    picked = (helper.make_node("Where", ["under", "none", "one"], ["signs"]),)
+    faint = (helper.make_node("Mul", ["x", "none"], ["faint"]), helper.make_node("Add", ["signs", "faint"], ["f"]))
+    made = net(helper.make_node("Identity", ["logits"], ["z"]), before=(*above, *picked, *faint), start="f")
+    made.graph.initializer.extend(
+        numpy_helper.from_array(np.full(SIZE, value, np.float32), name)
+        for name, value in (("half", 0.5), ("none", 0), ("one", 1))
+    )
+    return made
+
+
+def test_a_gradient_of_0_under_verbs_that_choose_or_sweep(run: Run, models: Path) -> None:
+    (models / "flat.onnx").write_bytes(flat().SerializeToString())
+    y = ((X > 0.5).astype(np.float32) @ W).argmax(axis=1)
+    np.savez(models / "flat.npz", x=X, y=y)
+    np.savez(models / "moved.npz", x=np.clip(X + np.float32(0.05), 0, 1), y=y)
+    given = ("flat.onnx", "--data", "flat.npz")
+
+    def said(*arguments: str, code: int = 0) -> list[str]:
+        done = run(arguments[0], *given, *arguments[1:])
+        assert done.code == code, done.err
+        return [line for line in done.err.splitlines() if SAID in line]
+
+    learning = ("learn", "--eps", "0.05", "--budget", "50%", "--epochs", "1")
+    (warned,) = said(*learning, "--force", "-o", "l.json")
+    assert warned.startswith("cloakonnx: warning: ")
+    (failed,) = said(*learning, "-o", "none.json", code=1)  # the attacks take nothing, so there is nothing to gain
+    assert "no masks gain" in failed
+    greedy = ("analyze", "--select", "greedy", "--budget", "60%", "--attack", "pgd", "--eps", "0.05", "-o", "g.json")
+    assert len(said(*greedy, code=1)) == 1
+    assert said("analyze", "--adversarial", "moved.npz", "-o", "s.json") == []
+    sweeping = ("sweep", "--analysis", "s.json", "--adversarial", "moved.npz", "--eps", "0.05", "--force")
+    assert len(said(*sweeping, "--attack", "pgd", "--max-iter", "2", "-o", "w.json")) == 1
+    assert said(*sweeping, "--attack", "square", "--max-iter", "2", "-o", "v.json") == []
+    beside = ("evaluate", "--baseline", "flat.onnx", "--eps", "0.05", "--max-iter", "2", "--no-sanity", "--force")
+    for attack, count in (("pgd", 1), ("square", 0)):
+        said(*beside, "--attack", attack, "-o", "e.json")
+        notes = json.loads((models / "e.json").read_text())["notes"]
+        assert sum(SAID in note for note in notes) == count
+
+
 def test_noise_inside(run: Run, models: Path) -> None:
     attack = ("--attack", "fgsm")
     beside = ("--baseline", "noise.onnx", *attack, "--no-sanity")

@@ -46,6 +46,7 @@ def checked(
     eps: tuple[float, ...] = (EPS,),
     batch_size: int = 64,
     attack: str = "quick",
+    converged: dict[float, int] | None = None,
     **options: Any,
 ) -> Sanity:
     """Check a model on the first digits that it gets right; the masks' gain is nothing."""
@@ -64,6 +65,7 @@ def checked(
         random_ops=random_ops(read.proto, "logits"),
         gains=SAME,
         batch_size=batch_size,
+        converged=converged,
     )
 
 
@@ -175,6 +177,50 @@ def test_too_few_iterations() -> None:
     assert "PGD-1" in found["iterations"].measured
     assert "PGD-2" in found["iterations"].measured
     assert "raise --max-iter" in found["iterations"].meaning
+
+
+def test_iterations_are_not_doubted_where_the_evaluations_own_attack_has_converged() -> None:
+    """At the eps where that is known; at the other the comparison is made, and fires."""
+    made = checked(load(DIGITS), eps=(EPS, EPS / 2), attack="pgd", max_iter=1, converged={EPS: 7, EPS / 2: 9})
+    flag = one(made, "iterations")
+    assert (flag.fired, flag.value) == (False, 0.0)
+    assert "own PGD ran into an exact cycle for each of 9 samples that hold it" in flag.measured
+    half = one(
+        checked(load(DIGITS), eps=(EPS, EPS / 2), attack="pgd", max_iter=1, converged={EPS / 2: 9}), "iterations"
+    )
+    assert (half.fired, half.eps) == (True, EPS)
+
+
+def test_iterations_of_a_linear_net() -> None:
+    """PGD ends in a corner of the ball, whence no step leads on: how many hold is known."""
+    rng = np.random.default_rng(5)
+    w = rng.normal(size=(12, 2)).astype(np.float32)
+    x = rng.uniform(0.2, 0.8, (50, 12)).astype(np.float32)
+    scores = x.astype(np.float64) @ w
+    y, margin = scores.argmax(axis=1), np.abs(scores[:, 0] - scores[:, 1])
+    eps = float(np.median(margin) / np.abs(w[:, 0] - w[:, 1]).sum())
+    left = int((margin > eps * np.abs(w[:, 0].astype(np.float64) - w[:, 1]).sum()).sum())
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w"], ["z"])],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 12])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 2])],
+        [numpy_helper.from_array(w, "w")],
+    )
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    found = check(
+        victim_of(load_bytes(made.SerializeToString())),
+        LabelledBatch(x, y, np.arange(len(y))),
+        plans=[plan("pgd", eps=eps)],
+        random_ops=(),
+        gains=SAME,
+        batch_size=16,
+    )
+    flag = one(found, "iterations")
+    assert (flag.fired, flag.value, flag.eps) == (False, 0.0, eps)
+    assert 20 < left < 30
+    said = f"{left} of 50 withstand PGD-20, all of them in an exact cycle: more steps of that length change nothing"
+    assert flag.measured == said
 
 
 def test_an_op_without_a_rule() -> None:

@@ -405,3 +405,14 @@ def test_damaged_sweeps(tmp_path: Path, change: tuple[str, str], said: str) -> N
     (tmp_path / "s.json").write_bytes(b"\xff")
     with pytest.raises(DataError, match="it is not text"):
         load_sweep(tmp_path / "s.json")
+
+
+def test_a_cell_says_how_many_have_converged() -> None:
+    """Beside how many hold; where none has there is the number alone."""
+    result = samples.at(2 / 255, 100, 50)
+    first, *rest = result.hardened.stages
+    hardened = dataclasses.replace(result.hardened, stages=(dataclasses.replace(first, converged=61), *rest))
+    page = report_html(samples.evaluation(dataclasses.replace(result, hardened=hardened)))
+    words = [word.strip() for word in Elements(page).words]
+    assert f"{first.robust}, 61 converged" in words
+    assert sum("converged" in word for word in words) == 1

@@ -85,7 +85,7 @@ class Bench:
         """Return (N,) which samples withstand PGD, with its iterations or a multiple of them."""
         return self._stands(self._pgd(eps, loss, times))
 
-    def converged(self, eps: float, *, times: int) -> int:
+    def converged(self, eps: float, *, times: int = 1) -> int:
         """Return how many of the samples that withstand PGD ran into an exact cycle: more steps change nothing."""
         self.pgd(eps, times=times)
         return self._converged[self._as_made(self._pgd(eps, Loss.CE, times))]

@@ -7,7 +7,7 @@ their own, on the first samples that the model classifies correctly. docs/sanity
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -52,6 +52,8 @@ _UNITS = {
 _NAMED = 3
 """Ops that a flag names, at most."""
 
+_NOTHING = "more steps of that length change nothing"
+
 _LEAST = 2
 """Samples that a comparison of two attacks needs to fire: one sample more or less is chance."""
 
@@ -89,6 +91,7 @@ def check(
     random_ops: Sequence[str],
     gains: Sequence[Gain],
     batch_size: int,
+    converged: Mapping[float, int] | None = None,
 ) -> Sanity:
     """Make all checks on a model.
 
@@ -99,13 +102,14 @@ def check(
         random_ops: The model's random ops, described.
         gains: What the masks gain in the evaluation, static and adaptive, at each eps.
         batch_size: Samples at a time.
+        converged: The eps at which the evaluation's own PGD converged for every sample that holds it, to their number.
     """
     before = victim.counts.queries, victim.counts.gradients
     gradients = Gradients.of(victim)
     passes = any(each.passes_straight for each in plans[0]) or bool(gradients.zero and gradients.pass_straight)
     bench = None if samples is None else Bench(victim, samples, plans, batch_size, straight_through=passes)
     flags = (
-        *_on_samples(bench, gradients),
+        *_on_samples(bench, gradients, converged or {}),
         _counted("random-ops", random_ops, "the scores hang on no random op"),
         _non_differentiable(victim, gradients, passes=passes),
         _static_gain(gains),
@@ -136,7 +140,7 @@ def _dead(bench: Bench, gradients: Gradients) -> Outcomes | None:
     return None if gradients.missing else bench.each(dead)
 
 
-def _on_samples(bench: Bench | None, gradients: Gradients) -> tuple[Flag, ...]:
+def _on_samples(bench: Bench | None, gradients: Gradients, converged: Mapping[float, int]) -> tuple[Flag, ...]:
     if bench is None:
         missing = "the model classifies none of the samples correctly"
         return tuple(_not_measured(name, missing) for name in _UNITS)
@@ -157,6 +161,7 @@ def _on_samples(bench: Bench | None, gradients: Gradients) -> tuple[Flag, ...]:
                 (white, bench.pgd),
                 (double, partial(bench.pgd, times=2)),
                 more=partial(_converged, bench),
+                needless=partial(_needless, bench, converged),
             ),
             _compared(
                 bench,
@@ -190,12 +195,19 @@ def _compared(
     *,
     also: str = "",
     more: Callable[[float, int], str] = lambda eps, left: "",
+    needless: Callable[[float], str] = lambda eps: "",
     possible: bool = True,
     level: float = 1.0,
 ) -> Flag:
-    """Count how many samples fewer withstand an attack than the one that should be at least as strong."""
+    """Count how many samples fewer withstand an attack than the one that should be at least as strong.
+
+    Where ``needless`` says why the comparison can show nothing at an eps, it is not made there.
+    """
     flags = []
     for eps in bench.eps:
+        if why := needless(eps):
+            flags.append(Flag(name, False, 0.0, "points", threshold, eps, why))
+            continue
         pairs = Paired.of(expected[1](eps), other[1](eps))
         left, fewer = pairs.both + pairs.only_first, pairs.both + pairs.only_second
         value, p = 100 * (left - fewer) / bench.count, mcnemar_exact(pairs)
@@ -213,7 +225,19 @@ def _converged(bench: Bench, eps: float, left: int) -> str:
     if not left or not count:
         return ""
     which = f"all {left}" if count == left else f"{count} of these {left}"
-    return f"; in an exact cycle: {which}, for which more steps of that length change nothing"
+    return f"; in an exact cycle: {which}, for which {_NOTHING}"
+
+
+def _needless(bench: Bench, converged: Mapping[float, int], eps: float) -> str:
+    """Say that every sample that holds has converged, where that is known; empty where it is not."""
+    if eps in converged:
+        count = converged[eps]
+        return f"the evaluation's own PGD ran into an exact cycle for each of {count} samples that hold it: {_NOTHING}"
+    left = int(bench.pgd(eps).sum())
+    if left != bench.converged(eps):
+        return ""
+    cycle = f"all of them in an exact cycle: {_NOTHING}" if left else "so there is nothing for more iterations to find"
+    return f"{left} of {bench.count} withstand PGD-{bench.max_iter}, {cycle}"
 
 
 def _worst(flags: Sequence[Flag]) -> Flag:

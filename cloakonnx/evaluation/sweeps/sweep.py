@@ -13,7 +13,7 @@ from typing import Literal
 
 from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.reading import first_ties, reading
+from cloakonnx.classifier.reading import first_doubts, reading
 from cloakonnx.data.samples import Pairs
 from cloakonnx.engine.batches import Engine
 from cloakonnx.engine.choice import default_engine
@@ -105,10 +105,12 @@ def sweep(
         check(eps)
     elif chosen and norm == "l2":
         raise OptionError("--norm l2 needs --eps: the largest difference of the adversarial samples is one in linf")
-    plan_of(eps=1.0)  # reject unknown attacks before the long pass
+    made = plan_of(eps=1.0)  # unknown attacks are rejected before the long pass
     engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
     classifier, note = reading(classifier.with_threads(engine.threads), pairs.clean, inside="a sweep")
-    notes = (*(() if note is None else (note,)), *first_ties(classifier, pairs.clean))
+    climbs = bool(chosen) and any(each.by_gradient for each in made)
+    doubts = first_doubts(classifier, pairs.clean, climbs=climbs, straight_through=straight_through)
+    notes = (*(() if note is None else (note,)), *doubts)
     one_pass = Pass(classifier, pairs, masks, analysis, seed=seed, batch_size=batch_size, engine=engine)
     points = one_pass.run(on_progress)
     attacks: Attacks | None = None

@@ -19,6 +19,8 @@ _NORMS = frozenset({"ReduceL2", "ReduceL1", "ReduceSumSquare"})
 
 _LABELS = frozenset({"ArgMax", "ArgMin", "Hardmax", "OneHot"})
 
+_VALUES = frozenset({"LinearRegressor", "SVMRegressor", "TreeEnsembleRegressor"})
+
 _MEANS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "Sqrt", "Pow", "Neg"})
 
 _STEPS = 16
@@ -84,6 +86,8 @@ def _by_op(name: str, node: onnx.NodeProto, producer: Producer, scores: int | No
     label = _label(node, producer)
     if label is not None:
         return Unclassed(f"the predicted label, not scores ({label.op_type})", "classes", label.input[0])
+    if node.op_type in _VALUES:
+        return Unclassed(f"the values of a regression ({node.op_type})", "regression")
     if scores != 1 and _is_unit_vector(node, producer):
         return Unclassed("a vector of length 1, an embedding", "embedding")
     distance = _distance(node, producer) if scores == 1 else None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.pairs import MakePairs
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.reading import first_ties, reading
+from cloakonnx.classifier.reading import first_doubts, reading
 from cloakonnx.classifier.task import SingleLabel
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.loaded import Samples, split
@@ -149,7 +149,10 @@ def select_greedy(
         if each is not None:
             each.fitted_to(classifier)
     classifier, note = reading(classifier, dataset, inside="greedy selection")
-    notes = (*(() if note is None else (note,)), *first_ties(classifier, dataset))
+    climbs = attack is not None and attack.by_gradient
+    passes = attack is not None and attack.passes_straight
+    doubts = first_doubts(classifier, dataset, climbs=climbs, straight_through=passes)
+    notes = (*(() if note is None else (note,)), *doubts)
     fit = Samples.read(dataset)
     fit.check_classes()
     pairs = None if twins is None else _read_twins(dataset, twins, fit)
@@ -168,7 +171,7 @@ def select_greedy(
     )
     best = search.run(rounds)
     if best is None or (best.robust <= search.robust_before and not without_gain):
-        raise CheckError(search.no_gain(best, chosen.name, budget))
+        raise CheckError("; ".join((search.no_gain(best, chosen.name, budget), *notes)))
     model.check_unchanged()
     weights = mask_without(search.features, best.step.removed).astype(np.float32)
     return Analysis(

@@ -16,7 +16,7 @@ from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.random import Stream
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier
-from cloakonnx.classifier.reading import first_ties, reading
+from cloakonnx.classifier.reading import first_doubts, reading
 from cloakonnx.data.loaded import Samples, split
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine, InProcess
@@ -116,7 +116,7 @@ def learn(
         if each is not None:
             each.fitted_to(classifier)
     classifier, note = reading(classifier, dataset, inside="learning")
-    notes = (*(() if note is None else (note,)), *first_ties(classifier, dataset))
+    notes = (*(() if note is None else (note,)), *first_doubts(classifier, dataset))
     train = Samples.read(dataset, predict=classifier.predict)
     train.check_classes()
     part = None if select is None else Samples.read(select, predict=classifier.predict)
@@ -154,7 +154,7 @@ def learn(
     with folder.opened(resume=resume) if folder is not None else nullcontext():
         choice = learner.run(folder)
     if not choice.within_budget and not over_budget:
-        raise CheckError(_over_budget(learner.part, choice, recipe))
+        raise CheckError("; ".join((_over_budget(learner.part, choice, recipe), *notes)))
     model.check_unchanged()
     return Analysis(
         model_name=model.name,
