@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
@@ -15,9 +14,13 @@ from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.errors import CheckError
 
 if TYPE_CHECKING:
+    from cloakonnx.graph.masks.mask import Mask
     from cloakonnx.scoring.analysis import Analysis
-    from cloakonnx.selection.learn.learn import Progress
     from cloakonnx.selection.learn.recipe import Recipe
+
+
+_NAMED = 5
+"""Masks that are named in the end."""
 
 
 class RecipeOptions(TypedDict):
@@ -171,6 +174,7 @@ def command(
     from cloakonnx.graph.file.model import load
     from cloakonnx.scoring.analysis import default_path, masks_path
     from cloakonnx.selection.learn.learn import learn
+    from cloakonnx.selection.learn.progress import watched
 
     loaded = load(model)
     source = options.open_data(data, data_script, rest, option="data")
@@ -186,7 +190,7 @@ def command(
     classifier = classifier.on(options.choose(provider, device_id))
     options.warn_of_randomness(classifier)
     try:
-        with going_on(RESUMED), _told(recipe) as on_progress:
+        with going_on(RESUMED), watched(lambda steps: progress("learning", steps), say) as on_progress:
             result = learn(
                 classifier,
                 dataset,
@@ -220,25 +224,6 @@ def _recipe(rest: LearnAndDataOptions) -> Recipe:
     return Recipe(**fields, bounds=rest["mask_bounds"])
 
 
-@contextmanager
-def _told(recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
-    """Show a bar for the steps, and a line for every epoch."""
-    total = None
-    with progress("learning", total) as advance:
-
-        def on_progress(now: Progress) -> None:
-            advance(now.step)
-            if now.epoch is not None:
-                e = now.epoch
-                say(
-                    f"epoch {e['epoch']} of {now.epochs}: loss {e['loss']:.4f}, right where attacks start "
-                    f"{e['start_accuracy']:.1%}, where they end {e['adversarial_accuracy']:.1%}; select clean "
-                    f"{e['select_clean']}, robust {e['select_robust']}"
-                )
-
-        yield on_progress
-
-
 def _tell(result: Analysis, target: Path) -> None:
     learning = cast("dict[str, Any]", result.learning)
     select, chosen, recipe = learning["select"], learning["chosen"], learning["recipe"]
@@ -252,6 +237,8 @@ def _tell(result: Analysis, target: Path) -> None:
         f"{select['clean_before']}), PGD-{select['attack_steps']} at eps {recipe['eps']:.4g} {chosen['robust']} of "
         f"{select['attacked']} (before: {select['robust_before']})"
     )
+    for line in _most_changed(result.masks):
+        say(line)
     if not chosen["within_budget"]:
         say("warning: these masks miss the budget, or gain nothing")
     if select["held_out"]:
@@ -260,3 +247,17 @@ def _tell(result: Analysis, target: Path) -> None:
             "samples is larger: --select-data"
         )
     say(f"wrote {target}; no claim before 'cloakonnx evaluate' on samples of its own")
+
+
+def _most_changed(masks: Sequence[Mask]) -> list[str]:
+    """Say of the masks that change most how much they do."""
+    from cloakonnx.graph.masks.mask import most_changed
+    from cloakonnx.text import shown
+
+    found = most_changed(masks, _NAMED)
+    lines = [
+        f"  {shown(mask.key)}: {mask.change:.3f}; {mask.weights.size:,} numbers from {mask.weights.min():.3f} to "
+        f"{mask.weights.max():.3f}"
+        for mask in found
+    ]
+    return ["changed most, by the root mean square of (mask - 1):", *lines] if found else []

@@ -14,7 +14,8 @@ from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.scoring.analyze import analyze
 from cloakonnx.selection.greedy.select import GreedyProgress, select_greedy
 from cloakonnx.selection.learn.duration import learning_seconds
-from cloakonnx.selection.learn.learn import Progress, learn
+from cloakonnx.selection.learn.learn import learn
+from cloakonnx.selection.learn.progress import watched
 from cloakonnx.selection.learn.recipe import Recipe
 
 _SCORING_STEPS = 10
@@ -90,17 +91,7 @@ def seconds(work: Hardening) -> float:
 
 def _learned(work: Hardening, *, target: Path, resume: bool) -> Analysis:
     asked = recipe(work)
-    with work.observer.progress("learning", None) as advance:
-
-        def on_progress(now: Progress) -> None:
-            advance(now.step)
-            if now.epoch is not None:
-                e = now.epoch
-                work.observer.say(
-                    f"epoch {e['epoch']} of {now.epochs}: loss {e['loss']:.4f}, select clean {e['select_clean']}, "
-                    f"robust {e['select_robust']} of {work.parts.select.count}"
-                )
-
+    with watched(lambda steps: work.observer.progress("learning", steps), work.observer.say) as on_progress:
         return learn(
             work.classifier,
             work.parts.learn.data,

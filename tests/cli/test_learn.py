@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from jsonschema import Draft202012Validator
 from onnx import TensorProto, helper, numpy_helper
 
 from cloakonnx.graph.file.model import load
+from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import masks_of
 from cloakonnx.graph.masks.strip import read_masks
 from cloakonnx.scoring.analysis import load_analysis
@@ -55,9 +57,32 @@ def test_learn_apply_verify_strip(digits: Path, run: Run, granularity: str) -> N
         assert mask.tap == again.tap
         assert np.array_equal(mask.weights, again.weights)
     assert len(masks_of(hardened.proto)) == 3
+    assert_named(made.err, learned)
     assert run("verify", "m.hardened.onnx", "--source", "m.onnx").code == 0
     assert run("strip", "m.hardened.onnx", "-o", "s.onnx").code == 0
     assert (digits / "s.onnx").read_bytes() == DIGITS.read_bytes()
+
+
+def assert_named(text: str, masks: Sequence[Mask]) -> None:
+    """Check that a text names the masks that changed most, at most 5, with their numbers and range."""
+    far = {mask.key: float(np.mean((mask.weights.astype(float) - 1) ** 2)) ** 0.5 for mask in masks}
+    lines = text.splitlines()
+    start = lines.index("changed most, by the root mean square of (mask - 1):") + 1
+    wanted = []
+    for mask in sorted(masks, key=lambda mask: -far[mask.key])[:5]:
+        least, most = min(mask.weights.flat), max(mask.weights.flat)
+        wanted.append(
+            f"  {mask.key}: {far[mask.key]:.3f}; {mask.weights.size:,} numbers from {least:.3f} to {most:.3f}"
+        )
+    assert lines[start : start + len(wanted)] == wanted
+    assert not lines[start + len(wanted)].startswith("  ")
+
+
+def test_five_masks_on_weights_are_named(digits: Path, run: Run) -> None:
+    made = run("learn", "m.onnx", *QUICK, "--data", "train.npz", "--granularity", "weight-channel", "--force")
+    masks = load_analysis(digits / "m.cloak.json", model="m.onnx").masks
+    assert len(masks) > 5
+    assert_named(made.err, masks)
 
 
 def test_a_missed_budget_is_a_failed_check_and_writes_nothing(digits: Path, run: Run) -> None:

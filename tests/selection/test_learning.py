@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -27,10 +29,11 @@ from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.learn.augment import Augmentation
-from cloakonnx.selection.learn.learn import Progress, learn
+from cloakonnx.selection.learn.learn import learn
+from cloakonnx.selection.learn.progress import Progress, watched
 from cloakonnx.selection.learn.recipe import Recipe
 from cloakonnx.selection.learn.settled import settled
-from tests.attacks.helpers import digits_arrays, victim_of
+from tests.attacks.helpers import DIGITS, digits_arrays, victim_of
 from tests.selection.helpers import EPS, dataset, learning_data, model, select_data, training_arrays
 from tests.support.classifiers import cpu
 
@@ -224,6 +227,78 @@ def test_without_labels_predictions_stand_in() -> None:
     assert all(np.array_equal(a.weights, b.weights) for a, b in zip(found.masks, named.masks, strict=True))
     assert [note.split(":")[0] for note in found.notes] == ["t has no labels", "s has no labels"]
     assert named.notes == ()
+
+
+def right(x: NDArray[np.float32], y: NDArray[np.int64]) -> int:
+    """How many the model itself gets right, asked in a session of its own."""
+    session = onnxruntime.InferenceSession(DIGITS, providers=["CPUExecutionProvider"])
+    scores = session.run(None, {session.get_inputs()[0].name: x})[0]
+    return int((scores.argmax(1) == y).sum())
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong", "labelled", "noted"),
+    [(200, 1, True, True), (200, 2, True, False), (199, 0, True, False), (400, 2, True, True), (200, 0, False, False)],
+)
+def test_a_select_part_that_the_model_knows_by_heart(count: int, wrong: int, labelled: bool, noted: bool) -> None:
+    """Training samples, of which some labels were changed; without labels all are right, which tells nothing."""
+    x, y = (each[200 : 200 + count] for each in training_arrays())
+    y = np.where(np.arange(count) < wrong, (y + 1) % 10, y)
+    assert right(x, y) == count - wrong
+    recipe = Recipe(eps=EPS, budget=0.9, epochs=1, batch_size=60)
+    found = learned(recipe, dataset=learning_data(60), select=dataset(x, y if labelled else None, "s"))
+    said = f"the model has {count - wrong} of {count} select samples right, so it may have been trained on them"
+    assert any(note.startswith(said) and "--select-data" in note for note in found.notes) == noted
+    assert len(found.notes) == noted + (not labelled)
+
+
+def test_the_time_left_goes_by_the_steps_of_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on by 3 seconds each time it is read: first when learning begins, then after each step."""
+    clock = iter(range(0, 300, 3))
+    monkeypatch.setattr("cloakonnx.selection.learn.learn.monotonic", lambda: next(clock))
+    told: list[Progress] = []
+    output = tmp_path / "m.cloak.json"
+
+    def stop(now: Progress) -> None:
+        told.append(now)
+        if now.step == 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        learned(output=output, on_progress=stop)
+    learned(output=output, resume=True, on_progress=told.append)
+    assert [(now.step, now.seconds_left) for now in told[:6]] == [(1, 15), (2, 12), (3, 9), (4, 6), (5, 3), (6, 0)]
+    first, last = (now.epoch for now in (told[2], told[5]))
+    assert first is not None
+    assert last is not None
+    assert [now.line is None for now in told[:7]] == [True, True, False, True, True, False, True]
+    assert told[2].line == (
+        f"epoch 1 of 2: loss {first['loss']:.4f}, right where attacks start {100 * first['start_accuracy']:.1f}%, "
+        f"where they end {100 * first['adversarial_accuracy']:.1f}%; select clean {first['select_clean']} of 60, "
+        f"robust {first['select_robust']} of 60; about 9 s left"
+    )
+    assert told[5].line is not None
+    assert told[5].line.endswith(
+        f"select clean {last['select_clean']} of 60, robust {last['select_robust']} of 60; choosing"
+    )
+
+
+def test_a_bar_is_opened_once_it_is_known_how_long_it_is() -> None:
+    bars: list[int] = []
+    moves: list[float] = []
+    lines: list[str] = []
+
+    @contextmanager
+    def bar(steps: int) -> Iterator[Callable[[float], None]]:
+        bars.append(steps)
+        yield moves.append
+
+    with watched(bar, lines.append) as on_progress:
+        assert bars == []
+        learned(on_progress=on_progress)
+    assert bars == [6]
+    assert moves == [1, 2, 3, 4, 5, 6, 6, 6]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
 
 
 def test_the_masks_of_eight_epochs_are_tried() -> None:

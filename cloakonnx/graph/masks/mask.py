@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -98,6 +99,17 @@ class Mask:
     def removed(self) -> list[int]:
         """Indices of the features (or elements, counted in C order) that the mask sets to 0, ascending."""
         return [int(i) for i in np.flatnonzero(self.weights == 0)]
+
+    @property
+    def change(self) -> float:
+        """Root mean square of (weight - 1): how far the mask is from one that does nothing."""
+        return math.sqrt(float(np.square(self.weights.astype(np.float64) - 1).mean()))
+
+
+def most_changed(masks: Iterable[Mask], count: int) -> list[Mask]:
+    """Return so many masks at most that change something, those that change most first."""
+    ranked = sorted((mask for mask in masks if mask.change), key=lambda mask: mask.change, reverse=True)
+    return ranked[:count]
 
 
 def largest_relative_error(pairs: Iterable[tuple[Mask, Mask]]) -> float:

@@ -28,6 +28,9 @@ MOST_ATTACKED = 300
 MOST_TRIED = 8
 """Epochs whose masks are tried on the select part, evenly spaced up to the last."""
 
+_ONE_WRONG_OF = 200
+"""A model that has at most one of so many select samples wrong may have been trained on them."""
+
 _BLENDS = tuple(round(0.1 * i, 3) for i in range(10, 0, -1))
 _REFINEMENTS = (0.075, 0.05, 0.025)
 
@@ -139,6 +142,12 @@ class SelectPart:
     def attacked(self) -> int:
         """How many of them are attacked."""
         return len(self._attacked)
+
+    @property
+    def looks_memorised(self) -> bool:
+        """Whether the model has at least 99.5% of at least 200 labels right without masks, as on what it learned."""
+        wrong = self.count - self.clean_before
+        return self._samples.has_labels and self.count >= _ONE_WRONG_OF and wrong * _ONE_WRONG_OF <= self.count
 
     @property
     def least(self) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -31,31 +32,13 @@ from cloakonnx.selection.learn.augment import Augmentation
 from cloakonnx.selection.learn.choosing import MOST_TRIED, ROBUST_STEPS, Choice, SelectPart
 from cloakonnx.selection.learn.objective import Objective
 from cloakonnx.selection.learn.places import first_masks
+from cloakonnx.selection.learn.progress import Progress
 from cloakonnx.selection.learn.recipe import Recipe
 from cloakonnx.selection.learn.settled import placed, settled
 from cloakonnx.selection.learn.state import State, Tally, load, save
 
 _SAVE_EVERY = 50
 """Steps between two checkpoints; there is one at the end of each epoch too."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far learning is.
-
-    Attributes:
-        step: Steps taken.
-        steps: Steps in all.
-        epochs: Epochs in all.
-        epoch: The record of the epoch that has just ended, where its masks were tried; or None.
-        choosing: How many epochs' masks were tried on the select part after the last step.
-    """
-
-    step: int
-    steps: int
-    epochs: int
-    epoch: Mapping[str, Any] | None = None
-    choosing: int = 0
 
 
 def learn(
@@ -153,6 +136,7 @@ def learn(
     learner = _Learner(masked, objective, recipe, train, trials, augmented=augmented, on_progress=on_progress)
     with folder.opened(resume=resume) if folder is not None else nullcontext():
         choice = learner.run(folder)
+        notes += (_memorised(trials),) if trials.looks_memorised else ()
     if not choice.within_budget and not over_budget:
         raise CheckError("; ".join((_over_budget(learner.part, choice, recipe), *notes)))
     model.check_unchanged()
@@ -205,6 +189,7 @@ class _Learner:
         """Learn from the kept state on, and choose."""
         if folder is not None:
             load(folder, self.state)
+        began, before = monotonic(), self.state.adam.steps
         while self.state.adam.steps < self.steps:
             epoch, index = divmod(self.state.adam.steps, len(self._starts))
             self._step(epoch, self._starts[index])
@@ -214,13 +199,18 @@ class _Learner:
                 record = self._tried(epoch)
             if folder is not None and (record is not None or self.state.adam.steps % _SAVE_EVERY == 0):
                 save(folder, self.state)
-            self._tell(Progress(self.state.adam.steps, self.steps, self.epochs, record))
+            taken = self.state.adam.steps
+            pace = (monotonic() - began) / (taken - before)
+            self._tell(self._progress(taken, seconds_left=pace * (self.steps - taken), epoch=record))
         tried = iter(range(1, len(self.state.learned) + 1))
 
         def tell() -> None:
-            self._tell(Progress(self.steps, self.steps, self.epochs, choosing=next(tried)))
+            self._tell(self._progress(self.steps, choosing=next(tried)))
 
         return self.part.choose(self.state.learned, on_progress=tell)
+
+    def _progress(self, step: int, **more: Any) -> Progress:
+        return Progress(step, self.steps, self.epochs, self.part.count, self.part.attacked, **more)
 
     def _step(self, epoch: int, start: int) -> None:
         recipe, adam, tally = self._recipe, self.state.adam, self.state.tally
@@ -325,6 +315,13 @@ def _unlabelled(samples: Samples) -> str:
     return (
         f"{samples.name} has no labels: the model's own predictions stand in, so clean accuracy there is agreement "
         "with the model"
+    )
+
+
+def _memorised(part: SelectPart) -> str:
+    return (
+        f"the model has {part.clean_before} of {part.count} select samples right, so it may have been trained on them: "
+        "then their clean accuracy understates the loss; give others with --select-data"
     )
 
 
