@@ -28,6 +28,7 @@ def recipe(work: Hardening) -> Recipe:
         eps=settings.eps[0],
         budget=settings.budget,
         norm=settings.norm,
+        granularity=settings.granularity,
         epochs=settings.amount.epochs,
         foldable=settings.fold,
         seed=settings.seed,
@@ -85,6 +86,7 @@ def seconds(work: Hardening) -> float:
         samples=parts.learn.count,
         select=parts.select.count,
         taps=work.settings.taps,
+        layers=work.settings.layers,
     )
 
 
@@ -107,6 +109,7 @@ def _learned(work: Hardening, *, target: Path, resume: bool) -> Analysis:
             asked,
             select=work.parts.select.data,
             taps=work.settings.taps,
+            layers=work.settings.layers,
             output=target,
             resume=resume,
             engine=engine(work),
