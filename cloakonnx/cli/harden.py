@@ -15,6 +15,7 @@ from cloakonnx.cli._output import going_on, print_json, progress, say, tell
 from cloakonnx.cli._signing import sign_key_option, signing_key
 from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.cli.gate import conclude
+from cloakonnx.cli.places import granularity_option, layers_option
 
 if TYPE_CHECKING:
     from cloakonnx.pipeline.harden import Hardened
@@ -31,6 +32,8 @@ class TaskOptions(TypedDict):
     norm: str
     attack: str
     tap: tuple[str, ...]
+    granularity: str | None
+    layers: tuple[str, ...]
     fold: bool
     seed: int
     batch_size: int
@@ -59,7 +62,7 @@ _task_options = options.group(
         type=click.Choice(["learn", "greedy", "score"]),
         default="learn",
         show_default=True,
-        help="Masks learned at every activation; features of one tap; or DeepCloak's.",
+        help="Masks that are learned; features of one tap; or DeepCloak's.",
     ),
     click.option(
         "--preset",
@@ -72,7 +75,9 @@ _task_options = options.group(
     click.option(
         "--attack", default="quick", show_default=True, help="Of the evaluation: quick, standard, or one attack."
     ),
-    click.option("--tap", metavar="TENSOR", multiple=True, help="Where to mask.  [the method's own choice]"),
+    click.option("--tap", metavar="TENSOR", multiple=True, help="Activations to mask.  [the method's own choice]"),
+    granularity_option,
+    layers_option,
     click.option("--fold", is_flag=True, help="Move masks into weights where that is exact; no Mul nodes for these."),
     options.seed_option,
 )

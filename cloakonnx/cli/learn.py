@@ -11,6 +11,7 @@ import click
 from cloakonnx.cli import options
 from cloakonnx.cli._output import RESUMED, going_on, progress, say, write_json
 from cloakonnx.cli._types import Number, Numbers
+from cloakonnx.cli.places import granularity_option, layers_option
 from cloakonnx.errors import CheckError
 
 if TYPE_CHECKING:
@@ -51,26 +52,11 @@ class LearnAndDataOptions(RecipeOptions, options.DataOptions):
     """Values of both groups."""
 
 
-class _Granularity(click.Choice[str]):
-    """A granularity; the former name of one is taken with a warning."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value == "channel":
-            options.warn("--granularity channel is named feature now")
-            value = "feature"
-        return super().convert(value, param, ctx)
-
-
 _recipe_options = options.group(
     click.option("--eps", type=Number(), required=True, help="Radius of the ball in pixel space: 2/255, say."),
     click.option("--budget", type=Number(), required=True, help="Clean accuracy that may be lost: 4% is 4 points."),
     options.norm_option,
-    click.option(
-        "--granularity",
-        type=_Granularity(["kernel", "weight", "weight-channel", "feature", "element"]),
-        help="What one number multiplies: on the model's weights a kernel, a single weight, or the channels of a "
-        "layer; at activations a feature or an element.  [kernel; with --tap: feature]",
-    ),
+    granularity_option,
     click.option(
         "--eps-factor",
         type=Number(),
@@ -128,7 +114,7 @@ _recipe_options = options.group(
 @_recipe_options
 @click.option("--tap", metavar="TENSOR", multiple=True, help="Where to mask.  [activations that feed linear layers]")
 @click.option("--tap-pattern", metavar="GLOB", multiple=True, help="Every tap whose name fits: '*relu*', say.")
-@click.option("--layers", metavar="GLOB", multiple=True, help="Weights to mask, by their or their layer's name.  [all]")
+@layers_option
 @click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings stopped.")
 @options.data_options
 @options.input_option

@@ -13,8 +13,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
@@ -48,7 +46,6 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import entries, is_folded
 from cloakonnx.graph.masks.strip import found_masks, stripped, stripped_sha256
-from cloakonnx.graph.masks.taps import Tap
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.statistics import Paired
 
@@ -356,7 +353,7 @@ def evaluation_seconds(
     classifier: Classifier,
     dataset: Dataset,
     *,
-    taps: Sequence[Tap],
+    masks: Sequence[Mask],
     samples: int,
     eps: Sequence[float],
     attack: str = "quick",
@@ -369,7 +366,7 @@ def evaluation_seconds(
     Args:
         classifier: The model without masks.
         dataset: What it would be evaluated on; only the shape of a sample is taken.
-        taps: Where masks will be; those of 1, which it measures with, cost what any do.
+        masks: Masks at the places where they will be; those of 1 cost what any do.
         samples: How many it would be evaluated on.
         eps: Radii of the balls.
         attack: A preset (``quick``) or an attack's name.
@@ -382,11 +379,10 @@ def evaluation_seconds(
         DifferentiationError: an op without a gradient, under an attack that needs one.
     """
     plans = [plan(attack, eps=each, norm=norm) for each in eps]
-    ones = [Mask(tap.name, np.ones(tap.features, np.float32), tap.feature_axis) for tap in taps if tap.features]
 
     def victim(of: Classifier) -> Victim:
         return Victim(of, dataset.fitted_to(of))
 
-    masked = victim(classifier.beside(hardened(classifier.model, ones)) if ones else classifier)
+    masked = victim(classifier.beside(hardened(classifier.model, masks)) if masks else classifier)
     comparison = Comparison(masked, victim(classifier), [masked] * CONTROL_MASKS, plans, norm=norm, seed=0)
     return samples * comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size) / workers

@@ -29,6 +29,7 @@ def recipe(work: Hardening) -> Recipe:
         eps=settings.eps[0],
         budget=settings.budget,
         norm=settings.norm,
+        granularity=settings.granularity,
         epochs=settings.amount.epochs,
         foldable=settings.fold,
         seed=settings.seed,
@@ -86,6 +87,7 @@ def seconds(work: Hardening) -> float:
         samples=parts.learn.count,
         select=parts.select.count,
         taps=work.settings.taps,
+        layers=work.settings.layers,
     )
 
 
@@ -98,6 +100,7 @@ def _learned(work: Hardening, *, target: Path, resume: bool) -> Analysis:
             asked,
             select=work.parts.select.data,
             taps=work.settings.taps,
+            layers=work.settings.layers,
             output=target,
             resume=resume,
             engine=engine(work),

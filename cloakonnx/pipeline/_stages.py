@@ -8,6 +8,7 @@ from typing import Any
 
 from cloakonnx.classifier.latency import SESSIONS as LATENCY_SESSIONS
 from cloakonnx.classifier.latency import latency_ratios
+from cloakonnx.classifier.masked import ones
 from cloakonnx.engine.folder import forget
 from cloakonnx.errors import CheckError, ZeroGradientError
 from cloakonnx.evaluation.evaluate import evaluate, evaluation_seconds
@@ -23,7 +24,7 @@ from cloakonnx.graph.fold.fold import fold_file
 from cloakonnx.graph.masks.harden import Watch, harden_file
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.graph.masks.taps import Tap, find_tap, places
+from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.pipeline import _masks as masks
 from cloakonnx.pipeline._hardening import Hardening
 from cloakonnx.pipeline.settings import HardenSettings
@@ -32,6 +33,8 @@ from cloakonnx.report.page import report_html
 from cloakonnx.report.tables import converged_lines, summary_markdown
 from cloakonnx.scoring.analysis import Analysis, load_analysis, masks_path
 from cloakonnx.selection.greedy.within import within_budget
+from cloakonnx.selection.learn.places import first_masks
+from cloakonnx.selection.learn.settled import placed
 from cloakonnx.selection.topk import select
 
 HARDENED, ANALYSIS, EVALUATION = "hardened.onnx", "analysis.cloak.json", "evaluation.json"
@@ -39,16 +42,18 @@ SAMPLES = "samples.npz"
 REPORT, SUMMARY, ATTESTATION = "report.html", "summary.md", "attestation.json"
 
 
-def taps_of(model: Model, settings: HardenSettings) -> list[Tap]:
-    """Return where a hardening masks a model.
+def places_of(model: Model, settings: HardenSettings) -> list[Mask]:
+    """Return where a hardening masks a model: masks of 1.
 
     Raises:
         ModelError, TapError: it can't carry masks, or not there.
     """
     check_opset(model)
     if settings.method == "learn":
-        return places(model, names=settings.taps)
-    return [find_tap(model, settings.tap)]
+        granularity = placed(settings.granularity, at_taps=bool(settings.taps))
+        return first_masks(model, granularity, taps=settings.taps, layers=settings.layers)
+    tap = find_tap(model, settings.tap)
+    return [ones(tap)] if tap.features else []
 
 
 class Stages:
@@ -64,14 +69,14 @@ class Stages:
         running = {"source": self._source, **work.running_record(work.parts.learn.data)}
         settings, parts = work.settings, work.parts
         self.all: list[WorkStage] = [
-            WorkStage("inspect", self._inspect, settings={"source": self._source, "taps": settings.taps}),
+            WorkStage("inspect", self._inspect, settings={"source": self._source, **settings.places}),
             WorkStage(
                 settings.method,
                 self._analyse,
                 settings={
                     **running,
                     **masks.method_record(work),
-                    "taps": settings.taps,
+                    **settings.places,
                     "learn": parts.learn.digest,
                     "select": parts.select.digest,
                 },
@@ -169,10 +174,10 @@ class Stages:
         return load_analysis(self._work.folder.file(ANALYSIS), model=self._work.model.name)
 
     def _inspect(self, resumed: bool) -> Mapping[str, Any]:
-        return {"taps": [tap.name for tap in self._taps()]}
+        return {"masks": [mask.key for mask in self._places()]}
 
-    def _taps(self) -> list[Tap]:
-        return taps_of(self._work.model, self._work.settings)
+    def _places(self) -> list[Mask]:
+        return places_of(self._work.model, self._work.settings)
 
     def _analyse(self, resumed: bool) -> Mapping[str, Any]:
         target = self._work.folder.file(ANALYSIS)
@@ -254,7 +259,7 @@ class Stages:
         return evaluation_seconds(
             work.classifier.with_threads(engine.threads),
             work.parts.report.data,
-            taps=self._taps(),
+            masks=self._places(),
             samples=work.parts.report.count,
             eps=settings.radii,
             attack=settings.attack,

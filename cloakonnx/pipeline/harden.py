@@ -20,11 +20,12 @@ from cloakonnx.graph.file.companions import check_names, is_elsewhere
 from cloakonnx.graph.file.model import Model
 from cloakonnx.pipeline._hardening import Hardening, Observer, Silence
 from cloakonnx.pipeline._parts import part_data
-from cloakonnx.pipeline._stages import Stages, taps_of
+from cloakonnx.pipeline._stages import Stages, places_of
 from cloakonnx.pipeline.settings import HardenSettings, Method
 from cloakonnx.pipeline.stage import PlannedStage, ResultFolder
 from cloakonnx.report.page import check_report
 from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.selection.learn.recipe import Granularity
 from cloakonnx.text import table
 
 
@@ -125,7 +126,7 @@ class Task:
         self._folder.check_place()
         bounds, shape = data.preprocessing.bounds, data.sample_shape
         check_eps(settings.eps, norm=settings.norm, bounds=bounds, shape=shape)
-        taps_of(classifier.model, settings)
+        places_of(classifier.model, settings)
         if is_elsewhere(classifier.model, output):
             check_names(classifier.model, classifier.model.external_files)
         amount = settings.amount
@@ -218,6 +219,8 @@ def harden(
     preset: str = "full",
     attack: str = "quick",
     taps: Sequence[str] = (),
+    granularity: Granularity | None = None,
+    layers: Sequence[str] = (),
     fold: bool = False,
     require: Sequence[str] = (),
     report: bool = True,
@@ -240,11 +243,13 @@ def harden(
         select_data: Samples to choose on.
         report_data: Samples to report on.
         budget: Clean accuracy that may be lost on the select part, as a share (0.04: 4 points).
-        method: ``learn`` masks at every activation, select features of one tap with ``greedy``, or take away those
-            that ``score`` highest by DeepCloak's criterion, as many as the budget allows.
+        method: ``learn`` masks on the weights or at activations, select features of one tap with ``greedy``, or take
+            away those that ``score`` highest by DeepCloak's criterion, as many as the budget allows.
         preset: ``full``, or ``quick``: at most 2,000 samples, 4 epochs, 200 samples to report on, one radius.
         attack: Of the evaluation: ``quick``, ``standard`` or an attack's name.
-        taps: Where to mask; the method's own choice where empty.
+        taps: Where to mask activations; the method's own choice where empty.
+        granularity: What one number of a learned mask multiplies, as in :class:`~cloakonnx.selection.learn.Recipe`.
+        layers: For masks on weights, globs over the names of weights and layers; all where there is none.
         fold: Whether masks go into weights where that is exact.
         require: Gates, such as ``robust-gain>=5%@2/255``.
         report: Whether to write the page, which needs Jinja2.
@@ -268,6 +273,8 @@ def harden(
         preset=preset,
         attack=attack,
         taps=tuple(taps),
+        granularity=granularity,
+        layers=tuple(layers),
         fold=fold,
         seed=seed,
         batch_size=batch_size,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from cloakonnx.attacks.presets import plan
 from cloakonnx.errors import OptionError, nearest
 from cloakonnx.evaluation.gates import Gate, check_measured
+from cloakonnx.selection.learn.recipe import Granularity
 
 Method: TypeAlias = Literal["learn", "greedy", "score"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -49,7 +50,10 @@ class HardenSettings:
         preset: A name of PRESETS.
         norm: The balls' norm.
         attack: Of the evaluation: a preset (``quick``, ``standard``) or an attack's name.
-        taps: Where to mask; the method's own choice where empty.
+        taps: Where to mask activations; the method's own choice where empty.
+        granularity: What one number of a learned mask multiplies; None for kernels, and for features where taps are
+            named.
+        layers: For masks on weights, globs over the names of weights and layers; all where there is none.
         fold: Whether masks go into weights where that is exact.
         seed: Of all random numbers.
         batch_size: Samples at a time, in attacks.
@@ -67,6 +71,8 @@ class HardenSettings:
     norm: Literal["linf", "l2"] = "linf"
     attack: str = "quick"
     taps: tuple[str, ...] = ()
+    granularity: Granularity | None = None
+    layers: tuple[str, ...] = ()
     fold: bool = False
     seed: int = 0
     batch_size: int = 64
@@ -83,6 +89,8 @@ class HardenSettings:
             raise OptionError(f"--budget {self.budget:g} must be a share from 0 to 1, such as 4%")
         if self.method != "learn" and len(self.taps) > 1:
             raise OptionError(f"--method {self.method} masks one tap; --tap names {len(self.taps)}")
+        if self.method != "learn" and (self.granularity or self.layers):
+            raise OptionError(f"--granularity and --layers are for --method learn; {self.method} masks one tap")
         for eps in self.radii:
             plan(self.attack, eps=eps, norm=self.norm)
         if len(set(self.eps)) < len(self.eps):
@@ -108,6 +116,11 @@ class HardenSettings:
     def tap(self) -> str | None:
         """The one tap of methods that mask one; None takes the default one."""
         return self.taps[0] if self.taps else None
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """What says where masks go, for records."""
+        return {"taps": self.taps, "granularity": self.granularity, "layers": self.layers}
 
     @property
     def wants_latency(self) -> bool:

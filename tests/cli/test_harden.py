@@ -50,7 +50,7 @@ def test_one_go_a_second_one_and_what_the_page_says_to_do_it_again(digits: Path,
 
     first = run(*COMMAND, "--json", "--require", "clean-drop<=30%")
     assert first.code == 0, first.err
-    assert "[2/7] learn\n      epoch 1 of 12: loss" in first.err
+    assert "[2/7] learn\n      epoch 5 of 40: loss" in first.err
     told = json.loads(first.out)
     assert not any(stage["cached"] for stage in told["stages"])
     assert [gate["verdict"] for gate in told["gates"]] == ["pass"]

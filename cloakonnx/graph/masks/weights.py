@@ -124,6 +124,11 @@ def chosen_weights(model: Model, *, patterns: Sequence[str] = (), biases: bool =
         TapError: a pattern that finds nothing, or no weight at all.
     """
     found = list_weights(model, biases=biases)
+    if not found and masks_of(model.proto):
+        raise TapError(
+            f"{model.name} is hardened already, and no weight is without a mask; 'cloakonnx strip' gives the source "
+            "back"
+        )
     if not found:
         raise TapError(
             f"{model.name} has no Conv, ConvTranspose, Gemm or MatMul with a constant weight that can carry a mask "

@@ -33,6 +33,7 @@ def learning_seconds(
     samples: int,
     select: int,
     taps: Sequence[str] = (),
+    layers: Sequence[str] = (),
 ) -> float:
     """Measure on noise how many seconds learning takes at most.
 
@@ -43,13 +44,15 @@ def learning_seconds(
         samples: How many it would learn on.
         select: How many it would choose on.
         taps: Tensors to mask, as learning takes them.
+        layers: And globs over layers.
 
     Raises:
         TapError, ModelError, DifferentiationError: as learning does.
     """
     recipe = settled(recipe, dataset, count=samples)
     assert recipe.epochs is not None  # settled
-    masked = MaskedClassifier(classifier, first_masks(classifier.model, placed(recipe, at_taps=bool(taps)), taps=taps))
+    granularity = placed(recipe.granularity, at_taps=bool(taps))
+    masked = MaskedClassifier(classifier, first_masks(classifier.model, granularity, taps=taps, layers=layers))
     masked.prepare(dataset.fitted_to(masked))
     count = masked.fixed_batch or min(_PROBE, recipe.batch_size)
     low, high = dataset.preprocessing.bounds

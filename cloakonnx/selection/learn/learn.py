@@ -92,7 +92,7 @@ def learn(
     model = classifier.model
     check_opset(model)
     ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
-    recipe = replace(recipe, granularity=placed(recipe, at_taps=bool(taps or tap_patterns)))
+    recipe = replace(recipe, granularity=placed(recipe.granularity, at_taps=bool(taps or tap_patterns)))
     assert recipe.granularity is not None  # placed
     chosen = first_masks(model, recipe.granularity, taps=taps, tap_patterns=tap_patterns, layers=layers)
     for each in (dataset, select):

@@ -28,9 +28,9 @@ def settled(recipe: Recipe, dataset: Dataset, *, count: int) -> Recipe:
     return replace(recipe, flip=flip, shift=shift, epochs=epochs)
 
 
-def placed(recipe: Recipe, *, at_taps: bool) -> Granularity:
-    """Return the granularity of a recipe; where it is open, kernels, or features where taps are named."""
-    return recipe.granularity or ("feature" if at_taps else "kernel")
+def placed(granularity: Granularity | None, *, at_taps: bool) -> Granularity:
+    """Return a granularity; where it is open, kernels, or features where taps are named."""
+    return granularity or ("feature" if at_taps else "kernel")
 
 
 def _epochs(recipe: Recipe, count: int) -> int:

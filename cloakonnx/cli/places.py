@@ -1,0 +1,30 @@
+"""Options that say where masks are learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cloakonnx.cli.options import warn
+
+
+class _Granularity(click.Choice[str]):
+    """A granularity; the former name of one is taken with a warning."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == "channel":
+            warn("--granularity channel is named feature now")
+            value = "feature"
+        return super().convert(value, param, ctx)
+
+
+granularity_option = click.option(
+    "--granularity",
+    type=_Granularity(["kernel", "weight", "weight-channel", "feature", "element"]),
+    help="What one number multiplies: on the model's weights a kernel, a single weight, or the channels of a layer; at "
+    "activations a feature or an element.  [kernel; with --tap: feature]",
+)
+layers_option = click.option(
+    "--layers", metavar="GLOB", multiple=True, help="Weights to mask, by their or their layer's name.  [all]"
+)
