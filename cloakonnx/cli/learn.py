@@ -213,9 +213,9 @@ def _recipe(rest: LearnAndDataOptions) -> Recipe:
 def _tell(result: Analysis, target: Path) -> None:
     learning = cast("dict[str, Any]", result.learning)
     select, chosen, recipe = learning["select"], learning["chosen"], learning["recipe"]
-    weights = sum(mask.weights.size for mask in result.masks)
+    numbers = sum(mask.weights.size for mask in result.masks)
     say(
-        f"{len(result.masks)} masks, {weights} weights ({result.provider}); epoch {chosen['epoch']}, "
+        f"{len(result.masks)} masks, {numbers:,} numbers ({result.provider}); epoch {chosen['epoch']}, "
         f"blend {chosen['blend']:g}"
     )
     say(

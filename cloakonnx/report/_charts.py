@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no library, because three kinds are needed, in the page's own fonts and colours.
+"""Charts as inline SVG: no library, because few kinds are needed, in the page's own fonts and colours.
 
 Colours are classes, which the page's style sheet fills for light, dark and print. Every mark carries its numbers as a
 ``<title>``; every chart has a table beside it that says the same.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from xml.etree import ElementTree as ET
 
 _WIDTH, _HEIGHT = 440.0, 300.0
@@ -179,6 +180,67 @@ def histogram(key: str, title: str, bars: Sequence[Bar], *, x_label: str, y_labe
                 rect = ET.SubElement(root, "rect", {"class": f"bar {style} mark", **box, **fill})
                 ET.SubElement(rect, "title").text = f"{count} {style}, {bar.low:.4g} to {bar.high:.4g}"
     return _text(root)
+
+
+def layer(key: str, title: str, cells: Sequence[Sequence[int]] | None, counts: Sequence[int], reach: float) -> str:
+    """Return the numbers of a mask as an SVG element: a map of them, where there is one, beside how many are how large.
+
+    Numbers come as levels: 0 for about 1, positive above it, negative below.
+
+    Args:
+        key: Makes the id of its title unique in the page.
+        title: What it shows, for who can't see it.
+        cells: Levels, row by row.
+        counts: How many numbers have each level, from the lowest to the highest.
+        reach: How far from 1 the highest level is.
+    """
+    root = ET.Element("svg", {"class": "layer", "viewBox": "0 0 256 124", "role": "img"})
+    root.set("aria-labelledby", f"{key}-title")
+    ET.SubElement(root, "title", {"id": f"{key}-title"}).text = title
+    top = (len(counts) - 1) // 2
+    if cells is not None:
+        _map(root, cells, top, reach)
+    width, most = 120.0 / len(counts), max(counts)
+    for index, count in enumerate(counts):
+        if count:
+            height = max(112.0 * count / most, 1.0)
+            box = {"x": _n(134 + index * width), "y": _n(118 - height), "width": _n(width - 0.75), "height": _n(height)}
+            bar = ET.SubElement(root, "rect", {"class": f"mark {_side(index - top)}", **box})
+            ET.SubElement(bar, "title").text = f"{count}: {_level_text(index - top, top, reach)}"
+    ET.SubElement(root, "line", {"class": "grid", "x1": "134", "x2": "254", "y1": "118.5", "y2": "118.5"})
+    ET.SubElement(root, "line", {"class": "grid", "x1": "194", "x2": "194", "y1": "2", "y2": "122"})
+    return _text(root)
+
+
+def _map(root: ET.Element, cells: Sequence[Sequence[int]], top: int, reach: float) -> None:
+    """Draw a cell for each level that is not 0; those of one level are one path, neighbours in a row one box."""
+    place = {"x": "2", "y": "2", "width": "120", "height": "120"}
+    ET.SubElement(root, "rect", {"class": "ground", **place})
+    box = {"viewBox": f"0 0 {len(cells[0])} {len(cells)}", "preserveAspectRatio": "none"}
+    inner = ET.SubElement(root, "svg", {**box, **place, "shape-rendering": "crispEdges"})
+    paths: dict[int, list[str]] = {}
+    numbers: dict[int, int] = {}
+    for y, row in enumerate(cells):
+        x = 0
+        for level, same in groupby(row):
+            count = len(list(same))
+            if level:
+                paths.setdefault(level, []).append(f"M{x},{y}h{count}v1h-{count}z")
+                numbers[level] = numbers.get(level, 0) + count
+            x += count
+    for level in sorted(paths):
+        style = {"class": f"mark {_side(level)}", "fill-opacity": _n(abs(level) / top), "d": "".join(paths[level])}
+        path = ET.SubElement(inner, "path", style)
+        ET.SubElement(path, "title").text = f"{numbers[level]} cells: {_level_text(level, top, reach)}"
+
+
+def _side(level: int) -> str:
+    return "less" if level < 0 else "more" if level else "same"
+
+
+def _level_text(level: int, top: int, reach: float) -> str:
+    low, high = (1 + (level + half) * reach / top for half in (-0.5, 0.5))
+    return f"below {high:.3g}" if level == -top else f"above {low:.3g}" if level == top else f"{low:.3g} to {high:.3g}"
 
 
 def swatch(style: str, shape: str) -> str:

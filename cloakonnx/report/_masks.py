@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from cloakonnx.evaluation.sweeps.record import Point, Sweep
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.report import _charts as charts
 from cloakonnx.report._figures import Cell, Figure, Sheet, figure
+from cloakonnx.report._layers import LayerPart, layer_part
 from cloakonnx.scoring.analysis import Analysis, TapScores
 from cloakonnx.selection.topk import ranking
 from cloakonnx.statistics import Accuracy, share_cell
@@ -120,11 +121,13 @@ class MaskPart:
         intro: A sentence or two.
         chart: Their distribution.
         sheets: Tables.
+        layers: Pictures of the masks one by one; None where there are scores.
     """
 
     intro: str
     chart: Figure
     sheets: tuple[Sheet, ...]
+    layers: LayerPart | None = None
 
 
 def mask_part(analysis: Analysis | None, masks: Sequence[Mask] | None, found: Evaluation) -> MaskPart | None:
@@ -196,26 +199,37 @@ def _weights(masks: Sequence[Mask]) -> MaskPart:
     weights = np.concatenate([mask.weights.ravel() for mask in masks]).astype(np.float64)
     rows = tuple(
         (
-            Cell(mask.tap),
+            Cell(mask.key),
             Cell(str(mask.weights.size), mask.weights.size),
             Cell(str(len(mask.removed)), len(mask.removed)),
-            *(Cell(f"{value:.3f}", value) for value in _spread(mask.weights)),
+            *(Cell(f"{value:.3f}", value) for value in (*_spread(mask.weights), mask.change)),
         )
         for mask in masks
     )
-    columns = ("tap", "weights", "of them 0", "least", "mean", "most")
-    sheets = [Sheet("taps-table", "Masks, tap by tap", columns, rows, sortable=True)]
-    listed = [(mask.tap, i, float(w)) for mask in masks for i, w in enumerate(mask.weights.ravel())][:_MOST_ROWS]
+    columns = (
+        "mask on",
+        "numbers",
+        "of them 0",
+        "least",
+        "10%",
+        "mean",
+        "90%",
+        "most",
+        "root mean square of the change",
+    )
+    sheets = [Sheet("taps-table", "Masks, one by one", columns, rows, sortable=True)]
+    numbers = ((mask.key, i, float(w)) for mask in masks for i, w in enumerate(mask.weights.flat))
+    listed = islice(numbers, _MOST_ROWS)
     lines = tuple(
         (Cell(tap), Cell(str(i), i), Cell(f"{w:.3f}", w), Cell("masked" if w == 0 else "scaled" if w != 1 else "kept"))
         for tap, i, w in listed
     )
-    caption = f"Weights, feature by feature{_cut(len(weights))}"
+    caption = f"Numbers of the masks, one by one{_cut(len(weights))}"
     sheets.append(
         Sheet(
             "weights-table",
             caption,
-            ("tap", "feature", "weight", "state"),
+            ("mask on", "place", "number", "state"),
             lines,
             sortable=True,
             words=frozenset({0, 3}),
@@ -223,22 +237,25 @@ def _weights(masks: Sequence[Mask]) -> MaskPart:
     )
     gone, scaled = int((weights == 0).sum()), int(((weights != 0) & (weights != 1)).sum())
     intro = (
-        f"{len(masks)} mask{'s' * (len(masks) > 1)} with {len(weights)} weights: {gone} are 0 (masked), {scaled} "
-        "scale a feature, the others are 1 and change nothing."
+        f"{len(masks)} mask{'s' * (len(masks) > 1)} with {len(weights):,} numbers: {gone:,} are 0 (masked), "
+        f"{scaled:,} scale what they multiply, the others are 1 and change nothing."
     )
     svg = charts.histogram(
         "scores",
-        f"How {len(weights)} mask weights are distributed; those of 0 hatched",
+        f"How {len(weights)} numbers of masks are distributed; those of 0 hatched",
         _bars(weights, weights == 0),
-        x_label="weight (1 keeps a feature as it is)",
-        y_label="features",
+        x_label="number (1 keeps what it multiplies)",
+        y_label="numbers",
     )
-    return MaskPart(intro, figure(svg, "Hatched: masked (0). Plain: kept or scaled.", more=_LEGEND), tuple(sheets))
+    chart = figure(svg, "Hatched: masked (0). Plain: kept or scaled.", more=_LEGEND)
+    return MaskPart(intro, chart, tuple(sheets), layer_part(masks))
 
 
-def _spread(weights: NDArray[np.float32]) -> tuple[float, float, float]:
+def _spread(weights: NDArray[np.float32]) -> tuple[float, ...]:
+    """Return least, 10%, mean, 90% and most."""
     wide = weights.astype(np.float64)
-    return float(wide.min()), float(wide.mean()), float(wide.max())
+    low, high = np.quantile(wide, (0.1, 0.9))
+    return float(wide.min()), float(low), float(wide.mean()), float(high), float(wide.max())
 
 
 def _bars(values: NDArray[np.float64], gone: NDArray[np.bool_]) -> list[charts.Bar]:

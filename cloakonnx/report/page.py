@@ -22,6 +22,7 @@ from cloakonnx.graph.masks.metadata import entries
 from cloakonnx.graph.masks.strip import found_masks
 from cloakonnx.report import _accuracy as accuracy_part
 from cloakonnx.report import _masks as mask_part
+from cloakonnx.report._learning import learning_part
 from cloakonnx.report._samples import sample_part
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.text import escaped, shown_line
@@ -49,7 +50,7 @@ def report_html(
         samples: What ``evaluate(samples=...)`` wrote with the evaluation.
 
     Raises:
-        DataError: the values are not of the same model, or the samples not of the evaluation.
+        DataError: the values are not of the same model, the samples not of the evaluation, or the analysis is damaged.
         MissingDependencyError: Jinja2 is not installed.
     """
     _check_alike(found, analysis, sweep, model)
@@ -70,6 +71,7 @@ def report_html(
         sweep=None if sweep is None else mask_part.sweep_figure(sweep),
         sweep_sheet=None if sweep is None else mask_part.sweep_sheet(sweep),
         masks=mask_part.mask_part(analysis, masks, found),
+        learning=None if analysis is None or analysis.learning is None else learning_part(analysis.learning),
         samples=None if samples is None else sample_part(samples, found),
         sanity=None if found.sanity is None else accuracy_part.sanity_sheet(found.sanity),
         controls=accuracy_part.control_sheets(found),

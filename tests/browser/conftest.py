@@ -35,7 +35,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The reports: with all parts; learned masks, and samples that are no images; nothing but the evaluation."""
+    """The reports: with all parts; learned masks, and samples that are no images; masks on kernels; nothing but the
+    evaluation."""
     folder = tmp_path_factory.mktemp("pages")
     full, learned = samples.evaluation(fired=("single-step",)), samples.evaluation(samples.at(0.07, 60, 100))
     made = {
@@ -43,6 +44,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             full, analysis=samples.scored(), sweep=samples.sweep(), samples=samples.turned(full, 32, 32, 3)
         ),
         "learned": report_html(learned, analysis=samples.learned(), samples=samples.turned(learned, 20)),
+        "kernels": report_html(learned, analysis=samples.kernels()),
         "bare": report_html(samples.evaluation(samples.at(0.07, 101, 100), fired=None)),
     }
     for name, page in made.items():

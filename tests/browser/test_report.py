@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page
 
 from .conftest import ARTIFACTS, opened, shot
 
-PAGES = ("full", "learned", "bare")
+PAGES = ("full", "learned", "kernels", "bare")
 BAD = """(all) => all.filter((each) => {
   const box = each.getBoundingClientRect(), frame = each.ownerSVGElement.getBoundingClientRect();
   return !(box.width > 0 && box.height > 0 && box.left >= frame.left - 1 && box.right <= frame.right + 1
@@ -55,7 +55,7 @@ def test_the_policy_holds(browser: Browser, pages: dict[str, Path]) -> None:
         assert any("Content Security Policy" in line for line in seen.console)
 
 
-@pytest.mark.parametrize(("name", "count"), [("full", 4), ("learned", 3), ("bare", 2)])
+@pytest.mark.parametrize(("name", "count"), [("full", 4), ("learned", 4), ("kernels", 4), ("bare", 2)])
 def test_charts_are_drawn(browser: Browser, pages: dict[str, Path], name: str, count: int) -> None:
     with opened(browser, pages[name]) as (page, _):
         charts = page.locator("svg.chart")
@@ -68,6 +68,27 @@ def test_charts_are_drawn(browser: Browser, pages: dict[str, Path], name: str, c
             assert marks.count() >= 3
             assert marks.evaluate_all(BAD) == []
             assert chart.locator("text").evaluate_all(BAD) == []
+
+
+@pytest.mark.parametrize(("name", "count"), [("learned", (4, 0)), ("kernels", (7, 2))])
+@pytest.mark.parametrize("viewport", [PHONE, {"width": 1280, "height": 900}], ids=["phone", "desk"])
+def test_layers_are_drawn(
+    browser: Browser, pages: dict[str, Path], name: str, count: tuple[int, int], viewport: dict[str, int]
+) -> None:
+    """Each with its name and its title; bars and cells lie in their frames, and weaker and stronger look different."""
+    with opened(browser, pages[name], viewport=viewport) as (page, _):
+        layers = page.locator("svg.layer")
+        assert (layers.count(), layers.locator("svg").count()) == count  # pictures, and maps in them
+        for index in range(count[0]):
+            frame = layers.nth(index).bounding_box()
+            assert frame is not None and frame["width"] > 200 and frame["height"] > 95
+            assert layers.nth(index).locator("rect.mark").evaluate_all(BAD) == []
+            assert layers.nth(index).locator("path.mark").evaluate_all(BAD) == []
+        sides = ("less", "same", "more")
+        fills = [
+            page.locator(f"svg.layer rect.{side}").first.evaluate("(e) => getComputedStyle(e).fill") for side in sides
+        ]
+        assert len(set(fills)) == 3
 
 
 @pytest.mark.parametrize("viewport", [PHONE, {"width": 1280, "height": 900}], ids=["phone", "desk"])
@@ -216,6 +237,8 @@ def test_print(browser: Browser, pages: dict[str, Path]) -> None:
         ("full", 1280, "dark"),
         ("full", 390, "light"),
         ("learned", 390, "dark"),
+        ("kernels", 1280, "light"),
+        ("kernels", 390, "dark"),
         ("bare", 1280, "dark"),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 
 from cloakonnx.evaluation.evaluation import Evaluation
@@ -9,7 +12,7 @@ from cloakonnx.evaluation.results import AtEps, DataRecord, MaskRecord, ModelRec
 from cloakonnx.evaluation.samples import Turned, TurnedSamples
 from cloakonnx.evaluation.sanity.flags import MEANINGS, Flag, Sanity
 from cloakonnx.evaluation.sweeps.record import Adaptive, Attacks, OfMask, Point, Scored, Sweep, Twins
-from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.mask import KERNEL, WEIGHT, Mask
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.scoring.analysis import Analysis, SampleSet, TapScores
 from cloakonnx.statistics import Accuracy, Paired
@@ -120,10 +123,41 @@ def scored(tap: str = "features") -> Analysis:
     return _analysis(TapScores(tap, 1, "float32", "deepcloak", scores, COUNT), ())
 
 
-def learned() -> Analysis:
+LEARNING: dict[str, Any] = {
+    "recipe": {"eps": 2 / 255, "budget": 0.04},
+    "select": {
+        "source": "val.npz",
+        "held_out": False,
+        "count": 400,
+        "attacked": 300,
+        "attack_steps": 10,
+        "clean_before": 380,
+        "robust_before": 30,
+    },
+    "chosen": {"epoch": 6, "blend": 0.9, "clean": 366, "robust": 138, "within_budget": True},
+    "curve": [
+        {"epoch": epoch, "eps": 3 / 255, "loss": 2 - epoch / 10, "select_clean": clean, "select_robust": robust}
+        for epoch, clean, robust in ((2, 376, 75), (4, 370, 105), (6, 364, 141), (8, 362, 144))
+    ],
+}
+"""How masks were learned, as an analysis has it; epoch 6 was drawn back a little."""
+
+
+def learned(*more: Mask) -> Analysis:
     rng = np.random.default_rng(0)
     masks = tuple(Mask(f"tap {i}", rng.uniform(0, 2, 16).round(3).astype(np.float32), 1) for i in range(3))
-    return _analysis(None, (*masks, Mask("tap 3", np.array([0, 1, 1.5], np.float32), 1)))
+    masks = (*masks, Mask("tap 3", np.array([0, 1, 1.5], np.float32), 1), *more)
+    return dataclasses.replace(_analysis(None, masks), learning=LEARNING)
+
+
+def kernels() -> Analysis:
+    """Masks on the kernels of two layers, of which one has more than is drawn, and on a vector."""
+    rng = np.random.default_rng(1)
+    sizes = {"small": (4, 3, 1, 1), "large": (50, 70, 1, 1)}
+    masks = [
+        Mask(name, rng.uniform(0.5, 1.5, size).astype(np.float32), granularity=KERNEL) for name, size in sizes.items()
+    ]
+    return learned(*masks, Mask("bias", rng.uniform(0.5, 1.5, 9).astype(np.float32), granularity=WEIGHT))
 
 
 def sweep() -> Sweep:

@@ -163,8 +163,9 @@ def test_the_sweep(whole: str) -> None:
 
 def test_learned_masks() -> None:
     page = report_html(samples.evaluation(), analysis=samples.learned())
-    assert "4 masks with 51 weights: 1 are 0 (masked)" in page
-    assert table(page, "taps-table")[3] == ["tap 3", "3", "1", "0.000", "0.833", "1.500"]
+    assert "4 masks with 51 numbers: 1 are 0 (masked)" in page
+    # 10% and 90% of (0, 1, 1.5) lie a fifth of the way from the ends; the change is the root of (1 + 0 + 1/4) / 3
+    assert table(page, "taps-table")[3] == ["tap 3", "3", "1", "0.000", "0.200", "0.833", "1.400", "1.500", "0.645"]
     assert len(table(page, "weights-table")) == 51
 
 
