@@ -200,16 +200,23 @@ def layer(key: str, title: str, cells: Sequence[Sequence[int]] | None, counts: S
     top = (len(counts) - 1) // 2
     if cells is not None:
         _map(root, cells, top, reach)
-    width, most = 120.0 / len(counts), max(counts)
+    _distribution(root, counts, 2.0 if cells is None else 134.0, reach)
+    return _text(root)
+
+
+def _distribution(root: ET.Element, counts: Sequence[int], left: float, reach: float) -> None:
+    """Draw a bar for each level that a number has, over a foot line, and an upright one in the middle."""
+    width, top, middle = 120.0 / len(counts), (len(counts) - 1) // 2, left + 60
+    for x1, y1, x2, y2 in ((left, 118.5, left + 120, 118.5), (middle, 2, middle, 122)):
+        ends = {"x1": _n(x1), "y1": _n(y1), "x2": _n(x2), "y2": _n(y2)}
+        ET.SubElement(root, "line", {"class": "grid", **ends})
     for index, count in enumerate(counts):
         if count:
-            height = max(112.0 * count / most, 1.0)
-            box = {"x": _n(134 + index * width), "y": _n(118 - height), "width": _n(width - 0.75), "height": _n(height)}
-            bar = ET.SubElement(root, "rect", {"class": f"mark {_side(index - top)}", **box})
+            height = max(112.0 * count / max(counts), 1.0)
+            box = {"x": _n(left + index * width), "y": _n(118 - height), "width": _n(width - 0.75)}
+            style = f"mark {_side(index - top)}"
+            bar = ET.SubElement(root, "rect", {"class": style, **box, "height": _n(height)})
             ET.SubElement(bar, "title").text = f"{count}: {_level_text(index - top, top, reach)}"
-    ET.SubElement(root, "line", {"class": "grid", "x1": "134", "x2": "254", "y1": "118.5", "y2": "118.5"})
-    ET.SubElement(root, "line", {"class": "grid", "x1": "194", "x2": "194", "y1": "2", "y2": "122"})
-    return _text(root)
 
 
 def _map(root: ET.Element, cells: Sequence[Sequence[int]], top: int, reach: float) -> None:
