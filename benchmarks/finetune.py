@@ -1,13 +1,13 @@
 r"""Adversarial fine-tuning of every weight of cifar10_resnet20 in PyTorch: what learned masks are measured against.
 
-    python benchmarks/finetune.py -o FOLDER   # some 5 minutes of one core
+    python benchmarks/finetune.py -o FOLDER   # an estimated 5 minutes on a quiet machine
 
 The recipe is that of `cloakonnx learn`: the same 4,000 images, mirrored and shifted, in batches of 50; soft targets
 from the source at temperature 2; FGSM from a random start with steps of 1.25 eps, at 1.5 times the eps asked for,
-warmed up over the first half; the loss of the twins plus half that of the random starts; Adam under a one-cycle
-schedule. The top learning rate is 0.001, and an average of recent weights (decay 0.95) is what is tried: both were best
-for weights. Batch norms are folded into the convolutions in the exported file, and so in the network that is tuned:
-269,034 weights and biases.
+warmed up over the first half; the loss of the adversarial images plus half that of the random starts; Adam under a
+one-cycle schedule. The top learning rate is 0.001, and an average of recent weights (decay 0.95) is what is tried: both
+were best for weights. Batch norms are folded into the convolutions in the exported file, and so in the network that is
+tuned: 269,034 weights and biases.
 
 Weights of each epoch are tried on the first 200 images of cifar10_test600 as `learn` tries masks: drawn back towards
 the source's, w(t) = w0 + t (w - w0), as far as the budget of clean accuracy asks for; of those within a standard error
@@ -175,8 +175,8 @@ def tune(net: ResNet, x: Images, *, eps: float, rate: float, epochs: int) -> Ite
             start = (batch + (2 * torch.rand_like(batch) - 1) * radius).clamp(0, 1).requires_grad_()
             first, *easy = torch.autograd.grad(soft_loss(net(start), targets), [start, *weights])
             moved = start.detach() + STEP * radius * first.sign()
-            twins = (batch + (moved - batch).clamp(-radius, radius)).clamp(0, 1)
-            hard = torch.autograd.grad(soft_loss(net(twins), targets), weights)
+            adversarial = (batch + (moved - batch).clamp(-radius, radius)).clamp(0, 1)
+            hard = torch.autograd.grad(soft_loss(net(adversarial), targets), weights)
             for weight, of_hard, of_easy in zip(weights, hard, easy, strict=True):
                 weight.grad = of_hard + CLEAN_WEIGHT * of_easy
             adam.step()

@@ -74,10 +74,10 @@ def quantised(source: Path, target: Path, images: np.ndarray, kind: str, *, prep
     return target
 
 
-def withstood(model: Path, twins: Path) -> np.ndarray:
+def withstood(model: Path, adversarial: Path) -> np.ndarray:
     """Return (N,) which samples of a file a model gets right, each scored alone: some models see the batch."""
     classifier = ck.Classifier(model, provider=ck.choose_provider("cpu"))
-    x, y = pixels(str(twins))
+    x, y = pixels(str(adversarial))
     return np.array([classifier.predict(each[None])[0] for each in x]) == y
 
 
@@ -99,9 +99,9 @@ def measured(model: Path, data: Path, options: argparse.Namespace, others: Seque
     elif "QuantizeLinear" in ops:
         attacks["pgd"] = (*PGD, "--straight-through")
     for name, attack in attacks.items():
-        twins = model.with_suffix(f".{name}.npz")
-        cloakonnx("attack", model, *given, "--attack", *attack, "-o", twins)
-        holds[name] = withstood(model, twins)
+        adversarial = model.with_suffix(f".{name}.npz")
+        cloakonnx("attack", model, *given, "--attack", *attack, "-o", adversarial)
+        holds[name] = withstood(model, adversarial)
     if others:
         replayed = [withstood(model, each.with_suffix(".pgd.npz")) for each in others]
         holds["replayed"] = np.logical_and.reduce(replayed)
@@ -140,7 +140,7 @@ def main() -> None:
     cloakonnx("learn", source, *learning, "-o", masks)
     cloakonnx("apply", source, "--analysis", masks, "-o", hardened, "--force")
     first = quantised(source, folder / "source.qdq.onnx", calibration, "QDQ")
-    for granularity in ("kernel", "channel"):
+    for granularity in ("kernel", "feature"):
         changed = [granularity if each == "kernel" else each for each in learning]
         print(granularity, cloakonnx("learn", first, *changed, "-o", folder / "none.json", refused=True).strip())
     scores, masked = folder / "scores.json", folder / "source.qdq.masked.onnx"

@@ -85,7 +85,7 @@ def attack(
     classifier = classifier.shipped().with_threads(engine.threads)
     sample = dataset.fitted_to(classifier)
     asked = [AttackWork.of(classifier, dataset, each, round_levels=round_levels) for each in attacks]
-    classifier, note = reading(classifier, dataset)
+    classifier, notes = reading(classifier, dataset)
     classifier.prepare(sample)
     dataset.check_classes(classifier.classes)
     works = [replace(each, classifier=classifier) for each in asked]
@@ -125,7 +125,7 @@ def attack(
             joined(parts),
             len(parts),
             classifier=classifier,
-            notes=() if note is None else (note,),
+            notes=notes,
             taken_for=taken_for,
         )
         for folder, parts in zip(folders, made, strict=True)

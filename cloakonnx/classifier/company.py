@@ -32,11 +32,11 @@ class Settled(NamedTuple):
 
     Attributes:
         classifier: The classifier as it was, or one that takes some samples at a time.
-        note: Why it is another one, for people; None where it is as it was.
+        notes: Why it is another one, for people; none where it is as it was.
     """
 
     classifier: Classifier
-    note: str | None
+    notes: tuple[str, ...]
 
 
 def settled(classifier: Classifier, x: NDArray[np.float32]) -> Settled:
@@ -52,7 +52,7 @@ def settled(classifier: Classifier, x: NDArray[np.float32]) -> Settled:
     """
     _check_batch_axis(classifier)
     if classifier.at_a_time is not None or len(x) < 2:
-        return Settled(classifier, None)
+        return Settled(classifier, ())
     x = x[:SAMPLES]
     together = _attempted(classifier, x)
     alone = [_attempted(classifier, each[None]) for each in x]
@@ -60,12 +60,12 @@ def settled(classifier: Classifier, x: NDArray[np.float32]) -> Settled:
         return _of_a_size(classifier, x, takes_one=all(each is not None for each in alone))
     if _differ(classifier, together, classifier.scores(x)) is not None:
         _check_random(classifier)
-        return Settled(classifier, None)
+        return Settled(classifier, ())
     wanted = np.concatenate([each for each in alone if each is not None])
     turned = classifier.scores(x[::-1])[::-1]
     found = max(_differ(classifier, wanted, each) or 0.0 for each in (together, turned))
     if not found:
-        return Settled(classifier, None)
+        return Settled(classifier, ())
     size = fixed_batch(classifier.model, classifier.input_name, classifier.batch_axis)
     if size is not None:
         raise ModelError(
@@ -147,7 +147,7 @@ def check_batch_first(classifier: Classifier, what: str) -> None:
 
 def _taking(classifier: Classifier, size: int, why: str) -> Settled:
     samples = "each sample was scored alone" if size == 1 else f"samples were scored {size} at a time"
-    return Settled(classifier.changed(at_a_time=size), f"{classifier.name}: {why}; {samples}")
+    return Settled(classifier.changed(at_a_time=size), (f"{classifier.name}: {why}; {samples}",))
 
 
 def _attempted(classifier: Classifier, x: NDArray[np.float32]) -> NDArray[np.float32] | None:

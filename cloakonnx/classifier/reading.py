@@ -59,16 +59,16 @@ def reading(classifier: Classifier, dataset: Dataset, *, inside: str | None = No
     if untold is not None:
         classifier = classifier.changed(probabilities=False)  # until its values are looked at
     _check_start(classifier, dataset)
-    classifier, note = settled(classifier, dataset.first(SAMPLES))
+    classifier, notes = settled(classifier, dataset.first(SAMPLES))
     if classifier.probabilities or not _is_open(classifier):
-        return Settled(classifier, note)
+        return Settled(classifier, notes)
     scores = classifier.scores(dataset.first(_LOOKED_AT))
     if are_probabilities(scores):
         classifier = classifier.changed(probabilities=True)
     if untold is None or scores.shape[1] > 1:
-        return Settled(classifier, note)
+        return Settled(classifier, notes)
     said = _about_single(classifier, scores, untold)
-    return Settled(classifier, said if note is None else f"{note}; {said}")
+    return Settled(classifier, ("; ".join((*notes, said)),))
 
 
 def first_doubts(
@@ -85,12 +85,15 @@ def first_doubts(
     x = dataset.first(_LOOKED_AT)
     tied = int(classifier.task.tied(classifier.scores(x)).sum())
     ties = tuple(f"of the first {len(x)} samples {said}" for said in of_ties(tied))
-    return (*ties, *(first_gradients(classifier, dataset, straight_through=straight_through) if climbs else ()))
+    return (*ties, *(_still(classifier, x, straight_through=straight_through) if climbs else ()))
 
 
 def first_gradients(classifier: Classifier, dataset: Dataset, *, straight_through: bool = False) -> tuple[str, ...]:
     """Return a note where the gradient is 0 for all of the first 64 samples; none where the graph gives no gradient."""
-    x = dataset.first(_LOOKED_AT)
+    return _still(classifier, dataset.first(_LOOKED_AT), straight_through=straight_through)
+
+
+def _still(classifier: Classifier, x: NDArray[np.float32], *, straight_through: bool) -> tuple[str, ...]:
     directions = Directions()
     try:
         y = np.maximum(classifier.task.decide(classifier.logits(x)), 0)

@@ -13,9 +13,12 @@ class _Granularity(click.Choice[str]):
     """A granularity; the former name of one is taken with a warning."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value == "channel":
-            warn("--granularity channel is named feature now")
-            value = "feature"
+        from cloakonnx.selection.learn.recipe import FORMER
+
+        former, name = FORMER
+        if value == former:
+            warn(f"--granularity {former} is named {name} now")
+            value = name
         return super().convert(value, param, ctx)
 
 

@@ -121,8 +121,8 @@ def evaluate(
     _check_alike(classifier, beside)
     for each in (classifier, beside):
         dataset.fitted_to(each)
-    classifier, note = reading(classifier, dataset)
-    beside, note_beside = reading(beside.changed(at_a_time=classifier.at_a_time), dataset)
+    classifier, notes = reading(classifier, dataset)
+    beside, notes_beside = reading(beside.changed(at_a_time=classifier.at_a_time), dataset)
     for each in (classifier, beside):
         each.prepare(dataset.sample_shape)
         dataset.check_classes(each.classes)
@@ -189,7 +189,8 @@ def evaluate(
         notes=(
             *lost,
             *(() if bare is None or work.shuffled else (_NO_RANDOM_MASKS,)),
-            *(each for each in (note, note_beside) if each is not None),
+            *notes,
+            *notes_beside,
             *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
             *(() if sanity else _about_gradients(classifier, dataset, plans[0])),

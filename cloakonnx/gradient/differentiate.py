@@ -289,8 +289,7 @@ class _Steps:
         return name
 
     def _labels(self, inputs: _Inputs) -> dict[str, Tensor | None]:
-        names = vars(inputs)
-        return {key: None if name is None else self.builder.tensor(name) for key, name in names.items()}
+        return {key: None if name is None else self.builder.tensor(name) for key, name in vars(inputs).items()}
 
     def _give(self, hint: str, tensor: Tensor, shape: tuple[Dim, ...] | None) -> str:
         output = self.builder.op("Identity", tensor, name=self.builder.fresh(f"cloak/{hint}"))

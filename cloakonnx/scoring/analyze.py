@@ -203,7 +203,7 @@ def analyze(
     engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
     classifier = classifier.with_threads(engine.threads)
     pairs.clean.fitted_to(classifier)  # samples that do not fit are an error before any graph is made
-    classifier, note = reading(classifier, pairs.clean, inside="scoring")
+    classifier, notes = reading(classifier, pairs.clean, inside="scoring")
     work = ScoringWork(classifier, chosen, wanted, pairs.making(engine.threads), pairs.clean.source.name)
     sums: Sums | None = None
     hashes: list[str] = []
@@ -235,7 +235,7 @@ def analyze(
         ),
         provider=classifier.provider.name,
         threads=classifier.provider.threads,
-        notes=() if note is None else (note,),
+        notes=notes,
         attack=pairs.attack,
         scores=TapScores(
             tap=chosen.name,

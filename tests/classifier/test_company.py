@@ -232,7 +232,7 @@ def test_a_usual_net_stays_as_it_is(name: str) -> None:
     classifier = cpu(load_bytes(model(*tail)))
     found = settled(classifier, X)
     assert found.classifier is classifier
-    assert found.note is None
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -261,4 +261,4 @@ def test_a_difference_of_a_level_is_rounding(levels: str, part: float, noted: bo
     assert (together.argmax(1) == apart.argmax(1)).all()
     found = np.abs(together - apart).max() / np.ptp(apart)
     assert (0.001 < found < 0.01) == (part == 0.01)
-    assert (settled(cpu(load_bytes(content)), x).note is not None) == noted
+    assert (settled(cpu(load_bytes(content)), x).notes != ()) == noted

@@ -217,16 +217,21 @@ def test_what_can_not_be_written_leaves_what_was_there(saved: Path) -> None:
     assert not list(saved.parent.glob(".*"))
 
 
-def test_an_interrupt_before_the_masks_have_their_name(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = saved.read_bytes(), masks_path(saved).read_bytes()
+def interrupt_before(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise KeyboardInterrupt where a file with this suffix would take its name."""
     really = Path.replace
 
     def interrupted(self: Path, target: Path) -> Path:
-        if Path(target).name.endswith(".npz"):
+        if Path(target).name.endswith(suffix):
             raise KeyboardInterrupt
         return really(self, target)
 
     monkeypatch.setattr(Path, "replace", interrupted)
+
+
+def test_an_interrupt_before_the_masks_have_their_name(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = saved.read_bytes(), masks_path(saved).read_bytes()
+    interrupt_before(".npz", monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         with_scores(scores=None, masks=LARGE[:1]).save(saved)
     assert (saved.read_bytes(), masks_path(saved).read_bytes()) == before
@@ -235,14 +240,7 @@ def test_an_interrupt_before_the_masks_have_their_name(saved: Path, monkeypatch:
 
 def test_an_interrupt_between_the_two_is_noticed(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The masks take their name first, so an analysis never names a file that is not there yet."""
-    really = Path.replace
-
-    def interrupted(self: Path, target: Path) -> Path:
-        if Path(target).name.endswith(".json"):
-            raise KeyboardInterrupt
-        return really(self, target)
-
-    monkeypatch.setattr(Path, "replace", interrupted)
+    interrupt_before(".json", monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         with_scores(scores=None, masks=LARGE[:1]).save(saved)
     refused(saved, "another run wrote it")

@@ -107,10 +107,9 @@ def sweep(
         raise OptionError("--norm l2 needs --eps: the largest difference of the adversarial samples is one in linf")
     made = plan_of(eps=1.0)  # unknown attacks are rejected before the long pass
     engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
-    classifier, note = reading(classifier.with_threads(engine.threads), pairs.clean, inside="a sweep")
+    classifier, notes = reading(classifier.with_threads(engine.threads), pairs.clean, inside="a sweep")
     climbs = bool(chosen) and any(each.by_gradient for each in made)
-    doubts = first_doubts(classifier, pairs.clean, climbs=climbs, straight_through=straight_through)
-    notes = (*(() if note is None else (note,)), *doubts)
+    notes += first_doubts(classifier, pairs.clean, climbs=climbs, straight_through=straight_through)
     one_pass = Pass(classifier, pairs, masks, analysis, seed=seed, batch_size=batch_size, engine=engine)
     points = one_pass.run(on_progress)
     attacks: Attacks | None = None

@@ -54,7 +54,7 @@ class Mask:
                 f"a mask for {self.tap!r} must be a vector of numbers, or have the shape of a sample there, not "
                 f"{given.dtype} {given.shape}"
             )
-        with np.errstate(over="ignore"):  # told below
+        with np.errstate(over="ignore"):  # an error below
             weights = given.astype(np.float32)
         if not np.isfinite(weights).all():
             raise MaskError(f"the mask for {self.tap!r} has a weight that is NaN or infinite in float32")
@@ -70,7 +70,7 @@ class Mask:
             raise MaskError(
                 f"the mask for {self.tap!r} is at an activation; only masks on weights are stored as float16"
             )
-        with np.errstate(over="ignore"):  # told below
+        with np.errstate(over="ignore"):  # an error below
             rounded = weights.astype(np.float16).astype(np.float32)
         if not np.isfinite(rounded).all():
             raise MaskError(f"the mask for {self.tap!r} has a weight that overflows float16")
@@ -107,7 +107,7 @@ class Mask:
 
 
 def most_changed(masks: Iterable[Mask], count: int) -> list[Mask]:
-    """Return so many masks at most that change something, those that change most first."""
+    """Return the masks that change something, those that change most first, at most ``count`` of them."""
     ranked = sorted((mask for mask in masks if mask.change), key=lambda mask: mask.change, reverse=True)
     return ranked[:count]
 

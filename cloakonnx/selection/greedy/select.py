@@ -148,11 +148,10 @@ def select_greedy(
     for each in (dataset, twins, select):
         if each is not None:
             each.fitted_to(classifier)
-    classifier, note = reading(classifier, dataset, inside="greedy selection")
+    classifier, notes = reading(classifier, dataset, inside="greedy selection")
     climbs = attack is not None and attack.by_gradient
     passes = attack is not None and attack.passes_straight
-    doubts = first_doubts(classifier, dataset, climbs=climbs, straight_through=passes)
-    notes = (*(() if note is None else (note,)), *doubts)
+    notes += first_doubts(classifier, dataset, climbs=climbs, straight_through=passes)
     fit = Samples.read(dataset)
     fit.check_classes()
     pairs = None if twins is None else _read_twins(dataset, twins, fit)

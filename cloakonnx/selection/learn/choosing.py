@@ -29,7 +29,7 @@ MOST_TRIED = 8
 """Epochs whose masks are tried on the select part, evenly spaced up to the last."""
 
 _ONE_WRONG_OF = 200
-"""A model that has at most one of so many select samples wrong may have been trained on them."""
+"""A model that has at most one select sample in 200 wrong may have been trained on them."""
 
 _BLENDS = tuple(round(0.1 * i, 3) for i in range(10, 0, -1))
 _REFINEMENTS = (0.075, 0.05, 0.025)

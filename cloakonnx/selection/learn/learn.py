@@ -92,14 +92,13 @@ def learn(
     model = classifier.model
     check_opset(model)
     ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
-    recipe = replace(recipe, granularity=placed(recipe.granularity, at_taps=bool(taps or tap_patterns)))
-    assert recipe.granularity is not None  # placed
-    chosen = first_masks(model, recipe.granularity, taps=taps, tap_patterns=tap_patterns, layers=layers)
+    granularity = placed(recipe.granularity, at_taps=bool(taps or tap_patterns))
+    chosen = first_masks(model, granularity, taps=taps, tap_patterns=tap_patterns, layers=layers)
     for each in (dataset, select):
         if each is not None:
             each.fitted_to(classifier)
-    classifier, note = reading(classifier, dataset, inside="learning")
-    notes = (*(() if note is None else (note,)), *first_doubts(classifier, dataset))
+    classifier, notes = reading(classifier, dataset, inside="learning")
+    notes += first_doubts(classifier, dataset)
     train = Samples.read(dataset, predict=classifier.predict)
     train.check_classes()
     part = None if select is None else Samples.read(select, predict=classifier.predict)
@@ -107,7 +106,7 @@ def learn(
         train, part = split(train, strata=classifier.task.strata, seed=recipe.seed)
     part.check_classes()
     notes += tuple(_unlabelled(samples) for samples in dict.fromkeys((train, part)) if not samples.has_labels)
-    recipe = settled(recipe, dataset, count=len(train))
+    recipe = replace(settled(recipe, dataset, count=len(train)), granularity=granularity)
     augmented = Augmentation.of(recipe, dataset)
     masked = MaskedClassifier(classifier, chosen)
     masked.prepare(dataset.fitted_to(masked))

@@ -56,7 +56,7 @@ def watched(
     """Yield what shows progress: a bar, once it is known how many steps there are, and a line for an epoch.
 
     Args:
-        bar: Opens the bar for so many steps; gives what moves it.
+        bar: Opens the bar for a number of steps; gives what moves it.
         say: Prints a line.
     """
     with ExitStack() as opened:
