@@ -114,6 +114,7 @@ REDUCTION = {
         "ReduceL2": X,
         "ReduceSumSquare": X,
         "ReduceLogSumExp": X,
+        "ReduceProd": X,
     }.items()
     for name, axes, attributes in [
         ("kept", [ints(1)], {"keepdims": 1}),
@@ -251,8 +252,64 @@ RESIZE = {
     "Resize axes": one("Resize", away(1, 3, 4, 2), None, None, ints(6, 8), mode="linear", axes=[1, 2], opset=18),
 }
 
+INNER = RNG.uniform(-0.8, 0.8, (2, 3))
+
+TRIGONOMETRY = {
+    **{op: one(op, X) for op in ("Atan", "Sinh", "Cosh", "Asinh")},
+    **{op: one(op, INNER) for op in ("Tan", "Asin", "Acos", "Atanh")},
+    "Acosh": one("Acosh", above(2, 3, low=1.2, high=3.0)),
+    "Mod": one("Mod", away(2, 3, low=1.1, high=1.9), fixed(np.array([0.7, -0.6, 0.8])), fmod=1),
+    "Mod both": one("Mod", np.array([[2.3, -1.9, 0.4]]), np.array([[0.7], [-0.5]]), fmod=1),
+}
+
+EINSUM = {
+    equation: one("Einsum", *operands, equation=equation)
+    for equation, operands in {
+        "ij,jk->ik": [away(2, 3), away(3, 4)],
+        "bhid,bhjd->bhij": [away(2, 1, 3, 4), away(2, 1, 2, 4)],
+        "bij,jk": [away(2, 3, 4), away(4, 2)],
+        "...ij,...jk->...ik": [away(2, 1, 2, 3), away(1, 2, 3, 4)],
+        "...i,ij->...j": [away(2, 3, 4), away(4, 2)],
+        "...i,...i->...": [away(2, 3, 4), away(2, 1, 4)],
+        "ij->ji": [away(2, 3)],
+        "ij->i": [away(2, 3)],
+        "ii->i": [away(3, 3)],
+        "bii->b": [away(2, 3, 3)],
+        "i,j,k->kji": [away(2), away(3), away(4)],
+        "b...i->b...": [away(2, 3, 4)],
+    }.items()
+}
+EINSUM["ij,j->"] = Case(
+    [
+        helper.make_node("Einsum", ["a", "b"], ["s"], equation="ij,j->"),
+        helper.make_node("Expand", ["s", "two"], ["y"]),
+    ],
+    {"a": away(2, 3), "b": away(3)},
+    {"two": ints(2)},
+)
+EINSUM["open"] = one("Einsum", away(2, 3, 4), away(4, 2), equation="bij,jk->bik", open_axes=(0, 1, 2))
+
+WRITING = {
+    "ScatterND": one("ScatterND", X, np.array([[0, 1], [1, 2]]), away(2, 4)),
+    "ScatterND add": one("ScatterND", X, np.array([[0, 1], [0, 1]]), away(2, 4), reduction="add"),
+    "ScatterElements": one("ScatterElements", away(2, 4), np.array([[3, 0], [1, 2]]), away(2, 2), axis=1),
+    "ScatterElements add": one(
+        "ScatterElements", away(2, 4), np.array([[3, 3], [1, -2]]), away(2, 2), axis=1, reduction="add"
+    ),
+    "CumSum": one("CumSum", X, np.array(1)),
+    "CumSum reversed": one("CumSum", X, np.array(-1), reverse=1, exclusive=1),
+    "Trilu": one("Trilu", away(2, 3, 4)),
+    "Trilu lower": one("Trilu", away(3, 4), np.array(1), upper=0),
+    "ReverseSequence": one("ReverseSequence", away(4, 3), ints(1, 3, 4)),
+    "ReverseSequence batch first": one("ReverseSequence", X, ints(3, 2), batch_axis=0, time_axis=1),
+    "ReduceProd zeros": one("ReduceProd", np.array([[1.0, 2.0, 3.0], [0.0, 2.0, -1.0], [0.0, 0.0, 3.0]]), ints(1)),
+}
+
 CASES = {
     **UNARY,
+    **TRIGONOMETRY,
+    **EINSUM,
+    **WRITING,
     **BROADCAST,
     **LINEAR,
     **REDUCTION,

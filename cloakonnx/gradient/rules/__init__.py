@@ -3,6 +3,7 @@
 from cloakonnx.gradient.rules import (
     activation,
     convolution,
+    einsum,
     elementwise,
     flat,
     linear,
@@ -11,13 +12,16 @@ from cloakonnx.gradient.rules import (
     quantization,
     reduction,
     resizing,
+    scatter,
     selection,
     shaping,
+    trigonometry,
 )
 
 __all__ = [
     "activation",
     "convolution",
+    "einsum",
     "elementwise",
     "flat",
     "linear",
@@ -26,6 +30,8 @@ __all__ = [
     "quantization",
     "reduction",
     "resizing",
+    "scatter",
     "selection",
     "shaping",
+    "trigonometry",
 ]

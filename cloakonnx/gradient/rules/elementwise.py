@@ -122,22 +122,20 @@ def reciprocal(s: GradientSite) -> Tensor:
     return -(s.dy * (s.y * s.y))
 
 
-@unary("Sin", since=7, until=22)
-def sin(s: GradientSite) -> Tensor:
-    """Dy * cos(x)."""
-    return s.dy * s.x.op("Cos")
-
-
-@unary("Cos", since=7, until=22)
-def cos(s: GradientSite) -> Tensor:
-    """-dy * sin(x)."""
-    return -(s.dy * s.x.op("Sin"))
-
-
 @unary("Erf", since=9, until=13)
 def erf(s: GradientSite) -> Tensor:
     """Dy * 2 / sqrt(pi) * exp(-x ** 2)."""
     return s.dy * ((-(s.x * s.x)).exp() * (2 / math.sqrt(math.pi)))
+
+
+@rule("Mod", since=10, until=13)
+def mod(s: GradientSite) -> Grads:
+    """Dy, and -dy times the quotient without its fraction."""
+    if s.wants(0):
+        yield 0, _fit(s, s.dy, 0)
+    if s.wants(1):
+        quotient = s.x / s.input(1)
+        yield 1, _fit(s, -(s.dy * (quotient.sign() * abs(quotient).op("Floor"))), 1)
 
 
 @rule("Pow", since=7, until=15)

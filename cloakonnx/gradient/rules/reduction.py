@@ -94,3 +94,26 @@ def reduce_sum_square(s: GradientSite) -> Tensor:
 def reduce_log_sum_exp(s: GradientSite) -> Tensor:
     """Dy * exp(x - y)."""
     return _kept(s, s.dy) * (s.x - _kept(s, s.y)).exp()
+
+
+@unary("ReduceProd", since=1, until=18)
+def reduce_prod(s: GradientSite) -> Tensor:
+    """Dy times the product of the others, also where some of them are 0."""
+    zeros = s.x.equals(0).cast(s.x)
+    safe = s.x.equals(0).where(1, s.x)
+    rest = _again(s, safe) / safe
+    others = (_again(s, zeros, "ReduceSum") - zeros).equals(0).cast(s.x)  # no other one is 0
+    return _kept(s, s.dy) * rest * others
+
+
+def _again(s: GradientSite, x: Tensor, op: str = "ReduceProd") -> Tensor:
+    """Reduce along the node's axes, which stay with size 1."""
+    axes = [s.input(1)] if s.has(1) else []
+    return x.op(op, *axes, keepdims=1, noop_with_empty_axes=s.attr("noop_with_empty_axes", 0))
+
+
+@unary("CumSum", since=11, until=14)
+def cum_sum(s: GradientSite) -> Tensor:
+    """Dy summed up from the other end."""
+    reverse, exclusive = s.attr("reverse", 0), s.attr("exclusive", 0)
+    return s.dy.op("CumSum", s.input(1), reverse=1 - reverse, exclusive=exclusive)

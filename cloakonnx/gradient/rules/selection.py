@@ -83,6 +83,13 @@ def gather_nd(s: GradientSite) -> Tensor:
     return s.x.zeros().op("ScatterND", s.input(1), s.dy, reduction="add")
 
 
+@unary("Trilu", since=14, until=14)
+def trilu(s: GradientSite) -> Tensor:
+    """The same triangle of dy."""
+    diagonal = [s.input(1)] if s.has(1) else []
+    return s.dy.op("Trilu", *diagonal, upper=s.attr("upper", 1))
+
+
 @rule("TopK", since=1, until=24)
 def top_k(s: GradientSite) -> Grads:
     """Dy scattered to the places of the largest values."""

@@ -97,3 +97,10 @@ def depth_to_space(s: GradientSite) -> Tensor:
 def space_to_depth(s: GradientSite) -> Tensor:
     """The same blocks, back in space."""
     return s.dy.op("DepthToSpace", blocksize=s.attr("blocksize"), mode="DCR")
+
+
+@unary("ReverseSequence", since=10, until=10)
+def reverse_sequence(s: GradientSite) -> Tensor:
+    """Dy turned back."""
+    axes = {key: s.attr(key) for key in ("batch_axis", "time_axis") if s.attr(key) is not None}
+    return s.dy.op("ReverseSequence", s.input(1), **axes)

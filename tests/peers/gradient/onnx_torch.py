@@ -285,6 +285,43 @@ def _depth_to_space(a, x):
     return x.reshape(n, b, b, c // b**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // b**2, h * b, w * b)
 
 
+@_op("ScatterND")
+def _scatter_nd(a, x, indices, updates):
+    places = tuple(indices.reshape(-1, indices.shape[-1]).T)
+    values = updates.reshape(-1, *x.shape[indices.shape[-1] :])
+    return x.index_put(places, values, accumulate=a.get("reduction", "none") == "add")
+
+
+@_op("ScatterElements")
+def _scatter_elements(a, x, indices, updates):
+    axis = a.get("axis", 0)
+    places = torch.where(indices < 0, indices + x.shape[axis], indices)
+    add = a.get("reduction", "none") == "add"
+    return x.scatter_add(axis, places, updates) if add else x.scatter(axis, places, updates)
+
+
+@_op("CumSum")
+def _cum_sum(a, x, axis):
+    axis = int(axis)
+    x = x.flip(axis) if a.get("reverse", 0) else x
+    y = x.cumsum(axis) - (x if a.get("exclusive", 0) else 0)
+    return y.flip(axis) if a.get("reverse", 0) else y
+
+
+@_op("Trilu")
+def _trilu(a, x, k=0):
+    return (torch.triu if a.get("upper", 1) else torch.tril)(x, int(k))
+
+
+@_op("ReduceProd")
+def _reduce_prod(a, x, axes=None):
+    if axes is None and a.get("noop_with_empty_axes", 0):
+        return x
+    for axis in sorted((v % x.dim() for v in (range(x.dim()) if axes is None else _ints(axes))), reverse=True):
+        x = x.prod(axis, keepdim=bool(a.get("keepdims", 1)))
+    return x
+
+
 @_op("Pow")
 def _pow(a, x, p):
     return x ** p.to(x.dtype)
@@ -308,8 +345,8 @@ _SIMPLE = {
     "Log": torch.log,
     "Sqrt": torch.sqrt,
     "Erf": torch.erf,
-    "Sin": torch.sin,
-    "Cos": torch.cos,
+    **{op: getattr(torch, op.lower()) for op in ("Sin", "Cos", "Tan", "Asin", "Acos", "Atan")},
+    **{op: getattr(torch, op.lower()) for op in ("Sinh", "Cosh", "Asinh", "Acosh", "Atanh")},
     "Reciprocal": torch.reciprocal,
     "Relu": torch.relu,
     "Sigmoid": torch.sigmoid,
@@ -341,6 +378,8 @@ _WITH_ATTRS = {
     "Gelu": lambda a, x: F.gelu(x, approximate=a.get("approximate", "none")),
     "Softmax": lambda a, x: torch.softmax(x, a.get("axis", -1)),
     "LogSoftmax": lambda a, x: torch.log_softmax(x, a.get("axis", -1)),
+    "Einsum": lambda a, *xs: torch.einsum(a["equation"], *xs),
+    "Mod": lambda a, x, y: torch.fmod(x, y),
     "Concat": lambda a, *xs: torch.cat(xs, a["axis"]),
     "Transpose": lambda a, x: x.permute(a.get("perm", tuple(range(x.dim()))[::-1])),
     "Shape": lambda a, x: torch.tensor(x.shape)[a.get("start", 0) : a.get("end", x.dim())],
