@@ -11,7 +11,7 @@ from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient import registry
 from cloakonnx.gradient._site import GradientSite
 from cloakonnx.graph.build import Builder, Tensor
-from cloakonnx.graph.index.index import Index, node_inputs
+from cloakonnx.graph.index.index import Index, node_inputs, reads
 from cloakonnx.graph.index.node import describe
 from cloakonnx.graph.index.traits import Kind, Trait, has
 
@@ -32,9 +32,8 @@ class Path:
     blocked: tuple[str, ...]
     bridged: tuple[str, ...]
 
-    def differentiates(self, node: onnx.NodeProto, position: int, index: Index) -> bool:
-        """Whether a gradient is needed at an input of one of the nodes."""
-        name = node.input[position]
+    def differentiates(self, node: onnx.NodeProto, name: str, index: Index) -> bool:
+        """Whether a gradient is needed of a tensor by one of the nodes that read it."""
         return name in self.active and _carries(node, name, index)
 
 
@@ -56,14 +55,14 @@ def find_path(
     blocked: list[str] = []
     bridged: list[str] = []
     for node in nodes:
-        reads = list(node_inputs(node))
-        if not needed.intersection(node.output) or touched.isdisjoint(reads):
+        read = list(node_inputs(node))
+        if not needed.intersection(node.output) or touched.isdisjoint(read):
             continue
         touched.update(name for name in node.output if name and (index.is_float(name) or straight_through))
-        if flowing.isdisjoint(reads):
+        if flowing.isdisjoint(read):
             continue
         entry = registry.find(node.domain, node.op_type)
-        if not any(name in flowing and _carries(node, name, index) for name in reads):  # integers only
+        if not any(name in flowing and _carries(node, name, index) for name in read):  # integers only
             if entry is None or entry.kind is not Kind.STOP:
                 blocked.append(describe(node))
             continue
@@ -76,7 +75,10 @@ def find_path(
             continue
         kept.append(node)
         has_integers = is_bridged or (straight_through and has(node.op_type, Trait.CARRIES_INTEGERS))
-        flowing.update(name for name in node.output if name and (index.is_float(name) or has_integers))
+        carrying = [name for name in node.output if name and (index.is_float(name) or has_integers)]
+        flowing.update(carrying)
+        if not carrying:  # a label
+            blocked.append(describe(node))
     reached = set(seeds)  # of the flowing tensors, those from which a seed is reached without a blocked node
     path = []
     for node in reversed(kept):
@@ -89,9 +91,12 @@ def find_path(
 
 def _carries(node: onnx.NodeProto, name: str, index: Index) -> bool:
     """Whether a gradient may come back from a node by one of its inputs; integers mostly are indices and shapes."""
-    return index.is_float(name) or (
-        has(node.op_type, Trait.CARRIES_INTEGERS) and not node.domain and name == node.input[0]
-    )
+    if index.is_float(name):
+        return True
+    if has(node.op_type, Trait.CARRIES_INTEGERS) and not node.domain:
+        return bool(name == node.input[0])
+    entry = registry.find(node.domain, node.op_type)
+    return entry is not None and any(name == node.input[i] for i in entry.integers if i < len(node.input))
 
 
 def check_rules(path: Path, opset: int) -> None:
@@ -101,8 +106,6 @@ def check_rules(path: Path, opset: int) -> None:
         DifferentiationError: Names the node and its op.
     """
     for node in path.nodes:
-        if has(node.op_type, Trait.BODY) and not node.domain:
-            raise _no_rule(node, "gradients do not flow through control flow")
         entry = registry.find(node.domain, node.op_type)
         if entry is None:
             raise _no_rule(node, "this op has no rule")
@@ -146,12 +149,13 @@ def backpropagate(
     parts: dict[str, list[Tensor]] = {name: [grad] for name, grad in seeds.items()}
     for node in reversed(path.nodes):
         grads = tuple(_gathered(parts, name) for name in node.output)
-        wanted = tuple(i for i in range(len(node.input)) if path.differentiates(node, i, build.index))
+        names = reads(node)
+        wanted = tuple(i for i, name in enumerate(names) if path.differentiates(node, name, build.index))
         entry = registry.find(node.domain, node.op_type)
         if not any(grads) or not wanted or entry is None or entry.rule is None:
             continue
         for position, grad in entry.rule(GradientSite(node, build.index, build, grads, wanted)):
-            parts.setdefault(node.input[position], []).append(grad)
+            parts.setdefault(names[position], []).append(grad)
     found = {name: _gathered(parts, name) for name in variables}
     return {name: grad for name, grad in found.items() if grad is not None}
 

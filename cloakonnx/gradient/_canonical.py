@@ -286,7 +286,7 @@ def fused(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
 def folded(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
     """Compute small constants, infer shapes, and again while the shapes bring new constants."""
     for _round in range(_ROUNDS):
-        model = infer_shapes(model)
+        model = infer(model)
         if not _fold_once(model):
             break
         _forget_invented(model.graph)
@@ -303,29 +303,6 @@ def _forget_invented(graph: onnx.GraphProto) -> None:
 
 def _is_invented(value: onnx.ValueInfoProto) -> bool:
     return any(dim.dim_param.startswith("unk__") for dim in value.type.tensor_type.shape.dim)
-
-
-def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Infer shapes, also behind ops that onnx's inference does not know."""
-    model = infer(model)
-    while True:
-        index = Index(model.graph)
-        found = [
-            onnx.helper.make_tensor_value_info(node.output[0], index.elem_type(source), index.shape(source))
-            for node in model.graph.node
-            if has(f"{node.domain}.{node.op_type}".removeprefix("."), Trait.KEEPS_SHAPE)
-            for source in node.input[:1]
-            if index.shape(node.output[0]) is None and index.shape(source) is not None
-        ]
-        if not found:
-            return model
-        known = {value.name for value in found}
-        others = [_copied(v) for v in model.graph.value_info if v.name not in known]
-        del model.graph.value_info[:]
-        model.graph.value_info.extend([*others, *found])
-        for output in model.graph.output:
-            output.CopyFrom(next((v for v in found if v.name == output.name), output))
-        model = infer(model)
 
 
 def _copied(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:

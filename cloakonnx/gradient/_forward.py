@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 from cloakonnx.errors import TapError
 from cloakonnx.gradient._canonical import OPSET
 from cloakonnx.graph.build import Builder, Tensor
-from cloakonnx.graph.index.index import Index, sorted_order
+from cloakonnx.graph.index.index import Index, rename_reads, sorted_order
 from cloakonnx.graph.masks.weights import WeightMask
 
 
@@ -41,9 +41,7 @@ def insert_weight_masks(graph: onnx.GraphProto, masks: Mapping[str, WeightMask])
         products[weight] = before * (mask if wide == elem_type else mask.cast(elem_type))
     made, others = list(graph.node)[count:], list(graph.node)[:count]
     for node in others:
-        for position, name in enumerate(node.input):
-            if name in products:
-                node.input[position] = products[name].name
+        rename_reads(node, {name: product.name for name, product in products.items()})
     nodes = [*made, *others]
     _set_nodes(graph, [nodes[place] for place in sorted_order(nodes) or range(len(nodes))])
     return names

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.graph.build import Builder, Tensor
-from cloakonnx.graph.index.index import Dim
+from cloakonnx.graph.index.index import Dim, reads
 from cloakonnx.graph.index.node import NodeView, describe
 
 
@@ -22,7 +23,7 @@ class GradientSite(NodeView):
     Attributes:
         build: Where to emit.
         grads: Gradient of each output, None where none arrived; each has the shape and type of its output.
-        wanted: Indices of the inputs whose gradient is needed, in order.
+        wanted: Positions in :attr:`reads` whose gradient is needed, in order.
     """
 
     build: Builder
@@ -49,7 +50,12 @@ class GradientSite(NodeView):
 
     def input(self, position: int) -> Tensor:
         """Return an input."""
-        return self.build.tensor(self.node.input[position])
+        return self.build.tensor(self.reads[position])
+
+    @cached_property
+    def reads(self) -> list[str]:
+        """The names of what the node reads: its inputs, and behind them what its bodies capture."""
+        return reads(self.node)
 
     def output(self, position: int) -> Tensor:
         """Return an output."""
@@ -63,7 +69,7 @@ class GradientSite(NodeView):
         """Raise unless the wanted inputs are among ``positions``."""
         others = set(self.wanted).difference(positions)
         if others:
-            name = self.node.input[min(others)]
+            name = self.reads[min(others)]
             raise self.error(f"its input {min(others)} ({name!r}) depends on the data, which has no rule")
 
     def constant(self, position: int, what: str) -> npt.NDArray[np.generic]:

@@ -12,13 +12,14 @@ from onnx import TensorProto
 import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, nearest
 from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_path
-from cloakonnx.gradient._canonical import Job, canonical, infer_shapes, opset_of, prune
+from cloakonnx.gradient._canonical import Job, canonical, opset_of, prune
 from cloakonnx.gradient._forward import insert_mask, insert_weight_masks
 from cloakonnx.gradient._log_domain import log_scores
 from cloakonnx.gradient._logits import Logits, Reading, logits_of, round_input, rounded
 from cloakonnx.gradient.losses import Loss, Scores, inputs_of, seed
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import FLOATS, Dim, Index
+from cloakonnx.graph.index.shapes import infer
 from cloakonnx.graph.masks.weights import WeightMask
 from cloakonnx.graph.subgraphs.prepend import prepend
 from cloakonnx.preprocessing import Preprocessing, channel_axis
@@ -167,7 +168,7 @@ def differentiate(
         image = _prepended(work.graph, name, preprocessing, axis)
         mask_inputs.update({tap: insert_mask(work.graph, tap, axis) for tap, axis in taps.items()})
         baked.update(insert_weight_masks(work.graph, on_weights) if on_weights else {})
-        return infer_shapes(work)
+        return infer(work)
 
     keep = [*taps, *(t for t in asked if t != INPUT), *(mask.weight for mask in on_weights.values())]
     work = canonical(model, keep=keep, shapes=shapes, then=[entered])

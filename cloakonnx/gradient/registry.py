@@ -33,6 +33,7 @@ class Entry:
             instead.
         family: Module that the op is registered in.
         note: Limits, in a few words.
+        integers: Positions of integer inputs by which a straight-through gradient goes on.
     """
 
     op: str
@@ -43,6 +44,7 @@ class Entry:
     rule: Rule | None
     family: str
     note: str
+    integers: tuple[int, ...] = ()
 
 
 _ENTRIES: dict[tuple[str, str], Entry] = {}
@@ -97,6 +99,22 @@ def straight_through(op: str, *, since: int = 1, until: int, note: str = "") -> 
         return function
 
     return register
+
+
+def register(
+    op: str,
+    function: Rule,
+    *,
+    domain: str,
+    until: int,
+    rounds: bool,
+    integers: tuple[int, ...],
+    family: str,
+    note: str,
+) -> None:
+    """Register what stands for a rule of an op: its gradient, or where the op rounds its straight-through one."""
+    kind = Kind.ZERO if rounds else Kind.RULE
+    _register(Entry(op, domain, 1, until, kind, function, family, note, integers))
 
 
 def ends(op: str, kind: Kind, *, until: int, family: str) -> None:

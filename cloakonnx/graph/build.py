@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from cloakonnx.graph.index.index import Dim, Index
+from cloakonnx.graph.index.index import Dim, Index, names_in
 from cloakonnx.graph.index.traits import Trait, has
 
 _IR_VERSION = 8
@@ -44,7 +44,7 @@ class Builder:
         self.opset = opset
         self.provider = provider
         self._prefix = prefix
-        self._names = _names(graph)
+        self._names = names_in(graph)
         self._count = 0
         # Names and types, not tensors: those refer to the builder, which has to go with the last of them.
         self._made: dict[tuple[object, ...], list[tuple[str, int]]] = {}
@@ -59,7 +59,7 @@ class Builder:
     def beside(cls, other: onnx.GraphProto, *, opset: int = 13) -> Builder:
         """Return the builder of nodes that :meth:`insert_into` puts among another graph's: no name is one of its."""
         build = cls.alone(opset=opset)
-        build._names = _names(other)
+        build._names = names_in(other)
         return build
 
     def insert_into(self, other: onnx.GraphProto, position: int = 0) -> None:
@@ -92,6 +92,10 @@ class Builder:
             name = f"{hint}_{self._count}"
         self._names.add(name)
         return name
+
+    def own(self, hint: str) -> str:
+        """Return a name that begins as all of this builder's."""
+        return self.fresh(f"{self._prefix}{hint}")
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor of the graph."""
@@ -128,7 +132,9 @@ class Builder:
     ) -> tuple[Tensor, ...]:
         """Append a node of several outputs, an element type for each, and return them; see :meth:`op`."""
         read = tuple(["" if each is None else each.name for each in inputs])
-        key = (op_type, read, len(elem_types), repr(sorted(attributes.items())) if attributes else "")
+        if names is None and any(isinstance(each, onnx.GraphProto) for each in attributes.values()):
+            names = [self._numbered(op_type) for _ in elem_types]  # bodies are not compared
+        key = (op_type, read, len(elem_types), repr(sorted(attributes.items())) if attributes and not names else "")
         made = self._made.get(key) if names is None else None
         if made is None:
             given = names or [self._numbered(op_type) for _ in elem_types]
@@ -158,6 +164,10 @@ class Builder:
         """Return a constant int64 vector."""
         return self.constant(np.array(values, np.int64))
 
+    def scalar(self, value: int) -> Tensor:
+        """Return a constant int64 of rank 0."""
+        return self.constant(np.int64(value))
+
     def zeros(self, shape: Tensor, like: Tensor) -> Tensor:
         """Return zeros of the element type of ``like``; ``shape`` is an int64 vector."""
         fill = numpy_helper.from_array(np.zeros(1, like.dtype))
@@ -170,14 +180,6 @@ class Builder:
         if not node.output[position]:
             node.output[position] = self.fresh(f"{node.output[0]}/{hint}")
         return Tensor(self, node.output[position], elem_type)
-
-
-def _names(graph: onnx.GraphProto) -> set[str]:
-    """Return every name in a graph."""
-    names = {name for node in graph.node for name in (*node.input, *node.output, node.name)}
-    names.update(value.name for value in (*graph.input, *graph.output))
-    names.update(tensor.name for tensor in graph.initializer)
-    return names | {tensor.values.name for tensor in graph.sparse_initializer}
 
 
 def _result_type(op_type: str, inputs: Sequence[Tensor | None]) -> int:
@@ -223,8 +225,7 @@ class Tensor:
     @property
     def is_fixed(self) -> bool:
         """Whether it does not depend on the data."""
-        index = self.builder.index
-        return self.name in index.initializers or self.name in index.fixed
+        return self.name in self.builder.index.initializers or self.name in self.builder.index.fixed
 
     def op(self, op_type: str, *others: Operand | None, elem_type: int | None = None, **attributes: Any) -> Tensor:
         """Append a node whose first input is this tensor; see :meth:`Builder.op`."""
@@ -235,7 +236,6 @@ class Tensor:
         return value if isinstance(value, Tensor) else self.builder.constant(np.array(value).astype(self.dtype))
 
     def _after(self, op_type: str, value: Operand) -> Tensor:
-        """Append a node whose second input is this tensor."""
         return self._same(value).op(op_type, self)
 
     def __add__(self, other: Operand) -> Tensor:
@@ -293,8 +293,7 @@ class Tensor:
     def where(self, yes: Operand, no: Operand) -> Tensor:
         """Return ``yes`` where this condition holds, else ``no``; one of them at least is a tensor."""
         like = yes if isinstance(yes, Tensor) else no
-        if not isinstance(like, Tensor):
-            raise TypeError("where() needs a tensor to know the type of its numbers")
+        assert isinstance(like, Tensor), "where() needs a tensor to know the type of its numbers"
         return self.op("Where", like._same(yes), like._same(no), elem_type=like.elem_type)
 
     def sqrt(self) -> Tensor:
@@ -356,9 +355,8 @@ class Tensor:
 
     def reshape(self, *shape: int | Tensor) -> Tensor:
         """Give it another shape: numbers, or one int64 vector."""
-        first, *_ = shape
-        numbers = [size for size in shape if not isinstance(size, Tensor)]
-        return self.op("Reshape", first if isinstance(first, Tensor) else self.builder.ints(*numbers))
+        given = next((size for size in shape if isinstance(size, Tensor)), None)
+        return self.op("Reshape", given or self.builder.ints(*(size for size in shape if isinstance(size, int))))
 
     def shaped_as(self, like: Tensor) -> Tensor:
         """Give it the shape of ``like``, which has as many elements."""
@@ -388,6 +386,10 @@ class Tensor:
     def padded(self, before: Sequence[int], after: Sequence[int]) -> Tensor:
         """Add zeros before and after along each axis; no zeros cost nothing."""
         return self.op("Pad", self.builder.ints(*before, *after)) if any((*before, *after)) else self
+
+    def split(self, sizes: Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+        """Cut it into parts of these sizes along an axis."""
+        return self.builder.ops("Split", self, self.builder.ints(*sizes), elem_types=[None] * len(sizes), axis=axis)
 
     def gather(self, places: Tensor, axis: int) -> Tensor:
         """Take the entries at ``places`` along an axis."""

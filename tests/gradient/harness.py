@@ -141,6 +141,7 @@ class Case:
         opset: Operator set.
         open_axes: Axes of the inputs whose size the model does not tell.
         sized: Inputs all of whose sizes it tells.
+        size: Values of the result; asked from onnx.reference where 0.
     """
 
     nodes: Sequence[onnx.NodeProto]
@@ -149,6 +150,7 @@ class Case:
     opset: int = 18
     open_axes: tuple[int, ...] = ()
     sized: tuple[str, ...] = ()
+    size: int = 0
 
     def model(self) -> onnx.ModelProto:
         """The graph in float32, its result as one row, which stands for the logits of one sample."""
@@ -162,8 +164,8 @@ class Case:
         constants = {n: _narrow(v) for n, v in self.constants.items()}
         plain = self._wrapped(self.nodes, inputs, constants=constants, result=result)
         feeds = {name: value.astype(np.float64) for name, value in self.inputs.items()}
-        (value,) = evaluator(to_double(plain))(feeds)
-        constants["row_shape"] = np.array([1, value.size])
+        size = self.size or evaluator(to_double(plain))(feeds)[0].size
+        constants["row_shape"] = np.array([1, size])
         tail = [  # two Negs, so that nothing before them is taken for probabilities
             helper.make_node("Reshape", [result, "row_shape"], ["row_of"]),
             helper.make_node("Neg", ["row_of"], ["row_below"]),
@@ -185,7 +187,8 @@ class Case:
         output = helper.make_tensor_value_info(result, TensorProto.FLOAT, None)
         initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
         graph = helper.make_graph(nodes, "case", inputs, [output], initializer=initializers)
-        opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)]
+        domains = {"": self.opset, "com.microsoft": 1, "ai.onnx.ml": 3}
+        opsets = [helper.make_opsetid(domain, version) for domain, version in domains.items()]
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
@@ -258,16 +261,22 @@ def outputs(graph: GradientGraph, feeds: Mapping[str | None, Array]) -> dict[str
 
 
 def check(
-    case: Case, *, seed: int = 0, providers: Sequence[str] = ("cpu",), step: float = 1e-5, deprecated: bool = False
+    case: Case,
+    *,
+    seed: int = 0,
+    providers: Sequence[str] = ("cpu",),
+    step: float = 1e-5,
+    deprecated: bool = False,
+    wide: Callable[[onnx.ModelProto], Callable[[Mapping[str, Array]], list[Array]]] = evaluator,
 ) -> None:
-    """Hold the gradient in float64 against central differences, then the one in float32 against it."""
+    """Hold the gradient in float64, as ``wide`` runs it, against central differences; the one in float32 against it."""
     rng = np.random.default_rng(seed)
-    forward = evaluator(to_double(case.model()))
+    forward = wide(to_double(case.model()))
     (y,) = forward(case.inputs)
     cotangent = rng.normal(size=y.shape)
     for provider in providers:
         graph = graph_of(case, double=True, provider=provider)
-        exact = gradients(graph, evaluator(graph.proto), case, cotangent)
+        exact = gradients(graph, wide(graph.proto), case, cotangent)
         for (_, value), grad in zip(case.inputs.items(), exact, strict=True):
             assert grad.shape == value.shape
             assert grad.dtype == np.float64

@@ -31,13 +31,13 @@ def test_nothing_but_zero_gradients_is_an_error() -> None:
 
 
 def test_op_without_a_rule() -> None:
-    with pytest.raises(DifferentiationError, match=r"Asinh \(node 'odd'\): this op has no rule.*--attack square"):
-        differentiate(classifier(helper.make_node("Asinh", ["features"], ["more"], name="odd")))
+    with pytest.raises(DifferentiationError, match=r"Det \(node 'odd'\): this op has no rule.*--attack square"):
+        differentiate(classifier(helper.make_node("Det", ["features"], ["more"], name="odd")))
 
 
 def test_op_without_a_rule_off_the_path() -> None:
     model = classifier()
-    model.graph.node.append(helper.make_node("Asinh", ["features"], ["unused"]))
+    model.graph.node.append(helper.make_node("Det", ["features"], ["unused"]))
     differentiate(model)
 
 
@@ -51,7 +51,7 @@ def test_tree_ensemble() -> None:
 
 def test_control_flow() -> None:
     branch = helper.make_graph(
-        [helper.make_node("Neg", ["features"], ["b"])],
+        [helper.make_node("Det", ["features"], ["b"], name="inside")],
         "branch",
         [],
         [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)],
@@ -62,7 +62,7 @@ def test_control_flow() -> None:
         helper.make_node("If", ["condition"], ["more"], name="choice", then_branch=branch, else_branch=branch),
     ]
     model = classifier(*extra, constants={"limit": np.array(0.3, np.float32)})
-    with pytest.raises(DifferentiationError, match=r"If \(node 'choice'\): gradients do not flow through control flow"):
+    with pytest.raises(DifferentiationError, match=r"Det \(node 'inside'\): this op has no rule"):
         differentiate(model)
 
 

@@ -2,7 +2,9 @@
 
 from cloakonnx.gradient.rules import (
     activation,
+    control,
     convolution,
+    decomposed,
     einsum,
     elementwise,
     flat,
@@ -20,7 +22,9 @@ from cloakonnx.gradient.rules import (
 
 __all__ = [
     "activation",
+    "control",
     "convolution",
+    "decomposed",
     "einsum",
     "elementwise",
     "flat",

@@ -180,10 +180,11 @@ def cast(s: GradientSite) -> Tensor:
     return s.dy.cast(s.x) if s.index.is_float(s.x.name) else s.dy
 
 
-@unary("CastLike", since=15, until=25)
-def cast_like(s: GradientSite) -> Tensor:
-    """Dy cast back."""
-    return s.dy.cast(s.x)
+@rule("CastLike", since=15, until=25)
+def cast_like(s: GradientSite) -> Grads:
+    """Dy cast back; the second input only says the type."""
+    if s.wants(0):
+        yield 0, s.dy.cast(s.x)
 
 
 @unary("Dropout", since=1, until=22, note="inference mode")

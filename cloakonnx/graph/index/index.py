@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -80,6 +80,11 @@ class Index:
     def learn(self, name: str, elem_type: int, shape: Sequence[Dim] | None) -> None:
         """Note the type and shape of a tensor."""
         self.infos[name] = TensorInfo(elem_type, None if shape is None else tuple(shape))
+
+    def learn_from(self, graph: onnx.GraphProto, names: Collection[str]) -> None:
+        """Note what another graph says of some tensors."""
+        found = Index(graph).infos
+        self.infos.update((name, found[name]) for name in names if name in found)
 
     @cached_property
     def producers(self) -> dict[str, tuple[int, int]]:
@@ -253,6 +258,31 @@ def node_inputs(node: onnx.NodeProto) -> Iterator[str]:
     yield from (name for name in node.input if name)
     for graph in subgraphs(node):
         yield from captures(graph)
+
+
+def names_in(graph: onnx.GraphProto) -> set[str]:
+    """Return every name in a graph, those within bodies left out."""
+    names = {name for node in graph.node for name in (*node.input, *node.output, node.name)}
+    names.update(value.name for value in (*graph.input, *graph.output))
+    names.update(tensor.name for tensor in graph.initializer)
+    return names | {tensor.values.name for tensor in graph.sparse_initializer}
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Return the inputs of a node by position, and behind them what its bodies capture, by name."""
+    bodies = list(subgraphs(node))
+    return [*node.input, *sorted(set().union(*map(captures, bodies)))] if bodies else list(node.input)
+
+
+def rename_reads(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Have a node and its bodies read other tensors of the graph around it."""
+    for position, name in enumerate(node.input):
+        if name in names:
+            node.input[position] = names[name]
+    for body in subgraphs(node):
+        outside = {old: new for old, new in names.items() if old in captures(body)}
+        for inner in body.node if outside else ():
+            rename_reads(inner, outside)
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

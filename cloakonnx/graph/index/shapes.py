@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 
 from cloakonnx.errors import ModelError
+from cloakonnx.graph.index.custom import custom_shapes
 from cloakonnx.graph.index.limits import RANK, quoted
 
 _MAX_ROUNDS = 8
@@ -21,10 +24,10 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     inferred = _infer(model)
     for _ in range(_MAX_ROUNDS):
-        added = _reshape_ranks(inferred.graph)
+        added = _reshape_ranks(inferred.graph) or custom_shapes(inferred.graph)
         if not added:
             break
-        inferred.graph.value_info.extend(added)
+        _tell(inferred.graph, added)
         inferred = _infer(inferred)
     _weights_tell_features(inferred.graph)
     return inferred
@@ -61,12 +64,19 @@ def _reshape_ranks(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
         elem_type = (known or data or onnx.TypeProto.Tensor()).elem_type
         if rank and elem_type and (known is None or not known.HasField("shape")):
             added.append(onnx.helper.make_tensor_value_info(node.output[0], elem_type, [None] * rank))
-    for value in added:  # replace an entry that only says the type
-        for index, old in enumerate(graph.value_info):
-            if old.name == value.name:
-                del graph.value_info[index]
-                break
     return added
+
+
+def _tell(graph: onnx.GraphProto, added: Sequence[onnx.ValueInfoProto]) -> None:
+    """Put value infos in the place of those that say less, of outputs too."""
+    names = {value.name: value for value in added}
+    outputs = {output.name for output in graph.output}
+    kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in graph.value_info if v.name not in names]
+    del graph.value_info[:]
+    graph.value_info.extend([*kept, *(value for value in added if value.name not in outputs)])
+    for output in graph.output:
+        if output.name in names:
+            output.type.CopyFrom(names[output.name].type)
 
 
 def _weights_tell_features(graph: onnx.GraphProto) -> None:

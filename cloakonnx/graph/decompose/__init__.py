@@ -1,0 +1,18 @@
+"""Ops that have no gradient rule of their own, written out as formulas over standard ops, one module a family.
+
+Importing this package fills the registry.
+"""
+
+from cloakonnx.graph.decompose import (
+    attention,
+    fused,
+    learning,
+    normalization,
+    pooling,
+    quantised,
+    recurrent,
+    sampling,
+    schema,
+)
+
+__all__ = ["attention", "fused", "learning", "normalization", "pooling", "quantised", "recurrent", "sampling", "schema"]

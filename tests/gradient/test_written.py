@@ -1,0 +1,359 @@
+"""Every decomposition against ONNX Runtime's kernel and finite differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from . import harness
+from .harness import Array, Case, evaluator, fixed
+from .written import FOUND, check_written
+
+RNG = np.random.default_rng(0)
+STEPS, BATCH, WIDTH, HIDDEN = 4, 2, 3, 2
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+MS, ML = "com.microsoft", "ai.onnx.ml"
+
+
+def r(*shape: int) -> Array:
+    return RNG.normal(size=shape)
+
+
+def one(op: str, *inputs: Any, domain: str = "", opset: int = 18, **attributes: Any) -> Case:
+    case = harness.one(op, *inputs, opset=opset, **attributes)
+    case.nodes[0].domain = domain
+    return case
+
+
+X = r(STEPS, BATCH, WIDTH)
+LENGTHS = np.array([4, 2], np.int32)
+
+
+def recurrent(op: str, *more: Any, ways: int = 1, **attributes: Any) -> Case:
+    gates = GATES[op] * HIDDEN
+    weights = fixed(r(ways, gates, WIDTH)), fixed(r(ways, gates, HIDDEN)), fixed(r(ways, 2 * gates))
+    return one(op, X, *weights, *more, hidden_size=HIDDEN, **attributes)
+
+
+def start(ways: int = 1) -> Any:
+    return fixed(r(ways, BATCH, HIDDEN))
+
+
+def every_output(op: str) -> Case:
+    """All inputs live, all outputs read."""
+    gates, states = GATES[op] * HIDDEN, ["h", "c"] if op == "LSTM" else ["h"]
+    ends = [f"{state}_end" for state in states]
+    nodes = [
+        helper.make_node(op, ["x", "w", "r", "b", "", *states], ["all", *ends], hidden_size=HIDDEN),
+        helper.make_node("ReduceSum", ["all", "axes"], ["s"], keepdims=0),
+        helper.make_node("Mul" if len(ends) > 1 else "Add", ["s", ends[0]], ["m"]),
+        helper.make_node("Mul", ["m", ends[-1]], ["y"]),
+    ]
+    live = {"x": X, "w": r(1, gates, WIDTH), "r": r(1, gates, HIDDEN), "b": r(1, 2 * gates)}
+    return Case(nodes, {**live, **{state: r(1, BATCH, HIDDEN) for state in states}}, {"axes": np.array([0])})
+
+
+RECURRENT = {
+    **{f"{op} {way}": recurrent(op, direction=way) for op in GATES for way in ("forward", "reverse")},
+    **{f"{op} both ways": recurrent(op, ways=2, direction="bidirectional") for op in GATES},
+    **{f"{op} lengths": recurrent(op, LENGTHS, start()) for op in GATES},
+    **{f"{op} lengths, both": recurrent(op, LENGTHS, ways=2, direction="bidirectional") for op in GATES},
+    **{f"{op} clip": recurrent(op, clip=0.5) for op in GATES},
+    **{f"{op} everything": every_output(op) for op in GATES},
+    "LSTM peepholes": recurrent("LSTM", None, start(), start(), fixed(r(1, 3 * HIDDEN))),
+    "LSTM coupled": recurrent("LSTM", input_forget=1),
+    "LSTM functions": recurrent(
+        "LSTM", activations=["HardSigmoid", "Tanh", "Softsign"], activation_alpha=[0.3], activation_beta=[0.4]
+    ),
+    "GRU linear": recurrent("GRU", None, start(), linear_before_reset=1),
+    "RNN functions": recurrent("RNN", ways=2, direction="bidirectional", activations=["Relu", "Tanh"]),
+}
+
+BATCH_FIRST = {
+    op: one(
+        op,
+        r(BATCH, STEPS, WIDTH),
+        *(fixed(r(1, gates * HIDDEN, size)) for size in (WIDTH, HIDDEN)),
+        fixed(r(1, 2 * gates * HIDDEN)),
+        None,
+        fixed(r(BATCH, 1, HIDDEN)),
+        hidden_size=HIDDEN,
+        layout=1,
+    )
+    for op, gates in GATES.items()
+}
+"""ONNX Runtime has no kernel for these."""
+
+PLACES = RNG.uniform(-1.4, 1.4, (2, 3, 2, 2))
+
+SAMPLING = {
+    **{
+        f"GridSample {mode} {padding} {corners}": one(
+            "GridSample",
+            r(2, 2, 4, 5),
+            fixed(PLACES) if mode == "nearest" else PLACES,  # ONNX Runtime: nearest has no slope
+            mode=mode,
+            padding_mode=padding,
+            align_corners=corners,
+            opset=20,
+        )
+        for mode in ("linear", "nearest", "cubic")
+        for padding in ("zeros", "border", "reflection")
+        for corners in (0, 1)
+    },
+    "GridSample volume": one(
+        "GridSample", r(1, 2, 3, 4, 3), RNG.uniform(-1.2, 1.2, (1, 2, 2, 3, 3)), mode="linear", opset=20
+    ),
+    "GridSample 16": one("GridSample", r(1, 2, 3, 4), RNG.uniform(-1.2, 1.2, (1, 2, 2, 2)), mode="bilinear", opset=16),
+    "AffineGrid": one("AffineGrid", r(2, 2, 3), np.array([2, 3, 4, 5]), opset=20),
+    "AffineGrid corners": one("AffineGrid", r(2, 3, 4), np.array([2, 3, 2, 4, 5]), opset=20, align_corners=1),
+}
+
+QUERY, KEY, VALUE = r(2, 2, 3, 4), r(2, 2, 5, 4), r(2, 2, 5, 3)
+
+STANDARD = {
+    "MeanVarianceNormalization": one("MeanVarianceNormalization", r(2, 3, 2, 2)),
+    "MeanVarianceNormalization axes": one("MeanVarianceNormalization", r(2, 3, 2, 2), axes=[1, 2]),
+    "Attention": one("Attention", QUERY, KEY, VALUE, opset=23),
+    "Attention causal": one(
+        "Attention", QUERY, KEY, VALUE, fixed(r(3, 5)), opset=23, is_causal=1, scale=0.3, softcap=2.0
+    ),
+    "Attention groups": one("Attention", r(2, 3, 8), r(2, 5, 4), r(2, 5, 4), opset=23, q_num_heads=2, kv_num_heads=1),
+    "RotaryEmbedding": one(
+        "RotaryEmbedding", r(2, 3, 4, 8), fixed(r(10, 4)), fixed(r(10, 4)), np.arange(8).reshape(2, 4), opset=23
+    ),
+    "RotaryEmbedding interleaved": one(
+        "RotaryEmbedding", r(2, 4, 24), fixed(r(2, 4, 4)), fixed(r(2, 4, 4)), opset=23, num_heads=3, interleaved=1
+    ),
+}
+
+IMAGES, KERNELS, LINE = r(2, 3, 5, 5), fixed(r(4, 3, 3, 3)), r(2, 3, 4)
+HEADS = {"domain": MS, "num_heads": 2}
+BITS = np.random.default_rng(1).integers(0, 256, (3, 2, 8)).astype(np.uint8)
+PACKED = {"domain": MS, "K": 20, "N": 3, "bits": 4, "block_size": 16}
+
+
+def projected(*more: Any, **attributes: Any) -> Case:
+    return one("Attention", r(2, 3, 6), fixed(r(6, 12)), fixed(r(12)), *more, **HEADS, **attributes)
+
+
+FUSED = {
+    "FusedGemm": one(
+        "FusedGemm", r(3, 4), fixed(r(5, 4)), fixed(r(5)), domain=MS, activation="Relu", transB=1, alpha=0.5
+    ),
+    "FusedGemm slope": one(
+        "FusedGemm", r(3, 4), fixed(r(4, 5)), domain=MS, activation="LeakyRelu", activation_alpha=0.3
+    ),
+    "FusedMatMul": one("FusedMatMul", LINE, r(2, 5, 4), domain=MS, transB=1, alpha=0.3),
+    "FusedMatMul left": one("FusedMatMul", r(2, 4, 3), r(2, 4, 5), domain=MS, transA=1),
+    "FusedMatMul batches": one("FusedMatMul", r(3, 2, 4), r(2, 4, 5), domain=MS, transBatchA=1),
+    "FusedMatMul right batches": one("FusedMatMul", LINE, r(4, 2, 5), domain=MS, transBatchB=1),
+    "FastGelu": one("FastGelu", LINE, domain=MS),
+    "FastGelu bias": one("FastGelu", LINE, fixed(r(4)), domain=MS),
+    "QuickGelu": one("QuickGelu", LINE, domain=MS, alpha=1.5),
+    "SkipLayerNormalization": one(
+        "SkipLayerNormalization", LINE, r(2, 3, 4), *(fixed(r(4)) for _ in range(3)), domain=MS, epsilon=1e-5
+    ),
+    "SkipLayerNormalization constant": one(
+        "SkipLayerNormalization", LINE, fixed(r(1, 3, 4)), fixed(r(4)), domain=MS, epsilon=1e-5
+    ),
+    "SkipSimplifiedLayerNormalization": one(
+        "SkipSimplifiedLayerNormalization", LINE, r(2, 3, 4), fixed(r(4)), fixed(r(4)), domain=MS, epsilon=1e-5
+    ),
+    "SimplifiedLayerNormalization": one("SimplifiedLayerNormalization", LINE, fixed(r(4)), axis=-1, epsilon=1e-5),
+    "Attention projected": projected(),
+    "Attention keys": projected(np.array([[1, 1, 0], [1, 0, 1]], np.int32)),
+    "Attention lengths": projected(np.array([2, 3], np.int32)),
+    "Attention pairs": projected(np.tril(np.ones((2, 3, 3), np.int32))),
+    "Attention one way": projected(unidirectional=1),
+    "Attention bias": projected(None, None, r(2, 2, 3, 3)),
+    "Attention sizes": one("Attention", r(2, 3, 6), fixed(r(6, 20)), fixed(r(20)), **HEADS, qkv_hidden_sizes=[8, 8, 4]),
+    "MultiHeadAttention": one("MultiHeadAttention", r(2, 3, 8), r(2, 4, 8), r(2, 4, 6), **HEADS),
+    "MultiHeadAttention bias": one("MultiHeadAttention", r(2, 3, 8), r(2, 4, 8), r(2, 4, 8), fixed(r(24)), **HEADS),
+    "MultiHeadAttention mask": one(
+        "MultiHeadAttention",
+        *(r(2, 3, 8), r(2, 4, 8), r(2, 4, 8), None, np.array([[1, 1, 0, 1], [1, 0, 0, 1]], np.int32)),
+        r(1, 2, 3, 4),
+        **HEADS,
+        scale=0.4,
+    ),
+    "MultiHeadAttention by head": one("MultiHeadAttention", r(2, 3, 8), r(2, 2, 4, 4), r(2, 2, 4, 4), **HEADS),
+    "GroupQueryAttention": one(
+        "GroupQueryAttention",
+        *(r(2, 3, 32), r(2, 3, 16), r(2, 3, 16), fixed(np.zeros((2, 2, 0, 8))), fixed(np.zeros((2, 2, 0, 8)))),
+        *(np.array([2, 2], np.int32), np.array(3, np.int32)),
+        domain=MS,
+        num_heads=4,
+        kv_num_heads=2,
+    ),
+    "RotaryEmbedding Microsoft": one(
+        "RotaryEmbedding", r(2, 3, 16), np.array([[0, 1, 2], [1, 2, 3]]), fixed(r(8, 4)), fixed(r(8, 4)), domain=MS
+    ),
+    "RotaryEmbedding offset": one(
+        "RotaryEmbedding", r(2, 3, 16), np.array([1]), fixed(r(8, 4)), fixed(r(8, 4)), domain=MS, interleaved=1
+    ),
+    "MatMulNBits": one("MatMulNBits", r(2, 20), BITS, fixed(np.abs(r(6))), **PACKED),
+    "MatMulNBits zero points": one(
+        "MatMulNBits", r(2, 20), BITS, fixed(np.abs(r(6))), np.array([0x58, 0x31, 0x77], np.uint8), **PACKED
+    ),
+}
+
+REFERENCE = {
+    **{
+        f"LpPool {p}": one("LpPool", r(1, 2, 5, 5), kernel_shape=[2, 3], p=p, strides=[2, 1], pads=[1, 0, 0, 1])
+        for p in (1, 2, 3)
+    },
+    "GlobalLpPool": one("GlobalLpPool", r(1, 2, 5, 5), p=3),
+    "FusedConv": one("FusedConv", IMAGES, KERNELS, fixed(r(4)), domain=MS, activation="Relu", pads=[1, 1, 1, 1]),
+    "FusedConv sum": one("FusedConv", IMAGES, KERNELS, fixed(r(4)), r(2, 4, 3, 3), domain=MS, activation="Relu"),
+    "FusedConv slope": one(
+        "FusedConv", IMAGES, KERNELS, domain=MS, activation="LeakyRelu", activation_params=[0.2], strides=[2, 2]
+    ),
+    "FusedConv clip": one("FusedConv", IMAGES, KERNELS, domain=MS, activation="Clip", activation_params=[-1.0, 1.0]),
+    "FusedConv HardSigmoid": one(
+        "FusedConv", IMAGES, KERNELS, domain=MS, activation="HardSigmoid", activation_params=[0.2, 0.4]
+    ),
+    "BiasGelu": one("BiasGelu", LINE, fixed(r(4)), domain=MS),
+}
+"""ONNX Runtime lacks float64 kernels of what these are made of."""
+
+TABLE = r(3, 4)
+
+
+def numbers(rows: int, columns: int) -> list[float]:
+    return [float(v) for v in r(rows, columns).ravel()]
+
+
+def scores(op: str, classes: int, **attributes: Any) -> Case:
+    """The second output, negated so that it is not taken for what it is."""
+    nodes = [
+        helper.make_node(op, ["x"], ["label", "p"], domain=ML, classlabels_ints=list(range(classes)), **attributes),
+        helper.make_node("Neg", ["p"], ["y"]),
+    ]
+    return Case(nodes, {"x": TABLE})
+
+
+KERNEL = {
+    "LINEAR": [0.0, 0.0, 0.0],
+    "RBF": [0.3, 0.0, 0.0],
+    "POLY": [0.3, 0.5, 2.0],
+    "SIGMOID": [0.3, 0.1, 0.0],
+}
+
+LEARNING = {
+    "Scaler": one("Scaler", TABLE, domain=ML, offset=[0.1, 0.2, 0.3, 0.4], scale=[1.0, 2.0, 3.0, 4.0]),
+    "Scaler one": one("Scaler", TABLE, domain=ML, offset=[0.1], scale=[2.0]),
+    "Normalizer MAX": one("Normalizer", np.abs(TABLE) + 0.1, domain=ML, norm="MAX"),
+    **{f"Normalizer {norm}": one("Normalizer", TABLE, domain=ML, norm=norm) for norm in ("L1", "L2")},
+    "Imputer": one(
+        "Imputer", TABLE, domain=ML, imputed_value_floats=[1.0, 2.0, 3.0, 4.0], replaced_value_float=float("nan")
+    ),
+    "FeatureVectorizer": one("FeatureVectorizer", TABLE, r(3, 2), domain=ML, inputdimensions=[4, 2]),
+    "ArrayFeatureExtractor": one("ArrayFeatureExtractor", TABLE, np.array([2, 0]), domain=ML),
+    **{
+        f"LinearRegressor {after}": one(
+            "LinearRegressor",
+            TABLE,
+            domain=ML,
+            coefficients=numbers(2, 4),
+            intercepts=[0.1, 0.2],
+            targets=2,
+            post_transform=after,
+        )
+        for after in ("NONE", "SOFTMAX", "LOGISTIC")
+    },
+    **{
+        f"LinearClassifier {classes} of {rows} {after}": scores(
+            "LinearClassifier",
+            classes,
+            coefficients=numbers(rows, 4),
+            intercepts=[0.1, 0.2, 0.3][:rows],
+            multi_class=int(rows > 1),
+            post_transform=after,
+        )
+        for classes, rows in ((3, 3), (2, 2), (2, 1))
+        for after in ("NONE", "SOFTMAX", "LOGISTIC")
+    },
+    **{
+        f"SVMRegressor {kernel}": one(
+            "SVMRegressor",
+            TABLE,
+            domain=ML,
+            n_supports=3,
+            support_vectors=numbers(3, 4),
+            coefficients=numbers(1, 3),
+            rho=[0.2],
+            kernel_type=kernel,
+            kernel_params=settings,
+        )
+        for kernel, settings in KERNEL.items()
+    },
+    **{
+        f"SVMClassifier {classes} {kernel}": scores(
+            "SVMClassifier",
+            classes,
+            vectors_per_class=[2, 2, 1][:classes],
+            support_vectors=numbers(sum([2, 2, 1][:classes]), 4),
+            coefficients=numbers(classes - 1, sum([2, 2, 1][:classes])),
+            rho=[0.2, 0.1, 0.3][: classes * (classes - 1) // 2],
+            kernel_type=kernel,
+            kernel_params=settings,
+        )
+        for classes in (2, 3)
+        for kernel, settings in KERNEL.items()
+    },
+}
+
+PLATT = scores(
+    "SVMClassifier",
+    2,
+    vectors_per_class=[2, 2],
+    support_vectors=numbers(4, 4),
+    coefficients=numbers(1, 4),
+    rho=[0.2],
+    kernel_type="RBF",
+    kernel_params=KERNEL["RBF"],
+    prob_a=[-1.3],
+    prob_b=[0.1],
+)
+
+CASES = {**RECURRENT, **SAMPLING, **STANDARD, **FUSED, **LEARNING}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_formula(name: str) -> None:
+    rtol = 1e-3 if name.startswith("MatMulNBits") else 1e-4 if name.startswith("GridSample") else 2e-5
+    check_written(CASES[name], rtol=rtol)
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_formula_in_the_reference(name: str) -> None:
+    check_written(REFERENCE[name], wide=evaluator)
+
+
+@pytest.mark.parametrize("op", BATCH_FIRST)
+def test_batch_first(op: str) -> None:
+    check_written(BATCH_FIRST[op], kernel=False)
+
+
+def test_center_crop_pad() -> None:
+    check_written(one("CenterCropPad", r(3, 5, 4), np.array([4, 2]), axes=[1, 2]), kernel=False)
+
+
+def test_packed_attention() -> None:
+    check_written(one("MultiHeadAttention", r(2, 3, 2, 3, 4), **HEADS), kernel=False)
+
+
+def test_probabilities_of_a_support_vector_machine() -> None:
+    check_written(PLATT, rtol=5e-3)  # ONNX Runtime iterates towards them, and stops early
+
+
+def test_every_formula_of_real_numbers_has_a_case() -> None:
+    tried = {node.op_type for case in (*CASES.values(), *REFERENCE.values()) for node in case.nodes} | {"CenterCropPad"}
+    others = {"BiasAdd", "BiasDropout", "BiasSplitGelu", "FusedMatMulActivation", "GemmFastGelu", "GroupNorm"}
+    others |= {"NhwcConv", "NhwcFusedConv", "TransposeMatMul", "DequantizeLinear"}  # no kernel on a CPU
+    real = {op for (_, op), each in FOUND.items() if not each.rounds}
+    assert sorted(real - tried - others) == []
