@@ -33,9 +33,9 @@ _SECTIONS = {
     Kind.RULE: ("Differentiated", "Each rule is held against finite differences and against PyTorch in float64."),
     Kind.ZERO: (
         "Zero gradient",
-        "Piecewise constant, or computed in integers: gradients through these are zero, and through a Cast to integers, too. A gradient graph\n"
-        "names those that the data passes. Straight-through, where that is asked for, the last column stands in for\n"
-        "the gradient, and dy for that of a Cast.",
+        "Piecewise constant, or computed in integers: gradients through these are zero, and through a Cast to\n"
+        "integers, too. A gradient graph names those that the data passes. Straight-through, where that is asked for,\n"
+        "the last column stands in for the gradient, and dy for that of a Cast.",
     ),
     Kind.STOP: (
         "Shapes, indices, booleans, constants",

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import onnx
 
 from cloakonnx.gradient._backward import backpropagate, find_path
-from cloakonnx.gradient._canonical import IR_VERSION, Job, folded, initialised, prune
+from cloakonnx.gradient._canonical import IR_VERSION, prune
+from cloakonnx.gradient._folding import folded, initialised
 from cloakonnx.gradient._site import GradientSite
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import Dim, Index, captures, node_inputs
@@ -73,7 +74,7 @@ class Part:
         opsets = [onnx.helper.make_opsetid("", site.build.opset)]
         opsets += [onnx.helper.make_opsetid(domain, 1) for domain in sorted(domains)]
         model = onnx.helper.make_model(copy, opset_imports=opsets, ir_version=IR_VERSION)
-        self._graph = folded(initialised(model, Job()), Job()).graph
+        self._graph = folded(initialised(model)).graph
         self.index = Index(self._graph)
         prefix = f"{site.build.own('part')}/"
         self.build = Builder(

@@ -7,33 +7,24 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx.version_converter
-from onnx import TensorProto, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import TensorProto
 
 from cloakonnx.errors import DifferentiationError
-from cloakonnx.gradient._branches import without_fixed_branches
+from cloakonnx.gradient._folding import SMALL, folded, initialised, replace_nodes, unbranched
 from cloakonnx.gradient._fusion import fuse_normalization
 from cloakonnx.graph.index import functions
 from cloakonnx.graph.index.bounds import check_constants
-from cloakonnx.graph.index.index import Index, node_inputs, subgraphs
+from cloakonnx.graph.index.index import node_inputs
 from cloakonnx.graph.index.node import describe
 from cloakonnx.graph.index.normal import normalised
-from cloakonnx.graph.index.shapes import infer
-from cloakonnx.graph.index.traits import Trait, has
 
 OPSET = 18
 """Models of an older opset are converted to this one."""
 
 IR_VERSION = 10
 """The newest IR version that every onnxruntime from 1.22 on reads."""
-
-_SMALL = 1 << 16
-"""Elements up to which a constant is computed here; the runtime folds larger ones."""
-
-_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -91,6 +82,8 @@ def inlined(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
     """Inline local functions, and lower the IR version."""
     model = functions.inlined(model)
     model.ir_version = IR_VERSION
+    if all(each.domain not in {"", "ai.onnx"} for each in model.opset_import):  # of ai.onnx.ml alone
+        model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
     return model
 
 
@@ -159,54 +152,9 @@ def _fix_dims(value: onnx.ValueInfoProto, sizes: Sequence[int | None] | None) ->
             dim.dim_param = f"{value.name}_dim{i}"
 
 
-def initialised(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
-    """Turn Constant nodes into initializers."""
-    nodes = []
-    for node in model.graph.node:
-        tensor = _constant_of(node) if node.op_type == "Constant" and not node.domain else None
-        if tensor is None:
-            nodes.append(node)
-            continue
-        tensor.name = node.output[0]
-        model.graph.initializer.append(tensor)
-    _replace_nodes(model.graph, nodes)
-    return model
-
-
-def unbranched(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
-    """Replace each If with a constant condition by the branch that runs."""
-    return initialised(without_fixed_branches(model), _)
-
-
-def _constant_of(node: onnx.NodeProto) -> TensorProto | None:
-    attribute = node.attribute[0]
-    if attribute.name == "value":
-        tensor = TensorProto()
-        tensor.CopyFrom(attribute.t)
-        return tensor
-    if attribute.name in {"value_float", "value_floats", "value_int", "value_ints"}:
-        dtype = np.float32 if "float" in attribute.name else np.int64
-        return numpy_helper.from_array(np.array(onnx.helper.get_attribute_value(attribute), dtype))
-    return None  # sparse tensors and strings: no rule reads them
-
-
-def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    if len(nodes) == len(graph.node):
-        return
-    kept = [_copy(node) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
-
-
 def _taken_weights(graph: onnx.GraphProto) -> dict[str, TensorProto]:
     """Move large initializers out, leaving inputs in their place, so that passes over the model do not copy them."""
-    large = {t.name: t for t in graph.initializer if int(np.prod(t.dims)) > _SMALL}
+    large = {t.name: t for t in graph.initializer if int(np.prod(t.dims)) > SMALL}
     if not large:
         return {}
     weights = {name: copy_tensor(tensor) for name, tensor in large.items()}
@@ -253,7 +201,7 @@ def converted(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
             ) from error
         raise DifferentiationError(f"{why} ({reason}); export it again at opset 18") from error
     newer.ir_version = IR_VERSION
-    return initialised(newer, job)
+    return initialised(newer)
 
 
 def prune(graph: onnx.GraphProto, keep: Collection[str] = ()) -> None:
@@ -264,7 +212,7 @@ def prune(graph: onnx.GraphProto, keep: Collection[str] = ()) -> None:
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(node_inputs(node))
-    _replace_nodes(graph, kept[::-1])
+    replace_nodes(graph, kept[::-1])
     if not all(t.name in needed for t in graph.initializer):
         tensors = [copy_tensor(t) for t in graph.initializer if t.name in needed]
         del graph.initializer[:]
@@ -283,95 +231,23 @@ def fused(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
     return model
 
 
-def folded(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
-    """Compute small constants, infer shapes, and again while the shapes bring new constants."""
-    for _round in range(_ROUNDS):
-        model = infer(model)
-        if not _fold_once(model):
-            break
-        _forget_invented(model.graph)
-    return model
+def constants(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
+    """Turn Constant nodes into initializers."""
+    return initialised(model)
 
 
-def _forget_invented(graph: onnx.GraphProto) -> None:
-    """Drop shapes that inference made up names for: new constants tell more, but it keeps what it once said."""
-    inferred = {name for node in graph.node if not node.domain for name in node.output}
-    kept = [_copied(v) for v in graph.value_info if v.name not in inferred or not _is_invented(v)]
-    del graph.value_info[:]
-    graph.value_info.extend(kept)
+def branches(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
+    """Replace each If with a constant condition by the branch that runs."""
+    return unbranched(model)
 
 
-def _is_invented(value: onnx.ValueInfoProto) -> bool:
-    return any(dim.dim_param.startswith("unk__") for dim in value.type.tensor_type.shape.dim)
+def computed(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
+    """Compute what is constant, and infer shapes."""
+    return folded(model)
 
 
-def _copied(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
-    copy = onnx.ValueInfoProto()
-    copy.CopyFrom(value)
-    return copy
-
-
-def _fold_once(model: onnx.ModelProto) -> bool:
-    graph = model.graph
-    index = Index(graph)
-    opsets = list(model.opset_import)
-    nodes = []
-    for node in graph.node:
-        values = _evaluate(node, index, opsets)
-        if values is None:
-            nodes.append(node)
-            continue
-        for name, value in zip(node.output, values, strict=True):
-            tensor = numpy_helper.from_array(value, name)
-            graph.initializer.append(tensor)
-            index.add_initializer(tensor)
-    changed = len(nodes) < len(graph.node)
-    _replace_nodes(graph, nodes)
-    return changed
-
-
-def _evaluate(
-    node: onnx.NodeProto, index: Index, opsets: Sequence[onnx.OperatorSetIdProto]
-) -> list[npt.NDArray[np.generic]] | None:
-    """Compute a node of small constant inputs and small known outputs, or None."""
-    if node.op_type == "Shape":
-        return _shape_value(node, index)
-    reads = [name for name in node.input if name]
-    if not reads or node.domain or has(node.op_type, Trait.RANDOM) or any(subgraphs(node)):
-        return None
-    is_text = any(index.elem_type(name) == TensorProto.STRING for name in reads)  # a search in it may take for ever
-    if is_text or not all(name in index.initializers for name in reads):
-        return None
-    sizes = [index.static(name) for name in (*reads, *node.output)]
-    if any(size is None or int(np.prod(size)) > _SMALL for size in sizes):
-        return None
-    inner = onnx.helper.make_graph(
-        [node],
-        "constant",
-        [],
-        [onnx.ValueInfoProto(name=name) for name in node.output],
-        initializer=[index.initializers[name] for name in dict.fromkeys(reads)],
-    )
-    try:
-        found = ReferenceEvaluator(onnx.helper.make_model(inner, opset_imports=opsets)).run(None, {})
-    except Exception:  # an op that the reference lacks stays a node
-        return None
-    arrays = [np.asarray(value) for value in found]
-    return arrays if all(a.dtype.kind in "fiub" for a in arrays) else None
-
-
-def _shape_value(node: onnx.NodeProto, index: Index) -> list[npt.NDArray[np.generic]] | None:
-    shape = index.shape(node.input[0])
-    if shape is None:
-        return None
-    ends = {a.name: a.i for a in node.attribute}
-    part = shape[ends.get("start", 0) : ends.get("end", len(shape))]
-    known = [d for d in part if isinstance(d, int)]
-    return [np.array(known, np.int64)] if len(known) == len(part) else None
-
-
-CLEARING: tuple[Step, ...] = (inlined, checked, cleared, sized, bounded, initialised, unbranched)
+CLEARING: tuple[Step, ...] = (inlined, checked, cleared, sized, bounded, constants, branches)
 """The first steps, which see the model with its weights."""
 
-LIGHT: tuple[Step, ...] = (converted, pruned, folded, fused, pruned)
+LIGHT: tuple[Step, ...] = (converted, pruned, computed, fused, pruned)
 """The other steps; the weights are out, so that nothing copies them."""

@@ -69,7 +69,7 @@ def test_sized_fixes_what_is_given_and_names_the_rest() -> None:
 def test_initialised_and_converted_have_no_constant_nodes(opset: int) -> None:
     constant = helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(np.ones((), np.float32)))
     model = classifier(constant, helper.make_node("Mul", ["features", "k"], ["more"]), opset=opset)
-    made = steps.initialised(model, NOTHING)
+    made = steps.constants(model, NOTHING)
     assert "Constant" not in ops(made)
     assert "k" in {tensor.name for tensor in made.graph.initializer}
     newer = steps.converted(made, NOTHING)
@@ -100,7 +100,7 @@ def test_folded_has_no_small_constant_work_left_and_knows_shapes() -> None:
         helper.make_node("Reshape", ["features", "target"], ["more"]),
     ]
     constants = {"one": np.array([1]), "four": np.array([4]), "zero": np.array([0])}
-    made = steps.folded(classifier(*extra, constants=constants, batch=2), NOTHING)
+    made = steps.computed(classifier(*extra, constants=constants, batch=2), NOTHING)
     assert {"Shape", "Slice", "Concat"}.isdisjoint(ops(made))
     known = {value.name: value.type.tensor_type.shape.dim for value in made.graph.value_info}
     assert [d.dim_value for d in known["more"]] == [2, 4, 3, 3]
@@ -114,14 +114,14 @@ def test_folded_leaves_random_numbers_and_bodies() -> None:
         helper.make_node("Sum", ["features", "r", "i"], ["more"]),
     ]
     constants = {"k": np.ones((), np.float32), "yes": np.array(True)}
-    made = steps.folded(classifier(*extra, constants=constants), NOTHING)
+    made = steps.computed(classifier(*extra, constants=constants), NOTHING)
     assert {"RandomUniformLike", "If"} <= set(ops(made))
 
 
 def test_fused_has_no_normalisation_behind_a_convolution_that_nothing_else_reads() -> None:
-    made = steps.fused(steps.folded(normalised(False), NOTHING), NOTHING)
+    made = steps.fused(steps.computed(normalised(False), NOTHING), NOTHING)
     assert "BatchNormalization" not in ops(made)
-    kept = steps.fused(steps.folded(normalised(False), NOTHING), Job(keep=["conv"]))
+    kept = steps.fused(steps.computed(normalised(False), NOTHING), Job(keep=["conv"]))
     assert "BatchNormalization" in ops(kept)
 
 

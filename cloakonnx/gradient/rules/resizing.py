@@ -26,7 +26,7 @@ def resize(s: GradientSite) -> Grads:
     grad = s.dy
     for axis, (scale, size) in _wanted(s, len(shape)).items():
         before, after = shape[axis], size if size is not None else result[axis]
-        if scale == 1 or (isinstance(before, int) and before == after):
+        if scale == 1 or (before is not None and before == after):
             continue
         if isinstance(before, int) and isinstance(after, int):
             matrix = _matrix(s, before, after, scale)

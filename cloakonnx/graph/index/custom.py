@@ -182,7 +182,7 @@ def _vectorizer(view: _View) -> Known:
 
 def _extractor(view: _View) -> Known:
     chosen = view.shape(1)
-    count = None if chosen is None or None in chosen else chosen[-1]
+    count = 1 if chosen == () else None if chosen is None else chosen[-1]
     return [(view.kind(0), _columns(view, count))]
 
 
