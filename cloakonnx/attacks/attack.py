@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.pairs import labels_of
+from cloakonnx.attacks.presets import passing
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.doubts import Seen
+from cloakonnx.classifier.doubts import PASSES, Seen
 from cloakonnx.classifier.reading import describe_scores, reading
 from cloakonnx.classifier.relabelled import labels_doubt, values_doubt
 from cloakonnx.classifier.task import at_chance
@@ -89,6 +90,9 @@ def attack(
     classifier.prepare(sample)
     dataset.check_classes(classifier.classes)
     works = [replace(each, classifier=classifier) for each in asked]
+    if any(each.by_gradient and not each.passes_straight for each in attacks) and Victim(classifier).must_pass:
+        works = [replace(work, settings=each) for work, each in zip(works, passing(attacks), strict=True)]
+        notes += (PASSES,)
     folders = [
         Folder(path, {**work.record, "batch_size": batch_size}, run="an attack")
         for work, path in zip(works, paths, strict=True)

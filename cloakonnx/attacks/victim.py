@@ -17,6 +17,7 @@ from cloakonnx.classifier.answer import Answer
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import Directions
 from cloakonnx.classifier.sessions import Asked, Sample
+from cloakonnx.errors import DifferentiationError, ZeroGradientError
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.runtime.session import Value, to_numpy
@@ -143,6 +144,21 @@ class Victim:
     def prepare(self, loss: Loss) -> None:
         """Build the graph of a loss's gradient; raises DifferentiationError where an op has no rule."""
         self.classifier.graph(Asked(loss, straight_through=self._passes))
+
+    @property
+    def must_pass(self) -> bool:
+        """Whether gradients are 0 because the model rounds or is quantised, and straight-through ones are not."""
+        try:
+            self.prepare(Loss.CE.climbed)
+        except ZeroGradientError:
+            try:
+                self.straight_through().prepare(Loss.CE.climbed)
+            except DifferentiationError:
+                return False  # the attack says why
+            return True
+        except DifferentiationError:
+            return False
+        return False
 
     def check_labels(self, y: NDArray[np.int64]) -> None:
         """Raise DataError for a label that is no class of the model."""

@@ -52,6 +52,12 @@ class Directions:
         return climbed, still
 
 
+PASSES = (
+    "the gradients of this model are 0 because it rounds or is quantised: gradients pass that straight through (BPDA)"
+)
+"""Said where straight-through gradients were taken without being asked for."""
+
+
 def of_randomness(ops: Sequence[str]) -> Iterator[str]:
     """Say that scores depend on random ops, where they do."""
     if ops:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cloakonnx.classifier.answer import MaskAnswer
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.sessions import Asked, Sample
+from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.masks.granularity import Place, granularity
 from cloakonnx.graph.masks.mask import FEATURE, Mask
@@ -28,6 +29,9 @@ class MaskedClassifier(Classifier):
     Args:
         classifier: The classifier without masks.
         masks: The masks to begin with; see :func:`ones`.
+
+    Attributes:
+        passes_straight: Whether gradients go straight through rounding and quantisation: where there are no others.
     """
 
     def __init__(self, classifier: Classifier, masks: Sequence[Mask]) -> None:
@@ -36,6 +40,7 @@ class MaskedClassifier(Classifier):
             **{**classifier._settings, "provider": classifier.provider},
             masks=masks,
         )
+        self.passes_straight = False
 
     @property
     def rounds_in_use(self) -> bool:
@@ -78,7 +83,7 @@ class MaskedClassifier(Classifier):
             loss: The loss.
             by_input: Whether to differentiate by the input too.
         """
-        asked = Asked(loss, by_masks=True, by_input=by_input)
+        asked = self._asked(loss, by_input=by_input)
         graph = self._for(asked, x)
         name = graph.labels or graph.soft_targets or graph.cotangent
         assert name is not None  # each loss asks for its own
@@ -104,12 +109,24 @@ class MaskedClassifier(Classifier):
         return MaskAnswer(logits, losses, sums, found)
 
     def prepare_masks(self, loss: Loss, *, by_input: bool = False, sample: Sample = None) -> None:
-        """Make the graph of the mask gradients.
+        """Make the graph of the mask gradients; straight through rounding where they are 0 otherwise.
 
         Raises:
             TapError: the output does not depend on a tap, or not in a way that can be differentiated.
         """
-        self.graph(Asked(loss, by_masks=True, by_input=by_input), sample)
+        try:
+            self.graph(self._asked(loss, by_input=by_input), sample)
+        except (TapError, ZeroGradientError):
+            self.passes_straight = True
+            try:
+                self.graph(self._asked(loss, by_input=by_input), sample)
+                return
+            except DifferentiationError:
+                self.passes_straight = False
+            raise
+
+    def _asked(self, loss: Loss, *, by_input: bool) -> Asked:
+        return Asked(loss, by_masks=True, by_input=by_input, straight_through=self.passes_straight)
 
 
 def ones(place: Place, unit: str = FEATURE) -> Mask:

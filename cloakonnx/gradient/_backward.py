@@ -94,7 +94,7 @@ def _carries(node: onnx.NodeProto, name: str, index: Index) -> bool:
     if index.is_float(name):
         return True
     if has(node.op_type, Trait.CARRIES_INTEGERS) and not node.domain:
-        return bool(name == node.input[0])
+        return bool(name == node.input[0]) or node.op_type == "Concat"
     entry = registry.find(node.domain, node.op_type)
     return entry is not None and any(name == node.input[i] for i in entry.integers if i < len(node.input))
 

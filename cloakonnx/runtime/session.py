@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import InferenceError, OutOfMemoryError, SmallerRuns
 from cloakonnx.graph.index.bounds import size_is_open
-from cloakonnx.runtime._trial import try_once
+from cloakonnx.runtime._trial import try_once, unsafe_optimizers
 from cloakonnx.runtime.provider import Provider
 
 T = TypeVar("T")
@@ -217,7 +217,12 @@ def _made(graph: onnx.ModelProto, options: ort.SessionOptions, provider: Provide
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 
     def make() -> ort.InferenceSession:
-        return ort.InferenceSession(graph.SerializeToString(), options, providers=provider.session_arguments)
+        return ort.InferenceSession(
+            graph.SerializeToString(),
+            options,
+            providers=provider.session_arguments,
+            disabled_optimizers=unsafe_optimizers(graph),
+        )
 
     return make() if nodes < _LONG else _waited_for(make)
 

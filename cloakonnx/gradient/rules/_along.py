@@ -49,10 +49,10 @@ def _spread(s: GradientSite, grad: Tensor, axis: int, *, size: int, taken: Seque
 
 def apply_along(s: GradientSite, grad: Tensor, axis: int, matrix: npt.NDArray[np.float64]) -> Tensor:
     """Multiply along an axis by a matrix (new size, old size)."""
-    weight = s.build.constant(matrix.T.astype(s.x.dtype))
+    weight = s.build.constant(matrix.T.astype(grad.dtype))
     if axis == s.rank - 1:
         return grad.op("MatMul", weight)
     if axis == s.rank - 2:
-        return s.build.constant(matrix.astype(s.x.dtype)).op("MatMul", grad)
+        return s.build.constant(matrix.astype(grad.dtype)).op("MatMul", grad)
     order = [*(a for a in range(s.rank) if a != axis), axis]
     return grad.transpose(order).op("MatMul", weight).transpose(np.argsort(order).tolist())

@@ -39,7 +39,7 @@ def _slice_back(s: GradientSite) -> Tensor:
     places = s.build.constant(np.int64(0)).op("Range", size, s.build.constant(np.int64(1))).reshape(shape)
     bounds = [s.input(i) if s.has(i) else None for i in range(1, len(s.node.input))]
     taken = places.op("Slice", *bounds).reshape(-1)
-    empty = s.build.zeros(size.reshape(1), s.x)
+    empty = s.build.zeros(size.reshape(1), s.dy)
     return empty.op("ScatterElements", taken, s.dy.reshape(-1), axis=0).reshape(shape)
 
 
@@ -65,7 +65,7 @@ def _gather_back(s: GradientSite, axis: int) -> Tensor:
     front = s.dy.transpose(taken_axes + [a for a in range(s.rank + width - 1) if a not in taken_axes])
     places = s.input(1).cast(TensorProto.INT64).unsqueeze(width)
     order = [axis, *(a for a in range(s.rank) if a != axis)]
-    empty = s.build.zeros(s.x.shape.gather(s.build.ints(*order), 0), s.x)
+    empty = s.build.zeros(s.x.shape.gather(s.build.ints(*order), 0), s.dy)
     return empty.op("ScatterND", places, front, reduction="add").transpose(np.argsort(order).tolist())
 
 

@@ -64,7 +64,8 @@ def concat(s: GradientSite) -> Grads:
 @unary("Split", since=1, until=18)
 def split(s: GradientSite) -> Tensor:
     """The gradients of the parts, joined; parts that nobody uses give zeros."""
-    parts = [s.output(i).zeros() if grad is None else grad for i, grad in enumerate(s.grads)]
+    like = next(grad for grad in s.grads if grad is not None)
+    parts = [s.build.zeros(s.output(i).shape, like) if grad is None else grad for i, grad in enumerate(s.grads)]
     return s.build.op("Concat", *parts, axis=s.attr("axis", 0))
 
 

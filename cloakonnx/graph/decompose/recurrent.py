@@ -88,7 +88,8 @@ def _recurrent(
 ) -> list[Tensor | None]:
     names = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[s.attr("direction", "forward")]
     batch_first = bool(s.attr("layout", 0))
-    x = s.x.transpose([1, 0, 2]) if batch_first else s.x
+    x = _wide(s.x)
+    x = x.transpose([1, 0, 2]) if batch_first else x
     found = []
     activations = list(_activations(s, list(defaults) * len(names)))
     for d, is_reversed in enumerate(names):
@@ -98,7 +99,13 @@ def _recurrent(
         found.append(_scanned(s, x, part, starts, step, is_reversed=is_reversed))
     ys, *finals = ([each[place] for each in found] for place in range(1 + states))
     y = _joined(ys, 1).transpose([2, 0, 1, 3]) if batch_first else _joined(ys, 1)
-    return [y, *(_joined(each, 1 if batch_first else 0) for each in finals)]
+    made: list[Tensor | None] = [y, *(_joined(each, 1 if batch_first else 0) for each in finals)]
+    return made if x.elem_type == s.x.elem_type else [each and each.cast(s.x) for each in made]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Return a float16 tensor as float32: ONNX Runtime for CPUs has no kernels for the bodies of float16 Scans."""
+    return tensor.cast(TensorProto.FLOAT) if tensor.dtype.itemsize < 4 else tensor
 
 
 def _joined(tensors: Sequence[Tensor], axis: int) -> Tensor:
@@ -108,7 +115,7 @@ def _joined(tensors: Sequence[Tensor], axis: int) -> Tensor:
 
 
 def _of_direction(tensor: Tensor | None, direction: int) -> Tensor | None:
-    return None if tensor is None else tensor.gather(tensor.builder.scalar(direction), 0)
+    return None if tensor is None else _wide(tensor).gather(tensor.builder.scalar(direction), 0)
 
 
 def _part(
@@ -116,7 +123,7 @@ def _part(
 ) -> _Direction:
     """Return the weights of a direction, transposed where they come from the op itself."""
     pair = given or (s.input(1), s.input(2))
-    weights, recurrence = (each.gather(s.build.scalar(direction), 0) for each in pair)
+    weights, recurrence = (_wide(each).gather(s.build.scalar(direction), 0) for each in pair)
     if given is None:
         weights, recurrence = weights.transpose([1, 0]), recurrence.transpose([1, 0])
     bias = _of_direction(s.optional(3), direction)
@@ -128,7 +135,7 @@ def _start(s: Node, x: Tensor, position: int, direction: int, batch_first: bool)
     """Return the state before the first step, (N, H)."""
     given = s.optional(position)
     if given is not None:
-        return given.gather(s.build.scalar(direction), 1 if batch_first else 0)
+        return _wide(given).gather(s.build.scalar(direction), 1 if batch_first else 0)
     shape = x.dim(1).op("Concat", s.build.ints(s.attr("hidden_size")), axis=0)
     return s.build.zeros(shape, x)
 

@@ -239,22 +239,45 @@ _SHAPES: dict[tuple[str, str], Callable[[_View], Known]] = {
 }
 
 
-def custom_shapes(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+def custom_shapes(graph: onnx.GraphProto, opsets: Sequence[onnx.OperatorSetIdProto]) -> list[onnx.ValueInfoProto]:
     """Return what can be told of tensors behind ops that onnx does not know, of those whose shape is not known yet."""
-    nodes = [node for node in graph.node if _rule(node) is not None]
-    if not nodes:
+    if all(_rule(node) is None for node in graph.node):
         return []
     index = Index(graph)
     found = []
-    for node in nodes:
-        rule = _rule(node)
-        if rule is None or all(index.shape(name) is not None for name in node.output if name):
+    for node in graph.node:
+        if all(index.shape(name) is not None for name in node.output if name):
             continue
-        for name, (elem_type, shape) in zip(node.output, rule(_View(node, index)), strict=False):
+        rule = _rule(node)
+        known = _standard(node, index, opsets) if rule is None else rule(_View(node, index))
+        for name, (elem_type, shape) in zip(node.output, known, strict=False):
             if name and elem_type and shape is not None and index.shape(name) is None:
                 found.append(onnx.helper.make_tensor_value_info(name, elem_type, shape))
                 index.learn(name, elem_type, shape)
     return found
+
+
+def _standard(node: onnx.NodeProto, index: Index, opsets: Sequence[onnx.OperatorSetIdProto]) -> Known:
+    """Infer one node, so that what is behind it is known in the same pass."""
+    version = next((each.version for each in opsets if each.domain in {"", "ai.onnx"}), 0)
+    names = dict.fromkeys(name for name in node.input if name)
+    if node.domain not in {"", "ai.onnx"} or not version or any(index.shape(name) is None for name in names):
+        return []
+    try:
+        types = {n: onnx.helper.make_tensor_type_proto(index.elem_type(n), index.shape(n)) for n in names}
+        data = {n: index.initializers[n] for n in names if n in index.initializers}
+        schema = onnx.defs.get_schema(node.op_type, version, "")
+        made = onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=list(opsets))
+    except Exception:  # an op that it does not know, or shapes that do not fit: the runtime says so
+        return []
+    values = [made.get(name) for name in node.output]
+    return [(0, None) if each is None else _read(each) for each in values]
+
+
+def _read(found: onnx.TypeProto) -> tuple[int, Shape]:
+    value = onnx.ValueInfoProto(name="y", type=found)
+    index = Index(onnx.GraphProto(value_info=[value]))
+    return index.elem_type("y"), index.shape("y")
 
 
 def _rule(node: onnx.NodeProto) -> Callable[[_View], Known] | None:

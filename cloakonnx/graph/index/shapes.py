@@ -24,7 +24,7 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     inferred = _infer(model)
     for _ in range(_MAX_ROUNDS):
-        added = _reshape_ranks(inferred.graph) or custom_shapes(inferred.graph)
+        added = _reshape_ranks(inferred.graph) or custom_shapes(inferred.graph, inferred.opset_import)
         if not added:
             break
         _tell(inferred.graph, added)

@@ -36,9 +36,9 @@ def contracted_axis(structure: Index, node: onnx.NodeProto, tensor: str) -> int 
     if shape is None or len(shape) < 2:
         return None
     is_first = node.input[0] == tensor
-    if node.op_type == "MatMul":
+    if "MatMul" in node.op_type:
         axis = len(shape) - (1 if is_first else 2)
-    elif node.op_type == "Gemm":
+    elif node.op_type in {"Gemm", "FusedGemm", "QGemm"}:
         turned = attributes(node).get("transA" if is_first else "transB", 0)
         axis = int(is_first) ^ int(bool(turned))
     else:

@@ -160,15 +160,31 @@ def _last_weighted_input(graph: Index) -> _Place | None:
     before = ancestors(graph, graph.graph.output[0].name)
     for index in [each for each in reversed(graph.order) if each in before]:
         node = graph.graph.node[index]
-        if not has(node.op_type, Trait.WEIGHTED) or node.domain not in {"", "ai.onnx"}:
-            continue
-        computed = [name for name in node.input[:2] if name not in graph.constants]
+        computed = [name for name in _factors(node) if name not in graph.constants]
         if len(computed) == 1:
-            if _refusal(graph, computed[0]) is not None:
+            axis = contracted_axis(graph, node, computed[0])
+            real = _real(graph, computed[0])
+            if real is None or _refusal(graph, real) is not None:
                 return None
-            axis = contracted_axis(graph, node, computed[0]) or feature_axis(graph, computed[0])
-            return None if axis is None else _Place(computed[0], axis)
+            axis = axis or feature_axis(graph, real)
+            return None if axis is None else _Place(real, axis)
     return None
+
+
+def _factors(node: onnx.NodeProto) -> list[str]:
+    """Return the data and the weights of a layer; nothing where the node is none."""
+    if not has(node.op_type, Trait.WEIGHTED) or node.domain not in {"", "ai.onnx", "com.microsoft"}:
+        return []
+    second = 3 if node.op_type in {"QLinearConv", "QLinearMatMul", "QGemm"} else 1
+    return [node.input[position] for position in (0, second) if position < len(node.input)]
+
+
+def _real(graph: Index, name: str) -> str | None:
+    """Return a tensor of integers as the floating-point one that it was made of; None where there is none."""
+    if graph.is_float(name):
+        return name
+    node = graph.producer(name)
+    return node.input[0] if node is not None and has(node.op_type, Trait.QUANTISES) else None
 
 
 def ancestors(graph: Index, tensor: str) -> set[int]:
@@ -265,9 +281,9 @@ def _masked_names(model: Model) -> set[str]:
 def activation_taps(model: Model) -> list[Tap]:
     """Return the taps after every activation that feeds a Conv, Gemm or MatMul with constant weights, in graph order.
 
-    From the data input of each such layer the graph is followed back through shapes, pools, sums, concatenations and
-    constant factors to the nearest activation or LayerNormalization. A product or quotient of two computed tensors
-    counts as an activation, for gates and exporters' spelled-out SiLU, GELU and HardSwish end in one.
+    From the data input of each such layer the graph is followed back through shapes, pools, sums, concatenations,
+    constant factors and quantisation to the nearest activation or LayerNormalization. A product or quotient of two
+    computed tensors counts as an activation, for gates and exporters' spelled-out SiLU, GELU and HardSwish end in one.
     """
     graph = model.structure
     if not graph.graph.output:
@@ -275,8 +291,8 @@ def activation_taps(model: Model) -> list[Tap]:
     reached: set[str] = set()
     for index in ancestors(graph, graph.graph.output[0].name):
         node = graph.graph.node[index]
-        computed = _computed(graph, node)
-        if has(node.op_type, Trait.WEIGHTED) and len(computed) == 1:
+        computed = [name for name in _factors(node) if name not in graph.constants]
+        if len(computed) == 1:
             reached |= set(_activations(graph, computed[0]))
     return [tap for tap in list_taps(model) if tap.name in reached]
 
@@ -294,7 +310,7 @@ def _activations(graph: Index, tensor: str) -> Iterator[str]:
         is_product = node.op_type in {"Mul", "Div"} and len(computed) > 1
         if has(node.op_type, Trait.ACTIVATION) or is_product:
             yield name
-        elif has(node.op_type, Trait.CARRIES) or node.op_type == "Div":
+        elif has(node.op_type, Trait.CARRIES | Trait.QUANTISES) or node.op_type == "Div":
             waiting += computed
 
 

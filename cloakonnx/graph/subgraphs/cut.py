@@ -11,7 +11,7 @@ import onnx
 
 from cloakonnx.errors import ModelError, TapError, nearest
 from cloakonnx.graph.index.index import node_inputs, structure
-from cloakonnx.graph.index.normal import normalised
+from cloakonnx.graph.index.normal import normalised, opset_version
 from cloakonnx.graph.subgraphs.prepend import prepend, put_batch_first
 from cloakonnx.preprocessing import Step
 
@@ -48,7 +48,8 @@ def tapped(
     if not derived.graph.input:
         raise ModelError(f"{', '.join(map(repr, outputs))} does not depend on the input {input_name!r}")
     _check_numeric(derived.graph.input[0])
-    prepend(derived.graph, put_batch_first(derived.graph, derived.graph.input[0].name, batch_axis), steps)
+    first = put_batch_first(derived.graph, derived.graph.input[0].name, batch_axis)
+    prepend(derived.graph, first, steps, opset=opset_version(derived.opset_import, default=18))
     return derived
 
 

@@ -13,8 +13,13 @@ from cloakonnx.graph.build import Builder
 from cloakonnx.graph.index.index import FLOATS
 from cloakonnx.preprocessing import Step
 
+_ROUND = 11
+"""The first opset with Round."""
 
-def prepend(graph: onnx.GraphProto, name: str, steps: Sequence[Step], *, pixels: int = TensorProto.FLOAT) -> str:
+
+def prepend(
+    graph: onnx.GraphProto, name: str, steps: Sequence[Step], *, pixels: int = TensorProto.FLOAT, opset: int = 18
+) -> str:
     """Put preprocessing, rounding and a cast before an input, where there is anything to do.
 
     Integer inputs are rounded to, not cut off.
@@ -24,6 +29,7 @@ def prepend(graph: onnx.GraphProto, name: str, steps: Sequence[Step], *, pixels:
         name: The input; the tensor keeps its name and type.
         steps: Ops with their constants, in order (:meth:`~cloakonnx.preprocessing.Preprocessing.steps`).
         pixels: Element type of the new input, in which the steps are computed.
+        opset: Version of the default operator set; before 11 there is no Round.
 
     Returns:
         The name of the input in pixel space.
@@ -33,7 +39,7 @@ def prepend(graph: onnx.GraphProto, name: str, steps: Sequence[Step], *, pixels:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(pixels)
     ops: list[tuple[str, NDArray[Any] | None]] = [(op, values.astype(dtype)) for op, values in steps]
     if elem_type not in FLOATS:
-        ops.append(("Round", None))
+        ops += [("Round", None)] if opset >= _ROUND else [("Add", dtype.type(0.5)), ("Floor", None)]
     if elem_type != pixels:
         ops.append(("Cast", None))
     if not ops:

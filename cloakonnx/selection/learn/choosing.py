@@ -161,7 +161,8 @@ class SelectPart:
     def robust(self, masks: Weights) -> int:
         """Return how many of the attacked samples hold against a PGD that is made on these masks."""
         r = self._recipe
-        attack = PGD(eps=r.eps, norm=r.norm, max_iter=ROBUST_STEPS, seed=r.seed)
+        passes = self._classifier.passes_straight
+        attack = PGD(eps=r.eps, norm=r.norm, max_iter=ROBUST_STEPS, seed=r.seed, straight_through=passes)
         return self._holding(TrialWork(self._classifier, masks, attack), self._attacked)
 
     def _holding(self, work: TrialWork, rows: NDArray[np.int64] | None) -> int:

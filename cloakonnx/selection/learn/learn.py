@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.random import Stream
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.doubts import PASSES
 from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.classifier.reading import first_doubts, reading
 from cloakonnx.data.loaded import Samples, split
@@ -132,6 +133,8 @@ def learn(
     trials = SelectPart(tried, part, recipe, engine)
     with _by_gradients():
         objective = Objective(masked, classifier, recipe, rank=train.x.ndim)
+    tried.passes_straight = masked.passes_straight
+    notes += (PASSES,) if masked.passes_straight else ()
     learner = _Learner(masked, objective, recipe, train, trials, augmented=augmented, on_progress=on_progress)
     with folder.opened(resume=resume) if folder is not None else nullcontext():
         choice = learner.run(folder)
