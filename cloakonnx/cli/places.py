@@ -24,9 +24,9 @@ class _Granularity(click.Choice[str]):
 
 granularity_option = click.option(
     "--granularity",
-    type=_Granularity(["kernel", "weight", "weight-channel", "feature", "element"]),
-    help="What one number multiplies: on the model's weights a kernel, a single weight, or the channels of a layer; at "
-    "activations a feature or an element.  [kernel; with --tap: feature]",
+    type=_Granularity(["weight", "kernel", "weight-channel", "feature", "element"]),
+    help="What one number multiplies: on the model's weights a single weight, a kernel, or the channels of a layer; at "
+    "activations a feature or an element.  [weight; with --tap: feature]",
 )
 layers_option = click.option(
     "--layers", metavar="GLOB", multiple=True, help="Weights to mask, by their or their layer's name.  [all]"

@@ -51,7 +51,7 @@ class HardenSettings:
         norm: The balls' norm.
         attack: Of the evaluation: a preset (``quick``, ``standard``) or an attack's name.
         taps: Where to mask activations; the method's own choice where empty.
-        granularity: What one number of a learned mask multiplies; None for kernels, and for features where taps are
+        granularity: What one number of a learned mask multiplies; None for weights, and for features where taps are
             named.
         layers: For masks on weights, globs over the names of weights and layers; all where there is none.
         fold: Whether masks go into weights where that is exact.

@@ -25,12 +25,12 @@ from tests.support.classifiers import cpu
 
 
 def without_gradient() -> Model:
-    """CumSum has no rule."""
+    """Compress has no rule."""
     made = flat(3)
     nodes = list(made.graph.node)
     nodes[1].output[0] = "r"
-    made.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1, np.int64), "axis"))
-    nodes.insert(2, helper.make_node("CumSum", ["r", "axis"], ["a"]))
+    made.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(16, bool), "kept"))
+    nodes.insert(2, helper.make_node("Compress", ["r", "kept"], ["a"], axis=1))
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     return load_bytes(made.SerializeToString())
@@ -42,7 +42,7 @@ def test_a_model_without_gradients_is_attacked_by_its_scores() -> None:
     options: dict[str, Any] = {"eps": (0.1,), "baseline": cpu(plain), "max_iter": 20}
     found = evaluate(cpu(model), flat_data(model), attack="square", **options)
     assert found.control["attack"] == "square"
-    with pytest.raises(DifferentiationError, match="CumSum"):
+    with pytest.raises(DifferentiationError, match="Compress"):
         evaluate(cpu(model), flat_data(model), attack="pgd", **options)
 
 

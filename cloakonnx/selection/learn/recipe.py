@@ -33,7 +33,7 @@ class Recipe:
         norm: The ball's norm.
         granularity: What one weight of a mask multiplies. At activations a feature (``feature``) or an element of a
             sample (``element``); on weights the output and input channels and the bias of a layer
-            (``weight-channel``), a ``kernel``, or a single ``weight``. None for kernels, and for features where
+            (``weight-channel``), a ``kernel``, or a single ``weight``. None for weights, and for features where
             taps are named.
         inner_steps: Steps of the inner attack from a random start: 1 is FGSM, more are PGD.
         eps_factor: How much wider the ball of the attacks is while masks are learned.

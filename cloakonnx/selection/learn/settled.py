@@ -29,8 +29,8 @@ def settled(recipe: Recipe, dataset: Dataset, *, count: int) -> Recipe:
 
 
 def placed(granularity: Granularity | None, *, at_taps: bool) -> Granularity:
-    """Return a granularity; where it is open, kernels, or features where taps are named."""
-    return granularity or ("feature" if at_taps else "kernel")
+    """Return a granularity; where it is open, single weights, or features where taps are named."""
+    return granularity or ("feature" if at_taps else "weight")
 
 
 def _epochs(recipe: Recipe, count: int) -> int:
