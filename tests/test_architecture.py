@@ -35,7 +35,7 @@ FLOORS = (
 )
 """What stands where, from the ground. A module imports lower floors; on the ground, what stands before it as well."""
 
-GRAPH_ROOMS = ("index", "file", "masks", "subgraphs", "fold")
+GRAPH_ROOMS = ("index", "decompose", "file", "masks", "subgraphs", "fold")
 """The rooms of graph, from the ground."""
 
 MOST_LINES = 400
@@ -232,7 +232,7 @@ def test_each_folder_says_what_it_is(folder: Path) -> None:
     assert len(tree.body) == 1 or str(folder.relative_to(PACKAGE)) in others
 
 
-@pytest.mark.parametrize("module", ["cloakonnx.classifier.classifier"])
+@pytest.mark.parametrize("module", ["cloakonnx.classifier.abilities", "cloakonnx.classifier.classifier"])
 def test_examples_in_docstrings_run(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     found = doctest.testmod(importlib.import_module(module))

@@ -12,6 +12,7 @@ from cloakonnx.cli._output import print_json, readers_may_leave, say, tell
 from cloakonnx.cli.options import json_option, model_argument
 
 if TYPE_CHECKING:
+    from cloakonnx.classifier.abilities import Ability
     from cloakonnx.graph.file.model import Model
     from cloakonnx.graph.masks.metadata import WeightMaskEntry
     from cloakonnx.graph.masks.taps import Tap
@@ -27,6 +28,7 @@ def command(model: Path, as_json: bool) -> None:
     cloakonnx inspect model.onnx
     cloakonnx inspect model.onnx --json | jq '.taps[] | select(.default)'
     """
+    from cloakonnx.classifier.abilities import abilities
     from cloakonnx.graph.file.external import tensors
     from cloakonnx.graph.file.model import load
     from cloakonnx.graph.index.bounds import stored_twice
@@ -51,7 +53,8 @@ def command(model: Path, as_json: bool) -> None:
     if as_json:
         kind = "folded" if folded else "masked" if masks else None
         found = _as_json(loaded, taps, at_taps, list(dict.fromkeys(mask.tap for mask in folded)), kind)
-        print_json(found | {"weight_masks": [_described(mask) for mask in on_weights]})
+        able = {each.verb: {"works": each.works, "how": each.how} for each in abilities(loaded)}
+        print_json(found | {"weight_masks": [_described(mask) for mask in on_weights], "abilities": able})
     else:
         sizes = [
             (mask.weight, mask.granularity, math.prod(loaded.structure.static(mask.initializer) or ()))
@@ -61,6 +64,21 @@ def command(model: Path, as_json: bool) -> None:
         said = [f"folded into the weights: the mask of {shown(mask.tap)}" for mask in folded if not mask.on_weight]
         said += [f"folded into the weights: {_counted(inside)}"] if inside else []
         _print(loaded, taps, at_taps, _counted(sizes) if sizes else None, said)
+        _tell_abilities(model, abilities(loaded))
+
+
+def _tell_abilities(path: Path, found: list[Ability]) -> None:
+    """Say what can be done with the model, and the next command to try."""
+    from cloakonnx.text import shown
+
+    for each in found:
+        tell(f"{each.verb}: {'yes' if each.works else 'no'}, {shown(each.how)}")
+    if all(each.works for each in found):
+        unit = " --granularity feature" if "activation" in found[-1].how else ""
+        tell(f"next: cloakonnx harden {shown(str(path))} --data val.npz --eps 2/255{unit}")
+    elif found[0].works:
+        by = " --attack square" if "square" in found[0].how else ""
+        tell(f"next: cloakonnx attack {shown(str(path))} --data test.npz --eps 2/255{by} -o adv.npz")
 
 
 def _described(mask: WeightMaskEntry) -> dict[str, str]:

@@ -22,6 +22,9 @@ SMALL = 1 << 16
 
 _ROUNDS = 4
 
+_INVENTED = "unk__"
+"""Begins the names that onnx's inference makes up."""
+
 
 def initialised(model: onnx.ModelProto) -> onnx.ModelProto:
     """Turn Constant nodes into initializers."""
@@ -77,9 +80,9 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
         if inside and changed:  # a condition may have become constant
             model = unbranched(model)
         if not changed:
-            break
+            return model
         _forget_invented(model.graph)
-    return model
+    return infer(model)
 
 
 def _forget_invented(graph: onnx.GraphProto) -> None:
@@ -91,7 +94,7 @@ def _forget_invented(graph: onnx.GraphProto) -> None:
 
 
 def _is_invented(value: onnx.ValueInfoProto) -> bool:
-    return any(dim.dim_param.startswith("unk__") for dim in value.type.tensor_type.shape.dim)
+    return any(dim.dim_param.startswith(_INVENTED) for dim in value.type.tensor_type.shape.dim)
 
 
 def _copied(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
@@ -124,14 +127,22 @@ def _fold_once(model: onnx.ModelProto) -> bool:
     return changed
 
 
+def _says_more(dim: Dim, known: Dim) -> bool:
+    """Whether a size tells more than what is known; a name that inference made up tells nothing."""
+    if isinstance(dim, str):
+        return not isinstance(known, int) and dim != known and not dim.startswith(_INVENTED)
+    return dim is not None and not isinstance(known, int)
+
+
 def _told(node: onnx.NodeProto, index: Index, shape: Sequence[Dim] | None) -> bool:
     """Note the shape of an output where it says more than what is known; return whether it did."""
     name = node.output[0]
-    known = index.shape(name)
-    if shape is None or (known is not None and all(k == s for k, s in zip(known, shape, strict=True))):
+    if shape is None:
         return False
-    if known is not None and all(isinstance(k, int) or k == s or s is None for k, s in zip(known, shape, strict=True)):
+    known = index.shape(name) or (None,) * len(shape)
+    if len(known) != len(shape) or not any(_says_more(s, k) for s, k in zip(shape, known, strict=True)):
         return False
+    shape = [s if _says_more(s, k) else k for s, k in zip(shape, known, strict=True)]
     value = onnx.helper.make_tensor_value_info(name, index.elem_type(name), shape)
     others = [_copied(v) for v in index.graph.value_info if v.name != name]
     del index.graph.value_info[:]

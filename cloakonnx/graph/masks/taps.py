@@ -310,8 +310,19 @@ def _activations(graph: Index, tensor: str) -> Iterator[str]:
         is_product = node.op_type in {"Mul", "Div"} and len(computed) > 1
         if has(node.op_type, Trait.ACTIVATION) or is_product:
             yield name
+        elif has(node.op_type, Trait.QUANTISES) and _is_cut_off(graph, node.input[0]):
+            yield node.input[0]
         elif has(node.op_type, Trait.CARRIES | Trait.QUANTISES) or node.op_type == "Div":
             waiting += computed
+
+
+def _is_cut_off(graph: Index, tensor: str) -> bool:
+    """Whether quantisation is all the activation that a layer's output or a sum has: a Relu goes into its range."""
+    node = graph.producer(tensor)
+    if node is None or not graph.is_float(tensor) or not has(node.op_type, Trait.WEIGHTED | Trait.SUM):
+        return False
+    axis, shape = feature_axis(graph, tensor), graph.shape(tensor)
+    return axis is not None and shape is not None and isinstance(shape[axis], int)
 
 
 def _computed(graph: Index, node: onnx.NodeProto) -> list[str]:

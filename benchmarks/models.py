@@ -1,0 +1,157 @@
+r"""Which models work: every .onnx of some folders through inspect, gradients, scores, masks and learning, as a table.
+
+    python benchmarks/models.py FOLDER... > table.md
+
+Beside MODEL.onnx there may be MODEL.npz (x) and MODEL.json ({"output": name}); else inputs are random. Labels are the
+model's own predictions. The columns are
+
+- attack: a gradient that is not 0 (straight through: --straight-through, or by itself), or scores alone;
+- agrees: how well it agrees with the change of the loss along a direction, 1 at best, from the best of three steps;
+- mask: the default tap, or the first other one, is hardened and stripped, to the byte;
+- learn: the gradient of masks, on weights or at activations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import table
+
+import cloakonnx as ck
+from cloakonnx.classifier.masked import MaskedClassifier, ones
+from cloakonnx.errors import CloakError, DifferentiationError
+from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.index.index import FLOATS
+from cloakonnx.selection.learn.places import first_masks
+
+PROVIDER = ck.Provider("CPUExecutionProvider", threads=1)
+STEPS = (1e-2, 3e-3, 1e-3)
+OPEN = {4: (3, 64, 64), 3: (32, 16), 2: (16,)}
+"""Sizes of open dimensions behind the batch, by the rank of the input."""
+
+
+def main() -> None:
+    """Try every model and print the table, and what was refused."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+")
+    rows, refusals = [], []
+    for path in sorted(each for folder in parser.parse_args().folders for each in folder.glob("*.onnx")):
+        found = tried(path)
+        rows.append([path.stem, *(found[key][:40] for key in ("attack", "agrees", "mask", "learn"))])
+        refusals += [f"- {path.stem}: {why}" for why in dict.fromkeys(found["why"])]
+    print(table(["model", "attack", "agrees", "mask", "learn"], rows), "\n\n" + "\n".join(refusals))
+
+
+def tried(path: Path) -> dict[str, Any]:
+    """Return what works with a model, in words, and why the rest does not."""
+    found: dict[str, Any] = {"attack": "no", "agrees": "", "mask": "no", "learn": "no", "why": []}
+    try:
+        classifier, x = opened(path)
+        found["mask"] = masked(classifier.model)
+        y = classifier.predict(x)
+    except (CloakError, RuntimeError, ValueError) as error:
+        return {**found, "why": [_line(error)]}
+    try:
+        found["attack"], gradient = attacked(classifier, x, y)
+        found["agrees"] = f"{agreement(classifier, x, y, gradient):.4f}" if found["attack"] == "gradients" else ""
+        found["learn"] = learned(classifier, x)
+    except DifferentiationError as error:
+        found["attack"] = "scores alone" if found["attack"] == "no" else found["attack"]
+        found["why"].append(_line(error))
+    except CloakError as error:
+        found["why"].append(_line(error))
+    return found
+
+
+def opened(path: Path) -> tuple[ck.Classifier, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Return a classifier and two samples."""
+    model, beside = ck.load(path), path.with_suffix(".json")
+    options = json.loads(beside.read_text()) if beside.exists() else {}
+    floats = [value.name for value in model.inputs if value.type.tensor_type.elem_type in FLOATS]
+    outputs = [value.name for value in model.proto.graph.output]
+    scores = [name for name in outputs if name in model.structure.infos and model.structure.is_float(name)]
+    output = options.get("output") or (scores or outputs)[0]
+    name = options.get("input") or (floats or [value.name for value in model.inputs])[0]
+    classifier = ck.Classifier(
+        model, provider=PROVIDER, input_name=name, output_name=output if len(outputs) > 1 else None
+    )
+    arrays = path.with_suffix(".npz")
+    if arrays.exists():
+        return classifier, np.load(arrays)["x"][:2].astype(np.float32)
+    declared = classifier.input_shape or ()
+    sizes = [d or size for d, size in zip(declared, OPEN.get(len(declared) + 1, (8,) * len(declared)), strict=False)]
+    return classifier, np.random.default_rng(0).random((2, *sizes)).astype(np.float32)
+
+
+def attacked(classifier: ck.Classifier, x: Any, y: Any) -> tuple[str, Any]:
+    """Return how there is a gradient, and the gradient."""
+    try:
+        found, how = classifier.answer(x, y, loss=Loss.CE.climbed), "gradients"
+    except ck.CloakError as error:
+        if "zero gradient" not in str(error):
+            raise
+        found, how = classifier.answer(x, y, loss=Loss.CE.climbed, straight_through=True), "straight through"
+    gradient = np.asarray(found.gradient, np.float64)
+    return (how if np.abs(gradient).max() > 0 else "all gradients 0"), gradient
+
+
+def agreement(classifier: ck.Classifier, x: Any, y: Any, gradient: Any) -> float:
+    """Return how near the loss's change along a direction is to what the gradient says, 1 at best."""
+    rng = np.random.default_rng(1)
+    direction = _unit(gradient) + 0.5 * _unit(rng.normal(size=gradient.shape))
+    wanted = (gradient * direction).reshape(len(gradient), -1).sum(1)
+
+    def loss(step: float) -> Any:
+        moved = (x + step * direction).astype(np.float32)
+        return np.asarray(classifier.answer(moved, y, loss=Loss.CE.climbed).loss, np.float64)
+
+    errors = [np.abs((loss(h) - loss(-h)) / (2 * h) - wanted).max() / np.abs(wanted).max() for h in STEPS]
+    return 1 - float(min(errors))
+
+
+def masked(model: ck.Model) -> str:
+    """Harden at the default tap, strip again, and compare the bytes."""
+    taps = [tap for tap in ck.list_taps(model) if tap.features is None or tap.features > 1]
+    tap = next((tap for tap in taps if tap.is_default), next(iter(taps), None))
+    if tap is None:
+        return "no tap"
+    mask = ones(tap)
+    weights = np.linspace(0.5, 1.5, mask.weights.size).astype(np.float32).reshape(mask.weights.shape)
+    with tempfile.TemporaryDirectory() as folder:
+        hardened, stripped = Path(folder) / "hardened.onnx", Path(folder) / "stripped.onnx"
+        ck.harden_file(model, [replace(mask, weights=weights)], hardened)
+        ck.strip_file(ck.load(hardened), stripped)
+        same = model.path is not None and stripped.read_bytes() == model.path.read_bytes()
+    return ("default" if tap.is_default else "named") + ("" if same else ", strip differs")
+
+
+def learned(classifier: ck.Classifier, x: Any) -> str:
+    """Build the gradient of masks on weights, else at activations."""
+    for granularity in ("weight", "feature"):
+        try:
+            masks = first_masks(classifier.model, granularity)
+        except CloakError:
+            continue
+        learner = MaskedClassifier(classifier, masks)
+        learner.prepare_masks(Loss.CE, by_input=True, sample=x.shape[1:])
+        return f"{granularity}s" + (", straight through" if learner.passes_straight else "")
+    return "no layer"
+
+
+def _unit(values: Any) -> Any:
+    norms = np.linalg.norm(values.reshape(len(values), -1), axis=1)
+    return values / np.maximum(norms, 1e-30).reshape(-1, *(1,) * (values.ndim - 1))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+if __name__ == "__main__":
+    main()

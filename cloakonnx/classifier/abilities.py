@@ -1,0 +1,114 @@
+"""What can be done with a model as it is, told from its graph: nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cloakonnx.classifier.declared import class_count
+from cloakonnx.classifier.task import check_class_scores
+from cloakonnx.errors import CloakError, DifferentiationError, ModelError, TapError
+from cloakonnx.gradient.way import find_way
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.index import FLOATS
+from cloakonnx.graph.masks.taps import find_tap, places
+from cloakonnx.graph.masks.weights import chosen_weights
+
+
+@dataclass(frozen=True)
+class Ability:
+    """Whether a verb takes a model.
+
+    Attributes:
+        verb: ``attack``, ``analyze`` or ``learn``.
+        works: Whether it does, as far as the graph tells.
+        how: The way where there are several, or why it does not.
+    """
+
+    verb: str
+    works: bool
+    how: str
+
+
+def abilities(model: Model) -> list[Ability]:
+    """Return what can be done with a model: attacks, scores and masks, learning.
+
+    Args:
+        model: The model; its only input and output are taken, or the only floating-point ones.
+
+    Example:
+        >>> from cloakonnx import load
+        >>> [each.how for each in abilities(load("samples/digits_cnn.onnx")) if each.works]
+        ['by gradients', "at the default tap '/6/Relu_output_0'", 'on 4 weights']
+    """
+    attack = _attack(model)
+    return [attack, _masks(model), _learn(model, attack)]
+
+
+def _attack(model: Model) -> Ability:
+    try:
+        name, output = _input(model), _output(model)
+        check_class_scores(model, output, scores=class_count(model, output), sample=None, input_name=name)
+    except ModelError as error:
+        return Ability("attack", False, _short(error))
+    try:
+        way = find_way(model.inferred, name, output)
+    except DifferentiationError as error:
+        return Ability("attack", True, f"by scores alone (--attack square): {_short(error)}")
+    if way.nodes:
+        return Ability("attack", True, "by gradients")
+    if way.bridged:
+        return Ability("attack", True, f"straight through {way.bridged}")
+    return Ability("attack", True, f"by scores alone (--attack square): {way.stop} has no gradient")
+
+
+def _input(model: Model) -> str:
+    inputs = model.inputs
+    if len(inputs) > 1:
+        others = ", ".join(value.name for value in inputs)
+        raise ModelError(f"it has several inputs ({others}), and one gets data")
+    name, kind = model.input().name, model.input().type.tensor_type.elem_type
+    if kind not in FLOATS:
+        raise ModelError(f"its input {name!r} is not floating point")
+    return name
+
+
+def _output(model: Model) -> str:
+    outputs = [value.name for value in model.proto.graph.output]
+    if len(outputs) == 1:
+        return outputs[0]
+    floats = [name for name in outputs if name in model.structure.infos and model.structure.is_float(name)]
+    if len(floats) != 1:
+        raise ModelError(f"it has several outputs ({', '.join(outputs)}): name the class scores with --output-name")
+    return floats[0]
+
+
+def _masks(model: Model) -> Ability:
+    try:
+        tap = find_tap(model)
+    except CloakError as error:
+        return Ability("analyze", False, _short(error))
+    return Ability("analyze", True, f"at the default tap {tap.name!r}")
+
+
+def _learn(model: Model, attack: Ability) -> Ability:
+    if not attack.works or attack.how.startswith("by scores"):
+        return Ability("learn", False, "it needs gradients" if attack.works else attack.how)
+    try:
+        return Ability("learn", True, f"on {len({each.name for each in chosen_weights(model)})} weights")
+    except TapError as error:
+        why = _short(error)
+    for count in _activations(model):
+        return Ability("learn", True, f"at {count} activation{'s' * (count > 1)} (--granularity feature)")
+    return Ability("learn", False, why)
+
+
+def _activations(model: Model) -> Iterator[int]:
+    try:
+        yield len(places(model))
+    except TapError:
+        return
+
+
+def _short(error: Exception) -> str:
+    return str(error).partition(";")[0]

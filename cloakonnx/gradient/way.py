@@ -1,0 +1,53 @@
+"""Whether a model has gradients, told from its ops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+import cloakonnx.gradient.rules  # noqa: F401  fills the registry
+from cloakonnx.gradient._backward import check_rules, find_path
+from cloakonnx.gradient._canonical import OPSET, opset_of
+from cloakonnx.graph.index.functions import inlined
+from cloakonnx.graph.index.index import Index
+from cloakonnx.graph.index.normal import normalised
+
+
+@dataclass(frozen=True)
+class Way:
+    """Whether gradients come from an output to an input, by the ops between them.
+
+    Attributes:
+        nodes: How many nodes they pass.
+        bridged: An op that they pass straight through, described, where there is no other way; else empty.
+        stop: An op of zero gradient that ends them, described; else empty.
+    """
+
+    nodes: int
+    bridged: str
+    stop: str
+
+
+def find_way(inferred: onnx.ModelProto, name: str, output: str) -> Way:
+    """Tell from a model's ops whether gradients come from an output to an input; nothing is built.
+
+    Args:
+        inferred: The model with the shapes and types that inference can tell.
+        name: The input.
+        output: The output.
+
+    Raises:
+        DifferentiationError: an op on the way has no rule.
+    """
+    model = normalised(inlined(inferred))
+    index, opset = Index(model.graph), max(opset_of(model), OPSET)
+    plain = find_path(model.graph.node, index, [output], [name])
+    check_rules(plain, opset)
+    if plain.nodes and name in plain.active:
+        return Way(len(plain.nodes), "", "")
+    through = find_path(model.graph.node, index, [output], [name], straight_through=True)
+    check_rules(through, opset)
+    if through.nodes and name in through.active and through.bridged:
+        return Way(0, through.bridged[0], "")
+    return Way(0, "", next(iter(plain.blocked), "the model"))
