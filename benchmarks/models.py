@@ -1,6 +1,6 @@
-r"""Which models work: every .onnx of some folders through inspect, gradients, scores, masks and learning, as a table.
+r"""Which models work: every .onnx of some folders through gradients, masks and learning, as docs/models.md.
 
-    python benchmarks/models.py FOLDER... > table.md
+    python benchmarks/models.py FOLDER... > docs/models.md
 
 Beside MODEL.onnx there may be MODEL.npz (x) and MODEL.json ({"output": name}); else inputs are random. Labels are the
 model's own predictions. The columns are
@@ -36,16 +36,47 @@ OPEN = {4: (3, 64, 64), 3: (32, 16), 2: (16,)}
 """Sizes of open dimensions behind the batch, by the rank of the input."""
 
 
+_HEAD = """# Which models work
+
+Made by `python benchmarks/models.py FOLDER...`. Every model of a folder is taken as it is, with two samples, random
+where the folder has none, and its own predictions as labels. `cloakonnx inspect` says the same of one model, without
+running it.
+
+- **attack**: whether there is a gradient that is not 0; *straight through*: past rounding and quantisation, as if they
+  were not there; *scores alone*: `--attack square`.
+- **agrees**: how near the change of the loss along a direction is to what the gradient says, 1 at best; kinks (Relu,
+  MaxPool) and float16 keep it below. Straight-through gradients are none of the model's own.
+- **mask**: whether the default tap, or the first other one, is hardened and stripped again to the byte.
+- **learn**: what the masks that `learn` takes are on.
+
+Behind each table is why the rest does not work. Several data inputs, integers, several rows of scores a sample and
+outputs that are no class scores are refused by name until they are built.
+"""
+
+
 def main() -> None:
-    """Try every model and print the table, and what was refused."""
+    """Try every model and print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
-    rows, refusals = [], []
-    for path in sorted(each for folder in parser.parse_args().folders for each in folder.glob("*.onnx")):
-        found = tried(path)
-        rows.append([path.stem, *(found[key][:40] for key in ("attack", "agrees", "mask", "learn"))])
-        refusals += [f"- {path.stem}: {why}" for why in dict.fromkeys(found["why"])]
-    print(table(["model", "attack", "agrees", "mask", "learn"], rows), "\n\n" + "\n".join(refusals))
+    parts, counts = [], []
+    for folder in parser.parse_args().folders:
+        found = {path.stem: tried(path) for path in sorted(folder.glob("*.onnx"))}
+        counts.append([folder.name, str(len(found)), *_counted(list(found.values()))])
+        rows = [[name, *(each[key] for key in ("attack", "agrees", "mask", "learn"))] for name, each in found.items()]
+        reasons = [f"- {name}: {why}" for name, each in found.items() for why in dict.fromkeys(each["why"])]
+        parts.append("\n".join([f"## {folder.name}\n", table(_COLUMNS, rows), *(["", *reasons] if reasons else [])]))
+    head = ["", "files", "gradients", "straight through", "scores alone", "no attack", "mask", "learn"]
+    print(_HEAD, table(head, counts), *parts, sep="\n\n")
+
+
+_COLUMNS = ["model", "attack", "agrees", "mask", "learn"]
+
+
+def _counted(found: list[dict[str, Any]]) -> list[str]:
+    attacks = [each["attack"] for each in found]
+    kinds = [attacks.count(kind) for kind in ("gradients", "straight through", "scores alone", "no")]
+    masks = sum(each["mask"] in {"default", "named"} for each in found)
+    return [str(count) for count in (*kinds, masks, sum(each["learn"] not in {"no", "no layer"} for each in found))]
 
 
 def tried(path: Path) -> dict[str, Any]:
@@ -62,7 +93,8 @@ def tried(path: Path) -> dict[str, Any]:
         found["agrees"] = f"{agreement(classifier, x, y, gradient):.4f}" if found["attack"] == "gradients" else ""
         found["learn"] = learned(classifier, x)
     except DifferentiationError as error:
-        found["attack"] = "scores alone" if found["attack"] == "no" else found["attack"]
+        by_scores = found["attack"] == "no" and "black-box ones too" not in str(error)
+        found["attack"] = "scores alone" if by_scores else found["attack"]
         found["why"].append(_line(error))
     except CloakError as error:
         found["why"].append(_line(error))
@@ -150,7 +182,7 @@ def _unit(values: Any) -> Any:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:160]
 
 
 if __name__ == "__main__":

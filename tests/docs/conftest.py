@@ -122,7 +122,7 @@ def write_faulty(folder: Path) -> None:
         return found
 
     onnx.save(before("rounded", "Round"), folder / "rounded.onnx")
-    onnx.save(before("bent", "Atan"), folder / "atan.onnx")
+    onnx.save(before("bent", "Shrink"), folder / "shrink.onnx")
     inputs = before("sum", "Add", "second")
     inputs.graph.input.append(helper.make_tensor_value_info("second", TensorProto.FLOAT, ["batch", 1, 8, 8]))
     onnx.save(inputs, folder / "inputs.onnx")
