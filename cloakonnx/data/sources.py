@@ -273,12 +273,14 @@ def open_script(spec: str) -> ScriptSource:
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[module_name] = module
     sys.path.insert(0, folder)
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the script
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:  # the user's code may raise anything
         raise _failed(path, error) from error
     finally:
         sys.path.remove(folder)
+        sys.dont_write_bytecode = writes
     if folder not in sys.path:
         sys.path.append(folder)  # last, where it shadows nothing: the function may import its neighbours when it runs
     found = getattr(module, function, None)

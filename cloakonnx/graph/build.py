@@ -293,7 +293,8 @@ class Tensor:
     def where(self, yes: Operand, no: Operand) -> Tensor:
         """Return ``yes`` where this condition holds, else ``no``; one of them at least is a tensor."""
         like = yes if isinstance(yes, Tensor) else no
-        assert isinstance(like, Tensor), "where() needs a tensor to know the type of its numbers"
+        if not isinstance(like, Tensor):
+            raise TypeError("where() needs a tensor to know the type of its numbers")
         return self.op("Where", like._same(yes), like._same(no), elem_type=like.elem_type)
 
     def sqrt(self) -> Tensor:
@@ -340,8 +341,7 @@ class Tensor:
     @property
     def shape(self) -> Tensor:
         """The shape as an int64 vector, constant where it is known."""
-        static = self.static
-        return self.op("Shape") if static is None else self.builder.ints(*static)
+        return self.op("Shape") if self.static is None else self.builder.ints(*self.static)
 
     def dim(self, axis: int) -> Tensor:
         """Return one dimension as an int64 vector of one entry; ``axis`` is not negative."""

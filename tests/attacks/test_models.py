@@ -15,7 +15,6 @@ from cloakonnx.attacks.methods.apgd import APGDCE, APGDT
 from cloakonnx.attacks.methods.pgd import FGSM, PGD
 from cloakonnx.attacks.methods.square import Square
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.preprocessing import Preprocessing
 from tests.fixtures import subgraphs
@@ -86,8 +85,8 @@ def test_targets_are_nine_or_all_other_classes(classes: int, targets: int) -> No
 LOOPS = {f.name: f for f in subgraphs.fixtures()}
 
 
-@pytest.mark.parametrize(("name", "op"), [("tap_from_if", "If"), ("tap_from_loop", "Loop"), ("scan_capture", "Scan")])
-def test_control_flow_falls_to_square(name: str, op: str) -> None:
+@pytest.mark.parametrize("name", ["tap_from_if", "tap_from_loop", "scan_capture"])
+def test_control_flow_has_gradients(name: str) -> None:
     """Nothing infers the shape behind a body, so the declared output tells the classes."""
     made = LOOPS[name].model
     output = made.graph.output[-1].name
@@ -100,8 +99,9 @@ def test_control_flow_falls_to_square(name: str, op: str) -> None:
     np.testing.assert_array_equal(classifier.predict(found.x) != y, found.success)
     assert found.success.any()
     for attack in (FGSM, PGD, APGDCE, APGDT):
-        with pytest.raises(DifferentiationError, match=rf"{op} \(node '.*control flow.*--attack square"):
-            attack(eps=0.3).run(classifier, x, y)
+        made_by = attack(eps=0.3).run(classifier, x, y)
+        np.testing.assert_array_equal(classifier.predict(made_by.x) != y, made_by.success)
+        assert attack is FGSM or made_by.success.sum() >= found.success.sum() - 2
 
 
 def test_nhwc_is_as_nchw() -> None:

@@ -29,7 +29,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.onnx").write_bytes(DIGITS.read_bytes())
     for name, (x, y), rows in (
-        ("train", training_arrays(), slice(600)),
+        ("train", training_arrays(), slice(200)),
         ("select", training_arrays(), slice(600, 700)),
         ("test", digits_arrays(), slice(30)),
     ):

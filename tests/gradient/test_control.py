@@ -107,7 +107,27 @@ def branch(*, deep: bool = False) -> Case:
     return Case(nodes, {"a": r(2, 3), "b": r(2, 3)}, {"zero": np.array(0.0)}, size=6)
 
 
+def plain_loop() -> Case:
+    """A Loop whose way back reads nothing of its turns."""
+    twice = [node("Add", ["h", "h"], ["h_next"]), node("Identity", ["go"], ["going"])]
+    inner = body(twice, {"i": INT, "go": B, "h": F}, {"going": B, "h_next": F})
+    nodes = [node("Loop", ["trips", "yes", "x"], ["h_end"], body=inner), node("Mul", ["h_end", "h_end"], ["y"])]
+    return Case(nodes, {"x": r(2, 3)}, {"trips": np.array(3), "yes": np.array(True)}, size=6)
+
+
+def plain_scan() -> Case:
+    """The same of a Scan."""
+    inner = body(
+        [node("Add", ["h", "h"], ["h_next"]), node("Neg", ["t"], ["u"])], {"h": F, "t": F}, {"h_next": F, "u": F}
+    )
+    nodes = [node("Scan", ["x", "steps"], ["h_end", "us"], body=inner, num_scan_inputs=1)]
+    nodes.append(node("Mul", ["h_end", "h_end"], ["y"]))
+    return Case(nodes, {"x": r(2, 3)}, {"steps": np.arange(3.0)}, size=6)
+
+
 CASES = {
+    "plain Loop": plain_loop(),
+    "plain Scan": plain_scan(),
     "Scan": scan(r(4, 2, 3)),
     "Scan backwards": scan(r(4, 2, 3), scan_input_directions=[1], scan_output_directions=[1, 0]),
     "Scan axes": scan(r(2, 4, 3), scan_input_axes=[1], scan_output_axes=[1, 1]),

@@ -125,6 +125,9 @@ def _turned_back(
     read = part.kept(leaves, [*shapes, *(_without(slices[i]) for i in back)])
     stored = [(each.name, _Slice(_stored(s, body, each))) for each in turns.formals if each.name in read]
     again = [(n, each) for n, each in zip(turns.names[len(states) :], slices, strict=True) if n in read]
+    if not (stored or again or given):  # the number of turns counts all the same
+        again = [(turns.names[len(states)], slices[0])] if slices else []
+        stored = [] if slices else [(lead[0].name, _Slice(_stored(s, body, lead[0])))]
     scanned = [each for _, each in (*stored, *again, *given)]
     names = [t.name for t in (*comes_in, *sums)] + [name for name, _ in (*stored, *again)] + [t.name for t in sliced]
     begins = [_beginning(s, j, s.input(states[j])) for j in floats] + [s.input(i).zeros() for i in outside]
