@@ -30,9 +30,9 @@ demo: $(VENV)/.demo
 	$(BIN)/cloakonnx evaluate $(OUT)/digits_learned.hardened.onnx --data-script samples/digits.py:test --eps 2/16 \
 	  --attack pgd --max-iter 40 --no-sanity -o $(OUT)/digits_learned.evaluation.json --force
 
-## test: the tests that need no framework and no browser
+## test: the tests that need no framework and no browser, in two halves side by side
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q --ignore=tests/peers --ignore=tests/browser
+	sh tests/run.sh $(BIN)/python
 
 ## test-peers: the tests against PyTorch and reference implementations
 test-peers: $(PEERS_VENV)/.peers

@@ -15,6 +15,12 @@ from cloakonnx.graph.index.index import Index, node_inputs, reads
 from cloakonnx.graph.index.node import describe
 from cloakonnx.graph.index.traits import Kind, Trait, has
 
+_BLOCKED = "com.microsoft.nchwc"
+_FOR_ONE_PROCESSOR = (
+    "this op has no rule: ONNX Runtime's optimiser makes it at level 'all' for one kind of processor, so save the "
+    "model at level 'extended' or below"
+)
+
 
 @dataclass(frozen=True)
 class Path:
@@ -107,6 +113,8 @@ def check_rules(path: Path, opset: int) -> None:
     """
     for node in path.nodes:
         entry = registry.find(node.domain, node.op_type)
+        if entry is None and node.domain == _BLOCKED:
+            raise _no_rule(node, _FOR_ONE_PROCESSOR)
         if entry is None:
             raise _no_rule(node, "this op has no rule")
         if _version(node, opset) > entry.until:
@@ -124,7 +132,7 @@ def _version(node: onnx.NodeProto, opset: int) -> int:
         return 0
     try:
         return int(onnx.defs.get_schema(node.op_type, opset, "").since_version)
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # an opset beyond an int, a name that is no text
         return 0
 
 
