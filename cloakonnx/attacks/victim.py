@@ -148,6 +148,8 @@ class Victim:
     @property
     def must_pass(self) -> bool:
         """Whether gradients are 0 because the model rounds or is quantised, and straight-through ones are not."""
+        if not self.blocked:  # no gradient of another loss is built to tell
+            return False
         try:
             self.prepare(Loss.CE.climbed)
         except ZeroGradientError:

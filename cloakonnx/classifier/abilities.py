@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cloakonnx.classifier.declared import class_count
@@ -23,11 +22,16 @@ class Ability:
         verb: ``attack``, ``analyze`` or ``learn``.
         works: Whether it does, as far as the graph tells.
         how: The way where there are several, or why it does not.
+        option: What that way takes on the command line; empty for the default.
     """
 
     verb: str
     works: bool
     how: str
+    option: str = ""
+
+
+_BY_SCORES, _AT_ACTIVATIONS = "--attack square", "--granularity feature"
 
 
 def abilities(model: Model) -> list[Ability]:
@@ -54,12 +58,12 @@ def _attack(model: Model) -> Ability:
     try:
         way = find_way(model.inferred, name, output)
     except DifferentiationError as error:
-        return Ability("attack", True, f"by scores alone (--attack square): {_short(error)}")
+        return Ability("attack", True, f"by scores alone ({_BY_SCORES}): {_short(error)}", _BY_SCORES)
     if way.nodes:
         return Ability("attack", True, "by gradients")
     if way.bridged:
         return Ability("attack", True, f"straight through {way.bridged}")
-    return Ability("attack", True, f"by scores alone (--attack square): {way.stop} has no gradient")
+    return Ability("attack", True, f"by scores alone ({_BY_SCORES}): {way.stop} has no gradient", _BY_SCORES)
 
 
 def _input(model: Model) -> str:
@@ -92,22 +96,18 @@ def _masks(model: Model) -> Ability:
 
 
 def _learn(model: Model, attack: Ability) -> Ability:
-    if not attack.works or attack.how.startswith("by scores"):
+    if not attack.works or attack.option:
         return Ability("learn", False, "it needs gradients" if attack.works else attack.how)
     try:
         return Ability("learn", True, f"on {len({each.name for each in chosen_weights(model)})} weights")
     except TapError as error:
         why = _short(error)
-    for count in _activations(model):
-        return Ability("learn", True, f"at {count} activation{'s' * (count > 1)} (--granularity feature)")
-    return Ability("learn", False, why)
-
-
-def _activations(model: Model) -> Iterator[int]:
     try:
-        yield len(places(model))
+        count = len(places(model))
     except TapError:
-        return
+        return Ability("learn", False, why)
+    how = f"at {count} activation{'s' * (count > 1)} ({_AT_ACTIVATIONS})"
+    return Ability("learn", True, how, _AT_ACTIVATIONS)
 
 
 def _short(error: Exception) -> str:

@@ -73,12 +73,14 @@ def _tell_abilities(path: Path, found: list[Ability]) -> None:
 
     for each in found:
         tell(f"{each.verb}: {'yes' if each.works else 'no'}, {shown(each.how)}")
+    attack, *_, learn = found
     if all(each.works for each in found):
-        unit = " --granularity feature" if "activation" in found[-1].how else ""
-        tell(f"next: cloakonnx harden {shown(str(path))} --data val.npz --eps 2/255{unit}")
-    elif found[0].works:
-        by = " --attack square" if "square" in found[0].how else ""
-        tell(f"next: cloakonnx attack {shown(str(path))} --data test.npz --eps 2/255{by} -o adv.npz")
+        words = ["harden", shown(str(path)), "--data val.npz --eps 2/255", learn.option]
+    elif attack.works:
+        words = ["attack", shown(str(path)), "--data test.npz --eps 2/255", attack.option, "-o adv.npz"]
+    else:
+        return
+    tell(f"next: cloakonnx {' '.join(filter(None, words))}")
 
 
 def _described(mask: WeightMaskEntry) -> dict[str, str]:

@@ -58,6 +58,7 @@ def _constant_of(node: onnx.NodeProto) -> TensorProto | None:
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Leave a graph these of its nodes."""
     if len(nodes) == len(graph.node):
         return
     kept = [_copy(node) for node in nodes]
@@ -108,7 +109,7 @@ def _fold_once(model: onnx.ModelProto) -> bool:
     index = Index(graph)
     opsets = list(model.opset_import)
     nodes: list[onnx.NodeProto] = []
-    told = False
+    noted = False
     late = Late(index, lambda node, feeds: _run(node, feeds, opsets))
     for node in graph.node:
         values = _evaluate(node, index, opsets)
@@ -116,13 +117,13 @@ def _fold_once(model: onnx.ModelProto) -> bool:
             values = [found]
         if values is None:
             nodes.append(node)
-            told = _told(node, index, late.shape_of_output(node)) or told
+            noted = _noted(node, index, late.shape_of_output(node)) or noted
             continue
         for name, value in zip(node.output, values, strict=True):
             tensor = numpy_helper.from_array(value, name)
             graph.initializer.append(tensor)
             index.add_initializer(tensor)
-    changed = len(nodes) < len(graph.node) or told
+    changed = len(nodes) < len(graph.node) or noted
     replace_nodes(graph, nodes)
     return changed
 
@@ -134,7 +135,7 @@ def _says_more(dim: Dim, known: Dim) -> bool:
     return dim is not None and not isinstance(known, int)
 
 
-def _told(node: onnx.NodeProto, index: Index, shape: Sequence[Dim] | None) -> bool:
+def _noted(node: onnx.NodeProto, index: Index, shape: Sequence[Dim] | None) -> bool:
     """Note the shape of an output where it says more than what is known; return whether it did."""
     name = node.output[0]
     if shape is None:

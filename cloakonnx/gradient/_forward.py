@@ -40,8 +40,9 @@ def insert_weight_masks(graph: onnx.GraphProto, masks: Mapping[str, WeightMask])
         before = products.get(weight, Tensor(build, weight, elem_type))
         products[weight] = before * (mask if wide == elem_type else mask.cast(elem_type))
     made, others = list(graph.node)[count:], list(graph.node)[:count]
+    renamed = {weight: product.name for weight, product in products.items()}
     for node in others:
-        rename_reads(node, {name: product.name for name, product in products.items()})
+        rename_reads(node, renamed)
     nodes = [*made, *others]
     _set_nodes(graph, [nodes[place] for place in sorted_order(nodes) or range(len(nodes))])
     return names

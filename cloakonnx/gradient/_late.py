@@ -67,7 +67,7 @@ class Late:
         return None
 
     def shape_of_output(self, node: onnx.NodeProto) -> tuple[Any, ...] | None:
-        """Return the shape of the output of a node that is told it, as far as that is known."""
+        """Return the output shape that one of a node's inputs gives, as far as that is known."""
         position = _GIVES_SHAPE.get(node.op_type)
         if node.domain or position is None or len(node.input) <= position:
             return None
@@ -102,9 +102,8 @@ class Late:
             return self._moved(node, known)
         if node.op_type == "Where":
             condition, yes, no = np.broadcast_arrays(*known)
-            return np.array(
-                [_chosen(*each) for each in zip(condition.flat, yes.flat, no.flat, strict=True)], object
-            ).reshape(condition.shape)
+            taken = [_chosen(*each) for each in zip(condition.flat, yes.flat, no.flat, strict=True)]
+            return _objects(taken).reshape(condition.shape)
         return self._computed(node, known)
 
     def _moved(self, node: onnx.NodeProto, known: Sequence[Entries]) -> Entries | None:

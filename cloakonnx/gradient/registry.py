@@ -50,7 +50,8 @@ class Entry:
 _ENTRIES: dict[tuple[str, str], Entry] = {}
 
 
-def _register(entry: Entry) -> None:
+def add(entry: Entry) -> None:
+    """Add an entry; raises ValueError where the op has one."""
     key = (entry.domain, entry.op)
     if key in _ENTRIES:
         raise ValueError(f"{entry.op} is registered twice")
@@ -62,7 +63,7 @@ def rule(op: str, *, since: int = 1, until: int, domain: str = "", note: str = "
 
     def register(function: Rule) -> Rule:
         family = function.__module__.rpartition(".")[2]
-        _register(Entry(op, domain, since, until, Kind.RULE, function, family, note))
+        add(Entry(op, domain, since, until, Kind.RULE, function, family, note))
         return function
 
     return register
@@ -95,31 +96,15 @@ def straight_through(op: str, *, since: int = 1, until: int, note: str = "") -> 
             yield 0, function(s)
 
         family = function.__module__.rpartition(".")[2]
-        _register(Entry(op, "", since, until, Kind.ZERO, wrapped, family, note))
+        add(Entry(op, "", since, until, Kind.ZERO, wrapped, family, note))
         return function
 
     return register
 
 
-def register(
-    op: str,
-    function: Rule,
-    *,
-    domain: str,
-    until: int,
-    rounds: bool,
-    integers: tuple[int, ...],
-    family: str,
-    note: str,
-) -> None:
-    """Register what stands for a rule of an op: its gradient, or where the op rounds its straight-through one."""
-    kind = Kind.ZERO if rounds else Kind.RULE
-    _register(Entry(op, domain, 1, until, kind, function, family, note, integers))
-
-
 def ends(op: str, kind: Kind, *, until: int, family: str) -> None:
     """Register an op through which no gradient flows, up to the latest version known."""
-    _register(Entry(op, "", 1, until, kind, None, family, ""))
+    add(Entry(op, "", 1, until, kind, None, family, ""))
 
 
 def find(domain: str, op: str) -> Entry | None:

@@ -1,4 +1,4 @@
-"""What can be done with a model is told before anything is run, and holds when it is."""
+"""What can be done with a model, by its graph."""
 
 from __future__ import annotations
 

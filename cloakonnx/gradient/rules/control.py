@@ -153,7 +153,7 @@ class _Turns:
 
     Attributes:
         part: The part.
-        formals: The body's inputs but for the slices.
+        formals: The body's inputs without the slices.
         names: Names in the body of the states, then of the slices.
         ends: Names of the states after a turn, then of the slices that it gives.
     """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import cloakonnx.graph.decompose  # noqa: F401  fills the registry
 from cloakonnx.gradient._bodies import Part
 from cloakonnx.gradient._site import GradientSite
-from cloakonnx.gradient.registry import Grads, register
+from cloakonnx.gradient.registry import Entry, Grads, add
 from cloakonnx.graph.decompose.registry import Decomposition, decompositions, written_out
+from cloakonnx.graph.index.traits import Kind
 
 
 def _rule(found: Decomposition, s: GradientSite) -> Grads:
@@ -39,16 +40,8 @@ def _register(found: Decomposition) -> None:
     def rule(s: GradientSite) -> Grads:
         return _rule(found, s)
 
-    register(
-        found.op,
-        rule,
-        domain=found.domain,
-        until=found.until,
-        rounds=found.rounds,
-        integers=found.integers,
-        family=found.family,
-        note=found.note,
-    )
+    kind = Kind.ZERO if found.rounds else Kind.RULE
+    add(Entry(found.op, found.domain, 1, found.until, kind, rule, found.family, found.note, found.integers))
 
 
 for _each in decompositions():

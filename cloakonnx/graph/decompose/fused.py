@@ -10,8 +10,8 @@ import numpy as np
 
 from cloakonnx.graph.build import Tensor
 from cloakonnx.graph.decompose.registry import MICROSOFT, Node, Outputs, decomposition
+from cloakonnx.graph.index.custom import CONV
 
-_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 _EPSILON = 1e-12
 
 
@@ -41,7 +41,7 @@ def activated(s: Node, x: Tensor, parameters: Sequence[float]) -> Tensor:
 
 def convolved(s: Node, x: Tensor) -> Tensor:
     """Return the convolution of a node with its weights and bias, before what is fused behind it."""
-    return x.op("Conv", s.input(1), s.optional(2), **given(s, _CONV))
+    return x.op("Conv", s.input(1), s.optional(2), **given(s, CONV))
 
 
 @decomposition("FusedConv", domain=MICROSOFT)
@@ -58,7 +58,7 @@ def nhwc_conv(s: Node) -> Tensor:
     rank = len(s.shape(0))
     first, last = [0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]
     weights = s.input(1).transpose(first)
-    y = s.x.transpose(first).op("Conv", weights, s.optional(2), **given(s, _CONV)).transpose(last)
+    y = s.x.transpose(first).op("Conv", weights, s.optional(2), **given(s, CONV)).transpose(last)
     return activated(s, y + s.input(3) if s.has(3) else y, s.attr("activation_params") or ())
 
 

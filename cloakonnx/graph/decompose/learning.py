@@ -17,9 +17,9 @@ def _floats(s: Node, name: str, default: Sequence[float] = ()) -> NDArray[np.flo
     return np.array(s.attr(name) or default, np.float32)
 
 
-def _real(s: Node) -> Tensor:
-    """Return the data as float32, which these ops compute in."""
-    return s.x if s.x.elem_type == TensorProto.FLOAT else s.x.cast(TensorProto.FLOAT)
+def _given(s: Node) -> Tensor:
+    """Return the data as real numbers: integers as float32."""
+    return s.x if s.x.dtype.kind == "f" else s.x.cast(TensorProto.FLOAT)
 
 
 def _row(s: Node, values: NDArray[np.float32]) -> Tensor:
@@ -32,10 +32,6 @@ def scaler(s: Node) -> Tensor:
     """(x - offset) * scale."""
     offset, scale = _floats(s, "offset", [0]), _floats(s, "scale", [1])
     return (_given(s) - _row(s, offset)) * _row(s, scale)
-
-
-def _given(s: Node) -> Tensor:
-    return s.x if s.x.dtype.kind == "f" else _real(s)
 
 
 @decomposition("Normalizer", domain=LEARNING)

@@ -14,9 +14,8 @@ from onnx import TensorProto
 from cloakonnx.graph.build import Tensor
 from cloakonnx.graph.decompose.fused import given
 from cloakonnx.graph.decompose.registry import MICROSOFT, Node, Outputs, decomposition
+from cloakonnx.graph.index.custom import CONV, POOL
 
-_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-_POOL = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
 _RANGES: dict[int, tuple[int, int]] = {
     TensorProto.UINT8: (0, 255),
     TensorProto.INT8: (-128, 127),
@@ -35,20 +34,21 @@ def _shaped(s: Node, tensor: Tensor, rank: int, axis: int) -> Tensor:
 
 def _real(s: Node, data: int, scale: int, zero: int, axis: int = 1) -> Tensor:
     """Return an input as the real numbers that its integers stand for."""
-    rank = len(s.shape(data))
-    by = _shaped(s, s.input(scale), rank, axis % max(rank, 1))
-    x = s.input(data).cast(by)
-    if s.has(zero):
-        x = x - _shaped(s, s.input(zero), rank, axis % max(rank, 1)).cast(by)
-    return x * by
+    rank = max(len(s.shape(data)), 1)
+    by = _shaped(s, s.input(scale), rank, axis % rank)
+    return _shifted(s, data, zero, axis, to=by.elem_type) * by
 
 
-def _integers(
-    s: Node, y: Tensor, scale: int, zero: int, *, elem_type: int | None = None, axis: int | None = None
-) -> Tensor:
+def _shifted(s: Node, data: int, zero: int, axis: int, *, to: int = TensorProto.FLOAT) -> Tensor:
+    """Return integers without their zero point as floats."""
+    x, rank = s.input(data).cast(to), max(len(s.shape(data)), 1)
+    return x - _shaped(s, s.input(zero), rank, axis % rank).cast(to) if s.has(zero) else x
+
+
+def _integers(s: Node, y: Tensor, scale: int, zero: int, *, axis: int | None = None) -> Tensor:
     """Return real numbers as integers: over the scale, rounded, shifted, held within the range."""
     by = s.input(scale)
-    kind = elem_type or (s.input(zero).elem_type if s.has(zero) else TensorProto.UINT8)
+    kind = s.input(zero).elem_type if s.has(zero) else TensorProto.UINT8
     if kind not in _RANGES:
         raise s.error("only integers of 8 and 16 bits are passed straight through")
     low, high = _RANGES[kind]
@@ -83,7 +83,7 @@ def qlinear_conv(s: Node) -> Tensor:
     bias = None
     if s.has(8):
         bias = s.input(8).cast(s.input(1)) * s.input(1) * s.input(4).reshape(-1)
-    y = _real(s, 0, 1, 2).op("Conv", _real(s, 3, 4, 5, 0), bias, **given(s, _CONV))
+    y = _real(s, 0, 1, 2).op("Conv", _real(s, 3, 4, 5, 0), bias, **given(s, CONV))
     return _integers(s, y, 6, 7)
 
 
@@ -125,7 +125,7 @@ def _single(op: str, names: Sequence[str] = (), **fixed: Any) -> Callable[[Node]
     return formula
 
 
-for _op, _names in {"Sigmoid": (), "LeakyRelu": ("alpha",), "AveragePool": _POOL, "GlobalAveragePool": ()}.items():
+for _op, _names in {"Sigmoid": (), "LeakyRelu": ("alpha",), "AveragePool": POOL, "GlobalAveragePool": ()}.items():
     decomposition(f"QLinear{_op}", domain=MICROSOFT, rounds=True, integers=[0])(_single(_op, _names))
 
 
@@ -148,18 +148,14 @@ def qlinear_concat(s: Node) -> Tensor:
     """Concat."""
     first, *rest = [_real(s, i, i + 1, i + 2) for i in range(2, len(s.node.input), 3)]
     y = first.op("Concat", *rest, axis=s.attr("axis"))
-    by, shift = s.input(0), s.input(1)
-    low, high = _RANGES[shift.elem_type]
-    return ((y / by).op("Round") + shift.cast(y)).op("Clip", low, high).cast(shift.elem_type)
+    return _integers(s, y, 0, 1)
 
 
 @decomposition("QLinearWhere", domain=MICROSOFT, rounds=True, integers=[1, 4])
 def qlinear_where(s: Node) -> Tensor:
     """Where."""
     y = s.x.where(_real(s, 1, 2, 3), _real(s, 4, 5, 6))
-    by, shift = s.input(7), s.input(8)
-    low, high = _RANGES[shift.elem_type]
-    return ((y / by).op("Round") + shift.cast(y)).op("Clip", low, high).cast(shift.elem_type)
+    return _integers(s, y, 7, 8)
 
 
 @decomposition("DynamicQuantizeMatMul", domain=MICROSOFT, rounds=True)
@@ -215,11 +211,10 @@ def dynamic_quantize_linear(s: Node) -> Outputs:
 
     What the scale does to the integers and what it does to their real numbers cancel each other.
     """
+    for name, elem_type in zip(s.node.output[1:3], (TensorProto.FLOAT, TensorProto.UINT8), strict=True):
+        s.build.index.learn(name, elem_type, ())
     scale, zero = (s.build.tensor(name) for name in s.node.output[1:3])
-    s.build.index.learn(scale.name, TensorProto.FLOAT, ())
-    s.build.index.learn(zero.name, TensorProto.UINT8, ())
-    by = Tensor(s.build, scale.name, TensorProto.FLOAT)
-    levels = (s.x / by).op("Round") + Tensor(s.build, zero.name, TensorProto.UINT8).cast(TensorProto.FLOAT)
+    levels = (s.x / scale).op("Round") + zero.cast(TensorProto.FLOAT)
     return [levels.op("Clip", 0, 255).cast(TensorProto.UINT8), None, None]
 
 
@@ -234,13 +229,4 @@ def matmul_integer(s: Node) -> Tensor:
 def conv_integer(s: Node) -> Tensor:
     """Conv of integers without their zero points."""
     left, right = _shifted(s, 0, 2, 1), _shifted(s, 1, 3, 0)
-    return left.op("Conv", right, **given(s, _CONV)).op("Round").cast(TensorProto.INT32)
-
-
-def _shifted(s: Node, data: int, zero: int, axis: int) -> Tensor:
-    """Return integers without their zero point as floats."""
-    x = s.input(data).cast(TensorProto.FLOAT)
-    if not s.has(zero):
-        return x
-    rank = len(s.shape(data))
-    return x - _shaped(s, s.input(zero), rank, axis % rank).cast(TensorProto.FLOAT)
+    return left.op("Conv", right, **given(s, CONV)).op("Round").cast(TensorProto.INT32)

@@ -17,8 +17,9 @@ Known: TypeAlias = "Sequence[tuple[int, Shape]]"
 """Element type and shape of each output, as far as they are known."""
 
 _MS, _ML = "com.microsoft", "ai.onnx.ml"
-_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-_POOL = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
+CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+POOL = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
+"""The attributes that Conv and AveragePool share with what stands for them."""
 
 
 class _View(NodeView):
@@ -202,14 +203,14 @@ _SHAPES: dict[tuple[str, str], Callable[[_View], Known]] = {
     **{(_MS, op): _same for op in ("BiasAdd", "BiasDropout", "BiasGelu", "FastGelu", "Gelu", "QuickGelu", "GroupNorm")},
     **{(_MS, op): _same for op in ("BiasSoftmax", "RotaryEmbedding", "Trilu")},
     **{(_MS, op): _summed for op in ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")},
-    **{(_MS, op): _typed(2) for op in ("QuantizeLinear",)},
+    (_MS, "QuantizeLinear"): _typed(2),
     (_MS, "DequantizeLinear"): _typed(1),
     **{(_MS, op): _typed(0) for op in ("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax")},
     **{(_MS, f"QLinear{op}"): _like(op, (0, 3)) for op in ("Add", "Mul")},
     (_MS, "QLinearWhere"): _like("Add", (1, 4), kind=1),
     (_MS, "QLinearConcat"): _concat,
-    (_MS, "QLinearConv"): _like("Conv", (0, 3), _CONV),
-    (_MS, "QLinearAveragePool"): _like("AveragePool", (0,), _POOL),
+    (_MS, "QLinearConv"): _like("Conv", (0, 3), CONV),
+    (_MS, "QLinearAveragePool"): _like("AveragePool", (0,), POOL),
     (_MS, "QLinearGlobalAveragePool"): _like("GlobalAveragePool", (0,)),
     (_MS, "QLinearReduceMean"): _like("ReduceMean", (0,), ("keepdims",)),
     (_MS, "QGemm"): lambda view: [
@@ -219,7 +220,7 @@ _SHAPES: dict[tuple[str, str], Callable[[_View], Known]] = {
     (_MS, "MatMulIntegerToFloat"): _like("MatMul", (0, 1), kind=2),
     (_MS, "MatMulNBits"): _nbits,
     (_MS, "DynamicQuantizeLSTM"): _lstm,
-    (_MS, "FusedConv"): _like("Conv", (0, 1, 2), _CONV),
+    (_MS, "FusedConv"): _like("Conv", (0, 1, 2), CONV),
     **{(_MS, op): _nhwc for op in ("NhwcConv", "NhwcFusedConv")},
     (_MS, "FusedGemm"): _like("Gemm", (0, 1), ("transA", "transB")),
     (_MS, "GemmFastGelu"): _like("MatMul", (0, 1)),

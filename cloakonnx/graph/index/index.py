@@ -81,11 +81,6 @@ class Index:
         """Note the type and shape of a tensor."""
         self.infos[name] = TensorInfo(elem_type, None if shape is None else tuple(shape))
 
-    def learn_from(self, graph: onnx.GraphProto, names: Collection[str]) -> None:
-        """Note what another graph says of some tensors."""
-        found = Index(graph).infos
-        self.infos.update((name, found[name]) for name in names if name in found)
-
     @cached_property
     def producers(self) -> dict[str, tuple[int, int]]:
         """Tensor name to (node index, output index)."""
@@ -280,7 +275,8 @@ def rename_reads(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
         if name in names:
             node.input[position] = names[name]
     for body in subgraphs(node):
-        outside = {old: new for old, new in names.items() if old in captures(body)}
+        read = captures(body)
+        outside = {old: new for old, new in names.items() if old in read}
         for inner in body.node if outside else ():
             rename_reads(inner, outside)
 
