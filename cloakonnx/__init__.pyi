@@ -4,7 +4,7 @@ from cloakonnx.attacks.attack import attack as attack
 from cloakonnx.classifier.classifier import Classifier as Classifier
 from cloakonnx.classifier.declared import input_shape as input_shape
 from cloakonnx.data.samples import Dataset as Dataset
-from cloakonnx.data.samples import Pairs as Pairs
+from cloakonnx.data.samples import FittedPairs as FittedPairs
 from cloakonnx.data.sources import open_script as open_script
 from cloakonnx.data.sources import open_source as open_source
 from cloakonnx.engine.batches import Engine as Engine
@@ -68,7 +68,7 @@ from cloakonnx.graph.masks.taps import list_taps as list_taps
 from cloakonnx.pipeline.harden import Hardened as Hardened
 from cloakonnx.pipeline.harden import harden as harden
 from cloakonnx.preprocessing import Preprocessing as Preprocessing
-from cloakonnx.report.page import report_html as report_html
+from cloakonnx.reporting.page import report_html as report_html
 from cloakonnx.runtime.provider import Provider as Provider
 from cloakonnx.runtime.provider import choose_provider as choose_provider
 from cloakonnx.scoring.analysis import Analysis as Analysis

@@ -38,7 +38,7 @@ cloakonnx.load('model.onnx')
 "
 python -c "
 from importlib.resources import files
-folder = files('cloakonnx.report').joinpath('templates')
+folder = files('cloakonnx.reporting').joinpath('templates')
 assert all(folder.joinpath(name).is_file() for name in ('report.html.j2', 'report.css', 'report.js'))
 "
 echo "smoke test passed"

@@ -28,7 +28,7 @@ FLOORS = (
     ("attacks", "scoring"),
     ("selection",),
     ("evaluation",),
-    ("report",),
+    ("reporting",),
     ("pipeline",),
     ("cli", "__init__"),
     ("__main__",),

@@ -183,7 +183,7 @@ def _print(found: Evaluation, *, as_json: bool, markdown: bool) -> None:
     if as_json:
         write_json(found.to_json())
         return
-    from cloakonnx.report.tables import evaluation_markdown, print_evaluation
+    from cloakonnx.reporting.tables import evaluation_markdown, print_evaluation
 
     if markdown:
         write_out(evaluation_markdown(found))

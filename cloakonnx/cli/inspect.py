@@ -128,7 +128,7 @@ def _print(model: Model, taps: list[Tap], masks: list[str], on_weights: str | No
     from rich.table import Table
 
     from cloakonnx.graph.masks.strip import found_masks
-    from cloakonnx.report.terminal import add_row, print_table
+    from cloakonnx.reporting.terminal import add_row, print_table
     from cloakonnx.text import shown
 
     inputs = ", ".join(shown(i.name) for i in model.inputs)

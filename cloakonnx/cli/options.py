@@ -14,7 +14,7 @@ from cloakonnx.cli._types import Number, Numbers
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
-    from cloakonnx.data.samples import Dataset, Pairs
+    from cloakonnx.data.samples import Dataset, FittedPairs
     from cloakonnx.data.sources import Source
     from cloakonnx.engine.batches import Engine
     from cloakonnx.graph.file.model import Model
@@ -334,12 +334,12 @@ def tell_of_classes(opened: Source, fitted: Source) -> None:
         click.echo(f"cloakonnx: {note}", err=True)
 
 
-def pairs(clean: Dataset, adversarial: Dataset) -> Pairs:
+def pairs(clean: Dataset, adversarial: Dataset) -> FittedPairs:
     """Pair samples with their adversarial versions, and warn where these seem to be in another order."""
     from cloakonnx.data.order import order_doubt
-    from cloakonnx.data.samples import Pairs
+    from cloakonnx.data.samples import FittedPairs
 
-    found = Pairs(clean, adversarial)
+    found = FittedPairs(clean, adversarial)
     doubt = order_doubt(found)
     if doubt is not None:
         click.echo(f"cloakonnx: warning: {doubt}", err=True)

@@ -43,7 +43,7 @@ def command(
     from cloakonnx.evaluation.sweeps.record import load_sweep
     from cloakonnx.files import write_text
     from cloakonnx.graph.file.model import load
-    from cloakonnx.report.page import report_html
+    from cloakonnx.reporting.page import report_html
     from cloakonnx.scoring.analysis import load_analysis
 
     found = load_evaluation(evaluation)

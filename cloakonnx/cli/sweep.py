@@ -152,7 +152,7 @@ def command(
         return
     from rich.console import Console
 
-    from cloakonnx.report.sweep_tables import print_sweep
+    from cloakonnx.reporting.sweep_tables import print_sweep
 
     console = Console()
     with readers_may_leave():

@@ -21,7 +21,7 @@ HELD_OUT = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class Loaded:
     """Samples and their labels.
 
     Attributes:
@@ -41,7 +41,7 @@ class Samples:
     @classmethod
     def read(
         cls, dataset: Dataset, *, predict: Callable[[NDArray[np.float32]], NDArray[np.int64]] | None = None
-    ) -> Samples:
+    ) -> Loaded:
         """Read all samples of a dataset.
 
         Args:
@@ -84,9 +84,9 @@ class Samples:
         """Hex digest that tells these samples and labels from others."""
         return hashlib.sha256("".join(self.hashes).encode() + self.y.tobytes()).hexdigest()
 
-    def take(self, rows: NDArray[np.int64]) -> Samples:
+    def take(self, rows: NDArray[np.int64]) -> Loaded:
         """Return some of the samples."""
-        return Samples(self.name, self.x[rows], self.y[rows], tuple(self.hashes[i] for i in rows), self.has_labels)
+        return Loaded(self.name, self.x[rows], self.y[rows], tuple(self.hashes[i] for i in rows), self.has_labels)
 
     def pixels(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Return some samples as float32 pixels."""
@@ -117,8 +117,8 @@ def _pixels(x: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def split(
-    samples: Samples, *, strata: Callable[[NDArray[np.int64]], list[NDArray[np.int64]]], seed: int
-) -> tuple[Samples, Samples]:
+    samples: Loaded, *, strata: Callable[[NDArray[np.int64]], list[NDArray[np.int64]]], seed: int
+) -> tuple[Loaded, Loaded]:
     """Hold out a fifth of the samples, class by class; return the others and the held-out ones, both in their order.
 
     Args:

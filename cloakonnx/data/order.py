@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data.samples import Pairs
+from cloakonnx.data.samples import FittedPairs
 
 _LOOKED_AT = 64
 _FEWEST = 8
@@ -15,7 +15,7 @@ _SHARE = 0.25
 """Of the versions that must be nearer to another sample; an attack moves each far less than samples are apart."""
 
 
-def order_doubt(pairs: Pairs) -> str | None:
+def order_doubt(pairs: FittedPairs) -> str | None:
     """Say so where many of the first versions are nearer to another clean sample than to their own.
 
     Raises:

@@ -231,7 +231,7 @@ class PairBatch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pairs:
+class FittedPairs:
     """Clean samples and their adversarial twins, in the same order."""
 
     clean: Dataset

@@ -29,8 +29,8 @@ from cloakonnx.pipeline import _masks as masks
 from cloakonnx.pipeline._hardening import Hardening
 from cloakonnx.pipeline.settings import HardenSettings
 from cloakonnx.pipeline.stage import BESIDE, WorkStage
-from cloakonnx.report.page import report_html
-from cloakonnx.report.tables import converged_lines, summary_markdown
+from cloakonnx.reporting.page import report_html
+from cloakonnx.reporting.tables import converged_lines, summary_markdown
 from cloakonnx.scoring.analysis import Analysis, load_analysis, masks_path
 from cloakonnx.selection.greedy.within import within_budget
 from cloakonnx.selection.learn.places import first_masks

@@ -23,7 +23,7 @@ from cloakonnx.pipeline._parts import part_data
 from cloakonnx.pipeline._stages import Stages, places_of
 from cloakonnx.pipeline.settings import HardenSettings, Method
 from cloakonnx.pipeline.stage import PlannedStage, ResultFolder
-from cloakonnx.report.page import check_report
+from cloakonnx.reporting.page import check_report
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.learn.recipe import Granularity
 from cloakonnx.text import table

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from cloakonnx.report.page import report_html
+from cloakonnx.reporting.page import report_html
 from tests.report import samples
 
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts"

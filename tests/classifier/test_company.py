@@ -17,7 +17,7 @@ from cloakonnx.attacks.attack import attack
 from cloakonnx.attacks.base import make
 from cloakonnx.attacks.pairs import AttackedPairs
 from cloakonnx.classifier.company import settled
-from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.samples import Dataset, FittedPairs
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import InferenceError, ModelError
 from cloakonnx.evaluation.accuracy import accuracy
@@ -149,7 +149,7 @@ def test_a_sweep_of_a_net_with_a_mean_over_the_batch() -> None:
         node("ReduceMean", ["s"], ["m"], axes=[0]), node("Sub", ["s", "m"], ["d"]), node("Add", ["d", "s"], ["y"])
     )
     classifier = cpu(load_bytes(content))
-    pairs = Pairs(dataset(), dataset(np.clip(X + np.float32(0.02), 0, 1)))
+    pairs = FittedPairs(dataset(), dataset(np.clip(X + np.float32(0.02), 0, 1)))
     found = sweep(classifier, analyze(classifier, pairs, tap="s"), pairs, amounts=[Count(0), Count(1)], adaptive_at=[])
     assert found.points[0].mask.clean.correct == (alone(content) == Y).sum()
     assert "depend on the other samples" in found.notes[0]

@@ -52,7 +52,7 @@ def test_what_would_leave_masks_out_refuses(folder: Path) -> None:
     masked = cpu(DIGITS).with_masks([MASK])
     samples = data(folder, masked)
     for call in (
-        lambda: ck.analyze(masked, ck.Pairs(samples, samples)),
+        lambda: ck.analyze(masked, ck.FittedPairs(samples, samples)),
         lambda: ck.learn(masked, samples, Recipe(eps=0.1, budget=0.1)),
         lambda: ck.select_greedy(masked, samples, budget=0.1, attack=PGD(eps=0.1)),
         lambda: ck.verify(masked),

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cloakonnx.data.order import order_doubt
-from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.samples import Dataset, FittedPairs
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.preprocessing import Preprocessing
 
@@ -17,7 +17,7 @@ CLEAN = np.clip(PROTOTYPES[LABELS] + RNG.normal(0, 0.1, (100, 36)), 0, 1).astype
 
 def doubt(adversarial: NDArray[np.float32], clean: NDArray[np.float32] = CLEAN) -> str | None:
     sources = ArraySource("clean.npz", clean, None), ArraySource("adv.npz", adversarial, None)
-    return order_doubt(Pairs(*(Dataset(each, Preprocessing(), (36,)) for each in sources)))
+    return order_doubt(FittedPairs(*(Dataset(each, Preprocessing(), (36,)) for each in sources)))
 
 
 def moved(eps: float, clean: NDArray[np.float32] = CLEAN) -> NDArray[np.float32]:

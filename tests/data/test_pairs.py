@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.samples import Dataset, FittedPairs
 from cloakonnx.data.sources import ArraySource, ScriptSource, Source
 from cloakonnx.errors import DataError
 from cloakonnx.preprocessing import Preprocessing
@@ -20,8 +20,8 @@ def source(name: str, x: NDArray[Any], y: Any = None) -> ArraySource:
     return ArraySource(name, x, None if y is None else np.asarray(y, np.int64))
 
 
-def pairs(clean: Source, adversarial: Source, limit: int | None = None, wanted: Any = WANTED) -> Pairs:
-    return Pairs(*(Dataset(each, Preprocessing(), wanted, limit=limit) for each in (clean, adversarial)))
+def pairs(clean: Source, adversarial: Source, limit: int | None = None, wanted: Any = WANTED) -> FittedPairs:
+    return FittedPairs(*(Dataset(each, Preprocessing(), wanted, limit=limit) for each in (clean, adversarial)))
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 50])

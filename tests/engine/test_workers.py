@@ -18,7 +18,7 @@ from cloakonnx.attacks.presets import plan
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier, ones
 from cloakonnx.data.batch import Batch, LabelledBatch
-from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.samples import Dataset, FittedPairs
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.engine import choice
 from cloakonnx.engine.batches import InProcess, Work
@@ -71,9 +71,9 @@ def dataset(x: Any = X) -> Dataset:
     return Dataset.of(ArraySource("digits.npz", x, Y), classifier())
 
 
-def pairs() -> Pairs:
+def pairs() -> FittedPairs:
     moved = np.clip(X + np.float32(EPS) * np.sign(np.random.default_rng(0).normal(size=X.shape)), 0, 1)
-    return Pairs(dataset(), dataset(moved.astype(np.float32)))
+    return FittedPairs(dataset(), dataset(moved.astype(np.float32)))
 
 
 PGD = make("pgd", eps=EPS, max_iter=5)

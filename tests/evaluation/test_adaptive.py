@@ -26,7 +26,7 @@ from cloakonnx.graph.file.model import Model, load, load_bytes
 from cloakonnx.graph.masks.harden import harden_file
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing
-from cloakonnx.report.tables import evaluation_markdown, print_evaluation
+from cloakonnx.reporting.tables import evaluation_markdown, print_evaluation
 from tests.attacks.helpers import DIGITS, digits_arrays, flat
 from tests.evaluation.digits import COUNT, EPS, SCHEMA, dataset, evaluated, flat_data, known, quantised, sides
 from tests.support.classifiers import cpu

@@ -26,7 +26,7 @@ from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing
-from cloakonnx.report.tables import evaluation_markdown
+from cloakonnx.reporting.tables import evaluation_markdown
 from cloakonnx.statistics import Paired, newcombe_paired
 from tests.attacks.helpers import DIGITS, ROOT, asset_pixels, asset_victim, digits_arrays, flat, victim_of
 from tests.fixtures import false_defences

@@ -19,7 +19,7 @@ from cloakonnx.evaluation.evaluate import evaluate
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.graph.file.model import load, load_bytes
 from cloakonnx.preprocessing import Preprocessing
-from cloakonnx.report.tables import evaluation_markdown, print_evaluation
+from cloakonnx.reporting.tables import evaluation_markdown, print_evaluation
 from tests.attacks.helpers import DIGITS, ROOT, digits_arrays, flat
 from tests.support.classifiers import cpu
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import input_shape
 from cloakonnx.classifier.split import Decided, SplitClassifier
-from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.samples import Dataset, FittedPairs
 from cloakonnx.data.sources import ArraySource, open_source
 from cloakonnx.errors import AnalysisError, DataError, OptionError
 from cloakonnx.evaluation.accuracy import accuracy
@@ -41,12 +41,12 @@ SCHEMAS = {name: json.loads((DOCS / f"{name}.schema.json").read_text(encoding="u
 RANGE: list[Amount] = [Share(i / 100) for i in range(31)]
 
 
-def pairs_of(model: Model, x: NDArray[Any], twins: NDArray[Any], y: NDArray[np.int64] | None) -> Pairs:
+def pairs_of(model: Model, x: NDArray[Any], twins: NDArray[Any], y: NDArray[np.int64] | None) -> FittedPairs:
     sources = (ArraySource(name, values, y) for name, values in (("clean", x), ("twins", twins)))
-    return Pairs(*(Dataset(source, Preprocessing(), input_shape(model)) for source in sources))
+    return FittedPairs(*(Dataset(source, Preprocessing(), input_shape(model)) for source in sources))
 
 
-def one_by_one(model: Model, analysis: Analysis, pairs: Pairs, amount: Amount, batch_size: int) -> OfMask:
+def one_by_one(model: Model, analysis: Analysis, pairs: FittedPairs, amount: Amount, batch_size: int) -> OfMask:
     assert analysis.scores is not None
     nothing = not isinstance(amount, Share | Count) or amount.value == 0
     alone = cpu(
@@ -56,7 +56,9 @@ def one_by_one(model: Model, analysis: Analysis, pairs: Pairs, amount: Amount, b
     return OfMask(*(accuracy(alone, data, batch_size=batch_size) for data in (pairs.clean, pairs.adversarial)))
 
 
-def check(model: Model, pairs: Pairs, amounts: list[Amount], *, tap: str | None = None, batch_size: int = 64) -> Sweep:
+def check(
+    model: Model, pairs: FittedPairs, amounts: list[Amount], *, tap: str | None = None, batch_size: int = 64
+) -> Sweep:
     classifier = cpu(model, preprocessing=pairs.clean.preprocessing)
     analysis = analyze(classifier, pairs, tap=tap)
     found = sweep(classifier, analysis, pairs, amounts=amounts, adaptive_at=(), batch_size=batch_size)
@@ -69,7 +71,7 @@ def check(model: Model, pairs: Pairs, amounts: list[Amount], *, tap: str | None 
 
 
 @cache
-def digits() -> tuple[Model, Pairs]:
+def digits() -> tuple[Model, FittedPairs]:
     model = load(DIGITS)
     x, y = digits_arrays()
     moved = np.clip(x + np.random.default_rng(0).uniform(-0.3, 0.3, x.shape), 0, 1).astype(np.float32)
@@ -131,7 +133,7 @@ def test_the_resnet_on_its_twins() -> None:
     assert ASSETS is not None
     model = load(ASSETS / "models" / "cifar10_resnet20.onnx")
     files = ("cifar10_test600.npz", "cifar10_resnet20_test600_fgsm4.npz")
-    pairs = Pairs(
+    pairs = FittedPairs(
         *(Dataset(open_source(ASSETS / "data" / f), Preprocessing(), input_shape(model), limit=96) for f in files)
     )
     found = check(model, pairs, RANGE[::5])
@@ -149,7 +151,7 @@ def test_a_real_model_with_preprocessing() -> None:
     noise = np.random.default_rng(0).integers(-90, 91, batch.x.shape)
     twins = ArraySource("twins", np.clip(batch.x + noise, 0, 255).astype(np.uint8), batch.y)
     entry = Preprocessing(mean=(0.1307,), std=(0.3081,))
-    pairs = Pairs(*(Dataset(each, entry, input_shape(model)) for each in (clean, twins)))
+    pairs = FittedPairs(*(Dataset(each, entry, input_shape(model)) for each in (clean, twins)))
     found = check(model, pairs, [*RANGE[::6], Share(0.9)])
     assert found.points[0].mask.clean.value > 0.95
     assert found.points[-1].mask.clean.value < found.points[0].mask.clean.value
@@ -162,9 +164,9 @@ def inside_a_block(model: Model) -> str:
 
 
 @cache
-def attacked() -> tuple[Model, Analysis, Pairs, Sweep]:
+def attacked() -> tuple[Model, Analysis, FittedPairs, Sweep]:
     model, all_pairs = digits()
-    pairs = Pairs(replace(all_pairs.clean, limit=40), replace(all_pairs.adversarial, limit=40))
+    pairs = FittedPairs(replace(all_pairs.clean, limit=40), replace(all_pairs.adversarial, limit=40))
     analysis = analyze(cpu(model), pairs)
     found = sweep(
         cpu(model), analysis, pairs, amounts=[Share(0), Share(0.1), Share(0.3)],

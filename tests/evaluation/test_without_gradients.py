@@ -17,7 +17,7 @@ from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.graph.file.model import Model, load, load_bytes
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.report._accuracy import command
+from cloakonnx.reporting._accuracy import command
 from tests.attacks.helpers import DIGITS, flat
 from tests.evaluation.digits import SCHEMA, evaluated, flat_data, known, quantised, sides
 from tests.fixtures import false_defences

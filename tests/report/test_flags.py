@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cloakonnx.evaluation.sanity.flags import Flag
-from cloakonnx.report.tables import bound, status
+from cloakonnx.reporting.tables import bound, status
 
 
 def flag(name: str, *, fired: bool | None, value: float | None, threshold: float) -> Flag:

@@ -15,9 +15,9 @@ from scipy.stats import binomtest
 
 from cloakonnx.errors import DataError
 from cloakonnx.graph.masks.mask import KERNEL, Mask
-from cloakonnx.report._layers import layer_part
-from cloakonnx.report._learning import learning_part
-from cloakonnx.report.page import report_html
+from cloakonnx.reporting._layers import layer_part
+from cloakonnx.reporting._learning import learning_part
+from cloakonnx.reporting.page import report_html
 
 from . import samples
 from .test_page import HOSTILE, Elements, table

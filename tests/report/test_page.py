@@ -26,8 +26,8 @@ from cloakonnx.evaluation.sweeps.record import Sweep, load_sweep
 from cloakonnx.graph.file.model import Model, load
 from cloakonnx.graph.masks.harden import harden_file
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.report._charts import ticks
-from cloakonnx.report.page import report_html
+from cloakonnx.reporting._charts import ticks
+from cloakonnx.reporting.page import report_html
 from cloakonnx.statistics import newcombe_paired
 from tests.fixtures import core
 from tests.fixtures.models import TAP

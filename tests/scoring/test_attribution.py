@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.samples import Dataset, FittedPairs
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import AnalysisError, DataError, TapError
 from cloakonnx.graph.file.model import load, load_bytes
@@ -51,7 +51,7 @@ def analysed(
         for name, each, labels in (("clean", x, y), ("twins", twins, None))
     )
     found = analyze(
-        classifier, Pairs(clean, adversarial), criterion_name=criterion, **({"batch_size": 16} | options)
+        classifier, FittedPairs(clean, adversarial), criterion_name=criterion, **({"batch_size": 16} | options)
     ).scores
     assert found is not None
     assert found.criterion == criterion
@@ -235,7 +235,7 @@ def test_a_head_that_is_not_linear_names_the_alternative(criterion: str) -> None
 def test_signed_scores_in_the_file_and_in_the_ranking() -> None:
     proto, x, twins, y = digits()
     classifier = Classifier(load_bytes(proto.SerializeToString()), provider=CPU)
-    pairs = Pairs(*(Dataset.of(ArraySource(n, v, y), classifier) for n, v in (("a", x), ("b", twins))))
+    pairs = FittedPairs(*(Dataset.of(ArraySource(n, v, y), classifier) for n, v in (("a", x), ("b", twins))))
     made = analyze(classifier, pairs, criterion_name="margin")
     text = made.to_json()
     Draft202012Validator(SCHEMA).validate(json.loads(text))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.samples import Dataset, FittedPairs
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.errors import DataError, InferenceError, OptionError, TapError
 from cloakonnx.graph.file.model import load_bytes
@@ -52,7 +52,7 @@ def analysed(
         provider=choose_provider("cpu"),
     )
     sources = (ArraySource(name, x, None) for name, x in (("clean", clean), ("twins", twins)))
-    pairs = Pairs(*(Dataset.of(source, classifier) for source in sources))
+    pairs = FittedPairs(*(Dataset.of(source, classifier) for source in sources))
     return analyze(classifier, pairs, batch_size=batch_size, **options)
 
 

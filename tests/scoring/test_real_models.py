@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.data.samples import Dataset, Pairs
+from cloakonnx.data.samples import Dataset, FittedPairs
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.runtime.provider import choose_provider
@@ -56,7 +56,7 @@ def analysed(name: str, criterion: str, batch_size: int) -> Analysis:
     )
     return analyze(
         classifier,
-        Pairs(clean, twins),
+        FittedPairs(clean, twins),
         criterion_name=criterion,
         batch_size=batch_size,
     )

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 
 from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.data.loaded import Samples, split
+from cloakonnx.data.loaded import Loaded, split
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.engine.folder import forget
@@ -187,7 +187,7 @@ def test_l1_leaves_weights_at_exactly_1_and_small_ones_become_exactly_0() -> Non
 
 def test_a_fifth_of_each_class_is_held_out() -> None:
     x, y = training_arrays()
-    samples = Samples.read(dataset(x, y))
+    samples = Loaded.read(dataset(x, y))
     train, held = split(samples, strata=cpu(model()).task.strata, seed=3)
     assert sorted(train.hashes + held.hashes) == sorted(samples.hashes)
     for label in range(10):

@@ -13,7 +13,7 @@ import numpy as np
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.batch import LabelledBatch
-from cloakonnx.data.samples import Pairs
+from cloakonnx.data.samples import FittedPairs
 from cloakonnx.engine.batches import Engine, Tell, map_batches
 from cloakonnx.engine.folder import Folder
 from cloakonnx.engine.trees import joined
@@ -122,7 +122,7 @@ class AttackedMasks:
         DifferentiationError: an op without a gradient, under an attack that needs one.
     """
 
-    def __init__(self, work: MaskedWork, pairs: Pairs, engine: Engine, *, batch_size: int) -> None:
+    def __init__(self, work: MaskedWork, pairs: FittedPairs, engine: Engine, *, batch_size: int) -> None:
         self._work, self._pairs, self._engine, self._batch_size = work, pairs, engine, batch_size
         self._first = work.comparisons()[0]
         self.control: Mapping[str, Any] = self._first.control_settings()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data.batch import LabelledBatch, digest
-from cloakonnx.data.samples import Pairs
+from cloakonnx.data.samples import FittedPairs
 from cloakonnx.errors import AnalysisError, DataError, OptionError
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
@@ -38,7 +38,7 @@ class LabelledPairs(NamedTuple):
         return digest(self.clean.x, self.adversarial, self.clean.y)
 
 
-def labelled(pairs: Pairs, batch_size: int) -> Iterator[LabelledPairs]:
+def labelled(pairs: FittedPairs, batch_size: int) -> Iterator[LabelledPairs]:
     """Yield the pairs; raises DataError where there are no labels."""
     for batch in pairs.batches(batch_size):
         if batch.y is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.split import SplitClassifier
-from cloakonnx.data.samples import Pairs, sample_hashes
+from cloakonnx.data.samples import FittedPairs, sample_hashes
 from cloakonnx.engine.batches import Engine, Tell, map_batches
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
 from cloakonnx.evaluation.results import DataRecord
@@ -47,7 +47,7 @@ class Pass:
     def __init__(
         self,
         classifier: Classifier,
-        pairs: Pairs,
+        pairs: FittedPairs,
         masks: Mapping[Amount, Mask],
         analysis: Analysis,
         *,

@@ -14,7 +14,7 @@ from typing import Literal
 from cloakonnx.attacks.presets import check_eps, plan, replaced
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.reading import first_doubts, reading
-from cloakonnx.data.samples import Pairs
+from cloakonnx.data.samples import FittedPairs
 from cloakonnx.engine.batches import Engine
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.engine.folder import Folder
@@ -34,7 +34,7 @@ from cloakonnx.selection.topk import Amount
 def sweep(
     classifier: Classifier,
     analysis: Analysis,
-    pairs: Pairs,
+    pairs: FittedPairs,
     *,
     amounts: Sequence[Amount],
     adaptive_at: Sequence[Amount] | None = None,
@@ -162,7 +162,7 @@ def sweep(
     return found
 
 
-def _radius(largest: float, pairs: Pairs) -> float:
+def _radius(largest: float, pairs: FittedPairs) -> float:
     """Return the radius of the adversarial samples: their largest difference.
 
     Raises:

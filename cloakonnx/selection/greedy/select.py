@@ -15,8 +15,8 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.reading import first_doubts, reading
 from cloakonnx.classifier.task import SingleLabel
 from cloakonnx.data.batch import Batch
-from cloakonnx.data.loaded import Samples, split
-from cloakonnx.data.samples import Dataset, Pairs, sample_hashes
+from cloakonnx.data.loaded import Loaded, split
+from cloakonnx.data.samples import Dataset, FittedPairs, sample_hashes
 from cloakonnx.engine.batches import Engine, map_batches
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.errors import CheckError, DataError, InferenceError, OptionError
@@ -70,8 +70,8 @@ class _Side:
         task: What logits and labels mean.
     """
 
-    samples: Samples
-    twins: Samples | None
+    samples: Loaded
+    twins: Loaded | None
     clean: Ablation
     before: int
     least: int
@@ -152,13 +152,13 @@ def select_greedy(
     climbs = attack is not None and attack.by_gradient
     passes = attack is not None and attack.passes_straight
     notes += first_doubts(classifier, dataset, climbs=climbs, straight_through=passes)
-    fit = Samples.read(dataset)
+    fit = Loaded.read(dataset)
     fit.check_classes()
     pairs = None if twins is None else _read_twins(dataset, twins, fit)
-    moved: tuple[Samples | None, Samples | None] = (
+    moved: tuple[Loaded | None, Loaded | None] = (
         (None, None) if pairs is None else split(pairs, strata=classifier.task.strata, seed=seed)
     )
-    fit, held = split(fit, strata=classifier.task.strata, seed=seed) if select is None else (fit, Samples.read(select))
+    fit, held = split(fit, strata=classifier.task.strata, seed=seed) if select is None else (fit, Loaded.read(select))
     held.check_classes()
     search = _Search(
         Ablations(classifier, chosen),
@@ -209,7 +209,7 @@ class _Attacker:
         self.task, self.size = classifier.task, size
         self.is_there = settings is not None
 
-    def under(self, mask: NDArray[np.bool_], samples: Samples) -> Iterator[NDArray[np.float32]]:
+    def under(self, mask: NDArray[np.bool_], samples: Loaded) -> Iterator[NDArray[np.float32]]:
         """Yield the adversarial inputs of some samples batch by batch."""
         assert self._settings is not None
         classifier = self._classifier
@@ -230,8 +230,8 @@ class _Search:
         ablations: Ablations,
         attacker: _Attacker,
         *,
-        samples: tuple[Samples, Samples],
-        twins: tuple[Samples | None, Samples | None],
+        samples: tuple[Loaded, Loaded],
+        twins: tuple[Loaded | None, Loaded | None],
         budget: float,
         tell: tuple[Callable[[GreedyProgress], None], Callable[[int], None]],
     ) -> None:
@@ -272,7 +272,7 @@ class _Search:
         self._paths.append(path[len(step.removed)])
         return step
 
-    def _side(self, samples: Samples, twins: Samples | None, budget: float) -> _Side:
+    def _side(self, samples: Loaded, twins: Loaded | None, budget: float) -> _Side:
         self._task.check(samples.y, self._ablations.classes, source=samples.name)
         clean = self._ablations.of(samples.batches(self._attacker.size))
         before = Part(samples.y, clean, (), self._task).correct(np.ones(self.features, np.bool_))
@@ -288,7 +288,7 @@ class _Search:
             kind = "twins" if given else "attacked samples"
             raise InferenceError(f"{side.samples.name}: the class scores of {kind} are not finite")
 
-    def _measured(self, inputs: Iterator[NDArray[np.float32]], samples: Samples) -> Iterator[NDArray[np.float32]]:
+    def _measured(self, inputs: Iterator[NDArray[np.float32]], samples: Loaded) -> Iterator[NDArray[np.float32]]:
         for x, clean in zip(inputs, samples.batches(self._attacker.size), strict=True):
             self.largest_difference = max(self.largest_difference, float(np.abs(x - clean).max()))
             self._made += len(x)
@@ -358,13 +358,13 @@ def _check(budget: float, rounds: int, attack: Attack | None, twins: Dataset | N
         raise OptionError("greedy selection takes untargeted attacks")
 
 
-def _read_twins(dataset: Dataset, twins: Dataset, clean: Samples) -> Samples:
+def _read_twins(dataset: Dataset, twins: Dataset, clean: Loaded) -> Loaded:
     """Return the adversarial twins, in the order of the clean samples and with their labels."""
-    pairs = Pairs(dataset, twins)
+    pairs = FittedPairs(dataset, twins)
     if pairs.clean is not dataset:
         raise DataError(
             f"{twins.source.name} has versions of the first samples of {dataset.source.name}, and --limit takes the "
             "classes evenly; give a file of these samples alone"
         )
     x = np.concatenate([batch.adversarial for batch in pairs.batches(DEFAULT_BATCH_SIZE)])
-    return Samples(twins.source.name, x, clean.y, tuple(sample_hashes(x)))
+    return Loaded(twins.source.name, x, clean.y, tuple(sample_hashes(x)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.data.loaded import Samples
+from cloakonnx.data.loaded import Loaded
 from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CheckError
 from cloakonnx.graph.masks.taps import find_tap
@@ -45,7 +45,7 @@ def within_budget(
     tap = find_tap(classifier.model, scores.tap, axis=scores.feature_axis)
     classifier.check_unmasked("the choice within a budget")
     dataset.fitted_to(classifier)
-    samples = Samples.read(dataset)
+    samples = Loaded.read(dataset)
     ablations = Ablations(classifier, tap)
     ablation = ablations.of(samples.batches(batch_size))
     total, order = len(scores.scores), ranking(scores)

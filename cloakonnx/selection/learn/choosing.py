@@ -16,7 +16,7 @@ from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.masked import MaskedClassifier, Weights
 from cloakonnx.data.batch import LabelledBatch
-from cloakonnx.data.loaded import Samples
+from cloakonnx.data.loaded import Loaded
 from cloakonnx.engine.batches import Engine, InProcess, Tell, map_batches
 from cloakonnx.selection.learn.recipe import Recipe
 
@@ -112,7 +112,7 @@ class SelectPart:
     """
 
     def __init__(
-        self, classifier: MaskedClassifier, samples: Samples, recipe: Recipe, engine: Engine | None = None
+        self, classifier: MaskedClassifier, samples: Loaded, recipe: Recipe, engine: Engine | None = None
     ) -> None:
         self._classifier, self._samples, self._recipe = classifier, samples, recipe
         self._engine = engine or InProcess()

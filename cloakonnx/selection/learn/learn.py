@@ -19,7 +19,7 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import PASSES
 from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.classifier.reading import first_doubts, reading
-from cloakonnx.data.loaded import Samples, split
+from cloakonnx.data.loaded import Loaded, split
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine, InProcess
 from cloakonnx.engine.folder import Folder
@@ -100,9 +100,9 @@ def learn(
             each.fitted_to(classifier)
     classifier, notes = reading(classifier, dataset, inside="learning")
     notes += first_doubts(classifier, dataset)
-    train = Samples.read(dataset, predict=classifier.predict)
+    train = Loaded.read(dataset, predict=classifier.predict)
     train.check_classes()
-    part = None if select is None else Samples.read(select, predict=classifier.predict)
+    part = None if select is None else Loaded.read(select, predict=classifier.predict)
     if part is None:
         train, part = split(train, strata=classifier.task.strata, seed=recipe.seed)
     part.check_classes()
@@ -170,7 +170,7 @@ class _Learner:
         classifier: MaskedClassifier,
         objective: Objective,
         recipe: Recipe,
-        train: Samples,
+        train: Loaded,
         part: SelectPart,
         *,
         augmented: Augmentation | None,
@@ -289,7 +289,7 @@ def _inner_attack(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _learning(learner: _Learner, choice: Choice, samples: Samples, recipe: Recipe, *, held_out: bool) -> dict[str, Any]:
+def _learning(learner: _Learner, choice: Choice, samples: Loaded, recipe: Recipe, *, held_out: bool) -> dict[str, Any]:
     part = learner.part
     return {
         "recipe": recipe.as_dict(),
@@ -313,7 +313,7 @@ def _learning(learner: _Learner, choice: Choice, samples: Samples, recipe: Recip
     }
 
 
-def _unlabelled(samples: Samples) -> str:
+def _unlabelled(samples: Loaded) -> str:
     return (
         f"{samples.name} has no labels: the model's own predictions stand in, so clean accuracy there is agreement "
         "with the model"

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.sweeps.record import Point, Sweep
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.report import _charts as charts
-from cloakonnx.report._figures import Cell, Figure, Sheet, figure
-from cloakonnx.report._layers import LayerPart, layer_part
+from cloakonnx.reporting import _charts as charts
+from cloakonnx.reporting._figures import Cell, Figure, Sheet, figure
+from cloakonnx.reporting._layers import LayerPart, layer_part
 from cloakonnx.scoring.analysis import Analysis, TapScores
 from cloakonnx.selection.topk import ranking
 from cloakonnx.statistics import Accuracy, share_cell

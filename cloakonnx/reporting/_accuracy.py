@@ -9,9 +9,9 @@ from typing import Any
 
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.sanity.flags import Sanity
-from cloakonnx.report import _charts as charts
-from cloakonnx.report._figures import Cell, Figure, Sheet, figure, text_rows
-from cloakonnx.report.tables import amount, bound, controls, stages, status
+from cloakonnx.reporting import _charts as charts
+from cloakonnx.reporting._figures import Cell, Figure, Sheet, figure, text_rows
+from cloakonnx.reporting.tables import amount, bound, controls, stages, status
 from cloakonnx.statistics import Accuracy, Paired, difference_cells, share_cell
 from cloakonnx.text import eps_exact, eps_text
 

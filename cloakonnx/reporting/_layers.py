@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.graph.masks.mask import Mask, most_changed
-from cloakonnx.report import _charts as charts
+from cloakonnx.reporting import _charts as charts
 
 _MOST_LAYERS = 48
 _MOST_CELLS = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloakonnx.report import _charts as charts
+from cloakonnx.reporting import _charts as charts
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation, verdict
 from cloakonnx.evaluation.gates import Decision
 from cloakonnx.evaluation.results import AtEps, Stage
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
-from cloakonnx.report.terminal import add_row, print_line, print_table
+from cloakonnx.reporting.terminal import add_row, print_line, print_table
 from cloakonnx.statistics import difference_cells as _difference
 from cloakonnx.statistics import share_cell as _share
 from cloakonnx.text import eps_text, escaped, harmless, markdown, shown, shown_line

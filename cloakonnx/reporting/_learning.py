@@ -8,8 +8,8 @@ from typing import Any
 
 from cloakonnx.errors import DataError
 from cloakonnx.records import Entries
-from cloakonnx.report import _charts as charts
-from cloakonnx.report._figures import Cell, Figure, Sheet, figure
+from cloakonnx.reporting import _charts as charts
+from cloakonnx.reporting._figures import Cell, Figure, Sheet, figure
 from cloakonnx.statistics import Accuracy, share_cell
 
 

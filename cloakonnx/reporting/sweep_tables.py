@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cloakonnx.evaluation.evaluation import STATEMENT
 from cloakonnx.evaluation.sweeps.record import Point, Sweep
-from cloakonnx.report.terminal import add_row, print_line, print_table
+from cloakonnx.reporting.terminal import add_row, print_line, print_table
 from cloakonnx.statistics import Accuracy, difference_cells, share_cell
 from cloakonnx.text import eps_text, shown
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cloakonnx.errors import DataError
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.samples import TurnedSamples
-from cloakonnx.report._figures import Cell, Sheet
+from cloakonnx.reporting._figures import Cell, Sheet
 from cloakonnx.text import eps_text
 
 _MOST_PIXELS = 320

@@ -1,6 +1,6 @@
 """The report: one HTML file that loads nothing, made of the values that exist.
 
-Jinja2 fills the page and escapes what goes in; the charts are SVG of our own (:mod:`cloakonnx.report._charts`). The
+Jinja2 fills the page and escapes what goes in; the charts are SVG of our own (:mod:`cloakonnx.reporting._charts`). The
 page's Content-Security-Policy allows its one style sheet and its one script by their hashes, images that are in the
 page, and nothing else.
 """
@@ -20,10 +20,10 @@ from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import entries
 from cloakonnx.graph.masks.strip import found_masks
-from cloakonnx.report import _accuracy as accuracy_part
-from cloakonnx.report import _masks as mask_part
-from cloakonnx.report._learning import learning_part
-from cloakonnx.report._samples import sample_part
+from cloakonnx.reporting import _accuracy as accuracy_part
+from cloakonnx.reporting import _masks as mask_part
+from cloakonnx.reporting._learning import learning_part
+from cloakonnx.reporting._samples import sample_part
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.text import escaped, shown_line
 
@@ -135,7 +135,7 @@ def _printable(value: Any) -> Any:
 
 def _text(name: str) -> str:
     """Return a file of the package, with line ends that its hash can count on."""
-    path = resources.files("cloakonnx.report").joinpath(_TEMPLATES, name)
+    path = resources.files("cloakonnx.reporting").joinpath(_TEMPLATES, name)
     return path.read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
