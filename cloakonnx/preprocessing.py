@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.errors import DataError
+from cloakonnx.errors import DataError, nearest
 
 ImageLayout = Literal["nchw", "nhwc"]
 Layout = Literal["nchw", "nhwc", "nchw:nchw", "nchw:nhwc", "nhwc:nchw", "nhwc:nhwc"]
@@ -18,6 +18,21 @@ Layout = Literal["nchw", "nhwc", "nchw:nchw", "nchw:nhwc", "nhwc:nchw", "nhwc:nh
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Step: TypeAlias = "tuple[str, NDArray[np.float64]]"
 """An ONNX op with two inputs, and its second input."""
+
+
+class Normalisation(NamedTuple):
+    """A mean and a standard deviation that models of a data set are trained with, on pixels in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+NORMALISATIONS = {
+    "imagenet": Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+    "mnist": Normalisation((0.1307,), (0.3081,)),
+}
+"""Words that stand for the numbers of ``mean`` and ``std``: RGB, or one channel."""
 
 _IMAGE_CHANNELS = {1, 3, 4}
 _NUMPY_OPS = {"Mul": np.multiply, "Sub": np.subtract, "Div": np.divide}
@@ -29,10 +44,14 @@ class Preprocessing:
 
     Attributes:
         scale: Factor on pixel space; 255 for models that take 0 to 255.
-        mean: One number or one a channel, in the scaled space.
+        mean: One number or one a channel, in the scaled space; or a word of :data:`NORMALISATIONS`.
         std: Likewise.
         layout: The layout of the stored samples; None settles it against the model's input.
         bounds: Smallest and largest value of pixel space.
+
+    Example:
+        >>> Preprocessing(mean="mnist", std="mnist").mean
+        (0.1307,)
     """
 
     scale: float = 1.0
@@ -41,7 +60,26 @@ class Preprocessing:
     layout: Layout | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        scale: float = 1.0,
+        mean: Sequence[float] | str = (),
+        std: Sequence[float] | str = (),
+        layout: Layout | None = None,
+        bounds: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        fields = {
+            "scale": scale,
+            "mean": named("mean", mean) if isinstance(mean, str) else tuple(mean),
+            "std": named("std", std) if isinstance(std, str) else tuple(std),
+            "layout": layout,
+            "bounds": bounds,
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
         """Check the numbers.
 
         Raises:
@@ -103,6 +141,15 @@ class Preprocessing:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for a JSON file, tuples as lists."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def named(field: Literal["mean", "std"], word: str) -> tuple[float, ...]:
+    """Return the mean or std that a word stands for; raises DataError for an unknown word."""
+    found = NORMALISATIONS.get(word.strip().lower())
+    if found is None:
+        known = ", ".join(NORMALISATIONS)
+        raise DataError(f"--{field} knows no word {word!r} (it knows {known}){nearest(word, NORMALISATIONS)}")
+    return found.mean if field == "mean" else found.std
 
 
 def model_layout(shape: Sequence[int | None]) -> ImageLayout:

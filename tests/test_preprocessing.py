@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -54,6 +56,15 @@ def test_apply_gives_what_the_graph_gives(both: tuple[Preprocessing, tuple[int, 
         np.array(v or (d,), np.float64).reshape(sides if len(v) > 1 else ()) for v, d in ((how.mean, 0), (how.std, 1))
     )
     np.testing.assert_allclose(found, (x * how.scale - mean) / std, rtol=1e-4, atol=1e-3)
+
+
+def test_words_stand_for_the_numbers_of_data_sets() -> None:
+    how = Preprocessing(mean="ImageNet", std="imagenet", layout="nhwc")
+    assert (how.mean, how.std, how.layout) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "nhwc")
+    assert replace(how, mean=[0.5]).mean == (0.5,)
+    assert hash(how) == hash(Preprocessing(mean=how.mean, std=how.std, layout="nhwc"))
+    with pytest.raises(DataError, match="knows imagenet, cifar10, mnist\\); did you mean 'cifar10'"):
+        Preprocessing(std="cifar")
 
 
 def test_what_changes_nothing_is_left_out() -> None:

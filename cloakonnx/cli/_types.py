@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -67,6 +67,33 @@ class Numbers(click.ParamType[tuple[float, ...]]):
         if self._count is not None and len(numbers) != self._count:
             self.fail(f"{value!r} has {len(numbers)} numbers, {self._count} are needed", param, ctx)
         return numbers
+
+
+class ChannelNumbers(Numbers):
+    """Numbers with commas between them, or a word for those of a data set."""
+
+    name = "numbers or word"
+
+    def __init__(self, field: Literal["mean", "std"]) -> None:
+        super().__init__()
+        self._field: Literal["mean", "std"] = field
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Return the numbers as a tuple of floats."""
+        if isinstance(value, tuple) or not str(value).strip()[:1].isalpha():
+            return super().convert(value, param, ctx)
+        from cloakonnx.errors import nearest
+        from cloakonnx.preprocessing import NORMALISATIONS, named
+
+        word = str(value).strip().lower()
+        if word not in NORMALISATIONS:
+            self.fail(
+                f"{value!r} is not a list of numbers like {self._example}, and none of the words "
+                f"{', '.join(NORMALISATIONS)}{nearest(word, NORMALISATIONS)}",
+                param,
+                ctx,
+            )
+        return named(self._field, word)
 
 
 class Remove(click.ParamType["Amount"]):

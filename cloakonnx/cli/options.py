@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from cloakonnx.cli._output import say
-from cloakonnx.cli._types import Number, Numbers
+from cloakonnx.cli._types import ChannelNumbers, Number, Numbers
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
@@ -102,8 +102,10 @@ data_options = group(
     click.option(
         "--scale", type=Number(), default=1.0, show_default=True, help="Model input = (x * scale - mean) / std."
     ),
-    click.option("--mean", type=Numbers(), default=(), help="One number, or one a channel.  [none]"),
-    click.option("--std", type=Numbers(), default=(), help="One number, or one a channel.  [none]"),
+    click.option(
+        "--mean", type=ChannelNumbers("mean"), default=(), help="A number, one a channel, or imagenet.  [none]"
+    ),
+    click.option("--std", type=ChannelNumbers("std"), default=(), help="As --mean.  [none]"),
     click.option(
         "--layout",
         type=click.Choice(_LAYOUTS),

@@ -187,10 +187,25 @@ def check_samples(x: NDArray[Any], name: str) -> NDArray[Any]:
     if x.ndim < 2:
         raise DataError(f"{name} has shape {x.shape}; the first axis counts samples, and there must be another")
     if x.dtype != np.uint8 and x.dtype.kind != "f":
-        raise DataError(f"{name} has samples of type {x.dtype}; uint8 (divided by 255) or floats are needed")
+        raise DataError(
+            f"{name} has samples of type {x.dtype}; uint8 (divided by 255) or floats are needed{_way_to_samples(x)}"
+        )
     if len(x) and not x.size:
         raise DataError(f"{name} has samples of shape {x.shape[1:]}, which hold no value")
     return x
+
+
+def _way_to_samples(x: NDArray[Any]) -> str:
+    """Say what whole numbers may be, and what to do with each; nothing for other types."""
+    if x.dtype.kind not in "iub":
+        return ""
+    is_level = x.dtype.kind != "b" and x.size and x.min() >= 0 and x.max() <= 255
+    pixels = "x.astype('uint8') for pixels from 0 to 255, " if is_level else ""
+    return (
+        f": {pixels}x.astype('float32') for numbers of a table; tokens of a text model have no pixel space: split the "
+        "model behind its embedding with onnx.utils.extract_model, and evaluate the rest on embeddings (floats) with "
+        "--norm l2"
+    )
 
 
 def _way(y: NDArray[Any]) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from sklearn.linear_model import LogisticRegression
 
 from cloakonnx.files import atomic, write_text
 from tests.fixtures import core
@@ -29,10 +30,14 @@ ATTACK = ("attack", "m.onnx", "--data", "clean.npz", "--attack", "fgsm", "--eps"
 
 
 def archive(**members: bytes) -> bytes:
+    return zipped({name.replace("__", "/").replace("_", "."): content for name, content in members.items()})
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as file:
         for name, content in members.items():
-            file.writestr(name.replace("__", "/").replace("_", "."), content)
+            file.writestr(name, content)
     return made.getvalue()
 
 
@@ -47,7 +52,16 @@ KINDS = {
     ".ort": b"\x20\0\0\0ORTM" + bytes(64),
     "TensorFlow Lite": b"\x1c\0\0\0TFL3" + bytes(64),
     "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(64),
-    "Keras file": archive(config_json=b"{}", model_weights_h5=b""),
+    "load_model(FILE).export('model.onnx', format='onnx')": archive(config_json=b"{}", model_weights_h5=b""),
+    "TorchScript": archive(m__data_pkl=b"", m__constants_pkl=b""),
+    "torch.export.load": zipped({"m/models/model.json": b"", "m/archive_format": b"pt2"}),
+    "skl2onnx.to_onnx": pickle.dumps(LogisticRegression()),
+    "OpenVINO": b'<?xml version="1.0"?>\n<net name="m" version="11">\n<layers></layers></net>',
+    "OpenVINO (IR": b'<net name="m" version="10"></net>',
+    "LightGBM": b"tree\nversion=v4\n",
+    "XGBoost": b'{"learner":{}}',
+    "TensorRT": b"ftrt" + bytes(64),
+    "ExecuTorch": b"\x20\0\0\0ET12" + bytes(64),
     "gzip": gzip.compress(core.mlp().SerializeToString()),
     "safetensors": (2).to_bytes(8, "little") + b"{}",
     "an archive of NumPy arrays": archive(x_npy=b""),
@@ -63,6 +77,34 @@ def test_a_file_of_another_kind_is_named(run: Run, folder: Path, kind: str, cont
         (folder / "m.onnx").write_bytes(core.mlp().SerializeToString())
         (folder / "clean.npz").write_bytes(content)
         assert_refused(run, folder, ATTACK, "pickled" if content[0] == 0x80 else kind)
+
+
+def written(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"\x08\x01\x12\x02\x0a\x00")
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("--saved-model", ("m.onnx/saved_model.pb", "m.onnx/variables/variables.index")),
+        ("--saved-model", ("saved_model.pb",)),
+        ("--graphdef", ("frozen.pb",)),
+        ("optimum-cli export onnx", ("hub/config.json", "hub/model.safetensors")),
+        ("OpenVINO", ("ir.bin", "ir.xml")),
+        ("Core ML", ("m.mlpackage/Manifest.json",)),
+        ("PyTorch checkpoint", ("net.pth",)),
+    ],
+)
+def test_what_only_names_tell(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, names: tuple[str, ...]
+) -> None:
+    """Folders, and files whose first bytes say nothing, go by their names."""
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, *names)
+    given = Path(names[0])
+    assert_refused(run, tmp_path, ("inspect", given if given.parent == Path() else given.parts[0]), kind)
 
 
 def weight(model: onnx.ModelProto) -> onnx.TensorProto:

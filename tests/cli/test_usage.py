@@ -47,6 +47,11 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
         (("analyze", "m.onnx", "--adversarail", "x"), "--adversarial"),
         (("analyze", "m.onnx", "--data"), "'--data' requires an argument"),
         (("analyze", "m.onnx", "--mean", "abc"), "'abc' is not a list of numbers"),
+        (
+            ("analyze", "m.onnx", "--mean", "imgenet"),
+            "none of the words imagenet, cifar10, mnist; did you mean 'imagenet'",
+        ),
+        (("analyze", "m.onnx", *PAIRS, "--mean", "imagenet"), "--mean has 3 numbers"),
         (("analyze", "m.onnx", "--mean", "1,,2"), "'1,,2' is not a list of numbers"),
         (("analyze", "m.onnx", "--std", "8/0"), "'8/0' is not a list of numbers"),
         (("analyze", "m.onnx", "--scale", "nan"), "'nan' is not a number"),

@@ -207,6 +207,9 @@ def load(path: str | Path) -> Model:
     """
     path = Path(path)
     check_regular(path, ModelError)
+    folder = kind_of(path) if path.is_dir() else None
+    if folder is not None:
+        raise ModelError(f"{path} is not an ONNX model: it is {folder}")
     try:
         buf, stamp = opened(path)
     except FileNotFoundError:
