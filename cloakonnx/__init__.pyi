@@ -56,11 +56,11 @@ from cloakonnx.graph.file.model import load as load
 from cloakonnx.graph.fold.fold import MaskFate as MaskFate
 from cloakonnx.graph.fold.fold import fold_file as fold_file
 from cloakonnx.graph.fold.fold import folded as folded
+from cloakonnx.graph.fold.recorded import read_masks as read_masks
 from cloakonnx.graph.masks.harden import harden_file as harden_file
 from cloakonnx.graph.masks.harden import hardened as hardened
 from cloakonnx.graph.masks.harden import strip_file as strip_file
 from cloakonnx.graph.masks.mask import Mask as Mask
-from cloakonnx.graph.masks.strip import read_masks as read_masks
 from cloakonnx.graph.masks.strip import stripped as stripped
 from cloakonnx.graph.masks.taps import Tap as Tap
 from cloakonnx.graph.masks.taps import find_tap as find_tap

@@ -60,7 +60,7 @@ def command(model: Path, as_json: bool) -> None:
             (mask.weight, mask.granularity, math.prod(loaded.structure.static(mask.initializer) or ()))
             for mask in on_weights
         ]
-        inside = [(mask.tap, mask.granularity or "", mask.weights.size) for mask in folded if mask.on_weight]
+        inside = [(mask.tap, mask.granularity or "", mask.size) for mask in folded if mask.on_weight]
         said = [f"folded into the weights: the mask of {shown(mask.tap)}" for mask in folded if not mask.on_weight]
         said += [f"folded into the weights: {_counted(inside)}"] if inside else []
         _print(loaded, taps, at_taps, _counted(sizes) if sizes else None, said)

@@ -40,6 +40,7 @@ from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.evaluation.sanity.sanity import Correct, check
 from cloakonnx.files import check_output
 from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.fold.recorded import read_masks
 from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
@@ -301,7 +302,8 @@ def _carried(model: Model, baseline: Model | None) -> tuple[list[Mask], Model | 
     """
     masks, lost = found_masks(model)
     if lost is None:
-        return masks, _bare(model, baseline) if masks else None, ()
+        bare = _bare(model, baseline) if masks or is_folded(model.proto) else None
+        return masks if bare is None else read_masks(model, bare), bare, ()
     if baseline is None:
         raise ModelError(f"{lost}: it was changed after it was hardened; name what to compare it with, --baseline")
     return [], None, (f"{lost}: it is taken as it is, without random masks beside it",)

@@ -18,7 +18,7 @@ from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sweeps.record import Sweep
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
-from cloakonnx.graph.masks.metadata import entries
+from cloakonnx.graph.masks.metadata import InWeight, entries, folded_masks, is_folded
 from cloakonnx.graph.masks.strip import found_masks
 from cloakonnx.reporting import _accuracy as accuracy_part
 from cloakonnx.reporting import _masks as mask_part
@@ -56,7 +56,7 @@ def report_html(
     _check_alike(found, analysis, sweep, model)
     environment = _environment()
     style, script = _text("report.css"), _text("report.js")
-    masks = None if model is None else found_masks(model)[0]
+    masks = None if model is None or _has_them_inside(model) else found_masks(model)[0]
     page = environment.get_template("report.html.j2").render(
         found=found,
         statement=STATEMENT,
@@ -82,6 +82,11 @@ def report_html(
         reconstructed=command is None,
     )
     return str(page)
+
+
+def _has_them_inside(model: Model) -> bool:
+    """Whether the numbers of a folded model's masks are to be had from the analysis only."""
+    return is_folded(model.proto) and any(isinstance(mask, InWeight) for mask in folded_masks(model.proto))
 
 
 def check_report() -> None:

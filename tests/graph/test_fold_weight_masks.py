@@ -14,9 +14,10 @@ from cloakonnx.errors import MaskError, ModelError, TapError
 from cloakonnx.evaluation.verification.verify import verify
 from cloakonnx.graph.file.model import Model, load, load_bytes
 from cloakonnx.graph.fold.fold import fold_file, folded, folding, refolded
+from cloakonnx.graph.fold.recorded import read_masks
 from cloakonnx.graph.masks.harden import harden_file, hardened
 from cloakonnx.graph.masks.mask import KERNEL, OUTPUT_CHANNEL, WEIGHT, Mask
-from cloakonnx.graph.masks.strip import read_masks, stripped_bytes
+from cloakonnx.graph.masks.strip import stripped_bytes
 from tests.support.classifiers import cpu
 
 from .test_weight_masks import NODES, RNG, UNITS, VALUES, built, random_masks, run
@@ -46,9 +47,12 @@ def test_the_weights_are_the_products(units: tuple[str, ...], dtype: type, ir: i
     tolerance = 1e-6 if dtype == np.float32 else 1e-2
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.ptp(expected))
     assert refolded(made, model).sha256 == made.sha256
-    for mask, again in zip(masks, read_masks(made), strict=True):
+    for mask, again in zip(masks, read_masks(made, model), strict=True):
         assert mask.key == again.key
-        np.testing.assert_array_equal(mask.weights, again.weights)
+        if mask.size < VALUES[mask.tap].size:
+            np.testing.assert_array_equal(mask.weights, again.weights)
+        else:
+            np.testing.assert_allclose(again.weights, mask.weights, rtol=1e-6 if dtype == np.float32 else 2e-3)
     with pytest.raises(ModelError, match="is folded: its masks are in the weights"):
         stripped_bytes(made)
     onnx.checker.check_model(made.proto)

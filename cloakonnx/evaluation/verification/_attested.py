@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import entries, is_folded, masks_of
-from cloakonnx.graph.masks.strip import mask_values_of, read_masks
+from cloakonnx.graph.masks.strip import mask_values_of
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.topk import Count, select
 
@@ -38,7 +39,7 @@ def _file(model: Model, attestation: Attestation) -> Check:
 def _masks(model: Model, attestation: Attestation) -> Check:
     name = "attested masks"
     try:
-        found = {mask.key: AttestedMask.of(mask) for mask in read_masks(model)}
+        found = {mask.key: mask for mask in AttestedMask.of_model(model)}
     except CloakError as error:
         return Check(name, "failed", str(error))
     wanted = {mask.key: mask for mask in attestation.masks}
@@ -100,34 +101,33 @@ def intended_masks(model: Model, analysis: Analysis) -> Check:
             f"the analysis was made for sha256 {analysis.model_sha256[:16]}..., but {recorded[:16]}... is recorded",
         )
     try:
-        found = {mask.key: mask.weights for mask in read_masks(model)}
+        found = {mask.key: mask for mask in AttestedMask.of_model(model)}
         wanted = {mask.key: _as_stored(model, mask) for mask in _wanted(analysis, found)}
     except CloakError as error:
         return Check(name, "failed", str(error))
     for tap in sorted({*wanted} ^ {*found}):
         said = "is not in the model" if tap in wanted else "is not in the analysis"
         return Check(name, "failed", f"the mask of {tap!r} {said}")
-    for tap, weights in wanted.items():
-        if not np.array_equal(weights, found[tap]):
+    for tap, mask in wanted.items():
+        if (mask.shape, mask.sha256) != (found[tap].shape, found[tap].sha256):
             return Check(name, "failed", f"the mask of {tap!r} is not the one that the analysis leads to")
     if analysis.scores is None:
         return Check(name, "passed", f"holds the masks of {', '.join(wanted)}")
-    removed = int((found[analysis.scores.tap] == 0).sum())
+    removed = found[analysis.scores.tap].removed
     said = f"the {removed} features of {analysis.scores.tap!r} that score highest are removed"
     return Check(name, "passed", f"{said}; how many were meant it does not say")
 
 
-def _wanted(analysis: Analysis, found: dict[str, np.ndarray]) -> tuple[Mask, ...]:
+def _wanted(analysis: Analysis, found: dict[str, AttestedMask]) -> tuple[Mask, ...]:
     if analysis.scores is None:
         return analysis.masks
-    weights = found.get(analysis.scores.tap)
-    removed = 0 if weights is None else int((weights == 0).sum())
-    return (select(analysis.scores, Count(max(removed, 1))),)
+    mask = found.get(analysis.scores.tap)
+    return (select(analysis.scores, Count(max(mask.removed if mask is not None else 0, 1))),)
 
 
-def _as_stored(model: Model, mask: Mask) -> np.ndarray:
-    """Return weights rounded as a Mul node holds them, in the dtype of its tap."""
+def _as_stored(model: Model, mask: Mask) -> AttestedMask:
+    """Describe a mask with its weights rounded as a Mul node holds them, in the dtype of its tap."""
     entry = next((each for each in masks_of(model.proto) if each.key == mask.key), None)
-    if entry is None or is_folded(model.proto):
-        return mask.weights
-    return mask.weights.astype(mask_values_of(model, entry).dtype).astype(np.float32)
+    if entry is not None and not is_folded(model.proto):
+        mask = replace(mask, weights=mask.weights.astype(mask_values_of(model, entry).dtype).astype(np.float32))
+    return AttestedMask.of(mask)

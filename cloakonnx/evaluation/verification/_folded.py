@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -22,10 +22,12 @@ from cloakonnx.evaluation.verification._checks import (
 from cloakonnx.graph.file.diff import diff
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.fold.fold import refolded
+from cloakonnx.graph.fold.recorded import given_masks
 from cloakonnx.graph.masks.harden import hardened
+from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import VERSION as VERSION_KEY
-from cloakonnx.graph.masks.metadata import entries, folded_masks
+from cloakonnx.graph.masks.metadata import InWeight, entries, folded_masks
 
 _TOLERANCE: dict[int, float] = {
     onnx.TensorProto.DOUBLE: 1e-10,
@@ -40,7 +42,13 @@ _LEAST = 1e-300
 
 
 def folded_checks(
-    model: Model, source: Model | None, probe: Probe, reading: Reading, *, is_attested: bool = False
+    model: Model,
+    source: Model | None,
+    meant: Sequence[Mask],
+    probe: Probe,
+    reading: Reading,
+    *,
+    is_attested: bool = False,
 ) -> Iterator[Check]:
     """Yield the checks of a folded model; of an attested one without a source only its record is left to check.
 
@@ -63,9 +71,9 @@ def folded_checks(
         yield from (Check(name, "not checked", "the record of the masks is damaged") for name in names)
         return
     yield source_is_recorded(model, source)
-    yield _structure(model, source)
+    yield _structure(model, source, meant)
     yield external_data(model, source, model.external_files, reading)
-    yield from numbers(_compared(model, source, probe), probe, "the source with Mul nodes")
+    yield from numbers(_compared(model, source, meant, probe), probe, "the source with Mul nodes")
 
 
 def _recorded(model: Model) -> Check:
@@ -77,13 +85,19 @@ def _recorded(model: Model) -> Check:
         masks = folded_masks(model.proto)
     except CloakError as error:
         return Check(name, "failed", str(error))
-    said = ", ".join(f"{mask.tap} (removes {len(mask.removed)} of {mask.weights.size})" for mask in masks)
+    said = ", ".join(map(_said, masks))
     return Check(name, "passed" if masks else "failed", f"records the folded masks of {said or 'no tap'}")
 
 
-def _structure(model: Model, source: Model) -> Check:
+def _said(mask: Mask | InWeight) -> str:
+    inside = isinstance(mask, InWeight)
+    removed = mask.removed if isinstance(mask, InWeight) else len(mask.removed)
+    return f"{mask.tap} (removes {removed} of {mask.size}{', by digest' if inside else ''})"
+
+
+def _structure(model: Model, source: Model, meant: Sequence[Mask]) -> Check:
     try:
-        again = refolded(model, source)
+        again = refolded(model, source, meant)
     except CloakError as error:
         return Check("structure", "failed", f"the masks can't be folded into the source: {error}")
     if again.sha256 == model.sha256:
@@ -92,7 +106,7 @@ def _structure(model: Model, source: Model) -> Check:
     return Check("structure", "failed", f"not what folding the masks into the source gives: {said}")
 
 
-def _compared(model: Model, source: Model, probe: Probe) -> Iterator[Check]:
+def _compared(model: Model, source: Model, meant: Sequence[Mask], probe: Probe) -> Iterator[Check]:
     """Compare the outputs with those of the source that carries the same masks as Mul nodes."""
     tolerances = {
         output.name: _TOLERANCE[output.type.tensor_type.elem_type]
@@ -104,7 +118,7 @@ def _compared(model: Model, source: Model, probe: Probe) -> Iterator[Check]:
         yield Check("numbers", "not checked", "no output is known to be of a floating-point type")
         return
     with as_not_comparable():
-        reference = probe.run(hardened(source, folded_masks(model.proto)), *outputs)
+        reference = probe.run(hardened(source, given_masks(model, source, meant)), *outputs)
     run = probe.run(model, *outputs)
     worst, count = 0.0, 0
     for batch in probe.batches(model):

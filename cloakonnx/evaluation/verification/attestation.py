@@ -7,10 +7,9 @@ keep it where who can change the model can't change it too.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,7 +22,7 @@ from cloakonnx.graph.file.fingerprint import fingerprint
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
-from cloakonnx.graph.masks.metadata import entries, is_folded
+from cloakonnx.graph.masks.metadata import Given, InWeight, digest_of, entries, folded_masks, is_folded
 from cloakonnx.graph.masks.strip import read_masks
 from cloakonnx.records import Entries, installed_versions, parsed, read_text
 
@@ -63,9 +62,18 @@ class AttestedMask:
     @classmethod
     def of(cls, mask: Mask) -> AttestedMask:
         """Describe a mask."""
-        digest = hashlib.sha256(mask.weights.astype("<f4").tobytes()).hexdigest()
         unit = mask.granularity if mask.on_weight else None
-        return cls(mask.tap, mask.feature_axis, mask.weights.shape, len(mask.removed), digest, unit)
+        return cls(mask.tap, mask.feature_axis, mask.weights.shape, len(mask.removed), digest_of(mask), unit)
+
+    @classmethod
+    def of_model(cls, model: Model) -> tuple[AttestedMask, ...]:
+        """Describe the masks that a hardened model carries; raises CheckError and ModelError where it is damaged."""
+        given: Sequence[Given] = folded_masks(model.proto) if is_folded(model.proto) else read_masks(model)
+        return tuple(cls.of(mask) if isinstance(mask, Mask) else cls._inside(mask) for mask in given)
+
+    @classmethod
+    def _inside(cls, mask: InWeight) -> AttestedMask:
+        return cls(mask.tap, None, mask.shape, mask.removed, mask.sha256, mask.granularity)
 
 
 @dataclass(frozen=True)
@@ -189,7 +197,7 @@ def attest(model: Model, source: Model, *, settings: Mapping[str, Any]) -> Attes
     Raises:
         AttestationError: the model carries no masks.
     """
-    masks = read_masks(model)
+    masks = AttestedMask.of_model(model)
     if not masks:
         raise AttestationError(f"{model.name} carries no cloakonnx masks, so there is nothing to attest")
     return Attestation(
@@ -199,7 +207,7 @@ def attest(model: Model, source: Model, *, settings: Mapping[str, Any]) -> Attes
         source_name=source.name,
         source_sha256=entries(model.proto).get(SOURCE_KEY, source.sha256),
         kind="folded" if is_folded(model.proto) else "mul",
-        masks=tuple(map(AttestedMask.of, masks)),
+        masks=masks,
         settings=settings,
         versions=installed_versions(),
         parts=fingerprint(model),

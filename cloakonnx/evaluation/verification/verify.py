@@ -149,10 +149,10 @@ def _checks(
         return
     if analysis is not None:
         yield intended_masks(model, analysis)
+    meant = () if analysis is None else analysis.masks
     if is_folded(model.proto):
-        yield from folded_checks(model, source, probe, reading, is_attested=attestation is not None)
+        yield from folded_checks(model, source, meant, probe, reading, is_attested=attestation is not None)
     else:
-        meant = () if analysis is None else analysis.masks
         yield from _mul_checks(model, source, meant, probe, reading, is_attested=attestation is not None)
 
 

@@ -86,7 +86,7 @@ class Weights:
             return f"its weight {name!r} is computed or sparse"
         made = structure.producers[name][0]
         if node.op_type == "Constant":
-            return self._checked(name, _held(self._model.proto.graph.node[made]), made)
+            return self._checked(name, held(self._model.proto.graph.node[made]), made)
         return self._viewed(made, node)
 
     def is_zero(self, name: str) -> bool:
@@ -94,7 +94,7 @@ class Weights:
         value = self._constants.value(name)
         tensor = self._initializers.get(name)
         if value is None and tensor is not None and np.prod(tensor.dims, dtype=np.float64) <= _MOST_ZEROS:
-            value = _array(self._model, tensor)
+            value = array_of(self._model, tensor)
         return value is not None and not value.astype(np.float64).any()
 
     def _shared(self, allowed: Sequence[int], name: str) -> str | None:
@@ -142,12 +142,12 @@ class Weights:
         return Weight(found.name, found.tensor, found.node, (*found.views, view), shape)
 
 
-def _held(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """Return the tensor that a Constant node holds as such."""
+def held(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return the tensor that a Constant node holds as such, None for one that holds its value otherwise."""
     return next((each.t for each in node.attribute if each.name == "value"), None)
 
 
-def _array(model: Model, tensor: onnx.TensorProto) -> NDArray[Any]:
+def array_of(model: Model, tensor: onnx.TensorProto) -> NDArray[Any]:
     """Return a tensor's values; those of a large one in the model file are read from it."""
     span = model.own_data(tensor)
     try:
@@ -182,7 +182,7 @@ def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float6
         else:
             factor = np.broadcast_to(factor, shape).reshape(view.before)
         shape = view.before
-    old = _array(model, weight.tensor)
+    old = array_of(model, weight.tensor)
     new = np.empty_like(old)
     flat_old, flat_new = np.atleast_1d(old), np.atleast_1d(new)
     wide = np.broadcast_to(np.atleast_1d(factor), flat_old.shape)

@@ -7,6 +7,7 @@ masks are on, and leaves each mask that can't fold a ``Mul``, with the reason.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from cloakonnx.graph.fold._forest import Ids
 from cloakonnx.graph.fold._rules import rule_of, split
 from cloakonnx.graph.fold._scales import System
 from cloakonnx.graph.fold._site import Absorption, ScaleSite, StuckError
+from cloakonnx.graph.fold.recorded import given_masks, in_weight
 from cloakonnx.graph.fold.weights import Folded, weight_changes, with_nodes
 from cloakonnx.graph.index.constants import Constants
 from cloakonnx.graph.index.index import node_inputs
@@ -92,10 +94,25 @@ def folding(model: Model, masks: Sequence[Mask]) -> Folding:
     edit = reweighted(model, [*at_taps.changes, *on_weights.changes])
     if kept:
         edit = with_nodes(model, edit, kept)
+    inside = _in_weights(model, edit, masks, at_taps, on_weights)
     listed = [Mask(mask.tap, mask.weights, taps[n].feature_axis) if n in taps else mask for n, mask in enumerate(masks)]
-    own = metadata.folded_entries(listed, source_sha256=model.sha256)
+    given = [inside.get(number, mask) for number, mask in enumerate(listed)]
+    own = metadata.folded_entries(given, source_sha256=model.sha256)
     own |= {metadata.MASKS: edit.metadata[metadata.MASKS]} if kept else {}
     return Folding(dataclasses.replace(edit, metadata=own), fates)
+
+
+def _in_weights(
+    model: Model, edit: Edit, masks: Sequence[Mask], at_taps: Folded, on_weights: Folded
+) -> dict[int, metadata.InWeight]:
+    """Return what is recorded of the masks, by number, whose numbers the weights tell: one mask alone changes each."""
+    often = Counter(change.weight.name for change in (*at_taps.changes, *on_weights.changes))
+    found = {}
+    for number, change in zip(on_weights.layers, on_weights.changes, strict=True):
+        record = in_weight(model, edit, change, masks[number]) if often[change.weight.name] == 1 else None
+        if record is not None:
+            found[number] = record
+    return found
 
 
 def folded(model: Model, masks: Sequence[Mask]) -> Model:
@@ -130,17 +147,24 @@ def fold_file(
     return found.fates
 
 
-def refolded(model: Model, source: Model) -> Model:
+def refolded(model: Model, source: Model, meant: Sequence[Mask] = ()) -> Model:
     """Fold the masks that a folded model records into a source again, in memory.
 
-    What is recorded of cloakonnx's version and of external files is taken as it stands.
+    What is recorded of masks, cloakonnx's version and external files is taken as it stands.
+
+    Args:
+        model: The folded model.
+        source: The source.
+        meant: Masks to take where the metadata has only their digest; without them they are found from the weights.
 
     Raises:
         ModelError, TapError, MaskError: as :func:`folding`.
+        CheckError: as :func:`~cloakonnx.graph.fold.recorded.given_masks`.
     """
-    edit = folding(source, metadata.folded_masks(model.proto)).edit
+    edit = folding(source, given_masks(model, source, meant)).edit
     recorded = metadata.entries(model.proto)
-    own = {**edit.metadata, metadata.VERSION: recorded.get(metadata.VERSION, "")}
+    given = metadata.given_text(metadata.folded_masks(model.proto))
+    own = {**edit.metadata, metadata.FOLDED: given, metadata.VERSION: recorded.get(metadata.VERSION, "")}
     if metadata.EXTERNAL in recorded:
         own[metadata.EXTERNAL] = recorded[metadata.EXTERNAL]
     return edited(source, dataclasses.replace(edit, metadata=own))

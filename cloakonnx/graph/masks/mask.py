@@ -86,6 +86,11 @@ class Mask:
         return self.granularity in ON_WEIGHTS
 
     @property
+    def size(self) -> int:
+        """How many weights it has."""
+        return self.weights.size
+
+    @property
     def key(self) -> str:
         """What tells it from the other masks of a model: the tensor, and which of a pair it is."""
         return self.key_of(self.tap, self.granularity)

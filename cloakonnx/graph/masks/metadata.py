@@ -1,19 +1,21 @@
 """What cloakonnx writes into a hardened model's ``metadata_props``, and reads back.
 
 ``cloakonnx.masks`` is a JSON list with an object for each Mul node, ``cloakonnx.folded`` of a folded model one for each
-mask that was given, with its weights, ``cloakonnx.external_sha256`` an object of the external files by location; the
-other entries are plain strings.
+mask that was given, ``cloakonnx.external_sha256`` an object of the external files by location; the other entries are
+plain strings.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import onnx
@@ -171,46 +173,110 @@ def is_folded(model: onnx.ModelProto) -> bool:
     return entries(model).get(KIND) == "folded"
 
 
-def folded_entries(masks: Sequence[Mask], *, source_sha256: str) -> dict[str, str]:
-    """Return the metadata of a folded model: all that it takes to fold again.
+@dataclass(frozen=True)
+class InWeight:
+    """A mask with a number for each number of its weight: the folded weight beside the source's says what they are.
+
+    Attributes:
+        tap: The weight.
+        granularity: What one number of the mask multiplies.
+        shape: Of the mask.
+        removed: How many of its numbers are 0.
+        sha256: Hex digest of its numbers as little-endian float32.
+        folded_sha256: Hex digest of the bytes of the folded weight.
+    """
+
+    tap: str
+    granularity: str
+    shape: tuple[int, ...]
+    removed: int
+    sha256: str
+    folded_sha256: str
+    on_weight: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, mask: Mask, folded: bytes) -> InWeight:
+        """Describe a mask whose weight has these bytes with the mask folded in."""
+        assert mask.granularity is not None  # a mask settles it
+        digest = hashlib.sha256(folded).hexdigest()
+        return cls(mask.tap, mask.granularity, mask.weights.shape, len(mask.removed), digest_of(mask), digest)
+
+    @property
+    def key(self) -> str:
+        """What tells the mask from the others."""
+        return Mask.key_of(self.tap, self.granularity)
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+
+Given: TypeAlias = Mask | InWeight
+"""What a folded model records of a mask."""
+
+
+def digest_of(mask: Mask) -> str:
+    """Return the hex digest of a mask's numbers as little-endian float32."""
+    return hashlib.sha256(mask.weights.astype("<f4").tobytes()).hexdigest()
+
+
+def folded_entries(masks: Sequence[Given], *, source_sha256: str) -> dict[str, str]:
+    """Return the metadata of a folded model: with the source, all that it takes to fold again.
 
     Weights are base64 of little-endian float32.
     """
-    listed = [
-        {
-            **({"granularity": mask.granularity} if mask.on_weight else {"feature_axis": mask.feature_axis}),
-            "shape": list(mask.weights.shape),
-            "tap": mask.tap,
-            "weights": base64.b64encode(mask.weights.astype("<f4").tobytes()).decode(),
-        }
-        for mask in masks
-    ]
+    return {KIND: "folded", FOLDED: given_text(masks), SOURCE: source_sha256, VERSION: version("cloakonnx")}
+
+
+def given_text(masks: Sequence[Given]) -> str:
+    """Encode the masks that were folded: compact JSON with sorted keys."""
+    listed = [_numbered(mask) if isinstance(mask, Mask) else asdict(mask) for mask in masks]
+    return json.dumps(listed, sort_keys=True, separators=(",", ":"))
+
+
+def _numbered(mask: Mask) -> dict[str, Any]:
     return {
-        KIND: "folded",
-        FOLDED: json.dumps(listed, sort_keys=True, separators=(",", ":")),
-        SOURCE: source_sha256,
-        VERSION: version("cloakonnx"),
+        **({"granularity": mask.granularity} if mask.on_weight else {"feature_axis": mask.feature_axis}),
+        "shape": list(mask.weights.shape),
+        "tap": mask.tap,
+        "weights": base64.b64encode(mask.weights.astype("<f4").tobytes()).decode(),
     }
 
 
-def folded_masks(model: onnx.ModelProto) -> list[Mask]:
+def folded_masks(model: onnx.ModelProto) -> list[Given]:
     """Return the masks that a folded model was made with, in the order they were given.
 
     Raises:
         ModelError: the entry is not there or is not what cloakonnx writes.
     """
     try:
-        found = []
-        for fields in json.loads(entries(model)[FOLDED]):
-            tap, text, unit = fields["tap"], fields["weights"], fields.get("granularity")
-            axis = fields["feature_axis"] if unit is None else None
-            if type(tap) is not str or len(fields) != 4 or (unit not in ON_WEIGHTS and type(axis) is not int):
-                raise TypeError
-            weights = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-            found.append(Mask(tap, weights.reshape([int(size) for size in fields["shape"]]), axis, unit))
-        return found
+        return [_given(fields) for fields in json.loads(entries(model)[FOLDED])]
     except (KeyError, TypeError, ValueError, RecursionError, MaskError):
         raise ModelError(f"the metadata entry {FOLDED!r} is damaged: it is not a list of masks") from None
+
+
+def _given(fields: dict[str, Any]) -> Given:
+    if "folded_sha256" in fields:
+        return _in_weight(fields)
+    tap, text, unit = fields["tap"], fields["weights"], fields.get("granularity")
+    axis = fields["feature_axis"] if unit is None else None
+    if type(tap) is not str or len(fields) != 4 or (unit not in ON_WEIGHTS and type(axis) is not int):
+        raise TypeError
+    weights = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+    return Mask(tap, weights.reshape([int(size) for size in fields["shape"]]), axis, unit)
+
+
+def _in_weight(fields: dict[str, Any]) -> InWeight:
+    found = InWeight(**(fields | {"shape": tuple(fields["shape"])}))
+    whole = (*found.shape, found.removed)
+    if type(found.tap) is not str or found.granularity not in ON_WEIGHTS or not found.shape:
+        raise TypeError
+    if any(type(each) is not int or each < 0 for each in whole) or found.removed > found.size or not found.size:
+        raise ValueError
+    if any(re.fullmatch("[0-9a-f]{64}", each) is None for each in (found.sha256, found.folded_sha256)):
+        raise ValueError
+    return found
 
 
 @dataclass(frozen=True)

@@ -166,21 +166,32 @@ def read_masks(model: Model) -> list[Mask]:
 
     Raises:
         CheckError: a mask is gone or was moved.
-        ModelError: the metadata is damaged.
+        ModelError: the metadata is damaged, or the numbers of a folded mask are to be had with the source only, see
+            :func:`~cloakonnx.graph.fold.recorded.read_masks`.
     """
-    if metadata.is_folded(model.proto):
-        return metadata.folded_masks(model.proto)
-    return [_mask(model, entry) for entry in metadata.masks_of(model.proto)]
+    if not metadata.is_folded(model.proto):
+        return [_mask(model, entry) for entry in metadata.masks_of(model.proto)]
+    given = metadata.folded_masks(model.proto)
+    inside = [mask.tap for mask in given if not isinstance(mask, Mask)]
+    if inside:
+        raise ModelError(
+            f"{model.name} is folded, and the numbers of {len(inside)} masks ({inside[0]!r} first) are in its weights "
+            "only: to read them takes the model that it was made from"
+        )
+    return [mask for mask in given if isinstance(mask, Mask)]
 
 
 def found_masks(model: Model) -> tuple[list[Mask], str | None]:
     """Return the masks of a model, and None; none, and a sentence, where it was changed after it was hardened.
 
-    Optimisers and quantisers keep the metadata, but move, replace or remove the nodes that it names.
+    Optimisers and quantisers keep the metadata, but move, replace or remove the nodes that it names. Of a folded model
+    these are the masks whose numbers the metadata records.
     """
     try:
+        if metadata.is_folded(model.proto):
+            return [mask for mask in metadata.folded_masks(model.proto) if isinstance(mask, Mask)], None
         masks = read_masks(model)
-        if masks and not metadata.is_folded(model.proto):
+        if masks:
             removal(model)
     except (CheckError, MaskError, ModelError):
         return [], f"the masks that the metadata of {model.name} records can't be found in its graph"
