@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from cloakonnx.errors import CloakError
 from cloakonnx.kinds import irregular
@@ -16,6 +17,109 @@ T = TypeVar("T")
 
 _MOST = 256 << 20
 """Bytes of the largest file that is read as JSON."""
+
+
+@dataclass(frozen=True)
+class JsonFile(Generic[T]):
+    """A kind of JSON file: one record a file. msgspec loads with the first record that is read or written.
+
+    Attributes:
+        record: The dataclass, see :mod:`cloakonnx.entries`.
+        kind: Of the file: ``analysis`` for the format ``cloakonnx.analysis``.
+        version: The one that is read and written.
+        verb: What makes such a file.
+        error: Raised where it is not JSON, of another kind or version, or damaged.
+        head: Entries that all such files begin with, after format and version.
+    """
+
+    record: type[T]
+    kind: str
+    version: int
+    verb: str
+    error: type[CloakError]
+    head: Mapping[str, Any]
+
+    def content(self, record: T) -> dict[str, Any]:
+        """Return what the file holds: the record's entries, and what follows from them."""
+        from cloakonnx.entries import written  # noqa: PLC0415
+
+        return {"format": f"cloakonnx.{self.kind}", "version": self.version, **self.head, **written(record)}
+
+    def text(self, record: T) -> str:
+        """Return the file's text: equal records give the same text."""
+        return json_text(self.content(record))
+
+    def read(self, text: str, *, name: str, check: Callable[[T, Mapping[str, Any]], None] | None = None) -> T:
+        """Read the file's text.
+
+        Args:
+            text: Of the file.
+            name: Of the file, for messages.
+            check: Takes the record and the file's content; raises ValueError where they contradict each other.
+
+        Raises:
+            CloakError: :attr:`error`, see there.
+        """
+        content = parsed(text, name=name, error=self.error)
+        wanted = f"cloakonnx.{self.kind}"
+        if not isinstance(content, dict) or content.get("format") != wanted:
+            raise self.error(f"{name} is not {_with_article(self.kind)}: its format is not {wanted!r}")
+        said = content.get("version")
+        if isinstance(said, bool) or not isinstance(said, int) or said != self.version:
+            raise self.error(
+                f"{name} has version {str(said)[:20]} of the {self.kind} format; this cloakonnx reads version "
+                f"{self.version}"
+            )
+        try:
+            found = converted(content, self.record)
+            if check is not None:
+                check(found, content)
+        except (ValueError, CloakError) as fault:
+            raise self.error(f"{name} is damaged: {fault}; make it again with cloakonnx {self.verb}") from None
+        return found
+
+
+def json_text(content: Any) -> str:
+    """Return JSON text as our files have it; raises ValueError where a number is NaN or infinite."""
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def converted(content: Any, record: type[T], where: str = "") -> T:
+    """Return the record that parsed JSON holds; keys that it does not know are ignored.
+
+    Args:
+        content: The parsed JSON.
+        record: A dataclass, see :mod:`cloakonnx.entries`.
+        where: Its place in the file, for messages: ``learning.``, or nothing for the file itself.
+
+    Raises:
+        ValueError: an entry is missing, has another type or is out of bounds; the message names it.
+        CloakError: the record refuses its entries.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from cloakonnx.entries import built, form  # noqa: PLC0415
+
+    try:
+        found = msgspec.convert(content, form(cast(Hashable, record)))
+    except msgspec.ValidationError as error:
+        raise ValueError(_fault(str(error), where)) from None
+    return cast(T, built(record, found, where.removesuffix(".")))
+
+
+_MISSING = "Object missing required field `"
+_WORDS = {"Expected `str` matching regex '^[0-9a-f]{64}$'": "is not 64 hex digits"}
+
+
+def _fault(message: str, where: str) -> str:
+    """Return msgspec's message as our errors have it, the place first: ``results[0].eps: expected float, got str``."""
+    words, _, path = message.partition(" - at `$")
+    place = f"{where}{path.removesuffix('`').removeprefix('.')}"
+    if words.startswith(_MISSING):
+        return f"the entry {'.'.join(filter(None, (place, words[len(_MISSING) :].removesuffix('`'))))} is missing"
+    if words in _WORDS:
+        return f"{place} {_WORDS[words]}"
+    return f"{place or 'it'}: {words[:1].lower()}{words[1:]}".replace("`", "")
 
 
 def read_json(

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.entries import Ends, Positive, Probability, Share, Whole, derived
+
 CONFIDENCE = 0.95
+_MOST_SAMPLES = 10_000_000
+"""Exact tests go through all numbers up to that of the samples, so a forged one may not be endless."""
 _MOST_EXACT = 50_000
 """Discordant pairs up to which McNemar's test is worked out in integers; beyond, in logarithms."""
 
@@ -97,6 +100,11 @@ def median_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) 
     return Interval(ordered[skipped], ordered[count - 1 - skipped])
 
 
+def _check_size(count: int) -> None:
+    if count > _MOST_SAMPLES:
+        raise ValueError(f"{count} samples are more than {_MOST_SAMPLES:,}")
+
+
 @dataclass(frozen=True)
 class Paired:
     """What two classifiers made of the same samples.
@@ -111,15 +119,17 @@ class Paired:
         ValueError: no sample, or a negative count.
     """
 
-    both: int
-    only_first: int
-    only_second: int
-    neither: int
+    both: Whole
+    only_first: Whole
+    only_second: Whole
+    neither: Whole
 
     def __post_init__(self) -> None:
         """Check the counts."""
         if min(self.both, self.only_first, self.only_second, self.neither) < 0 or self.count < 1:
             raise ValueError(f"{self} counts no samples")
+        for each in (self.both, self.only_first, self.only_second, self.neither):
+            _check_size(each)
 
     @classmethod
     def of(cls, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
@@ -137,9 +147,23 @@ class Paired:
         return self.both + self.only_first + self.only_second + self.neither
 
     @property
-    def difference(self) -> float:
+    @derived("difference")
+    def difference(self) -> Share:
         """The first's share of successes less the second's."""
         return (self.only_first - self.only_second) / self.count
+
+    @property
+    @derived("interval")
+    def ends(self) -> Ends:
+        """Low and high end of Newcombe's 95% interval of the difference."""
+        interval = newcombe_paired(self)
+        return interval.low, interval.high
+
+    @property
+    @derived("mcnemar_p")
+    def p(self) -> Probability:
+        """P-value of McNemar's exact test."""
+        return mcnemar_exact(self)
 
 
 def mcnemar_exact(pairs: Paired) -> float:
@@ -201,13 +225,28 @@ def _root(a: float, b: float, phi: float) -> float:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many of how many samples are classified correctly."""
+    """The number of correctly classified samples.
 
-    correct: int
-    count: int
+    Attributes:
+        correct: The number of samples that are classified correctly.
+        count: The number of samples.
+
+    Raises:
+        ValueError: more samples are correct than there are, or there are more than 10,000,000.
+    """
+
+    correct: Whole
+    count: Positive
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        if self.correct > self.count:
+            raise ValueError(f"{self.correct} of {self.count} samples are correct")
+        _check_size(self.count)
 
     @property
-    def value(self) -> float:
+    @derived("share")
+    def value(self) -> Probability:
         """The share of correct ones."""
         return self.correct / self.count
 
@@ -216,9 +255,11 @@ class Accuracy:
         """Wilson's 95% interval of the share."""
         return wilson(self.correct, self.count)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the counts, the share and its interval, for files."""
-        return {**asdict(self), "share": self.value, "interval": [self.interval.low, self.interval.high]}
+    @property
+    @derived("interval")
+    def ends(self) -> tuple[Probability, Probability]:
+        """Low and high end of Wilson's 95% interval of the share."""
+        return self.interval.low, self.interval.high
 
     def __str__(self) -> str:
         """Return the share and the counts behind it."""

@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
-    ("errors", "kinds", "text", "files", "statistics", "records", "preprocessing"),
+    ("errors", "kinds", "text", "files", "entries", "statistics", "records", "preprocessing"),
     ("graph",),
     ("gradient", "runtime", "data"),
     ("classifier", "engine"),

@@ -6,12 +6,14 @@ The file is JSON; its schema is published as docs/evaluation.schema.json.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from cloakonnx.entries import OMITTED, At, Norm, Positive, Whole, derived
 from cloakonnx.errors import DataError
 from cloakonnx.evaluation.consistency import (
     check_data,
@@ -21,20 +23,11 @@ from cloakonnx.evaluation.consistency import (
     check_results,
     check_stated,
 )
-from cloakonnx.evaluation.results import (
-    AtEps,
-    DataRecord,
-    MaskRecord,
-    ModelRecord,
-    difference_entries,
-    read_at_eps,
-    read_data,
-    read_model,
-    read_pairs,
-)
+from cloakonnx.evaluation.results import AtEps, DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.files import write_text
-from cloakonnx.records import Entries, installed_versions, read_json, read_text
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.records import JsonFile, installed_versions, read_text
 from cloakonnx.statistics import (
     CONFIDENCE,
     Accuracy,
@@ -45,7 +38,7 @@ from cloakonnx.statistics import (
 )
 from cloakonnx.text import eps_text, line, table, title
 
-FORMAT, VERSION = "cloakonnx.evaluation", 1
+VERSION = 1
 
 STATEMENT = (
     "A constant mask is known to the attacker; this is an empirical result under the named attacks, not a certificate."
@@ -85,53 +78,40 @@ class Evaluation:
     baseline_is_stripped: bool
     masks: tuple[MaskRecord, ...]
     data: DataRecord
-    preprocessing: Mapping[str, Any]
+    preprocessing: Annotated[Mapping[str, Any], At(described=Preprocessing)]
     attack: str
-    norm: str
-    seed: int
-    batch_size: int
+    norm: Norm
+    seed: Whole
+    batch_size: Positive
     provider: str
     control: Mapping[str, Any]
-    clean: Paired
-    results: tuple[AtEps, ...]
+    clean: Annotated[Paired, At("clean.difference")]
+    results: Annotated[tuple[AtEps, ...], Meta(extra_json_schema={"minItems": 1})]
     notes: tuple[str, ...] = ()
     sanity: Sanity | None = None
     versions: Mapping[str, str] = field(default_factory=installed_versions)
-    threads: int | None = None
-    classes: int | None = None
+    threads: Annotated[Positive | None, OMITTED] = None
+    classes: Annotated[Positive | None, OMITTED] = None
 
     @property
+    @derived("clean.hardened", before="clean")
     def clean_hardened(self) -> Accuracy:
         """Clean accuracy of the hardened model."""
         return Accuracy(self.clean.both + self.clean.only_first, self.clean.count)
 
     @property
+    @derived("clean.baseline", before="clean")
     def clean_baseline(self) -> Accuracy:
         """Clean accuracy of the baseline."""
         return Accuracy(self.clean.both + self.clean.only_second, self.clean.count)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the JSON file holds: the counts, and the shares, intervals and p-values that follow from them."""
-        content = asdict(self)
-        content["preprocessing"] = dict(self.preprocessing)
-        content["clean"] = {
-            "hardened": self.clean_hardened.as_dict(),
-            "baseline": self.clean_baseline.as_dict(),
-            "difference": difference_entries(self.clean),
-        }
-        content["results"] = [result.as_dict() for result in self.results]
-        content["notes"] = list(self.notes)
-        content["sanity"] = None if self.sanity is None else self.sanity.as_dict()
-        content["versions"] = dict(self.versions)
-        for key in ("threads", "classes"):
-            if content[key] is None:
-                del content[key]
-        head = {"format": FORMAT, "version": VERSION, "statement": STATEMENT, "confidence": CONFIDENCE}
-        return {**head, **content}
+        return EVALUATION.content(self)
 
     def to_json(self) -> str:
         """Return the file's text: the same evaluation always gives the same text."""
-        return json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n"
+        return EVALUATION.text(self)
 
     @property
     def sha256(self) -> str:
@@ -153,52 +133,20 @@ class Evaluation:
         Raises:
             DataError: it is not an evaluation, or one of a later version, or its numbers contradict each other.
         """
-        return read_json(
-            text, cls._from_entries, kind="evaluation", version=VERSION, verb="evaluate", name=name, error=DataError
-        )
-
-    @classmethod
-    def _from_entries(cls, entries: Entries) -> Evaluation:
-        stripped = entries.any("baseline_is_stripped")
-        if not isinstance(stripped, bool):
-            raise ValueError("baseline_is_stripped is neither true nor false")
-        results = tuple(map(read_at_eps, entries.objects("results")))
-        if not results:
-            raise ValueError("results is empty")
-        found = cls(
-            model=read_model(entries.object("model")),
-            baseline=read_model(entries.object("baseline")),
-            baseline_is_stripped=stripped,
-            masks=tuple(
-                MaskRecord(m.text("tap"), m.whole("features", 1), m.whole("removed")) for m in entries.objects("masks")
-            ),
-            data=read_data(entries.object("data")),
-            preprocessing=entries.optional_object("preprocessing") or {},
-            attack=entries.text("attack"),
-            norm=entries.text("norm"),
-            seed=entries.whole("seed"),
-            batch_size=entries.whole("batch_size", 1),
-            provider=entries.text("provider"),
-            threads=entries.whole_if_there("threads", 1),
-            classes=entries.whole_if_there("classes", 1),
-            control=entries.optional_object("control") or {},
-            clean=read_pairs(entries.object("clean").object("difference")),
-            results=results,
-            notes=entries.texts("notes"),
-            sanity=None if entries.any("sanity") is None else Sanity.read(entries.object("sanity")),
-            versions=entries.text_map("versions"),
-        )
-        found._check(entries.all())
-        return found
+        return EVALUATION.read(text, name=name, check=cls._check)
 
     def _check(self, stated: Mapping[str, Any]) -> None:
         """Check the counts against each other, and what the file states against the counts; raises ValueError."""
+        if not self.results:
+            raise ValueError("results is empty")
         check_model(self.model, "model")
         check_model(self.baseline, "baseline")
         check_masks(self.masks)
         check_data(self.data)
         check_norm(self.norm, "norm")
         check_results(self.results, self.clean, self.data.count, where="results", paired="clean.difference")
+        if self.sanity is not None:
+            self.sanity.check()
         if self.sanity is not None and self.sanity.samples > self.clean_hardened.correct:
             raise ValueError(
                 f"sanity.samples is {self.sanity.samples}, more than the {self.clean_hardened.correct} clean samples "
@@ -207,6 +155,12 @@ class Evaluation:
         follows = self.as_dict()
         for key in ("confidence", "clean", "results"):
             check_stated(stated.get(key), follows[key], key)
+
+
+EVALUATION = JsonFile(
+    Evaluation, "evaluation", VERSION, "evaluate", DataError, {"statement": STATEMENT, "confidence": CONFIDENCE}
+)
+"""The file of an evaluation."""
 
 
 def load_evaluation(path: str | Path) -> Evaluation:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from cloakonnx.records import Entries
-from cloakonnx.statistics import (
-    Accuracy,
-    Paired,
-    mcnemar_exact,
-    newcombe_paired,
-)
+from msgspec import Meta
+
+from cloakonnx.entries import OMITTED, At, Positive, Radius, Sha256, Whole
+from cloakonnx.statistics import Accuracy, Paired
 
 
 @dataclass(frozen=True)
@@ -31,15 +28,11 @@ class Stage:
 
     name: str
     settings: Mapping[str, Any] | None
-    attacked: int
-    robust: int
-    queries: int
-    gradients: int
-    converged: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the JSON file holds; where no sample converged there is no entry of it."""
-        return {key: value for key, value in asdict(self).items() if key != "converged" or value}
+    attacked: Whole
+    robust: Whole
+    queries: Whole
+    gradients: Whole
+    converged: Annotated[Whole, OMITTED, Meta(extra_json_schema={"minimum": 1})] = 0
 
 
 @dataclass(frozen=True)
@@ -56,12 +49,17 @@ class Robustness:
     robust: Accuracy
     noise: Accuracy
     control: Accuracy
-    stages: tuple[Stage, ...]
+    stages: Annotated[tuple[Stage, ...], Meta(extra_json_schema={"minItems": 3})]
 
 
 @dataclass(frozen=True)
 class RandomMask:
-    """Control: a model with the mask's weights in random places, under the control attack."""
+    """Control: a model with the mask's weights in random places, under the control attack.
+
+    Attributes:
+        clean: Correct on the clean input.
+        control: Correct under the control attack.
+    """
 
     clean: Accuracy
     control: Accuracy
@@ -80,33 +78,40 @@ class AtEps:
         random_masks: Controls; none where the model carries no masks.
     """
 
-    eps: float
+    eps: Radius
     static: Accuracy
     hardened: Robustness
     baseline: Robustness
-    pairs: Paired
+    pairs: Annotated[Paired, At("difference")]
     random_masks: tuple[RandomMask, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the counts and what follows from them, for files."""
-        return _at_eps(self)
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """A model that was evaluated: its name, and its bytes' sha256."""
+    """A model that was evaluated.
+
+    Attributes:
+        name: Name of the model's file.
+        sha256: Of the file's bytes.
+    """
 
     name: str
-    sha256: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
 class MaskRecord:
-    """A mask of the hardened model."""
+    """A mask of the hardened model.
+
+    Attributes:
+        tap: The masked tensor.
+        features: The number of the mask's weights.
+        removed: The number of weights that are 0.
+    """
 
     tap: str
-    features: int
-    removed: int
+    features: Positive
+    removed: Whole
 
 
 @dataclass(frozen=True)
@@ -121,105 +126,6 @@ class DataRecord:
     """
 
     name: str
-    count: int
-    sha256: str
-    seen: int | None = None
-
-
-def difference_entries(pairs: Paired) -> dict[str, Any]:
-    """Return a paired difference with its interval and p-value, for files."""
-    interval = newcombe_paired(pairs)
-    return {
-        **asdict(pairs),
-        "difference": pairs.difference,
-        "interval": [interval.low, interval.high],
-        "mcnemar_p": mcnemar_exact(pairs),
-    }
-
-
-def _robustness(found: Robustness) -> dict[str, Any]:
-    return {
-        "robust": found.robust.as_dict(),
-        "noise": found.noise.as_dict(),
-        "control": found.control.as_dict(),
-        "stages": [stage.as_dict() for stage in found.stages],
-    }
-
-
-def _at_eps(result: AtEps) -> dict[str, Any]:
-    return {
-        "eps": result.eps,
-        "static": result.static.as_dict(),
-        "hardened": _robustness(result.hardened),
-        "baseline": _robustness(result.baseline),
-        "difference": difference_entries(result.pairs),
-        "random_masks": [{"clean": m.clean.as_dict(), "control": m.control.as_dict()} for m in result.random_masks],
-    }
-
-
-def read_model(entries: Entries) -> ModelRecord:
-    """Read a model's record; raises ValueError where it is damaged, as all readers here do."""
-    return ModelRecord(entries.text("name"), entries.text("sha256"))
-
-
-_MOST_SAMPLES = 10_000_000
-
-
-def read_data(entries: Entries) -> DataRecord:
-    """Read the record of samples."""
-    return DataRecord(
-        entries.text("name"), entries.whole("count", 1), entries.text("sha256"), entries.optional_whole("seen")
-    )
-
-
-def read_accuracy(entries: Entries) -> Accuracy:
-    """Read the counts of a share."""
-    count = _few(entries.whole("count", 1))
-    correct = entries.whole("correct")
-    if correct > count:
-        raise ValueError(f"{correct} of {count} samples are correct")
-    return Accuracy(correct, count)
-
-
-def read_pairs(entries: Entries) -> Paired:
-    """Read the counts of a paired difference."""
-    return Paired(*(_few(entries.whole(key)) for key in ("both", "only_first", "only_second", "neither")))
-
-
-def _few(count: int) -> int:
-    """Return a number of samples; exact tests go through all numbers up to it, so a forged one may not be endless."""
-    if count > _MOST_SAMPLES:
-        raise ValueError(f"{count} samples are more than {_MOST_SAMPLES:,}")
-    return count
-
-
-def _read_robustness(entries: Entries) -> Robustness:
-    stages = tuple(
-        Stage(
-            name=stage.text("name"),
-            settings=stage.optional_object("settings"),
-            attacked=stage.whole("attacked"),
-            robust=stage.whole("robust"),
-            queries=stage.whole("queries"),
-            gradients=stage.whole("gradients"),
-            converged=stage.whole_if_there("converged") or 0,
-        )
-        for stage in entries.objects("stages")
-    )
-    robust, noise, control = (read_accuracy(entries.object(key)) for key in ("robust", "noise", "control"))
-    return Robustness(robust, noise, control, stages)
-
-
-def read_at_eps(entries: Entries) -> AtEps:
-    """Read what :meth:`AtEps.as_dict` gave."""
-    return AtEps(
-        eps=entries.number("eps"),
-        static=read_accuracy(entries.object("static")),
-        hardened=_read_robustness(entries.object("hardened")),
-        baseline=_read_robustness(entries.object("baseline")),
-        pairs=read_pairs(entries.object("difference")),
-        random_masks=tuple(
-            RandomMask(read_accuracy(m.object("clean")), read_accuracy(m.object("control")))
-            for m in entries.objects("random_masks")
-        ),
-    )
+    count: Positive
+    sha256: Sha256
+    seen: Whole | None = None

@@ -168,7 +168,8 @@ def sweep() -> Sweep:
         Point(
             f"{removed * 5 // 2}%",
             removed,
-            of_mask(190 - removed, 100 + removed),
+            Accuracy(190 - removed, COUNT),
+            Accuracy(100 + removed, COUNT),
             tuple(of_mask(189 - i, 98 + i) for i in range(3)) if removed else (),
         )
         for removed in range(13)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from cloakonnx.records import Entries
+from msgspec import Meta
+
+from cloakonnx.entries import Number, Radius, Whole, derived
 
 MEANINGS = {
     "single-step": "one step beats many, so the gradient misleads the attack: masked or shattered gradients",
@@ -41,15 +43,16 @@ class Flag:
         measured: What was measured, or why it could not be, with all counts.
     """
 
-    name: str
+    name: Annotated[str, Meta(extra_json_schema={"enum": list(MEANINGS)})]
     fired: bool | None
-    value: float | None
-    unit: str
-    threshold: float
-    eps: float | None
+    value: Number | None
+    unit: Annotated[str, Meta(extra_json_schema={"enum": ["points", "share", "ops", "relative"]})]
+    threshold: Number
+    eps: Number | None
     measured: str
 
     @property
+    @derived("meaning")
     def meaning(self) -> str:
         """What it means where it fires."""
         return MEANINGS[self.name]
@@ -69,34 +72,24 @@ class Sanity:
         flags: One a check.
     """
 
-    samples: int
-    eps: tuple[float, ...]
+    samples: Whole
+    eps: tuple[Radius, ...]
     attacks: tuple[Mapping[str, Any], ...]
-    queries: int
-    gradients: int
+    queries: Whole
+    gradients: Whole
     flags: tuple[Flag, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the JSON file of an evaluation holds."""
-        flags = [{**asdict(flag), "meaning": flag.meaning} for flag in self.flags]
-        return {**asdict(self), "eps": list(self.eps), "attacks": list(map(dict, self.attacks)), "flags": flags}
-
-    @classmethod
-    def read(cls, entries: Entries) -> Sanity:
-        """Read what :meth:`as_dict` gave; raises ValueError where it is damaged."""
-        return cls(
-            samples=entries.whole("samples"),
-            eps=entries.numbers("eps"),
-            attacks=tuple(dict(each.all()) for each in entries.objects("attacks")),
-            queries=entries.whole("queries"),
-            gradients=entries.whole("gradients"),
-            flags=tuple(map(_read_flag, entries.objects("flags"))),
-        )
 
     @property
     def fired(self) -> tuple[Flag, ...]:
         """The flags that fired."""
         return tuple(flag for flag in self.flags if flag.fired)
+
+    def check(self) -> None:
+        """Check that flags of a file fired where their numbers say so; raises ValueError."""
+        for flag in self.flags:
+            if flag.name not in MEANINGS:
+                raise ValueError(f"there is no flag {flag.name!r}")
+            _check_fired(flag.name, flag.fired, flag.value, flag.threshold)
 
 
 _DECIDED = {"black-box", "large-eps", "run-to-run", "random-ops", "non-differentiable"}
@@ -123,22 +116,3 @@ def _check_fired(name: str, fired: bool | None, value: float | None, threshold: 
         raise ValueError(
             f"the flag {name} {has} fired, which contradicts its value {value:g} and threshold {threshold:g}"
         )
-
-
-def _read_flag(entries: Entries) -> Flag:
-    name, fired = entries.text("name"), entries.any("fired")
-    if name not in MEANINGS:
-        raise ValueError(f"there is no flag {name!r}")
-    if fired is not None and not isinstance(fired, bool):
-        raise ValueError(f"fired of the flag {name} is not true, false or null")
-    value, threshold = entries.optional_number("value"), entries.number("threshold")
-    _check_fired(name, fired, value, threshold)
-    return Flag(
-        name=name,
-        fired=fired,
-        value=value,
-        unit=entries.text("unit"),
-        threshold=threshold,
-        eps=entries.optional_number("eps"),
-        measured=entries.text("measured"),
-    )

@@ -101,7 +101,13 @@ class Pass:
             return counted[mask.weights.tobytes()]
 
         return tuple(
-            Point(amount_text(amount), len(mask.removed), of(mask), tuple(map(of, self._random(mask))))
+            Point(
+                remove=amount_text(amount),
+                removed=len(mask.removed),
+                clean=of(mask).clean,
+                static=of(mask).static,
+                random_masks=tuple(map(of, self._random(mask))),
+            )
             for amount, mask in self._masks.items()
         )
 

@@ -5,12 +5,14 @@ The file is JSON; its schema is published as docs/sweep.schema.json.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from cloakonnx.entries import OMITTED, At, Norm, Number, Positive, Radius, Sha256, Whole
 from cloakonnx.errors import DataError
 from cloakonnx.evaluation.consistency import (
     check_counts,
@@ -21,22 +23,13 @@ from cloakonnx.evaluation.consistency import (
     check_stated,
 )
 from cloakonnx.evaluation.evaluation import STATEMENT
-from cloakonnx.evaluation.results import (
-    AtEps,
-    DataRecord,
-    ModelRecord,
-    difference_entries,
-    read_accuracy,
-    read_at_eps,
-    read_data,
-    read_model,
-    read_pairs,
-)
+from cloakonnx.evaluation.results import AtEps, DataRecord, ModelRecord
 from cloakonnx.files import write_text
-from cloakonnx.records import Entries, installed_versions, read_json, read_text
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.records import JsonFile, installed_versions, read_text
 from cloakonnx.statistics import CONFIDENCE, Accuracy, Paired
 
-FORMAT, VERSION = "cloakonnx.sweep", 1
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -51,10 +44,6 @@ class OfMask:
     clean: Accuracy
     static: Accuracy
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return both, for files."""
-        return {"clean": self.clean.as_dict(), "static": self.static.as_dict()}
-
 
 @dataclass(frozen=True)
 class Point:
@@ -63,14 +52,21 @@ class Point:
     Attributes:
         remove: The amount as people write it: 5%, or 3.
         removed: How many features that is.
-        mask: Of the highest scores.
-        random_masks: Controls: as many features in random places; none where nothing is removed.
+        clean: Of the mask of the highest scores, on clean samples.
+        static: Of that mask, on the adversarial twins, made without the mask in sight. No claim of robustness.
+        random_masks: Controls: as many features in random places, one mask each seed; none where nothing is removed.
     """
 
     remove: str
-    removed: int
-    mask: OfMask
+    removed: Whole
+    clean: Accuracy
+    static: Accuracy
     random_masks: tuple[OfMask, ...]
+
+    @property
+    def mask(self) -> OfMask:
+        """The mask of the highest scores."""
+        return OfMask(self.clean, self.static)
 
 
 @dataclass(frozen=True)
@@ -85,9 +81,9 @@ class Adaptive:
     """
 
     remove: str
-    removed: int
+    removed: Annotated[Whole, Meta(extra_json_schema={"minimum": 1})]
     clean: Paired
-    results: tuple[AtEps, ...]
+    results: Annotated[tuple[AtEps, ...], Meta(extra_json_schema={"minItems": 1})]
 
 
 @dataclass(frozen=True)
@@ -101,8 +97,8 @@ class Twins:
     """
 
     name: str
-    sha256: str
-    largest_difference: float
+    sha256: Sha256
+    largest_difference: Annotated[Number, Meta(extra_json_schema={"minimum": 0})]
 
 
 @dataclass(frozen=True)
@@ -119,8 +115,8 @@ class Attacks:
     """
 
     attack: str
-    eps: tuple[float, ...]
-    norm: str
+    eps: Annotated[tuple[Radius, ...], Meta(extra_json_schema={"minItems": 1})]
+    norm: Norm
     eps_is_of_twins: bool
     control: Mapping[str, Any]
     notes: tuple[str, ...] = ()
@@ -128,15 +124,22 @@ class Attacks:
 
 @dataclass(frozen=True)
 class Scored:
-    """Where the masks come from."""
+    """What ranks the features.
+
+    Attributes:
+        tap: The tensor.
+        feature_axis: The axis that counts its features.
+        features: The number of features.
+        criterion: What the scores are.
+    """
 
     tap: str
-    feature_axis: int
-    features: int
+    feature_axis: Annotated[Whole, Meta(extra_json_schema={"minimum": 1})]
+    features: Positive
     criterion: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """A sweep over masks of one analysis.
 
@@ -149,61 +152,38 @@ class Sweep:
         seed: Of all random numbers.
         batch_size: Samples at a time.
         provider: The execution provider.
-        points: The curve.
+        threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
+        notes: How the model was run, where that is not as usual, in words.
+        points: The curve, in the order asked for.
         attacks: How adaptive accuracy was measured; None where it was not.
         adaptive: Adaptive accuracy at some of the points.
         asked: How many of the images the hardened models themselves were asked, because rounding may decide there.
         versions: Of the packages.
-        threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
-        notes: How the model was run, where that is not as usual, in words.
     """
 
     model: ModelRecord
     scores: Scored
     data: DataRecord
     twins: Twins
-    preprocessing: Mapping[str, Any]
-    seed: int
-    batch_size: int
+    preprocessing: Annotated[Mapping[str, Any], At(described=Preprocessing)]
+    seed: Whole
+    batch_size: Positive
     provider: str
-    points: tuple[Point, ...]
+    threads: Annotated[Positive | None, OMITTED] = None
+    notes: Annotated[tuple[str, ...], OMITTED] = ()
+    points: Annotated[tuple[Point, ...], Meta(extra_json_schema={"minItems": 1})]
     attacks: Attacks | None
     adaptive: tuple[Adaptive, ...]
-    asked: int
+    asked: Whole
     versions: Mapping[str, str] = field(default_factory=installed_versions)
-    threads: int | None = None
-    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the JSON file holds: the counts, and the shares, intervals and p-values that follow from them."""
-        attacks = None if self.attacks is None else asdict(self.attacks)
-        if self.attacks is not None and attacks is not None:
-            attacks |= {"eps": list(self.attacks.eps), "notes": list(self.attacks.notes)}
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "statement": STATEMENT,
-            "confidence": CONFIDENCE,
-            "model": asdict(self.model),
-            "scores": asdict(self.scores),
-            "data": asdict(self.data),
-            "twins": asdict(self.twins),
-            "preprocessing": dict(self.preprocessing),
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "provider": self.provider,
-            **({} if self.threads is None else {"threads": self.threads}),
-            **({"notes": list(self.notes)} if self.notes else {}),
-            "points": [_point(point) for point in self.points],
-            "attacks": attacks,
-            "adaptive": [_adaptive(each) for each in self.adaptive],
-            "asked": self.asked,
-            "versions": dict(self.versions),
-        }
+        return SWEEP.content(self)
 
     def to_json(self) -> str:
         """Return the file's text: the same sweep always gives the same text."""
-        return json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n"
+        return SWEEP.text(self)
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically; raises OutputError where it can't be written."""
@@ -216,34 +196,7 @@ class Sweep:
         Raises:
             DataError: it is not a sweep, or one of a later version, or its numbers contradict each other.
         """
-        return read_json(
-            text, cls._from_entries, kind="sweep", version=VERSION, verb="sweep", name=name, error=DataError
-        )
-
-    @classmethod
-    def _from_entries(cls, entries: Entries) -> Sweep:
-        scores, twins = entries.object("scores"), entries.object("twins")
-        found = cls(
-            model=read_model(entries.object("model")),
-            scores=Scored(
-                scores.text("tap"), scores.whole("feature_axis"), scores.whole("features", 1), scores.text("criterion")
-            ),
-            data=read_data(entries.object("data")),
-            twins=Twins(twins.text("name"), twins.text("sha256"), twins.number("largest_difference")),
-            preprocessing=entries.object("preprocessing").all(),
-            seed=entries.whole("seed"),
-            batch_size=entries.whole("batch_size", 1),
-            provider=entries.text("provider"),
-            threads=entries.whole_if_there("threads", 1),
-            notes=entries.texts_if_there("notes"),
-            points=tuple(map(_read_point, entries.objects("points"))),
-            attacks=None if entries.any("attacks") is None else _read_attacks(entries.object("attacks")),
-            adaptive=tuple(map(_read_adaptive, entries.objects("adaptive"))),
-            asked=entries.whole("asked"),
-            versions=entries.text_map("versions"),
-        )
-        found._check(entries.all())
-        return found
+        return SWEEP.read(text, name=name, check=cls._check)
 
     def _check(self, stated: Mapping[str, Any]) -> None:
         """Check the counts against each other, and what the file states against the counts; raises ValueError."""
@@ -271,6 +224,10 @@ class Sweep:
             raise ValueError(f"{where}.removed is {removed}, more than the {self.scores.features} features of scores")
 
 
+SWEEP = JsonFile(Sweep, "sweep", VERSION, "sweep", DataError, {"statement": STATEMENT, "confidence": CONFIDENCE})
+"""The file of a sweep."""
+
+
 def load_sweep(path: str | Path) -> Sweep:
     """Read a sweep's file.
 
@@ -283,53 +240,3 @@ def load_sweep(path: str | Path) -> Sweep:
 def _check_of_mask(mask: OfMask, count: int, where: str) -> None:
     check_counts(mask.clean, count, f"{where}.clean")
     check_counts(mask.static, count, f"{where}.static")
-
-
-def _point(point: Point) -> dict[str, Any]:
-    return {
-        "remove": point.remove,
-        "removed": point.removed,
-        **point.mask.as_dict(),
-        "random_masks": [mask.as_dict() for mask in point.random_masks],
-    }
-
-
-def _adaptive(found: Adaptive) -> dict[str, Any]:
-    return {
-        "remove": found.remove,
-        "removed": found.removed,
-        "clean": difference_entries(found.clean),
-        "results": [result.as_dict() for result in found.results],
-    }
-
-
-def _read_of_mask(entries: Entries) -> OfMask:
-    return OfMask(read_accuracy(entries.object("clean")), read_accuracy(entries.object("static")))
-
-
-def _read_point(entries: Entries) -> Point:
-    random = tuple(map(_read_of_mask, entries.objects("random_masks")))
-    return Point(entries.text("remove"), entries.whole("removed"), _read_of_mask(entries), random)
-
-
-def _read_attacks(entries: Entries) -> Attacks:
-    of_twins = entries.any("eps_is_of_twins")
-    if not isinstance(of_twins, bool):
-        raise ValueError("attacks.eps_is_of_twins is neither true nor false")
-    return Attacks(
-        attack=entries.text("attack"),
-        eps=entries.numbers("eps"),
-        norm=entries.text("norm"),
-        eps_is_of_twins=of_twins,
-        control=entries.object("control").all(),
-        notes=entries.texts("notes"),
-    )
-
-
-def _read_adaptive(entries: Entries) -> Adaptive:
-    return Adaptive(
-        remove=entries.text("remove"),
-        removed=entries.whole("removed"),
-        clean=read_pairs(entries.object("clean")),
-        results=tuple(map(read_at_eps, entries.objects("results"))),
-    )
