@@ -51,7 +51,7 @@ def abilities(model: Model) -> list[Ability]:
 
 def _attack(model: Model) -> Ability:
     try:
-        name, output = _input(model), _output(model)
+        name, output = _input(model), model.output().name
         check_class_scores(model, output, scores=class_count(model, output), sample=None, input_name=name)
     except ModelError as error:
         return Ability("attack", False, _short(error))
@@ -75,16 +75,6 @@ def _input(model: Model) -> str:
     if kind not in FLOATS:
         raise ModelError(f"its input {name!r} is not floating point")
     return name
-
-
-def _output(model: Model) -> str:
-    outputs = [value.name for value in model.proto.graph.output]
-    if len(outputs) == 1:
-        return outputs[0]
-    floats = [name for name in outputs if name in model.structure.infos and model.structure.is_float(name)]
-    if len(floats) != 1:
-        raise ModelError(f"it has several outputs ({', '.join(outputs)}): name the class scores with --output-name")
-    return floats[0]
 
 
 def _masks(model: Model) -> Ability:

@@ -55,10 +55,11 @@ def class_count(model: Model, output_name: str | None = None) -> int | None:
 def score_count(model: Model, output_name: str | None = None) -> int | None:
     """Return how many scores a sample has in the output, where its shape is known."""
     try:
-        name = model.output(output_name).name
+        declared = model.output(output_name)
     except ModelError:
         return None
-    for value in (*model.inferred.graph.output, *model.proto.graph.output):
+    name = declared.name
+    for value in (*model.inferred.graph.output, declared):
         dims = value.type.tensor_type.shape.dim
         if value.name != name or not dims or value.type.tensor_type.elem_type not in FLOAT_TYPES:
             continue

@@ -102,6 +102,7 @@ def _as_json(model: Model, taps: list[Tap], masks: list[str], folded: list[str],
         "opset": model.opset,
         "inputs": [i.name for i in model.inputs],
         "outputs": [o.name for o in model.proto.graph.output],
+        "scores": _scores(model),
         "external_files": model.external_files,
         "kind": kind,
         "masks": masks,
@@ -122,6 +123,16 @@ def _as_json(model: Model, taps: list[Tap], masks: list[str], folded: list[str],
     }
 
 
+def _scores(model: Model) -> str | None:
+    """Return the tensor that is taken for the class scores; None where it has to be named."""
+    from cloakonnx.errors import ModelError
+
+    try:
+        return model.output().name
+    except ModelError:
+        return None
+
+
 def _print(model: Model, taps: list[Tap], masks: list[str], on_weights: str | None, folded: list[str]) -> None:
     from rich import box
     from rich.console import Console
@@ -134,6 +145,9 @@ def _print(model: Model, taps: list[Tap], masks: list[str], on_weights: str | No
     inputs = ", ".join(shown(i.name) for i in model.inputs)
     outputs = ", ".join(shown(o.name) for o in model.proto.graph.output)
     tell(f"{shown(model.name)}: opset {model.opset}, IR {model.proto.ir_version}, input {inputs}, output {outputs}")
+    scores = _scores(model)
+    if scores is not None and [scores] != [o.name for o in model.proto.graph.output]:
+        tell(f"class scores: {shown(scores)}")
     for location in model.external_files:
         tell(f"external data: {shown(location)}")
     lost = found_masks(model)[1]

@@ -299,6 +299,7 @@ def classifier(
     """Return a model with its input, output and preprocessing; :func:`choose` gives it a provider later."""
     from cloakonnx.classifier.classifier import Classifier
 
+    _say_output(model, output_name)
     kept = click.get_current_context().meta
     return Classifier(
         model,
@@ -308,6 +309,22 @@ def classifier(
         task=kept.get("cloakonnx.task"),
         batch_axis=kept.get("cloakonnx.batch_axis"),
     )
+
+
+def _say_output(model: Model, name: str | None) -> None:
+    """Say which output is taken for the class scores, where there are several, and which tensor it is made of."""
+    from cloakonnx.errors import ModelError
+
+    outputs = [value.name for value in model.proto.graph.output]
+    try:
+        found = model.output(name).name
+    except ModelError:  # whoever needs the output says so
+        return
+    others = ", ".join(each for each in outputs if each != found)
+    if found not in outputs:
+        say(f"cloakonnx: tensor {found!r}, in front of {others}, is taken for the class scores")
+    elif name is None and others:
+        say(f"cloakonnx: output {found!r} is taken for the class scores; the other outputs are {others}")
 
 
 def part(classifier: Classifier, path: Path, options: DataOptions) -> Dataset:

@@ -49,6 +49,7 @@ Step: TypeAlias = Callable[[onnx.ModelProto, Job], onnx.ModelProto]
 def canonical(
     model: onnx.ModelProto,
     *,
+    output: str | None = None,
     keep: Collection[str] = (),
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     then: Sequence[Step] = (),
@@ -60,6 +61,7 @@ def canonical(
 
     Args:
         model: A model with all its weights inline.
+        output: The tensor that is the only output; None where all outputs stay.
         keep: Tensors that must survive although no output needs them.
         shapes: Dimensions to fix at inputs, None for those that stay as they are.
         then: Further steps, while the weights are still out.
@@ -69,6 +71,8 @@ def canonical(
     """
     work = onnx.ModelProto()
     work.CopyFrom(normalised(model))
+    if output is not None:
+        _give_only(work.graph, output)
     job = Job(keep, shapes or {})
     for step in CLEARING:
         work = step(work, job)
@@ -76,6 +80,13 @@ def canonical(
     for step in (*LIGHT, *then):
         work = step(work, job)
     return _with_weights(work, job.weights)
+
+
+def _give_only(graph: onnx.GraphProto, name: str) -> None:
+    """Have a tensor be the only output: others may be of types that no step here knows."""
+    known = next((v.SerializeToString() for v in graph.output if v.name == name), None)
+    del graph.output[:]
+    graph.output.append(onnx.ValueInfoProto(name=name) if known is None else onnx.ValueInfoProto.FromString(known))
 
 
 def inlined(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:

@@ -19,6 +19,7 @@ from cloakonnx.gradient._logits import Logits, Reading, logits_of, round_input, 
 from cloakonnx.gradient.losses import Loss, Scores, inputs_of, seed
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import FLOATS, Dim, Index
+from cloakonnx.graph.index.outputs import score_output
 from cloakonnx.graph.index.shapes import infer
 from cloakonnx.graph.masks.weights import WeightMask
 from cloakonnx.graph.subgraphs.prepend import prepend
@@ -140,7 +141,8 @@ def differentiate(
         input_name: The input to differentiate by, where the model has several of floating point.
         input_shape: Dimensions to fix at the model's input, None for those that stay open. A fixed height and width
             gives a faster graph.
-        output_name: The output that holds the probabilities or logits; the first one if None.
+        output_name: The output that holds the probabilities or logits, or the tensor that it is made of; if None, the
+            only one of floating point (maps of ZipMap are read through), else the first one.
 
     Raises:
         DifferentiationError: No floating-point input, an op without a rule on the way, or no way at all.
@@ -151,6 +153,7 @@ def differentiate(
     taps = dict(masks or {})
     name = _data_input(model, input_name)
     _check_tensors(model, [*taps, *(t for t in asked if t != INPUT)])
+    wanted = _output(model, output_name)
     shapes = {} if input_shape is None else {name: input_shape}
     axis = _channel_axis(model, name)
     output = image = ""
@@ -162,7 +165,7 @@ def differentiate(
     def entered(work: onnx.ModelProto, _: Job) -> onnx.ModelProto:
         """Put preprocessing in front and masks at the taps."""
         nonlocal output, image, in_logs
-        output = _output(work, output_name)
+        output = wanted
         logs = log_scores(work.graph, output, opset=opset_of(work))
         in_logs, output = logs is not None, logs or output
         image = _prepended(work.graph, name, preprocessing, axis)
@@ -171,7 +174,7 @@ def differentiate(
         return infer(work)
 
     keep = [*taps, *(t for t in asked if t != INPUT), *(mask.weight for mask in on_weights.values())]
-    work = canonical(model, keep=keep, shapes=shapes, then=[entered])
+    work = canonical(model, output=wanted, keep=keep, shapes=shapes, then=[entered])
     declared = Index(onnx.GraphProto(output=model.graph.output)).shape(output)
     reading = Reading(declared, straight_through=straight_through, in_logs=in_logs, probabilities=probabilities)
     steps = _Steps(work, provider, image, mask_inputs, output, reading=reading, baked=baked)
@@ -363,11 +366,11 @@ def _prepended(graph: onnx.GraphProto, name: str, preprocessing: Preprocessing |
 
 def _output(model: onnx.ModelProto, wanted: str | None) -> str:
     names = [output.name for output in model.graph.output]
-    if wanted is None:
-        return names[0]
-    if wanted not in names:
+    made = {name for node in model.graph.node for name in node.output}
+    if wanted is not None and wanted not in {*names, *made}:
         raise DifferentiationError(f"the model has no output {wanted!r}{nearest(wanted, names)}")
-    return wanted
+    is_told = wanted is not None or len(names) == 1
+    return score_output(Index((model if is_told else infer(model)).graph), wanted)
 
 
 def _check_tensors(model: onnx.ModelProto, names: Sequence[str]) -> None:

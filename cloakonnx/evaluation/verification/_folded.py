@@ -23,6 +23,7 @@ from cloakonnx.graph.file.diff import diff
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.fold.fold import refolded
 from cloakonnx.graph.fold.recorded import given_masks
+from cloakonnx.graph.index.outputs import floating
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
@@ -108,10 +109,11 @@ def _structure(model: Model, source: Model, meant: Sequence[Mask]) -> Check:
 
 def _compared(model: Model, source: Model, meant: Sequence[Mask], probe: Probe) -> Iterator[Check]:
     """Compare the outputs with those of the source that carries the same masks as Mul nodes."""
+    graph = source.structure
     tolerances = {
-        output.name: _TOLERANCE[output.type.tensor_type.elem_type]
-        for output in source.inferred.graph.output
-        if output.type.tensor_type.elem_type in _TOLERANCE
+        name: _TOLERANCE[graph.elem_type(name)]
+        for name in floating(graph)
+        if name is not None and graph.elem_type(name) in _TOLERANCE
     }
     outputs = list(tolerances)
     if not outputs:

@@ -16,7 +16,7 @@ from cloakonnx.graph.file.equality import computes_the_same
 from cloakonnx.graph.file.fingerprint import changes_of
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.fold.fold import refolded
-from cloakonnx.graph.index.index import FLOATS
+from cloakonnx.graph.index.outputs import floating, scores_tensor
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import is_folded
@@ -154,9 +154,9 @@ def _numbers(wanted: Model, model: Model, probe: Probe) -> Check:
     if names != others and len(names) != len(others):
         return Check(NAME, "failed", f"another function: outputs {', '.join(names)}, not {', '.join(others)}")
     pairs = [
-        (a.name, b.name)
-        for a, b in zip(wanted.inferred.graph.output, model.proto.graph.output, strict=True)
-        if a.type.tensor_type.elem_type in FLOATS
+        (a, scores_tensor(model.structure, b))
+        for a, b in zip(floating(wanted.structure), names, strict=True)
+        if a is not None
     ]
     if not pairs:
         return Check(NAME, "not checked", "no output is known to be of a floating-point type")

@@ -11,6 +11,7 @@ from cloakonnx.evaluation.verification._checks import Check, Probe, as_not_compa
 from cloakonnx.graph.file.edit import edited
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.fold.weights import multiplied_weights
+from cloakonnx.graph.index.outputs import score_output
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask, largest_relative_error
 from cloakonnx.graph.masks.strip import read_masks
@@ -73,7 +74,7 @@ class _Difference:
 
 
 def _difference(model: Model, base: Model, probe: Probe) -> _Difference:
-    output = model.proto.graph.output[0].name
+    output = score_output(model.structure)
     with as_not_comparable():
         other = probe.run(base, output)
     ours = probe.run(model, output)

@@ -247,15 +247,22 @@ def custom_shapes(graph: onnx.GraphProto, opsets: Sequence[onnx.OperatorSetIdPro
     index = Index(graph)
     found = []
     for node in graph.node:
-        if all(index.shape(name) is not None for name in node.output if name):
+        if node.domain != _ML and all(index.shape(name) is not None for name in node.output if name):
             continue
         rule = _rule(node)
         known = _standard(node, index, opsets) if rule is None else rule(_View(node, index))
         for name, (elem_type, shape) in zip(node.output, known, strict=False):
-            if name and elem_type and shape is not None and index.shape(name) is None:
+            if name and elem_type and shape is not None and _says_more(shape, index.shape(name)):
                 found.append(onnx.helper.make_tensor_value_info(name, elem_type, shape))
                 index.learn(name, elem_type, shape)
     return found
+
+
+def _says_more(shape: Sequence[Dim], known: Shape) -> bool:
+    """Whether a shape has sizes that are not known yet: of ai.onnx.ml onnx tells ranks."""
+    if known is None or len(known) != len(shape):
+        return known is None
+    return any(isinstance(new, int) and not isinstance(old, int) for new, old in zip(shape, known, strict=True))
 
 
 def _standard(node: onnx.NodeProto, index: Index, opsets: Sequence[onnx.OperatorSetIdProto]) -> Known:

@@ -11,6 +11,7 @@ import onnx
 from cloakonnx.errors import TapError, nearest
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.index import Index
+from cloakonnx.graph.index.outputs import score_output
 from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks._axes import contracted_axis, feature_axis, moved_axis
 from cloakonnx.graph.masks.metadata import masks_of
@@ -154,10 +155,10 @@ def _behind(graph: Index, place: _Place) -> _Place | None:
 
 
 def _last_weighted_input(graph: Index) -> _Place | None:
-    """Return the data input of the last node with constant weights that the first output depends on."""
+    """Return the data input of the last node with constant weights that the class scores depend on."""
     if not graph.graph.output:
         return None
-    before = ancestors(graph, graph.graph.output[0].name)
+    before = ancestors(graph, score_output(graph))
     for index in [each for each in reversed(graph.order) if each in before]:
         node = graph.graph.node[index]
         computed = [name for name in _factors(node) if name not in graph.constants]
@@ -289,7 +290,7 @@ def activation_taps(model: Model) -> list[Tap]:
     if not graph.graph.output:
         return []
     reached: set[str] = set()
-    for index in ancestors(graph, graph.graph.output[0].name):
+    for index in ancestors(graph, score_output(graph)):
         node = graph.graph.node[index]
         computed = [name for name in _factors(node) if name not in graph.constants]
         if len(computed) == 1:
