@@ -17,13 +17,13 @@ from cloakonnx.classifier._places import placed
 from cloakonnx.classifier._state import restored, state_of
 from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.answer import Answer
-from cloakonnx.classifier.declared import batch_axis, class_count, input_shape, names_of_classes
+from cloakonnx.classifier.declared import batch_axis, class_count, counterpart, input_shape, names_of_classes
 from cloakonnx.classifier.sessions import Asked, Sample, Sessions
 from cloakonnx.classifier.task import SingleLabel, checked_task, class_scores
 from cloakonnx.errors import MaskError
 from cloakonnx.gradient.differentiate import GradientGraph
 from cloakonnx.gradient.losses import Loss
-from cloakonnx.graph.file.model import Model, counterpart, load
+from cloakonnx.graph.file.model import Model, load
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing, channel_axis

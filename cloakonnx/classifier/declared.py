@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import onnx
 
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.classnames import class_names
 from cloakonnx.graph.index.ending import scores_of
+from cloakonnx.graph.index.outputs import taken
 from cloakonnx.graph.masks.taps import FLOAT_TYPES
 
 
@@ -82,3 +85,21 @@ def fixed_batch(model: Model, input_name: str | None = None, batch_axis: int = 0
     dims = model.input(input_name).type.tensor_type.shape.dim[batch_axis : batch_axis + 1]
     size = int(dims[0].dim_value) if dims else 0
     return size if size > 0 else None
+
+
+def counterpart(model: Model, name: str | None, kind: Literal["input", "output"]) -> str | None:
+    """Return what a model calls the input or output that another model, which it is compared with, calls ``name``.
+
+    Where it has a single one that may have another name, which None stands for.
+
+    Raises:
+        ModelError: it has several, and none of that name.
+    """
+    names = [v.name for v in (model.inputs if kind == "input" else model.proto.graph.output)]
+    if name is None or name in names or (kind == "output" and taken(model.structure, name)):
+        return name
+    if len(names) == 1:
+        return None
+    raise ModelError(
+        f"{model.name} has no {kind} {name!r}; it has {', '.join(names)}: export both models with the same name for it"
+    )

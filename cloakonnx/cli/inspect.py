@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloakonnx.cli._output import print_json, readers_may_leave, say, tell
+from cloakonnx.cli._scores import scores_of
 from cloakonnx.cli.options import json_option, model_argument
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _as_json(model: Model, taps: list[Tap], masks: list[str], folded: list[str],
         "opset": model.opset,
         "inputs": [i.name for i in model.inputs],
         "outputs": [o.name for o in model.proto.graph.output],
-        "scores": _scores(model),
+        "scores": scores_of(model),
         "external_files": model.external_files,
         "kind": kind,
         "masks": masks,
@@ -123,16 +124,6 @@ def _as_json(model: Model, taps: list[Tap], masks: list[str], folded: list[str],
     }
 
 
-def _scores(model: Model) -> str | None:
-    """Return the tensor that is taken for the class scores; None where it has to be named."""
-    from cloakonnx.errors import ModelError
-
-    try:
-        return model.output().name
-    except ModelError:
-        return None
-
-
 def _print(model: Model, taps: list[Tap], masks: list[str], on_weights: str | None, folded: list[str]) -> None:
     from rich import box
     from rich.console import Console
@@ -145,7 +136,7 @@ def _print(model: Model, taps: list[Tap], masks: list[str], on_weights: str | No
     inputs = ", ".join(shown(i.name) for i in model.inputs)
     outputs = ", ".join(shown(o.name) for o in model.proto.graph.output)
     tell(f"{shown(model.name)}: opset {model.opset}, IR {model.proto.ir_version}, input {inputs}, output {outputs}")
-    scores = _scores(model)
+    scores = scores_of(model)
     if scores is not None and [scores] != [o.name for o in model.proto.graph.output]:
         tell(f"class scores: {shown(scores)}")
     for location in model.external_files:

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from cloakonnx.cli._output import say
+from cloakonnx.cli._scores import say_scores
 from cloakonnx.cli._types import ChannelNumbers, Number, Numbers
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from cloakonnx.runtime.provider import Provider
 
 F = TypeVar("F", bound=Callable[..., Any])
-
 
 _SMALL = 0.1
 """Of a step of 8 bits."""
@@ -299,7 +299,7 @@ def classifier(
     """Return a model with its input, output and preprocessing; :func:`choose` gives it a provider later."""
     from cloakonnx.classifier.classifier import Classifier
 
-    _say_output(model, output_name)
+    say_scores(model, output_name)
     kept = click.get_current_context().meta
     return Classifier(
         model,
@@ -309,22 +309,6 @@ def classifier(
         task=kept.get("cloakonnx.task"),
         batch_axis=kept.get("cloakonnx.batch_axis"),
     )
-
-
-def _say_output(model: Model, name: str | None) -> None:
-    """Say which output is taken for the class scores, where there are several, and which tensor it is made of."""
-    from cloakonnx.errors import ModelError
-
-    outputs = [value.name for value in model.proto.graph.output]
-    try:
-        found = model.output(name).name
-    except ModelError:  # whoever needs the output says so
-        return
-    others = ", ".join(each for each in outputs if each != found)
-    if found not in outputs:
-        say(f"cloakonnx: tensor {found!r}, in front of {others}, is taken for the class scores")
-    elif name is None and others:
-        say(f"cloakonnx: output {found!r} is taken for the class scores; the other outputs are {others}")
 
 
 def part(classifier: Classifier, path: Path, options: DataOptions) -> Dataset:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -19,7 +19,7 @@ from cloakonnx.graph.file.external import check_references, is_external, locatio
 from cloakonnx.graph.index.bounds import check_bounds, check_shapes
 from cloakonnx.graph.index.index import Index, structure
 from cloakonnx.graph.index.normal import in_order_of, normalised, opset_version
-from cloakonnx.graph.index.outputs import score_info, scores_tensor, sole_scores
+from cloakonnx.graph.index.outputs import score_info, taken
 from cloakonnx.graph.index.shapes import infer
 from cloakonnx.kinds import check_regular, kind_of
 
@@ -158,9 +158,7 @@ class Model:
         return _pick(self.inputs, name, self.name, "input")
 
     def output(self, name: str | None = None) -> onnx.ValueInfoProto:
-        """Return the named output, or the one that holds the class scores.
-
-        Of an output of maps (ZipMap) it is the tensor that they are made of, which goes by its own name, too.
+        """Return the named output, or the one that holds the class scores (:func:`outputs.taken`).
 
         Raises:
             ModelError: no such output, or several that may hold class scores and no name.
@@ -168,31 +166,10 @@ class Model:
         declared = list(self.proto.graph.output)
         if len(declared) == 1 and declared[0].type.HasField("tensor_type"):
             return _pick(declared, name, self.name, "output")
-        graph = self.structure
-        tensors = {each.name: scores_tensor(graph, each.name) for each in declared}
-        sole = sole_scores(graph)
-        found = sole if name is None else tensors.get(name, name)
-        if found is not None and found in {*tensors.values(), sole} - set(tensors):
-            return score_info(graph, found)
-        return _pick(declared, found, self.name, "output")
-
-
-def counterpart(model: Model, name: str | None, kind: Literal["input", "output"]) -> str | None:
-    """Return what a model calls the input or output that another model, which it is compared with, calls ``name``.
-
-    Where it has a single one that may have another name, which None stands for.
-
-    Raises:
-        ModelError: it has several, and none of that name.
-    """
-    names = [v.name for v in (model.inputs if kind == "input" else model.proto.graph.output)]
-    if name is None or name in names or (kind == "output" and name in model.structure.producers):
-        return name
-    if len(names) == 1:
-        return None
-    raise ModelError(
-        f"{model.name} has no {kind} {name!r}; it has {', '.join(names)}: export both models with the same name for it"
-    )
+        found = taken(self.structure, name)
+        if found is None or any(value.name == found for value in declared):
+            return _pick(declared, found or name, self.name, "output")
+        return score_info(self.structure, found)
 
 
 def _pick(values: Sequence[onnx.ValueInfoProto], name: str | None, model: str, kind: str) -> onnx.ValueInfoProto:

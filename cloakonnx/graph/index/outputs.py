@@ -36,6 +36,18 @@ def sole_scores(graph: Index) -> str | None:
     return floats[0] if len(floats) == 1 else _whole(graph, floats)
 
 
+def taken(graph: Index, name: str | None) -> str | None:
+    """Return the tensor with the scores of the named output, or of the one that holds them; None where that is open.
+
+    What an output is made of goes by its own name, too.
+    """
+    tensors = {each.name: scores_tensor(graph, each.name) for each in graph.graph.output}
+    sole = sole_scores(graph)
+    if name is None or name in tensors:
+        return sole if name is None else tensors[name]
+    return name if name in {*tensors.values(), sole} else None
+
+
 def score_output(graph: Index, wanted: str | None = None) -> str:
     """Return the tensor of an output's scores: of the named one, else of the one that holds them, else of the first."""
     return scores_tensor(graph, wanted or sole_scores(graph) or graph.graph.output[0].name)
