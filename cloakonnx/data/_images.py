@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data._listing import few, listed
+from cloakonnx.data._classes import matched
+from cloakonnx.data._labelled import listed_in
+from cloakonnx.data._listing import listed
 from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, MissingDependencyError
 from cloakonnx.kinds import check_regular
@@ -28,7 +30,7 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images as (N, H, W, C) uint8; files in order of their class, then of their names.
+    """Images as (N, H, W, C) uint8; files in order of their class, then of their names, or as a CSV has them.
 
     Files are kept as strings below the folder: a Path takes four times the memory.
 
@@ -36,10 +38,11 @@ class ImageFolder:
         folder: Where they are.
         files: Below the folder.
         labels: (N,) int64.
-        classes: Names of the classes.
+        classes: Names of the classes; none where a CSV has numbers.
         resize: Pixels of the shorter side.
         crop: Pixels of a square out of the middle.
         are_named: Whether the classes were given, not found.
+        labels_in: The CSV that has the labels; None where they are the class folders.
         channels: 1 or 3, which all images are brought to; None where the first one decides.
         notes: What a reader should know of how the folder was read.
         grey: Grey images that were repeated in three channels, as far as they were read.
@@ -52,6 +55,7 @@ class ImageFolder:
     resize: int | None
     crop: int | None
     are_named: bool = False
+    labels_in: str | None = None
     channels: int | None = None
     notes: tuple[str, ...] = ()
     grey: set[str] = field(default_factory=set, compare=False, repr=False)
@@ -63,16 +67,33 @@ class ImageFolder:
         """The folder's name."""
         return self.folder.resolve().name
 
+    @property
+    def classes_from(self) -> str:
+        """What the names of the classes are taken from, for messages."""
+        return "class folders" if self.labels_in is None else f"classes of {self.labels_in}"
+
     @classmethod
-    def open(cls, folder: Path, *, classes: tuple[str, ...], resize: int | None, crop: int | None) -> ImageFolder:
-        """List the images; none is decoded yet.
+    def open(
+        cls,
+        folder: Path,
+        *,
+        classes: tuple[str, ...],
+        resize: int | None,
+        crop: int | None,
+        labels: Path | None = None,
+        label_column: str | None = None,
+    ) -> ImageFolder:
+        """List the images: of class folders, or those that a CSV has labels for; none is decoded yet.
 
         Raises:
-            DataError: no class folder, one that ``classes`` lacks, or no image.
+            DataError: no class folder, one that ``classes`` lacks, no image, or labels that do not fit.
             MissingDependencyError: Pillow is not installed.
         """
         _pillow()
-        found = listed(folder, classes=classes)
+        if labels is None:
+            found = listed(folder, classes=classes)
+        else:
+            found = listed_in(labels, folder, label_column=label_column, classes=classes)
         return cls(
             folder,
             found.files,
@@ -81,6 +102,7 @@ class ImageFolder:
             resize,
             crop,
             are_named=bool(classes),
+            labels_in=None if labels is None else labels.name,
             notes=found.notes,
         )
 
@@ -96,22 +118,13 @@ class ImageFolder:
         Args:
             names: Of the classes in the order of the model's scores; None where its file has none.
         """
-        if names is None or all(name.isdigit() for name in self.classes):
+        found = matched(self, names)
+        if found is None:
             return self
-        if self.are_named or not set(self.classes) <= set(names):
-            if self.classes == tuple(names):
-                return self
-            given = "--classes gives" if self.are_named else "the class folders are taken in the order of"
-            note = (
-                f"warning: {self.name}: {given} {few(self.classes)}, and the model's file names its classes "
-                f"{few(names)}"
-            )
-            return replace(self, notes=(*self.notes, note))
-        numbers = np.array([names.index(name) for name in self.classes], np.int64)[self.labels]
-        order = np.argsort(numbers, kind="stable")
-        note = f"{self.name}: the class folders are matched by name to the classes in the model's file ({few(names)})"
+        order = np.argsort(found.labels, kind="stable") if self.labels_in is None else np.arange(len(self.files))
         files = tuple(self.files[place] for place in order)
-        return replace(self, files=files, labels=numbers[order], classes=tuple(names), notes=(*self.notes, note))
+        notes = self.notes if found.note is None else (*self.notes, found.note)
+        return replace(self, files=files, labels=found.labels[order], classes=found.classes, notes=notes)
 
     def for_input(self, wanted: Sequence[int | None] | None) -> ImageFolder:
         """Return the images in as many channels as a model takes, where that is known.

@@ -67,14 +67,17 @@ def listed(folder: Path, *, classes: tuple[str, ...]) -> Listing:
     except OSError as error:
         raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
     if not inside:
-        raise DataError(f"{folder} has no class folders; put the images of each class into a folder of its own")
+        raise DataError(
+            f"{folder} has no class folders; put the images of each class into a folder of its own, or name a CSV of "
+            f"file names and labels with --labels{_tables_in(met)}"
+        )
     found = {name: files for name, files in inside.items() if files}
     met.without = [name for name in inside if name not in found and name not in classes]
     if not found:
         raise DataError(f"{folder} has no images in its class folders (known: {', '.join(sorted(SUFFIXES))})")
     if not classes:
         _check_parts(folder, found)
-    names = classes or tuple(sorted(found, key=_natural))
+    names = classes or tuple(sorted(found, key=natural))
     unknown = next((name for name in sorted(found) if name not in names), None)
     if unknown is not None:
         raise DataError(f"{folder} has a folder {unknown!r} that --classes lacks{nearest(unknown, names)}")
@@ -82,6 +85,23 @@ def listed(folder: Path, *, classes: tuple[str, ...]) -> Listing:
     labels = np.repeat(np.arange(len(names)), [len(each) for each in files]).astype(np.int64)
     notes = (*_about_order(folder, names, classes), *_about_skipped(folder, met))
     return Listing(tuple(file for each in files for file in each), labels, names, notes)
+
+
+def pictures_in(folder: Path) -> tuple[str, ...]:
+    """Return the pictures of a folder and of those below it, as paths from it, in order of their names.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    try:
+        return tuple(name.removeprefix("./") for name in _pictures(folder, ".", _Met(), ()))
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
+
+
+def _tables_in(met: _Met) -> str:
+    tables = [name for name in met.others if name.lower().endswith(".csv")]
+    return f" ({few(tables)}?)" if tables else ""
 
 
 def _class_folders(folder: Path, met: _Met) -> Iterator[str]:
@@ -131,7 +151,7 @@ def _is_passed_over(name: str, met: _Met) -> bool:
     return True
 
 
-def _natural(name: str) -> tuple[tuple[str | int, ...], str]:
+def natural(name: str) -> tuple[tuple[str | int, ...], str]:
     """Return a key that sorts by the numbers in names: class2 before class10."""
     parts = re.split(r"(\d+)", name)
     return tuple(int(part) if index % 2 else part for index, part in enumerate(parts)), name
@@ -159,7 +179,7 @@ def _about_order(folder: Path, names: Sequence[str], classes: Sequence[str]) -> 
 
 def _about_skipped(folder: Path, met: _Met) -> Iterator[str]:
     skipped = [
-        f"{_count(len(names), what)} ({few(names)})"
+        f"{count_of(len(names), what)} ({few(names)})"
         for names, what in (
             (met.system, "system folder"),
             (met.hidden, "hidden file or folder"),
@@ -171,20 +191,26 @@ def _about_skipped(folder: Path, met: _Met) -> Iterator[str]:
     ]
     said = [f"skipped {', '.join(skipped)}"] if skipped else []
     if met.deeper:
-        said.append(f"read {_count(met.deeper, 'picture')} in sub-folders of class folders")
+        said.append(f"read {count_of(met.deeper, 'picture')} in sub-folders of class folders")
     if said:
         yield f"{folder.name}: {'; '.join(said)}"
 
 
 _MANY = {
+    "class": "classes",
+    "class folder with pictures": "class folders with pictures",
     "hidden file or folder": "hidden files or folders",
     "folder without pictures": "folders without pictures",
     "file that is no picture": "files that are no pictures",
     "picture outside the class folders": "pictures outside the class folders",
+    "file that it names is missing": "files that it names are missing",
+    "picture has no label and is left out": "pictures have no label and are left out",
+    "file is named more than once and taken once": "files are named more than once and taken once",
 }
 
 
-def _count(number: int, what: str) -> str:
+def count_of(number: int, what: str) -> str:
+    """Return a number and what is counted, in the plural where it is not one."""
     return f"{number} {what if number == 1 else _MANY.get(what, what + 's')}"
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data._images import ImageFolder
+from cloakonnx.data._listing import count_of
 from cloakonnx.data.batch import Batch, digest
 from cloakonnx.data.layout import Arrangement, arrange, to_pixels
-from cloakonnx.data.sources import Source, sample_shape
-from cloakonnx.data.subset import class_folders, evenly, known_labels, some
+from cloakonnx.data.sources import ClassedArrays, Source, sample_shape
+from cloakonnx.data.subset import classed, evenly, file_names, known_labels, some
 from cloakonnx.errors import DataError
 from cloakonnx.preprocessing import Preprocessing
 
@@ -64,7 +65,7 @@ class Dataset:
     @classmethod
     def of(cls, source: Source, classifier: Fits, *, limit: int | None = None) -> Dataset:
         """Fit a source to a classifier's input, preprocessing and classes."""
-        if isinstance(source, ImageFolder):
+        if isinstance(source, (ImageFolder, ClassedArrays)):
             source = source.for_classes(classifier.class_names).for_input(classifier.input_shape)
         return cls(source, classifier.preprocessing, classifier.input_shape, classifier.declared_classes, limit)
 
@@ -128,6 +129,16 @@ class Dataset:
     def _empty(self) -> DataError:
         return DataError(f"{self.source.name} is empty: it has no samples")
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes in the order of the labels: of folders or of a table; None where labels are numbers."""
+        found = classed(self.source)
+        return (found.classes or None) if found is not None else None
+
+    def names(self, indices: NDArray[np.int64]) -> list[str] | None:
+        """Return the names of the files of samples, by their indices in the batches; None where they share one file."""
+        return file_names(self.chosen, indices)
+
     def count(self) -> int | None:
         """Return how many samples will come, None where only the end will tell."""
         count = self.chosen.count()
@@ -173,17 +184,17 @@ class Dataset:
         return Batch(batch.x[:left], None if batch.y is None else batch.y[:left], batch.start)
 
     def check_classes(self, classes: int) -> None:
-        """Raise DataError where the samples are in class folders, and these are not as many as the model's classes."""
-        folder = class_folders(self.source)
-        if folder is None or len(folder.classes) == classes:
+        """Raise DataError where labels are names of classes, and these are not as many as the model's classes."""
+        source = classed(self.source)
+        if source is None or not source.classes or len(source.classes) == classes:
             return
-        found = len(folder.classes)
-        said = (
-            f"--classes names {found}" if folder.are_named else f"{found} class folder{'s'[: found != 1]} with pictures"
-        )
+        found = len(source.classes)
+        folders = isinstance(source, ImageFolder) and source.labels_in is None
+        said = count_of(found, "class folder with pictures" if folders else "class")
+        said = f"--classes names {found}" if source.are_named else said
         raise DataError(
-            f"{folder.name}: {said}, but the model has {classes} classes; name all {classes} in the order of the "
-            "model's outputs with --classes A,B,... (also those without a folder)"
+            f"{source.name}: {said}, but the model has {classes} classes; name all {classes} in the order of the "
+            "model's outputs with --classes A,B,... (also those without a sample)"
         )
 
     def _check_labels(self, batch: Batch) -> None:

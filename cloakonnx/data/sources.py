@@ -1,11 +1,11 @@
-"""Where samples come from: npz, npy, folders of class folders of images, Python scripts; all read batch by batch."""
+"""Where samples come from: npz, npy, tables, folders of images, Python scripts; all read batch by batch."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -13,11 +13,15 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.data import _csv, _tables
+from cloakonnx.data._classes import Numbered, matched
 from cloakonnx.data._images import ImageFolder
+from cloakonnx.data._labelled import labels_in
 from cloakonnx.data._passes import Labelled, Passes
 from cloakonnx.data.arrays import as_labels, check_samples, has_predicted_labels, load_array, load_npz, missing
 from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, nearest
+from cloakonnx.kinds import kind_of
 
 
 class Source(Protocol):
@@ -74,6 +78,60 @@ class ArraySource:
         if x.filename is not None and Path(x.filename).stat().st_size < x.offset + x.nbytes:
             raise DataError(f"{self.name} was cut while it was read; run the same again")
         return np.array(x[rows])
+
+
+@dataclass(frozen=True)
+class ClassedArrays(ArraySource):
+    """Samples in an array whose labels were read from a table: of the samples, or of the labels alone.
+
+    Attributes:
+        classes: Names of the classes in the order of the labels; none where these were numbers.
+        are_named: Whether the names were given, not found.
+        columns: Names of the features, for a table.
+        notes: What a reader should know of how it was read.
+    """
+
+    classes: tuple[str, ...] = ()
+    are_named: bool = False
+    columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(N,) the labels."""
+        return self.y
+
+    @property
+    def classes_from(self) -> str:
+        """What the names of the classes are taken from, for messages."""
+        return "classes in its labels"
+
+    def for_classes(self, names: Sequence[str] | None) -> ClassedArrays:
+        """Return the samples with the labels that a model's names of its classes give them."""
+        found = matched(self, names)
+        if found is None:
+            return self
+        notes = self.notes if found.note is None else (*self.notes, found.note)
+        return replace(self, y=found.labels, classes=found.classes, notes=notes)
+
+    def for_input(self, wanted: Sequence[int | None] | None) -> ClassedArrays:
+        """Return the samples, once it is sure that a table has as many columns as the model takes.
+
+        Args:
+            wanted: The model's input without the batch axis; None for free dimensions, or as a whole.
+
+        Raises:
+            DataError: it has not.
+        """
+        if not self.columns or wanted is None or None in wanted:
+            return self
+        takes, has = int(np.prod([size or 1 for size in wanted])), len(self.columns)
+        if takes != has:
+            usual = [name for name in self.columns if name.lower() in _tables.USUAL_LABELS]
+            guess = f": is it {usual[0]!r}?" if usual and has == takes + 1 else ""
+            way = f"name the column with the labels with --label-column{guess}" if self.y is None else "see its columns"
+            raise DataError(f"{self.name} has {has} columns of features, and the model takes {takes}; {way}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -194,34 +252,48 @@ def open_source(
     path: str | Path,
     *,
     labels: Path | None = None,
+    label_column: str | None = None,
     classes: tuple[str, ...] = (),
     resize: int | None = None,
     crop: int | None = None,
 ) -> Source:
-    """Open a file or folder of samples by what it is: ``.npz``, ``.npy`` or a folder of class folders of images.
+    """Open a file or folder of samples by what it is: ``.npz``, ``.npy``, ``.csv``, ``.parquet`` or a folder of images.
 
     Args:
         path: Where it is.
-        labels: An ``.npy`` file with the labels of an ``.npy`` file of samples.
-        classes: Class names in the order of the model's outputs, for folders; by their numbers, else by name, where
-            empty.
+        labels: Labels of an ``.npy`` file of samples (``.npy`` or ``.csv``), or of the images of a folder (``.csv``).
+        label_column: The column with the labels, of a table or of ``labels``.
+        classes: Class names in the order of the model's outputs, where labels are names; by their numbers, else by
+            name, where empty.
         resize: Scale images so that their shorter side has this many pixels.
         crop: Cut this many pixels square out of the middle.
 
     Raises:
         DataError: missing, empty, pickled, or not of these kinds.
+        MissingDependencyError: Pillow or pyarrow is needed.
     """
     path = Path(path)
+    is_table, has_table = path.suffix.lower() in _tables.SUFFIXES, labels is not None and labels.suffix in _csv.SUFFIXES
     if path.is_dir():
-        _refuse(labels, "labels", path, "a folder's labels are its class folders")
-        return ImageFolder.open(path, classes=classes, resize=resize, crop=crop)
-    _refuse(classes, "classes", path, "it is for folders of images")
+        _refuse(labels and not has_table, "labels", path, "a folder's labels are its class folders, or a CSV")
+        _refuse(label_column and labels is None, "label-column", path, "it is for tables and CSV files of --labels")
+        return ImageFolder.open(
+            path, classes=classes, resize=resize, crop=crop, labels=labels, label_column=label_column
+        )
+    _refuse(classes and not (is_table or has_table), "classes", path, "it is for folders of images and tables")
     _refuse(resize or crop, "resize" if resize else "crop", path, "it is for folders of images")
+    _refuse(label_column and not (is_table or has_table), "label-column", path, "it is for tables")
+    if is_table:
+        _refuse(labels, "labels", path, "--label-column names the column of a table that has them")
+        return _open_table(path, label_column, classes)
     if path.suffix == ".npz":
         _refuse(labels, "labels", path, "an .npz file holds its labels as y")
         return _open_npz(path)
     if path.suffix == ".npy":
         x = check_samples(load_array(path, mapped=True), path.name)
+        if labels is not None and has_table:
+            found = labels_in(labels, len(x), label_column=label_column, classes=classes)
+            return ClassedArrays(path.name, x, found.labels, classes=found.classes, are_named=bool(classes))
         y = None if labels is None else as_labels(load_array(labels), labels.name)
         if y is not None and len(y) != len(x):
             raise DataError(f"{labels} has {len(y)} labels for the {len(x)} samples of {path.name}")
@@ -233,7 +305,26 @@ def open_source(
         )
     if not path.exists():
         raise missing(path)
-    raise DataError(f"{path} is neither an .npz nor an .npy file, nor a folder of class folders of images")
+    kind = kind_of(path)
+    raise DataError(
+        f"{path} is neither an .npz nor an .npy file, nor a folder of images, nor a table (.csv, .parquet)"
+        + (f"; it is {kind}" if kind else "")
+    )
+
+
+def _open_table(path: Path, label_column: str | None, classes: tuple[str, ...]) -> ClassedArrays:
+    _refuse(classes and label_column is None, "classes", path, "it names what is in --label-column")
+    found = _tables.read_table(path, label_column=label_column, classes=classes)
+    labels = found.labels or Numbered(np.empty(0, np.int64), ())
+    return ClassedArrays(
+        path.name,
+        check_samples(found.x, path.name),
+        None if found.labels is None else labels.labels,
+        classes=labels.classes,
+        are_named=bool(classes),
+        columns=found.columns,
+        notes=found.notes,
+    )
 
 
 def _refuse(value: object, option: str, path: Path, why: str) -> None:

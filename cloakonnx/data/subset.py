@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.data._classes import Classed
 from cloakonnx.data._images import ImageFolder
 from cloakonnx.data._passes import Labelled
 from cloakonnx.data.batch import Batch
-from cloakonnx.data.sources import ArraySource, Source, rechunked, sample_shape
+from cloakonnx.data.sources import ArraySource, ClassedArrays, Source, rechunked, sample_shape
 from cloakonnx.errors import DataError
 
 _READ = 256
@@ -86,6 +87,25 @@ def class_folders(source: Source) -> ImageFolder | None:
     if isinstance(source, Subset):
         return class_folders(source.source)
     return source if isinstance(source, ImageFolder) else None
+
+
+def classed(source: Source) -> Classed | None:
+    """Return the samples with names of classes that a source reads, None where its labels never had any."""
+    if isinstance(source, Subset):
+        return classed(source.source)
+    return source if isinstance(source, (ImageFolder, ClassedArrays)) else None
+
+
+def file_names(source: Source, indices: NDArray[np.int64]) -> list[str] | None:
+    """Return the names of the files that samples were read from, None where one file has them all.
+
+    Args:
+        source: The samples.
+        indices: (M,) which of them.
+    """
+    if isinstance(source, Subset):
+        return file_names(source.source, source.rows[indices])
+    return [source.files[index] for index in indices] if isinstance(source, ImageFolder) else None
 
 
 def evenly(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -1,0 +1,152 @@
+"""Labels as text: which number each class has, by the model's file, by ``--classes``, else in order of their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.data._listing import few, natural
+from cloakonnx.errors import DataError, nearest
+from cloakonnx.text import shown
+
+_WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0*)?")
+
+
+@runtime_checkable
+class Classed(Protocol):
+    """Samples whose classes have names, or may have."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(N,) the labels."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the labels; none where the labels were numbers."""
+
+    @property
+    def are_named(self) -> bool:
+        """Whether the names were given, not found."""
+
+    @property
+    def classes_from(self) -> str:
+        """What the names are taken from, for messages: class folders, say."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of how it was read."""
+
+    def for_classes(self, names: Sequence[str] | None) -> Self:
+        """Return the samples with the labels that a model's names of its classes give them."""
+
+
+class Numbered(NamedTuple):
+    """Labels as numbers.
+
+    Attributes:
+        labels: (N,) int64.
+        classes: Names of the classes in this order; none where the labels were numbers.
+        note: What a reader should know of them.
+    """
+
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    note: str | None = None
+
+
+class Texts:
+    """Labels as they are read: each text once, and which one each sample has."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._labels: list[int] = []
+
+    def __len__(self) -> int:
+        """Return how many labels there are."""
+        return len(self._labels)
+
+    def add(self, text: str) -> None:
+        """Take the label of the next sample."""
+        self._labels.append(self._codes.setdefault(text, len(self._codes)))
+
+    def numbered(self, where: str, *, classes: tuple[str, ...] = ()) -> Numbered:
+        """Return the labels as numbers: whole numbers as they are, names in the order of ``classes`` or their own.
+
+        Args:
+            where: What holds them, for messages.
+            classes: The names in the order of the model's outputs.
+
+        Raises:
+            DataError: numbers that are not whole or negative, or a name that ``classes`` lacks.
+        """
+        labels, texts = np.array(self._labels, np.int64), list(self._codes)
+        if classes:
+            check_once(classes)
+            unknown = next((text for text in texts if text not in classes), None)
+            if unknown is not None:
+                hint = nearest(unknown, classes)
+                raise DataError(f"{where} has the class {shown(unknown)!r} that --classes lacks{hint}")
+            return Numbered(np.array([classes.index(text) for text in texts], np.int64)[labels], classes)
+        if all(_WHOLE.fullmatch(text) for text in texts):
+            numbers = np.array([int(text.partition(".")[0]) for text in texts], np.int64)[labels]
+            if len(numbers) and numbers.min() < 0:
+                raise DataError(
+                    f"{where} has the negative label {numbers.min()} in row {int(numbers.argmin())}; labels count "
+                    "from 0 (--classes A,B,... names them in the order of the model's outputs)"
+                )
+            return Numbered(numbers, ())
+        if all(map(_is_number, texts)):
+            code = next(code for code, text in enumerate(texts) if not _WHOLE.fullmatch(text))
+            raise DataError(
+                f"{where} has {shown(texts[code])} in row {self._labels.index(code)}; labels are names of classes, or "
+                "whole numbers that count from 0"
+            )
+        names = tuple(sorted(texts, key=natural))
+        return Numbered(np.array([names.index(text) for text in texts], np.int64)[labels], names)
+
+
+def check_once(classes: Sequence[str]) -> None:
+    """Raise DataError where ``--classes`` names a class twice."""
+    if len(set(classes)) < len(classes):
+        raise DataError(f"--classes names a class twice: {','.join(classes)}")
+
+
+def matched(found: Classed, names: Sequence[str] | None) -> Numbered | None:
+    """Return labels numbered as a model's file names its classes; None where they stay as they are.
+
+    Where the file has other names, or ``--classes`` gives another order, a note shows both.
+
+    Args:
+        found: The samples.
+        names: Of the classes in the order of the model's scores; None where its file has none.
+    """
+    labels, classes = found.labels, found.classes
+    if names is None or labels is None or not classes or all(name.isdigit() for name in classes):
+        return None
+    if found.are_named or not set(classes) <= set(names):
+        if classes == tuple(names):
+            return None
+        given = "--classes gives" if found.are_named else f"the {found.classes_from} are taken in the order of"
+        note = f"warning: {found.name}: {given} {few(classes)}, and the model's file names its classes {few(names)}"
+        return Numbered(labels, classes, note)
+    numbers = np.array([names.index(name) for name in classes], np.int64)
+    note = (
+        f"{found.name}: the {found.classes_from} are matched by name to the classes in the model's file ({few(names)})"
+    )
+    return Numbered(numbers[labels], tuple(names), note)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
