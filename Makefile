@@ -6,29 +6,17 @@ LOWEST_VENV ?= .venv-lowest
 BROWSER_VENV ?= .venv-browser
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
-OUT := demo-out
+OUT := cloakonnx-demo
 FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= 0
 
 .PHONY: demo test test-peers test-browser test-lowest fuzz lint format smoke clean
 
-## demo: harden the sample classifier, from nothing: by the paper's mask, judged by replayed images; by learned masks, attacked anew
+## demo: set up an environment, harden a bundled classifier in cloakonnx-demo/, and show what that brings
 demo: $(VENV)/.demo
-	mkdir -p $(OUT)
-	$(BIN)/cloakonnx inspect samples/digits_cnn.onnx
-	$(BIN)/cloakonnx analyze samples/digits_cnn.onnx --data-script samples/digits.py:score \
-	  --adversarial samples/digits_fgsm.npz -o $(OUT)/digits_cnn.cloak.json --force
-	$(BIN)/cloakonnx apply samples/digits_cnn.onnx --analysis $(OUT)/digits_cnn.cloak.json \
-	  -o $(OUT)/digits_cnn.hardened.onnx --force
-	$(BIN)/cloakonnx verify $(OUT)/digits_cnn.hardened.onnx --source samples/digits_cnn.onnx
-	$(BIN)/python samples/accuracy.py samples/digits_cnn.onnx $(OUT)/digits_cnn.hardened.onnx
-	$(BIN)/cloakonnx learn samples/digits_cnn.onnx --data-script samples/digits.py:train --eps 2/16 --budget 4% \
-	  -o $(OUT)/digits_learned.cloak.json --force
-	$(BIN)/cloakonnx apply samples/digits_cnn.onnx --analysis $(OUT)/digits_learned.cloak.json \
-	  -o $(OUT)/digits_learned.hardened.onnx --force
-	$(BIN)/cloakonnx verify $(OUT)/digits_learned.hardened.onnx --source samples/digits_cnn.onnx
-	$(BIN)/cloakonnx evaluate $(OUT)/digits_learned.hardened.onnx --data-script samples/digits.py:test --eps 2/16 \
-	  --attack pgd --max-iter 40 --no-sanity -o $(OUT)/digits_learned.evaluation.json --force
+	$(BIN)/cloakonnx demo -o $(OUT) --force
+	@echo "cloakonnx is in $(VENV); for the commands above, first:"
+	@echo "  . $(VENV)/bin/activate"
 
 ## test: the tests that need no framework and no browser, in two halves side by side
 test: $(VENV)/.dev
@@ -67,7 +55,7 @@ smoke: $(VENV)/.dev
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cloakonnx needs Python 3.11 or later")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(PIP_FLAGS) -e . 'scikit-learn>=1.6'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -e .
 	touch $@
 
 $(VENV)/.dev: pyproject.toml
@@ -93,4 +81,4 @@ $(LOWEST_VENV)/.lowest: pyproject.toml tests/lowest.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) $(LOWEST_VENV) $(BROWSER_VENV) $(OUT) test-artifacts fuzz-findings dist build
+	rm -rf $(VENV) $(PEERS_VENV) $(LOWEST_VENV) $(BROWSER_VENV) $(OUT) demo-out test-artifacts fuzz-findings dist build

@@ -1,6 +1,6 @@
 """Compares a hardened digits model with its source, and with masks that remove as many features at random.
 
-Run as `python samples/accuracy.py samples/digits_cnn.onnx demo-out/digits_cnn.hardened.onnx`, or `make demo`.
+Run as `python samples/accuracy.py samples/digits_cnn.onnx HARDENED.onnx`, with what `cloakonnx apply` wrote.
 """
 
 from __future__ import annotations

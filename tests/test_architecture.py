@@ -30,6 +30,7 @@ FLOORS = (
     ("evaluation",),
     ("reporting",),
     ("pipeline",),
+    ("demo",),
     ("cli", "__init__"),
     ("__main__",),
 )

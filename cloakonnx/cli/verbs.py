@@ -17,6 +17,7 @@ from cloakonnx.cli.options import PATH
 from cloakonnx.errors import CloakError, nearest
 
 _VERBS = {
+    "demo": "Harden a bundled classifier, and show what that brings.",
     "harden": "Do everything in one go, and keep every finished stage.",
     "inspect": "List the tensors of a model that can carry a mask.",
     "attack": "Make adversarial inputs from an ONNX file.",
