@@ -320,7 +320,29 @@ PLATT = scores(
     prob_b=[0.1],
 )
 
-CASES = {**RECURRENT, **SAMPLING, **STANDARD, **FUSED, **LEARNING}
+COUPLED = {
+    f"SVMClassifier of {classes} probabilities {kernel} {after}": scores(
+        "SVMClassifier",
+        classes,
+        vectors_per_class=[2] * classes,
+        support_vectors=numbers(2 * classes, 4),
+        coefficients=numbers(classes - 1, 2 * classes),
+        rho=numbers(1, classes * (classes - 1) // 2),
+        kernel_type=kernel,
+        kernel_params=KERNEL[kernel],
+        prob_a=[-1.3 - 0.1 * i for i in range(classes * (classes - 1) // 2)],
+        prob_b=numbers(1, classes * (classes - 1) // 2),
+        post_transform=after,
+    )
+    for classes, kernel, after in (
+        (3, "RBF", "NONE"),
+        (4, "LINEAR", "NONE"),
+        (6, "POLY", "NONE"),
+        (3, "RBF", "SOFTMAX"),
+    )
+}
+
+CASES = {**RECURRENT, **SAMPLING, **STANDARD, **FUSED, **LEARNING, **COUPLED}
 
 
 @pytest.mark.parametrize("name", CASES)

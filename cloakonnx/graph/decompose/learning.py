@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from cloakonnx.graph.build import Tensor
+from cloakonnx.graph.decompose.coupling import coupled
 from cloakonnx.graph.decompose.registry import LEARNING, Node, Outputs, decomposition
 
 
@@ -107,9 +108,9 @@ def svm_regressor(s: Node) -> Tensor:
     return _after(s, _kernels(s, count).op("MatMul", weights) + float(rho[0]))
 
 
-@decomposition("SVMClassifier", domain=LEARNING, note="several classes without probabilities")
+@decomposition("SVMClassifier", domain=LEARNING)
 def svm_classifier(s: Node) -> Outputs:
-    """Decision values of pairs of classes; of two classes also probabilities by Platt's sigmoid."""
+    """Decision values of pairs of classes; where the model has them, probabilities by Platt's sigmoid."""
     count = len(s.attr("classlabels_ints") or s.attr("classlabels_strings") or ())
     per_class = s.attr("vectors_per_class")
     rho = _floats(s, "rho")
@@ -122,9 +123,9 @@ def svm_classifier(s: Node) -> Outputs:
     slopes, offsets = _floats(s, "prob_a"), _floats(s, "prob_b")
     if not slopes.size:
         return [None, _classes(s, values, count) if count == 2 else _after(s, values)]
+    first = (-(values * _row(s, slopes) + _row(s, offsets))).op("Sigmoid")
     if count > 2:
-        raise s.error("probabilities of several classes come out of an iteration")
-    first = (-(values * float(slopes[0]) + float(offsets[0]))).op("Sigmoid")
+        return [None, _after(s, coupled(s, first, pairs, count))]
     return [None, first.op("Concat", 1 - first, axis=1)]
 
 
