@@ -13,8 +13,8 @@ from pathlib import Path
 
 from cloakonnx.errors import ModelError, OutputError
 from cloakonnx.files import atomic, check_replaceable
-from cloakonnx.graph.file._names import unsafe_name
 from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.file.names import unsafe_name
 from cloakonnx.text import shown
 
 _BLOCK = 1 << 22

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from cloakonnx.graph.file.edit import (
 )
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks import metadata
+from cloakonnx.graph.masks.beside import MasksFile, moved_out
 from cloakonnx.graph.masks.insert import insertion
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.strip import removal, stripped_sha256
@@ -65,7 +66,8 @@ def harden_file(
 ) -> None:
     """Write the hardened model, atomically; the source is only read.
 
-    External data stays where it is when the output is beside the source, and is copied when not.
+    External data stays where it is when the output is beside the source, and is copied when not. Where there is some,
+    masks of more than 1 MB are external data, too: ``NAME.masks.bin`` beside the output ``NAME.onnx``.
 
     Args:
         model: The source.
@@ -83,9 +85,9 @@ def harden_file(
     """
     output = Path(output)
     check_target(model, output, force=force)
-    edit = plan(model, masks)
+    edit, beside = moved_out(model, plan(model, masks), output, force=force)
     check_size(model, edit, "take masks of fewer numbers (--granularity kernel), or apply with --float16-masks")
-    write_edited(model, edit, output, force=force, hash_external=hash_external, watch=watch)
+    write_edited(model, edit, output, force=force, hash_external=hash_external, watch=watch, beside=beside)
 
 
 _MOST_BYTES = 2**31 - 1
@@ -99,13 +101,24 @@ def check_size(model: Model, edit: Edit, way_out: str) -> None:
 
 
 def write_edited(
-    model: Model, edit: Edit, output: Path, *, force: bool, hash_external: bool, watch: Watch | None = None
+    model: Model,
+    edit: Edit,
+    output: Path,
+    *,
+    force: bool,
+    hash_external: bool,
+    watch: Watch | None = None,
+    beside: MasksFile | None = None,
 ) -> None:
     """Write an edited model with its external data, and the digests of these; raises as :func:`harden_file` does."""
     buf = canonical_buffer(model)
-    companions = Companions(model, edited(model, edit).external_files, output.absolute().parent, force=force)
+    own = None if beside is None else beside.location
+    used = [location for location in edited(model, edit).external_files if location != own]
+    companions = Companions(model, used, output.absolute().parent, force=force)
     with _copied(companions, watch, digests=hash_external) as digests:
-        write_pieces(output, model, buf, edit_bytes(buf, _recording(model, edit, digests)))
+        recording = _recording(model, edit, digests, beside if hash_external else None)
+        with nullcontext() if beside is None else beside.written():
+            write_pieces(output, model, buf, edit_bytes(buf, recording))
 
 
 @contextmanager
@@ -119,14 +132,18 @@ def _copied(companions: Companions, watch: Watch | None, *, digests: bool) -> It
         raise
 
 
-def _recording(model: Model, edit: Edit, digests: Mapping[str, Digest]) -> Edit:
+def _recording(model: Model, edit: Edit, digests: Mapping[str, Digest], beside: MasksFile | None) -> Edit:
     """Return an edit that also records digests of external files; a record that is there stays, and must be right."""
-    if metadata.EXTERNAL in metadata.entries(model.proto):
+    recorded = metadata.external_recorded(model.proto)
+    if recorded is not None:
         check_recorded(model, digests)
+        if beside is None:
+            return edit
+    found = {} if recorded is not None else dict(digests)
+    found |= {} if beside is None else {beside.location: beside.digest}
+    files = (recorded or {}) | {name: metadata.ExternalFile(each.sha256, each.size) for name, each in found.items()}
+    if not files:
         return edit
-    if not digests:
-        return edit
-    files = {location: metadata.ExternalFile(found.sha256, found.size) for location, found in digests.items()}
     return dataclasses.replace(edit, metadata={**edit.metadata, metadata.EXTERNAL: metadata.external_text(files)})
 
 
@@ -163,7 +180,7 @@ def strip_file(model: Model, output: str | Path, *, force: bool = False, watch: 
             "it was hardened: the model was changed since; nothing was written (verify --source names the change)"
         )
     content = model.content
-    companions = Companions(model, model.external_files, output.absolute().parent, force=force)
+    companions = Companions(model, edited(model, edit).external_files, output.absolute().parent, force=force)
     with _copied(companions, watch, digests=bool(companions.copies)) as digests:
         check_recorded(model, digests)
         write_pieces(output, model, content, edit_bytes(content, edit))
