@@ -7,6 +7,7 @@ msgspec type of what lies in the file: it checks types and bounds, and the schem
 
 from __future__ import annotations
 
+import base64
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -14,7 +15,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from msgspec import Meta, Struct, defstruct
+from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -100,7 +101,8 @@ def entries(record: type) -> tuple[Entry, ...]:
         at = next((mark for mark in getattr(kind, "__metadata__", ()) if isinstance(mark, At)), At())
         path = tuple((at.path or each.name).split("."))
         found.append(Entry(path, each.name, kind, each.default if at.omitted else MISSING, described=at.described))
-    for name, value in vars(record).items():
+    properties = {name: value for base in reversed(record.__mro__) for name, value in vars(base).items()}
+    for name, value in properties.items():
         if isinstance(value, property) and "entry" in vars(value.fget):
             path, before = vars(value.fget)["entry"]
             place = next((i for i, other in enumerate(found) if other.attribute == before), len(found))
@@ -160,13 +162,13 @@ def built(kind: Any, value: Any, where: str = "") -> Any:
     Raises:
         ValueError: the entries of a record contradict each other; the message names the place.
     """
-    if value is None:
-        return None
+    if value is None or value is UNSET:
+        return value
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return built(kind.__origin__, value, where)
     if origin in (Union, UnionType):
-        (kind,) = (each for each in args if each is not NoneType)
+        (kind,) = (each for each in args if each not in (NoneType, UnsetType))
         return built(kind, value, where)
     if origin is tuple:
         kinds = args[:1] * len(value) if args[-1] is ... else args
@@ -190,7 +192,9 @@ def _record(kind: Any, value: Any, where: str) -> Any:
 
 
 def written(value: Any) -> Any:
-    """Return a record, or what one holds, as JSON has it."""
+    """Return a record, or what one holds, as JSON has it: bytes in base64."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     if isinstance(value, Mapping):
         return {key: written(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from cloakonnx.errors import CloakError
 from cloakonnx.kinds import irregular
@@ -20,11 +21,10 @@ _MOST = 256 << 20
 
 
 @dataclass(frozen=True)
-class JsonFile(Generic[T]):
-    """A kind of JSON file: one record a file. msgspec loads with the first record that is read or written.
+class JsonFile:
+    """A kind of JSON file, which holds one record. msgspec loads with the first that is read or written.
 
     Attributes:
-        record: The dataclass, see :mod:`cloakonnx.entries`.
         kind: Of the file: ``analysis`` for the format ``cloakonnx.analysis``.
         version: The one that is read and written.
         verb: What makes such a file.
@@ -32,30 +32,29 @@ class JsonFile(Generic[T]):
         head: Entries that all such files begin with, after format and version.
     """
 
-    record: type[T]
     kind: str
     version: int
     verb: str
     error: type[CloakError]
-    head: Mapping[str, Any]
+    head: Mapping[str, Any] = field(default_factory=dict)
 
-    def content(self, record: T) -> dict[str, Any]:
+    def content(self, record: object) -> dict[str, Any]:
         """Return what the file holds: the record's entries, and what follows from them."""
         from cloakonnx.entries import written  # noqa: PLC0415
 
         return {"format": f"cloakonnx.{self.kind}", "version": self.version, **self.head, **written(record)}
 
-    def text(self, record: T) -> str:
+    def text(self, record: object) -> str:
         """Return the file's text: equal records give the same text."""
         return json_text(self.content(record))
 
-    def read(self, text: str, *, name: str, check: Callable[[T, Mapping[str, Any]], None] | None = None) -> T:
+    def read(self, text: str, build: Callable[[dict[str, Any]], T], *, name: str) -> T:
         """Read the file's text.
 
         Args:
             text: Of the file.
+            build: Makes the value of the file's content; raises ValueError or CloakError where that is damaged.
             name: Of the file, for messages.
-            check: Takes the record and the file's content; raises ValueError where they contradict each other.
 
         Raises:
             CloakError: :attr:`error`, see there.
@@ -71,12 +70,9 @@ class JsonFile(Generic[T]):
                 f"{self.version}"
             )
         try:
-            found = converted(content, self.record)
-            if check is not None:
-                check(found, content)
-        except (ValueError, CloakError) as fault:
-            raise self.error(f"{name} is damaged: {fault}; make it again with cloakonnx {self.verb}") from None
-        return found
+            return build(content)
+        except (ValueError, CloakError) as found:
+            raise self.error(f"{name} is damaged: {found}; make it again with cloakonnx {self.verb}") from None
 
 
 def json_text(content: Any) -> str:
@@ -107,19 +103,37 @@ def converted(content: Any, record: type[T], where: str = "") -> T:
     return cast(T, built(record, found, where.removesuffix(".")))
 
 
-_MISSING = "Object missing required field `"
-_WORDS = {"Expected `str` matching regex '^[0-9a-f]{64}$'": "is not 64 hex digits"}
+_WORDS = tuple(
+    (re.compile(said), ours)
+    for said, ours in (
+        ("Object missing required field `(.*)`", r"the entry {}\1 is missing"),
+        ("Expected `object.*", "{} is not an object"),
+        (r"Expected `array` of length (\d+), got (\d+)", r"{} has \2 entries, not \1"),
+        ("Expected `array.*", "{} is not a list"),
+        ("Expected `bool.*", "{} is neither true nor false"),
+        (r"Expected `str` (?:of length <= |matching regex '\^\[0-9a-f\]\{)(\d+).*", r"{} is not \1 hex digits"),
+        ("Expected `str.*", "{} is not a string"),
+        (r"Expected `int` >= (\d+)", r"{} is not a whole number from \1 on"),
+        ("Expected `int` <= .*", "{} is not a whole number below 2**63"),
+        ("Expected `int.*", "{} is not a whole number"),
+        ("Number out of range|Expected `float` [<>].*", "{} is not a finite number"),
+        ("Expected `float.*", "{} is not a number"),
+        ("Invalid enum value (.*)", r"{} can't be \1"),
+    )
+)
+"""What msgspec says, and how our errors say it."""
 
 
 def _fault(message: str, where: str) -> str:
-    """Return msgspec's message as our errors have it, the place first: ``results[0].eps: expected float, got str``."""
+    """Return msgspec's message in the words of our errors, which begin with the place of the entry."""
     words, _, path = message.partition(" - at `$")
     place = f"{where}{path.removesuffix('`').removeprefix('.')}"
-    if words.startswith(_MISSING):
-        return f"the entry {'.'.join(filter(None, (place, words[len(_MISSING) :].removesuffix('`'))))} is missing"
-    if words in _WORDS:
-        return f"{place} {_WORDS[words]}"
-    return f"{place or 'it'}: {words[:1].lower()}{words[1:]}".replace("`", "")
+    for said, ours in _WORDS:
+        found = said.fullmatch(words)
+        if found is not None:
+            dot = "." if place and "missing" in ours and not place.endswith(".") else ""
+            return found.expand(ours).replace("{}", f"{place}{dot}" if "missing" in ours else place or "it", 1)
+    return f"{place or 'it'}: {words}"
 
 
 def read_json(

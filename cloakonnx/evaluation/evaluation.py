@@ -27,7 +27,7 @@ from cloakonnx.evaluation.results import AtEps, DataRecord, MaskRecord, ModelRec
 from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.files import write_text
 from cloakonnx.preprocessing import Preprocessing
-from cloakonnx.records import JsonFile, installed_versions, read_text
+from cloakonnx.records import JsonFile, converted, installed_versions, read_text
 from cloakonnx.statistics import (
     CONFIDENCE,
     Accuracy,
@@ -133,7 +133,13 @@ class Evaluation:
         Raises:
             DataError: it is not an evaluation, or one of a later version, or its numbers contradict each other.
         """
-        return EVALUATION.read(text, name=name, check=cls._check)
+        return EVALUATION.read(text, cls._of, name=name)
+
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> Evaluation:
+        found = converted(content, cls)
+        found._check(content)
+        return found
 
     def _check(self, stated: Mapping[str, Any]) -> None:
         """Check the counts against each other, and what the file states against the counts; raises ValueError."""
@@ -157,9 +163,7 @@ class Evaluation:
             check_stated(stated.get(key), follows[key], key)
 
 
-EVALUATION = JsonFile(
-    Evaluation, "evaluation", VERSION, "evaluate", DataError, {"statement": STATEMENT, "confidence": CONFIDENCE}
-)
+EVALUATION = JsonFile("evaluation", VERSION, "evaluate", DataError, {"statement": STATEMENT, "confidence": CONFIDENCE})
 """The file of an evaluation."""
 
 

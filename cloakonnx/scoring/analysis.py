@@ -5,10 +5,9 @@ The file is JSON; its schema is published as docs/analysis.schema.json. Large ma
 
 from __future__ import annotations
 
-import json
-import re
+import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +20,19 @@ from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import entries
-from cloakonnx.preprocessing import LAYOUTS, Preprocessing
-from cloakonnx.records import Entries, installed_versions, read_json, read_text
+from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.records import JsonFile, converted, installed_versions, read_text
 from cloakonnx.scoring import _masks
-from cloakonnx.scoring.criteria import CRITERIA
+from cloakonnx.scoring.stored import FileRecord, MaskRecord, MasksFile, ScoresFile, TapRecord
+from cloakonnx.scoring.stored import SampleSet as SampleSet  # noqa: PLC0414 - its public path is here
 from cloakonnx.text import line, table, title
 
-FORMAT, VERSION = "cloakonnx.analysis", 1
+FILE = JsonFile("analysis", 1, "analyze", AnalysisError)
+"""The file of an analysis."""
 
 
-@dataclass(frozen=True)
-class SampleSet:
-    """The samples that an analysis has seen.
-
-    Attributes:
-        clean: Name of the clean source.
-        adversarial: Name of the adversarial source, or None where the attack was made on the fly.
-        count: How many pairs.
-        largest_difference: Largest |adversarial - clean| in pixel space.
-        hashes: 16 hex digits for each clean sample, so that an evaluation can tell whether it was seen here.
-    """
-
-    clean: str
-    adversarial: str | None
-    count: int
-    largest_difference: float
-    hashes: tuple[str, ...] = field(repr=False)
+_COMMON = ("preprocessing", "attack", "samples", "provider", "threads", "notes", "versions")
+"""What the file has under the names of the attributes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,40 +116,23 @@ class Analysis:
 
     def to_json(self) -> str:
         """Return the analysis as one text, masks of any size in it: the same analysis always gives the same text."""
-        return self._text(_masks.inside(self.masks))
+        return FILE.text(self._stored(_masks.inside(self.masks)))
 
-    def _text(self, masks: Mapping[str, Any]) -> str:
-        content: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
-            "kind": "masks" if self.scores is None else "scores",
-            "model": {"name": self.model_name, "sha256": self.model_sha256},
-        }
-        if self.scores is not None:
-            content["tap"] = {
-                "name": self.scores.tap,
-                "feature_axis": self.scores.feature_axis,
-                "features": len(self.scores.scores),
-                "dtype": self.scores.dtype,
-            }
-            content["criterion"] = self.scores.criterion
-            content["scores"] = [float(s) for s in self.scores.scores]
-            content["dead_features"] = self.scores.dead
-            content["values_per_feature"] = self.scores.values_per_feature
-        else:
-            content |= masks
-            content["learning"] = dict(self.learning) if self.learning is not None else None
-            content["selection"] = dict(self.selection) if self.selection is not None else None
-        content["preprocessing"] = asdict(self.preprocessing)
-        content["attack"] = dict(self.attack) if self.attack is not None else None
-        content["samples"] = asdict(self.samples)
-        content["provider"] = self.provider
-        if self.threads is not None:
-            content["threads"] = self.threads
-        if self.notes:
-            content["notes"] = list(self.notes)
-        content["versions"] = dict(self.versions)
-        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    def _stored(self, masks: tuple[MaskRecord, ...], beside: FileRecord | None = None) -> ScoresFile | MasksFile:
+        """Return what the file holds; ``masks``: the masks as they lie in it, and in the file beside it."""
+        common: dict[str, Any] = {name: getattr(self, name) for name in _COMMON}
+        common["model"] = FileRecord(self.model_name, self.model_sha256)
+        if self.scores is None:
+            common |= {"learning": self.learning, "selection": self.selection}
+            return MasksFile(masks_file=beside, masks=masks, **common)
+        found = self.scores
+        return ScoresFile(
+            tap=TapRecord(found.tap, found.feature_axis, len(found.scores), found.dtype),
+            criterion=found.criterion,
+            scores=tuple(float(score) for score in found.scores),
+            values_per_feature=found.values_per_feature,
+            **common,
+        )
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "analysis", folder: Path | None = None) -> Analysis:
@@ -178,33 +147,29 @@ class Analysis:
             AnalysisError: it is not an analysis, or one of a later version, or its masks are in a file beside it that
                 is missing or another.
         """
-        found, beside = read_json(
-            text, cls._from_entries, kind="analysis", version=VERSION, verb="analyze", name=name, error=AnalysisError
-        )
+        found, beside = FILE.read(text, cls._of, name=name)
         return found if beside is None else replace(found, masks=beside.read(folder, name))
 
     @classmethod
-    def _from_entries(cls, entries: Entries) -> tuple[Analysis, _masks.MasksBeside | None]:
-        kind, model = entries.text("kind"), entries.object("model")
-        if kind not in {"scores", "masks"}:
+    def _of(cls, content: Mapping[str, Any]) -> tuple[Analysis, _masks.MasksBeside | None]:
+        kind = content.get("kind")
+        if kind not in ("scores", "masks"):
             raise ValueError(f"its kind is {kind!r}, neither 'scores' nor 'masks'")
-        masks, beside = _masks.listed(entries) if kind == "masks" else ((), None)
-        found = cls(
-            model_name=model.text("name"),
-            model_sha256=_sha256(model.text("sha256")),
-            preprocessing=_preprocessing(entries.object("preprocessing")),
-            samples=_samples(entries.object("samples")),
-            provider=entries.text("provider"),
-            threads=entries.whole_if_there("threads", 1),
-            notes=entries.texts_if_there("notes"),
-            scores=_scores(entries) if kind == "scores" else None,
-            masks=masks,
-            attack=entries.optional_object("attack"),
-            learning=entries.optional_object("learning") if kind == "masks" else None,
-            selection=entries.optional_object("selection") if kind == "masks" else None,
-            versions=entries.text_map("versions"),
-        )
-        return found, beside
+        stored: ScoresFile | MasksFile
+        stored = converted(content, ScoresFile) if kind == "scores" else converted(content, MasksFile)
+        stored.check()
+        made: dict[str, Any] = {name: getattr(stored, name) for name in _COMMON}
+        made |= {"model_name": stored.model.name, "model_sha256": stored.model.sha256}
+        if isinstance(stored, ScoresFile):
+            tap, values = stored.tap, np.array(stored.scores, np.float64)
+            scores = TapScores(
+                tap.name, tap.feature_axis, tap.dtype, stored.criterion, values, stored.values_per_feature
+            )
+            return cls(scores=scores, **made), None
+        made |= {"learning": stored.learning, "selection": stored.selection}
+        if stored.masks_file is None:
+            return cls(masks=_masks.held(stored.masks), **made), None
+        return cls(**made), _masks.MasksBeside(stored.masks_file, stored.masks)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
@@ -223,7 +188,8 @@ class Analysis:
         packed = _masks.packed(self.masks)
         beside = masks_path(path)
         with atomic(path) as stream:  # takes its name last: what it names is there
-            stream.write(encoded(self._text(_masks.named(self.masks, beside.name, packed))))
+            file = FileRecord(beside.name, hashlib.sha256(packed).hexdigest())
+            stream.write(encoded(FILE.text(self._stored(_masks.named(self.masks), file))))
             with atomic(beside) as masks:
                 masks.write(packed)
 
@@ -262,56 +228,6 @@ def default_path(model: Path) -> Path:
 def masks_path(analysis: Path) -> Path:
     """Return where masks go that are too large for the analysis: its suffix replaced by ``.masks.npz``."""
     return analysis.with_suffix(".masks.npz")
-
-
-def _preprocessing(entries: Entries) -> Preprocessing:
-    low, high = entries.numbers("bounds", 2)
-    layout = entries.optional_text("layout")
-    if layout not in {*LAYOUTS, None}:
-        raise ValueError(f"preprocessing.layout is {layout!r}")
-    return Preprocessing(
-        scale=entries.number("scale"),
-        mean=entries.numbers("mean"),
-        std=entries.numbers("std"),
-        layout=layout,
-        bounds=(low, high),
-    )
-
-
-def _samples(entries: Entries) -> SampleSet:
-    count, hashes = entries.whole("count", 1), entries.texts("hashes")
-    if len(hashes) != count:
-        raise ValueError(f"it has {len(hashes)} hashes for {count} samples")
-    return SampleSet(
-        clean=entries.text("clean"),
-        adversarial=entries.optional_text("adversarial"),
-        count=count,
-        largest_difference=entries.number("largest_difference"),
-        hashes=hashes,
-    )
-
-
-def _scores(entries: Entries) -> TapScores:
-    tap, scores = entries.object("tap"), np.array(entries.numbers("scores"), np.float64)
-    if not len(scores) or len(scores) != tap.whole("features"):
-        raise ValueError(f"it has {len(scores)} scores for {tap.whole('features')} features")
-    criterion = entries.text("criterion")
-    if (scores < 0).any() and not (criterion in CRITERIA and CRITERIA[criterion].signed):
-        raise ValueError(f"a score is negative, which criterion {criterion!r} never gives")
-    return TapScores(
-        tap=tap.text("name"),
-        feature_axis=tap.whole("feature_axis", 1),
-        dtype=tap.text("dtype"),
-        criterion=criterion,
-        scores=scores,
-        values_per_feature=entries.whole("values_per_feature", 1),
-    )
-
-
-def _sha256(text: str) -> str:
-    if re.fullmatch("[0-9a-f]{64}", text) is None:
-        raise ValueError("model.sha256 is not 64 hex digits")
-    return text
 
 
 _MOST_ROWS = 10

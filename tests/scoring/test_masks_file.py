@@ -191,7 +191,7 @@ CHANGES: list[tuple[Callable[[Path], None], str]] = [
     (put("file", "sha256", "0" * 63), "masks_file.sha256 is not 64 hex digits"),
     (put("mask", "array", "mask_1"), "two masks have the same array"),
     (put("mask", "array", 3), "array is not a string"),
-    (put("mask", "shape", [500, 0]), "do not fit its shape"),
+    (put("mask", "shape", [500, 0]), r"masks\[0\]\.shape\[1\] is not a whole number from 1 on"),
     (put("mask", "shape", [2**62, 2**62]), "has no array|is float32 of shape|bytes"),
 ]
 

@@ -26,7 +26,7 @@ from cloakonnx.evaluation.evaluation import STATEMENT
 from cloakonnx.evaluation.results import AtEps, DataRecord, ModelRecord
 from cloakonnx.files import write_text
 from cloakonnx.preprocessing import Preprocessing
-from cloakonnx.records import JsonFile, installed_versions, read_text
+from cloakonnx.records import JsonFile, converted, installed_versions, read_text
 from cloakonnx.statistics import CONFIDENCE, Accuracy, Paired
 
 VERSION = 1
@@ -196,7 +196,13 @@ class Sweep:
         Raises:
             DataError: it is not a sweep, or one of a later version, or its numbers contradict each other.
         """
-        return SWEEP.read(text, name=name, check=cls._check)
+        return SWEEP.read(text, cls._of, name=name)
+
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> Sweep:
+        found = converted(content, cls)
+        found._check(content)
+        return found
 
     def _check(self, stated: Mapping[str, Any]) -> None:
         """Check the counts against each other, and what the file states against the counts; raises ValueError."""
@@ -224,7 +230,7 @@ class Sweep:
             raise ValueError(f"{where}.removed is {removed}, more than the {self.scores.features} features of scores")
 
 
-SWEEP = JsonFile(Sweep, "sweep", VERSION, "sweep", DataError, {"statement": STATEMENT, "confidence": CONFIDENCE})
+SWEEP = JsonFile("sweep", VERSION, "sweep", DataError, {"statement": STATEMENT, "confidence": CONFIDENCE})
 """The file of a sweep."""
 
 
