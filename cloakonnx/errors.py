@@ -81,7 +81,7 @@ class ZeroGradientError(DifferentiationError):
 
 
 class MissingDependencyError(CloakError):
-    """An optional package is needed; the message names the extra that installs it."""
+    """A package is missing; the message has the command that installs it."""
 
 
 class CheckError(CloakError):

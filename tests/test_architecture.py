@@ -30,7 +30,7 @@ FLOORS = (
     ("evaluation",),
     ("reporting",),
     ("pipeline",),
-    ("demo",),
+    ("demo", "doctor"),
     ("cli", "__init__"),
     ("__main__",),
 )

@@ -98,7 +98,7 @@ _task_options = options.group(
 @options.gate_options(required=False)
 @click.option("-o", "--output", type=options.PATH, help="The folder for the results.  [MODEL-hardened]")
 @sign_key_option
-@click.option("--no-report", is_flag=True, help="Leave out report.html, which needs the extra 'report'.")
+@click.option("--no-report", is_flag=True, help="Leave out report.html.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes, and write nothing.")
 @click.option("--force", is_flag=True, help="Overwrite results of other inputs or settings.")
 @options.json_option

@@ -36,7 +36,7 @@ def command(
     cloakonnx report evaluation.json -o report.html
     cloakonnx report evaluation.json --analysis model.cloak.json --sweep sweep.json --samples samples.npz -o report.html
 
-    Parts whose input is not given say which command makes it. Needs the extra: pip install cloakonnx[report].
+    Parts whose input is not given are left out.
     """
     from cloakonnx.evaluation.evaluation import load_evaluation, verdict
     from cloakonnx.evaluation.samples import load_samples

@@ -30,6 +30,7 @@ _VERBS = {
     "gate": "Judge an evaluation: pass, fail or inconclusive.",
     "verify": "Check that a hardened model is its source and the mask.",
     "strip": "Take the masks out again, to the byte.",
+    "doctor": "Check the installation: packages, providers, a test gradient.",
     "config": "Print the options in force, and where they come from.",
 }
 """Verb to its line in the list; a module of the same name under cloakonnx.cli holds its command."""

@@ -274,9 +274,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 def _pillow() -> ModuleType:
     try:
-        from PIL import Image  # noqa: PLC0415 - an extra
+        from PIL import Image  # noqa: PLC0415 - slow to import
     except ImportError:
-        raise MissingDependencyError(
-            "folders of images need Pillow; install it with: pip install 'cloakonnx[images]'"
-        ) from None
+        raise MissingDependencyError("folders of images need Pillow: pip install pillow") from None
     return Image

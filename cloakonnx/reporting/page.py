@@ -117,7 +117,7 @@ def _environment() -> Any:
     try:
         from jinja2 import DictLoader, Environment, StrictUndefined  # noqa: PLC0415
     except ImportError:
-        raise MissingDependencyError("a report needs Jinja2: pip install cloakonnx[report]") from None
+        raise MissingDependencyError("a report needs Jinja2: pip install jinja2") from None
     loader = DictLoader({"report.html.j2": _text("report.html.j2")})
     return Environment(
         loader=loader,

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import onnx
@@ -16,6 +15,7 @@ import onnxruntime as ort
 
 from cloakonnx.errors import ProviderError, nearest
 from cloakonnx.graph.build import Builder
+from cloakonnx.runtime.packages import versions
 
 _SHORT_NAMES = {
     "cpu": "CPUExecutionProvider",
@@ -84,7 +84,7 @@ def choose_provider(name: str | None = None, *, device_id: int = 0) -> Provider:
         for full in _BY_DEFAULT:
             if full in available and _loads(full, device_id):
                 return Provider(full, device_id if full != "CPUExecutionProvider" else 0)
-        raise ProviderError("not even ONNX Runtime's CPU provider loads: reinstall onnxruntime-gpu")
+        raise ProviderError("not even ONNX Runtime's CPU provider loads: 'cloakonnx doctor' says what to install")
     full = _SHORT_NAMES.get(name.lower(), name)
     if full not in available:
         short = [s for s, f in _SHORT_NAMES.items() if f in available]
@@ -95,7 +95,8 @@ def choose_provider(name: str | None = None, *, device_id: int = 0) -> Provider:
     if not _loads(full, device_id):
         raise ProviderError(
             f"--provider {name}: {full} does not load on this machine for device {device_id} (no such device or "
-            "driver, or its libraries are missing: pip install 'cloakonnx[cuda]'); --provider cpu runs anywhere"
+            "driver, or its libraries are missing: pip install 'onnxruntime-gpu[cuda,cudnn]'); --provider cpu runs "
+            "anywhere"
         )
     return Provider(full, device_id)
 
@@ -134,16 +135,12 @@ def _probe() -> onnx.ModelProto:
 
 def installation_warning() -> str | None:
     """Return a warning where two ONNX Runtime packages are installed over one another, with the way to mend it."""
-    found = []
-    for package in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
+    found = [f"{name} {number}" for name, number in versions().items()]
     if len(found) < 2:
         return None
+    names = " ".join(versions())
+    kept = next(name for name in versions() if name != "onnxruntime")
     return (
         f"{' and '.join(found)} are both installed and overwrite each other's files; mend it with: "
-        f"{sys.executable} -m pip uninstall -y onnxruntime onnxruntime-gpu && {sys.executable} -m pip install "
-        "onnxruntime-gpu"
+        f"{sys.executable} -m pip uninstall -y {names} && {sys.executable} -m pip install {kept}"
     )

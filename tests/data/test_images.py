@@ -286,5 +286,5 @@ def test_into_a_model(tmp_path: Path) -> None:
 
 def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    with pytest.raises(MissingDependencyError, match=r"cloakonnx\[images\]"):
+    with pytest.raises(MissingDependencyError, match="pip install pillow"):
         open_source(tmp_path)

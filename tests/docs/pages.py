@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -119,3 +120,17 @@ def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def runs(block: Block) -> bool:
+    """Whether a block is code that tests run."""
+    return block.language in {"sh", "python"} and block.reason is None
+
+
+def script(block: Block) -> str:
+    """Return a block as a piece of a shell script."""
+    return block.text if block.language == "sh" else f"python - <<'END_OF_BLOCK'\n{block.text}\nEND_OF_BLOCK"
+
+
+if __name__ == "__main__":  # a page as one script: what tests/smoke.sh pastes into a shell
+    print("\n".join(script(block) for block in blocks(ROOT / sys.argv[1]) if runs(block)))

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from .conftest import Shell
-from .pages import PAGES, Block, blocks, name_of, starts_with
+from .pages import PAGES, blocks, name_of, runs, script, starts_with
+
+CPU_ONLY = "pip install onnxruntime click jinja2 msgspec numpy onnx onnx-graphsurgeon pillow rich"
 
 NOT_RUN = {
     "README.md: make demo": "sets up an environment; CI runs both",
     "README.md: pip install '.[report]'": "installs",
-    "docs/action.md: pip install 'cloakonnx[report] @ git+https://github.com/OWNER/cloakonnx@COMMIT'": "installs",
-    "docs/commands/report.md: pip install 'cloakonnx[report]'": "installs",
+    "docs/action.md: pip install 'cloakonnx @ git+https://github.com/OWNER/cloakonnx@COMMIT'": "installs",
+    "docs/installing.md: python -m venv .venv": "installs",
+    f"docs/installing.md: {CPU_ONLY}": "installs",
+    "docs/installing.md: pip install 'onnxruntime-gpu[cuda,cudnn]'": "installs",
     "docs/security.md: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -out signer.pem": (
         "makes keys"
     ),
@@ -28,10 +32,6 @@ NOT_RUN = {
 LANGUAGES = {"sh", "python", "text", "toml", "yaml"}
 
 
-def runs(block: Block) -> bool:
-    return block.language in {"sh", "python"} and block.reason is None
-
-
 @pytest.mark.parametrize("page", [page for page in PAGES if any(map(runs, blocks(page)))], ids=name_of)
 def test_blocks_run(page: Path, tmp_path: Path, shell: Shell, start: Callable[[list[str], Path], None]) -> None:
     found = blocks(page)
@@ -40,8 +40,7 @@ def test_blocks_run(page: Path, tmp_path: Path, shell: Shell, start: Callable[[l
     for block in found:
         where = f"{block.page}:{block.line}"
         if runs(block):
-            text = block.text if block.language == "sh" else f"python - <<'END_OF_BLOCK'\n{block.text}\nEND_OF_BLOCK"
-            done = shell(text, tmp_path)
+            done = shell(script(block), tmp_path)
             printed = done.stdout
             assert done.returncode == block.code, f"{where} exits {done.returncode}:\n{block.text}\n{printed}"
         elif block.language == "text" and printed is not None and not block.quoted:

@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 
 from cloakonnx.errors import ProviderError
+from cloakonnx.runtime import packages as installed_packages
 from cloakonnx.runtime import provider
 from cloakonnx.runtime.provider import Provider, choose_provider, installation_warning
 
@@ -106,7 +107,7 @@ def installed(*packages: str) -> Callable[[str], str]:
 
 
 def test_warning_where_both_packages_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provider, "version", installed("onnxruntime", "onnxruntime-gpu"))
+    monkeypatch.setattr(installed_packages, "version", installed("onnxruntime", "onnxruntime-gpu"))
     warning = installation_warning()
     assert warning is not None
     assert "onnxruntime 1.31.1 and onnxruntime-gpu 1.31.1 are both installed" in warning
@@ -116,5 +117,5 @@ def test_warning_where_both_packages_are_installed(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("packages", [("onnxruntime",), ("onnxruntime-gpu",), ()])
 def test_no_warning_otherwise(monkeypatch: pytest.MonkeyPatch, packages: tuple[str, ...]) -> None:
-    monkeypatch.setattr(provider, "version", installed(*packages))
+    monkeypatch.setattr(installed_packages, "version", installed(*packages))
     assert installation_warning() is None

@@ -130,7 +130,7 @@ def check_signing() -> None:
         import securesystemslib.dsse  # noqa: F401, PLC0415
     except ImportError:
         raise MissingDependencyError(
-            "signatures need securesystemslib and cryptography: pip install 'cloakonnx[sign]'"
+            "signatures need securesystemslib and cryptography: pip install cryptography securesystemslib"
         ) from None
 
 

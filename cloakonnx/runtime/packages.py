@@ -1,0 +1,28 @@
+"""Which packages of ONNX Runtime are installed. ONNX Runtime itself is not imported: it may be missing."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+RUNTIMES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-migraphx",
+    "onnxruntime-rocm",
+    "onnxruntime-qnn",
+    "onnxruntime-training",
+)
+"""Packages that all install the module ``onnxruntime``, over one another."""
+
+
+def versions(names: tuple[str, ...] = RUNTIMES) -> dict[str, str]:
+    """Return the versions of those packages that are installed, by name."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
