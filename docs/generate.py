@@ -9,10 +9,8 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
-import cloakonnx.attacks
-import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.attacks.base import registered
-from cloakonnx.gradient._canonical import OPSET
+from cloakonnx.gradient._opset import OPSET
 from cloakonnx.gradient.registry import Entry, entries
 from cloakonnx.graph.index.traits import Kind
 

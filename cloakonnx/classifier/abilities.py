@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cloakonnx.classifier.declared import class_count
-from cloakonnx.classifier.task import check_class_scores
+from cloakonnx.classifier.ending import check_class_scores
 from cloakonnx.errors import CloakError, DifferentiationError, ModelError, TapError
 from cloakonnx.gradient.way import find_way
 from cloakonnx.graph.file.model import Model
@@ -14,8 +14,7 @@ from cloakonnx.graph.masks.taps import find_tap, places
 from cloakonnx.graph.masks.weights import chosen_weights
 
 
-@dataclass(frozen=True)
-class Ability:
+class Ability(NamedTuple):
     """Whether a verb takes a model.
 
     Attributes:

@@ -11,9 +11,9 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import SAMPLES, Settled, check_batch_first, settled
 from cloakonnx.classifier.declared import score_count
 from cloakonnx.classifier.doubts import Directions, of_first_gradients, of_ties
+from cloakonnx.classifier.ending import check_class_scores, ending_of
 from cloakonnx.classifier.relabelled import shift_doubt
 from cloakonnx.classifier.sessions import Asked
-from cloakonnx.classifier.task import check_class_scores, ending_of
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.subset import known_labels
 from cloakonnx.errors import DataError, DifferentiationError, InferenceError

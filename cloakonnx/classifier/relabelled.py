@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.task import at_chance, ending_of, labels_hint
+from cloakonnx.classifier.ending import ending_of
+from cloakonnx.classifier.task import at_chance, labels_hint
 from cloakonnx.statistics import exact
 from cloakonnx.text import shown
 

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.errors import DataError, InferenceError, ModelError, OptionError, nearest
+from cloakonnx.classifier.ending import ending_of
+from cloakonnx.errors import DataError, InferenceError, OptionError, nearest
 from cloakonnx.gradient.losses import ATTACKED, Loss
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.index.constants import Constants
-from cloakonnx.graph.index.ending import MIDDLE, Ending, ending
-from cloakonnx.graph.index.functions import inlined
-from cloakonnx.graph.index.index import Index, structure
-from cloakonnx.graph.index.unclassed import Unclassed, unclassed
+from cloakonnx.graph.index.ending import MIDDLE
 
 _TELLING = 20
 """Samples of which a classifier that works gets more right than by chance."""
 
 _SURE, _TIMES = 4, 2
 """What shifted labels must exceed: standard deviations above chance, times the samples right as labelled."""
-
-_REGRESSORS = frozenset({("skl2onnx", "variable"), ("OnnxMLTools", "variable")})
-"""Converters, and what they call the output of a regressor and of nothing else."""
 
 NO_CLASS = -1
 """The prediction where a score is NaN."""
@@ -181,45 +174,3 @@ def labels_hint(correct: int, shifted: tuple[int, int], count: int, classes: int
         return None
     why = "do the labels count from 1" if way == "lower" else "does the model have a class in front, for background"
     return f"labels one {way} would be right for {more} of {count} samples: {why}?"
-
-
-def ending_of(model: Model, output: str) -> Ending:
-    """Return how a model's output is made."""
-    graph = _inlined(model)
-    return ending(output, producer=graph.producer, value=Constants(graph).value)
-
-
-def check_class_scores(
-    model: Model, output: str, *, scores: int | None, sample: Sequence[int | None] | None, input_name: str
-) -> None:
-    """Check that an output may hold class scores.
-
-    Args:
-        model: The model.
-        output: The output.
-        scores: How many values a sample has in it; None where the file does not say.
-        sample: Shape of a sample at the input.
-        input_name: The data input.
-
-    Raises:
-        ModelError: it holds something else, by how it is made.
-    """
-    graph = _inlined(model)
-    found = unclassed(output, producer=graph.producer, value=Constants(graph).value, scores=scores, sample=sample)
-    if found is None and (maker := model.proto.producer_name, output) in _REGRESSORS:
-        found = Unclassed(f"the values of a regression, by its name in files of {maker}", "regression")
-    if found is None:
-        return
-    if found.front is not None:
-        raise ModelError(
-            f"output {output!r} of {model.name} gives {found.what}; the scores are in tensor {found.front!r}, make it "
-            f"an output: onnx.utils.extract_model({model.name!r}, 'scores.onnx', [{input_name!r}], [{found.front!r}])"
-        )
-    raise ModelError(
-        f"output {output!r} of {model.name} gives {found.what}; the task {found.task} is not built yet: name an "
-        "output of class scores with --output-name, or take this one for them with --task classes"
-    )
-
-
-def _inlined(model: Model) -> Index:
-    return structure(inlined(model.proto))

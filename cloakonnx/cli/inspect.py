@@ -64,7 +64,12 @@ def command(model: Path, as_json: bool) -> None:
         inside = [(mask.tap, mask.granularity or "", mask.size) for mask in folded if mask.on_weight]
         said = [f"folded into the weights: the mask of {shown(mask.tap)}" for mask in folded if not mask.on_weight]
         said += [f"folded into the weights: {_counted(inside)}"] if inside else []
-        _print(loaded, taps, at_taps, _counted(sizes) if sizes else None, said)
+        lost = _lost(loaded) if masks or given else None
+        if lost is not None:
+            said.insert(0, f"{shown(lost)}: it was changed after it was hardened")
+        else:
+            said = [f"masked: {shown(name)}" for name in at_taps] + ([_counted(sizes)] if sizes else []) + said
+        _print(loaded, taps, said)
         _tell_abilities(model, abilities(loaded))
 
 
@@ -124,12 +129,18 @@ def _as_json(model: Model, taps: list[Tap], masks: list[str], folded: list[str],
     }
 
 
-def _print(model: Model, taps: list[Tap], masks: list[str], on_weights: str | None, folded: list[str]) -> None:
+def _lost(model: Model) -> str | None:
+    """Return a sentence where a hardened model was changed."""
+    from cloakonnx.graph.masks.strip import found_masks
+
+    return found_masks(model)[1]
+
+
+def _print(model: Model, taps: list[Tap], said: list[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    from cloakonnx.graph.masks.strip import found_masks
     from cloakonnx.reporting.terminal import add_row, print_table
     from cloakonnx.text import shown
 
@@ -141,14 +152,7 @@ def _print(model: Model, taps: list[Tap], masks: list[str], on_weights: str | No
         tell(f"class scores: {shown(scores)}")
     for location in model.external_files:
         tell(f"external data: {shown(location)}")
-    lost = found_masks(model)[1]
-    if lost is not None:
-        tell(f"{shown(lost)}: it was changed after it was hardened")
-    for name in masks if lost is None else ():
-        tell(f"masked: {shown(name)}")
-    if on_weights is not None and lost is None:
-        tell(on_weights)
-    for line in folded:
+    for line in said:
         tell(line)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("", "tap", "features", "axis", "shape", "dtype", "from", "to"):
@@ -169,7 +173,10 @@ def _print(model: Model, taps: list[Tap], masks: list[str], on_weights: str | No
         )
     if taps:
         with readers_may_leave():
-            print_table(table, Console(width=None if Console().is_terminal else 160))
+            console = Console(emoji=False)  # whose table takes long to import
+            if not console.is_terminal:
+                console.width = 160
+            print_table(table, console)
     else:
         tell("no tensor of this model can carry a mask")
     if any(tap.is_default for tap in taps):

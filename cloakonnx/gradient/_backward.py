@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx
 
@@ -22,8 +22,7 @@ _FOR_ONE_PROCESSOR = (
 )
 
 
-@dataclass(frozen=True)
-class Path:
+class Path(NamedTuple):
     """The part of a graph through which gradients flow.
 
     Attributes:

@@ -14,14 +14,12 @@ from onnx import TensorProto
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient._folding import SMALL, folded, initialised, replace_nodes, unbranched
 from cloakonnx.gradient._fusion import fuse_normalization
+from cloakonnx.gradient._opset import OPSET, opset_of
 from cloakonnx.graph.index import functions
 from cloakonnx.graph.index.bounds import check_constants
 from cloakonnx.graph.index.index import node_inputs
 from cloakonnx.graph.index.node import describe
 from cloakonnx.graph.index.normal import normalised
-
-OPSET = 18
-"""Models of an older opset are converted to this one."""
 
 IR_VERSION = 10
 """The newest IR version that every onnxruntime from 1.22 on reads."""
@@ -142,11 +140,6 @@ def bounded(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
     """Raise where constants would be above the limits, now that the shape of the data is known."""
     check_constants(model)
     return model
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Version of the default operator set."""
-    return next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
 
 
 def _fix_dims(value: onnx.ValueInfoProto, sizes: Sequence[int | None] | None) -> None:

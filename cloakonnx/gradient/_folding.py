@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from cloakonnx.gradient._branches import without_fixed_branches
 from cloakonnx.gradient._late import Late
@@ -174,6 +173,8 @@ def _run(
     node: onnx.NodeProto, feeds: Mapping[str, Any], opsets: Sequence[onnx.OperatorSetIdProto]
 ) -> list[npt.NDArray[np.generic]] | None:
     """Run a node on values of its inputs, or None where that cannot be done."""
+    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - takes long to import, and inspect folds nothing
+
     inputs = [onnx.ValueInfoProto(name=name) for name in feeds]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
     inner = onnx.helper.make_graph([node], "constant", inputs, outputs)

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from cloakonnx.errors import TapError
-from cloakonnx.gradient._canonical import OPSET
+from cloakonnx.gradient._opset import OPSET
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import Index, rename_reads, sorted_order
 from cloakonnx.graph.masks.weights import WeightMask

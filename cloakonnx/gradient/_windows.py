@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +14,7 @@ from cloakonnx.graph.build import INT64_MAX, Tensor
 from cloakonnx.graph.index.index import Dim
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """A window along one spatial axis: kernel size, stride, dilation, padding before and after."""
 
     kernel: int
@@ -35,8 +33,7 @@ class Axis:
         return (size + self.before + self.after - self.extent) // self.stride + 1
 
 
-@dataclass(frozen=True)
-class Windows:
+class Windows(NamedTuple):
     """The windows of a node, one for each spatial axis, with the sizes of its input and output along them."""
 
     axes: tuple[Axis, ...]
@@ -141,8 +138,7 @@ def _transposed(dy: Tensor, weight: Tensor, x: Tensor, *, windows: Windows, grou
     return cut(whole, starts, sizes(x, spatial) + dy.builder.ints(*starts), spatial)
 
 
-@dataclass(frozen=True)
-class _AxisPlan:
+class _AxisPlan(NamedTuple):
     """The adjoint along one axis as a correlation of dy.
 
     Place ``stride * q + phase`` of the input gets the sum over the kernel's places k of ``dy[q + u] * w[k]`` with
@@ -163,8 +159,7 @@ class _AxisPlan:
     crop: bool
 
 
-@dataclass(frozen=True)
-class _Plan:
+class _Plan(NamedTuple):
     axes: tuple[_AxisPlan, ...]
     block: int
 

@@ -9,13 +9,13 @@ from typing import Literal
 import onnx
 from onnx import TensorProto
 
-import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, nearest
 from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_path
-from cloakonnx.gradient._canonical import Job, canonical, opset_of, prune
+from cloakonnx.gradient._canonical import Job, canonical, prune
 from cloakonnx.gradient._forward import insert_mask, insert_weight_masks
 from cloakonnx.gradient._log_domain import log_scores
 from cloakonnx.gradient._logits import Logits, Reading, logits_of, round_input, rounded
+from cloakonnx.gradient._opset import opset_of
 from cloakonnx.gradient.losses import Loss, Scores, inputs_of, seed
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import FLOATS, Dim, Index

@@ -1,10 +1,14 @@
-"""The registry of rules: which op has a gradient here, in which versions, and which ops end the flow."""
+"""The registry of rules: which op has a gradient here, in which versions, and which ops end the flow.
+
+A module of rules is imported when one of its ops is first asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from cloakonnx.graph.index.traits import Kind
 
@@ -19,8 +23,7 @@ Rule: TypeAlias = "Callable[[GradientSite], Grads]"
 UnaryRule: TypeAlias = "Callable[[GradientSite], Tensor]"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A registered op.
 
     Attributes:
@@ -47,6 +50,21 @@ class Entry:
     integers: tuple[int, ...] = ()
 
 
+HOMES = {
+    "activation": "Clip Elu Gelu HardSigmoid HardSwish LeakyRelu LogSoftmax PRelu Relu Sigmoid Softmax Softplus Tanh",
+    "convolution": "Conv ConvTranspose",
+    "elementwise": "Abs Add Cast Div Dropout Erf Exp Identity Log Max Min Mul Neg Pow Reciprocal Sqrt Sub Sum Where",
+    "linear": "Gemm MatMul",
+    "normalization": "BatchNormalization InstanceNormalization LayerNormalization",
+    "pooling": "AveragePool GlobalAveragePool GlobalMaxPool MaxPool",
+    "reduction": "ReduceL2 ReduceMax ReduceMean ReduceSum",
+    "selection": "Gather Pad Slice",
+    "shaping": "Concat Expand Flatten Reshape Split Squeeze Transpose Unsqueeze",
+}
+"""Where the rules of the ops of ordinary networks are; any other op has all modules imported, which takes longer."""
+
+_HOME = {op: name for name, ops in HOMES.items() for op in ops.split()}
+_RULES = "cloakonnx.gradient.rules"
 _ENTRIES: dict[tuple[str, str], Entry] = {}
 
 
@@ -109,9 +127,26 @@ def ends(op: str, kind: Kind, *, until: int, family: str) -> None:
 
 def find(domain: str, op: str) -> Entry | None:
     """Return the entry of an op, or None."""
-    return _ENTRIES.get(("" if domain == "ai.onnx" else domain, op))
+    key = ("" if domain == "ai.onnx" else domain, op)
+    _load("flat")
+    if key not in _ENTRIES:
+        _load("" if key[0] else _HOME.get(op, ""))
+    return _ENTRIES.get(key)
 
 
 def entries() -> list[Entry]:
     """Return every entry, sorted by domain and op."""
+    _load("")
     return [_ENTRIES[key] for key in sorted(_ENTRIES)]
+
+
+@cache
+def _load(family: str) -> None:
+    """Import a module of rules; all of them where none is named."""
+    if family:
+        import_module(f"{_RULES}.{family}")
+        return
+    from pkgutil import iter_modules  # noqa: PLC0415 - few models need it
+
+    for each in iter_modules(import_module(_RULES).__path__):
+        import_module(f"{_RULES}.{each.name}")

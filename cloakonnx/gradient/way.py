@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx
 
-import cloakonnx.gradient.rules  # noqa: F401  fills the registry
 from cloakonnx.gradient._backward import check_rules, find_path
-from cloakonnx.gradient._canonical import OPSET, opset_of
+from cloakonnx.gradient._opset import OPSET, opset_of
 from cloakonnx.graph.index.functions import inlined
 from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.index.normal import normalised
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """Whether gradients come from an output to an input, by the ops between them.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx.reference import ReferenceEvaluator
 
 from cloakonnx.gradient._site import GradientSite
 from cloakonnx.gradient.registry import Grads, rule
@@ -79,6 +78,8 @@ def _matrix(s: GradientSite, before: int, after: int, scale: float | None) -> np
         feeds["scales"] = np.array([scale], np.float32)
     else:
         feeds["sizes"] = np.array([after], np.int64)
+    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - takes long to import, and rules are loaded by inspect
+
     (rows,) = ReferenceEvaluator(model).run(None, feeds)
     return np.asarray(rows, np.float64).T
 

@@ -10,9 +10,8 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, overload
+from typing import NamedTuple, TypeAlias, overload
 
 from cloakonnx.errors import ModelError
 
@@ -26,8 +25,7 @@ _BLOCK = 1 << 22
 _MOST_AT_ONCE = 1 << 30
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What tells whether a file was replaced, cut or written to, without reading it again."""
 
     inode: int

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 from numpy.typing import NDArray
@@ -29,8 +28,7 @@ Producer = Callable[[str], onnx.NodeProto | None]
 Value = Callable[[str], "NDArray[Any] | None"]
 
 
-@dataclass(frozen=True)
-class Unclassed:
+class Unclassed(NamedTuple):
     """What an output holds instead of class scores.
 
     Attributes:

@@ -13,9 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from cloakonnx.errors import MaskError, ModelError
 from cloakonnx.graph.file.edit import Edit, edit_proto
@@ -233,6 +231,9 @@ def _build(
     entry: metadata.Entry, values: Values, elem_type: int | None, *, constant_node: bool
 ) -> tuple[tuple[onnx.NodeProto, ...], list[onnx.TensorProto]]:
     """Return the nodes to insert and the initializers to add for one mask; ``elem_type``: of what it multiplies."""
+    import onnx_graphsurgeon as gs  # noqa: PLC0415 - inspect reads masks, and emits no node
+    from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter  # noqa: PLC0415
+
     before, after = gs.Variable(entry.source), gs.Variable(entry.result)
     mask = gs.Constant(entry.initializer, values)
     tensor = OnnxExporter.export_tensor_proto(mask)

@@ -1,0 +1,58 @@
+"""What a model's class scores are, told from how its output is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cloakonnx.errors import ModelError
+from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.constants import Constants
+from cloakonnx.graph.index.ending import Ending, ending
+from cloakonnx.graph.index.functions import inlined
+from cloakonnx.graph.index.index import Index, structure
+from cloakonnx.graph.index.unclassed import Unclassed, unclassed
+
+_REGRESSORS = frozenset({("skl2onnx", "variable"), ("OnnxMLTools", "variable")})
+"""Converters, and what they call the output of a regressor and of nothing else."""
+
+
+def ending_of(model: Model, output: str) -> Ending:
+    """Return how a model's output is made."""
+    graph = _inlined(model)
+    return ending(output, producer=graph.producer, value=Constants(graph).value)
+
+
+def check_class_scores(
+    model: Model, output: str, *, scores: int | None, sample: Sequence[int | None] | None, input_name: str
+) -> None:
+    """Check that an output may hold class scores.
+
+    Args:
+        model: The model.
+        output: The output.
+        scores: How many values a sample has in it; None where the file does not say.
+        sample: Shape of a sample at the input.
+        input_name: The data input.
+
+    Raises:
+        ModelError: it holds something else, by how it is made.
+    """
+    graph = _inlined(model)
+    found = unclassed(output, producer=graph.producer, value=Constants(graph).value, scores=scores, sample=sample)
+    if found is None and (maker := model.proto.producer_name, output) in _REGRESSORS:
+        found = Unclassed(f"the values of a regression, by its name in files of {maker}", "regression")
+    if found is None:
+        return
+    if found.front is not None:
+        raise ModelError(
+            f"output {output!r} of {model.name} gives {found.what}; the scores are in tensor {found.front!r}, make it "
+            f"an output: onnx.utils.extract_model({model.name!r}, 'scores.onnx', [{input_name!r}], [{found.front!r}])"
+        )
+    raise ModelError(
+        f"output {output!r} of {model.name} gives {found.what}; the task {found.task} is not built yet: name an "
+        "output of class scores with --output-name, or take this one for them with --task classes"
+    )
+
+
+def _inlined(model: Model) -> Index:
+    return structure(inlined(model.proto))
