@@ -20,7 +20,7 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import PASSES, Seen
 from cloakonnx.classifier.reading import describe_scores, reading
-from cloakonnx.classifier.relabelled import labels_doubt, values_doubt
+from cloakonnx.classifier.relabelled import data_doubt
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
 from cloakonnx.data.batch import Batch
@@ -129,6 +129,7 @@ def attack(
             joined(parts),
             len(parts),
             classifier=classifier,
+            dataset=dataset,
             notes=notes,
             taken_for=taken_for,
         )
@@ -329,6 +330,7 @@ def _written(
     batches: int,
     *,
     classifier: Classifier,
+    dataset: Dataset,
     notes: tuple[str, ...],
     taken_for: str,
 ) -> Attacked:
@@ -339,6 +341,7 @@ def _written(
         found: All of them joined, without images.
         batches: How many there are.
         classifier: The model.
+        dataset: The samples.
         notes: What became of the model before the attack, in words.
         taken_for: What its scores were taken for.
 
@@ -358,8 +361,7 @@ def _written(
     hint = None
     correct = int(found.correct.sum())
     if not (found.is_predicted or settings["targeted"]):
-        hint = labels_doubt(found.decided, found.y, classes=classifier.classes, names=classifier.class_names)
-        hint = hint or values_doubt(classifier, correct, len(found.y))
+        hint = data_doubt(classifier, dataset, found.decided, found.y)
     write_npz(folder.output, {"x": x, "y": found.y, "success": found.success, SETTINGS_KEY: text})
     return Attacked(
         path=folder.output,

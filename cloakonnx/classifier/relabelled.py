@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.ending import ending_of
+from cloakonnx.classifier.normalised import preprocessing_doubt
 from cloakonnx.classifier.task import at_chance, labels_hint
+from cloakonnx.data.samples import Dataset
+from cloakonnx.errors import CloakError
 from cloakonnx.statistics import exact
 from cloakonnx.text import shown
 
@@ -28,9 +32,54 @@ _LEVEL = 0.9
 _NAMED = 10
 """Classes that are named."""
 
+_LOOKED_AT, _BATCH = 256, 64
+"""Samples that are classified before long work, and how many at a time."""
+
+
+def data_doubt(
+    classifier: Classifier, dataset: Dataset, decided: NDArray[np.int64], y: NDArray[np.int64]
+) -> str | None:
+    """Say what may be wrong with the data where a model has few samples right: labels, preprocessing, or the output.
+
+    Args:
+        classifier: The model.
+        dataset: The samples.
+        decided: (N,) the model's classes of the clean samples; negative where it has none.
+        y: (N,) true labels.
+    """
+    right = int((decided == y).sum())
+    names, labelled = classifier.class_names, dataset.class_names
+    return (
+        labels_doubt(decided, y, classes=classifier.classes, names=names, labelled=labelled)
+        or preprocessing_doubt(classifier, dataset, correct=right, count=len(y))
+        or values_doubt(classifier, right, len(y))
+    )
+
+
+def first_data_doubt(classifier: Classifier, dataset: Dataset) -> str | None:
+    """Say what :func:`data_doubt` says of the first samples, for work that takes long before it counts."""
+    if dataset.source.count() is None or dataset.source.has_predicted_labels:
+        return None
+    most = _LOOKED_AT if dataset.limit is None else min(_LOOKED_AT, dataset.limit)
+    decided, labels = [], []
+    try:
+        for batch in replace(dataset, limit=most).batches(_BATCH):
+            if batch.y is None:
+                return None
+            decided.append(classifier.predict(batch.x))
+            labels.append(batch.y)
+        return data_doubt(classifier, dataset, np.concatenate(decided), np.concatenate(labels))
+    except CloakError:  # whoever needs the samples, or runs the model, says so
+        return None
+
 
 def labels_doubt(
-    decided: NDArray[np.int64], y: NDArray[np.int64], *, classes: int, names: Sequence[str] | None
+    decided: NDArray[np.int64],
+    y: NDArray[np.int64],
+    *,
+    classes: int,
+    names: Sequence[str] | None,
+    labelled: Sequence[str] | None = None,
 ) -> str | None:
     """Say what other labels would be right for far more samples: one lower or higher, or in another order.
 
@@ -39,6 +88,7 @@ def labels_doubt(
         y: (N,) labels.
         classes: How many classes the model has.
         names: What its file calls them.
+        labelled: What the data calls them, in the order of the labels: class folders, say.
     """
     right, shifted = int((decided == y).sum()), _shifted(decided, y)
     order = _order(decided, y)
@@ -51,7 +101,7 @@ def labels_doubt(
         return (
             f"with the classes in another order {explained} of {len(y)} samples would be right "
             f"({', '.join(swapped[:_NAMED])}{more}): are the labels numbered as the model's outputs?"
-            f"{'' if named is None else f' The {named}'}"
+            f"{_way(order, classes, labelled)}{'' if named is None else f' The {named}'}"
         )
     hint = labels_hint(right, shifted, len(y), classes)
     if hint is None and named is not None and at_chance(right, len(y), classes):
@@ -87,6 +137,20 @@ def listed(names: Sequence[str]) -> str:
 
 def _named(number: int, names: Sequence[str] | None) -> str:
     return str(number) if names is None or number >= len(names) else f"{number} {shown(names[number])}"
+
+
+def _way(order: Mapping[int, int], classes: int, labelled: Sequence[str] | None) -> str:
+    """Return the option that puts classes into the order found; nothing where labels are numbers."""
+    if labelled is None or any("," in name for name in labelled):
+        return ""
+    placed = {each: labelled[label] for label, each in order.items() if label < len(labelled)}
+    left = [name for name in labelled if name not in placed.values()]
+    free = [number for number in range(classes) if number not in placed]
+    if len(left) == len(free) == 1:
+        placed[free[0]] = left[0]
+    if len(placed) < classes:
+        return " --classes A,B,... names the classes of the data in the order of the model's outputs."
+    return f" Try --classes {shown(','.join(placed[number] for number in range(classes)))}"
 
 
 def _shifted(decided: NDArray[np.int64], y: NDArray[np.int64]) -> tuple[int, int]:

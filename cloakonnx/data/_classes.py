@@ -13,6 +13,9 @@ from cloakonnx.data._listing import few, natural
 from cloakonnx.errors import DataError, nearest
 from cloakonnx.text import shown
 
+_ALL, _FIRST = 20, 8
+"""Classes up to which all are shown with their numbers, and how many are shown of more."""
+
 _WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0*)?")
 
 
@@ -54,12 +57,12 @@ class Numbered(NamedTuple):
     Attributes:
         labels: (N,) int64.
         classes: Names of the classes in this order; none where the labels were numbers.
-        note: What a reader should know of them.
+        notes: What a reader should know of them.
     """
 
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
-    note: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Texts:
@@ -120,7 +123,7 @@ def check_once(classes: Sequence[str]) -> None:
 
 
 def matched(found: Classed, names: Sequence[str] | None) -> Numbered | None:
-    """Return labels numbered as a model's file names its classes; None where they stay as they are.
+    """Return labels numbered as a model's file names its classes, and which class has which number; None without names.
 
     Where the file has other names, or ``--classes`` gives another order, a note shows both.
 
@@ -129,19 +132,30 @@ def matched(found: Classed, names: Sequence[str] | None) -> Numbered | None:
         names: Of the classes in the order of the model's scores; None where its file has none.
     """
     labels, classes = found.labels, found.classes
-    if names is None or labels is None or not classes or all(name.isdigit() for name in classes):
+    if labels is None or not classes:
         return None
+    if names is None or all(name.isdigit() for name in classes):
+        return Numbered(labels, classes, _listed(found.name, classes))
     if found.are_named or not set(classes) <= set(names):
         if classes == tuple(names):
-            return None
+            return Numbered(labels, classes, _listed(found.name, classes))
         given = "--classes gives" if found.are_named else f"the {found.classes_from} are taken in the order of"
         note = f"warning: {found.name}: {given} {few(classes)}, and the model's file names its classes {few(names)}"
-        return Numbered(labels, classes, note)
+        return Numbered(labels, classes, (note, *_listed(found.name, classes)))
     numbers = np.array([names.index(name) for name in classes], np.int64)
     note = (
         f"{found.name}: the {found.classes_from} are matched by name to the classes in the model's file ({few(names)})"
     )
-    return Numbered(numbers[labels], tuple(names), note)
+    return Numbered(numbers[labels], tuple(names), (note, *_listed(found.name, names)))
+
+
+def _listed(name: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """Say which class has which number: of all, or of the first of many; nothing where names are their numbers."""
+    if list(classes) == list(map(str, range(len(classes)))):
+        return ()
+    few_of = classes if len(classes) <= _ALL else classes[:_FIRST]
+    said = ", ".join(f"{number} {shown(each)}" for number, each in enumerate(few_of))
+    return (f"{name}: {len(classes)} classes: {said}{', ...' if len(few_of) < len(classes) else ''}",)
 
 
 def _is_number(text: str) -> bool:

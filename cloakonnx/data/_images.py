@@ -123,8 +123,9 @@ class ImageFolder:
             return self
         order = np.argsort(found.labels, kind="stable") if self.labels_in is None else np.arange(len(self.files))
         files = tuple(self.files[place] for place in order)
-        notes = self.notes if found.note is None else (*self.notes, found.note)
-        return replace(self, files=files, labels=found.labels[order], classes=found.classes, notes=notes)
+        return replace(
+            self, files=files, labels=found.labels[order], classes=found.classes, notes=(*self.notes, *found.notes)
+        )
 
     def for_input(self, wanted: Sequence[int | None] | None) -> ImageFolder:
         """Return the images in as many channels as a model takes, where that is known.

@@ -111,8 +111,7 @@ class ClassedArrays(ArraySource):
         found = matched(self, names)
         if found is None:
             return self
-        notes = self.notes if found.note is None else (*self.notes, found.note)
-        return replace(self, y=found.labels, classes=found.classes, notes=notes)
+        return replace(self, y=found.labels, classes=found.classes, notes=(*self.notes, *found.notes))
 
     def for_input(self, wanted: Sequence[int | None] | None) -> ClassedArrays:
         """Return the samples, once it is sure that a table has as many columns as the model takes.

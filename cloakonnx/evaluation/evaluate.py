@@ -19,7 +19,7 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import of_ties
 from cloakonnx.classifier.reading import describe_scores, first_gradients, reading, takes_logarithms
-from cloakonnx.classifier.relabelled import labels_doubt, values_doubt
+from cloakonnx.classifier.relabelled import data_doubt
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, sample_hashes
@@ -264,8 +264,7 @@ def _about_data(dataset: Dataset, found: Found, model: Classifier, baseline: Cla
                 f"{who} gets {right.sum()} of {len(right)} clean samples right, no more than chance would in "
                 f"{model.classes} classes: are preprocessing and labels right?"
             )
-        hint = labels_doubt(decided, found.labels, classes=model.classes, names=of.class_names)
-        hint = hint or values_doubt(of, int(right.sum()), len(right))
+        hint = data_doubt(of, dataset, decided, found.labels)
         if hint is not None:
             yield f"{who}: {hint}"
 

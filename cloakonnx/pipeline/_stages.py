@@ -9,6 +9,7 @@ from typing import Any
 from cloakonnx.classifier.latency import SESSIONS as LATENCY_SESSIONS
 from cloakonnx.classifier.latency import latency_ratios
 from cloakonnx.classifier.masked import ones
+from cloakonnx.classifier.relabelled import first_data_doubt
 from cloakonnx.engine.folder import forget
 from cloakonnx.errors import CheckError, ZeroGradientError
 from cloakonnx.evaluation.evaluate import evaluate, evaluation_seconds
@@ -174,6 +175,9 @@ class Stages:
         return load_analysis(self._work.folder.file(ANALYSIS), model=self._work.model.name)
 
     def _inspect(self, resumed: bool) -> Mapping[str, Any]:
+        doubt = first_data_doubt(self._work.classifier, self._work.parts.learn.data)
+        if doubt is not None:
+            self._work.observer.say(f"warning: {doubt}")
         return {"masks": [mask.key for mask in self._places()]}
 
     def _places(self) -> list[Mask]:
