@@ -1,9 +1,8 @@
-"""Takes values out of parsed JSON and checks their types, so that a damaged file is an error that names the entry."""
+"""Our JSON files: one record each, read so that a damaged file is an error that names the entry, and written."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -118,7 +117,7 @@ _WORDS = tuple(
         ("Expected `int.*", "{} is not a whole number"),
         ("Number out of range|Expected `float` [<>].*", "{} is not a finite number"),
         ("Expected `float.*", "{} is not a number"),
-        ("Invalid enum value (.*)", r"{} can't be \1"),
+        ("Invalid enum value (.*)", r"{} is \1, which is none of those that are known"),
     )
 )
 """What msgspec says, and how our errors say it."""
@@ -134,40 +133,6 @@ def _fault(message: str, where: str) -> str:
             dot = "." if place and "missing" in ours and not place.endswith(".") else ""
             return found.expand(ours).replace("{}", f"{place}{dot}" if "missing" in ours else place or "it", 1)
     return f"{place or 'it'}: {words}"
-
-
-def read_json(
-    text: str,
-    build: Callable[[Entries], T],
-    *,
-    kind: str,
-    version: int,
-    verb: str,
-    name: str,
-    error: type[CloakError],
-) -> T:
-    """Read the text of one of our own JSON files.
-
-    Args:
-        text: Of the file.
-        build: Makes the value of the entries.
-        kind: Of the file: ``analysis`` for the format ``cloakonnx.analysis``.
-        version: The one that is read.
-        verb: What makes such a file.
-        name: Of the file, for messages.
-        error: Raised where it is not JSON, of another kind or version, or damaged.
-    """
-    content = parsed(text, name=name, error=error)
-    wanted = f"cloakonnx.{kind}"
-    if not isinstance(content, dict) or content.get("format") != wanted:
-        raise error(f"{name} is not {_with_article(kind)}: its format is not {wanted!r}")
-    said = content.get("version")
-    if isinstance(said, bool) or not isinstance(said, int) or said != version:
-        raise error(f"{name} has version {str(said)[:20]} of the {kind} format; this cloakonnx reads version {version}")
-    try:
-        return build(Entries(content))
-    except (ValueError, CloakError) as found:
-        raise error(f"{name} is damaged: {found}; make it again with cloakonnx {verb}") from None
 
 
 def parsed(text: str, *, name: str, error: type[CloakError]) -> Any:
@@ -212,133 +177,6 @@ def read_text(path: str | Path, *, kind: str, error: type[CloakError]) -> str:
 
 def _with_article(kind: str) -> str:
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
-
-
-class Entries:
-    """A JSON object; every method raises ValueError where the entry is missing or not what it should be.
-
-    Args:
-        content: The parsed object.
-        where: Its place in the file, for messages: ``samples.``, or nothing for the file itself.
-    """
-
-    def __init__(self, content: Any, where: str = "") -> None:
-        if not isinstance(content, Mapping):
-            raise ValueError(f"{where.removesuffix('.') or 'it'} is not an object")
-        self._content, self._where = content, where
-
-    def any(self, key: str) -> Any:
-        """Return the entry, whatever it is."""
-        if key not in self._content:
-            raise ValueError(f"the entry {self._where}{key} is missing")
-        return self._content[key]
-
-    def object(self, key: str) -> Entries:
-        """Return an object."""
-        return Entries(self.any(key), f"{self._where}{key}.")
-
-    def all(self) -> dict[str, Any]:
-        """Return the object as it is."""
-        return dict(self._content)
-
-    def objects(self, key: str) -> list[Entries]:
-        """Return a list of objects."""
-        return [Entries(item, f"{self._where}{key}[{i}].") for i, item in enumerate(self._list(key))]
-
-    def text(self, key: str) -> str:
-        """Return a string."""
-        return str(self._typed(key, str, "a string"))
-
-    def whole(self, key: str, least: int = 0) -> int:
-        """Return a whole number."""
-        return _whole(self.any(key), f"{self._where}{key}", least)
-
-    def number(self, key: str) -> float:
-        """Return a finite number."""
-        return _number(self.any(key), f"{self._where}{key}")
-
-    def numbers(self, key: str, count: int | None = None) -> tuple[float, ...]:
-        """Return a list of finite numbers."""
-        values = self._list(key)
-        if count is not None and len(values) != count:
-            raise ValueError(f"{self._where}{key} has {len(values)} entries, not {count}")
-        return tuple(_number(value, f"{self._where}{key}[{i}]") for i, value in enumerate(values))
-
-    def wholes(self, key: str) -> tuple[int, ...]:
-        """Return a list of whole numbers from 0 on."""
-        items = enumerate(self._list(key))
-        return tuple(_whole(value, f"{self._where}{key}[{i}]", 0) for i, value in items)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """Return a list of strings."""
-        values = self._list(key)
-        if not all(isinstance(value, str) for value in values):
-            raise ValueError(f"{self._where}{key} has an entry that is not a string")
-        return tuple(values)
-
-    def text_map(self, key: str) -> dict[str, str]:
-        """Return an object of strings."""
-        values = self._typed(key, dict, "an object")
-        if not all(isinstance(value, str) for value in values.values()):
-            raise ValueError(f"{self._where}{key} has an entry that is not a string")
-        return dict(values)
-
-    def optional_object(self, key: str) -> dict[str, Any] | None:
-        """Return an object as it is, or None."""
-        return None if self.any(key) is None else dict(self._typed(key, dict, "an object"))
-
-    def optional_text(self, key: str) -> str | None:
-        """Return a string, or None."""
-        return None if self.any(key) is None else self.text(key)
-
-    def optional_whole(self, key: str) -> int | None:
-        """Return a whole number, or None."""
-        return None if self.any(key) is None else self.whole(key)
-
-    def texts_if_there(self, key: str) -> tuple[str, ...]:
-        """Return a list of texts; an empty one where there is no such entry."""
-        return self.texts(key) if key in self._content else ()
-
-    def text_if_there(self, key: str) -> str | None:
-        """Return a string, None where the key is not there."""
-        return self.text(key) if key in self.all() else None
-
-    def whole_if_there(self, key: str, least: int = 0) -> int | None:
-        """Return a whole number; None where there is no such entry."""
-        return self.whole(key, least) if key in self._content else None
-
-    def optional_number(self, key: str) -> float | None:
-        """Return a finite number, or None."""
-        return None if self.any(key) is None else self.number(key)
-
-    def _list(self, key: str) -> list[Any]:
-        return list(self._typed(key, list, "a list"))
-
-    def _typed(self, key: str, kind: type, said: str) -> Any:
-        value = self.any(key)
-        if not isinstance(value, kind):
-            raise ValueError(f"{self._where}{key} is not {said}")
-        return value
-
-
-def _whole(value: Any, where: str, least: int) -> int:
-    if not isinstance(value, int):
-        raise ValueError(f"{where} is not a whole number")
-    if isinstance(value, bool) or not least <= value < 2**63:
-        raise ValueError(f"{where} is {str(value)[:20]}, not a whole number from {least} on")
-    return int(value)
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{where} is not a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{where} is not a finite number")
-    return number
 
 
 _PACKAGES = ("cloakonnx", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloakonnx.entries import Number, Positive, Whole
 from cloakonnx.errors import DataError
-from cloakonnx.records import Entries
+from cloakonnx.records import converted
 from cloakonnx.reporting import _charts as charts
 from cloakonnx.reporting._figures import Cell, Figure, Sheet, figure
 from cloakonnx.statistics import Accuracy, share_cell
@@ -24,6 +25,40 @@ class LearningPart:
 
     chart: Figure
     sheet: Sheet
+
+
+@dataclass(frozen=True)
+class _Select:
+    count: Positive
+    attacked: Positive
+    attack_steps: Positive
+    clean_before: Whole
+    robust_before: Whole
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    epoch: Positive
+    blend: Number
+    clean: Whole
+    robust: Whole
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    epoch: Positive
+    loss: Number
+    select_clean: Whole
+    select_robust: Whole
+
+
+@dataclass(frozen=True)
+class _Learning:
+    """What the page needs of the analysis' record of the learning."""
+
+    select: _Select
+    chosen: _Chosen
+    curve: tuple[_Epoch, ...]
 
 
 @dataclass(frozen=True)
@@ -47,35 +82,26 @@ def learning_part(learning: Mapping[str, Any]) -> LearningPart:
         DataError: an entry is missing or is not what it should be.
     """
     try:
-        return _part(Entries(learning, "learning."))
+        return _part(converted(learning, _Learning, "learning."))
     except ValueError as error:
         raise DataError(f"the analysis is damaged: {error}; make it again with cloakonnx learn") from None
 
 
-def _part(learning: Entries) -> LearningPart:
-    select, chosen = learning.object("select"), learning.object("chosen")
-    count, attacked, steps = (select.whole(key, 1) for key in ("count", "attacked", "attack_steps"))
+def _part(learning: _Learning) -> LearningPart:
+    select, chosen = learning.select, learning.chosen
 
-    def shares(found: Entries, clean: str, robust: str) -> tuple[Accuracy, Accuracy]:
-        return _share(found, clean, count), _share(found, robust, attacked)
+    def shares(clean: int, robust: int) -> tuple[Accuracy, Accuracy]:
+        return Accuracy(clean, select.count), Accuracy(robust, select.attacked)
 
-    before = _Tried("without masks", 0, *shares(select, "clean_before", "robust_before"))
+    before = _Tried("without masks", 0, *shares(select.clean_before, select.robust_before))
     epochs = [
-        _Tried(f"epoch {number}", number, *shares(each, "select_clean", "select_robust"), each.number("loss"))
-        for each in learning.objects("curve")
-        for number in [each.whole("epoch", 1)]
+        _Tried(f"epoch {each.epoch}", each.epoch, *shares(each.select_clean, each.select_robust), each.loss)
+        for each in learning.curve
     ]
-    epoch, blend = chosen.whole("epoch", 1), chosen.number("blend")
-    name = f"chosen: epoch {epoch}" + (f", drawn to {blend:g} of the way" if blend < 1 else "")
-    taken = _Tried(name, epoch, *shares(chosen, "clean", "robust"))
+    name = f"chosen: epoch {chosen.epoch}" + (f", drawn to {chosen.blend:g} of the way" if chosen.blend < 1 else "")
+    taken = _Tried(name, chosen.epoch, *shares(chosen.clean, chosen.robust))
+    steps = select.attack_steps
     return LearningPart(_chart(before, epochs, taken, steps), _sheet(before, epochs, taken, steps))
-
-
-def _share(found: Entries, key: str, count: int) -> Accuracy:
-    correct = found.whole(key)
-    if correct > count:
-        raise ValueError(f"{key} is {correct} of {count} samples")
-    return Accuracy(correct, count)
 
 
 def _chart(before: _Tried, epochs: list[_Tried], taken: _Tried, steps: int) -> Figure:

@@ -7,13 +7,14 @@ keep it where who can change the model can't change it too.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal
 
+from msgspec import Meta
+
+from cloakonnx.entries import At, Positive, Sha256, Whole, written
 from cloakonnx.errors import AttestationError
 from cloakonnx.evaluation.verification.signing import SigningKey, VerificationKey, read_envelope_or_statement
 from cloakonnx.files import write_text
@@ -24,10 +25,12 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import Given, InWeight, digest_of, entries, folded_masks, is_folded
 from cloakonnx.graph.masks.strip import read_masks
-from cloakonnx.records import Entries, installed_versions, parsed, read_text
+from cloakonnx.records import converted, installed_versions, json_text, parsed, read_text
 
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "urn:cloakonnx:hardening:1"
+STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE: Literal["urn:cloakonnx:hardening:1"] = "urn:cloakonnx:hardening:1"
+
+Part = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,18 @@ class AttestedMask:
     """
 
     tap: str
-    feature_axis: int | None
-    shape: tuple[int, ...]
-    removed: int
-    sha256: str
-    granularity: str | None = None
+    feature_axis: Whole | None
+    shape: Annotated[tuple[Positive, ...], Meta(extra_json_schema={"minItems": 1})]
+    removed: Whole
+    sha256: Sha256
+    granularity: Annotated[
+        str | None, At(omitted=True, described=Literal["kernel", "weight", "output-channel", "input-channel"])
+    ] = None
 
     @property
     def key(self) -> str:
         """What tells it from the other masks of a model."""
         return Mask.key_of(self.tap, self.granularity)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the entry of the statement."""
-        return {key: value for key, value in asdict(self).items() if key != "granularity" or value is not None}
 
     @classmethod
     def of(cls, mask: Mask) -> AttestedMask:
@@ -74,6 +75,50 @@ class AttestedMask:
     @classmethod
     def _inside(cls, mask: InWeight) -> AttestedMask:
         return cls(mask.tap, None, mask.shape, mask.removed, mask.sha256, mask.granularity)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A file.
+
+    Attributes:
+        name: Its name.
+        sha256: Of its bytes.
+    """
+
+    name: str
+    sha256: Annotated[Sha256, At("digest.sha256")]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What the file holds.
+
+    Attributes:
+        subject: The hardened model, then its external data files by location.
+        source: The model that it was made from.
+        kind: Masks as Mul nodes, or folded into weights.
+        masks: What it carries.
+        settings: Of the command that made it; files by name and sha256.
+        versions: Of the packages.
+        parts: Every part of the model file, in order, with the first 16 hex digits of its sha256: to name what was
+            changed. Whether the file is the attested one the subject's digest says.
+    """
+
+    type_: Annotated[Literal["https://in-toto.io/Statement/v1"], At("_type")]
+    subject: Annotated[tuple[Subject, ...], Meta(extra_json_schema={"minItems": 1})]
+    predicate_type: Annotated[Literal["urn:cloakonnx:hardening:1"], At("predicateType")]
+    source: Annotated[Subject, At("predicate.source")]
+    kind: Annotated[Literal["mul", "folded"], At("predicate.kind")]
+    masks: Annotated[tuple[AttestedMask, ...], At("predicate.masks"), Meta(extra_json_schema={"minItems": 1})]
+    settings: Annotated[Mapping[str, Any], At("predicate.settings")]
+    versions: Annotated[Mapping[str, str], At("predicate.versions")]
+    parts: Annotated[Mapping[str, str], At("predicate.parts", described=Mapping[str, Part])]
+
+    def __post_init__(self) -> None:
+        """Check the subjects; raises ValueError."""
+        if not self.subject or len({each.name for each in self.subject}) < len(self.subject):
+            raise ValueError("it names no subject, or one twice")
 
 
 @dataclass(frozen=True)
@@ -109,20 +154,14 @@ class Attestation:
     def to_json(self) -> str:
         """Return the file's text: the same model, settings and versions always give the same text."""
         subjects = {self.name: self.sha256, **self.files}
-        statement = {
-            "_type": STATEMENT_TYPE,
-            "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in subjects.items()],
-            "predicateType": PREDICATE_TYPE,
-            "predicate": {
-                "source": {"name": self.source_name, "digest": {"sha256": self.source_sha256}},
-                "kind": self.kind,
-                "masks": [mask.as_dict() for mask in self.masks],
-                "settings": dict(self.settings),
-                "versions": dict(self.versions),
-                "parts": dict(self.parts),
-            },
-        }
-        return json.dumps(statement, indent=1, allow_nan=False) + "\n"
+        statement = Statement(
+            STATEMENT_TYPE,
+            tuple(Subject(name, digest) for name, digest in subjects.items()),
+            PREDICATE_TYPE,
+            Subject(self.source_name, self.source_sha256),
+            **{name: getattr(self, name) for name in _COMMON},
+        )
+        return json_text(written(statement))
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "attestation", key: VerificationKey | None = None) -> Attestation:
@@ -145,7 +184,7 @@ class Attestation:
                     f"{name} is not an attestation of a hardened model: its {entry} is not {value!r}"
                 )
         try:
-            found = cls._from_entries(Entries(content))
+            found = cls._of(converted(content, Statement))
         except ValueError as error:
             raise AttestationError(f"{name} is damaged: {error}; make it with: cloakonnx apply --attestation") from None
         if not enveloped:
@@ -153,27 +192,15 @@ class Attestation:
         return replace(found, signature="not checked" if key is None else "checked")
 
     @classmethod
-    def _from_entries(cls, entries: Entries) -> Attestation:
-        subjects = [_subject(each) for each in entries.objects("subject")]
-        predicate = entries.object("predicate")
-        if not subjects or len(dict(subjects)) != len(subjects):
-            raise ValueError("it names no subject, or one twice")
-        kind = predicate.text("kind")
-        if kind not in {"mul", "folded"}:
-            raise ValueError(f"predicate.kind is {kind!r}, neither 'mul' nor 'folded'")
-        (name, sha256), *files = subjects
-        source_name, source_sha256 = _subject(predicate.object("source"))
+    def _of(cls, statement: Statement) -> Attestation:
+        model, *files = statement.subject
         return cls(
-            name=name,
-            sha256=sha256,
-            files=dict(files),
-            source_name=source_name,
-            source_sha256=source_sha256,
-            kind=cast(Literal["mul", "folded"], kind),
-            masks=tuple(map(_mask, predicate.objects("masks"))),
-            settings=predicate.object("settings").all(),
-            versions=predicate.text_map("versions"),
-            parts=predicate.text_map("parts"),
+            name=model.name,
+            sha256=model.sha256,
+            files={each.name: each.sha256 for each in files},
+            source_name=statement.source.name,
+            source_sha256=statement.source.sha256,
+            **{name: getattr(statement, name) for name in _COMMON},
         )
 
     def save(self, path: str | Path, *, key: SigningKey | None = None) -> None:
@@ -184,6 +211,10 @@ class Attestation:
             key: What signs it; without one the plain statement is written.
         """
         write_text(Path(path), self.to_json() if key is None else key.sign(self.to_json()))
+
+
+_COMMON = ("kind", "masks", "settings", "versions", "parts")
+"""What the predicate has under the names of the attributes."""
 
 
 def attest(model: Model, source: Model, *, settings: Mapping[str, Any]) -> Attestation:
@@ -225,25 +256,3 @@ def load_attestation(path: str | Path, *, key: VerificationKey | None = None) ->
         AttestationError: missing or damaged, or not signed by the key.
     """
     return Attestation.from_json(read_text(path, kind="attestation", error=AttestationError), name=str(path), key=key)
-
-
-def _subject(entries: Entries) -> tuple[str, str]:
-    return entries.text("name"), _digest(entries.object("digest"))
-
-
-def _digest(entries: Entries) -> str:
-    text = entries.text("sha256")
-    if re.fullmatch("[0-9a-f]{64}", text) is None:
-        raise ValueError("a sha256 is not 64 hex digits")
-    return text
-
-
-def _mask(entries: Entries) -> AttestedMask:
-    return AttestedMask(
-        tap=entries.text("tap"),
-        feature_axis=entries.optional_whole("feature_axis"),
-        shape=entries.wholes("shape"),
-        removed=entries.whole("removed"),
-        sha256=_digest(entries),
-        granularity=entries.text_if_there("granularity"),
-    )

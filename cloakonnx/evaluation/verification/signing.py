@@ -11,11 +11,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cloakonnx.entries import At
 from cloakonnx.errors import AttestationError, KeyFileError, MissingDependencyError
 from cloakonnx.kinds import check_regular
-from cloakonnx.records import Entries, parsed
+from cloakonnx.records import converted, parsed
 from cloakonnx.text import shown
 
 if TYPE_CHECKING:
@@ -31,6 +32,18 @@ _RSA_SCHEMES = ("rsa-pkcs1v15-sha256", "rsassa-pss-sha256")
 """Signed with the first, as cosign does; either is accepted."""
 
 _MOST_KEY, _MOST_SIGNATURES = 1 << 20, 100
+
+
+@dataclass(frozen=True)
+class _Signature:
+    sig: str
+
+
+@dataclass(frozen=True)
+class _Envelope:
+    payload: str
+    payload_type: Annotated[str, At("payloadType")]
+    signatures: tuple[_Signature, ...]
 
 
 @dataclass(frozen=True)
@@ -146,9 +159,9 @@ def payload_of(content: Any, *, name: str, key: VerificationKey | None) -> str:
         AttestationError: the envelope is damaged, holds something else, or has no signature by the key.
     """
     try:
-        entries = Entries(content)
-        payload, payload_type = _decoded(entries.text("payload"), "the payload"), entries.text("payloadType")
-        said = [_decoded(each.text("sig"), "a signature") for each in entries.objects("signatures")]
+        envelope = converted(content, _Envelope)
+        payload, payload_type = _decoded(envelope.payload, "the payload"), envelope.payload_type
+        said = [_decoded(each.sig, "a signature") for each in envelope.signatures]
     except ValueError as error:
         raise AttestationError(f"{name} is a damaged DSSE envelope: {error}") from None
     if not said:
