@@ -61,6 +61,16 @@ def warnings_said() -> Iterator[None]:
         yield
 
 
+def note(text: str) -> None:
+    """Say something about the input, in one line on stderr."""
+    say(f"cloakonnx: {text}")
+
+
+def warn(text: str) -> None:
+    """Print a warning to stderr."""
+    note(f"warning: {text}")
+
+
 def tell(text: str) -> None:
     """Print a line of a result for people."""
     with readers_may_leave():

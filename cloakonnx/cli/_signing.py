@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloakonnx.cli import options
+from cloakonnx.cli._files import PATH
+from cloakonnx.cli._verb import option
 
 if TYPE_CHECKING:
     from cloakonnx.evaluation.verification.signing import SigningKey, VerificationKey
 
-sign_key_option = click.option(
-    "--sign-key", type=options.PATH, help="Sign the attestation with this private key (PEM); needs the extra 'sign'."
-)
+
+def sign_key_option() -> Any:
+    """Declare --sign-key."""
+    return option("--sign-key", type=PATH, help="Private key (PEM) that signs the attestation; needs the extra 'sign'.")
 
 
 def signing_key(path: Path | None, *, signs: bool = True) -> SigningKey | None:

@@ -1,191 +1,203 @@
-"""``cloakonnx analyze``: scores the features of a tap."""
+"""``cloakonnx analyze``: scores the features of a tap, or selects them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
-from cloakonnx.cli import attack_options, options
-from cloakonnx.cli._output import progress, say, write_json
+from cloakonnx.cli._attacks import MaybeAttack
+from cloakonnx.cli._data import Adversarial, CleanData, Data
+from cloakonnx.cli._files import PATH, AnalysisOutput, Json, ModelFile
+from cloakonnx.cli._output import progress, say, warn, write_json
+from cloakonnx.cli._runs import Runs, warn_of_randomness
 from cloakonnx.cli._types import Number
+from cloakonnx.cli._verb import Group, option, verb
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
-    from cloakonnx.data.samples import Dataset
+    from cloakonnx.data.samples import Dataset, FittedPairs
     from cloakonnx.data.sources import Source
     from cloakonnx.scoring.analysis import Analysis
     from cloakonnx.scoring.analyze import PairSource
     from cloakonnx.selection.greedy.select import GreedyProgress
 
 
-@click.command("analyze")
-@options.model_argument
-@options.data_option(required=True)
-@click.option("--adversarial", type=options.PATH, help="Their adversarial twins, in the same order.")
-@click.option("--adversarial-script", metavar="FILE.py:FUNCTION", help="Run a script that yields the twins instead.")
-@attack_options.attack_options(required=False)
-@click.option("--tap", metavar="TENSOR", help="The tensor whose features are scored.  [see 'cloakonnx inspect']")
-@click.option("--feature-axis", type=int, help="The axis that counts features.  [told from the graph]")
-@click.option(
-    "--criterion",
-    metavar="NAME",
-    help="deepcloak: sum of |delta|; relative: over the sum of |clean|; standardised: over clean's deviation; with "
-    "labels also discriminability, margin, evidence and gradient-x-activation (docs/how-it-works.md).  [deepcloak]",
-)
-@click.option(
-    "--select", type=click.Choice(["greedy"]), help="Select features within --budget instead of scoring them."
-)
-@click.option("--budget", type=Number(), help="Clean accuracy that --select may lose: 1% is 1 point.")
-@click.option("--rounds", type=click.IntRange(min=1), help="How often --select attacks the masked model again.  [3]")
-@click.option("--select-data", type=options.PATH, help="Samples for choosing.  [a fifth of the data is held out]")
-@options.data_options
-@options.batch_option
-@options.input_option
-@options.output_name_option
-@options.provider_options
-@options.workers_option
-@click.option("-o", "--output", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
-@click.option("--force", is_flag=True, help="Overwrite the output; write a selection that gains nothing too.")
-@options.json_option
+@dataclass(frozen=True, kw_only=True)
+class _Versions(Adversarial):
+    def check(self, source: Source | None, attack: MaybeAttack) -> None:
+        """Check that the adversarial samples come from a file or from one attack."""
+        if source is not None and attack.attack is not None:
+            raise click.UsageError("--adversarial and --attack exclude each other")
+        if source is None and attack.attack is None:
+            raise click.UsageError(
+                "adversarial samples are needed: either --adversarial names them or --attack makes them"
+            )
+        if (attack.attack is None) != (attack.eps is None):
+            raise click.UsageError("--attack and --eps go together")
+        if len(attack.texts) > 1:
+            raise click.UsageError("analyze takes one --eps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tap(Group):
+    """Which features are scored, and how."""
+
+    tap: str | None = option(
+        "--tap", metavar="TENSOR", help="Activation whose features are scored.  [the default of 'cloakonnx inspect']"
+    )
+    feature_axis: int | None = option(
+        "--feature-axis", type=int, help="Axis of the tensor that counts features.  [inferred from the graph]"
+    )
+    criterion: str | None = option(
+        "--criterion",
+        metavar="NAME",
+        help="How features are scored. deepcloak: sum of |delta|; relative: divided by the sum of |clean|; "
+        "standardised: divided by the deviation of clean; with labels also discriminability, margin, evidence and "
+        "gradient-x-activation (docs/how-it-works.md).  [deepcloak]",
+    )
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where features are, as the library takes it."""
+        return {"tap": self.tap, "feature_axis": self.feature_axis}
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """How they are scored, as :func:`cloakonnx.analyze` takes it."""
+        return {"criterion_name": self.criterion or "deepcloak"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Selection(Group):
+    """Selection of features within a budget, instead of scoring."""
+
+    select: Literal["greedy"] | None = option(
+        "--select", type=click.Choice(["greedy"]), help="Select features within --budget, instead of scoring them."
+    )
+    budget: float | None = option(
+        "--budget", type=Number(), help="Clean accuracy that --select may lose: 1% is 1 percentage point."
+    )
+    rounds: int | None = option(
+        "--rounds", type=click.IntRange(min=1), help="Rounds in which --select attacks the masked model again.  [3]"
+    )
+    select_data: Path | None = option(
+        "--select-data", type=PATH, help="Samples that --select chooses a round on.  [a fifth of --data]"
+    )
+
+    def settings(self, classifier: Classifier, data: Data) -> dict[str, Any]:
+        """Return what :func:`cloakonnx.select_greedy` takes of it."""
+        part = None if self.select_data is None else data.part(classifier, self.select_data)
+        return {"budget": self.budget, "rounds": self.rounds, "select": part}
+
+    def check(self, criterion: str | None) -> None:
+        """Check that options go together."""
+        if self.select is None:
+            given = {"--budget": self.budget, "--rounds": self.rounds, "--select-data": self.select_data}
+            name = next((name for name, value in given.items() if value is not None), None)
+            if name is not None:
+                raise click.UsageError(f"{name} goes with --select greedy")
+            return
+        if criterion is not None:
+            raise click.UsageError("--criterion and --select exclude each other")
+        if self.budget is None:
+            raise click.UsageError("--select greedy needs --budget: how much clean accuracy it may lose, 1% say")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Output(AnalysisOutput):
+    force: bool = option(
+        "--force",
+        is_flag=True,
+        place="last",
+        help="Overwrite an existing output; write a selection that gains nothing, too.",
+    )
+
+
+@verb("analyze")
 def command(
-    *,
-    model: Path,
-    data: Path | None,
-    data_script: str | None,
-    adversarial: Path | None,
-    adversarial_script: str | None,
-    tap: str | None,
-    feature_axis: int | None,
-    criterion: str | None,
-    select: str | None,
-    budget: float | None,
-    rounds: int | None,
-    select_data: Path | None,
-    batch_size: int,
-    input_name: str | None,
-    output_name: str | None,
-    provider: str | None,
-    device_id: int,
-    workers: int | None,
-    output: Path | None,
-    force: bool,
-    as_json: bool,
-    **rest: Unpack[attack_options.AttackAndDataOptions],
-) -> None:
-    """Score the features of a tap of MODEL: those that move most between clean and adversarial inputs score highest.
+    *, model: ModelFile, data: CleanData, versions: _Versions, attack: MaybeAttack, tap: _Tap, selection: _Selection,
+    runs: Runs, output: _Output, as_json: Json,
+) -> None:  # fmt: skip
+    """Score the features of a tap of MODEL: the more one differs between clean and adversarial inputs, the higher.
 
     \b
     cloakonnx analyze model.onnx --data clean.npz --adversarial adversarial.npz
     cloakonnx analyze model.onnx --data clean.npz --attack fgsm --eps 4/255
     cloakonnx analyze model.onnx --data clean.npz --attack pgd --eps 2/255 --select greedy --budget 1%
 
-    Samples are read in pixel space: uint8 is divided by 255, floats must lie within --bounds. The same preprocessing
-    (--scale, --mean, --std) that the model was trained with leads from there to its input.
+    Samples are in pixel space: uint8 is divided by 255, floats must lie within --bounds. The preprocessing that the
+    model was trained with (--scale, --mean, --std) turns them into its input.
     """
-    from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
     from cloakonnx.graph.masks.insert import check_opset
-    from cloakonnx.scoring.analysis import default_path, masks_path
-    from cloakonnx.scoring.analyze import analyze
 
-    _check_selection(select, criterion, budget, rounds, select_data)
+    selection.check(tap.criterion)
     loaded = load(model)
     check_opset(loaded)
-    clean = options.open_data(data, data_script, rest, option="data")
-    twins = options.open_data(adversarial, adversarial_script, rest, option="adversarial")
-    if clean is None:
-        raise click.UsageError("clean samples are needed: --data is missing")
-    _check_twins(twins, rest["attack"], rest["eps"])
-    target = output or default_path(model)
-    options.claim(target, inputs=(model, data, adversarial, select_data), force=force)
-    check_output(masks_path(target), force=force)
-    chosen = options.choose(provider, device_id)
-    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name).on(chosen)
-    dataset = options.dataset(classifier, clean, rest)
-    engine = options.engine(workers, classifier, dataset, batch_size)
-    if budget is not None:
-        options.warn_of_randomness(classifier)
-        found = _select_greedily(
-            classifier,
-            dataset,
-            rest,
-            budget=budget,
-            twins=None
-            if twins is None
-            else options.pairs(dataset, options.dataset(classifier, twins, rest)).adversarial,
-            select_data=select_data,
-            without_gain=force,
-            tap=tap,
-            feature_axis=feature_axis,
-            rounds=rounds,
-            batch_size=batch_size,
-            engine=engine,
-        )
-        found.save(target)
-        options.say_notes(found.notes)
-        if as_json:
-            write_json(found.to_json())
-        _tell_greedy(found, target)
-        return
-    pairs = _pairs(classifier, dataset, twins, rest)
-    with progress("scoring", pairs.clean.count()) as advance:
-        result = analyze(
-            classifier,
-            pairs,
-            tap=tap,
-            feature_axis=feature_axis,
-            criterion_name=criterion or "deepcloak",
-            batch_size=batch_size,
-            engine=engine,
-            on_progress=advance,
-            on_doubt=options.warn,
-        )
+    clean, others = data.needed(), versions.source(data)
+    versions.check(others, attack)
+    target = output.of(model, inputs=(data.data, versions.adversarial, selection.select_data))
+    classifier = runs.ready(runs.classifier(loaded))
+    samples = data.fitted(classifier, clean)
+    given = None if others is None else versions.pairs(samples, data.fitted(classifier, others))
+    settings = {**tap.place, "batch_size": runs.batch_size, "engine": runs.engine(classifier, samples)}
+    if selection.budget is None:
+        result = _scored(classifier, _pairs(classifier, samples, given, attack), settings | tap.scores)
+    else:
+        settings |= selection.settings(classifier, data) | {"without_gain": output.force}
+        result = _selected(classifier, samples, given, attack, settings)
     result.save(target)
-    options.say_notes(result.notes)
+    for note in result.notes:
+        warn(note)
     if as_json:
         write_json(result.to_json())
-    _tell(result, target)
+    (_tell if selection.budget is None else _tell_selection)(result, target)
 
 
-def _check_selection(
-    select: str | None, criterion: str | None, budget: float | None, rounds: int | None, select_data: Path | None
-) -> None:
-    if select is None:
-        given = {"--budget": budget, "--rounds": rounds, "--select-data": select_data}
-        name = next((name for name, value in given.items() if value is not None), None)
-        if name is not None:
-            raise click.UsageError(f"{name} goes with --select greedy")
-        return
-    if criterion is not None:
-        raise click.UsageError("--criterion and --select exclude each other")
-    if budget is None:
-        raise click.UsageError("--select greedy needs --budget: how much clean accuracy it may lose, 1% say")
-
-
-def _check_twins(twins: Source | None, attack: str | None, eps: str | None) -> None:
-    if twins is not None and attack is not None:
-        raise click.UsageError("--adversarial and --attack exclude each other: the twins are given, or made here")
-    if twins is None and attack is None:
-        raise click.UsageError("adversarial twins are needed: either --adversarial names them or --attack makes them")
-    if (attack is None) != (eps is None):
-        raise click.UsageError("--attack and --eps go together")
-    if eps is not None and "," in eps:
-        raise click.UsageError("analyze takes one --eps")
-
-
-def _pairs(
-    classifier: Classifier, dataset: Dataset, twins: Source | None, rest: attack_options.AttackAndDataOptions
-) -> PairSource:
-    """Return pairs of files, or pairs whose twins an attack makes on the fly."""
+def _pairs(classifier: Classifier, clean: Dataset, given: FittedPairs | None, attack: MaybeAttack) -> PairSource:
+    """Return pairs of files, or pairs whose adversarial samples an attack makes on the fly."""
     from cloakonnx.attacks.pairs import AttackedPairs
 
-    if twins is not None:
-        return options.pairs(dataset, options.dataset(classifier, twins, rest))
-    ((settings, _),) = attack_options.attack_settings(rest, early_stop=False)
-    options.warn_of_small_eps([settings.eps], dataset)
-    return AttackedPairs(dataset, classifier, settings)
+    return given if given is not None else AttackedPairs(clean, classifier, attack.attack_of(clean))
+
+
+def _scored(classifier: Classifier, pairs: PairSource, settings: dict[str, Any]) -> Analysis:
+    """Score features, and show how far it is."""
+    from cloakonnx.scoring.analyze import analyze
+
+    with progress("scoring", pairs.clean.count()) as advance:
+        return analyze(classifier, pairs, **settings, on_progress=advance, on_doubt=warn)
+
+
+def _selected(
+    classifier: Classifier, clean: Dataset, given: FittedPairs | None, attack: MaybeAttack, settings: dict[str, Any]
+) -> Analysis:
+    """Select features, and show how far it is."""
+    from cloakonnx.selection.greedy.select import select_greedy
+
+    warn_of_randomness(classifier)
+    with progress("adversarial inputs", None) as advance:
+        return select_greedy(
+            classifier,
+            clean,
+            attack=attack.attacks(early_stop=False)[0] if given is None else None,
+            twins=None if given is None else given.adversarial,
+            seed=attack.seed,
+            **settings,
+            on_progress=_tell_round,
+            on_samples=advance,
+        )
+
+
+def _tell_round(now: GreedyProgress) -> None:
+    step = now.step
+    say(
+        f"round {now.round}: {len(step.removed)} removed, last {step.removed[-1]}; clean {step.correct} of "
+        f"{now.count}, objective {step.objective:.4f}"
+    )
 
 
 def _tell(result: Analysis, target: Path) -> None:
@@ -207,50 +219,7 @@ def _tell(result: Analysis, target: Path) -> None:
     say(f"wrote {target}")
 
 
-def _select_greedily(
-    classifier: Classifier,
-    dataset: Dataset,
-    rest: attack_options.AttackAndDataOptions,
-    *,
-    budget: float,
-    twins: Dataset | None,
-    select_data: Path | None,
-    without_gain: bool,
-    **settings: Any,
-) -> Analysis:
-    """Select features as the options say."""
-    from cloakonnx.selection.greedy.select import select_greedy
-
-    attack = None
-    if twins is not None:
-        options.pairs(dataset, twins)  # warns where they seem to be in another order
-    else:
-        ((attack, _),) = attack_options.attack_settings(rest, early_stop=False)
-
-    def on_progress(now: GreedyProgress) -> None:
-        step = now.step
-        say(
-            f"round {now.round}: {len(step.removed)} removed, last {step.removed[-1]}; clean {step.correct} of "
-            f"{now.count}, objective {step.objective:.4f}"
-        )
-
-    with progress("adversarial inputs", None) as advance:
-        return select_greedy(
-            classifier,
-            dataset,
-            budget=budget,
-            attack=attack,
-            twins=twins,
-            select=None if select_data is None else options.part(classifier, select_data, rest),
-            seed=rest["seed"],
-            without_gain=without_gain,
-            on_progress=on_progress,
-            on_samples=advance,
-            **settings,
-        )
-
-
-def _tell_greedy(result: Analysis, target: Path) -> None:
+def _tell_selection(result: Analysis, target: Path) -> None:
     """Say what was selected, and what it is worth on the select part."""
     found = cast("dict[str, Any]", result.selection)
     part, (mask,) = found["select"], result.masks

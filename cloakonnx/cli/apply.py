@@ -3,65 +3,138 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloakonnx.cli import options
 from cloakonnx.cli._external import watched
+from cloakonnx.cli._files import PATH, HashExternal, Json, ModelFile, Output
 from cloakonnx.cli._output import print_json, say
 from cloakonnx.cli._signing import sign_key_option, signing_key
 from cloakonnx.cli._types import Number, Remove
+from cloakonnx.cli._verb import Group, option, verb
 
 if TYPE_CHECKING:
+    from cloakonnx.evaluation.verification.signing import SigningKey
     from cloakonnx.graph.file.model import Model
     from cloakonnx.graph.fold.fold import MaskFate
     from cloakonnx.graph.masks.mask import Mask
     from cloakonnx.selection.topk import Amount
 
 
-@click.command("apply")
-@options.model_argument
-@click.option("--analysis", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
-@click.option("--remove", type=Remove(), help="How many features: a share (5%) or a count (3).  [5%]")
-@click.option("--threshold", type=Number(), help="Remove every feature that scores this much or more instead.")
-@click.option(
-    "--mask", type=options.PATH, multiple=True, help="A mask (.npy) of your own; needs --tap and no analysis."
-)
-@click.option("--tap", metavar="TENSOR", multiple=True, help="The tensor that --mask is for; one for each --mask.")
-@click.option("--feature-axis", type=int, help="The axis that --mask runs along.  [told from the graph]")
-@click.option("-o", "--output", type=options.PATH, help="The hardened model.  [MODEL.hardened.onnx]")
-@click.option("--fold", is_flag=True, help="Move masks into weights where that is exact; no Mul nodes for these.")
-@click.option(
-    "--float16-masks", is_flag=True, help="Store masks on weights as float16, in half the bytes; the error is printed."
-)
-@options.hash_external_option
-@click.option("--attestation", type=options.PATH, help="Write what was made of what, for 'verify --attestation'.")
-@sign_key_option
-@click.option("--dry-run", is_flag=True, help="Say what would be masked and write nothing.")
-@options.force_option
-@options.json_option
+@dataclass(frozen=True, kw_only=True)
+class _Masks(Group):
+    """Where the masks come from."""
+
+    analysis: Path | None = option(
+        "--analysis", type=PATH, help="Analysis that the masks come from.  [MODEL.cloak.json]"
+    )
+    remove: Amount | None = option(
+        "--remove", type=Remove(), help="Features to remove: a share (5%) or a count (3).  [5%]"
+    )
+    threshold: float | None = option(
+        "--threshold", type=Number(), help="Remove every feature that scores this much or more, instead of --remove."
+    )
+    mask: tuple[Path, ...] = option(
+        "--mask", type=PATH, multiple=True, help="Mask of your own (.npy), instead of an analysis; needs --tap."
+    )
+    tap: tuple[str, ...] = option(
+        "--tap", metavar="TENSOR", multiple=True, help="Tensor that --mask multiplies; one for each --mask."
+    )
+    feature_axis: int | None = option(
+        "--feature-axis", type=int, help="Axis of the tensor that --mask runs along.  [inferred from the graph]"
+    )
+
+    @property
+    def amount(self) -> Amount | None:
+        """How much is removed; None for the default."""
+        from cloakonnx.selection.topk import Threshold
+
+        return self.remove if self.threshold is None else Threshold(self.threshold)
+
+    def load(self, model: Model, path: Path) -> list[Mask]:
+        """Return the masks for a model; its path tells where its analysis is."""
+        if self.mask or self.tap:
+            if self.analysis or self.amount is not None:
+                raise click.UsageError("--mask takes no --analysis, --remove or --threshold: it is applied as it is")
+            return self._own()
+        if self.feature_axis is not None:
+            raise click.UsageError("--feature-axis goes with --mask; an analysis knows its own")
+        if self.remove is not None and self.threshold is not None:
+            raise click.UsageError("--remove and --threshold exclude each other")
+        from cloakonnx.scoring.analysis import load_analysis
+        from cloakonnx.selection.applied import masks_of
+
+        analysis = load_analysis(self.path(path), model=path.name)
+        analysis.check_model(model)
+        return masks_of(analysis, self.amount)
+
+    def path(self, model: Path) -> Path:
+        """Return the analysis's path."""
+        from cloakonnx.scoring.analysis import default_path
+
+        return self.analysis or default_path(model)
+
+    def _own(self) -> list[Mask]:
+        from cloakonnx.data.arrays import load_array
+        from cloakonnx.graph.masks.mask import Mask
+
+        if len(self.mask) != len(self.tap):
+            raise click.UsageError(
+                f"--mask and --tap go together: {len(self.mask)} of one, {len(self.tap)} of the other"
+            )
+        pairs = zip(self.mask, self.tap, strict=True)
+        return [Mask(tap, load_array(file), self.feature_axis) for file, tap in pairs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Hardened(Output):
+    """The hardened model, and how the masks are stored in it."""
+
+    output: Path | None = option(
+        "-o", "--output", type=PATH, help="Output file for the hardened model.  [MODEL.hardened.onnx]"
+    )
+    fold: bool = option(
+        "--fold", is_flag=True, help="Multiply masks into weights where that is exact, instead of adding Mul nodes."
+    )
+    float16_masks: bool = option(
+        "--float16-masks", is_flag=True, help="Store masks on weights as float16: half the bytes; prints the error."
+    )
+
+    def of(self, model: Path) -> Path:
+        """Return the output's path."""
+        return self.output or model.with_suffix(".hardened.onnx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attested(Group):
+    """The attestation, who signs it, and whether anything is written at all."""
+
+    attestation: Path | None = option(
+        "--attestation", type=PATH, help="Output file for the attestation, which 'cloakonnx verify' checks."
+    )
+    sign_key: Path | None = sign_key_option()
+    dry_run: bool = option("--dry-run", is_flag=True, help="Print what would be masked, and write nothing.")
+
+    @property
+    def key(self) -> SigningKey | None:
+        """The key that signs."""
+        return signing_key(self.sign_key, signs=self.attestation is not None)
+
+
+@verb("apply")
 def command(
     *,
-    model: Path,
-    analysis: Path | None,
-    remove: Amount | None,
-    threshold: float | None,
-    mask: tuple[Path, ...],
-    tap: tuple[str, ...],
-    feature_axis: int | None,
-    output: Path | None,
-    fold: bool,
-    float16_masks: bool,
-    hash_external: bool,
-    attestation: Path | None,
-    sign_key: Path | None,
-    dry_run: bool,
-    force: bool,
-    as_json: bool,
+    model: ModelFile,
+    masks: _Masks,
+    output: _Hardened,
+    hash_external: HashExternal,
+    attested: _Attested,
+    as_json: Json,
 ) -> None:
-    """Write MODEL with the masks that its analysis leads to: one Mul node a mask, and nothing else changes.
+    """Write MODEL with the masks of its analysis: one Mul node per mask, and no other change.
 
     \b
     cloakonnx apply model.onnx
@@ -69,48 +142,38 @@ def command(
     cloakonnx apply model.onnx --mask mask.npy --tap features
     cloakonnx apply model.onnx --fold
 
-    External data stays where it is when the output is beside MODEL, and is copied when not. Its digests are recorded in
-    the hardened model, for 'verify'.
+    External data is left where it is if the output is in the same folder, and copied otherwise. Its sha256 is recorded
+    in the hardened model, for 'verify'.
 
-    With --fold the model keeps its nodes and its speed, and weights change instead. Masks that can't fold stay Mul
-    nodes; each is named with the reason. 'strip' can't undo it, and 'verify' needs --source or --attestation.
+    With --fold the model keeps its nodes and its speed, and weights change instead. Masks that cannot be folded stay
+    Mul nodes; each is listed with the reason. 'strip' cannot undo it, and 'verify' needs --source or --attestation.
     """
     from cloakonnx.graph.file.model import load
+
+    key, dry_run = attested.key, attested.dry_run
+    loaded, target = load(model), output.of(model)
+    _claim(loaded, target, output, attested, inputs=(model, masks.analysis, attested.sign_key, *masks.mask))
+    made = masks.load(loaded, model)
+    made = _rounded(made, fold=output.fold) if output.float16_masks else made
+    if dry_run:
+        fates = _planned(loaded, made, target, fold=output.fold)
+    else:
+        fates = _written(loaded, made, target, output, hash_external=hash_external)
+    _tell(made, fates, target, dry_run=dry_run, as_json=as_json)
+    if attested.attestation is not None and not dry_run:
+        settings = _settings(masks, output, model, hash_external=hash_external)
+        _attest(target, loaded, settings, attested.attestation, key)
+
+
+def _claim(model: Model, target: Path, output: Output, attested: _Attested, *, inputs: Sequence[Path | None]) -> None:
+    """Check where the model and its attestation go, and hold them unless nothing is written."""
     from cloakonnx.graph.masks.harden import check_target
 
-    key = signing_key(sign_key, signs=attestation is not None)
-    loaded = load(model)
-    target = output or model.with_suffix(".hardened.onnx")
-    inputs = (model, analysis, sign_key, *mask)
-    if attestation is not None and attestation.absolute() == target.absolute():
+    if attested.attestation is not None and attested.attestation.absolute() == target.absolute():
         raise click.UsageError(f"the attestation and the hardened model are both {target}")
-    check_target(loaded, target, force=force or dry_run)
-    if not dry_run:
-        options.claim(target, inputs=inputs, force=force)
-    if attestation is not None and not dry_run:
-        options.claim(attestation, inputs=inputs, force=force)
-    if mask or tap:
-        if analysis or remove or threshold is not None:
-            raise click.UsageError("--mask takes no --analysis, --remove or --threshold: it is applied as it is")
-        masks = _own_masks(mask, tap, feature_axis)
-    else:
-        if feature_axis is not None:
-            raise click.UsageError("--feature-axis goes with --mask; an analysis knows its own")
-        masks = _analysed_masks(loaded, model, analysis, remove, threshold)
-    if float16_masks:
-        masks = _rounded(masks, fold=fold)
-    if dry_run:
-        fates = _planned(loaded, masks, target, fold=fold)
-    else:
-        fates = _written(loaded, masks, target, fold=fold, force=force, hash_external=hash_external)
-    _tell(masks, fates, target, dry_run=dry_run, as_json=as_json)
-    if attestation is not None and not dry_run:
-        from cloakonnx.evaluation.verification.attestation import attest
-
-        settings = _settings(model, analysis, mask, remove, threshold) | {"fold": fold, "hash_external": hash_external}
-        settings |= {"float16_masks": True} if float16_masks else {}
-        attest(load(target), loaded, settings=settings).save(attestation, key=key)
-        say(f"wrote {attestation}" + ("" if key is None else ", signed"))
+    check_target(model, target, force=output.force or attested.dry_run)
+    if not attested.dry_run:
+        output.claim(target, attested.attestation, inputs=inputs)
 
 
 def _rounded(masks: Sequence[Mask], *, fold: bool) -> list[Mask]:
@@ -148,62 +211,38 @@ def _planned(model: Model, masks: Sequence[Mask], target: Path, *, fold: bool) -
 
 
 def _written(
-    model: Model, masks: Sequence[Mask], target: Path, *, fold: bool, force: bool, hash_external: bool
+    model: Model, masks: Sequence[Mask], target: Path, output: _Hardened, *, hash_external: bool
 ) -> Sequence[MaskFate]:
     from cloakonnx.graph.fold.fold import fold_file
     from cloakonnx.graph.masks.harden import harden_file
 
     with watched(model) as watch:
-        if fold:
-            return fold_file(model, masks, target, force=force, hash_external=hash_external, watch=watch)
-        harden_file(model, masks, target, force=force, hash_external=hash_external, watch=watch)
+        if output.fold:
+            return fold_file(model, masks, target, force=output.force, hash_external=hash_external, watch=watch)
+        harden_file(model, masks, target, force=output.force, hash_external=hash_external, watch=watch)
     return ()
 
 
-def _settings(
-    model: Path, analysis: Path | None, masks: tuple[Path, ...], remove: Amount | None, threshold: float | None
-) -> dict[str, Any]:
-    """Return where the masks came from, for the attestation: names and digests, no paths."""
-    from cloakonnx.graph.file.diff import file_sha256
-    from cloakonnx.scoring.analysis import default_path
+def _settings(masks: _Masks, output: _Hardened, model: Path, *, hash_external: bool) -> dict[str, Any]:
+    from cloakonnx.selection.applied import applied_settings
 
-    files = masks or (analysis or default_path(model),)
-    named = [{"name": path.name, "sha256": file_sha256(path)} for path in files]
-    settings: dict[str, Any] = {"verb": "apply", "masks" if masks else "analysis": named if masks else named[0]}
-    if remove is not None:
-        settings["remove"] = remove.value
-    if threshold is not None:
-        settings["threshold"] = threshold
-    return settings
+    return applied_settings(
+        analysis=masks.path(model),
+        masks=masks.mask,
+        amount=masks.amount,
+        fold=output.fold,
+        hash_external=hash_external,
+        float16_masks=output.float16_masks,
+    )
 
 
-def _analysed_masks(
-    loaded: Model, model: Path, path: Path | None, remove: Amount | None, threshold: float | None
-) -> list[Mask]:
-    from cloakonnx.scoring.analysis import default_path, load_analysis
-    from cloakonnx.selection.topk import DEFAULT_AMOUNT, Threshold, select
+def _attest(target: Path, source: Model, settings: dict[str, Any], attestation: Path, key: SigningKey | None) -> None:
+    """Write the attestation of what was just written."""
+    from cloakonnx.evaluation.verification.attestation import attest
+    from cloakonnx.graph.file.model import load
 
-    if remove is not None and threshold is not None:
-        raise click.UsageError("--remove and --threshold exclude each other")
-    analysis = load_analysis(path or default_path(model), model=model.name)
-    analysis.check_model(loaded)
-    if analysis.scores is None:
-        if remove is not None or threshold is not None:
-            raise click.UsageError(
-                "the analysis holds learned masks, which are applied as they are: no --remove, no --threshold"
-            )
-        return list(analysis.masks)
-    amount = Threshold(threshold) if threshold is not None else remove or DEFAULT_AMOUNT
-    return [select(analysis.scores, amount)]
-
-
-def _own_masks(files: tuple[Path, ...], taps: tuple[str, ...], feature_axis: int | None) -> list[Mask]:
-    from cloakonnx.data.arrays import load_array
-    from cloakonnx.graph.masks.mask import Mask
-
-    if len(files) != len(taps):
-        raise click.UsageError(f"--mask and --tap go together: {len(files)} of one, {len(taps)} of the other")
-    return [Mask(tap, load_array(file), feature_axis) for file, tap in zip(files, taps, strict=True)]
+    attest(load(target), source, settings=settings).save(attestation, key=key)
+    say(f"wrote {attestation}" + ("" if key is None else ", signed"))
 
 
 def _tell(masks: list[Mask], fates: Sequence[MaskFate], target: Path, *, dry_run: bool, as_json: bool) -> None:

@@ -2,122 +2,123 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloakonnx.cli import attack_options, options
-from cloakonnx.cli._output import RESUMED, going_on, print_json, progress, say
+from cloakonnx.cli._attacks import Attacks
+from cloakonnx.cli._data import Data, warn_of_small_eps
+from cloakonnx.cli._files import PATH, RESUME, Json, ModelFile, Output
+from cloakonnx.cli._output import RESUMED, going_on, print_json, progress, say, warn
+from cloakonnx.cli._runs import Runs, warn_of_randomness
+from cloakonnx.cli._verb import Group, option, verb
 
 if TYPE_CHECKING:
     from cloakonnx.attacks.attack import Attacked
     from cloakonnx.attacks.base import Attack
-    from cloakonnx.graph.file.model import Model
+    from cloakonnx.classifier.classifier import Classifier
+    from cloakonnx.data.samples import Dataset
+    from cloakonnx.engine.batches import Engine
 
 
-@click.command("attack")
-@options.model_argument
-@options.data_option(required=True)
-@attack_options.attack_options(required=True)
-@click.option("--targeted", is_flag=True, help="The labels of the data are the classes to reach.")
-@click.option(
-    "--round",
-    "round_levels",
-    is_flag=True,
-    help="Round inputs to levels of 1/255, inward, before they are judged.",
-)
-@click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings stopped.")
-@options.data_options
-@options.batch_option
-@options.input_option
-@options.output_name_option
-@options.provider_options
-@options.workers_option
-@click.option("-o", "--output", type=options.PATH, required=True, help="The adversarial file (.npz).")
-@options.force_option
-@options.json_option
+@dataclass(frozen=True, kw_only=True)
+class _Judging(Group):
+    """What counts as success, and what an earlier run left."""
+
+    targeted: bool = option("--targeted", is_flag=True, help="Take the labels of the data as the classes to reach.")
+    round_levels: bool = option(
+        "--round",
+        is_flag=True,
+        help="Round inputs to levels of 1/255, towards the clean input, before they are judged.",
+    )
+    resume: bool = option("--resume", is_flag=True, help=RESUME)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What :func:`cloakonnx.attack` takes of it."""
+        return {"round_levels": self.round_levels, "resume": self.resume}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AdversarialFile(Output):
+    output: Path = option(
+        "-o", "--output", type=PATH, required=True, help="Output file (.npz) for the adversarial inputs."
+    )
+
+    def of(self, attacks: Attacks, *, inputs: Sequence[Path | None]) -> list[Path]:
+        """Return the file for each eps, and claim them."""
+        from cloakonnx.attacks.naming import outputs_by_eps
+
+        outputs = outputs_by_eps(self.output, attacks.texts)
+        self.claim(*outputs, inputs=inputs)
+        return outputs
+
+    def check_suffix(self) -> None:
+        """Check the suffix; raises BadParameter."""
+        if self.output.suffix != ".npz":
+            raise click.BadParameter(
+                f"{self.output.name} is to hold x, y and success: give it the suffix .npz", param_hint="'-o'"
+            )
+
+
+@verb("attack")
 def command(
-    *,
-    model: Path,
-    data: Path | None,
-    data_script: str | None,
-    targeted: bool,
-    round_levels: bool,
-    resume: bool,
-    batch_size: int,
-    input_name: str | None,
-    output_name: str | None,
-    provider: str | None,
-    device_id: int,
-    workers: int | None,
-    output: Path,
-    force: bool,
-    as_json: bool,
-    **rest: Unpack[attack_options.AttackAndDataOptions],
-) -> None:
-    """Make adversarial inputs for MODEL: through its backward graph, or (square, noise) from its scores alone.
+    *, model: ModelFile, data: Data, chosen: Attacks, judging: _Judging, runs: Runs, output: _AdversarialFile,
+    as_json: Json,
+) -> None:  # fmt: skip
+    """Make adversarial inputs for MODEL: by gradients, or (square, noise) from its scores alone.
 
     \b
     cloakonnx attack model.onnx --data test.npz --attack pgd --eps 8/255 -o adversarial.npz
     cloakonnx attack model.onnx --data test.npz --attack square --eps 8/255 --max-iter 1000 -o square.npz
     cloakonnx attack model.onnx --data test.npz --attack apgd-ce --eps 1/255,2/255 -o apgd.npz
 
-    The file holds x, y, success for each sample, and the settings. Several --eps give a file each (apgd.eps1_255.npz
-    and so on). Without labels the model's own predictions stand in.
+    The file holds x, y and success for each sample, and the settings. Several --eps give a file each, such as
+    apgd.eps1_255.npz. If the data has no labels, the model's own predictions are used instead.
     """
-    from cloakonnx.attacks.attack import attack
     from cloakonnx.graph.file.model import load
 
-    if output.suffix != ".npz":
-        raise click.BadParameter(
-            f"{output.name} is to hold x, y and success: give it the suffix .npz", param_hint="'-o'"
-        )
-    loaded = load(model)
-    source = options.open_data(data, data_script, rest, option="data")
-    if source is None:
-        raise click.UsageError("samples are needed: --data is missing")
-    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
-    dataset = options.dataset(classifier, source, rest)
-    plans = [
-        (s, _target(output, text, rest["eps"])) for s, text in attack_options.attack_settings(rest, targeted=targeted)
-    ]
-    for _, target in plans:
-        options.claim(target, inputs=(model, data), force=force)
-    options.warn_of_small_eps([settings.eps for settings, _ in plans], dataset)
-    classifier = classifier.on(options.choose(provider, device_id))
-    options.warn_of_randomness(classifier)
-    count = dataset.count()
-    total = None if count is None else count * len(plans)
-    engine = options.engine(workers, classifier, dataset, batch_size)
-    with going_on(RESUMED), progress(f"attack, {rest['attack']}", total) as advance:
-        found = attack(
-            classifier,
-            dataset,
-            [target for _, target in plans],
-            attack=[attack for attack, _ in plans],
-            batch_size=batch_size,
-            round_levels=round_levels,
-            resume=resume,
-            engine=engine,
-            on_progress=advance,
-        )
+    output.check_suffix()
+    classifier = runs.classifier(load(model))
+    samples = data.samples(classifier)
+    attacks = chosen.attacks(targeted=judging.targeted)
+    targets = output.of(chosen, inputs=(model, data.data))
+    warn_of_small_eps([each.eps for each in attacks], samples)
+    classifier = runs.ready(classifier)
+    warn_of_randomness(classifier)
+    engine = runs.engine(classifier, samples)
+    settings = {**judging.settings, "attack": attacks, "batch_size": runs.batch_size, "engine": engine}
+    found = _attacked(classifier, samples, targets, settings)
+    _print(classifier, attacks, found, engine, as_json=as_json)
+
+
+def _attacked(
+    classifier: Classifier, samples: Dataset, targets: list[Path], settings: dict[str, Any]
+) -> tuple[Attacked, ...]:
+    """Attack, and show how far it is."""
+    from cloakonnx.attacks.attack import attack
+
+    count = samples.count()
+    total = None if count is None else count * len(targets)
+    with going_on(RESUMED), progress(f"attack, {settings['attack'][0].name}", total) as advance:
+        return attack(classifier, samples, targets, **settings, on_progress=advance)
+
+
+def _print(
+    classifier: Classifier, attacks: Sequence[Attack], found: Sequence[Attacked], engine: Engine, *, as_json: bool
+) -> None:
     say(found[0].taken_for)
-    for (settings, _), attacked in zip(plans, found, strict=True):
-        _tell(loaded, settings, attacked, classifier.provider.name)
+    for settings, attacked in zip(attacks, found, strict=True):
+        _tell(classifier, settings, attacked)
     if as_json:
         records = [
             {**_record(settings, attacked), "workers": engine.workers}
-            for (settings, _), attacked in zip(plans, found, strict=True)
+            for settings, attacked in zip(attacks, found, strict=True)
         ]
         print_json(records[0] if len(records) == 1 else records)
-
-
-def _target(output: Path, text: str, eps: str) -> Path:
-    """Return the output for one eps of several: its text goes into the name."""
-    if "," not in eps:
-        return output
-    return output.with_name(f"{output.stem}.eps{text.replace('/', '_')}{output.suffix}")
 
 
 def _record(settings: Attack, attacked: Attacked) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def _record(settings: Attack, attacked: Attacked) -> dict[str, Any]:
     }
 
 
-def _tell(model: Model, settings: Attack, attacked: Attacked, provider: str) -> None:
+def _tell(classifier: Classifier, settings: Attack, attacked: Attacked) -> None:
     from cloakonnx.classifier.doubts import of_gradients, of_ties
 
     before, after = f"{attacked.correct} of {attacked.count} correct", "still correct"
@@ -144,28 +145,25 @@ def _tell(model: Model, settings: Attack, attacked: Attacked, provider: str) -> 
     elif not attacked.has_labels:
         before, after = f"{attacked.count} samples", "keep their class"
     say(
-        f"{model.name}: {before}, {attacked.robust} {after} under {settings.name} "
-        f"({settings.norm}, eps {settings.eps:.4g}; {provider})"
+        f"{classifier.model.name}: {before}, {attacked.robust} {after} under {settings.name} "
+        f"({settings.norm}, eps {settings.eps:.4g}; {classifier.provider.name})"
     )
     if attacked.converged:
         say(f"converged for {attacked.converged} of {attacked.robust} samples that hold: more steps change nothing")
     if not attacked.has_labels:
         say("the data has no labels: the model's own predictions stand in, as y in the file, too")
-    options.say_notes(attacked.notes)
+    for each in attacked.notes:
+        warn(each)
     if attacked.unscored:
-        say(
-            f"cloakonnx: warning: the scores of {attacked.unscored} samples are no numbers (NaN); they count as "
-            "not correct"
-        )
+        warn(f"the scores of {attacked.unscored} samples are no numbers (NaN); they count as not correct")
     for doubt in (*of_ties(attacked.seen.tied), *of_gradients(attacked.seen)):
-        options.warn(doubt)
+        warn(doubt)
     if attacked.is_at_chance:
-        say(
-            "cloakonnx: warning: chance would get as many right; are preprocessing (--scale, --mean, --std) and labels "
-            "those of the model?"
+        warn(
+            "chance would get as many right; are preprocessing (--scale, --mean, --std) and labels those of the model?"
         )
     if attacked.labels_hint is not None:
-        say(f"cloakonnx: warning: {attacked.labels_hint}")
+        warn(attacked.labels_hint)
     if attacked.target_hint is not None:
-        say(f"cloakonnx: warning: {attacked.target_hint}")
+        warn(attacked.target_hint)
     say(f"{attacked.gradients} gradients and {attacked.queries} queries; wrote {attacked.path}")

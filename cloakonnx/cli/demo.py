@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from cloakonnx.cli import options
+from cloakonnx.cli._files import PATH, Json, Output
 from cloakonnx.cli._output import going_on, print_json, progress, say, tell
+from cloakonnx.cli._verb import option, verb
 
 if TYPE_CHECKING:
     from cloakonnx.demo.demo import Act
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 _WIDTH = 78
 
 
-@click.command("demo")
-@click.option("-o", "--output", type=options.PATH, default=Path("cloakonnx-demo"), help="The folder.  [cloakonnx-demo]")
-@options.force_option
-@options.json_option
-def command(*, output: Path, force: bool, as_json: bool) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Folder(Output):
+    output: Path = option(
+        "-o", "--output", type=PATH, default=Path("cloakonnx-demo"), help="Folder for all files.  [cloakonnx-demo]"
+    )
+
+
+@verb("demo")
+def command(*, folder: _Folder, as_json: Json) -> None:
     """Harden a bundled classifier of handwritten digits, and show accuracy before and after. Takes about 20 s.
 
     \b
@@ -36,13 +40,14 @@ def command(*, output: Path, force: bool, as_json: bool) -> None:
     """
     from cloakonnx.demo.demo import ACTS, write_sample
 
-    write_sample(output, force=force)
+    output = folder.output
+    write_sample(output, force=folder.force)
     say(f"wrote model.onnx, train.npz, val.npz, test.npz and clean.npz to {output}")
     shown = []
     for number, act in enumerate(ACTS, 1):
         say(f"[{number}/{len(ACTS)}] {act.command}")
         with going_on(f"'cloakonnx demo -o {output} --force' goes on where this stopped"):
-            done = act.task(output, progress=progress).run(force=force)
+            done = act.task(output, progress=progress).run(force=folder.force)
         shown.append((act, done))
     if as_json:
         print_json({act.method: _numbers(done) for act, done in shown})

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloakonnx.cli import options
+from cloakonnx.cli._files import Json
 from cloakonnx.cli._output import print_json, tell
+from cloakonnx.cli._verb import verb
 
 if TYPE_CHECKING:
     from cloakonnx.doctor import Diagnosis
 
 
-@click.command("doctor")
-@options.json_option
-@click.pass_context
-def command(ctx: click.Context, *, as_json: bool) -> None:
+@verb("doctor")
+def command(*, as_json: Json) -> None:
     """Check the installation: packages, ONNX Runtime, providers that load, a test gradient, what to install next.
 
     \b
@@ -33,7 +32,7 @@ def command(ctx: click.Context, *, as_json: bool) -> None:
         print_json({"usable": found.usable, **asdict(found)})
     else:
         _tell(found)
-    ctx.exit(0 if found.usable else 1)
+    raise click.exceptions.Exit(0 if found.usable else 1)
 
 
 def _tell(found: Diagnosis) -> None:

@@ -4,179 +4,179 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloakonnx.cli import options
-from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, write_json, write_out
-from cloakonnx.cli._types import Numbers, Steps
-from cloakonnx.cli.gate import conclude
+from cloakonnx.cli._data import Data, warn_of_small_eps
+from cloakonnx.cli._files import PATH, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
+from cloakonnx.cli._gates import Gates
+from cloakonnx.cli._output import (
+    RESUMED,
+    announce,
+    going_on,
+    progress,
+    readers_may_leave,
+    say,
+    warn,
+    write_json,
+    write_out,
+)
+from cloakonnx.cli._plan import Plan
+from cloakonnx.cli._runs import Runs, warn_of_randomness
+from cloakonnx.cli._verb import Group, option, verb
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
+    from cloakonnx.data.samples import Dataset
     from cloakonnx.evaluation.evaluation import Evaluation
     from cloakonnx.evaluation.gates import Decision, Gate
+    from cloakonnx.graph.file.model import Model
+    from cloakonnx.scoring.analysis import Analysis
 
 
-@click.command("evaluate")
-@options.model_argument
-@options.data_option(required=True)
-@click.option("--baseline", type=options.PATH, help="What to compare with.  [MODEL without its masks]")
-@click.option(
-    "--analysis", type=options.PATH, help="The masks' analysis: takes its preprocessing, warns of samples that it saw."
-)
-@click.option("--attack", default="quick", show_default=True, help="quick, standard, or one attack: pgd, ...")
-@click.option(
-    "--eps", type=Numbers(example="1/255,2/255"), required=True, help="Radii in pixel space: 1/255,2/255, say."
-)
-@options.norm_option
-@click.option("--max-iter", type=Steps(), help="Steps of a single attack; converged: pgd until nothing changes.")
-@click.option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
-@options.straight_through_option
-@options.seed_option
-@options.data_options
-@options.batch_option
-@options.input_option
-@options.output_name_option
-@options.provider_options
-@options.workers_option
-@click.option("-o", "--output", type=options.PATH, help="Write the result as JSON, too.")
-@click.option(
-    "--samples", type=options.PATH, metavar="FILE.npz", help="Write a few samples gained and lost, for the report."
-)
-@click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings and -o stopped.")
-@click.option("--no-sanity", is_flag=True, help="Leave out the sanity checks; the result says so.")
-@click.option("--markdown", is_flag=True, help="Print the result as Markdown.")
-@options.gate_options(required=False)
-@options.force_option
-@options.json_option
+@dataclass(frozen=True, kw_only=True)
+class _Beside(Group):
+    """What the model is compared with, and where its masks come from."""
+
+    baseline: Path | None = option("--baseline", type=PATH, help="Model to compare with.  [MODEL without its masks]")
+    analysis: Path | None = option(
+        "--analysis",
+        type=PATH,
+        help="Analysis of the masks: reuses its preprocessing, and warns of samples that it was made with.",
+    )
+
+    def load(self, model: Model) -> tuple[Analysis | None, Model | None]:
+        """Load the analysis and the baseline."""
+        from cloakonnx.graph.file.model import load
+        from cloakonnx.scoring.analysis import load_analysis
+
+        known = None if self.analysis is None else load_analysis(self.analysis, model=model.name)
+        return known, None if self.baseline is None else load(self.baseline)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result(Output):
+    """Files and form of the result, and what an earlier run left."""
+
+    output: Path | None = option("-o", "--output", type=PATH, help="Output file for the result as JSON.  [none]")
+    samples: Path | None = option(
+        "--samples",
+        type=PATH,
+        metavar="FILE.npz",
+        help="Output file for a few samples gained and lost, shown by 'cloakonnx report'.",
+    )
+    resume: bool = option("--resume", is_flag=True, help=RESUME_OUTPUT)
+    no_sanity: bool = option("--no-sanity", is_flag=True, help="Skip the sanity checks; recorded in the result.")
+    markdown: bool = option("--markdown", is_flag=True, help="Print the result as Markdown.")
+
+    def check(self, *, as_json: bool) -> None:
+        """Check that options go together."""
+        if as_json and self.markdown:
+            raise click.UsageError("--json and --markdown exclude each other")
+        check_resume(self.output, resume=self.resume)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are written."""
+        return [path for path in (self.output, self.samples) if path is not None]
+
+    def claim_all(self, *, inputs: Sequence[Path | None]) -> None:
+        """Check the files, and hold them for this run."""
+        if len({path.absolute() for path in self.paths}) < len(self.paths):
+            raise click.UsageError("-o and --samples name the same file")
+        self.claim(*self.paths, inputs=inputs)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What :func:`cloakonnx.evaluate` takes of it."""
+        return {
+            "sanity": not self.no_sanity, "output": self.output, "samples": self.samples, "resume": self.resume,
+        }  # fmt: skip
+
+
+@verb("evaluate")
 def command(
-    *,
-    model: Path,
-    data: Path | None,
-    data_script: str | None,
-    baseline: Path | None,
-    analysis: Path | None,
-    attack: str,
-    eps: tuple[float, ...],
-    norm: str,
-    max_iter: int | str | None,
-    restarts: int | None,
-    straight_through: bool,
-    seed: int,
-    batch_size: int,
-    input_name: str | None,
-    output_name: str | None,
-    provider: str | None,
-    device_id: int,
-    workers: int | None,
-    output: Path | None,
-    samples: Path | None,
-    resume: bool,
-    no_sanity: bool,
-    markdown: bool,
-    require: tuple[str, ...],
-    allow_inconclusive: bool,
-    force: bool,
-    as_json: bool,
-    **rest: Unpack[options.DataOptions],
-) -> None:
-    """Attack MODEL with its masks in sight, and its baseline in the same way; compare them sample by sample.
+    *, model: ModelFile, data: Data, beside: _Beside, plan: Plan, runs: Runs, result: _Result, require: Gates,
+    as_json: Json,
+) -> None:  # fmt: skip
+    """Attack MODEL itself, so that the attacks see its masks, and its baseline too; compare them sample by sample.
 
     \b
     cloakonnx evaluate model.hardened.onnx --data test.npz --eps 1/255,2/255
     cloakonnx evaluate model.hardened.onnx --data test.npz --eps 8/255 --attack apgd-t --markdown
     cloakonnx evaluate model.hardened.onnx --data test.npz --eps 2/255 --require 'robust-gain>=5%@2/255'
 
-    Robust means correct on the clean input and on every input that any attack, restart or replay came up with.
+    A sample is robust if the model is right on the clean input and on every input that any attack, restart or replay
+    found.
     """
-    from cloakonnx.evaluation.evaluate import evaluate
-    from cloakonnx.evaluation.gates import check_measured, parse_gate
     from cloakonnx.graph.file.model import load
-    from cloakonnx.scoring.analysis import load_analysis
 
-    if as_json and markdown:
-        raise click.UsageError("--json and --markdown exclude each other")
-    if resume and output is None:
-        raise click.UsageError("--resume needs -o: finished batches are kept beside the output")
-    gates = [parse_gate(text) for text in require]
-    check_measured(gates, eps=eps, sanity=not no_sanity, latency=True)
+    result.check(as_json=as_json)
+    gates = require.measured(plan.eps, sanity=not result.no_sanity)
     loaded = load(model)
-    known = None if analysis is None else load_analysis(analysis, model=model.name)
-    if known is not None:
-        rest = options.as_analysed(rest, known.preprocessing)
-    other = None if baseline is None else load(baseline)
-    source = options.open_data(data, data_script, rest, option="data")
-    if source is None:
-        raise click.UsageError("samples are needed: --data is missing")
-    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
-    dataset = options.dataset(classifier, source, rest)
-    outputs = [path for path in (output, samples) if path is not None]
-    if len({path.absolute() for path in outputs}) < len(outputs):
-        raise click.UsageError("-o and --samples name the same file")
-    for path in outputs:
-        options.claim(path, inputs=(model, baseline, analysis, data), force=force)
-    options.warn_of_small_eps(eps, dataset)
-    classifier = classifier.on(options.choose(provider, device_id))
-    if no_sanity:  # a flag of the sanity checks says so otherwise
-        options.warn_of_randomness(classifier)
-    beside = None if other is None else classifier.beside(other)
-    engine = options.engine(workers, classifier, dataset, batch_size)
-    kept = nullcontext() if output is None else going_on(RESUMED)
-    with kept, progress(f"evaluate, {attack}", dataset.count()) as advance:
-        found = evaluate(
+    known, other = beside.load(loaded)
+    runs = runs if known is None else runs.as_analysed(known.preprocessing)
+    classifier = runs.classifier(loaded)
+    samples = data.samples(classifier)
+    result.claim_all(inputs=(model, beside.baseline, beside.analysis, data.data))
+    warn_of_small_eps(plan.eps, samples)
+    classifier = runs.ready(classifier)
+    if result.no_sanity:  # a flag of the sanity checks reports it otherwise
+        warn_of_randomness(classifier)
+    baseline = None if other is None else classifier.beside(other)
+    settings = {**plan.settings, **result.settings, "baseline": baseline, "analysis": known}
+    found = _evaluated(classifier, samples, runs, settings)
+    _report(found, result, beside)
+    decisions = _judged(found, gates, classifier, baseline)
+    _print(found, as_json=as_json, markdown=result.markdown)
+    for decision in decisions:
+        say(str(decision))
+    require.conclude(decisions)
+
+
+def _evaluated(classifier: Classifier, samples: Dataset, runs: Runs, settings: dict[str, Any]) -> Evaluation:
+    """Evaluate, and show how far it is."""
+    from cloakonnx.evaluation.evaluate import evaluate
+
+    engine = runs.engine(classifier, samples)
+    kept = nullcontext() if settings["output"] is None else going_on(RESUMED)
+    with kept, progress(f"evaluate, {settings['attack']}", samples.count()) as advance:
+        return evaluate(
             classifier,
-            dataset,
-            eps=eps,
-            attack=attack,
-            baseline=beside,
-            norm=cast(Any, norm),
-            max_iter=max_iter,
-            restarts=restarts,
-            straight_through=straight_through,
-            seed=seed,
-            batch_size=batch_size,
-            analysis=known,
-            sanity=not no_sanity,
-            output=output,
-            samples=samples,
-            resume=resume,
+            samples,
+            **settings,
+            batch_size=runs.batch_size,
             engine=engine,
             on_estimate=announce,
             on_progress=advance,
         )
-    for path in outputs:
+
+
+def _report(found: Evaluation, result: _Result, beside: _Beside) -> None:
+    """Say what was written, and what to be aware of."""
+    for path in result.paths:
         say(f"wrote {path}")
     if found.data.seen:
-        say(f"cloakonnx: warning: {analysis} has seen {found.data.seen} of the {found.data.count} samples")
+        warn(f"{beside.analysis} has seen {found.data.seen} of the {found.data.count} samples")
     for flag in found.sanity.fired if found.sanity is not None else ():
-        say(f"cloakonnx: warning: sanity flag {flag.name}: {flag.measured}; {flag.meaning}")
-    decisions: tuple[Decision, ...] = ()
-    if gates:
-        decisions = _judge(found, gates, classifier, beside)
-    _print(found, as_json=as_json, markdown=markdown)
-    for decision in decisions:
-        say(str(decision))
-    conclude(decisions, allow_inconclusive=allow_inconclusive)
+        warn(f"sanity flag {flag.name}: {flag.measured}; {flag.meaning}")
 
 
-def _judge(
+def _judged(
     found: Evaluation, gates: Sequence[Gate], classifier: Classifier, baseline: Classifier | None
 ) -> tuple[Decision, ...]:
-    """Judge by gates; the latency is measured where one asks for it."""
-    from cloakonnx.classifier.latency import SESSIONS as LATENCY_SESSIONS
-    from cloakonnx.classifier.latency import latency_ratios
-    from cloakonnx.evaluation.gates import check_gates
-    from cloakonnx.graph.masks.strip import stripped
+    """Judge by gates, and show how far the timing is that one asks for."""
+    if not gates:
+        return ()
+    from cloakonnx.classifier.latency import SESSIONS
+    from cloakonnx.evaluation.judging import asks_for_latency, judge
 
-    latency = None
-    if any(gate.name == "latency-ratio" for gate in gates):
-        with progress("latency", LATENCY_SESSIONS) as advance:
-            other = baseline or classifier.beside(stripped(classifier.model))
-            latency = latency_ratios(classifier, other, on_progress=advance)
-    return check_gates(found, gates, latency=latency)
+    shown = progress("latency", SESSIONS) if asks_for_latency(gates) else nullcontext(lambda pairs: None)
+    with shown as advance:
+        return judge(found, gates, classifier, baseline=baseline, on_progress=advance)
 
 
 def _print(found: Evaluation, *, as_json: bool, markdown: bool) -> None:

@@ -2,128 +2,130 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloakonnx.cli import options
+from cloakonnx.cli._again import command_line
+from cloakonnx.cli._data import LabelledData
+from cloakonnx.cli._files import PATH, Json, ModelFile
+from cloakonnx.cli._gates import Gates
 from cloakonnx.cli._output import going_on, print_json, progress, say, tell
+from cloakonnx.cli._runs import Runs
+from cloakonnx.cli._shared import granularity, layers, norm, seed
 from cloakonnx.cli._signing import sign_key_option, signing_key
 from cloakonnx.cli._types import Number, Numbers
-from cloakonnx.cli.gate import conclude
-from cloakonnx.cli.places import granularity_option, layers_option
+from cloakonnx.cli._verb import Group, option, verb
 
 if TYPE_CHECKING:
-    from cloakonnx.pipeline.harden import Hardened
+    from cloakonnx.classifier.classifier import Classifier
+    from cloakonnx.data.samples import Dataset
+    from cloakonnx.pipeline.harden import Hardened, Task
+    from cloakonnx.pipeline.settings import HardenSettings
     from cloakonnx.pipeline.stage import PlannedStage
 
-
-class TaskOptions(TypedDict):
-    """Values of the options that say what is to be done."""
-
-    eps: tuple[float, ...]
-    budget: float
-    method: str
-    preset: str
-    norm: str
-    attack: str
-    tap: tuple[str, ...]
-    granularity: str | None
-    layers: tuple[str, ...]
-    fold: bool
-    seed: int
-    batch_size: int
-    no_report: bool
+_SILENT = ("output", "sign_key", "force", "dry_run", "as_json", "workers")
+"""Options that do not decide the result."""
 
 
-class TaskAndDataOptions(TaskOptions, options.DataOptions):
-    """Values of both groups."""
+@dataclass(frozen=True, kw_only=True)
+class _PartsOfData(LabelledData):
+    """Labelled samples, in one file or in one for each purpose."""
+
+    select_data: Path | None = option("--select-data", type=PATH, help="Samples to choose masks on.  [20% of --data]")
+    report_data: Path | None = option("--report-data", type=PATH, help="Samples to report on.  [40% of --data]")
+
+    def parts(self, classifier: Classifier) -> dict[str, Dataset | None]:
+        """Return the samples that have files of their own."""
+        paths = {"select": self.select_data, "report": self.report_data}
+        return {name: None if path is None else self.part(classifier, path) for name, path in paths.items()}
 
 
-_task_options = options.group(
-    click.option(
+@dataclass(frozen=True, kw_only=True)
+class _Task(Group):
+    """What is to be done: fields of :class:`~cloakonnx.pipeline.settings.HardenSettings`."""
+
+    eps: tuple[float, ...] = option(
         "--eps",
         type=Numbers(example="1/255,2/255"),
         required=True,
-        help="Radii in pixel space: 2/255,4/255, say. Masks are made against the first; all are reported.",
-    ),
-    click.option(
+        help="Radii of the eps ball in pixel space, such as 2/255,4/255. Masks are made against the first; all are "
+        "reported.",
+    )
+    budget: float = option(
         "--budget",
         type=Number(),
         default=0.04,
-        help="Clean accuracy that may be lost: 4% is 4 points.  [4%]",
-    ),
-    click.option(
+        help="Clean accuracy that may be lost: 4% is 4 percentage points.  [4%]",
+    )
+    method: Any = option(
         "--method",
         type=click.Choice(["learn", "greedy", "score"]),
         default="learn",
         show_default=True,
-        help="Masks that are learned; features of one tap; or DeepCloak's.",
-    ),
-    click.option(
+        help="How masks are made: learned; features of one tap removed one by one; or those of the highest DeepCloak "
+        "scores removed.",
+    )
+    preset: str = option(
         "--preset",
         type=click.Choice(["full", "quick"]),
         default="full",
         show_default=True,
-        help="quick: 2,000 samples, 4 epochs, 200 samples to report on, the first eps.",
-    ),
-    options.norm_option,
-    click.option(
-        "--attack", default="quick", show_default=True, help="Of the evaluation: quick, standard, or one attack."
-    ),
-    click.option("--tap", metavar="TENSOR", multiple=True, help="Activations to mask.  [the method's own choice]"),
-    granularity_option,
-    layers_option,
-    click.option("--fold", is_flag=True, help="Move masks into weights where that is exact; no Mul nodes for these."),
-    options.seed_option,
-)
+        help="Amount of work. quick: 2,000 samples, 4 epochs, 200 samples to report on, the first eps only.",
+    )
+    norm: Any = norm()
+    attack: str = option(
+        "--attack",
+        default="quick",
+        show_default=True,
+        help="Attacks of the evaluation: the preset quick or standard, or the name of one attack.",
+    )
+    taps: tuple[str, ...] = option(
+        "--tap", metavar="TENSOR", multiple=True, help="Activation to mask; may be repeated.  [chosen by the method]"
+    )
+    granularity: Any = granularity()
+    layers: tuple[str, ...] = layers()
+    fold: bool = option(
+        "--fold", is_flag=True, help="Multiply masks into weights where that is exact, instead of adding Mul nodes."
+    )
+    seed: int = seed()
+
+    def settings(self, runs: Runs, require: Gates, *, report: bool) -> HardenSettings:
+        """Return the settings; raises OptionError for one that makes no sense."""
+        from cloakonnx.pipeline.settings import HardenSettings
+
+        given: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        return HardenSettings(**given, batch_size=runs.batch_size, gates=require.gates, report=report)
 
 
-@click.command("harden")
-@options.model_argument
-@options.data_option(required=True)
-@click.option("--select-data", type=options.PATH, help="Samples to choose on.  [20% of the data]")
-@click.option("--report-data", type=options.PATH, help="Samples to report on.  [40% of the data]")
-@_task_options
-@options.data_options
-@options.batch_option
-@options.input_option
-@options.output_name_option
-@options.provider_options
-@options.workers_option
-@options.gate_options(required=False)
-@click.option("-o", "--output", type=options.PATH, help="The folder for the results.  [MODEL-hardened]")
-@sign_key_option
-@click.option("--no-report", is_flag=True, help="Leave out report.html.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes, and write nothing.")
-@click.option("--force", is_flag=True, help="Overwrite results of other inputs or settings.")
-@options.json_option
+@dataclass(frozen=True, kw_only=True)
+class _Folder(Group):
+    """The folder for the results, and what is written to it."""
+
+    output: Path | None = option("-o", "--output", type=PATH, help="Folder for the results.  [MODEL-hardened]")
+    sign_key: Path | None = sign_key_option()
+    no_report: bool = option("--no-report", is_flag=True, help="Do not write report.html.")
+    dry_run: bool = option(
+        "--dry-run", is_flag=True, help="Print the stages and how long they take at most, and write nothing."
+    )
+    force: bool = option("--force", is_flag=True, place="last", help="Overwrite results of other inputs or settings.")
+
+    def of(self, model: Path) -> Path:
+        """Return the folder."""
+        from cloakonnx.pipeline.harden import default_folder
+
+        return self.output or default_folder(model)
+
+
+@verb("harden")
 def command(
-    *,
-    model: Path,
-    data: Path | None,
-    data_script: str | None,
-    select_data: Path | None,
-    report_data: Path | None,
-    input_name: str | None,
-    output_name: str | None,
-    provider: str | None,
-    device_id: int,
-    workers: int | None,
-    require: tuple[str, ...],
-    allow_inconclusive: bool,
-    output: Path | None,
-    sign_key: Path | None,
-    dry_run: bool,
-    force: bool,
-    as_json: bool,
-    **rest: Unpack[TaskAndDataOptions],
+    *, model: ModelFile, data: _PartsOfData, task: _Task, runs: Runs, require: Gates, folder: _Folder, as_json: Json
 ) -> None:
-    """Harden MODEL in one go: make masks, apply, verify, attack the result, report. Finished stages are kept.
+    """Harden MODEL in one go: make masks, apply them, verify, attack the result, report. Finished stages are kept.
 
     \b
     cloakonnx harden model.onnx --data val.npz --eps 2/255
@@ -131,55 +133,45 @@ def command(
     cloakonnx harden model.onnx --data train.npz --select-data val.npz --report-data test.npz --eps 2/255,4/255
     cloakonnx harden model.onnx --data val.npz --eps 2/255 --require 'clean-drop<=5%' --require 'robust-gain>=5%@2/255'
 
-    One file is split class by class: 40% to learn or score on, 20% to choose on, 40% to report on. A second run with
-    the same inputs and settings does nothing again; one that was interrupted goes on. Exit code 1 where a gate does not
-    pass, the budget can't be met, or the result fails verification.
+    One file is split within each class: 40% to learn or score on, 20% to choose on, 40% to report on. A second run with
+    the same inputs and settings repeats nothing, and continues one that was interrupted. Exit code 1 if a gate does not
+    pass, the budget cannot be met, or the result fails verification.
     """
-    from cloakonnx.engine.choice import engine_of
-    from cloakonnx.evaluation.gates import parse_gate
     from cloakonnx.graph.file.model import load
-    from cloakonnx.pipeline.harden import Task, default_folder
-    from cloakonnx.pipeline.settings import HardenSettings
 
-    named = {**rest}
-    fields: dict[str, Any] = {each: named[each] for each in TaskOptions.__annotations__}
-    settings = HardenSettings(
-        taps=fields.pop("tap"),
-        report=not fields.pop("no_report"),
-        gates=tuple(map(parse_gate, require)),
-        **fields,
-    )
-    key = signing_key(sign_key)
-    loaded = load(model)
-    source = options.open_data(data, data_script, rest, option="data")
-    if source is None:
-        raise click.UsageError("labelled samples are needed: --data is missing")
-    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
-    dataset = options.dataset(classifier, source, rest)
-    select, report = (
-        None if path is None else options.part(classifier, path, rest) for path in (select_data, report_data)
-    )
-    task = Task(
-        classifier.on(options.choose(provider, device_id)),
-        dataset,
-        settings,
-        select=select,
-        report=report,
-        output=output or default_folder(model),
-        observer=_Told(),
-        engine=engine_of(workers),
-        command=_again(),
-        sign_key=key,
-    )
-    if task.split is not None:
-        say(task.split)
-    if dry_run:
-        _tell_plan(task.plan(force=force), as_json=as_json)
+    settings = task.settings(runs, require, report=not folder.no_report)
+    key = signing_key(folder.sign_key)
+    classifier = runs.classifier(load(model))
+    samples, parts = data.samples(classifier), data.parts(classifier)
+    given = {**parts, "sign_key": key, "output": folder.of(model)}
+    plan = _planned(runs.ready(classifier), samples, settings, runs, given)
+    if plan.split is not None:
+        say(plan.split)
+    if folder.dry_run:
+        _tell_plan(plan.plan(force=folder.force), as_json=as_json)
         return
     with going_on("the same call goes on where this stopped"):
-        done = task.run(force=force)
+        done = plan.run(force=folder.force)
     _tell(done, as_json=as_json)
-    conclude(done.gates, allow_inconclusive=allow_inconclusive)
+    require.conclude(done.gates)
+
+
+def _planned(
+    classifier: Classifier, samples: Dataset, settings: HardenSettings, runs: Runs, given: dict[str, Any]
+) -> Task:
+    """Return the task, which says how far it is."""
+    from cloakonnx.engine.choice import engine_of
+    from cloakonnx.pipeline.harden import Task
+
+    return Task(
+        classifier,
+        samples,
+        settings,
+        **given,
+        observer=_Told(),
+        engine=engine_of(runs.workers),
+        command=command_line(silent=_SILENT),
+    )
 
 
 class _Told:
@@ -193,40 +185,6 @@ class _Told:
 
     def progress(self, what: str, total: int | None) -> AbstractContextManager[Callable[[float], None]]:
         return progress(what, total)
-
-
-def _again() -> str:
-    """Return the command line without paths and without what only says where the results go."""
-    context = click.get_current_context()
-    words = ["cloakonnx", "harden"]
-    silent = {"output", "sign_key", "force", "dry_run", "as_json", "workers"}
-    for parameter in context.command.params:
-        value, name = context.params.get(str(parameter.name)), str(parameter.name)
-        if name in silent or context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT:
-            continue
-        if isinstance(parameter, click.Argument):
-            words.append(_word(value))
-        elif isinstance(parameter, click.Option) and value not in (None, (), False):
-            words += _option(parameter, value)
-    return shlex.join(words)
-
-
-def _option(option: click.Option, value: Any) -> list[str]:
-    flag = next(each for each in option.opts if each.startswith("--"))
-    if option.is_flag:
-        return [flag]
-    values = value if option.multiple else [value]
-    return [word for each in values for word in (flag, _word(each))]
-
-
-def _word(value: Any) -> str:
-    from cloakonnx.text import eps_exact
-
-    if isinstance(value, Path):
-        return value.name
-    if isinstance(value, float):
-        return eps_exact(value)
-    return ",".join(map(_word, value)) if isinstance(value, tuple) else str(value)
 
 
 def _tell_plan(planned: tuple[PlannedStage, ...], *, as_json: bool) -> None:

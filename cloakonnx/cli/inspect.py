@@ -6,23 +6,20 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from cloakonnx.cli._output import print_json, readers_may_leave, say, tell
+from cloakonnx.cli._files import Json, ModelFile
+from cloakonnx.cli._output import print_json, readers_may_leave, tell, warn
 from cloakonnx.cli._scores import scores_of
-from cloakonnx.cli.options import json_option, model_argument
+from cloakonnx.cli._verb import verb
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.abilities import Ability
     from cloakonnx.graph.file.model import Model
-    from cloakonnx.graph.masks.metadata import WeightMaskEntry
+    from cloakonnx.graph.masks.metadata import Given, WeightMaskEntry
     from cloakonnx.graph.masks.taps import Tap
 
 
-@click.command("inspect")
-@model_argument
-@json_option
-def command(model: Path, as_json: bool) -> None:
+@verb("inspect")
+def command(*, model: ModelFile, as_json: Json) -> None:
     """List the tensors of MODEL that can carry a mask; the default tap is marked.
 
     \b
@@ -30,21 +27,13 @@ def command(model: Path, as_json: bool) -> None:
     cloakonnx inspect model.onnx --json | jq '.taps[] | select(.default)'
     """
     from cloakonnx.classifier.abilities import abilities
-    from cloakonnx.graph.file.external import tensors
     from cloakonnx.graph.file.model import load
-    from cloakonnx.graph.index.bounds import stored_twice
-    from cloakonnx.graph.index.limits import quoted
     from cloakonnx.graph.masks.metadata import WeightMaskEntry, folded_masks, is_folded, masks_of
     from cloakonnx.graph.masks.taps import list_taps
     from cloakonnx.text import shown
 
     loaded = load(model)
-    for tensor in tensors(loaded.proto):
-        if fields := stored_twice(tensor):
-            say(
-                f"cloakonnx: warning: tensor {quoted(tensor.name)} holds its data in {' and '.join(fields)}; readers "
-                "of ONNX files disagree on which counts, so export the model again"
-            )
+    _warn_of_data_stored_twice(loaded)
     taps, masks = list_taps(loaded), masks_of(loaded.proto)
     inserted = {mask.tap for mask in masks}
     given = folded_masks(loaded.proto) if is_folded(loaded.proto) else []
@@ -56,21 +45,43 @@ def command(model: Path, as_json: bool) -> None:
         found = _as_json(loaded, taps, at_taps, list(dict.fromkeys(mask.tap for mask in folded)), kind)
         able = {each.verb: {"works": each.works, "how": each.how} for each in abilities(loaded)}
         print_json(found | {"weight_masks": [_described(mask) for mask in on_weights], "abilities": able})
+        return
+    lost = _lost(loaded) if masks or given else None
+    if lost is not None:
+        said = [f"{shown(lost)}: it was changed after it was hardened"]
     else:
-        sizes = [
-            (mask.weight, mask.granularity, math.prod(loaded.structure.static(mask.initializer) or ()))
-            for mask in on_weights
-        ]
-        inside = [(mask.tap, mask.granularity or "", mask.size) for mask in folded if mask.on_weight]
-        said = [f"folded into the weights: the mask of {shown(mask.tap)}" for mask in folded if not mask.on_weight]
-        said += [f"folded into the weights: {_counted(inside)}"] if inside else []
-        lost = _lost(loaded) if masks or given else None
-        if lost is not None:
-            said.insert(0, f"{shown(lost)}: it was changed after it was hardened")
-        else:
-            said = [f"masked: {shown(name)}" for name in at_taps] + ([_counted(sizes)] if sizes else []) + said
-        _print(loaded, taps, said)
-        _tell_abilities(model, abilities(loaded))
+        said = [*(f"masked: {shown(name)}" for name in at_taps), *_told_of_weights(loaded, on_weights)]
+    _print(loaded, taps, [*said, *_told_of_folded(folded)])
+    _tell_abilities(model, abilities(loaded))
+
+
+def _told_of_weights(model: Model, masks: list[WeightMaskEntry]) -> list[str]:
+    """Say on how many weights there are masks."""
+    static = model.structure.static
+    sizes = [(mask.weight, mask.granularity, math.prod(static(mask.initializer) or ())) for mask in masks]
+    return [_counted(sizes)] if sizes else []
+
+
+def _told_of_folded(masks: list[Given]) -> list[str]:
+    """Say which masks are in the weights."""
+    from cloakonnx.text import shown
+
+    inside = [(mask.tap, mask.granularity or "", mask.size) for mask in masks if mask.on_weight]
+    said = [f"folded into the weights: the mask of {shown(mask.tap)}" for mask in masks if not mask.on_weight]
+    return said + ([f"folded into the weights: {_counted(inside)}"] if inside else [])
+
+
+def _warn_of_data_stored_twice(model: Model) -> None:
+    from cloakonnx.graph.file.external import tensors
+    from cloakonnx.graph.index.bounds import stored_twice
+    from cloakonnx.graph.index.limits import quoted
+
+    for tensor in tensors(model.proto):
+        if fields := stored_twice(tensor):
+            warn(
+                f"tensor {quoted(tensor.name)} holds its data in {' and '.join(fields)}; readers of ONNX files "
+                "disagree on which counts, so export the model again"
+            )
 
 
 def _tell_abilities(path: Path, found: list[Ability]) -> None:

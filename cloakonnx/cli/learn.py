@@ -3,211 +3,228 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from cloakonnx.cli import options
-from cloakonnx.cli._output import RESUMED, going_on, progress, say, write_json
+from cloakonnx.cli._data import Data
+from cloakonnx.cli._files import PATH, RESUME, AnalysisOutput, Json, ModelFile
+from cloakonnx.cli._output import RESUMED, going_on, progress, say, warn, write_json
+from cloakonnx.cli._runs import Runs, warn_of_randomness
+from cloakonnx.cli._shared import granularity, layers, norm, seed
 from cloakonnx.cli._types import Number, Numbers
-from cloakonnx.cli.places import granularity_option, layers_option
+from cloakonnx.cli._verb import Group, option, verb
 from cloakonnx.errors import CheckError
 
 if TYPE_CHECKING:
+    from cloakonnx.classifier.classifier import Classifier
+    from cloakonnx.data.samples import Dataset
     from cloakonnx.graph.masks.mask import Mask
     from cloakonnx.scoring.analysis import Analysis
     from cloakonnx.selection.learn.recipe import Recipe
-
 
 _NAMED = 5
 """Masks that are named in the end."""
 
 
-class RecipeOptions(TypedDict):
-    """Values of the options that make the recipe."""
+@dataclass(frozen=True, kw_only=True)
+class _LearnData(Data):
+    """Samples to learn on, and samples to choose on."""
 
-    eps: float
-    budget: float
-    norm: str
-    granularity: str | None
-    eps_factor: float
-    inner_steps: int
-    loss: str
-    clean_weight: float | None
-    epochs: int | None
-    learning_rate: float
-    warm_up: float
-    batch_size: int
-    flip: bool | None
-    shift: int | None
-    mask_bounds: tuple[float, float]
-    l1: float
-    zero_below: float
-    foldable: bool
-    seed: int
+    select_data: Path | None = option(
+        "--select-data", type=PATH, help="Samples to choose masks on (.npz or a folder).  [a fifth of --data]"
+    )
+
+    def select(self, classifier: Classifier) -> Dataset | None:
+        """Return the samples to choose on; None to take a part of the others."""
+        return None if self.select_data is None else self.part(classifier, self.select_data)
 
 
-class LearnAndDataOptions(RecipeOptions, options.DataOptions):
-    """Values of both groups."""
+@dataclass(frozen=True, kw_only=True)
+class _Recipe(Group):
+    """What masks are learned with: the fields of :class:`cloakonnx.Recipe`."""
 
-
-_recipe_options = options.group(
-    click.option("--eps", type=Number(), required=True, help="Radius of the ball in pixel space: 2/255, say."),
-    click.option("--budget", type=Number(), required=True, help="Clean accuracy that may be lost: 4% is 4 points."),
-    options.norm_option,
-    granularity_option,
-    click.option(
+    eps: float = option(
+        "--eps", type=Number(), required=True, help="Radius of the eps ball in pixel space, such as 2/255."
+    )
+    budget: float = option(
+        "--budget", type=Number(), required=True, help="Clean accuracy that may be lost: 4% is 4 percentage points."
+    )
+    norm: Any = norm()
+    granularity: Any = granularity()
+    eps_factor: float = option(
         "--eps-factor",
         type=Number(),
         default=1.5,
         show_default=True,
-        help="How much wider the ball of the attacks is while masks are learned.",
-    ),
-    click.option(
+        help="Factor on eps in the attacks that masks are learned against.",
+    )
+    inner_steps: int = option(
         "--inner-steps",
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
         help="Steps of the inner attack from a random start: 1 is FGSM, more are PGD.",
-    ),
-    click.option(
+    )
+    loss: Any = option(
         "--loss",
         type=click.Choice(["soft-ce", "ce", "trades"]),
         default="soft-ce",
         show_default=True,
-        help="Cross-entropy of adversarial inputs: of the model's own scores or of labels; or divergence from the "
-        "clean inputs.",
-    ),
-    click.option("--clean-weight", type=Number(), help="Weight of the clean cross-entropy.  [0.5, trades 1/6]"),
-    click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.  [8; few samples: up to 40]"),
-    click.option(
-        "--learning-rate", type=Number(), default=0.02, show_default=True, help="Top of the one-cycle schedule."
-    ),
-    click.option(
-        "--warm-up", type=Number(), default=0.5, show_default=True, help="Share of the steps over which eps grows."
-    ),
-    click.option("--batch-size", type=click.IntRange(min=1), default=50, show_default=True, help="Samples a step."),
-    click.option("--flip/--no-flip", default=None, help="Mirror samples at random.  [images of three channels only]"),
-    click.option(
+        help="Loss on adversarial inputs: cross-entropy to the unmasked model's scores (soft-ce) or to labels (ce), or "
+        "KL divergence from the clean inputs (trades).",
+    )
+    clean_weight: float | None = option(
+        "--clean-weight", type=Number(), help="Weight of the clean cross-entropy.  [0.5; trades: 1/6]"
+    )
+    epochs: int | None = option(
+        "--epochs", type=click.IntRange(min=1), help="Passes over the data.  [8; with few samples up to 40]"
+    )
+    learning_rate: float = option(
+        "--learning-rate",
+        type=Number(),
+        default=0.02,
+        show_default=True,
+        help="Highest learning rate of the one-cycle schedule.",
+    )
+    warm_up: float = option(
+        "--warm-up",
+        type=Number(),
+        default=0.5,
+        show_default=True,
+        help="Share of all steps during which eps grows to its full size.",
+    )
+    batch_size: int = option(
+        "--batch-size", type=click.IntRange(min=1), default=50, show_default=True, help="Samples per step."
+    )
+    flip: bool | None = option(
+        "--flip/--no-flip",
+        default=None,
+        help="Mirror samples at random, left to right.  [only images with three channels]",
+    )
+    shift: int | None = option(
         "--shift",
         type=click.IntRange(min=0),
-        help="Pixels by which images are shifted at random, at most.  [an eighth of colour images' side]",
-    ),
-    click.option(
+        help="Largest random shift of images in pixels.  [an eighth of the side of images with three channels, else 0]",
+    )
+    mask_bounds: tuple[float, float] = option(
         "--mask-bounds",
         type=Numbers(2, example="0,4"),
         default=(0.0, 4.0),
         help="Smallest and largest weight of a mask.  [0,4]",
-    ),
-    click.option("--l1", type=Number(), default=0.0, show_default=True, help="Pull of the weights towards 1."),
-    click.option("--zero-below", type=Number(), default=0.0, show_default=True, help="Weights below become exactly 0."),
-    click.option("--foldable", is_flag=True, help="Keep weights at or above 0.05, so that they can be folded."),
-    options.seed_option,
-)
+    )
+    l1: float = option("--l1", type=Number(), default=0.0, show_default=True, help="L1 penalty on weight - 1.")
+    zero_below: float = option(
+        "--zero-below",
+        type=Number(),
+        default=0.0,
+        show_default=True,
+        help="Weights of a mask below this become exactly 0.",
+    )
+    foldable: bool = option(
+        "--foldable", is_flag=True, help="Keep weights of masks at or above 0.05, so that 'apply --fold' can fold them."
+    )
+    seed: int = seed()
+
+    def recipe(self) -> Recipe:
+        """Return the recipe; raises OptionError for a setting that makes no sense."""
+        from cloakonnx.selection.learn.recipe import Recipe
+
+        given: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        return Recipe(bounds=given.pop("mask_bounds"), **given)
 
 
-@click.command("learn")
-@options.model_argument
-@options.data_option(required=True)
-@click.option("--select-data", type=options.PATH, help="Samples for choosing (.npz, folder).  [a fifth of the data]")
-@_recipe_options
-@click.option("--tap", metavar="TENSOR", multiple=True, help="Where to mask.  [activations that feed linear layers]")
-@click.option("--tap-pattern", metavar="GLOB", multiple=True, help="Every tap whose name fits: '*relu*', say.")
-@layers_option
-@click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings stopped.")
-@options.data_options
-@options.input_option
-@options.output_name_option
-@options.provider_options
-@options.workers_option
-@click.option("-o", "--output", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
-@click.option("--force", is_flag=True, help="Overwrite the output; write masks that miss the budget too.")
-@options.json_option
+@dataclass(frozen=True, kw_only=True)
+class _Places(Group):
+    """Where masks are learned, and what an earlier run left."""
+
+    tap: tuple[str, ...] = option(
+        "--tap", metavar="TENSOR", multiple=True, help="Activation to mask, instead of weights; may be repeated."
+    )
+    tap_pattern: tuple[str, ...] = option(
+        "--tap-pattern", metavar="GLOB", multiple=True, help="Activations to mask, by a pattern of names: '*relu*'."
+    )
+    layers: tuple[str, ...] = layers()
+    resume: bool = option("--resume", is_flag=True, help=RESUME)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What :func:`cloakonnx.learn` takes of it."""
+        return {"taps": self.tap, "tap_patterns": self.tap_pattern, "layers": self.layers, "resume": self.resume}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Runs(Runs):
+    batch_size: int = 64
+    """Of no use here: the recipe has its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Output(AnalysisOutput):
+    force: bool = option(
+        "--force",
+        is_flag=True,
+        place="last",
+        help="Overwrite an existing output; write masks that miss the budget, too.",
+    )
+
+
+@verb("learn")
 def command(
     *,
-    model: Path,
-    data: Path | None,
-    data_script: str | None,
-    select_data: Path | None,
-    tap: tuple[str, ...],
-    tap_pattern: tuple[str, ...],
-    layers: tuple[str, ...],
-    resume: bool,
-    input_name: str | None,
-    output_name: str | None,
-    provider: str | None,
-    device_id: int,
-    workers: int | None,
-    output: Path | None,
-    force: bool,
-    as_json: bool,
-    **rest: Unpack[LearnAndDataOptions],
+    model: ModelFile,
+    data: _LearnData,
+    settings: _Recipe,
+    places: _Places,
+    runs: _Runs,
+    output: _Output,
+    as_json: Json,
 ) -> None:
-    """Learn masks for MODEL against attacks that see them: many taps, no weight touched.
+    """Learn masks for MODEL against attacks that see them; the model's own weights are not changed.
 
     \b
     cloakonnx learn model.onnx --data train.npz --eps 2/255 --budget 4%
     cloakonnx learn model.onnx --data train.npz --select-data more.npz --eps 2/255 --budget 4% --foldable
     cloakonnx apply model.onnx
 
-    Masks are chosen on samples that were not used for learning. Where the model was trained on all of --data, name
-    others with --select-data: images that it knows by heart understate the clean loss.
+    Masks are chosen on samples that were not used for learning. If the model was trained on all of --data, name others
+    with --select-data: on samples that the model has memorised, the loss of clean accuracy looks smaller than it is.
     """
-    from cloakonnx.engine.choice import engine_of
     from cloakonnx.engine.folder import forget
-    from cloakonnx.files import check_output
     from cloakonnx.graph.file.model import load
-    from cloakonnx.scoring.analysis import default_path, masks_path
-    from cloakonnx.selection.learn.learn import learn
-    from cloakonnx.selection.learn.progress import watched
 
-    loaded = load(model)
-    source = options.open_data(data, data_script, rest, option="data")
-    if source is None:
-        raise click.UsageError("samples are needed: --data is missing")
-    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
-    dataset = options.dataset(classifier, source, rest)
-    select = None if select_data is None else options.part(classifier, select_data, rest)
-    target = output or default_path(model)
-    options.claim(target, inputs=(model, data, select_data), force=force)
-    check_output(masks_path(target), force=force)
-    recipe = _recipe(rest)
-    classifier = classifier.on(options.choose(provider, device_id))
-    options.warn_of_randomness(classifier)
-    try:
-        with going_on(RESUMED), watched(lambda steps: progress("learning", steps), say) as on_progress:
-            result = learn(
-                classifier,
-                dataset,
-                recipe,
-                select=select,
-                taps=tap,
-                tap_patterns=tap_pattern,
-                layers=layers,
-                output=target,
-                resume=resume,
-                over_budget=force,
-                engine=engine_of(workers),
-                on_progress=on_progress,
-            )
-    except CheckError as error:
-        raise CheckError(
-            f"{error}, or write them as they are with --force (with --resume nothing is learned again)"
-        ) from None
+    classifier = runs.classifier(load(model))
+    samples, select = data.samples(classifier), data.select(classifier)
+    target = output.of(model, inputs=(data.data, data.select_data))
+    recipe = settings.recipe()
+    classifier = runs.ready(classifier)
+    warn_of_randomness(classifier)
+    given = {**places.settings, "select": select, "output": target, "over_budget": output.force}
+    result = _learned(classifier, samples, recipe, runs, given)
     result.save(target)
-    options.say_notes(result.notes)
+    for note in result.notes:
+        warn(note)
     forget(target)
     if as_json:
         write_json(result.to_json())
     _tell(result, target)
 
 
-def _recipe(rest: LearnAndDataOptions) -> Recipe:
-    from cloakonnx.selection.learn.recipe import Recipe
+def _learned(classifier: Classifier, samples: Dataset, recipe: Recipe, runs: Runs, given: dict[str, Any]) -> Analysis:
+    """Learn, and show how far it is."""
+    from cloakonnx.engine.choice import engine_of
+    from cloakonnx.selection.learn.learn import learn
+    from cloakonnx.selection.learn.progress import watched
 
-    fields: dict[str, Any] = {name: rest[name] for name in RecipeOptions.__annotations__ if name != "mask_bounds"}  # type: ignore[literal-required]
-    return Recipe(**fields, bounds=rest["mask_bounds"])
+    try:
+        with going_on(RESUMED), watched(lambda steps: progress("learning", steps), say) as on_progress:
+            return learn(classifier, samples, recipe, **given, engine=engine_of(runs.workers), on_progress=on_progress)
+    except CheckError as error:
+        raise CheckError(
+            f"{error}, or write them as they are with --force (with --resume nothing is learned again)"
+        ) from None
 
 
 def _tell(result: Analysis, target: Path) -> None:

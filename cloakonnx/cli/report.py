@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
-
-from cloakonnx.cli import options
+from cloakonnx.cli._files import PATH, Json, Output
 from cloakonnx.cli._output import print_json, say, tell
+from cloakonnx.cli._verb import Group, argument, option, verb
+
+if TYPE_CHECKING:
+    from cloakonnx.evaluation.evaluation import Evaluation
 
 
-@click.command("report")
-@click.argument("evaluation", type=options.PATH)
-@click.option("--analysis", type=options.PATH, help="What the masks come from: scores or learned weights.")
-@click.option("--sweep", type=options.PATH, help="What 'cloakonnx sweep -o' wrote: accuracy over the share masked.")
-@click.option("--model", type=options.PATH, help="The hardened model, to mark the features that it really masks.")
-@click.option("--samples", type=options.PATH, help="What 'cloakonnx evaluate --samples' wrote: single samples.")
-@click.option("-o", "--output", type=options.PATH, required=True, help="The page: report.html, say.")
-@options.force_option
-@options.json_option
-def command(
-    *,
-    evaluation: Path,
-    analysis: Path | None,
-    sweep: Path | None,
-    model: Path | None,
-    samples: Path | None,
-    output: Path,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Write EVALUATION, which 'cloakonnx evaluate -o' wrote, as one HTML file that loads nothing from anywhere.
+@dataclass(frozen=True, kw_only=True)
+class _Parts(Group):
+    """Files beside the evaluation that the page shows."""
+
+    analysis: Path | None = option("--analysis", type=PATH, help="Analysis of the masks: scores or learned weights.")
+    sweep: Path | None = option(
+        "--sweep", type=PATH, help="Sweep written by 'cloakonnx sweep -o': accuracy by share of masked features."
+    )
+    model: Path | None = option("--model", type=PATH, help="Hardened model, to mark the features that it masks.")
+    samples: Path | None = option(
+        "--samples", type=PATH, help="Samples written by 'cloakonnx evaluate --samples', to show some of them."
+    )
+
+    def load(self, found: Evaluation) -> dict[str, Any]:
+        """Load what is there, as :func:`cloakonnx.report_html` takes it."""
+        from cloakonnx.evaluation.samples import load_samples
+        from cloakonnx.evaluation.sweeps.record import load_sweep
+        from cloakonnx.graph.file.model import load
+        from cloakonnx.scoring.analysis import load_analysis
+
+        return {
+            "analysis": None if self.analysis is None else load_analysis(self.analysis, model=found.baseline.name),
+            "sweep": None if self.sweep is None else load_sweep(self.sweep),
+            "model": None if self.model is None else load(self.model),
+            "samples": None if self.samples is None else load_samples(self.samples),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Page(Output):
+    output: Path = option("-o", "--output", type=PATH, required=True, help="Output file for the page: report.html.")
+
+
+@verb("report")
+def command(*, evaluation: Annotated[Path, argument(type=PATH)], parts: _Parts, page: _Page, as_json: Json) -> None:
+    """Write EVALUATION, written by 'cloakonnx evaluate -o', as one HTML file that loads nothing from the network.
 
     \b
     cloakonnx report evaluation.json -o report.html
@@ -39,24 +58,13 @@ def command(
     Parts whose input is not given are left out.
     """
     from cloakonnx.evaluation.evaluation import load_evaluation, verdict
-    from cloakonnx.evaluation.samples import load_samples
-    from cloakonnx.evaluation.sweeps.record import load_sweep
     from cloakonnx.files import write_text
-    from cloakonnx.graph.file.model import load
     from cloakonnx.reporting.page import report_html
-    from cloakonnx.scoring.analysis import load_analysis
 
     found = load_evaluation(evaluation)
-    options.claim(output, inputs=(evaluation, analysis, sweep, model, samples), force=force)
-    page = report_html(
-        found,
-        analysis=None if analysis is None else load_analysis(analysis, model=found.baseline.name),
-        sweep=None if sweep is None else load_sweep(sweep),
-        model=None if model is None else load(model),
-        samples=None if samples is None else load_samples(samples),
-    )
-    write_text(output, page)
-    say(f"wrote {output}")
+    page.claim(page.output, inputs=(evaluation, parts.analysis, parts.sweep, parts.model, parts.samples))
+    write_text(page.output, report_html(found, **parts.load(found)))
+    say(f"wrote {page.output}")
     judged = verdict(found)
     if as_json:
         print_json({"verdict": judged.kind, "sentence": judged.sentence, "caveats": judged.caveats})

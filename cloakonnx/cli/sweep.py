@@ -3,150 +3,142 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloakonnx.cli import options
-from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, write_json
-from cloakonnx.cli._types import Amounts, Numbers, Steps
+from cloakonnx.cli._data import Adversarial, CleanData, warn_of_small_eps
+from cloakonnx.cli._files import PATH, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
+from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, warn, write_json
+from cloakonnx.cli._plan import Plan
+from cloakonnx.cli._runs import Runs, warn_of_randomness
+from cloakonnx.cli._types import Amounts, Numbers
+from cloakonnx.cli._verb import Group, option, verb
 
 if TYPE_CHECKING:
+    from cloakonnx.classifier.classifier import Classifier
+    from cloakonnx.data.samples import FittedPairs
+    from cloakonnx.evaluation.sweeps.record import Sweep
+    from cloakonnx.scoring.analysis import Analysis
     from cloakonnx.selection.topk import Amount
 
 
-@click.command("sweep")
-@options.model_argument
-@click.option("--analysis", type=options.PATH, help="The analysis.  [MODEL.cloak.json]")
-@options.data_option(required=True)
-@click.option("--adversarial", type=options.PATH, help="Their adversarial twins, in the same order.")
-@click.option("--adversarial-script", metavar="FILE.py:FUNCTION", help="Run a script that yields the twins instead.")
-@click.option(
-    "--remove",
-    type=Amounts(),
-    default="0%..30%",
-    show_default=True,
-    help="How many features: 0%..30% (by 1%), 0%..30%:5%, 5%,10% or 0..8.",
-)
-@click.option(
-    "--adaptive-at", type=Amounts(none=True), help="Where to attack the hardened model itself: 5%,10%, or none.  [last]"
-)
-@click.option("--attack", default="quick", show_default=True, help="quick, standard, or one attack: pgd, ...")
-@click.option(
-    "--eps",
-    type=Numbers(example="1/255,2/255"),
-    default=(),
-    help="Radii in pixel space.  [the twins' largest difference]",
-)
-@options.norm_option
-@click.option("--max-iter", type=Steps(), help="Steps of a single attack; converged: pgd until nothing changes.")
-@click.option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
-@options.straight_through_option
-@options.seed_option
-@options.data_options
-@options.batch_option
-@options.input_option
-@options.output_name_option
-@options.provider_options
-@options.workers_option
-@click.option("-o", "--output", type=options.PATH, help="Write the result as JSON, too.")
-@click.option("--resume", is_flag=True, help="Go on where an interrupted call with the same settings and -o stopped.")
-@options.force_option
-@options.json_option
+@dataclass(frozen=True, kw_only=True)
+class _Scores(Group):
+    """Where the features' scores are."""
+
+    analysis: Path | None = option("--analysis", type=PATH, help="Analysis with the scores.  [MODEL.cloak.json]")
+
+    def of(self, model: Path) -> Path:
+        """Return the analysis's path."""
+        from cloakonnx.scoring.analysis import default_path
+
+        return self.analysis or default_path(model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Amounts(Group):
+    """How many features are masked, and where the hardened model is attacked."""
+
+    remove: tuple[Amount, ...] = option(
+        "--remove",
+        type=Amounts(),
+        default="0%..30%",
+        show_default=True,
+        help="Features to remove: 0%..30% (in steps of 1%), 0%..30%:5%, 5%,10% or counts, 0..8.",
+    )
+    adaptive_at: tuple[Amount, ...] | None = option(
+        "--adaptive-at",
+        type=Amounts(none=True),
+        help="Amounts at which the hardened model itself is attacked: 5%,10%, or none.  [the last of --remove]",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan(Plan):
+    eps: tuple[float, ...] = option(
+        "--eps",
+        type=Numbers(example="1/255,2/255"),
+        default=(),
+        help="Radii of the eps ball in pixel space.  [largest difference of the adversarial versions]",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result(Output):
+    output: Path | None = option("-o", "--output", type=PATH, help="Output file for the result as JSON.  [none]")
+    resume: bool = option("--resume", is_flag=True, help=RESUME_OUTPUT)
+
+
+@verb("sweep")
 def command(
-    *,
-    model: Path,
-    analysis: Path | None,
-    data: Path | None,
-    data_script: str | None,
-    adversarial: Path | None,
-    adversarial_script: str | None,
-    remove: tuple[Amount, ...],
-    adaptive_at: tuple[Amount, ...] | None,
-    attack: str,
-    eps: tuple[float, ...],
-    norm: str,
-    max_iter: int | str | None,
-    restarts: int | None,
-    straight_through: bool,
-    seed: int,
-    batch_size: int,
-    input_name: str | None,
-    output_name: str | None,
-    provider: str | None,
-    device_id: int,
-    workers: int | None,
-    output: Path | None,
-    resume: bool,
-    force: bool,
-    as_json: bool,
-    **rest: Unpack[options.DataOptions],
-) -> None:
-    """Measure MODEL under the masks of many amounts: clean and static accuracy for each, adaptive accuracy where asked.
+    *, model: ModelFile, scores: _Scores, data: CleanData, versions: Adversarial, amounts: _Amounts, plan: _Plan,
+    runs: Runs, result: _Result, as_json: Json,
+) -> None:  # fmt: skip
+    """Measure MODEL under masks of several sizes: clean and static accuracy for each, adaptive accuracy at some.
 
     \b
     cloakonnx sweep model.onnx --data clean.npz --adversarial adversarial.npz
     cloakonnx sweep model.onnx --data clean.npz --adversarial adversarial.npz --adaptive-at 5%,10% --eps 2/255
 
-    The network runs once for each image up to the tap, then only what comes after it, for each mask. The preprocessing
-    is the analysis's.
+    The network runs once per image up to the tap; for each mask only the part behind the tap runs. The preprocessing is
+    that of the analysis.
     """
-    from cloakonnx.evaluation.sweeps.sweep import sweep
     from cloakonnx.graph.file.model import load
-    from cloakonnx.scoring.analysis import default_path, load_analysis
+    from cloakonnx.scoring.analysis import load_analysis
 
-    if resume and output is None:
-        raise click.UsageError("--resume needs -o: finished batches are kept beside the output")
-    if adaptive_at == () and eps:
+    check_resume(result.output, resume=result.resume)
+    if amounts.adaptive_at == () and plan.eps:
         raise click.UsageError("--eps goes with adaptive accuracy, which --adaptive-at none leaves out")
-    loaded = load(model)
-    scores = analysis or default_path(model)
-    known = load_analysis(scores, model=model.name)
-    rest = options.as_analysed(rest, known.preprocessing)
-    clean = options.open_data(data, data_script, rest, option="data")
-    twins = options.open_data(adversarial, adversarial_script, rest, option="adversarial")
-    if clean is None:
-        raise click.UsageError("clean samples are needed: --data is missing")
-    if twins is None:
-        raise click.UsageError("adversarial twins are needed: --adversarial is missing ('cloakonnx attack' makes them)")
-    if output is not None:
-        options.claim(output, inputs=(model, scores, data, adversarial), force=force)
-    classifier = options.classifier(loaded, rest, input_name=input_name, output_name=output_name)
-    pairs = options.pairs(*(options.dataset(classifier, source, rest) for source in (clean, twins)))
-    options.warn_of_small_eps(eps, pairs.clean)
-    classifier = classifier.on(options.choose(provider, device_id))
-    options.warn_of_randomness(classifier)
-    count, rounds = pairs.clean.count(), 2 if adaptive_at is None else 1 + len(adaptive_at)
-    engine = options.engine(workers, classifier, pairs.clean, batch_size)
-    kept = nullcontext() if output is None else going_on(RESUMED)
-    with kept, progress("sweep", None if count is None else count * rounds) as advance:
-        found = sweep(
+    loaded, path = load(model), scores.of(model)
+    known = load_analysis(path, model=model.name)
+    runs = runs.as_analysed(known.preprocessing)
+    classifier = runs.classifier(loaded)
+    pairs = versions.pairs_with(data, classifier)
+    result.claim(result.output, inputs=(model, path, data.data, versions.adversarial))
+    warn_of_small_eps(plan.eps, pairs.clean)
+    classifier = runs.ready(classifier)
+    warn_of_randomness(classifier)
+    settings = {"amounts": amounts.remove, "adaptive_at": amounts.adaptive_at, **plan.settings}
+    found = _swept(classifier, known, pairs, runs, settings | {"output": result.output, "resume": result.resume})
+    if result.output is not None:
+        say(f"wrote {result.output}")
+    _report(found, path)
+    _print(found, as_json=as_json)
+
+
+def _swept(classifier: Classifier, known: Analysis, pairs: FittedPairs, runs: Runs, settings: dict[str, Any]) -> Sweep:
+    """Sweep, and show how far it is."""
+    from cloakonnx.evaluation.sweeps.sweep import passes, sweep
+
+    count, engine = pairs.clean.count(), runs.engine(classifier, pairs.clean)
+    total = None if count is None else count * passes(settings["adaptive_at"])
+    kept = nullcontext() if settings["output"] is None else going_on(RESUMED)
+    with kept, progress("sweep", total) as advance:
+        return sweep(
             classifier,
             known,
             pairs,
-            amounts=remove,
-            adaptive_at=adaptive_at,
-            eps=eps,
-            attack=attack,
-            norm=cast(Any, norm),
-            max_iter=max_iter,
-            restarts=restarts,
-            straight_through=straight_through,
-            seed=seed,
-            batch_size=batch_size,
-            output=output,
-            resume=resume,
+            **settings,
+            batch_size=runs.batch_size,
             engine=engine,
             on_estimate=partial(announce, what="adaptive accuracy: "),
             on_progress=advance,
         )
-    if output is not None:
-        say(f"wrote {output}")
-    options.say_notes(found.notes)
+
+
+def _report(found: Sweep, analysis: Path) -> None:
+    """Say what to be aware of."""
+    for note in found.notes:
+        warn(note)
     if found.data.seen:
-        say(f"cloakonnx: warning: {scores} has seen {found.data.seen} of the {found.data.count} samples")
+        warn(f"{analysis} has seen {found.data.seen} of the {found.data.count} samples")
+
+
+def _print(found: Sweep, *, as_json: bool) -> None:
     if as_json:
         write_json(found.to_json())
         return

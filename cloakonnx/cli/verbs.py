@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
+from cloakonnx.cli._files import PATH
 from cloakonnx.cli._output import drop_unread, one_line, say, warnings_said
 from cloakonnx.cli._settings import read_settings
-from cloakonnx.cli.options import PATH
 from cloakonnx.errors import CloakError, nearest
 
 _VERBS = {

@@ -2,61 +2,109 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from cloakonnx.cli import options
+from cloakonnx.cli._data import AnyData
 from cloakonnx.cli._external import reading
+from cloakonnx.cli._files import PATH, HashExternal, Json
 from cloakonnx.cli._output import one_line, print_json, say, tell
+from cloakonnx.cli._runs import Runs
+from cloakonnx.cli._shared import seed
 from cloakonnx.cli._signing import verification_key
-from cloakonnx.errors import CheckError, CloakError, ModelError
+from cloakonnx.cli._verb import Group, argument, option, verb
 
 if TYPE_CHECKING:
+    from cloakonnx.classifier.classifier import Classifier
+    from cloakonnx.data.samples import Dataset
+    from cloakonnx.evaluation.verification.several import Outcome
+    from cloakonnx.evaluation.verification.signing import VerificationKey
     from cloakonnx.evaluation.verification.verify import Verification
+    from cloakonnx.graph.file.model import Model
 
 _SIGNS = {"passed": "ok  ", "failed": "FAIL", "not checked": "-   "}
 
 
-@click.command("verify")
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=options.PATH)
-@click.option("--source", type=options.PATH, help="The model it was hardened from: a trusted reference.")
-@click.option("--attestation", type=options.PATH, help="What 'apply --attestation' wrote: a trusted reference.")
-@click.option("--key", type=options.PATH, help="A public key (PEM) that the attestation must be signed by.")
-@click.option("--certificate", type=options.PATH, help="The signer's certificate (PEM) instead of --key; needs --ca.")
-@click.option("--ca", type=options.PATH, help="The roots (PEM) that --certificate must lead to.")
-@click.option("--analysis", type=options.PATH, help="What its masks come from: the reference for these.")
-@options.data_option(required=False)
-@options.data_options
-@click.option("--allow-other-bytes", is_flag=True, help="Pass other bytes that hold the same graph; needs --source.")
-@options.hash_external_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random inputs.")
-@options.input_option
-@options.provider_options
-@options.json_option
+@dataclass(frozen=True, kw_only=True)
+class _References(Group):
+    """Trusted references, and who must have signed them."""
+
+    source: Path | None = option("--source", type=PATH, help="Model it was hardened from, as a trusted reference.")
+    attestation: Path | None = option(
+        "--attestation", type=PATH, help="Attestation written by 'cloakonnx apply', as a trusted reference."
+    )
+    key: Path | None = option("--key", type=PATH, help="Public key (PEM) that must have signed the attestation.")
+    certificate: Path | None = option(
+        "--certificate", type=PATH, help="Certificate (PEM) of the signer, instead of --key; needs --ca."
+    )
+    ca: Path | None = option("--ca", type=PATH, help="Root certificates (PEM) that --certificate must lead to.")
+    analysis: Path | None = option("--analysis", type=PATH, help="Analysis of the masks, as the reference for these.")
+
+    def check(self, models: Sequence[Path], *, allow_other_bytes: bool) -> None:
+        """Check that options go together."""
+        if len(models) > 1 and (self.source or self.attestation or self.analysis):
+            raise click.UsageError("--source, --attestation and --analysis go with one model")
+        if allow_other_bytes and self.source is None:
+            raise click.UsageError("--allow-other-bytes needs --source, whose graph the model's is compared with")
+
+    @property
+    def signer(self) -> VerificationKey | None:
+        """What the attestation must be signed by."""
+        return verification_key(self.attestation, self.key, self.certificate, self.ca)
+
+    def load(self, model: Path, signer: VerificationKey | None) -> dict[str, Any]:
+        """Load the references, as :func:`cloakonnx.verify` takes them."""
+        from cloakonnx.evaluation.verification.attestation import load_attestation
+        from cloakonnx.graph.file.model import load
+        from cloakonnx.scoring.analysis import load_analysis
+
+        attested = None if self.attestation is None else load_attestation(self.attestation, key=signer)
+        source = None if self.source is None else load(self.source)
+        if attested is not None and attested.signature == "not checked":
+            say(f"{self.attestation}: its signature was NOT checked; name the signer's public key with --key")
+        analysis = None if self.analysis is None else load_analysis(self.analysis, model=model.name)
+        return {"source": source, "attestation": attested, "analysis": analysis}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Numbers(Runs):
+    """Where numbers are compared: the outputs' names and sizes of batches do not matter."""
+
+    batch_size: int = 64
+    output_name: str | None = None
+    task: Any = None
+    batch_axis: int | None = None
+    workers: int | None = None
+
+
+OtherBytes = Annotated[
+    bool,
+    option(
+        "--allow-other-bytes",
+        is_flag=True,
+        help="Pass a model with the same graph but other bytes than --source with its masks; needs --source.",
+    ),
+]
+Seed = Annotated[int, seed("Random seed of the random inputs.")]
+
+
+@verb("verify")
 def command(
     *,
-    models: tuple[Path, ...],
-    source: Path | None,
-    attestation: Path | None,
-    key: Path | None,
-    certificate: Path | None,
-    ca: Path | None,
-    analysis: Path | None,
-    data: Path | None,
-    data_script: str | None,
-    hash_external: bool,
-    allow_other_bytes: bool,
-    seed: int,
-    input_name: str | None,
-    provider: str | None,
-    device_id: int,
-    as_json: bool,
-    **data_options: Unpack[options.DataOptions],
+    models: Annotated[tuple[Path, ...], argument(metavar="MODEL...", nargs=-1, required=True, type=PATH)],
+    references: _References,
+    data: AnyData,
+    runs: _Numbers,
+    allow_other_bytes: OtherBytes,
+    hash_external: HashExternal,
+    random_seed: Seed,
+    as_json: Json,
 ) -> None:
-    """Check that the hardened MODEL is its source and the masks: structure, hashes, and numbers in ONNX Runtime.
+    """Check that the hardened MODEL is its source plus the masks: structure, hashes, and numbers in ONNX Runtime.
 
     \b
     cloakonnx verify model.hardened.onnx --source model.onnx
@@ -64,71 +112,58 @@ def command(
     cloakonnx verify model.hardened.onnx --attestation model.attestation.json
     cloakonnx verify model.hardened.onnx --attestation model.attestation.json --key signer.pub
 
-    A source can't know which masks were meant; --analysis or --attestation tells. A folded model needs --source, to
-    fold its masks into that again, or --attestation.
+    --source alone cannot show which masks were intended; --analysis or --attestation can. A folded model needs
+    --source, into which its masks are folded again, or --attestation.
 
-    Without --source or --attestation it can only check that the model agrees with its own metadata, and says so.
-    Several models are checked like that too, each whatever becomes of the others. Exit code 1 when a check fails, 2
-    when a model can't be checked.
+    Without --source and --attestation, only consistency with the model's own metadata is checked, which is printed.
+    Several models are checked that way too, each on its own. Exit code 1 if a check fails, 2 if a model cannot be
+    checked.
     """
-    from cloakonnx.evaluation.verification.attestation import load_attestation
-    from cloakonnx.evaluation.verification.verify import verify
-    from cloakonnx.graph.file.model import load
-    from cloakonnx.scoring.analysis import load_analysis
-
-    if len(models) > 1 and (source or attestation or analysis):
-        raise click.UsageError("--source, --attestation and --analysis go with one model")
-    if allow_other_bytes and source is None:
-        raise click.UsageError("--allow-other-bytes needs --source, whose graph the model's is compared with")
-    signer = verification_key(attestation, key, certificate, ca)
-    attested = None if attestation is None else load_attestation(attestation, key=signer)
-    reference = None if source is None else load(source)
-    if attested is not None and attested.signature == "not checked":
-        say(f"{attestation}: its signature was NOT checked; name the signer's public key with --key")
-    known = None if analysis is None else load_analysis(analysis, model=models[0].name)
-    chosen = options.choose(provider, device_id)
-
-    def verified(path: Path) -> Verification:
-        try:
-            loaded = load(path)
-        except ModelError as error:
-            if path.is_file() and (reference is not None or attested is not None):  # it was a model once
-                raise CheckError(f"{path.name} failed verification: {error}") from None
-            raise
-        opened = options.open_data(data, data_script, data_options, option="data")
-        classifier = options.classifier(loaded, data_options, input_name=input_name).on(chosen)
-        with reading(loaded) as advance:
-            return verify(
-                classifier,
-                source=reference,
-                attestation=attested,
-                analysis=known,
-                samples=None if opened is None else options.dataset(classifier, opened, data_options),
-                seed=seed,
-                hash_external=hash_external,
-                on_read=advance,
-                allow_other_bytes=allow_other_bytes,
-            )
-
-    code, listed = 0, []
-    for path in models:
-        try:
-            result = verified(path)
-        except CloakError as error:
-            if len(models) == 1:
-                raise
-            say(one_line(error))  # the other models are verified nonetheless
-            listed.append({"model": path.name, "error": str(error), "passed": False})
-            code = max(code, error.exit_code)
-            continue
-        listed.append({**asdict(result), "passed": result.passed})
-        if not as_json:
-            _print(result, named=len(models) > 1)
-        _conclude(result, attestation, None if signer is None else Path(signer.name))
-        code = max(code, 0 if result.passed else 1)
+    references.check(models, allow_other_bytes=allow_other_bytes)
+    signer = references.signer
+    settings: dict[str, Any] = {
+        **references.load(models[0], signer),
+        "seed": random_seed,
+        "hash_external": hash_external,
+    }
+    settings["allow_other_bytes"] = allow_other_bytes
+    outcomes = _verified(models, data, runs, settings)
+    listed = [_told(each, references, signer, named=len(models) > 1, as_json=as_json) for each in outcomes]
     if as_json:
-        print_json(listed if len(models) > 1 else listed[0])
-    raise click.exceptions.Exit(code)
+        print_json([entry for entry, _ in listed] if len(models) > 1 else listed[0][0])
+    raise click.exceptions.Exit(max(code for _, code in listed))
+
+
+def _verified(models: Sequence[Path], data: AnyData, runs: _Numbers, settings: dict[str, Any]) -> Iterator[Outcome]:
+    """Verify the models; raises the error of a single one."""
+    from cloakonnx.evaluation.verification.several import verify_files
+
+    provider = runs.chosen()
+
+    def samples(classifier: Classifier) -> Dataset | None:
+        source = data.source()
+        return None if source is None else data.fitted(classifier, source)
+
+    def classifier(model: Model) -> Classifier:
+        return runs.classifier(model).on(provider)
+
+    for each in verify_files(models, classifier=classifier, samples=samples, reading=reading, **settings):
+        if each.error is not None and len(models) == 1:
+            raise each.error
+        yield each
+
+
+def _told(
+    outcome: Outcome, references: _References, signer: VerificationKey | None, *, named: bool, as_json: bool
+) -> tuple[dict[str, Any], int]:
+    """Print what became of a model; returns its entry in the JSON, and its exit code."""
+    if outcome.verification is None:
+        say(one_line(outcome.error))
+        return {"model": outcome.path.name, "error": str(outcome.error), "passed": False}, outcome.exit_code
+    if not as_json:
+        _print(outcome.verification, named=named)
+    _conclude(outcome.verification, references.attestation, None if signer is None else Path(signer.name))
+    return {**asdict(outcome.verification), "passed": outcome.passed}, outcome.exit_code
 
 
 def _print(result: Verification, *, named: bool) -> None:

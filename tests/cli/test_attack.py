@@ -321,7 +321,7 @@ def test_an_adversarial_file_is_data_for_analyze(folder: Path, run: Run) -> None
             ("--attack", "fgsm", "--eps", "0.1", "--adversarial", "twins.npz"),
             "--adversarial and --attack exclude each other",
         ),
-        ((), "adversarial twins are needed"),
+        ((), "adversarial samples are needed"),
     ],
 )
 def test_analyze_with_an_attack(folder: Path, run: Run, options: tuple[str, ...], said: str) -> None:

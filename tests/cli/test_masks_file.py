@@ -46,7 +46,7 @@ def test_every_verb_reads_both(run: Run, place: Path) -> None:
     radius = ("--eps", "1/16", "--attack", "fgsm", "--no-sanity")
     assert run("evaluate", "m.hardened.onnx", *DATA, *radius, *given, "-o", "e.json").code == 0
     assert run("report", "e.json", *given, "-o", "r.html").code == 0
-    assert "adversarial twins are needed" in run("sweep", "m.onnx", *DATA, *given).err, "the analysis was read"
+    assert "adversarial samples are needed" in run("sweep", "m.onnx", *DATA, *given).err, "the analysis was read"
     assert not list(place.glob(".*"))
     (place / "m.cloak.masks.npz").write_bytes(b"PK other")
     for verb in (

@@ -162,6 +162,11 @@ def sweep(
     return found
 
 
+def passes(adaptive_at: Sequence[Amount] | None) -> int:
+    """Return how often a sweep goes through the samples: once for the curve, and again for each attacked amount."""
+    return 1 + (1 if adaptive_at is None else len(adaptive_at))
+
+
 def _radius(largest: float, pairs: FittedPairs) -> float:
     """Return the radius of the adversarial samples: their largest difference.
 

@@ -1,0 +1,44 @@
+"""What an evaluation attacks with, on the command line. Loads no attack: the help of ``evaluate`` waits for none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import click
+
+from cloakonnx.cli._shared import norm, seed
+from cloakonnx.cli._types import Numbers, Steps
+from cloakonnx.cli._verb import Group, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Group):
+    """What an evaluation attacks with."""
+
+    attack: str = option(
+        "--attack",
+        default="quick",
+        show_default=True,
+        help="Preset, quick or standard, or the name of one attack, such as pgd.",
+    )
+    eps: tuple[float, ...] = option(
+        "--eps",
+        type=Numbers(example="1/255,2/255"),
+        required=True,
+        help="Radii of the eps ball in pixel space, such as 1/255,2/255.",
+    )
+    norm: Any = norm()
+    max_iter: int | str | None = option(
+        "--max-iter", type=Steps(), help="Steps of a single attack; converged: pgd runs until nothing changes."
+    )
+    restarts: int | None = option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
+    straight_through: bool = option(
+        "--straight-through", is_flag=True, help="Treat rounding and quantisation as identity in gradients (BPDA)."
+    )
+    seed: int = seed()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What :func:`cloakonnx.evaluate` and :func:`cloakonnx.sweep` take of it."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}

@@ -1,0 +1,55 @@
+"""Options that several groups have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cloakonnx.cli._output import warn
+from cloakonnx.cli._verb import option
+
+
+class _Granularity(click.Choice[str]):
+    """A granularity; the former name of one is taken with a warning."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from cloakonnx.selection.learn.recipe import FORMER
+
+        former, name = FORMER
+        if value == former:
+            warn(f"--granularity {former} is named {name} now")
+            value = name
+        return super().convert(value, param, ctx)
+
+
+def granularity() -> Any:
+    """Declare --granularity."""
+    return option(
+        "--granularity",
+        type=_Granularity(["weight", "kernel", "weight-channel", "feature", "element"]),
+        help="What one number of a mask multiplies. On weights: a single weight, a kernel, or a channel of a layer; at "
+        "activations: a feature or an element.  [weight; with --tap: feature]",
+    )
+
+
+def layers() -> Any:
+    """Declare --layers."""
+    return option(
+        "--layers",
+        metavar="GLOB",
+        multiple=True,
+        help="Weights to mask, by a pattern of their names or their layers' names; may be repeated.  [all]",
+    )
+
+
+def norm() -> Any:
+    """Declare --norm."""
+    return option(
+        "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Norm of the eps ball."
+    )
+
+
+def seed(help: str = "Random seed.") -> Any:
+    """Declare --seed."""
+    return option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help=help)
