@@ -9,6 +9,7 @@ import onnx
 
 from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient import registry
+from cloakonnx.gradient._channels import ChannelMasks, by_channels, later_values
 from cloakonnx.gradient._site import GradientSite
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import Index, node_inputs, reads
@@ -136,7 +137,12 @@ def _version(node: onnx.NodeProto, opset: int) -> int:
 
 
 def backpropagate(
-    build: Builder, path: Path, seeds: Mapping[str, Tensor], variables: Sequence[str]
+    build: Builder,
+    path: Path,
+    seeds: Mapping[str, Tensor],
+    variables: Sequence[str],
+    *,
+    channels: Mapping[str, ChannelMasks] | None = None,
 ) -> dict[str, Tensor]:
     """Emit the backward graph.
 
@@ -145,6 +151,7 @@ def backpropagate(
         path: From :func:`find_path`.
         seeds: Gradient of each seed tensor.
         variables: Tensors whose gradients are asked for.
+        channels: Weights that nothing is differentiated by but the masks on their channels.
 
     Returns:
         The gradient of each variable that the loss depends on.
@@ -154,6 +161,7 @@ def backpropagate(
     """
     check_rules(path, build.opset)
     parts: dict[str, list[Tensor]] = {name: [grad] for name, grad in seeds.items()}
+    later = later_values(path.nodes, build.index) if channels else {}
     for node in reversed(path.nodes):
         grads = tuple(_gathered(parts, name) for name in node.output)
         names = reads(node)
@@ -161,10 +169,17 @@ def backpropagate(
         entry = registry.find(node.domain, node.op_type)
         if not any(grads) or not wanted or entry is None or entry.rule is None:
             continue
-        for position, grad in entry.rule(GradientSite(node, build.index, build, grads, wanted)):
+        masked = None if channels is None or 1 not in wanted else channels.get(names[1])
+        if masked is not None:
+            wanted = tuple(dict.fromkeys((*masked.needs(node), *(i for i in wanted if i != 1))))
+        site = GradientSite(node, build.index, build, grads, wanted)
+        found = dict(entry.rule(site))
+        for position, grad in found.items():
             parts.setdefault(names[position], []).append(grad)
-    found = {name: _gathered(parts, name) for name in variables}
-    return {name: grad for name, grad in found.items() if grad is not None}
+        if masked is not None:
+            parts.update((name, [grad]) for name, grad in by_channels(site, masked, found.get(0), later))
+    asked = {name: _gathered(parts, name) for name in variables}
+    return {name: grad for name, grad in asked.items() if grad is not None}
 
 
 def _gathered(parts: dict[str, list[Tensor]], name: str) -> Tensor | None:

@@ -9,43 +9,71 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from cloakonnx.errors import TapError
+from cloakonnx.gradient._channels import ChannelMasks, channel_axes, floored
 from cloakonnx.gradient._opset import OPSET
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import Index, rename_reads, sorted_order
 from cloakonnx.graph.masks.weights import WeightMask
 
 
-def insert_weight_masks(graph: onnx.GraphProto, masks: Mapping[str, WeightMask]) -> dict[str, str]:
-    """Multiply masks into weights, and have all that reads a weight read the product; return each mask's initializer.
+def insert_weight_masks(
+    graph: onnx.GraphProto, masks: Mapping[str, WeightMask], *, differentiated: bool = False
+) -> tuple[dict[str, str], dict[str, ChannelMasks]]:
+    """Multiply masks into weights, and have all that reads a weight read the product.
 
     The masks, all 1, are initializers and no inputs: as inputs they would make the weights variable, and convolutions
     would lose the runtime's blocked layout. Who runs the graph exchanges their values and makes the session anew.
+
+    Args:
+        graph: The graph, which is changed.
+        masks: The masks by keys of the caller's.
+        differentiated: Whether there will be gradients by the masks.
+
+    Returns:
+        Each mask's initializer, and of products whose gradient is not needed, because their masks run along channels,
+        these masks.
     """
     index = Index(graph)
     count = len(graph.node)
     build = Builder(graph, index, opset=OPSET, prefix="weights/")
     names: dict[str, str] = {}
     products: dict[str, Tensor] = {}
-    for key, (weight, shape) in masks.items():
+    channels: dict[str, ChannelMasks] = {}
+    for weight, same in _by_weight(masks).items():
         if weight not in index.initializers and weight not in index.infos:
             raise TapError(f"the weight {weight!r} is not in the graph that is differentiated: choose other --layers")
         elem_type = index.elem_type(weight)
         wide = elem_type if elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
-        ones = np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(wide))
-        tensor = numpy_helper.from_array(ones, build.fresh(f"{weight}_mask"))
-        graph.initializer.append(tensor)
-        index.add_initializer(tensor)
-        mask = Tensor(build, tensor.name, wide)
-        names[key] = tensor.name
-        before = products.get(weight, Tensor(build, weight, elem_type))
-        products[weight] = before * (mask if wide == elem_type else mask.cast(elem_type))
+        axes = channel_axes(index, list(same.values())) if differentiated and wide == elem_type else []
+        product, on_axes = Tensor(build, weight, elem_type), ChannelMasks({}, {}, {})
+        for number, (key, (_, shape)) in enumerate(same.items()):
+            ones = np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(wide))
+            tensor = numpy_helper.from_array(ones, build.fresh(f"{weight}_mask"))
+            graph.initializer.append(tensor)
+            index.add_initializer(tensor)
+            names[key] = tensor.name
+            mask = Tensor(build, tensor.name, wide)
+            if axes:
+                mask = floored(mask)
+                on_axes.add(axes[number], mask, tensor.name, shape)
+            product = product * (mask if wide == elem_type else mask.cast(elem_type))
+        products[weight] = product
+        if axes:
+            channels[product.name] = on_axes
     made, others = list(graph.node)[count:], list(graph.node)[:count]
     renamed = {weight: product.name for weight, product in products.items()}
     for node in others:
         rename_reads(node, renamed)
     nodes = [*made, *others]
     _set_nodes(graph, [nodes[place] for place in sorted_order(nodes) or range(len(nodes))])
-    return names
+    return {key: names[key] for key in masks}, channels
+
+
+def _by_weight(masks: Mapping[str, WeightMask]) -> dict[str, dict[str, WeightMask]]:
+    found: dict[str, dict[str, WeightMask]] = {}
+    for key, mask in masks.items():
+        found.setdefault(mask.weight, {})[key] = mask
+    return found
 
 
 def insert_mask(graph: onnx.GraphProto, tap: str, axis: int | None) -> str:

@@ -12,6 +12,7 @@ from onnx import TensorProto
 from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, nearest
 from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_path
 from cloakonnx.gradient._canonical import Job, canonical, prune
+from cloakonnx.gradient._channels import ChannelMasks
 from cloakonnx.gradient._forward import insert_mask, insert_weight_masks
 from cloakonnx.gradient._log_domain import log_scores
 from cloakonnx.gradient._logits import Logits, Reading, logits_of, round_input, rounded
@@ -160,6 +161,7 @@ def differentiate(
     in_logs = False
     mask_inputs: dict[str, str] = {}
     baked: dict[str, str] = {}
+    channels: dict[str, ChannelMasks] = {}
     on_weights = dict(weight_masks or {})
 
     def entered(work: onnx.ModelProto, _: Job) -> onnx.ModelProto:
@@ -170,14 +172,17 @@ def differentiate(
         in_logs, output = logs is not None, logs or output
         image = _prepended(work.graph, name, preprocessing, axis)
         mask_inputs.update({tap: insert_mask(work.graph, tap, axis) for tap, axis in taps.items()})
-        baked.update(insert_weight_masks(work.graph, on_weights) if on_weights else {})
+        if on_weights:
+            names, on_channels = insert_weight_masks(work.graph, on_weights, differentiated=mask_gradients)
+            baked.update(names)
+            channels.update(on_channels)
         return infer(work)
 
     keep = [*taps, *(t for t in asked if t != INPUT), *(mask.weight for mask in on_weights.values())]
     work = canonical(model, output=wanted, keep=keep, shapes=shapes, then=[entered])
     declared = Index(onnx.GraphProto(output=model.graph.output)).shape(output)
     reading = Reading(declared, straight_through=straight_through, in_logs=in_logs, probabilities=probabilities)
-    steps = _Steps(work, provider, image, mask_inputs, output, reading=reading, baked=baked)
+    steps = _Steps(work, provider, image, mask_inputs, output, reading=reading, baked=baked, channels=channels)
     graph = steps.build(chosen, targeted, asked, mask_gradients)
     round_input(graph.proto.graph, name)
     return graph
@@ -196,8 +201,9 @@ class _Steps:
         *,
         reading: Reading,
         baked: dict[str, str],
+        channels: dict[str, ChannelMasks],
     ) -> None:
-        self.baked = baked
+        self.baked, self.channels = baked, channels
         self.model = model
         self.index = Index(model.graph)
         self.builder = Builder(
@@ -229,7 +235,8 @@ class _Steps:
         if loss is not None:
             made = seed(Scores(logits.tensor, logits.classes), loss, **self._labels(inputs))
             named["loss"] = self._give("loss", made.loss, (shape or (None,))[:1])
-            found = backpropagate(self.builder, path, {name: made.gradient}, list(variables.values()))
+            start = {name: made.gradient}
+            found = backpropagate(self.builder, path, start, list(variables.values()), channels=self.channels)
             masked = {name: tap for tap, name in (self.masks | self.baked).items()}
             for key, variable in variables.items():
                 stop = "" if variable in found else self._stop(path, forward, name, variable)

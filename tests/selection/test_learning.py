@@ -29,6 +29,7 @@ from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.learn.augment import Augmentation
+from cloakonnx.selection.learn.choosing import SelectPart, TrialWork
 from cloakonnx.selection.learn.learn import learn
 from cloakonnx.selection.learn.progress import Progress, watched
 from cloakonnx.selection.learn.recipe import Recipe
@@ -72,6 +73,24 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others() -> None:
     first = learned().to_json()
     assert learned().to_json() == first
     assert learned(Recipe(eps=EPS, budget=0.04, epochs=2, batch_size=50, learning_rate=0.05, seed=1)).to_json() != first
+
+
+def test_nothing_is_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks of an epoch's end that keep to the budget are chosen among by the counts of then: the same bytes."""
+    tried: list[tuple[bytes, bool]] = []
+    holding = SelectPart._holding
+
+    def noted(self: SelectPart, work: TrialWork, rows: NDArray[np.int64] | None) -> int:
+        tried.append((b"".join(mask.tobytes() for mask in work.weights.values()), work.attack is not None))
+        return holding(self, work, rows)
+
+    monkeypatch.setattr(SelectPart, "_holding", noted)
+    recipe = replace(QUICK, budget=0.5)
+    found = learned(recipe).to_json()
+    assert len(tried) == len(set(tried)) == 6  # no masks, and two epochs: clean and attacked
+    monkeypatch.setattr(SelectPart, "_once", SelectPart._holding)
+    assert learned(recipe).to_json() == found
+    assert len(tried) > 12
 
 
 @pytest.mark.parametrize("granularity", ["element", "weight-channel"])

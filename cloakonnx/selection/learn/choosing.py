@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ class SelectPart:
     ) -> None:
         self._classifier, self._samples, self._recipe = classifier, samples, recipe
         self._engine = engine or InProcess()
+        self._known: dict[tuple[bytes, bool], int] = {}
         count = min(len(samples), MOST_ATTACKED)
         self._attacked = np.linspace(0, len(samples) - 1, count).astype(np.int64)  # spread, for data sorted by class
 
@@ -156,14 +158,22 @@ class SelectPart:
 
     def clean(self, masks: Weights) -> int:
         """Return how many samples are classified correctly under these masks."""
-        return self._holding(TrialWork(self._classifier, masks), None)
+        return self._once(TrialWork(self._classifier, masks), None)
 
     def robust(self, masks: Weights) -> int:
         """Return how many of the attacked samples hold against a PGD that is made on these masks."""
         r = self._recipe
         passes = self._classifier.passes_straight
         attack = PGD(eps=r.eps, norm=r.norm, max_iter=ROBUST_STEPS, seed=r.seed, straight_through=passes)
-        return self._holding(TrialWork(self._classifier, masks, attack), self._attacked)
+        return self._once(TrialWork(self._classifier, masks, attack), self._attacked)
+
+    def _once(self, work: TrialWork, rows: NDArray[np.int64] | None) -> int:
+        """Return the count of a trial; masks of an epoch's end that are chosen among as they are were tried then."""
+        digest = hashlib.sha256(b"".join(mask.tobytes() for mask in work.weights.values())).digest()
+        key = digest, work.attack is not None
+        if key not in self._known:
+            self._known[key] = self._holding(work, rows)
+        return self._known[key]
 
     def _holding(self, work: TrialWork, rows: NDArray[np.int64] | None) -> int:
         """Return how many samples are right in a trial: of some rows, or of all."""
