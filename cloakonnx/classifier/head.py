@@ -14,7 +14,7 @@ from cloakonnx.gradient.differentiate import GradientGraph, differentiate
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.masks.taps import Tap
 from cloakonnx.graph.subgraphs.head import head, masked_head
-from cloakonnx.graph.subgraphs.inline import inline
+from cloakonnx.graph.subgraphs.inline import held
 from cloakonnx.runtime.session import Session, Value, filled_up, to_numpy
 
 _NUMPY_TYPES: dict[int, type[np.floating]] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
@@ -56,15 +56,16 @@ class Tail:
         if masked:
             cut = masked_head(model, tap, output_name)
             proto, entry, self.mask, self.sides = cut.proto, cut.unmasked, cut.mask, cut.sides
+        whole, folder = held(dataclasses.replace(model, proto=proto))
         self.graph: GradientGraph = differentiate(
-            inline(dataclasses.replace(model, proto=proto)),
+            whole,
             loss=loss,
             provider=provider.device,
             input_name=entry,
             output_name=output_name,
             probabilities=classifier.probabilities,
         )
-        self._session = Session(self.graph.proto, provider)
+        self._session = Session(self.graph.proto, provider, folder=folder)
         self._types = {v.name: v.type.tensor_type.elem_type for v in self.graph.proto.graph.input}
         self._casts = tap.elem_type not in _NUMPY_TYPES
 

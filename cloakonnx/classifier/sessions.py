@@ -16,7 +16,7 @@ from cloakonnx.classifier._places import Places
 from cloakonnx.gradient.differentiate import INPUT, GradientGraph, differentiate
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.subgraphs.cut import unfed
-from cloakonnx.graph.subgraphs.inline import inline
+from cloakonnx.graph.subgraphs.inline import held
 from cloakonnx.graph.subgraphs.prepend import put_batch_first
 from cloakonnx.runtime.session import Session, Value, filled_up, to_numpy
 
@@ -56,7 +56,7 @@ class Sessions:
     def __init__(self, fed: FedModel, output_name: str, places: Places, *, probabilities: bool | None = None) -> None:
         self._probabilities = probabilities
         self._fed, self._output, self._places = fed, output_name, places
-        self._proto = inline(fed.model)
+        self._proto, self._folder = held(fed.model)
         self._input = put_batch_first(self._proto.graph, fed.input_name, fed.batch_axis)
         self.is_double = fed.tensor.elem_type == onnx.TensorProto.DOUBLE
         self._made: dict[tuple[Asked, Sample], tuple[GradientGraph, Session]] = {}
@@ -110,7 +110,11 @@ class Sessions:
         missing = [value.name for value in graph.proto.graph.input if value.name in read - fed]
         if missing:
             raise unfed(missing, self._fed.input_name)
-        return graph, Session(graph.proto, self._fed.provider, batch=self._fed.at_a_time)
+        return graph, self._session(graph)
+
+    def _session(self, graph: GradientGraph, before: Session | None = None) -> Session:
+        at_a_time = self._fed.at_a_time
+        return Session(graph.proto, self._fed.provider, folder=self._folder, batch=at_a_time, before=before)
 
     def _with_weights(self, asked: Asked, graph: GradientGraph, masks: Mapping[str, NDArray[Any]]) -> Session:
         """Return the session of a graph with masks on its weights: made anew where these are others than before.
@@ -125,7 +129,7 @@ class Sessions:
                 if tensor.name in given:
                     tensor.raw_data = given[tensor.name].tobytes()
             before = self._made[key][1]
-            self._made[key] = graph, Session(graph.proto, self._fed.provider, batch=self._fed.at_a_time, before=before)
+            self._made[key] = graph, self._session(graph, before)
             self._held[key] = digest
         return self._made[key][1]
 

@@ -58,7 +58,7 @@ def canonical(
     computed, batch normalisation is fused, dead nodes are gone and shapes inferred.
 
     Args:
-        model: A model with all its weights inline.
+        model: A model; large weights may be references.
         output: The tensor that is the only output; None where all outputs stay.
         keep: Tensors that must survive although no output needs them.
         shapes: Dimensions to fix at inputs, None for those that stay as they are.

@@ -124,7 +124,8 @@ def differentiate(
     """Build the gradient graph of a classifier.
 
     Args:
-        model: The classifier with all its weights inline; not changed.
+        model: The classifier; not changed. Large weights may be references into files, and stay so: then the graph's
+            session needs their folder.
         loss: What to differentiate; None gives the forward graph alone.
         wrt: Tensors to differentiate by: :data:`INPUT`, names of tensors, or both.
         masks: Feature axis of each tap that a mask input is multiplied in at; None for a mask with a weight for every

@@ -19,6 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from cloakonnx.errors import InferenceError, OutOfMemoryError, SmallerRuns
+from cloakonnx.graph.file.external import external_bytes
 from cloakonnx.graph.index.bounds import size_is_open
 from cloakonnx.runtime._trial import try_once, unsafe_optimizers
 from cloakonnx.runtime.provider import Provider
@@ -58,6 +59,11 @@ _MOST_OPTIMISED = 6_000
 _NO_MEMORY = re.compile(r"failed to allocate memory|bad.?alloc|out of memory|_ALLOC_FAILED", re.IGNORECASE)
 """What ONNX Runtime's allocators, C++, CUDA, cuDNN and cuBLAS say where there is no memory; no type tells."""
 
+_MUCH = 1 << 30
+"""Bytes of weights in files from which on ONNX Runtime makes no copies of them: not packed, nor folded with others."""
+
+_NO_PACKING = "session.disable_prepacking"
+
 _BFLOAT16 = "tensor(bfloat16)"
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -96,6 +102,8 @@ class Session:
             options.intra_op_num_threads = provider.threads
         if folder is not None:
             options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
+        if _is_large(graph):
+            options.add_session_config_entry(_NO_PACKING, "1")
         try:
             self._session = _made(graph, options, provider)
         except Exception as error:  # ONNX Runtime's own exception types are private
@@ -221,10 +229,15 @@ def _made(graph: onnx.ModelProto, options: ort.SessionOptions, provider: Provide
             graph.SerializeToString(),
             options,
             providers=provider.session_arguments,
-            disabled_optimizers=unsafe_optimizers(graph),
+            disabled_optimizers=[*unsafe_optimizers(graph), *(["ConstantFolding"] if _is_large(graph) else [])],
         )
 
     return make() if nodes < _LONG else _waited_for(make)
+
+
+def _is_large(graph: onnx.ModelProto) -> bool:
+    """Whether the weights that a graph has in files are so many that copies of them matter."""
+    return sum(map(external_bytes, graph.graph.initializer)) >= _MUCH
 
 
 def _waited_for(work: Callable[[], T], *, stop: Callable[[], None] | None = None) -> T:

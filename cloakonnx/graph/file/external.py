@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -57,6 +58,13 @@ def _attribute_tensors(attribute: onnx.AttributeProto) -> Iterator[onnx.TensorPr
 def is_external(tensor: onnx.TensorProto) -> bool:
     """Whether the tensor's data is in another file."""
     return tensor.data_location == onnx.TensorProto.EXTERNAL
+
+
+def external_bytes(tensor: onnx.TensorProto) -> int:
+    """Return how many bytes a tensor has in another file; where it does not say, four an element."""
+    if not is_external(tensor):
+        return 0
+    return int(reference(tensor).get("length") or 4 * math.prod(tensor.dims))
 
 
 def reference(tensor: onnx.TensorProto) -> dict[str, str]:

@@ -181,9 +181,9 @@ class Index:
         return known if len(known) == len(shape) else None
 
     def value(self, tensor: str) -> npt.NDArray[np.generic] | None:
-        """Value of an initializer, else None; raises ModelError where its data do not fit its shape and type."""
+        """Value of an initializer, None of others and of data in files; raises ModelError where it does not fit."""
         found = self.initializers.get(tensor)
-        if found is None:
+        if found is None or found.data_location == TensorProto.EXTERNAL:
             return None
         try:
             return np.asarray(numpy_helper.to_array(found))
