@@ -58,7 +58,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 
