@@ -263,12 +263,13 @@ class Classifier:
         return to_numpy(found).astype(np.float32)
 
     def vjp(self, x: Value, cotangent: NDArray[np.float32]) -> Value:
-        """Return the gradient of the sum of logits times ``cotangent`` (N, classes) by the pixels, on the device."""
+        """Return the gradient of the sum of logits times ``cotangent`` (N, classes) by x; an array where x is one."""
         asked = Asked(Loss.COTANGENT)
         graph = self._for(asked, x)
         assert graph.cotangent is not None  # the loss asks for it
         (gradient,) = self._run(asked, x, [graph.gradient], {graph.cotangent: self.sessions.wide(cotangent)})
-        return self.sessions.narrow(gradient)
+        found = self.sessions.narrow(gradient)
+        return to_numpy(found) if isinstance(x, np.ndarray) else found
 
     def with_masks(self, masks: Sequence[Mask]) -> Self:
         """Return the classifier with other masks; at the same taps it shares the graphs and sessions.
