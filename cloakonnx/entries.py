@@ -26,6 +26,8 @@ Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 """A whole number from 1 on."""
 Number = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 """A finite number."""
+Distance = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
+"""A finite number from 0 on."""
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Share = Annotated[float, Meta(ge=-1, le=1)]
 """A difference of two shares."""
@@ -56,7 +58,7 @@ OMITTED = At(omitted=True)
 
 
 @dataclass(frozen=True)
-class Entry:
+class RecordEntry:
     """An entry of a record.
 
     Attributes:
@@ -92,22 +94,24 @@ def derived(path: str, *, before: str = "") -> Callable[[F], F]:
 
 
 @cache
-def entries(record: type) -> tuple[Entry, ...]:
+def entries(record: type) -> tuple[RecordEntry, ...]:
     """Return the entries of a record in the order in which they are written."""
     hints = get_type_hints(record, include_extras=True)
-    found: list[Entry] = []
+    found: list[RecordEntry] = []
     for each in fields(record):
         kind = hints[each.name]
         at = next((mark for mark in getattr(kind, "__metadata__", ()) if isinstance(mark, At)), At())
         path = tuple((at.path or each.name).split("."))
-        found.append(Entry(path, each.name, kind, each.default if at.omitted else MISSING, described=at.described))
+        found.append(
+            RecordEntry(path, each.name, kind, each.default if at.omitted else MISSING, described=at.described)
+        )
     properties = {name: value for base in reversed(record.__mro__) for name, value in vars(base).items()}
     for name, value in properties.items():
         if isinstance(value, property) and "entry" in vars(value.fget):
             path, before = vars(value.fget)["entry"]
             place = next((i for i, other in enumerate(found) if other.attribute == before), len(found))
             kind = get_type_hints(value.fget, include_extras=True)["return"]
-            found.insert(place, Entry(tuple(path.split(".")), name, kind, MISSING, is_derived=True))
+            found.insert(place, RecordEntry(tuple(path.split(".")), name, kind, MISSING, is_derived=True))
     return tuple(found)
 
 
@@ -122,7 +126,7 @@ def form(record: type, *, published: bool = False) -> type[Struct]:
     return _struct(record.__name__, [each for each in entries(record) if published or not each.is_derived], published)
 
 
-def _struct(name: str, found: list[Entry], published: bool) -> type[Struct]:
+def _struct(name: str, found: list[RecordEntry], published: bool) -> type[Struct]:
     """Return the type of an object whose entries may lie in objects of their own."""
     content: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for key in dict.fromkeys(each.path[0] for each in found):

@@ -110,10 +110,10 @@ class Paired:
     """What two classifiers made of the same samples.
 
     Attributes:
-        both: How many samples succeed with both.
-        only_first: How many with the first alone.
-        only_second: How many with the second alone.
-        neither: How many with neither.
+        both: The number of samples that both get right.
+        only_first: The number that only the first gets right.
+        only_second: The number that only the second gets right.
+        neither: The number that neither gets right.
 
     Raises:
         ValueError: no sample, or a negative count.
@@ -247,7 +247,7 @@ class Accuracy:
     @property
     @derived("share")
     def value(self) -> Probability:
-        """The share of correct ones."""
+        """The share of samples that are classified correctly."""
         return self.correct / self.count
 
     @property

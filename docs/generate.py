@@ -1,18 +1,33 @@
-"""Writes what docs say of the registries: ``python docs/generate.py``.
+"""Writes what docs say of the registries and of our files: ``python docs/generate.py``.
 
-docs/op-coverage.md as a whole, and the table of attacks in docs/attacks.md.
+docs/op-coverage.md and the schemas, docs/*.schema.json, as a whole, and the table of attacks in docs/attacks.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import Field
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import msgspec
 
 from cloakonnx.attacks.base import registered
+from cloakonnx.entries import entries as entries_of
+from cloakonnx.entries import form
+from cloakonnx.evaluation.evaluation import EVALUATION, Evaluation
+from cloakonnx.evaluation.sweeps.record import SWEEP, Sweep
+from cloakonnx.evaluation.verification.attestation import Statement
 from cloakonnx.gradient._opset import OPSET
 from cloakonnx.gradient.registry import Entry, entries
 from cloakonnx.graph.index.traits import Kind
+from cloakonnx.records import JsonFile
+from cloakonnx.scoring.analysis import FILE as ANALYSIS
+from cloakonnx.scoring.criteria import CRITERIA
+from cloakonnx.scoring.stored import MasksFile, ScoresFile
 
 _HEAD = f"""# Ops that gradients are defined for
 
@@ -97,8 +112,199 @@ def with_attacks(page: str) -> str:
     return f"{before}{attacks()}\n\n{rest.partition(chr(10) * 2)[2]}"
 
 
+Schema = dict[str, Any]
+
+_FILES: dict[str, tuple[JsonFile | None, tuple[type, ...], str]] = {
+    "analysis": (
+        ANALYSIS,
+        (ScoresFile, MasksFile),
+        "What 'cloakonnx analyze' (kind scores, or masks with --select) and 'cloakonnx learn' (kind masks) found for "
+        "one model, and what 'cloakonnx apply' reads.",
+    ),
+    "evaluation": (
+        EVALUATION,
+        (Evaluation,),
+        "What 'cloakonnx evaluate' found. Shares, intervals and p-values follow from the counts beside them.",
+    ),
+    "sweep": (
+        SWEEP,
+        (Sweep,),
+        "What 'cloakonnx sweep' found. Shares, intervals and p-values follow from the counts beside them. The "
+        "evaluation's schema, whose definitions it uses, is bundled in $defs.",
+    ),
+    "attestation": (
+        None,
+        (Statement,),
+        "What 'cloakonnx apply --attestation' writes: an in-toto Statement v1 on a hardened model.",
+    ),
+}
+"""Each kind of file, the records that one may hold, and what the schema says of it."""
+
+_HEADS = {
+    "statement": {"description": "What the result is, and what it is not.", "type": "string"},
+    "confidence": {"description": "Of all intervals."},
+}
+
+
+def _one_of(*names: str) -> Schema:
+    return {"oneOf": [{"required": [name]} for name in names]}
+
+
+_ACROSS: dict[str, Schema] = {
+    "StoredMask": {"allOf": [_one_of("feature_axis", "granularity"), _one_of("data", "array")]},
+    "EpochRecord": _one_of("start_accuracy", "clean_accuracy"),
+    "MasksFile": {
+        "if": {"required": ["masks_file"]},
+        "then": {"properties": {"masks": {"items": {"required": ["array"]}}}},
+        "else": {"properties": {"masks": {"items": {"required": ["data"]}}}},
+    },
+    "ScoresFile": {
+        "if": {"properties": {"criterion": {"enum": [name for name, each in CRITERIA.items() if not each.signed]}}},
+        "then": {"properties": {"scores": {"items": {"minimum": 0}}}},
+    },
+}
+"""What schemas say of several entries of a record at once."""
+
+_BOUNDS = {"minimum": -1.7976931348623157e308, "maximum": 1.7976931348623157e308}
+_LARGEST = 2**63 - 1
+
+
+def schema(kind: str) -> str:
+    """Return the schema of a kind of file as JSON text."""
+    return json.dumps(_schema(kind), indent=1) + "\n"
+
+
+def _schema(kind: str) -> Schema:
+    file, records, says = _FILES[kind]
+    forms = [form(record, published=True) for record in records]
+    _, found = msgspec.json.schema_components(forms, ref_template="#/$defs/{name}")
+    defs = {name: _plain(content) for name, content in found.items()}
+    for record in _within(records):
+        _describe(record, defs)
+    for name, more in _ACROSS.items():
+        if name in defs:
+            defs[name] |= more
+    defs = {name: _inlined(content, defs) for name, content in defs.items() if "." not in name}
+    for record in records:
+        _begin(defs[record.__name__], file)
+    outer: Schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:cloakonnx:{kind}:1",
+        "title": f"cloakonnx {kind}, version 1",
+        "description": says,
+    }
+    if len(records) > 1:
+        return outer | {"oneOf": [{"$ref": f"#/$defs/{record.__name__}"} for record in records], "$defs": defs}
+    whole = defs.pop(records[0].__name__)
+    whole.pop("description", None)
+    if kind == "sweep":
+        whole, defs = _bundled(whole, defs)
+    return outer | whole | {"$defs": defs}
+
+
+def _within(kinds: Any) -> Iterator[type]:
+    """Yield records and those inside them."""
+    for kind in kinds:
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield kind
+            for each in entries_of(kind):
+                yield from _within([each.described or each.type])
+        else:
+            yield from _within(each for each in get_args(kind) if each is not Ellipsis)
+
+
+def _plain(found: Any) -> Any:
+    """Return a schema without what every reader of JSON takes for granted: finite numbers, integers of 64 bits."""
+    if isinstance(found, list):
+        return [_plain(each) for each in found]
+    if not isinstance(found, dict):
+        return found
+    if "default" in found and found["default"] is None and "anyOf" in found:  # left out, never null
+        (found,) = (each for each in found["anyOf"] if each != {"type": "null"})
+    skipped = {"title", "default"} if not isinstance(found.get("title"), dict) else {"default"}
+    skipped |= {key for key, bound in _BOUNDS.items() if found.get(key) == bound}
+    skipped |= {"maximum"} if found.get("maximum") == _LARGEST else set()
+    skipped |= {"maxLength"} if str(found.get("pattern", "")).startswith("^[0-9a-f]") else set()
+    made = {key: _plain(value) for key, value in found.items() if key not in skipped}
+    values = made.get("enum")
+    if isinstance(values, list) and len(values) == 1:
+        del made["enum"]
+        made["const"] = values[0]
+    return made
+
+
+def _describe(record: type, defs: dict[str, Schema]) -> None:
+    """Put the sentences of a record's docstring to its entries."""
+    summary, words = _docstring(record)
+    if record.__name__ in defs:
+        defs[record.__name__] = {"description": _in_json(summary, "null")} | defs[record.__name__]
+    for each in entries_of(record):
+        says = inspect.getdoc(getattr(record, each.attribute)) if each.is_derived else words.get(each.attribute)
+        place = defs[".".join((record.__name__, *each.path[:-1]))]["properties"]
+        if says:
+            plain = _in_json(says, "left out" if each.default is not MISSING else "null")
+            place[each.path[-1]] = {"description": plain} | place[each.path[-1]]
+
+
+def _in_json(says: str, none: str) -> str:
+    """Return a sentence of a docstring as readers of JSON have it; ``none`` stands for None."""
+    plain = re.sub(r":\w+:`~?([^`]*)`", r"\1", says).replace("``", "'")
+    return re.sub(r"\bNone\b", none, " ".join(plain.split()))
+
+
+def _docstring(record: type) -> tuple[str, dict[str, str]]:
+    """Return the first paragraph of a record's docstring, and what it says of each attribute."""
+    text = inspect.getdoc(record) or ""
+    _, _, attributes = text.partition("Attributes:\n")
+    found = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", attributes.partition("\n\n")[0], re.MULTILINE)
+    return " ".join(text.partition("\n\n")[0].split()), dict(found)
+
+
+def _inlined(found: Any, defs: dict[str, Schema]) -> Any:
+    """Return a schema with objects that are no records of their own written out in place."""
+    if isinstance(found, list):
+        return [_inlined(each, defs) for each in found]
+    if not isinstance(found, dict):
+        return found
+    name = str(found.get("$ref", "")).removeprefix("#/$defs/")
+    if "." in name:
+        rest = {key: value for key, value in found.items() if key != "$ref"}
+        return _inlined(rest | defs[name], defs)
+    return {key: _inlined(value, defs) for key, value in found.items()}
+
+
+def _begin(content: Schema, file: JsonFile | None) -> None:
+    """Put the entries that every file of a kind begins with before those of its record."""
+    if file is None:
+        return
+    head = {"format": f"cloakonnx.{file.kind}", "version": file.version, **file.head}
+    said = {name: _HEADS.get(name, {}) for name in head}
+    consts = {name: says if "type" in says else says | {"const": head[name]} for name, says in said.items()}
+    content["properties"] = consts | content["properties"]
+    content["required"] = [*head, *content["required"]]
+
+
+def _bundled(whole: Schema, defs: dict[str, Schema]) -> tuple[Schema, dict[str, Schema]]:
+    """Return a schema that takes what it shares with the evaluation's from there."""
+    evaluation = _schema("evaluation")
+
+    def at_home(found: Any) -> Any:
+        if isinstance(found, list):
+            return [at_home(each) for each in found]
+        if not isinstance(found, dict):
+            return found
+        name = str(found.get("$ref", "")).removeprefix("#/$defs/")
+        made = {key: at_home(value) for key, value in found.items()}
+        return made | {"$ref": f"{evaluation['$id']}#/$defs/{name}"} if name in evaluation["$defs"] else made
+
+    own = {name: at_home(content) for name, content in defs.items() if name not in evaluation["$defs"]}
+    return at_home(whole), own | {"evaluation": evaluation}
+
+
 if __name__ == "__main__":
     folder = Path(__file__).parent
     (folder / "op-coverage.md").write_text(table(), encoding="utf-8")
+    for kind in _FILES:
+        (folder / f"{kind}.schema.json").write_text(schema(kind), encoding="utf-8")
     page = folder / "attacks.md"
     page.write_text(with_attacks(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -54,21 +54,21 @@ class Evaluation:
         model: The hardened model.
         baseline: What it is compared with.
         baseline_is_stripped: Whether the baseline is the hardened model without its masks.
-        masks: What the hardened model carries.
+        masks: The masks of the hardened model.
         data: The samples.
         preprocessing: From pixel space to the model's input.
         attack: Name of the preset or of the attack.
-        norm: Of the balls.
-        seed: Of all random numbers.
-        batch_size: Samples at a time.
+        norm: Norm of the eps balls.
+        seed: Random seed.
+        batch_size: Batch size.
         provider: The execution provider.
-        control: Settings of the control attack, but for eps.
+        control: Settings of the control attack, except eps.
         clean: Clean samples that the hardened model (first) and the baseline (second) classify correctly.
         results: One for each eps.
         notes: What the attacks took instead of their own losses or targets or could not do, and what the labels and
             scores are not, in words.
         sanity: The sanity checks of the hardened model; None where they were not made.
-        versions: Of the packages.
+        versions: Versions of the packages that decide the numbers.
         threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
         classes: The number of classes; None in files of versions that did not record it.
     """
@@ -115,7 +115,7 @@ class Evaluation:
 
     @property
     def sha256(self) -> str:
-        """Of the file."""
+        """sha256 of the file's text."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def _repr_html_(self) -> str:

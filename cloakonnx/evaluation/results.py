@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from cloakonnx.entries import OMITTED, At, Positive, Radius, Sha256, Whole
+from cloakonnx.entries import At, Positive, Radius, Sha256, Whole
 from cloakonnx.statistics import Accuracy, Paired
 
 
@@ -18,12 +18,12 @@ class Stage:
 
     Attributes:
         name: An attack's name, ``replayed inputs`` or ``controls``.
-        settings: Of the attack; None for the others.
-        attacked: How many samples were still classified correctly before it.
-        robust: How many still are after it.
+        settings: Settings of the attack; None for the others.
+        attacked: The number of samples that were still classified correctly before it.
+        robust: The number that still are after it.
         queries: Forward passes it took, in samples.
         gradients: Gradients it took, in samples.
-        converged: Samples that hold and for which more steps of the attack change nothing.
+        converged: The number of robust samples for which more steps of the attack change nothing; left out if 0.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Stage:
     robust: Whole
     queries: Whole
     gradients: Whole
-    converged: Annotated[Whole, OMITTED, Meta(extra_json_schema={"minimum": 1})] = 0
+    converged: Annotated[Whole, At(omitted=True, described=Positive)] = 0
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class ModelRecord:
 
     Attributes:
         name: Name of the model's file.
-        sha256: Of the file's bytes.
+        sha256: sha256 of the file.
     """
 
     name: str
@@ -120,9 +120,9 @@ class DataRecord:
 
     Attributes:
         name: The source's name.
-        count: How many.
-        sha256: Of pixels and labels, in order.
-        seen: How many of them the analysis that the mask comes from has seen; None where no analysis was given.
+        count: The number of samples.
+        sha256: sha256 of the digests of all pixels (float32, model's layout) and of all labels (int64), in order.
+        seen: The number of samples that the masks' analysis has seen; None where no analysis was given.
     """
 
     name: str

@@ -17,7 +17,7 @@ from cloakonnx.files import pack_npz
 from cloakonnx.graph.file.diff import file_sha256
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.kinds import irregular
-from cloakonnx.scoring.stored import FileRecord, MaskRecord
+from cloakonnx.scoring.stored import BesideRecord, StoredMask
 from cloakonnx.text import escaped
 
 _MOST_INSIDE = 1_000_000
@@ -34,9 +34,9 @@ def are_large(masks: Sequence[Mask]) -> bool:
     return sum(mask.weights.nbytes for mask in masks) > _MOST_INSIDE
 
 
-def inside(masks: Sequence[Mask]) -> tuple[MaskRecord, ...]:
+def inside(masks: Sequence[Mask]) -> tuple[StoredMask, ...]:
     """Return the records of an analysis that hold its masks."""
-    return tuple(MaskRecord.of(mask, data=mask.weights.astype("<f4").tobytes()) for mask in masks)
+    return tuple(StoredMask.of(mask, data=mask.weights.astype("<f4").tobytes()) for mask in masks)
 
 
 def packed(masks: Sequence[Mask]) -> bytes:
@@ -47,9 +47,9 @@ def packed(masks: Sequence[Mask]) -> bytes:
     return stream.getvalue()
 
 
-def named(masks: Sequence[Mask]) -> tuple[MaskRecord, ...]:
+def named(masks: Sequence[Mask]) -> tuple[StoredMask, ...]:
     """Return the records of masks whose numbers are in a file beside the analysis, see :func:`packed`."""
-    return tuple(MaskRecord.of(mask, array=_array(number)) for number, mask in enumerate(masks))
+    return tuple(StoredMask.of(mask, array=_array(number)) for number, mask in enumerate(masks))
 
 
 def _array(number: int) -> str:
@@ -68,8 +68,8 @@ class MasksBeside:
         ValueError: a name that leads elsewhere, or an array that two masks have.
     """
 
-    file: FileRecord
-    masks: tuple[MaskRecord, ...]
+    file: BesideRecord
+    masks: tuple[StoredMask, ...]
 
     def __post_init__(self) -> None:
         """Check the names."""
@@ -135,7 +135,7 @@ class MasksBeside:
         return [mask.mask(found[str(mask.array)]) for mask in self.masks]
 
 
-def held(masks: Sequence[MaskRecord]) -> tuple[Mask, ...]:
+def held(masks: Sequence[StoredMask]) -> tuple[Mask, ...]:
     """Return the masks whose numbers are in the analysis itself; raises MaskError for numbers that are none."""
     return tuple(mask.mask(np.frombuffer(cast(bytes, mask.data), "<f4")) for mask in masks)
 

@@ -23,7 +23,7 @@ from cloakonnx.graph.masks.metadata import entries
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.records import JsonFile, converted, installed_versions, read_text
 from cloakonnx.scoring import _masks
-from cloakonnx.scoring.stored import FileRecord, MaskRecord, MasksFile, ScoresFile, TapRecord
+from cloakonnx.scoring.stored import BesideRecord, FileRecord, MasksFile, ScoresFile, StoredMask, TapRecord
 from cloakonnx.scoring.stored import SampleSet as SampleSet  # noqa: PLC0414 - its public path is here
 from cloakonnx.text import line, table, title
 
@@ -118,7 +118,7 @@ class Analysis:
         """Return the analysis as one text, masks of any size in it: the same analysis always gives the same text."""
         return FILE.text(self._stored(_masks.inside(self.masks)))
 
-    def _stored(self, masks: tuple[MaskRecord, ...], beside: FileRecord | None = None) -> ScoresFile | MasksFile:
+    def _stored(self, masks: tuple[StoredMask, ...], beside: BesideRecord | None = None) -> ScoresFile | MasksFile:
         """Return what the file holds; ``masks``: the masks as they lie in it, and in the file beside it."""
         common: dict[str, Any] = {name: getattr(self, name) for name in _COMMON}
         common["model"] = FileRecord(self.model_name, self.model_sha256)
@@ -188,7 +188,7 @@ class Analysis:
         packed = _masks.packed(self.masks)
         beside = masks_path(path)
         with atomic(path) as stream:  # takes its name last: what it names is there
-            file = FileRecord(beside.name, hashlib.sha256(packed).hexdigest())
+            file = BesideRecord(beside.name, hashlib.sha256(packed).hexdigest())
             stream.write(encoded(FILE.text(self._stored(_masks.named(self.masks), file))))
             with atomic(beside) as masks:
                 masks.write(packed)

@@ -49,7 +49,7 @@ class RecipeRecord:
 
 
 @dataclass(frozen=True)
-class LearningPart:
+class SelectRecord:
     """The samples that the masks were chosen on.
 
     Attributes:
@@ -90,7 +90,7 @@ class ChoiceRecord:
     within_budget: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EpochRecord:
     """An epoch.
 
@@ -99,6 +99,7 @@ class EpochRecord:
         eps: The radius of the attack, in pixel space.
         loss: Mean loss.
         start_accuracy: Accuracy where the attacks start.
+        clean_accuracy: In its place in files of version 0.1.0: accuracy on the clean samples.
         adversarial_accuracy: Accuracy where they end.
         select_clean: The number of select samples that are right.
         select_robust: The number of attacked select samples that are right.
@@ -107,7 +108,8 @@ class EpochRecord:
     epoch: Positive
     eps: Above0
     loss: float
-    start_accuracy: Probability
+    start_accuracy: Annotated[Probability, OMITTED] = 0.0
+    clean_accuracy: Annotated[Probability, OMITTED] = 0.0
     adversarial_accuracy: Probability
     select_clean: Whole
     select_robust: Whole
@@ -125,13 +127,13 @@ class Learning:
     """
 
     recipe: RecipeRecord
-    select: LearningPart
+    select: SelectRecord
     chosen: ChoiceRecord
     curve: Annotated[tuple[EpochRecord, ...], Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
-class FitPart:
+class FitRecord:
     """The samples that features are selected on.
 
     Attributes:
@@ -146,7 +148,7 @@ class FitPart:
 
 
 @dataclass(frozen=True)
-class SelectionPart:
+class GreedySelectRecord:
     """The samples that decide how many features go and which round is taken.
 
     Attributes:
@@ -207,7 +209,7 @@ class Selection:
     budget: ShareBelow1
     seed: Whole
     attack_made_again: bool
-    fit: FitPart
-    select: SelectionPart
+    fit: FitRecord
+    select: GreedySelectRecord
     chosen_round: Positive
     rounds: Annotated[tuple[RoundRecord, ...], Meta(min_length=1)]

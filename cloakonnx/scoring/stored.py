@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
-from cloakonnx.entries import OMITTED, At, Number, Positive, Sha256, Whole, derived
+from cloakonnx.entries import OMITTED, At, Distance, Number, Positive, Sha256, Whole, derived
 from cloakonnx.graph.masks.mask import ON_WEIGHTS, Mask
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.scoring.criteria import CRITERIA
@@ -26,11 +26,23 @@ class FileRecord:
 
     Attributes:
         name: File name, without its folder.
-        sha256: Of the file's bytes.
+        sha256: sha256 of the file.
     """
 
     name: str
     sha256: Sha256
+
+
+@dataclass(frozen=True)
+class BesideRecord(FileRecord):
+    """A file in the folder of the analysis.
+
+    Attributes:
+        name: File name, without a folder, not hidden.
+        sha256: sha256 of the file.
+    """
+
+    name: Annotated[str, Meta(extra_json_schema={"pattern": r"^[^./\\\\:][^/\\\\:]*$", "maxLength": 255})]
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class SampleSet:
     Attributes:
         clean: Name of the clean source.
         adversarial: Name of the adversarial source, or None where the attack was made on the fly.
-        count: How many pairs.
+        count: The number of pairs.
         largest_difference: Largest |adversarial - clean| in pixel space.
         hashes: One for each clean sample, in order: the first 16 hex digits of the sha256 of its values in the model's
             layout, times 255, rounded, as little-endian int32; an evaluation tells by them what was seen here.
@@ -49,7 +61,7 @@ class SampleSet:
     clean: str
     adversarial: str | None
     count: Positive
-    largest_difference: Annotated[Number, Meta(extra_json_schema={"minimum": 0})]
+    largest_difference: Distance
     hashes: Annotated[
         tuple[Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{16}$"})], ...],
         Meta(extra_json_schema={"minItems": 1}),
@@ -79,7 +91,7 @@ class TapRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskRecord:
+class StoredMask:
     """A mask.
 
     Attributes:
@@ -99,7 +111,10 @@ class MaskRecord:
     ] = UNSET
     feature_axis: Annotated[Positive | UnsetType | None, OMITTED] = UNSET
     shape: Annotated[tuple[Positive, ...], Meta(extra_json_schema={"minItems": 1})]
-    data: Annotated[bytes | UnsetType, OMITTED] = UNSET
+    data: Annotated[
+        bytes | UnsetType,
+        At(omitted=True, described=Annotated[bytes, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9+/]+={0,2}$"})]),
+    ] = UNSET
     array: Annotated[Name | UnsetType, OMITTED] = UNSET
 
     def __post_init__(self) -> None:
@@ -114,7 +129,7 @@ class MaskRecord:
             raise ValueError(f"a mask has {said} weights, which do not fit its shape {list(self.shape)}")
 
     @classmethod
-    def of(cls, mask: Mask, **numbers: Any) -> MaskRecord:
+    def of(cls, mask: Mask, **numbers: Any) -> StoredMask:
         """Return the record of a mask; ``numbers``: data, or array."""
         unit = {"granularity": mask.granularity} if mask.on_weight else {"feature_axis": mask.feature_axis}
         return cls(tap=mask.tap, shape=mask.weights.shape, **unit, **numbers)
@@ -195,8 +210,8 @@ class ScoresFile(_Tail, _Scores, _Head):
 
 @dataclass(frozen=True, kw_only=True)
 class _Masks:
-    masks_file: Annotated[FileRecord | None, OMITTED] = None
-    masks: Annotated[tuple[MaskRecord, ...], Meta(extra_json_schema={"minItems": 1})]
+    masks_file: Annotated[BesideRecord | None, OMITTED] = None
+    masks: Annotated[tuple[StoredMask, ...], Meta(extra_json_schema={"minItems": 1})]
     learning: Annotated[Mapping[str, Any] | None, At(described=Learning | None)]
     selection: Annotated[Mapping[str, Any] | None, At(described=Selection | None)]
 

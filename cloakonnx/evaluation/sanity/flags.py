@@ -54,7 +54,7 @@ class Flag:
     @property
     @derived("meaning")
     def meaning(self) -> str:
-        """What it means where it fires."""
+        """Meaning of the flag when it is raised."""
         return MEANINGS[self.name]
 
 
@@ -63,10 +63,10 @@ class Sanity:
     """The sanity checks of an evaluation, apart from its cascade.
 
     Attributes:
-        samples: How many samples they were made on: the first that the model classifies correctly.
+        samples: The number of samples they were made on: the first that the model classifies correctly.
         eps: The balls that were tried, the smallest first; beyond those asked for, twice the largest and half of pixel
             space.
-        attacks: Settings of the attacks, but for what hangs on eps.
+        attacks: Settings of the attacks, except what depends on eps.
         queries: Forward passes they took, in samples.
         gradients: Gradients they took, in samples.
         flags: One a check.

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from cloakonnx.entries import OMITTED, At, Norm, Number, Positive, Radius, Sha256, Whole
+from cloakonnx.entries import OMITTED, At, Distance, Norm, Positive, Radius, Sha256, Whole
 from cloakonnx.errors import DataError
 from cloakonnx.evaluation.consistency import (
     check_counts,
@@ -51,7 +51,7 @@ class Point:
 
     Attributes:
         remove: The amount as people write it: 5%, or 3.
-        removed: How many features that is.
+        removed: The number of features that are removed.
         clean: Of the mask of the highest scores, on clean samples.
         static: Of that mask, on the adversarial twins, made without the mask in sight. No claim of robustness.
         random_masks: Controls: as many features in random places, one mask each seed; none where nothing is removed.
@@ -75,13 +75,13 @@ class Adaptive:
 
     Attributes:
         remove: The amount as people write it.
-        removed: How many features that is.
+        removed: The number of features that are removed.
         clean: Clean samples that the hardened model (first) and the model without a mask (second) classify correctly.
         results: One for each eps; the baseline is the model without a mask.
     """
 
     remove: str
-    removed: Annotated[Whole, Meta(extra_json_schema={"minimum": 1})]
+    removed: Positive
     clean: Paired
     results: Annotated[tuple[AtEps, ...], Meta(extra_json_schema={"minItems": 1})]
 
@@ -92,13 +92,13 @@ class Twins:
 
     Attributes:
         name: The source's name.
-        sha256: Of their pixels, in order.
+        sha256: sha256 of their pixels (float32, model's layout), in order.
         largest_difference: Largest |adversarial - clean| in pixel space.
     """
 
     name: str
     sha256: Sha256
-    largest_difference: Annotated[Number, Meta(extra_json_schema={"minimum": 0})]
+    largest_difference: Distance
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ class Attacks:
     Attributes:
         attack: Name of the preset or of the attack.
         eps: Radii, in pixel space.
-        norm: Of the balls.
+        norm: Norm of the eps balls.
         eps_is_of_twins: Whether the radius is the largest difference of the twins, because none was given.
-        control: Settings of the control attack, but for eps.
+        control: Settings of the control attack, except eps.
         notes: What the attacks took instead of their own losses or targets or could not do, in words.
     """
 
@@ -134,7 +134,7 @@ class Scored:
     """
 
     tap: str
-    feature_axis: Annotated[Whole, Meta(extra_json_schema={"minimum": 1})]
+    feature_axis: Positive
     features: Positive
     criterion: str
 
@@ -149,8 +149,8 @@ class Sweep:
         data: The clean samples.
         twins: Their adversarial twins.
         preprocessing: From pixel space to the model's input.
-        seed: Of all random numbers.
-        batch_size: Samples at a time.
+        seed: Random seed.
+        batch_size: Batch size.
         provider: The execution provider.
         threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
         notes: How the model was run, where that is not as usual, in words.
@@ -158,7 +158,7 @@ class Sweep:
         attacks: How adaptive accuracy was measured; None where it was not.
         adaptive: Adaptive accuracy at some of the points.
         asked: How many of the images the hardened models themselves were asked, because rounding may decide there.
-        versions: Of the packages.
+        versions: Versions of the packages that decide the numbers.
     """
 
     model: ModelRecord

@@ -83,7 +83,7 @@ class Subject:
 
     Attributes:
         name: Its name.
-        sha256: Of its bytes.
+        sha256: sha256 of the file.
     """
 
     name: str
