@@ -22,7 +22,7 @@ from cloakonnx.runtime.provider import choose_provider
 
 NORMALISED = {"scale": 255.0, "mean": (0.1307,), "std": (0.3081,)}
 CASES: tuple[tuple[str, str, dict[str, Any], tuple[tuple[str, float], ...]], ...] = (
-    ("mnist_cnn_raw", "mnist_test5000", NORMALISED, (("linf", 0.1), ("linf", 0.2), ("l2", 1.5))),
+    ("mnist_cnn_raw", "mnist_test5000", NORMALISED, (("linf", 0.05), ("linf", 0.1), ("l2", 1.5))),
     ("cifar10_resnet20", "cifar10_test600", {}, (("linf", 0.5 / 255), ("linf", 1 / 255), ("l2", 0.1))),
 )
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
-    first = cycles._FIRST
+    look = cycles.Cycles.look
     for name, data, entry, balls in CASES:
         mean_std = {k: v for k, v in entry.items() if k != "scale"}
         model = load(given.assets / "models" / f"{name}.onnx")
@@ -46,10 +46,9 @@ def main() -> None:
         for norm, eps in balls:
             settings = make("pgd", eps=eps, norm=norm, max_iter="converged")
             leaving: list[int] = []
-            look = cycles.Cycles.look
 
-            def noting(self: cycles.Cycles, at: Any, step: int, to: list[int] = leaving, ask: Any = look) -> Any:
-                gone = ask(self, at, step)
+            def noting(self: cycles.Cycles, at: Any, step: int, to: list[int] = leaving) -> Any:
+                gone = look(self, at, step)
                 to.extend([step] * int(gone.sum()))
                 return gone
 
@@ -63,10 +62,10 @@ def main() -> None:
             line = f"{name} {norm} {eps:.4g}: {holds} hold, {int(found.converged.sum())} converged, leave at {steps}"
             print(line, f"{asked} gradients", end=" ", flush=True)
             if given.check:
-                cycles._FIRST = 10**6
+                cycles.Cycles.look = lambda self, at, step: np.zeros(len(at), np.bool_)  # type: ignore[method-assign]
                 before = victim.counts.gradients
                 every = settings.run(victim, pixels, y)
-                cycles._FIRST = first
+                cycles.Cycles.look = look  # type: ignore[method-assign]
                 same = int((every.x == found.x).reshape(len(y), -1).all(axis=1).sum())
                 print(
                     f"against {victim.counts.gradients - before}; success differs for "

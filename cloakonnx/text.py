@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from html import escape
 
+_TINY = 1e-300
+"""Numbers below it are read as 0: as a fraction, one with ``e-999999999`` takes gigabytes."""
+
 
 def parse_number(text: str) -> float:
     """Read ``0.03``, ``8/255`` or ``5%``; raises ValueError for anything else."""
@@ -21,7 +24,21 @@ def parse_number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     # Through a fraction, so that 5% is the double nearest to 0.05.
-    return float(Fraction(above) / 100) if percent and not slash else value / 100 if percent else value
+    return float(parse_fraction(above) / 100) if percent and not slash else value / 100 if percent else value
+
+
+def parse_fraction(text: str) -> Fraction:
+    """Read ``0.03`` or ``8/255`` as it is, without rounding; raises ValueError for anything else."""
+    above, slash, below = text.partition("/")
+    terms = []
+    for each in (above, below if slash else "1"):
+        value = float(each)
+        if not math.isfinite(value):
+            raise ValueError(text)
+        terms.append(Fraction(each.strip()) if abs(value) > _TINY else Fraction(0))
+    if not terms[1]:
+        raise ValueError(text)
+    return terms[0] / terms[1]
 
 
 def eps_text(eps: float) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 
-_FIRST, _SHARE = 8, 4
-"""Steps between two inputs that are kept: 8 at first, later a quarter of the steps so far."""
+_KEPT = 1024
+"""Inputs of which the digests are kept, 16 bytes each; a longer cycle is not found."""
 
 
 class Cycles:
-    """Compares each input of a walk, bit by bit, with one that is kept and renewed at growing distances.
+    """Compares each input of a walk with all before it, by 128-bit digests of their bits.
 
     A sample that is back where it was repeats itself for ever. It may leave as soon as it stands where the last step
     would have left it: the answer is that of all steps.
@@ -25,18 +27,20 @@ class Cycles:
     """
 
     def __init__(self, x: NDArray[np.float32], steps: int) -> None:
-        self._kept, self._at, self._next, self._steps = _bits(x), 0, _FIRST, steps
+        self._steps, self._kept = steps, np.zeros((len(x), min(steps, _KEPT), 2), np.uint64)
+        self._kept[:, 0] = _digests(x)
         self.leaves = np.full(len(x), steps)
         self.found = np.zeros(len(x), np.bool_)
 
     def look(self, x: NDArray[np.float32], step: int) -> NDArray[np.bool_]:
         """Look at the inputs after a step; return (N,) which samples may leave now."""
-        bits = _bits(x)
-        again = ~self.found & (bits == self._kept).all(axis=1)
-        self.leaves[again] = step + (self._steps - step) % (step - self._at)
+        digests, slots = _digests(x), self._kept.shape[1]
+        same = (self._kept[:, : min(step, slots)] == digests[:, None]).all(axis=2)
+        again = ~self.found & same.any(axis=1)
+        period = (step - same[again].argmax(axis=1) - 1) % slots + 1
+        self.leaves[again] = step + (self._steps - step) % period
         self.found |= again
-        if step == self._next:
-            self._kept, self._at, self._next = bits.copy(), step, step + max(_FIRST, step // _SHARE)
+        self._kept[:, step % slots] = digests
         return np.asarray(self.found & (self.leaves == step))
 
     def keep(self, rows: NDArray[np.int64]) -> None:
@@ -44,5 +48,6 @@ class Cycles:
         self._kept, self.leaves, self.found = self._kept[rows], self.leaves[rows], self.found[rows]
 
 
-def _bits(x: NDArray[np.float32]) -> NDArray[np.uint32]:
-    return np.ascontiguousarray(x).view(np.uint32).reshape(len(x), -1)
+def _digests(x: NDArray[np.float32]) -> NDArray[np.uint64]:
+    made = [hashlib.blake2b(np.ascontiguousarray(sample).data, digest_size=16).digest() for sample in x]
+    return np.frombuffer(b"".join(made), np.uint64).reshape(len(x), 2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from cloakonnx.text import parse_number
+from cloakonnx.text import parse_fraction, parse_number
 
 if TYPE_CHECKING:
     from cloakonnx.selection.topk import Amount
@@ -156,7 +156,7 @@ def _amounts(part: str) -> list[Amount]:
     if any(text.strip().endswith("%") != is_share for text in texts):
         raise ValueError(part)
     # Fractions, so that the shares of a range are the same numbers as those of a list.
-    numbers = [Fraction(text.strip().removesuffix("%")) for text in texts]
+    numbers = [parse_fraction(text.strip().removesuffix("%")) for text in texts]
     if not is_share and any(number.denominator != 1 for number in numbers):
         raise ValueError(part)
     start, end, step = numbers[0], numbers[1] if dots else numbers[0], numbers[2] if colon else Fraction(1)

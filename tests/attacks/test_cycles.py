@@ -19,7 +19,7 @@ def walk(period: int, before: int, step: int) -> np.float32:
     return np.float32(step if step < before else before + (step - before) % period)
 
 
-@pytest.mark.parametrize(("period", "before"), [(1, 0), (2, 45), (7, 30), (40, 3), (60, 90)])
+@pytest.mark.parametrize(("period", "before"), [(1, 0), (2, 45), (7, 30), (40, 3), (60, 90), (400, 150)])
 def test_a_sample_leaves_where_the_last_step_would_have_left_it(period: int, before: int) -> None:
     steps = 1000
     found = Cycles(np.array([[walk(period, before, 0)]]), steps)
@@ -27,13 +27,24 @@ def test_a_sample_leaves_where_the_last_step_would_have_left_it(period: int, bef
         if found.look(np.array([[walk(period, before, step)]]), step).any():
             break
     assert found.found[0]
-    assert step < 400 + period
+    assert step < before + 2 * period  # the first step that repeats, and up to a turn more
     assert walk(period, before, step) == walk(period, before, steps)
 
 
-def test_a_walk_that_never_repeats_takes_all_steps() -> None:
+@pytest.mark.parametrize("kept", [1024, 100])
+def test_a_walk_that_never_repeats_takes_all_steps(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    monkeypatch.setattr(cycles, "_KEPT", kept)
     found = Cycles(np.zeros((1, 1), np.float32), 300)
     assert not any(found.look(np.full((1, 1), step, np.float32), step).any() for step in range(1, 301))
+
+
+@pytest.mark.parametrize(("period", "is_found"), [(64, True), (65, False)])
+def test_of_a_long_walk_the_last_inputs_are_kept(monkeypatch: pytest.MonkeyPatch, period: int, is_found: bool) -> None:
+    monkeypatch.setattr(cycles, "_KEPT", 64)
+    found = Cycles(np.array([[walk(period, 200, 0)]]), 1000)
+    left = [step for step in range(1, 1000) if found.look(np.array([[walk(period, 200, step)]]), step).any()]
+    assert bool(found.found[0]) is is_found
+    assert [walk(period, 200, step) for step in left[:1]] == [walk(period, 200, 1000)] * is_found
 
 
 @pytest.mark.parametrize("restarts", [1, 2])
@@ -44,7 +55,7 @@ def test_the_bytes_are_those_of_all_steps(monkeypatch: pytest.MonkeyPatch, resta
     gradients = victim.counts.gradients
     assert found.converged.any()
     assert not (found.converged & found.success).any()
-    monkeypatch.setattr(cycles, "_FIRST", 10**6)  # no input is kept beside the start: nothing is found
+    monkeypatch.setattr(Cycles, "look", lambda self, x, step: np.zeros(len(x), np.bool_))
     all_steps = settings.run(victim, x, y)
     assert not all_steps.converged.any()
     assert found.x.tobytes() == all_steps.x.tobytes()

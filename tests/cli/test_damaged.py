@@ -131,6 +131,12 @@ def function(model: onnx.ModelProto, op: str = "Relu", domain: str = "", count: 
     model.opset_import.append(helper.make_opsetid("l", 1))
 
 
+def kind_of_attribute(model: onnx.ModelProto) -> None:
+    made = helper.make_node("Constant", [], ["c"], name="c")
+    made.attribute.append(helper.make_attribute("value", [1.0]))
+    model.graph.node.insert(0, made)
+
+
 def twice(model: onnx.ModelProto) -> None:
     function(model, count=2)
 
@@ -145,6 +151,7 @@ def itself(model: onnx.ModelProto) -> None:
         (dims, "should have 144 bytes and has 72"),
         (cut, "should have 72 bytes and has 69"),
         (kind_of_input, "has element type number 77"),
+        (kind_of_attribute, "attribute 'value' of Constant (node 'c') is of type FLOATS, where the op has TENSOR"),
         (twice, "two local functions 'l.F'"),
         (itself, "local function 'F' calls itself"),
     ],

@@ -9,11 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
 
+from cloakonnx.cli._types import Amounts
+from cloakonnx.selection.topk import Share
 from cloakonnx.text import parse_number
 
 from .conftest import Run, files
@@ -101,6 +104,7 @@ def test_amounts_that_are_none_or_all(run: Run, folder: Path, amount: str) -> No
         ("1/4%", 0.0025),
         ("-1", -1),
         ("1e-3", 1e-3),
+        ("1e-999999999%", 0),
     ],
 )
 def test_numbers(text: str, value: float) -> None:
@@ -108,11 +112,21 @@ def test_numbers(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "%", "/", "1/", "/2", "1/0", "0/0", "nan", "inf", "1e999", "1e999%", "a", "1,2", "1/2/3"]
+    "text", ["", "%", "/", "1/", "/2", "1/0", "0/0", "nan", "inf", "1e999", "1e999%", "0/0%", "a", "1,2", "1/2/3"]
 )
 def test_no_numbers(text: str) -> None:
     with pytest.raises(ValueError):
         parse_number(text)
+
+
+@pytest.mark.parametrize("text", ["0/0", "1/0%", "1e999999999", "0..1e999999999", "0%..1/0%", "1..2:0/0"])
+def test_no_amounts(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is neither a range like"):
+        Amounts().convert(text, None, None)
+
+
+def test_a_tiny_amount_takes_no_memory() -> None:
+    assert Amounts().convert("1e-999999999%", None, None) == (Share(0),)
 
 
 def test_no_arguments_show_the_help(run: Run) -> None:
@@ -279,6 +293,7 @@ def test_failed_verification_exits_1(run: Run, folder: Path) -> None:
 
 SLOW = """
 import time
+import click
 import numpy as np
 
 def batches():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import copy
 import json
 import random
 import zipfile
@@ -146,7 +147,7 @@ def of_json(data: bytes, rng: random.Random) -> bytes:
         while isinstance(at, dict | list) and at:
             key = rng.choice(list(at) if isinstance(at, dict) else range(len(at)))
             if rng.random() < 0.4 or not isinstance(at[key], dict | list) or not at[key]:
-                at[key] = rng.choice(values)
+                at[key] = copy.deepcopy(rng.choice(values))  # which a later turn may change
                 if rng.random() < 0.2:
                     del at[key]
                 break

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from cloakonnx.errors import ModelError
+from cloakonnx.graph.index._attributes import check_attributes
 from cloakonnx.graph.index._sizes import check_sizes, is_uncertain
 from cloakonnx.graph.index.functions import check_functions, inlined
 from cloakonnx.graph.index.index import subgraphs
@@ -48,10 +49,11 @@ def check_bounds(model: onnx.ModelProto, name: str) -> None:
         name: What messages call it.
 
     Raises:
-        ModelError: it does, or its tensors contradict what they declare.
+        ModelError: it does, or its tensors and attributes contradict what they declare.
     """
     try:
         _check_graphs(model)
+        check_attributes(model)
         check_functions(model)
         check_sizes(inlined(model))
     except ModelError as error:
