@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -150,17 +151,8 @@ class Victim:
         """Whether gradients are 0 because the model rounds or is quantised, and straight-through ones are not."""
         if not self.blocked:  # no gradient of another loss is built to tell
             return False
-        try:
-            self.prepare(Loss.CE.climbed)
-        except ZeroGradientError:
-            try:
-                self.straight_through().prepare(Loss.CE.climbed)
-            except DifferentiationError:
-                return False  # the attack says why
-            return True
-        except DifferentiationError:
-            return False
-        return False
+        found = Gradients.of(self)
+        return bool(found.zero) and found.pass_straight
 
     def check_labels(self, y: NDArray[np.int64]) -> None:
         """Raise DataError for a label that is no class of the model."""
@@ -173,3 +165,41 @@ class Victim:
         self.counts.queries += queries
         self.counts.gradients += gradients
         self.on_answer()
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What a model's gradients are good for.
+
+    Attributes:
+        zero: Why every gradient is 0; empty where that is not so.
+        pass_straight: Whether there are straight-through gradients.
+        missing: Why there are none that are not 0; empty where there are.
+    """
+
+    zero: str
+    pass_straight: bool
+    missing: str
+
+    @property
+    def reason(self) -> str:
+        """Why the model's own gradients serve no attack; empty where they do."""
+        return self.zero or self.missing
+
+    @classmethod
+    def of(cls, victim: Victim) -> Gradients:
+        """Build the gradient graphs that tell."""
+        zero = missing = ""
+        try:
+            victim.prepare(Loss.CE.climbed)
+        except ZeroGradientError:
+            zero = f"{victim.blocked[0]} has a zero gradient everywhere"
+        except DifferentiationError as error:
+            missing = str(error).partition(";")[0]
+        pass_straight = not missing
+        if zero:
+            try:
+                victim.straight_through().prepare(Loss.CE.climbed)
+            except DifferentiationError:
+                pass_straight, missing = False, zero
+        return cls(zero, pass_straight, missing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,15 +10,13 @@ import numpy as np
 from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.cost import most_work
 from cloakonnx.attacks.presets import passing
-from cloakonnx.attacks.victim import Victim
+from cloakonnx.attacks.victim import Gradients, Victim
 from cloakonnx.data.batch import LabelledBatch
-from cloakonnx.errors import DifferentiationError, ZeroGradientError
 from cloakonnx.evaluation.controls import control
 from cloakonnx.evaluation.estimate import seconds_per_sample
 from cloakonnx.evaluation.outcomes import Found, FoundAtEps, FoundOfModel, Outcomes
 from cloakonnx.evaluation.samples import MOST, Turned
 from cloakonnx.evaluation.trial import Meter, Trial
-from cloakonnx.gradient.losses import Loss
 
 
 class Comparison:
@@ -206,41 +203,3 @@ class Comparison:
 def _found(trial: Trial, noise: Attack, usual: Attack) -> FoundOfModel:
     noisy, controlled = trial.controls(noise, usual)
     return FoundOfModel(trial.standing, noisy, controlled, tuple(trial.stages))
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """What a model's gradients are good for.
-
-    Attributes:
-        zero: Why every gradient is 0; empty where that is not so.
-        pass_straight: Whether there are straight-through gradients.
-        missing: Why there are none that are not 0; empty where there are.
-    """
-
-    zero: str
-    pass_straight: bool
-    missing: str
-
-    @property
-    def reason(self) -> str:
-        """Why the model's own gradients serve no attack; empty where they do."""
-        return self.zero or self.missing
-
-    @classmethod
-    def of(cls, victim: Victim) -> Gradients:
-        """Build the gradient graphs that tell."""
-        zero = missing = ""
-        try:
-            victim.prepare(Loss.CE.climbed)
-        except ZeroGradientError:
-            zero = f"{victim.blocked[0]} has a zero gradient everywhere"
-        except DifferentiationError as error:
-            missing = str(error).partition(";")[0]
-        pass_straight = not missing
-        if zero:
-            try:
-                victim.straight_through().prepare(Loss.CE.climbed)
-            except DifferentiationError:
-                pass_straight, missing = False, zero
-        return cls(zero, pass_straight, missing)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import copy
+import io
 import json
 import random
 import zipfile

@@ -15,9 +15,8 @@ from itertools import pairwise
 import numpy as np
 
 from cloakonnx.attacks.base import Attack
-from cloakonnx.attacks.victim import Victim
+from cloakonnx.attacks.victim import Gradients, Victim
 from cloakonnx.data.batch import LabelledBatch
-from cloakonnx.evaluation.comparison import Gradients
 from cloakonnx.evaluation.outcomes import Gain, Outcomes
 from cloakonnx.evaluation.sanity._bench import QUERIES, STRONG, Bench
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
