@@ -55,7 +55,7 @@ CASES = {
         network(LINEAR),
         "by gradients",
         "no default tap",
-        "no Conv, ConvTranspose, Gemm or MatMul",
+        "no Conv, ConvTranspose, Gemm, MatMul or recurrent layer",
     ),
     "integers": (
         network(helper.make_node("Cast", ["x"], ["h"], to=F), GEMM, kind=TensorProto.INT64, w=W),

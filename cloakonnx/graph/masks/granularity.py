@@ -113,9 +113,10 @@ class OutputChannel(Weight):
     unit: ClassVar[str] = "output channels"
 
     def shape(self, place: Place) -> Shape:
-        """1 along all axes but one."""
+        """1 along all axes but one, and those that stack layers."""
         found = _weight(place, self.name)
-        return tuple(size if axis == self.axis(found) else 1 for axis, size in enumerate(found.shape))
+        kept = {self.axis(found), *found.stacked}
+        return tuple(size if axis in kept else 1 for axis, size in enumerate(found.shape))
 
     def axis(self, place: WeightPlace) -> int | None:
         """Return the axis that the weights run along."""

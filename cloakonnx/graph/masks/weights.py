@@ -32,6 +32,7 @@ class WeightPlace:
         output_axis: The axis that counts output channels.
         input_axis: The axis that counts input channels; None for a vector.
         spatial: The axes that count the places of a kernel.
+        stacked: The axes that count layers of one shape, each with channels of its own: an LSTM's directions.
         is_bias: Whether it is added, not multiplied.
     """
 
@@ -44,6 +45,7 @@ class WeightPlace:
     output_axis: int
     input_axis: int | None
     spatial: frozenset[int]
+    stacked: frozenset[int] = frozenset()
     is_bias: bool = False
 
     @property
@@ -75,7 +77,10 @@ class WeightMask(NamedTuple):
 _SCALED = {"BatchNormalization": 1, "LayerNormalization": 1}
 """Normalisations and which input scales."""
 
-_BIASED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
+_RECURRENT = {"LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2)}
+"""Recurrent layers: weights of inputs (directions, gates, inputs) and of states (directions, gates, states)."""
+
+_BIASED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2} | dict.fromkeys(_RECURRENT, 3)
 
 
 def list_weights(model: Model, *, biases: bool = False) -> list[WeightPlace]:
@@ -131,8 +136,8 @@ def chosen_weights(model: Model, *, patterns: Sequence[str] = (), biases: bool =
         )
     if not found:
         raise TapError(
-            f"{model.name} has no Conv, ConvTranspose, Gemm or MatMul with a constant weight that can carry a mask "
-            f"{_reasons(model)}"
+            f"{model.name} has no Conv, ConvTranspose, Gemm, MatMul or recurrent layer with a constant weight that can "
+            f"carry a mask {_reasons(model)}"
         )
     if not patterns:
         return found
@@ -167,12 +172,18 @@ def _positions(graph: Index, node: onnx.NodeProto, *, biases: bool) -> Iterable[
     if has(node.op_type, Trait.WEIGHTED):
         constant = [i for i in (0, 1) if len(node.input) > i and node.input[i] in graph.constants]
         yield from constant if len(constant) == 1 else ()
-        bias = _BIASED.get(node.op_type)
-        if biases and len(constant) == 1 and bias is not None and len(node.input) > bias:
-            yield from (i for i in (bias,) if node.input[i] in graph.constants)
+        yield from _bias(graph, node) if biases and len(constant) == 1 else ()
+    recurrent = _RECURRENT.get(node.op_type, ())
+    yield from (i for i in recurrent if len(node.input) > i and node.input[i] in graph.constants)
+    yield from _bias(graph, node) if biases and recurrent else ()
     scale = _SCALED.get(node.op_type)
     if scale is not None and len(node.input) > scale and node.input[scale] in graph.constants:
         yield scale
+
+
+def _bias(graph: Index, node: onnx.NodeProto) -> list[int]:
+    position = _BIASED.get(node.op_type, len(node.input))
+    return [position] if len(node.input) > position and node.input[position] in graph.constants else []
 
 
 def _refusal(graph: Index, name: str) -> str | None:
@@ -243,6 +254,7 @@ def _place(graph: Index, name: str, index: int, position: int) -> WeightPlace:
         output_axis=output_axis,
         input_axis=input_axis,
         spatial=frozenset(spatial),
+        stacked=frozenset([0] if node.op_type in _RECURRENT else []),
         is_bias=position == _BIASED.get(node.op_type),
     )
 
@@ -255,6 +267,8 @@ def _axes(node: onnx.NodeProto, position: int, rank: int) -> tuple[int, int | No
         return 0, 1, range(2, rank)
     if node.op_type == "ConvTranspose":
         return 1, 0, range(2, rank)
+    if node.op_type in _RECURRENT:
+        return 1, 2, ()
     turned = position == 0
     if node.op_type == "Gemm":
         turned = bool(attributes(node).get("transA" if position == 0 else "transB", 0)) != turned
