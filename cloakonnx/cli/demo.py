@@ -66,17 +66,18 @@ def _tell(shown: list[tuple[Act, Hardened]], output: Path) -> None:
     )
     _table(learned.title, first.evaluation)
     at = first.evaluation.results[0]
+    static, baseline, pairs = at.compared()
     _wrapped(
-        f"Replayed inputs were made on the original model. They would have promised {at.static.value:.1%}; an "
+        f"Replayed inputs were made on the original model. They would have promised {static.value:.1%}; an "
         f"attacker of the hardened model itself leaves {at.hardened.robust.value:.1%}. That is its robust accuracy."
     )
     _table(scored.title, second.evaluation)
-    at = second.evaluation.results[0]
+    static, baseline, pairs = second.evaluation.results[0].compared()
     removed = ", ".join(f"{mask.removed} of {mask.features} features" for mask in second.evaluation.masks)
     _wrapped(
         f"{removed} removed. Against replayed inputs it seems to gain "
-        f"{(at.static.value - at.baseline.robust.value) * 100:+.1f} points; attacked anew, "
-        f"{at.pairs.difference * 100:+.1f}. That is why cloakonnx learns its masks, and why it attacks the result."
+        f"{(static.value - baseline.robust.value) * 100:+.1f} points; attacked anew, "
+        f"{pairs.difference * 100:+.1f}. That is why cloakonnx learns its masks, and why it attacks the result."
     )
     tell("")
     tell(f"Report, for your browser:  {first.files['report']}")
@@ -93,11 +94,13 @@ def _table(title: str, found: Evaluation) -> None:
     from cloakonnx.statistics import difference_cells, share_cell
 
     at = found.results[0]
+    static, baseline, pairs = at.compared()
+    clean = found.clean_baseline or found.clean_hardened
     rows = (
         ("", "original", "hardened", "points"),
-        ("clean", share_cell(found.clean_baseline), share_cell(found.clean_hardened), found.clean),
-        (f"robust at {EPS_TEXT}", share_cell(at.baseline.robust), share_cell(at.hardened.robust), at.pairs),
-        ("replayed inputs", "", share_cell(at.static), ""),
+        ("clean", share_cell(clean), share_cell(found.clean_hardened), found.clean or ""),
+        (f"robust at {EPS_TEXT}", share_cell(baseline.robust), share_cell(at.hardened.robust), pairs),
+        ("replayed inputs", "", share_cell(static), ""),
     )
     tell("")
     tell(title)
@@ -113,12 +116,16 @@ def _wrapped(text: str) -> None:
 
 def _numbers(done: Hardened) -> dict[str, Any]:
     found, at = done.evaluation, done.evaluation.results[0]
+    static, baseline, _ = at.compared()
     return {
         "verdict": done.verdict.kind,
         "eps": at.eps,
-        "clean": {"original": _share(found.clean_baseline), "hardened": _share(found.clean_hardened)},
-        "robust": {"original": _share(at.baseline.robust), "hardened": _share(at.hardened.robust)},
-        "replayed": _share(at.static),
+        "clean": {
+            "original": _share(found.clean_baseline or found.clean_hardened),
+            "hardened": _share(found.clean_hardened),
+        },
+        "robust": {"original": _share(baseline.robust), "hardened": _share(at.hardened.robust)},
+        "replayed": _share(static),
         "files": {what: str(path) for what, path in done.files.items()},
     }
 

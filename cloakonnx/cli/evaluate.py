@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 class _Beside(Group):
     """What the model is compared with, and where its masks come from."""
 
-    baseline: Path | None = option("--baseline", type=PATH, help="Model to compare with.  [MODEL without its masks]")
+    baseline: Path | None = option(
+        "--baseline", type=PATH, help="Model to compare with.  [MODEL without its masks, if it has any]"
+    )
     analysis: Path | None = option(
         "--analysis",
         type=PATH,
@@ -104,7 +106,10 @@ def command(
 ) -> None:  # fmt: skip
     """Attack MODEL itself, so that the attacks see its masks, and its baseline too; compare them sample by sample.
 
+    A model without masks is evaluated alone, unless --baseline names another.
+
     \b
+    cloakonnx evaluate model.onnx --data test.npz --eps 1/255,2/255
     cloakonnx evaluate model.hardened.onnx --data test.npz --eps 1/255,2/255
     cloakonnx evaluate model.hardened.onnx --data test.npz --eps 8/255 --attack apgd-t --markdown
     cloakonnx evaluate model.hardened.onnx --data test.npz --eps 2/255 --require 'robust-gain>=5%@2/255'
@@ -112,12 +117,15 @@ def command(
     A sample is robust if the model is right on the clean input and on every input that any attack, restart or replay
     found.
     """
+    from cloakonnx.evaluation.baseline import has_baseline
+    from cloakonnx.evaluation.gates import check_compared
     from cloakonnx.graph.file.model import load
 
     result.check(as_json=as_json)
     gates = require.measured(plan.eps, sanity=not result.no_sanity)
     loaded = load(model)
     known, other = beside.load(loaded)
+    check_compared(gates, has_baseline=has_baseline(loaded, other))
     runs = runs if known is None else runs.as_analysed(known.preprocessing)
     classifier = runs.classifier(loaded)
     samples = data.samples(classifier)

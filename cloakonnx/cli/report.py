@@ -35,7 +35,9 @@ class _Parts(Group):
         from cloakonnx.scoring.analysis import load_analysis
 
         return {
-            "analysis": None if self.analysis is None else load_analysis(self.analysis, model=found.baseline.name),
+            "analysis": None
+            if self.analysis is None
+            else load_analysis(self.analysis, model=(found.baseline or found.model).name),
             "sweep": None if self.sweep is None else load_sweep(self.sweep),
             "model": None if self.model is None else load(self.model),
             "samples": None if self.samples is None else load_samples(self.samples),

@@ -37,8 +37,8 @@ class Conditions:
     seed: int
     sample: tuple[int, ...]
 
-    def comparison(self, model: Victim, baseline: Victim, shuffled: Sequence[Victim]) -> Comparison:
-        """Return a comparison of two models, beside some with random masks."""
+    def comparison(self, model: Victim, baseline: Victim | None, shuffled: Sequence[Victim]) -> Comparison:
+        """Return a comparison of a model with a baseline, or of none, beside some with random masks."""
         return Comparison(model, baseline, shuffled, self.plans, norm=self.norm, seed=self.seed)
 
     def record(self, classifier: Classifier, control: dict[str, Any], control_masks: int) -> dict[str, Any]:
@@ -58,11 +58,11 @@ class Conditions:
 
 @dataclass(frozen=True)
 class ComparisonWork:
-    """A hardened model, its baseline and models with random masks under the same attacks.
+    """A model, its baseline where there is one, and models with random masks under the same attacks.
 
     Attributes:
-        model: The hardened model.
-        baseline: What it is compared with.
+        model: The model.
+        baseline: What it is compared with; None where it is evaluated alone.
         shuffled: Models whose masks remove as many features at random.
         conditions: The attacks.
         is_stripped: Whether the baseline is the model without its masks.
@@ -70,7 +70,7 @@ class ComparisonWork:
     """
 
     model: Classifier
-    baseline: Classifier
+    baseline: Classifier | None
     shuffled: tuple[Classifier, ...]
     conditions: Conditions
     is_stripped: bool
@@ -87,10 +87,16 @@ class ComparisonWork:
         control = self.comparison().control_settings()
         return {
             "model": model_digests(self.model.model),
-            "baseline": "stripped" if self.is_stripped else model_digests(self.baseline.model),
+            "baseline": self._baseline_record,
             **self.conditions.record(self.model, control, len(self.shuffled)),
             **({"samples": MOST} if self.keeps_turned else {}),
         }
+
+    @property
+    def _baseline_record(self) -> str | dict[str, str] | None:
+        if self.baseline is None:
+            return None
+        return "stripped" if self.is_stripped else model_digests(self.baseline.model)
 
     def start(self, worker: int = 0) -> Callable[[LabelledBatch, Tell], Found]:
         """Return what evaluates a batch."""
@@ -108,9 +114,8 @@ class ComparisonWork:
         def victim(classifier: Classifier) -> Victim:
             return Victim(classifier.for_worker(worker), self.conditions.sample)
 
-        return self.conditions.comparison(
-            victim(self.model), victim(self.baseline), [victim(each) for each in self.shuffled]
-        )
+        beside = None if self.baseline is None else victim(self.baseline)
+        return self.conditions.comparison(victim(self.model), beside, [victim(each) for each in self.shuffled])
 
 
 def model_digests(model: Model) -> dict[str, str]:

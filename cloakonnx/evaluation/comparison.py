@@ -1,4 +1,4 @@
-"""A hardened model, its baseline and the random masks on one batch: every plan on both, everything tried on both."""
+"""A model, its baseline where there is one, and the random masks on one batch: every plan, everything tried on both."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from cloakonnx.evaluation.trial import Meter, Trial
 
 
 class Comparison:
-    """Two models under the same plans.
+    """One model, or two, under the same plans.
 
     Args:
-        model: The hardened model.
-        baseline: What it is compared with.
+        model: The model.
+        baseline: What it is compared with; None where it is evaluated alone.
         shuffled: Models whose masks remove as many features at random.
         plans: The attacks, one plan for each eps.
         norm: The balls' norm.
@@ -34,7 +34,7 @@ class Comparison:
     def __init__(
         self,
         model: Victim,
-        baseline: Victim,
+        baseline: Victim | None,
         shuffled: Sequence[Victim],
         plans: Sequence[tuple[Attack, ...]],
         *,
@@ -43,7 +43,8 @@ class Comparison:
     ) -> None:
         self._model, self._baseline, self._shuffled, self._plans = model, baseline, shuffled, plans
         self._norm, self._seed = norm, seed
-        self._gradients = {victim: Gradients.of(victim) for victim in (model, baseline, *shuffled[:1])}
+        self._victims = (model,) if baseline is None else (model, baseline)
+        self._gradients = {victim: Gradients.of(victim) for victim in (*self._victims, *shuffled[:1])}
 
     def on(
         self,
@@ -61,57 +62,56 @@ class Comparison:
         """
         x, y = batch.x, batch.y
         meter = Meter(self._work(), on_share)
-        (first, tied), (second, tied_baseline) = self._model.decided(x), self._baseline.decided(x)
-        said = first, second
+        decisions = [victim.decided(x) for victim in self._victims]
         task = self._model.task
-        clean, clean_baseline = task.agrees(said[0], y), task.agrees(said[1], y)
-        unscored = int(task.undecided(said[0]).sum()), int(task.undecided(said[1]).sum())
-        ties = int(tied.sum()), int(tied_baseline.sum())
+        said, tied = tuple(each for each, _ in decisions), tuple(int(each.sum()) for _, each in decisions)
+        clean = tuple(task.agrees(each, y) for each in said)
+        unscored = tuple(int(task.undecided(each).sum()) for each in said)
         clean_random = tuple(victim.right(x, y) for victim in self._shuffled)
         at: list[FoundAtEps] = []
         turned = None
         for attacks in self._plans:
-            model = Trial(self._model, batch, clean, meter)
-            baseline = Trial(self._baseline, batch, clean_baseline, meter)
-            static, beside = self._attack(attacks, model, baseline)
-            fallen = model.fallen, baseline.fallen
+            trials = [Trial(v, batch, right, meter) for v, right in zip(self._victims, clean, strict=True)]
+            static = self._attack(attacks, trials)
+            fallen = [trial.fallen for trial in trials]
             usual = self._control(attacks[0].eps)
             noise = self._noise(attacks[0].eps)
-            hardened, bare = (_found(trial, noise, usual) for trial in (model, baseline))
+            found = [_found(trial, noise, usual) for trial in trials]
             if keep_turned and not at:
-                turned = self._turned(batch, model, baseline, fallen)
+                turned = self._turned(batch, trials, fallen)
             random = tuple(
                 Trial(victim, batch, right, meter).controls(usual)[0]
                 for victim, right in zip(self._shuffled, clean_random, strict=True)
             )
-            at.append(FoundAtEps(attacks[0].eps, static, beside, hardened, bare, random))
-        return Found(clean, clean_baseline, clean_random, tuple(at), unscored, ties, y, said, turned)
+            beside = found[1] if len(found) > 1 else None
+            at.append(FoundAtEps(attacks[0].eps, *static, found[0], beside, random))
+        clean_baseline = clean[1] if len(clean) > 1 else None
+        return Found(clean[0], clean_baseline, clean_random, tuple(at), unscored, tied, y, said, turned)
 
-    def _attack(self, attacks: Sequence[Attack], model: Trial, baseline: Trial) -> tuple[Outcomes, Outcomes]:
-        """Attack both models, try each one's inputs on the other; return what the baseline's inputs left of each."""
-        for settings in self._made_on(self._baseline, attacks):
-            baseline.attack(settings)
-        model.replay(baseline.inputs)
-        static, beside = model.standing.copy(), baseline.standing.copy()
+    def _attack(self, attacks: Sequence[Attack], trials: Sequence[Trial]) -> tuple[Outcomes | None, Outcomes | None]:
+        """Attack the models and try each one's inputs on the other; return what the baseline's inputs left of each."""
+        model = trials[0]
+        left: tuple[Outcomes | None, Outcomes | None] = (None, None)
+        for baseline, victim in zip(trials[1:], self._victims[1:], strict=True):
+            for settings in self._made_on(victim, attacks):
+                baseline.attack(settings)
+            model.replay(baseline.inputs)
+            left = model.standing.copy(), baseline.standing.copy()
         for settings in self._made_on(self._model, attacks):
             model.attack(settings)
-        baseline.replay(model.inputs)
-        return static, beside
+        for baseline in trials[1:]:
+            baseline.replay(model.inputs)
+        return left
 
-    def _turned(
-        self,
-        batch: LabelledBatch,
-        model: Trial,
-        baseline: Trial,
-        fallen: tuple[Outcomes, Outcomes],
-    ) -> Turned:
+    def _turned(self, batch: LabelledBatch, trials: Sequence[Trial], fallen: Sequence[Outcomes]) -> Turned:
         """Keep samples that fell to the attacks on one model, and on the other to nothing."""
+        model, baseline = trials
         gained, lost = fallen[1] & model.standing, fallen[0] & baseline.standing
         chosen = [np.flatnonzero(which)[:MOST] for which in (gained, lost)]
         rows = np.concatenate(chosen)
         won = np.concatenate([trial.won[which] for trial, which in zip((baseline, model), chosen, strict=True)])
         none = np.empty(0, np.int64)
-        said = [victim.predict(won) if len(rows) else none for victim in (self._model, self._baseline)]
+        said = [victim.predict(won) if len(rows) else none for victim in self._victims]
         return Turned(
             index=batch.indices[rows],
             x=batch.x[rows],
@@ -125,16 +125,16 @@ class Comparison:
 
     def notes(self) -> tuple[str, ...]:
         """Say in words which attacks are not made as they stand on which model, for want of a gradient."""
-        dead = [victim for victim in (self._model, self._baseline) if self._gradients[victim].reason]
+        dead = [victim for victim in self._victims if self._gradients[victim].reason]
         made = {settings.name: None for victim in dead for settings in self._made_on(victim, self._plans[0])}
         missing = {settings.name: None for settings in self._plans[0] if dead and settings.name not in made}
         which = "either model" if len(dead) == 2 else "the model" if self._model in dead else "the baseline"
         if missing:
             why = self._gradients[dead[0]].reason
+            replayed = " and replayed inputs" if self._baseline is not None else ""
             return (
                 f"{', '.join(missing)} not made on {which}, which gives no gradient: {why}; "
-                f"robust accuracy there is an upper bound by black-box attacks only ({', '.join(made)} and replayed "
-                "inputs)",
+                f"robust accuracy there is an upper bound by black-box attacks only ({', '.join(made)}{replayed})",
             )
         through = [settings.name for settings in self._plans[0] if settings.by_gradient]
         if not dead or not through:
@@ -165,10 +165,7 @@ class Comparison:
     def seconds_per_sample(self, shape: tuple[int, ...], *, batch_size: int) -> float:
         """Measure what a sample of this shape takes at most; what it runs changes no result."""
         return seconds_per_sample(
-            {
-                victim: [self._made_on(victim, attacks) for attacks in self._plans]
-                for victim in (self._model, self._baseline)
-            },
+            {victim: [self._made_on(victim, attacks) for attacks in self._plans] for victim in self._victims},
             [self._control(attacks[0].eps) for attacks in self._plans],
             random_masks=len(self._shuffled),
             shape=shape,
@@ -179,11 +176,11 @@ class Comparison:
         """What a sample of a batch asks of all models at most."""
         work = 0
         for attacks in self._plans:
-            for victim in (self._model, self._baseline):
+            for victim in self._victims:
                 made = (*self._made_on(victim, attacks), self._noise(attacks[0].eps))
                 work += sum(most_work(each, victim).total for each in made)
             usual = self._control(attacks[0].eps)
-            work += sum(most_work(usual, each).total for each in (self._model, self._baseline, *self._shuffled))
+            work += sum(most_work(usual, each).total for each in (*self._victims, *self._shuffled))
         return work
 
     def _noise(self, eps: float) -> Attack:

@@ -11,7 +11,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cloakonnx.evaluation.results import AtEps, DataRecord, MaskRecord, ModelRecord, RandomMask, Robustness, Stage
+from cloakonnx.evaluation.results import (
+    AtEps,
+    Beside,
+    DataRecord,
+    MaskRecord,
+    ModelRecord,
+    RandomMask,
+    Robustness,
+    Stage,
+)
 from cloakonnx.statistics import Accuracy, Paired
 
 _MOST_SAMPLES = 10_000_000
@@ -47,17 +56,32 @@ def check_masks(masks: Sequence[MaskRecord]) -> None:
             raise ValueError(f"masks[{i}].removed is {mask.removed}, more than its {mask.features} features")
 
 
-def check_results(results: Sequence[AtEps], clean: Paired, count: int, *, where: str, paired: str) -> None:
+def check_clean(right: Accuracy, pairs: Paired | None, count: int, *, where: str) -> None:
+    """Check clean accuracy.
+
+    Args:
+        right: What the model gets right on clean samples.
+        pairs: What the model and its baseline get right; None without a baseline.
+        count: The number of samples, which is data.count.
+        where: Place of both in the file, for messages.
+    """
+    if pairs is not None:
+        check_paired(pairs, count, f"{where}.difference")
+        first = pairs.both + pairs.only_first
+        _equal(right.correct, first, f"{where}.hardened.correct is", f"the counts of {where}.difference")
+    check_counts(right, count, f"{where}.hardened")
+
+
+def check_results(results: Sequence[AtEps], right: Accuracy, pairs: Paired | None, count: int, *, where: str) -> None:
     """Check the counts of an evaluation at every eps.
 
     Args:
         results: One for each eps.
-        clean: What both models get right on clean samples.
+        right: What the model gets right on clean samples.
+        pairs: What the model and its baseline get right on clean samples; None without a baseline.
         count: The number of samples, which is data.count.
         where: Place of the results in the file, for messages.
-        paired: Place of ``clean`` in the file.
     """
-    _equal(clean.count, count, f"the counts of {paired} add up to", "data.count")
     if not results:
         raise ValueError(f"{where} has no entry, so nothing was evaluated")
     known: list[float] = []
@@ -68,7 +92,12 @@ def check_results(results: Sequence[AtEps], clean: Paired, count: int, *, where:
         if any(math.isclose(each.eps, other, rel_tol=1e-9) for other in known):
             raise ValueError(f"{here}.eps is {each.eps:g}, which an entry before it has too")
         known.append(each.eps)
-        _check_at(each, clean, count, here)
+        _check_at(each, right, pairs, count, here)
+
+
+def check_paired(pairs: Paired, count: int, where: str) -> None:
+    """Check that a comparison is one of all samples."""
+    _equal(pairs.count, count, f"the counts of {where} add up to", "data.count")
 
 
 def check_counts(accuracy: Accuracy, count: int, where: str) -> None:
@@ -111,22 +140,37 @@ def _as_float(stated: Any) -> float | None:
         return math.inf
 
 
-def _check_at(at: AtEps, clean: Paired, count: int, where: str) -> None:
-    right = {"hardened": clean.both + clean.only_first, "baseline": clean.both + clean.only_second}
-    _equal(at.pairs.count, count, f"the counts of {where}.difference add up to", "data.count")
-    check_counts(at.static, count, f"{where}.static")
-    _at_most(at.static, right["hardened"], f"{where}.static", "the clean samples that the hardened model gets right")
-    for who, found, robust in (
-        ("hardened", at.hardened, at.pairs.both + at.pairs.only_first),
-        ("baseline", at.baseline, at.pairs.both + at.pairs.only_second),
-    ):
-        here = f"{where}.{who}"
-        _check_robustness(found, right[who], count, here)
-        _equal(found.robust.correct, robust, f"{here}.robust.correct is", f"the counts of {where}.difference")
-        _check_stages(found, right[who], at.eps, here)
-    _at_most(at.hardened.robust, at.static.correct, f"{where}.hardened.robust", f"{where}.static.correct")
+def _check_at(at: AtEps, right: Accuracy, pairs: Paired | None, count: int, where: str) -> None:
+    beside = at.beside
+    missing = [each is None for each in (pairs, at.static, at.baseline, at.pairs)]
+    if any(missing) and not all(missing):
+        raise ValueError(f"{where}: static, baseline and difference are null without a baseline, and only then")
+    _check_model(at.hardened, right.correct, at.eps, count, f"{where}.hardened")
+    if beside is not None and pairs is not None:
+        _at_most(
+            beside.static, right.correct, f"{where}.static", "the clean samples that the hardened model gets right"
+        )
+        _check_beside(at, beside, pairs, count, where)
     for i, mask in enumerate(at.random_masks):
         _check_random(mask, count, f"{where}.random_masks[{i}]")
+
+
+def _check_beside(at: AtEps, beside: Beside, pairs: Paired, count: int, where: str) -> None:
+    check_paired(beside.pairs, count, f"{where}.difference")
+    check_counts(beside.static, count, f"{where}.static")
+    _check_model(beside.baseline, pairs.both + pairs.only_second, at.eps, count, f"{where}.baseline")
+    for who, found, robust in (
+        ("hardened", at.hardened, beside.pairs.both + beside.pairs.only_first),
+        ("baseline", beside.baseline, beside.pairs.both + beside.pairs.only_second),
+    ):
+        here = f"{where}.{who}"
+        _equal(found.robust.correct, robust, f"{here}.robust.correct is", f"the counts of {where}.difference")
+    _at_most(at.hardened.robust, beside.static.correct, f"{where}.hardened.robust", f"{where}.static.correct")
+
+
+def _check_model(found: Robustness, right: int, eps: float, count: int, where: str) -> None:
+    _check_robustness(found, right, count, where)
+    _check_stages(found, right, eps, where)
 
 
 def _check_robustness(found: Robustness, right: int, count: int, where: str) -> None:

@@ -1,4 +1,4 @@
-"""Robust accuracy of a hardened model, attacked itself, beside its baseline and controls.
+"""Robust accuracy of a model, attacked itself, alone or beside a baseline, with controls.
 
 What the field asks for (Carlini et al. 2019, arXiv 1902.06705; Tramer et al. 2020, arXiv 2002.08347; Croce and Hein
 2020, arXiv 2003.01690): the attacks are made on the model with its masks, several of different kinds, one of them
@@ -27,28 +27,24 @@ from cloakonnx.engine.batches import Engine, map_batches
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.engine.folder import Folder
 from cloakonnx.engine.trees import joined
-from cloakonnx.errors import MaskError, ModelError, TapError
+from cloakonnx.errors import MaskError, ModelError, OptionError, TapError
+from cloakonnx.evaluation.baseline import carried, check_alike, is_source, recorded
 from cloakonnx.evaluation.compared import ComparisonWork, Conditions
 from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.evaluation import Evaluation
-from cloakonnx.evaluation.outcomes import Found, FoundAtEps
+from cloakonnx.evaluation.outcomes import Found, FoundAtEps, Gain, count
 from cloakonnx.evaluation.results import DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.evaluation.sanity.sanity import Correct, check
 from cloakonnx.files import check_output
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.fold.recorded import read_masks
 from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
-from cloakonnx.graph.masks.metadata import entries, is_folded
-from cloakonnx.graph.masks.strip import found_masks, stripped, stripped_sha256
 from cloakonnx.scoring.analysis import Analysis
-from cloakonnx.statistics import Paired
 
 _NO_RANDOM_MASKS = "no random masks beside the model's own: the type or shape of a masked tensor can't be inferred"
 
@@ -75,14 +71,18 @@ def evaluate(
     on_estimate: Callable[[Estimate], None] | None = None,
     on_progress: Callable[[float], None] = lambda samples: None,
 ) -> Evaluation:
-    """Attack a hardened model and its baseline in the same way, and compare them sample by sample.
+    """Attack a model, and its baseline in the same way where there is one; compare them sample by sample.
+
+    A model that carries masks is compared with itself without them; any other is evaluated alone, unless a baseline is
+    named.
 
     Args:
-        classifier: The hardened model.
+        classifier: The model.
         dataset: Labelled samples, fitted to it.
         eps: Radii of the balls, in pixel space.
         attack: A preset (``quick``) or an attack's name.
-        baseline: What to compare with; the model with its masks taken out where None.
+        baseline: What to compare with: any model of the same inputs and classes. None takes the masks out of a model
+            that carries some, and evaluates any other alone.
         norm: The balls' norm.
         max_iter: Steps of a single attack; ``converged`` for PGD until more change nothing.
         restarts: Random starts of a single attack.
@@ -94,14 +94,14 @@ def evaluate(
         sanity: Whether to make the sanity checks, on the first samples that the model classifies correctly.
         output: Where to save the evaluation; until then, finished batches lie in a folder beside it.
         samples: Where to save a few samples that are gained and lost at the first eps, with the inputs that won, as an
-            ``.npz`` for the report.
+            ``.npz`` for the report; that needs a baseline.
         resume: Whether to go on with what an interrupted evaluation with this output has left.
         engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_estimate: Called before the attacks with what they take at most, which is measured for it.
         on_progress: Called with the number of samples that are done, and with fractions in between.
 
     Raises:
-        ModelError: no masks or folded ones and no baseline, or a baseline that takes other inputs or has other classes.
+        ModelError: a baseline that takes other inputs or has other classes.
         DataError: no labels, or labels that are no classes.
         OptionError: an eps, attack or setting that makes no sense.
         DifferentiationError: an op without a gradient, under an attack that needs one.
@@ -116,28 +116,20 @@ def evaluate(
     classifier = classifier.shipped().with_threads(engine.threads)
     baseline = None if baseline is None else baseline.shipped().with_threads(engine.threads)
     model = classifier.model
-    masks, bare, lost = _carried(model, None if baseline is None else baseline.model)
-    beside = _other(classifier, baseline, bare)
-    other = beside.model
-    _check_alike(classifier, beside)
-    for each in (classifier, beside):
-        dataset.fitted_to(each)
-    classifier, notes = reading(classifier, dataset)
-    beside, notes_beside = reading(beside.changed(at_a_time=classifier.at_a_time), dataset)
-    for each in (classifier, beside):
-        each.prepare(dataset.sample_shape)
-        dataset.check_classes(each.classes)
-    if classifier.classes != beside.classes:
-        raise ModelError(
-            f"{model.name} has {classifier.classes} classes, the baseline {other.name} {beside.classes}; they can't be "
-            "compared"
+    masks, bare, about_masks = carried(model, None if baseline is None else baseline.model)
+    beside = classifier.beside(bare) if baseline is None and bare is not None else baseline
+    if samples is not None and beside is None:
+        raise OptionError(
+            f"samples gained and lost are kept beside a baseline, and {model.name} carries no masks to take out: name "
+            "a baseline (--baseline)"
         )
+    classifier, beside, notes = _ready(classifier, beside, dataset)
     work = ComparisonWork(
         classifier,
         beside,
         _controls(classifier, bare, masks, seed=seed),
-        Conditions(tuple(plans), norm, seed, dataset.fitted_to(beside)),
-        is_stripped=baseline is None,
+        Conditions(tuple(plans), norm, seed, dataset.fitted_to(beside or classifier)),
+        is_stripped=baseline is None and beside is not None,
         keeps_turned=samples is not None,
     )
     comparison = work.comparison()
@@ -166,14 +158,18 @@ def evaluate(
                 met.add(batch)
         found = joined(parts)
         model.check_unchanged()
-        other.check_unchanged()
-        checked = (
-            _checked(classifier, dataset, correct, found.at, plans=plans, batch_size=batch_size) if sanity else None
-        )
+        if beside is not None:
+            beside.model.check_unchanged()
+        of_source = beside is not None and is_source(beside.model, model, bare)
+        gains = [each.gain for each in found.at if each.gain is not None] if of_source else []
+        checked = None
+        if sanity:
+            checked = _checked(classifier, dataset, correct, found.at, gains, plans=plans, batch_size=batch_size)
     evaluation = Evaluation(
         model=ModelRecord(model.name, model.sha256),
-        baseline=ModelRecord(other.name, stripped_sha256(model) if baseline is None else other.sha256),
-        baseline_is_stripped=baseline is None,
+        baseline=None if beside is None else recorded(beside.model, model, is_stripped=baseline is None),
+        baseline_is_stripped=baseline is None and beside is not None,
+        baseline_is_source=of_source or beside is None,
         masks=tuple(MaskRecord(m.tap, m.weights.size, len(m.removed)) for m in masks),
         data=met.record(dataset.source.name),
         preprocessing=dataset.preprocessing.as_dict(),
@@ -185,17 +181,17 @@ def evaluate(
         threads=classifier.provider.threads,
         classes=classifier.classes,
         control=comparison.control_settings(),
-        clean=Paired.of(found.clean, found.clean_baseline),
+        clean_hardened=count(found.clean),
+        clean=found.pairs,
         results=found.results(),
         notes=(
-            *lost,
+            *about_masks,
             *(() if bare is None or work.shuffled else (_NO_RANDOM_MASKS,)),
             *notes,
-            *notes_beside,
             *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
             *(() if sanity else _about_gradients(classifier, dataset, plans[0])),
-            *_about_scores(classifier, beside),
+            *_about_scores(classifier, *(() if beside is None else (beside,))),
             *_about_data(dataset, found, classifier, beside),
         ),
         sanity=checked,
@@ -244,18 +240,17 @@ def _controls(
     return tuple(classifier.beside(each) for each in made)
 
 
-def _about_data(dataset: Dataset, found: Found, model: Classifier, baseline: Classifier) -> Iterator[str]:
+def _about_data(dataset: Dataset, found: Found, model: Classifier, baseline: Classifier | None) -> Iterator[str]:
     """Say in words what makes the labels, or a model's answers, worth less than they look."""
     if dataset.source.has_predicted_labels:
         yield (
             f"the labels of {dataset.source.name} are a model's own predictions, not true ones; accuracy is how often "
             "that class is kept"
         )
-    clean = found.clean, found.clean_baseline
-    both, names = (model, baseline), (model.name, "the baseline")
-    for of, who, right, missing, tied, decided in zip(
-        both, names, clean, found.unscored, found.tied, found.decided, strict=True
-    ):
+    clean = [(model, model.name, found.clean)]
+    if baseline is not None and found.clean_baseline is not None:
+        clean.append((baseline, "the baseline", found.clean_baseline))
+    for (of, who, right), missing, tied, decided in zip(clean, found.unscored, found.tied, found.decided, strict=True):
         yield from (f"{who}: {said}" for said in of_ties(tied))
         if missing:
             yield f"{who} gives scores that are no numbers (NaN) for {missing} clean samples, which count as wrong"
@@ -282,41 +277,31 @@ def _about_scores(*classifiers: Classifier) -> Iterator[str]:
     yield from dict.fromkeys(f"{each.name}: {describe_scores(each)}" for each in classifiers if takes_logarithms(each))
 
 
-def _other(classifier: Classifier, baseline: Classifier | None, bare: Model | None) -> Classifier:
-    """Return what the model is compared with."""
-    if baseline is not None:
-        return baseline
-    if bare is None:
-        raise ModelError(
-            f"{classifier.name} carries no cloakonnx masks to compare it without: name another with --baseline"
-        )
-    return classifier.beside(bare)
-
-
-def _carried(model: Model, baseline: Model | None) -> tuple[list[Mask], Model | None, tuple[str, ...]]:
-    """Return a model's masks, the model without them where that can be made, and a note where they are lost.
+def _ready(
+    classifier: Classifier, baseline: Classifier | None, dataset: Dataset
+) -> tuple[Classifier, Classifier | None, tuple[str, ...]]:
+    """Return the classifiers as the samples have to be given to them, and notes on that.
 
     Raises:
-        ModelError: they are lost or folded, and there is no baseline.
+        ModelError: the baseline takes other inputs or has other classes.
     """
-    masks, lost = found_masks(model)
-    if lost is None:
-        bare = _bare(model, baseline) if masks or is_folded(model.proto) else None
-        return masks if bare is None else read_masks(model, bare), bare, ()
-    if baseline is None:
-        raise ModelError(f"{lost}: it was changed after it was hardened; name what to compare it with, --baseline")
-    return [], None, (f"{lost}: it is taken as it is, without random masks beside it",)
-
-
-def _bare(model: Model, baseline: Model | None) -> Model | None:
-    """Return the model without its masks: for a folded model that is the baseline, if it is the recorded source."""
-    if not is_folded(model.proto):
-        return stripped(model)
-    if baseline is None:
+    if baseline is not None:
+        check_alike(classifier, baseline)
+    for each in (classifier, baseline or classifier):
+        dataset.fitted_to(each)
+    classifier, notes = reading(classifier, dataset)
+    if baseline is not None:
+        baseline, more = reading(baseline.changed(at_a_time=classifier.at_a_time), dataset)
+        notes = (*notes, *more)
+    for each in (classifier, baseline or classifier):
+        each.prepare(dataset.sample_shape)
+        dataset.check_classes(each.classes)
+    if baseline is not None and classifier.classes != baseline.classes:
         raise ModelError(
-            f"{model.name} is folded: its masks can't be taken out; name the model it was made from with --baseline"
+            f"{classifier.name} has {classifier.classes} classes, the baseline {baseline.name} {baseline.classes}; "
+            "they can't be compared"
         )
-    return baseline if baseline.sha256 == entries(model.proto).get(SOURCE_KEY) else None
+    return classifier, baseline, tuple(notes)
 
 
 def _checked(
@@ -324,6 +309,7 @@ def _checked(
     dataset: Dataset,
     correct: Correct,
     found: Sequence[FoundAtEps],
+    gains: Sequence[Gain],
     *,
     plans: Sequence[Sequence[Attack]],
     batch_size: int,
@@ -333,22 +319,10 @@ def _checked(
         correct.samples(),
         plans=plans,
         random_ops=random_ops(classifier.model.proto, classifier.output_name),
-        gains=[each.gain for each in found],
+        gains=gains,
         batch_size=batch_size,
         converged={each.eps: left for each in found if (left := each.hardened.converged)},
     )
-
-
-def _check_alike(model: Classifier, baseline: Classifier) -> None:
-    shapes = model.input_shape, baseline.input_shape
-    if None in shapes or shapes[0] == shapes[1]:
-        return
-    pairs = zip(shapes[0] or (), shapes[1] or (), strict=False)
-    if len(shapes[0] or ()) != len(shapes[1] or ()) or any(a != b and None not in (a, b) for a, b in pairs):
-        raise ModelError(
-            f"{model.name} takes inputs of shape {shapes[0]}, the baseline {baseline.name} of {shapes[1]}; they can't "
-            "be compared on the same samples"
-        )
 
 
 def evaluation_seconds(

@@ -31,6 +31,7 @@ _SIGNS = {
 }  # fmt: skip
 _AT_EPS = {"robust", "robust-gain"}
 _COMPARING = {"clean-drop", "robust-gain"}
+_WITH_BASELINE = {*_COMPARING, "latency-ratio"}
 _FEWEST = 20
 """Samples of which a model that works gets more right than by chance."""
 _NOTED = re.compile(r"no more than chance would in (\d{1,9}) classes")
@@ -149,6 +150,16 @@ def check_measured(gates: Iterable[Gate], *, eps: Sequence[float], sanity: bool,
             )
 
 
+def check_compared(gates: Iterable[Gate], *, has_baseline: bool) -> None:
+    """Check that there is a baseline where gates compare with one; raises OptionError."""
+    for gate in gates:
+        if gate.name in _WITH_BASELINE and not has_baseline:
+            raise OptionError(
+                f"{gate.text} compares with a baseline, and this is an evaluation of one model; name what to compare "
+                "it with (--baseline)"
+            )
+
+
 def _which_eps(gate: Gate, eps: Sequence[float]) -> int:
     """Return the index of the radius that a gate is about."""
     said = ", ".join(f"{each:.6g}" for each in eps)
@@ -179,6 +190,7 @@ def check_gates(
     """
     radii = [result.eps for result in found.results]
     check_measured(gates, eps=radii, sanity=found.sanity is not None, latency=latency is not None)
+    check_compared(gates, has_baseline=found.clean is not None)
     return tuple(_decided(gate, found, radii, latency or ()) for gate in gates)
 
 
@@ -196,11 +208,14 @@ def _at_chance(found: Evaluation, decision: Decision, *, both: bool) -> str:
     Where the baseline is not at chance, a hardened model that is has lost its accuracy to the masks: what fails then
     stays failed.
     """
-    shares = [("the hardened model", found.clean_hardened), ("the baseline", found.clean_baseline)]
+    who = "the model" if found.clean_baseline is None else "the hardened model"
+    shares = [(who, found.clean_hardened)]
+    if found.clean_baseline is not None:
+        shares.append(("the baseline", found.clean_baseline))
     classes = _classes(found)
-    lost = [(who, clean) for who, clean in shares if _explained_by_chance(clean, classes)]
-    broken = len(lost) == 1 and lost[0][0] == "the hardened model"
-    concerned = lost if both else [each for each in lost if each[0] == "the hardened model"]
+    lost = [(name, clean) for name, clean in shares if _explained_by_chance(clean, classes)]
+    broken = len(shares) == 2 and [name for name, _ in lost] == [who]
+    concerned = lost if both else [each for each in lost if each[0] == who]
     if not concerned or (broken and decision.verdict == "fail"):
         return ""
     who, clean = concerned[0]
@@ -238,11 +253,13 @@ def _measured(gate: Gate, found: Evaluation, radii: Sequence[float], latency: Se
     if gate.name == "clean":
         return _judged(gate, _share(found.clean_hardened.correct, found.clean_hardened.count))
     if gate.name == "clean-drop":
+        assert found.clean is not None  # checked by check_compared
         c = found.clean  # turned round: the baseline's share less the hardened model's
         return _judged(gate, _difference(Paired(c.both, c.only_second, c.only_first, c.neither)))
     at = found.results[_which_eps(gate, radii)]
     if gate.name == "robust":
         return _judged(gate, _share(at.hardened.robust.correct, at.hardened.robust.count))
+    assert at.pairs is not None  # checked by check_compared
     return _judged(gate, _difference(at.pairs))
 
 

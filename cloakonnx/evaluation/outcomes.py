@@ -51,67 +51,81 @@ class FoundOfModel:
 
 @dataclass(frozen=True, eq=False)
 class FoundAtEps:
-    """Both models at one eps; the fields are those of :class:`AtEps`, sample by sample.
+    """The models at one eps; the fields are those of :class:`AtEps`, sample by sample.
 
     ``static_baseline`` is what the inputs made on the baseline left of the baseline itself.
     """
 
     eps: float
-    static: Outcomes
-    static_baseline: Outcomes
+    static: Outcomes | None
+    static_baseline: Outcomes | None
     hardened: FoundOfModel
-    baseline: FoundOfModel
+    baseline: FoundOfModel | None
     random_masks: tuple[Outcomes, ...]
 
     @property
-    def gain(self) -> Gain:
-        """What the masks gain, against replayed inputs and against attacks that see them."""
+    def gain(self) -> Gain | None:
+        """The gain against replayed inputs and against attacks on the model itself; None without a baseline."""
+        if self.static is None or self.static_baseline is None or self.baseline is None:
+            return None
         return Gain(
             self.eps,
             static=Paired.of(self.static, self.static_baseline),
             adaptive=Paired.of(self.hardened.robust, self.baseline.robust),
         )
 
+    def result(self, random_masks: tuple[RandomMask, ...]) -> AtEps:
+        """Count; the controls are counted already."""
+        beside = self.baseline
+        return AtEps(
+            eps=self.eps,
+            static=None if self.static is None else count(self.static),
+            hardened=self.hardened.result(),
+            baseline=None if beside is None else beside.result(),
+            pairs=None if beside is None else Paired.of(self.hardened.robust, beside.robust),
+            random_masks=random_masks,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Everything that was found on a batch, or on all.
+    """Everything that was found on a batch, or on all. What stands for each model has the model first.
 
     Attributes:
-        clean: Which clean samples the hardened model gets right.
-        clean_baseline: The same for the baseline.
+        clean: Which clean samples the model classifies correctly.
+        clean_baseline: The same for the baseline; None without one.
         clean_random: The same for each random mask.
         at: One for each eps.
-        unscored: For how many clean samples the scores of model and baseline are no numbers; they are not right.
-        tied: For how many clean samples several classes share the largest score of model and baseline.
-        labels: Of the samples.
-        decided: The classes of model and baseline for the clean samples.
+        unscored: For each model the number of clean samples whose scores are NaN; they are not right.
+        tied: For each model the number of clean samples where several classes share the largest score.
+        labels: Labels of the samples.
+        decided: For each model the predicted classes of the clean samples.
         turned: Samples that were gained and lost at the first eps; None where none are kept.
     """
 
     clean: Outcomes
-    clean_baseline: Outcomes
+    clean_baseline: Outcomes | None
     clean_random: tuple[Outcomes, ...]
     at: tuple[FoundAtEps, ...]
-    unscored: tuple[int, int]
-    tied: tuple[int, int]
+    unscored: tuple[int, ...]
+    tied: tuple[int, ...]
     labels: NDArray[np.int64]
-    decided: tuple[NDArray[np.int64], NDArray[np.int64]]
+    decided: tuple[NDArray[np.int64], ...]
     turned: Turned | None = None
+
+    @property
+    def pairs(self) -> Paired | None:
+        """Clean samples that the model (first) and the baseline (second) get right; None without a baseline."""
+        return None if self.clean_baseline is None else Paired.of(self.clean, self.clean_baseline)
 
     def results(self) -> tuple[AtEps, ...]:
         """Return what was found at each eps, counted."""
         return tuple(
-            AtEps(
-                eps=found.eps,
-                static=count(found.static),
-                hardened=found.hardened.result(),
-                baseline=found.baseline.result(),
-                pairs=Paired.of(found.hardened.robust, found.baseline.robust),
-                random_masks=tuple(
+            found.result(
+                tuple(
                     RandomMask(count(clean), count(control))
                     for clean, control in zip(self.clean_random, found.random_masks, strict=True)
-                ),
+                )
             )
             for found in self.at
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
@@ -49,7 +49,7 @@ class Robustness:
     robust: Accuracy
     noise: Accuracy
     control: Accuracy
-    stages: Annotated[tuple[Stage, ...], Meta(extra_json_schema={"minItems": 3})]
+    stages: Annotated[tuple[Stage, ...], Meta(extra_json_schema={"minItems": 2})]
 
 
 @dataclass(frozen=True)
@@ -70,20 +70,43 @@ class AtEps:
     """Everything at one eps.
 
     Attributes:
-        eps: The radius, in pixel space.
-        static: The hardened model on the clean inputs and on those made on the baseline. No claim of robustness.
-        hardened: The hardened model, attacked itself.
-        baseline: The baseline, attacked itself in the same way.
-        pairs: Robust samples of the hardened model (first) and of the baseline (second).
+        eps: Radius of the ball, in pixel space.
+        static: The model on the clean inputs and on those made on the baseline, which is no evidence of robustness;
+            None without a baseline.
+        hardened: The model, attacked itself.
+        baseline: The baseline, attacked itself in the same way; None without one.
+        pairs: Robust samples of the model (first) and of the baseline (second); None without a baseline.
         random_masks: Controls; none where the model carries no masks.
     """
 
     eps: Radius
-    static: Accuracy
+    static: Accuracy | None
     hardened: Robustness
-    baseline: Robustness
-    pairs: Annotated[Paired, At("difference")]
+    baseline: Robustness | None
+    pairs: Annotated[Paired | None, At("difference")]
     random_masks: tuple[RandomMask, ...]
+
+    @property
+    def beside(self) -> Beside | None:
+        """What compares the model with its baseline; None without one."""
+        if self.static is None or self.baseline is None or self.pairs is None:
+            return None
+        return Beside(self.static, self.baseline, self.pairs)
+
+    def compared(self) -> Beside:
+        """Return :attr:`beside`; raises ValueError where the model was evaluated alone."""
+        beside = self.beside
+        if beside is None:
+            raise ValueError(f"at eps {self.eps:g} the model was evaluated without a baseline")
+        return beside
+
+
+class Beside(NamedTuple):
+    """A baseline at one eps; see :class:`AtEps`."""
+
+    static: Accuracy
+    baseline: Robustness
+    pairs: Paired
 
 
 @dataclass(frozen=True)

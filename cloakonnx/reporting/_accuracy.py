@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cloakonnx.evaluation.evaluation import Evaluation
+from cloakonnx.evaluation.results import AtEps
 from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.reporting import _charts as charts
 from cloakonnx.reporting._figures import Cell, Figure, Sheet, figure, text_rows
-from cloakonnx.reporting.tables import amount, bound, controls, stages, status
+from cloakonnx.reporting.tables import amount, bound, controls, model_word, stages, status
 from cloakonnx.statistics import Accuracy, Paired, difference_cells, share_cell
 from cloakonnx.text import eps_exact, eps_text
 
@@ -19,15 +20,21 @@ _NORMS = {"linf": "L∞: no pixel value moves by more than eps", "l2": "L2: the 
 
 
 def accuracy_figure(found: Evaluation) -> Figure:
-    """Return clean and robust accuracy before and after."""
-    groups = [("Clean", found.clean_baseline, found.clean_hardened)]
-    groups += [(f"Robust at {eps_text(r.eps)}", r.baseline.robust, r.hardened.robust) for r in found.results]
-    rows = [
-        (name, (_row("before", "baseline", "square", first), _row("after", "hardened", "circle", second)))
-        for name, first, second in groups
+    """Return clean and robust accuracy of the model, and of its baseline where there is one."""
+    before, after = found.columns if found.clean is not None else ("", "model")
+    groups: list[tuple[str, Accuracy | None, Accuracy]] = [("Clean", found.clean_baseline, found.clean_hardened)]
+    groups += [
+        (f"Robust at {eps_text(r.eps)}", r.baseline.robust if r.baseline is not None else None, r.hardened.robust)
+        for r in found.results
     ]
-    svg = charts.intervals("accuracy", "Clean and robust accuracy before and after, with 95% intervals", rows)
-    more = [("baseline", "square", "before (baseline)"), ("hardened", "circle", "after (hardened)")]
+    rows = []
+    for name, first, second in groups:
+        beside = () if first is None else (_row(before, "baseline", "square", first),)
+        rows.append((name, (*beside, _row(after, "hardened", "circle", second))))
+    svg = charts.intervals("accuracy", "Clean and robust accuracy, with 95% intervals", rows)
+    more = [("hardened", "circle", after)]
+    if found.clean is not None:
+        more.insert(0, ("baseline", "square", before))
     caption = (
         "Robust is the worst case: right on the clean input and on every input that any attack found. "
         "Bars are Wilson's 95% intervals."
@@ -37,15 +44,27 @@ def accuracy_figure(found: Evaluation) -> Figure:
 
 def accuracy_sheet(found: Evaluation) -> Sheet:
     """Return the same in numbers, with the paired differences."""
+    if found.clean is None or found.clean_baseline is None:
+        return _sheet_of_one(found)
     rows = [_accuracy_row("clean", found.clean_baseline, found.clean_hardened, found.clean)]
     for each in found.results:
-        name = f"robust at {eps_text(each.eps)} (adaptive)"
-        rows.append(_accuracy_row(name, each.baseline.robust, each.hardened.robust, each.pairs))
-        empty = Cell("", -1.0)
-        static = Cell(share_cell(each.static), each.static.value)
-        rows.append((Cell(f"static at {eps_text(each.eps)} (no claim)"), empty, static, empty, Cell("", 2.0)))
-    columns = ("accuracy", "before", "after", "difference, points", "McNemar p")
+        if each.beside is not None:
+            static, baseline, pairs = each.beside
+            name = f"robust at {eps_text(each.eps)} (adaptive)"
+            rows.append(_accuracy_row(name, baseline.robust, each.hardened.robust, pairs))
+            empty = Cell("", -1.0)
+            cell = Cell(share_cell(static), static.value)
+            said = f"{found.replayed} at {eps_text(each.eps)} (no claim)"
+            rows.append((Cell(said), empty, cell, empty, Cell("", 2.0)))
+    columns = ("accuracy", *found.columns, "difference, points", "McNemar p")
     return Sheet("accuracy-table", "The same in numbers", columns, tuple(rows), sortable=True)
+
+
+def _sheet_of_one(found: Evaluation) -> Sheet:
+    shares = [("clean", found.clean_hardened)]
+    shares += [(f"robust at {eps_text(each.eps)}", each.hardened.robust) for each in found.results]
+    rows = tuple((Cell(name), Cell(share_cell(share), share.value)) for name, share in shares)
+    return Sheet("accuracy-table", "The same in numbers", ("accuracy", "model"), rows, sortable=True)
 
 
 def _row(name: str, style: str, shape: str, share: Accuracy) -> charts.Row:
@@ -66,30 +85,43 @@ def _accuracy_row(name: str, before: Accuracy, after: Accuracy, pairs: Paired) -
 def curve_figure(found: Evaluation) -> Figure:
     """Return accuracy over eps: adaptive solid, static dashed."""
     results = sorted(found.results, key=lambda each: each.eps)
-    names = ("before, attacked itself", "after, on inputs made before (static, no claim)", "after, attacked itself")
-    styles = (("baseline", "square"), ("static", "triangle"), ("hardened", "circle"))
-    shares = (
-        [(0.0, found.clean_baseline), *((r.eps, r.baseline.robust) for r in results)],
-        [(0.0, found.clean_hardened), *((r.eps, r.static) for r in results)],
-        [(0.0, found.clean_hardened), *((r.eps, r.hardened.robust) for r in results)],
-    )
-    series = [
-        charts.Series(name, style, shape, tuple(_mark(name, eps, share) for eps, share in points))
-        for name, (style, shape), points in zip(names, styles, shares, strict=True)
-    ]
+    series = _series_beside(found, results)
+    name = f"{found.columns[1]}, attacked itself" if found.clean is not None else "model"
+    points = [(0.0, found.clean_hardened), *((r.eps, r.hardened.robust) for r in results)]
+    series.append(_series(name, "hardened", "circle", points))
     svg = charts.lines(
         "curve",
-        f"Accuracy over eps under {found.attack}: static dashed, adaptive solid",
+        f"Accuracy over eps under {found.attack}"
+        + (f": {found.replayed} dashed, adaptive solid" if found.clean is not None else ""),
         series,
         x_label=f"eps ({found.norm}, pixel space)",
         x_ticks=[(0.0, "0"), *((r.eps, eps_text(r.eps)) for r in results)],
     )
-    caption = (
-        "Solid: attacks made on the very model, masks in sight. Dashed: inputs made on the model before, replayed; "
-        "what lies between dashed and solid is no robustness. Whiskers are 95% intervals, set side by side where they "
-        "would hide each other."
-    )
+    caption = "Whiskers are 95% intervals, set side by side where they would hide each other."
+    if found.clean is not None:
+        caption = (
+            "Solid: attacks made on each model itself. Dashed: inputs made on the baseline, replayed; what lies "
+            f"between dashed and solid is not robustness. {caption}"
+        )
     return figure(svg, caption, series)
+
+
+def _series_beside(found: Evaluation, results: Sequence[AtEps]) -> list[charts.Series]:
+    """Return the baseline's curve, and the model's on inputs that were made on the baseline."""
+    beside = [(each.eps, each.beside) for each in results if each.beside is not None]
+    if found.clean_baseline is None:
+        return []
+    before, after = found.columns
+    own = [(0.0, found.clean_baseline), *((eps, each.baseline.robust) for eps, each in beside)]
+    replayed = [(0.0, found.clean_hardened), *((eps, each.static) for eps, each in beside)]
+    return [
+        _series(f"{before}, attacked itself", "baseline", "square", own),
+        _series(f"{after}, on the baseline's inputs ({found.replayed}, no claim)", "static", "triangle", replayed),
+    ]
+
+
+def _series(name: str, style: str, shape: str, points: Sequence[tuple[float, Accuracy]]) -> charts.Series:
+    return charts.Series(name, style, shape, tuple(_mark(name, eps, share) for eps, share in points))
 
 
 def _mark(name: str, eps: float, share: Accuracy) -> charts.Mark:
@@ -124,7 +156,7 @@ def control_sheets(found: Evaluation) -> list[Sheet]:
     """Return the controls and how the worst case came about, for each eps."""
     sheets = []
     for index, each in enumerate(found.results):
-        for kind, grid in (("controls", controls(found, each)), ("stages", stages(each))):
+        for kind, grid in (("controls", controls(found, each)), ("stages", stages(found, each))):
             words = frozenset({0, 1}) if kind == "stages" else frozenset({0})
             columns = ("model", *grid.columns[1:])
             sheets.append(Sheet(f"{kind}-{index}", grid.title, columns, text_rows(grid.rows), words=words))
@@ -134,19 +166,14 @@ def control_sheets(found: Evaluation) -> list[Sheet]:
 def settings_lines(found: Evaluation) -> list[tuple[str, str]]:
     """Return settings and hashes as names and values."""
     pre = {key: value for key, value in found.preprocessing.items() if value is not None}
-    baseline = f"{found.model.name} without its masks" if found.baseline_is_stripped else found.baseline.name
     return [
-        ("hardened model", found.model.name),
+        (f"{model_word(found)} model".replace("model model", "model"), found.model.name),
         ("its sha256", found.model.sha256),
-        ("baseline", baseline),
-        ("baseline's sha256", found.baseline.sha256),
+        *_baseline_lines(found),
         *((f"mask {i + 1}", f"{m.tap}: {m.removed} of {m.features} weights 0") for i, m in enumerate(found.masks)),
         ("samples", f"{found.data.name}, n = {found.data.count}"),
         ("samples' sha256", found.data.sha256),
-        (
-            "seen by the masks' analysis",
-            "not known (no --analysis)" if found.data.seen is None else f"{found.data.seen}",
-        ),
+        *_seen_lines(found),
         ("attack", found.attack),
         ("eps", ", ".join(eps_text(each.eps) for each in found.results)),
         ("norm", found.norm),
@@ -158,6 +185,20 @@ def settings_lines(found: Evaluation) -> list[tuple[str, str]]:
         *(("note", note) for note in found.notes),
         *((f"version of {name}", value) for name, value in found.versions.items()),
     ]
+
+
+def _baseline_lines(found: Evaluation) -> list[tuple[str, str]]:
+    if found.baseline is None:
+        return []
+    name = f"{found.model.name} without its masks" if found.baseline_is_stripped else found.baseline.name
+    return [("baseline", name), ("baseline's sha256", found.baseline.sha256)]
+
+
+def _seen_lines(found: Evaluation) -> list[tuple[str, str]]:
+    if not found.masks and found.data.seen is None:
+        return []
+    seen = "not known (no --analysis)" if found.data.seen is None else f"{found.data.seen}"
+    return [("seen by the masks' analysis", seen)]
 
 
 def attack_lines(found: Evaluation) -> list[str]:
@@ -183,7 +224,7 @@ def command(found: Evaluation) -> str:
     words = ["cloakonnx", "evaluate", found.model.name]
     script = ".py:" in found.data.name
     words += ["--data-script" if script else "--data", found.data.name]
-    if not found.baseline_is_stripped:
+    if found.baseline is not None and not found.baseline_is_stripped:
         words += ["--baseline", found.baseline.name]
     words += ["--attack", found.attack, "--eps", ",".join(eps_exact(each.eps) for each in found.results)]
     words += ["--norm", found.norm, *_single_attack(found)]
@@ -202,7 +243,11 @@ def _single_attack(found: Evaluation) -> list[str]:
         if own and own[0].get(name) is not None:
             words += [f"--{name.replace('_', '-')}", str(own[0][name])]
     stages = [
-        s.settings or {} for each in found.results for side in (each.hardened, each.baseline) for s in side.stages
+        s.settings or {}
+        for each in found.results
+        for side in (each.hardened, each.baseline)
+        if side is not None
+        for s in side.stages
     ]
     return [*words, "--straight-through"] if any(each.get("straight_through") for each in stages) else words
 

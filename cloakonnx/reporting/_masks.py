@@ -70,7 +70,7 @@ def sweep_figure(found: Sweep) -> Figure:
 def _unmasked(found: Sweep) -> list[Accuracy]:
     """Return robust accuracy without a mask at each eps: the worst of what inputs made beside each mask left."""
     beside = zip(*(each.results for each in found.adaptive), strict=True)
-    return [min((at.baseline.robust for at in same), key=lambda share: share.correct) for same in beside]
+    return [min((at.compared().baseline.robust for at in same), key=lambda share: share.correct) for same in beside]
 
 
 def sweep_sheet(found: Sweep) -> Sheet:

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from cloakonnx.errors import DataError, MissingDependencyError
-from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation, verdict
+from cloakonnx.evaluation.evaluation import Evaluation, verdict
 from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sweeps.record import Sweep
 from cloakonnx.graph.file.model import Model
@@ -59,7 +59,7 @@ def report_html(
     masks = None if model is None or _has_them_inside(model) else found_masks(model)[0]
     page = environment.get_template("report.html.j2").render(
         found=found,
-        statement=STATEMENT,
+        statement=found.statement,
         style=style,
         script=script,
         style_hash=_hash(style),
@@ -101,15 +101,16 @@ def _check_alike(found: Evaluation, analysis: Analysis | None, sweep: Sweep | No
             f"{model.name} is not the model of the evaluation ({found.model.name}): sha256 {model.sha256[:16]}..., not "
             f"{found.model.sha256[:16]}...; name the hardened model that was evaluated"
         )
+    baseline = found.baseline or found.model
     source = None if model is None else entries(model.proto).get(SOURCE_KEY)
-    known = {found.baseline.sha256, source or found.baseline.sha256}
+    known = {baseline.sha256, source or baseline.sha256}
     parts = [] if analysis is None else [("analysis", "analyze", analysis.model_name, analysis.model_sha256)]
     parts += [] if sweep is None else [("sweep", "sweep", sweep.model.name, sweep.model.sha256)]
     for kind, verb, name, digest in parts:
         if found.baseline_is_stripped and digest not in known:
             raise DataError(
                 f"the {kind} is of another model ({name}, sha256 {digest[:16]}...) than the evaluation's baseline "
-                f"({found.baseline.sha256[:16]}...); give the one of that model (cloakonnx {verb} makes it)"
+                f"({baseline.sha256[:16]}...); give the one of that model (cloakonnx {verb} makes it)"
             )
 
 

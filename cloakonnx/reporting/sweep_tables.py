@@ -65,7 +65,8 @@ def _curve(found: Sweep) -> Table:
     if found.adaptive:
         beside = zip(*(each.results for each in found.adaptive), strict=True)
         robust[0] = [
-            share_cell(min((at.baseline.robust for at in of_eps), key=lambda a: a.correct)) for of_eps in beside
+            share_cell(min((at.compared().baseline.robust for at in of_eps), key=lambda a: a.correct))
+            for of_eps in beside
         ]
     for removed, points in groupby(found.points, key=lambda point: point.removed):
         same = list(points)
@@ -102,13 +103,14 @@ def _adaptive(found: Sweep) -> Table:
     table = _table("Adaptive accuracy, beside the model without a mask", columns)
     for each in found.adaptive:
         for at in each.results:
+            beside = at.compared()
             add_row(
                 table,
                 each.remove,
                 eps_text(at.eps),
                 share_cell(at.hardened.robust),
-                share_cell(at.baseline.robust),
-                *difference_cells(at.pairs),
+                share_cell(beside.baseline.robust),
+                *difference_cells(beside.pairs),
                 share_cell(at.hardened.control),
                 _random([mask.control for mask in at.random_masks]),
             )

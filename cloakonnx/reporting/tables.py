@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation, verdict
+from cloakonnx.evaluation.evaluation import Evaluation, verdict
 from cloakonnx.evaluation.gates import Decision
 from cloakonnx.evaluation.results import AtEps, Stage
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
@@ -22,7 +22,7 @@ from cloakonnx.text import eps_text, escaped, harmless, markdown, shown, shown_l
 _NAMED = 3
 """Masks that are named, at most."""
 
-_NO_CLAIM = "static: made on the baseline, replayed (no claim)"
+_NO_CLAIM = "made on the baseline, replayed (no claim)"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def evaluation_markdown(found: Evaluation) -> str:
         ]
         rows = ["| " + " | ".join(markdown(shown(cell)) for cell in row) + " |" for row in grid.rows]
         parts.append("\n".join([f"**{grid.title}**", "", *head, *rows]))
-    return "\n\n".join([*parts, f"> {STATEMENT}"]) + "\n"
+    return "\n\n".join([*parts, f"> {found.statement}"]) + "\n"
 
 
 def print_evaluation(found: Evaluation, console: Console) -> None:
@@ -58,7 +58,7 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
         for row in grid.rows:
             add_row(table, *row)
         print_table(table, console)
-    print_line(STATEMENT, console)
+    print_line(found.statement, console)
 
 
 def _headline(found: Evaluation) -> str:
@@ -68,17 +68,22 @@ def _headline(found: Evaluation) -> str:
 def _facts(found: Evaluation) -> tuple[str, ...]:
     seen = found.data.seen
     warning = f" WARNING: the analysis has seen {seen} of the samples; the numbers are too good." if seen else ""
-    baseline = (
-        f"{shown(found.model.name)} without its masks" if found.baseline_is_stripped else shown(found.baseline.name)
-    )
     return (
-        f"Masks: {_masks(found)}. Baseline: {baseline}.",
+        _compared(found),
         f"Data: {shown(found.data.name)}, n = {found.data.count}.{warning} Seed {found.seed}, "
         f"batch size {found.batch_size}, {found.provider}. Intervals: 95%, Wilson; differences: Newcombe's paired "
         "interval, McNemar's exact test.",
         *(f"Note: {note}." for note in found.notes),
         *_flags(found.sanity),
     )
+
+
+def _compared(found: Evaluation) -> str:
+    """Say what the model carries, and what it is compared with."""
+    if found.baseline is None:
+        return f"One model, without a baseline. Masks: {_masks(found)}." if found.masks else "One model, no baseline."
+    without = f"{shown(found.model.name)} without its masks"
+    return f"Masks: {_masks(found)}. Baseline: {without if found.baseline_is_stripped else shown(found.baseline.name)}."
 
 
 def _masks(found: Evaluation) -> str:
@@ -148,27 +153,40 @@ def amount(value: float, unit: str) -> str:
 
 
 def _grids(found: Evaluation) -> list[Grid]:
-    clean = ("clean", _share(found.clean_hardened), _share(found.clean_baseline), *_difference(found.clean))
-    rows = [clean]
-    for each in found.results:
-        eps = eps_text(each.eps)
-        robust = f"robust at {eps}: worst case, adaptive"
-        rows.append(
-            (robust, _share(each.hardened.robust), _share(each.baseline.robust), *_difference(each.pairs)),
-        )
-        rows.append((f"at {eps}, {_NO_CLAIM}", _share(each.static), "", "", ""))
-    summary = Grid("Accuracy", ("", "hardened", "baseline", "difference, points", "p"), tuple(rows))
     checks = [] if found.sanity is None else [_sanity(found.sanity)]
-    return [summary, *checks, *(controls(found, each) for each in found.results), *(map(stages, found.results))]
+    beside = [controls(found, each) for each in found.results]
+    return [_summary(found), *checks, *beside, *(stages(found, each) for each in found.results)]
+
+
+def _summary(found: Evaluation) -> Grid:
+    if found.clean is None or found.clean_baseline is None:
+        alone = [("clean", _share(found.clean_hardened))]
+        alone += [
+            (f"robust at {eps_text(each.eps)}: worst case", _share(each.hardened.robust)) for each in found.results
+        ]
+        return Grid("Accuracy", ("", "model"), tuple(alone))
+    rows = [("clean", _share(found.clean_hardened), _share(found.clean_baseline), *_difference(found.clean))]
+    for each in found.results:
+        if each.beside is not None:
+            eps, (static, baseline, pairs) = eps_text(each.eps), each.beside
+            robust = f"robust at {eps}: worst case, adaptive"
+            rows.append((robust, _share(each.hardened.robust), _share(baseline.robust), *_difference(pairs)))
+            rows.append((f"at {eps}, {found.replayed}: {_NO_CLAIM}", _share(static), "", "", ""))
+    return Grid("Accuracy", ("", model_word(found), "baseline", "difference, points", "p"), tuple(rows))
+
+
+def model_word(found: Evaluation) -> str:
+    """Return what tables call the model: hardened where it carries masks."""
+    return "hardened" if found.masks or found.baseline_is_stripped else "model"
 
 
 def controls(found: Evaluation, each: AtEps) -> Grid:
     """Return random noise, random masks and the control attack at one eps."""
     control = f"{found.control.get('attack')}-{found.control.get('max_iter')} alone"
-    rows = [
-        ("hardened", _share(found.clean_hardened), _share(each.hardened.noise), _share(each.hardened.control)),
-        ("baseline", _share(found.clean_baseline), _share(each.baseline.noise), _share(each.baseline.control)),
-    ]
+    of_models = [(model_word(found), found.clean_hardened, each.hardened)]
+    if found.clean_baseline is not None and each.baseline is not None:
+        of_models.append(("baseline", found.clean_baseline, each.baseline))
+    rows = [(who, _share(clean), _share(at.noise), _share(at.control)) for who, clean, at in of_models]
     rows += [
         (f"random mask {index + 1}, as many features", _share(mask.clean), "", _share(mask.control))
         for index, mask in enumerate(each.random_masks)
@@ -183,21 +201,25 @@ def _left(stage: Stage) -> str:
 def converged_lines(found: Evaluation) -> Iterator[str]:
     """Say of each attack with samples that hold it and have converged for how many it has, of each model."""
     for each in found.results:
-        for who, robustness in (("hardened", each.hardened), ("baseline", each.baseline)):
-            for stage in robustness.stages:
-                if stage.converged:
-                    yield (
-                        f"{stage.name} at {eps_text(each.eps)}, {who}: converged for {stage.converged} of "
-                        f"{stage.robust} samples that hold"
-                    )
+        for who, stage in _stages_of(found, each):
+            if stage.converged:
+                yield (
+                    f"{stage.name} at {eps_text(each.eps)}, {who}: converged for {stage.converged} of {stage.robust} "
+                    "robust samples"
+                )
 
 
-def stages(each: AtEps) -> Grid:
+def _stages_of(found: Evaluation, each: AtEps) -> Iterator[tuple[str, Stage]]:
+    """Yield the stages of the model and of its baseline, each with the model's word."""
+    yield from ((model_word(found), stage) for stage in each.hardened.stages)
+    yield from (("baseline", stage) for stage in (() if each.baseline is None else each.baseline.stages))
+
+
+def stages(found: Evaluation, each: AtEps) -> Grid:
     """Return how the worst case at one eps came about."""
     rows = [
         (who, stage.name, str(stage.attacked), _left(stage), str(stage.queries), str(stage.gradients))
-        for who, robustness in (("hardened", each.hardened), ("baseline", each.baseline))
-        for stage in robustness.stages
+        for who, stage in _stages_of(found, each)
     ]
     columns = ("", "stage", "attacked", "left (cumulative)", "queries", "gradients")
     return Grid(

@@ -46,6 +46,20 @@ def test_a_table(run: Run, masked: Path) -> None:
     assert "worst case, adaptive" in out
 
 
+def test_one_model(run: Run, folder: Path) -> None:
+    """A model without masks and without a baseline is attacked once, and judged by gates of its own."""
+    arguments = ("evaluate", "m.onnx", *ARGUMENTS[2:])
+    code, out, err = run(*arguments, "--require", "clean>=0%", "-o", "e.json")
+    assert code == 0, err
+    assert "One model, no baseline." in out
+    assert "baseline" not in out.replace("no baseline", "")
+    gate = ("gate", "e.json", "--require", "clean-drop<=1%")
+    assert_refused(run, folder, gate, "clean-drop<=1% compares with a baseline")
+    assert run("report", "e.json", "-o", "e.html").code == 0
+    arguments = (*arguments, "--require", "robust-gain>=1%")
+    assert_refused(run, folder, arguments, "robust-gain>=1% compares with a baseline")
+
+
 def test_markdown_and_a_file(run: Run, masked: Path) -> None:
     code, out, err = run(*ARGUMENTS, "--markdown", "-o", "result.json")
     assert (code, err) == (0, "wrote result.json\n")
@@ -152,7 +166,6 @@ def test_preprocessing_comes_from_the_analysis(run: Run, masked: Path) -> None:
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "1/0"), "'1/0' is not a list of numbers"),
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--attack", "qick"), "did you mean 'quick'"),
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--json", "--markdown"), "exclude each other"),
-        (("m.onnx", "--data", "clean.npz", "--eps", "0.1"), "m.onnx carries no cloakonnx masks"),
         (("m.hardened.onnx", "--data", "bare.npz", "--eps", "0.1"), "bare.npz has no labels"),
         (("m.hardened.onnx", "--data", "many.npz", "--eps", "0.1"), "has label 7, but the model has 3 classes"),
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "-o", "m.onnx"), "m.onnx exists"),

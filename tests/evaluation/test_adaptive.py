@@ -243,9 +243,9 @@ def test_no_labels(model: Model) -> None:
         evaluate(cpu(model), dataset(model, 4, labels=False), eps=EPS)
 
 
-def test_nothing_to_compare_with() -> None:
-    with pytest.raises(ModelError, match=r"carries no cloakonnx masks .* --baseline"):
-        evaluated(load(DIGITS))
+def test_samples_gained_need_a_baseline(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"samples gained and lost are kept beside a baseline, .*--baseline"):
+        evaluated(load(DIGITS), samples=tmp_path / "samples.npz")
 
 
 @pytest.mark.parametrize(("classes", "features", "said"), [(3, 12, "takes inputs of shape"), (7, 64, "takes inputs")])

@@ -158,16 +158,15 @@ def test_external_data(hashed: bool, said: str, tmp_path: Path) -> None:
     assert said in failures(checked(target, path))["external data"]
 
 
-def test_evaluate_needs_the_baseline(source: Path) -> None:
+def test_evaluate_compares_with_a_named_baseline(source: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = ArraySource("data.npz", rng.random((8, 4), np.float32), np.arange(8) % 3)
     made = fold(source)
     arguments = {"attack": "fgsm", "eps": [0.1]}
     data = Dataset(pixels, Preprocessing(), input_shape(load(made)), classes=3)
-    with pytest.raises(
-        ModelError, match="is folded: its masks can't be taken out; name the model it was made from with"
-    ):
-        evaluate(cpu(made), data, **arguments)  # type: ignore[arg-type]
+    alone = evaluate(cpu(made), data, **arguments)  # type: ignore[arg-type]
+    assert (alone.baseline, alone.clean, alone.masks) == (None, None, ())
+    assert "is folded: its masks are in its weights and can't be taken out, so it is evaluated alone" in alone.notes[0]
     found = evaluate(cpu(made), data, baseline=cpu(source), **arguments)  # type: ignore[arg-type]
     assert found.masks[0].tap == TAP and found.results[0].random_masks, "the source carries the random masks"
     with pytest.raises(ModelError, match="carries no cloakonnx masks"):

@@ -50,6 +50,7 @@ def evaluation(
         batch_size=1,
         provider="CPUExecutionProvider",
         control={},
+        clean_hardened=Accuracy(clean.both + clean.only_first, clean.count),
         clean=clean,
         results=tuple(dataclasses.replace(result, eps=each) for each in eps),
         sanity=sanity,

@@ -74,6 +74,7 @@ def evaluation(
         batch_size=64,
         provider="CPUExecutionProvider",
         control={"attack": "pgd", "max_iter": 20},
+        clean_hardened=Accuracy(188, COUNT),
         clean=Paired(186, 2, 6, 6),
         results=results or (at(1 / 255, 150, 110), at(2 / 255, 100, 50)),
         sanity=None if fired is None else sanity(*fired),

@@ -272,7 +272,7 @@ def test_caveats() -> None:
 
 def test_clean_accuracy_as_it_was() -> None:
     same = samples.Paired(190, 0, 0, 10)
-    found = Evaluation(**{**vars(samples.evaluation()), "clean": same})
+    found = Evaluation(**{**vars(samples.evaluation()), "clean_hardened": samples.Accuracy(190, 200), "clean": same})
     assert "leave clean accuracy as it is [" in verdict(found).sentence
 
 

@@ -99,7 +99,8 @@ def check(
         samples: Samples that it classifies correctly, from :class:`Correct`.
         plans: The evaluation's attacks, one plan for each eps.
         random_ops: The model's random ops, described.
-        gains: What the masks gain in the evaluation, static and adaptive, at each eps.
+        gains: What the masks gain in the evaluation, static and adaptive, at each eps; none where the baseline is not
+            the model without its masks, so that there is no static protocol to doubt.
         batch_size: Samples at a time.
         converged: The eps at which the evaluation's own PGD converged for every sample that holds it, to their number.
     """
@@ -111,7 +112,7 @@ def check(
         *_on_samples(bench, gradients, converged or {}),
         _counted("random-ops", random_ops, "the scores hang on no random op"),
         _non_differentiable(victim, gradients, passes=passes),
-        _static_gain(gains),
+        *((_static_gain(gains),) if gains else ()),
     )
     return Sanity(
         samples=0 if samples is None else len(samples.y),

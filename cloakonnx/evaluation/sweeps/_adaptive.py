@@ -179,9 +179,14 @@ class AttackedMasks:
                 for batch, found in handled:
                     parts[batch.mask].append(found)
         together: Sequence[Found] = [joined(each) for each in parts]
-        return [(Paired.of(found.clean, found.clean_baseline), found.results()) for found in together]
+        return [(_paired(found), found.results()) for found in together]
 
     def _batches(self) -> Iterator[MaskedBatch]:
         for each in labelled(self._pairs, self._batch_size):
             for mask in range(len(self._work.masks)):
                 yield MaskedBatch(mask, each.clean)
+
+
+def _paired(found: Found) -> Paired:
+    assert found.pairs is not None  # the baseline is the model without a mask
+    return found.pairs

@@ -19,6 +19,7 @@ from cloakonnx.evaluation.consistency import (
     check_data,
     check_model,
     check_norm,
+    check_paired,
     check_results,
     check_stated,
 )
@@ -218,7 +219,9 @@ class Sweep:
         for i, each in enumerate(self.adaptive):
             here = f"adaptive[{i}]"
             self._check_removed(each.removed, here)
-            check_results(each.results, each.clean, self.data.count, where=f"{here}.results", paired=f"{here}.clean")
+            check_paired(each.clean, self.data.count, f"{here}.clean")
+            right = Accuracy(each.clean.both + each.clean.only_first, each.clean.count)
+            check_results(each.results, right, each.clean, self.data.count, where=f"{here}.results")
             if self.attacks is None or [at.eps for at in each.results] != list(self.attacks.eps):
                 raise ValueError(f"{here}.results are not at the eps of attacks.eps")
         follows = self.as_dict()
