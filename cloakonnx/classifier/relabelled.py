@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from cloakonnx.classifier.task import at_chance, labels_hint
 from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CloakError
 from cloakonnx.statistics import exact
-from cloakonnx.text import shown
+from cloakonnx.text import LONGEST_NAME, shown
 
 _TELLING, _SHARE = 20, 0.8
 """Samples, and share of them, that another order must explain."""
@@ -148,9 +149,10 @@ def _way(order: Mapping[int, int], classes: int, labelled: Sequence[str] | None)
     free = [number for number in range(classes) if number not in placed]
     if len(left) == len(free) == 1:
         placed[free[0]] = left[0]
-    if len(placed) < classes:
+    listed_all = ",".join(placed.get(number, "") for number in range(classes))
+    if len(placed) < classes or len(listed_all) > LONGEST_NAME:
         return " --classes A,B,... names the classes of the data in the order of the model's outputs."
-    return f" Try --classes {shown(','.join(placed[number] for number in range(classes)))}"
+    return f" Try --classes {shlex.quote(shown(listed_all))}"
 
 
 def _shifted(decided: NDArray[np.int64], y: NDArray[np.int64]) -> tuple[int, int]:

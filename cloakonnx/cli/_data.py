@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import click
+from click.core import ParameterSource
 
 from cloakonnx.cli._files import PATH
 from cloakonnx.cli._output import note, warn
@@ -17,9 +19,13 @@ if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
     from cloakonnx.data.samples import Dataset, FittedPairs
     from cloakonnx.data.sources import Source
+    from cloakonnx.preprocessing import Preprocessing
 
 _SCRIPT = "FILE.py:FUNCTION"
-_DATA = "Clean samples: .npz with x and y, .npy, or a folder of class folders."
+_DATA = "Clean samples: .npz with x and y, .npy, .csv, .parquet, or a folder of images."
+TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq"})
+"""Suffixes of tables; the command line does not load what reads them for its help."""
+
 _SMALL = 0.1
 """Of a step of 8 bits."""
 
@@ -36,13 +42,19 @@ class Data(Group):
         "--data-script", metavar=_SCRIPT, help="Python function that yields (x, y) batches, instead of --data."
     )
     labels: Path | None = option(
-        "--labels", type=PATH, place="before runs", help="Labels (.npy) of the samples in an .npy file."
+        "--labels",
+        type=PATH,
+        place="before runs",
+        help="Labels of an .npy file (.npy, .csv), or of the images in one folder (.csv with file and label).",
+    )
+    label_column: str | None = option(
+        "--label-column", metavar="NAME", place="before runs", help="Column with the labels, in a table or --labels."
     )
     classes: str | None = option(
         "--classes",
         metavar="A,B,...",
         place="before runs",
-        help="Class folders in the order of the model's outputs.  [by number, else by name]",
+        help="Classes in the order of the model's outputs, if they have names.  [by number, else by name]",
     )
     resize: int | None = option(
         "--resize",
@@ -79,7 +91,11 @@ class Data(Group):
         return source
 
     def source(self) -> Source | None:
-        """Open the samples; None where there are none."""
+        """Open the samples, once; None where there are none."""
+        return self._source
+
+    @cached_property
+    def _source(self) -> Source | None:
         from cloakonnx.data.sources import open_script
 
         if self.data is not None and self.data_script is not None:
@@ -87,6 +103,22 @@ class Data(Group):
         if self.data_script is not None:
             return open_script(self.data_script)
         return None if self.data is None else self.opened(self.data, labels=self.labels)
+
+    def bounded(self, preprocessing: Preprocessing) -> Preprocessing:
+        """Return preprocessing with the bounds of a table's values, if they exceed [0, 1] and there is no --bounds."""
+        bounds = self._bounds
+        return (
+            preprocessing if bounds is None or preprocessing.bounds != (0, 1) else replace(preprocessing, bounds=bounds)
+        )
+
+    @cached_property
+    def _bounds(self) -> tuple[float, float] | None:
+        from cloakonnx.data.subset import table_bounds
+
+        if click.get_current_context().get_parameter_source("bounds") is not ParameterSource.DEFAULT:
+            return None
+        source = self.source()
+        return None if source is None else table_bounds(source)
 
     def part(self, classifier: Classifier, path: Path) -> Dataset:
         """Return all samples of a file or folder beside --data; --labels and --limit are of that."""
@@ -97,8 +129,17 @@ class Data(Group):
         """Open a file or folder of samples, and say how it was read."""
         from cloakonnx.data.sources import open_source
 
-        source = open_source(path, labels=labels, classes=self._class_names(), resize=self.resize, crop=self.crop)
-        _tell_of_folder(source)
+        # Files beside --data may have no columns.
+        column = self.label_column if path == self.data or path.suffix.lower() in TABLES else None
+        source = open_source(
+            path,
+            labels=labels,
+            label_column=column,
+            classes=self._class_names(),
+            resize=self.resize,
+            crop=self.crop,
+        )
+        _tell_of_reading(source)
         if source.has_predicted_labels:
             warn(
                 f"the labels of {path.name} are a model's own predictions, not true ones: an accuracy on them says how "
@@ -112,6 +153,11 @@ class Data(Group):
 
         found = Dataset.of(source, classifier, limit=self.limit)
         _tell_of_classes(source, found.source)
+        if found.arrangement.note is not None:
+            note(found.arrangement.note)
+        low, high = found.preprocessing.bounds
+        if (low, high) == self._bounds and source is self._source:
+            note(f"{source.name}: its values lie in [{low:g}, {high:g}], which are taken for --bounds")
         return found
 
     def _class_names(self) -> tuple[str, ...]:
@@ -168,7 +214,7 @@ class Adversarial(Group):
         if path is None:
             return None
         # the versions of a folder of images or of an .npy file may well be an .npz
-        return data.opened(path) if path.is_dir() else open_source(path)
+        return data.opened(path) if path.is_dir() or path.suffix.lower() in TABLES else open_source(path)
 
     def pairs_with(self, data: Data, classifier: Classifier) -> FittedPairs:
         """Return clean samples with their adversarial versions.
@@ -206,27 +252,26 @@ def warn_of_small_eps(eps: Sequence[float], dataset: Dataset) -> None:
         )
 
 
-def _tell_of_folder(source: Source) -> None:
-    """Say how a folder of images was read: now what was skipped, and at the end which images were converted."""
-    from cloakonnx.data.subset import class_folders
+def _tell_of_reading(source: Source) -> None:
+    """Say how samples were read: now what was skipped, and at the end which images were converted."""
+    from cloakonnx.data.subset import classed, grey_images
 
-    folder = class_folders(source)
-    if folder is None:
-        return
-    for each in folder.notes:
+    found = classed(source)
+    for each in () if found is None else found.notes:
         note(each)
 
     def tell_of_grey() -> None:
-        if folder.grey:
-            note(f"{folder.name}: {len(folder.grey)} grey pictures were read as colour")
+        grey = grey_images(source)
+        if grey:
+            note(f"{source.name}: {grey} grey pictures were read as colour")
 
     click.get_current_context().call_on_close(tell_of_grey)
 
 
 def _tell_of_classes(opened: Source, fitted: Source) -> None:
-    """Say how class folders were matched to the names that the model's file gives its classes."""
-    from cloakonnx.data.subset import class_folders
+    """Say which number each class has, and how names were matched to those in the model's file."""
+    from cloakonnx.data.subset import classed
 
-    before, after = class_folders(opened), class_folders(fitted)
+    before, after = classed(opened), classed(fitted)
     for each in () if before is None or after is None else after.notes[len(before.notes) :]:
         note(each)

@@ -15,6 +15,7 @@ from cloakonnx.cli._verb import Group, option
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
+    from cloakonnx.cli._data import Data
     from cloakonnx.data.samples import Dataset
     from cloakonnx.engine.batches import Engine
     from cloakonnx.graph.file.model import Model
@@ -117,14 +118,19 @@ class Runs(Group):
                 )
         return replace(self, **wanted)
 
-    def classifier(self, model: Model) -> Classifier:
-        """Return a model with its input, output and preprocessing; :meth:`ready` gives it a provider."""
+    def classifier(self, model: Model, data: Data) -> Classifier:
+        """Return a model with its input, output and preprocessing; :meth:`ready` gives it a provider.
+
+        Args:
+            model: The model.
+            data: The samples, which may have bounds of their own.
+        """
         from cloakonnx.classifier.classifier import Classifier
 
         say_scores(model, self.output_name)
         return Classifier(
             model,
-            preprocessing=self.preprocessing,
+            preprocessing=data.bounded(self.preprocessing),
             input_name=self.input_name,
             output_name=self.output_name,
             task=self.task,

@@ -140,7 +140,7 @@ def command(
     clean, others = data.needed(), versions.source(data)
     versions.check(others, attack)
     target = output.of(model, inputs=(data.data, versions.adversarial, selection.select_data))
-    classifier = runs.ready(runs.classifier(loaded))
+    classifier = runs.ready(runs.classifier(loaded, data))
     samples = data.fitted(classifier, clean)
     given = None if others is None else versions.pairs(samples, data.fitted(classifier, others))
     settings = {**tap.place, "batch_size": runs.batch_size, "engine": runs.engine(classifier, samples)}

@@ -82,7 +82,7 @@ def command(
     from cloakonnx.graph.file.model import load
 
     output.check_suffix()
-    classifier = runs.classifier(load(model))
+    classifier = runs.classifier(load(model), data)
     samples = data.samples(classifier)
     attacks = chosen.attacks(targeted=judging.targeted)
     targets = output.of(chosen, inputs=(model, data.data))

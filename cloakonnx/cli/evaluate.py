@@ -127,7 +127,7 @@ def command(
     known, other = beside.load(loaded)
     check_compared(gates, has_baseline=has_baseline(loaded, other))
     runs = runs if known is None else runs.as_analysed(known.preprocessing)
-    classifier = runs.classifier(loaded)
+    classifier = runs.classifier(loaded, data)
     samples = data.samples(classifier)
     result.claim_all(inputs=(model, beside.baseline, beside.analysis, data.data))
     warn_of_small_eps(plan.eps, samples)

@@ -141,7 +141,7 @@ def command(
 
     settings = task.settings(runs, require, report=not folder.no_report)
     key = signing_key(folder.sign_key)
-    classifier = runs.classifier(load(model))
+    classifier = runs.classifier(load(model), data)
     samples, parts = data.samples(classifier), data.parts(classifier)
     given = {**parts, "sign_key": key, "output": folder.of(model)}
     plan = _planned(runs.ready(classifier), samples, settings, runs, given)

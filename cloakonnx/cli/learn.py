@@ -195,7 +195,7 @@ def command(
     from cloakonnx.engine.folder import forget
     from cloakonnx.graph.file.model import load
 
-    classifier = runs.classifier(load(model))
+    classifier = runs.classifier(load(model), data)
     samples, select = data.samples(classifier), data.select(classifier)
     target = output.of(model, inputs=(data.data, data.select_data))
     recipe = settings.recipe()

@@ -96,7 +96,7 @@ def command(
     loaded, path = load(model), scores.of(model)
     known = load_analysis(path, model=model.name)
     runs = runs.as_analysed(known.preprocessing)
-    classifier = runs.classifier(loaded)
+    classifier = runs.classifier(loaded, data)
     pairs = versions.pairs_with(data, classifier)
     result.claim(result.output, inputs=(model, path, data.data, versions.adversarial))
     warn_of_small_eps(plan.eps, pairs.clean)

@@ -145,7 +145,7 @@ def _verified(models: Sequence[Path], data: AnyData, runs: _Numbers, settings: d
         return None if source is None else data.fitted(classifier, source)
 
     def classifier(model: Model) -> Classifier:
-        return runs.classifier(model).on(provider)
+        return runs.classifier(model, data).on(provider)
 
     for each in verify_files(models, classifier=classifier, samples=samples, reading=reading, **settings):
         if each.error is not None and len(models) == 1:

@@ -273,6 +273,6 @@ def _pyarrow() -> tuple[ModuleType, ModuleType]:
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
         raise MissingDependencyError(
-            "Parquet files need pyarrow; install it with: pip install pyarrow, or save the table as CSV"
+            "Parquet files need pyarrow (the extra 'parquet'): pip install pyarrow, or save the table as CSV"
         ) from None
     return pyarrow, parquet

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,20 @@ class Arrangement:
         permutation: Order of the stored axes, batch axis included; None leaves them.
         shape: Shape of a sample after that; None leaves it.
         channel_axis: Axis of the model's input that counts channels.
+        image: Shape of the image that a flat sample becomes before that; None leaves it.
+        note: What a reader should know of it.
     """
 
     permutation: tuple[int, ...] | None
     shape: tuple[int, ...] | None
     channel_axis: int
+    image: tuple[int, ...] | None = None
+    note: str | None = field(default=None, compare=False)
 
     def apply(self, x: NDArray[Any]) -> NDArray[Any]:
         """Return a batch in the model's layout."""
+        if self.image is not None:
+            x = x.reshape(len(x), *self.image)
         if self.permutation is not None:
             x = x.transpose(self.permutation)
         return x if self.shape is None else x.reshape(len(x), *self.shape)
@@ -43,7 +49,9 @@ class Arrangement:
         if self.shape is not None:
             turned = sample if self.permutation is None else tuple(sample[axis - 1] for axis in self.permutation[1:])
             x = x.reshape(len(x), *turned)
-        return x if self.permutation is None else x.transpose(np.argsort(self.permutation))
+        if self.permutation is not None:
+            x = x.transpose(np.argsort(self.permutation))
+        return x if self.image is None else x.reshape(len(x), *sample)
 
 
 def arrange(
@@ -71,6 +79,10 @@ def arrange(
     axis = channel_axis(wanted)
     if wanted is not None and _is_flattened(sample, wanted):
         return _flattened(sample, axis, layout, stored, name)
+    if wanted is not None and len(sample) == 1 and len(wanted) == 3:
+        image = _image_of(sample[0], wanted)
+        if image is not None and image[axis - 1] > 1:
+            return _unflattened(sample, image, axis, layout, name)
     if layout is not None and ":" in layout:
         raise DataError(f"{name}: --layout {layout} is for flat inputs; leave out the colon and what follows")
     if layout is not None and not (len(sample) == 3 and wanted is not None and len(wanted) == 3):
@@ -80,9 +92,13 @@ def arrange(
     if len(sample) == 3 and len(wanted) == 3:
         return _arrange_image(sample, wanted, layout or stored, name)
     shape = _reshaped(sample, wanted)
-    if not _fits(shape, wanted):
+    if _fits(shape, wanted):
+        return Arrangement(None, None if shape == sample else shape, axis)
+    other = _in_the_same_order(sample, wanted)
+    if other is None:
         raise DataError(_misfit(name, sample, wanted))
-    return Arrangement(None, None if shape == sample else shape, axis)
+    note = f"{name}: samples of shape {sample} are reshaped to the model's {other}, their values in the same order"
+    return Arrangement(None, other, axis, note=note)
 
 
 def _reshaped(sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> tuple[int, ...]:
@@ -94,6 +110,50 @@ def _reshaped(sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> tuple[
         return sample[:2] if sample[2] == 1 else sample[1:]
     size = int(np.prod(sample))
     return (size,) if wanted == (size,) else sample
+
+
+def _image_of(size: int, wanted: tuple[int | None, ...]) -> tuple[int, ...] | None:
+    """Return the shape of the model's images that has so many values; None where there is none, or more than one."""
+    known = int(np.prod([each for each in wanted if each is not None]))
+    if wanted.count(None) > 1 or size % known or (None not in wanted and size != known):
+        return None
+    return tuple(size // known if each is None else each for each in wanted)
+
+
+def _in_the_same_order(sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> tuple[int, ...] | None:
+    """Return the model's shape where the values of samples have only one order in it; None elsewhere.
+
+    That is where the shapes differ in axes of one value only, or one of them is flat and the other a picture of one
+    channel: rows one after the other.
+    """
+    found = _image_of(int(np.prod(sample)), wanted)
+    if found is None:
+        return None
+    stored, taken = (tuple(size for size in shape if size != 1) for shape in (sample, found))
+    if stored == taken:
+        return found
+    flat, other = (stored, taken) if len(stored) == 1 else (taken, stored)
+    shape = found if other == taken else sample
+    is_grey = len(shape) == 3 and shape[channel_axis(shape) - 1] == 1
+    is_picture = len(other) == 2 and (is_grey or (len(shape) == 2 and shape[0] == shape[1]))
+    return found if len(flat) == 1 and is_picture else None
+
+
+def _unflattened(
+    sample: tuple[int, ...], image: tuple[int, ...], axis: int, layout: str | None, name: str
+) -> Arrangement:
+    """Settle in which order flat samples hold the values of images of several channels."""
+    if layout is None or ":" in layout:
+        raise DataError(
+            f"{name}: samples of shape {sample} fit the model's images {image} in two orders; say how their values are "
+            "stored: --layout nchw (channel by channel, as PyTorch and the files of CIFAR have them) or --layout nhwc "
+            "(pixel by pixel, as Keras and Pillow have them)"
+        )
+    first = image if axis == 1 else (image[2], *image[:2])
+    turns = {("nhwc", 1): (0, 3, 1, 2), ("nchw", 3): (0, 2, 3, 1)}
+    own = first if layout == "nchw" else (*first[1:], first[0])
+    note = f"{name}: samples of shape {sample} are reshaped to images {own}, {layout.upper()}"
+    return Arrangement(turns.get((layout, axis)), None, axis, image=own, note=note)
 
 
 def _is_flattened(sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
@@ -144,7 +204,11 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
 
 def _misfit(name: str, sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
     said = ", ".join("any" if w is None else str(w) for w in wanted)
-    return f"{name}: samples of shape {sample} do not fit the model's input ({said})"
+    as_many = (
+        len(sample) != len(wanted) and None not in wanted and np.prod(sample) == np.prod([each or 1 for each in wanted])
+    )
+    way = f"; they have as many values: x.reshape(-1, {said}), if they were flattened in that order" if as_many else ""
+    return f"{name}: samples of shape {sample} do not fit the model's input ({said}){way}"
 
 
 def to_pixels(

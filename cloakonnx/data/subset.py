@@ -82,11 +82,21 @@ def known_labels(source: Source) -> NDArray[np.int64] | None:
     return source.labels if isinstance(source, ImageFolder) else source.y if isinstance(source, ArraySource) else None
 
 
-def class_folders(source: Source) -> ImageFolder | None:
-    """Return the folder of class folders that a source reads, None where it reads something else."""
+def grey_images(source: Source) -> int:
+    """Return how many grey images were repeated in three channels so far."""
     if isinstance(source, Subset):
-        return class_folders(source.source)
-    return source if isinstance(source, ImageFolder) else None
+        return grey_images(source.source)
+    return len(source.grey) if isinstance(source, ImageFolder) else 0
+
+
+def table_bounds(source: Source) -> tuple[float, float] | None:
+    """Return the smallest and largest value of a table that does not lie in [0, 1]; None for other samples."""
+    if isinstance(source, Subset):
+        return table_bounds(source.source)
+    if not isinstance(source, ClassedArrays) or not source.columns:
+        return None
+    low, high = float(source.x.min()), float(source.x.max())
+    return None if (low >= 0 and high <= 1) or low == high else (low, high)
 
 
 def classed(source: Source) -> Classed | None:

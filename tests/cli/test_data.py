@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from pyarrow import parquet
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from .conftest import Run
 
@@ -67,6 +73,150 @@ def by_brightness(mean: float, std: float) -> None:
     y = np.arange(COUNT) % 4
     x = level[y][:, None, None, None] + np.random.default_rng(0).uniform(-0.05, 0.05, (COUNT, 1, 8, 8))
     np.savez("levels.npz", x=x.astype(np.float32), y=y)
+
+
+def cancer() -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return every second row of a table of 30 columns with values up to 3,234, its labels, and the columns' names."""
+    data = load_breast_cancer()
+    return data.data[::2], data.target[::2], [str(name) for name in data.feature_names]
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the current folder: tab.onnx takes raw columns; tab.csv, tab.parquet and tab.npz have the same rows."""
+    monkeypatch.chdir(tmp_path)
+    x, y, names = cancer()
+    scaler = StandardScaler().fit(x)
+    fitted = LogisticRegression(max_iter=500).fit(scaler.transform(x), y)
+    weights = (fitted.coef_ / scaler.scale_).T
+    half = np.concatenate([-weights, weights], axis=1) / 2
+    bias = np.array([-1, 1]) * (fitted.intercept_ - scaler.mean_ @ weights) / 2
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["columns", "w", "b"], ["logits"])],
+        "g",
+        [helper.make_tensor_value_info("columns", TensorProto.FLOAT, ["N", 30])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in (("w", half), ("b", bias))],
+    )
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), "tab.onnx")
+    rows = [",".join(map(repr, map(float, row))) + f",{label}" for row, label in zip(x, y, strict=True)]
+    (tmp_path / "tab.csv").write_text("\n".join([",".join([*names, "label"]), *rows]) + "\n")
+    frame = pa.table({**{name: x[:, place] for place, name in enumerate(names)}, "label": y})
+    parquet.write_table(frame, tmp_path / "tab.parquet")
+    np.savez("tab.npz", x=x.astype(np.float32), y=y)
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", ["tab.csv", "tab.parquet"])
+def test_tables(run: Run, tables: Path, file: str) -> None:
+    """A table gives what its arrays give; its bounds are those of its values, and that is said."""
+    found = run("evaluate", "tab.onnx", "--baseline", "tab.onnx", "--data", file, "--label-column", "label", "--eps",
+                "0.05", "--attack", "pgd", "--no-sanity", "--json")  # fmt: skip
+    assert found.code == 0, found.err
+    assert f"cloakonnx: {file}: its values lie in [0, 3234], which are taken for --bounds\n" in found.err
+    bounds = ("--bounds", "0,3234")
+    same = run("evaluate", "tab.onnx", "--baseline", "tab.onnx", "--data", "tab.npz", *bounds, "--eps", "0.05",
+               "--attack", "pgd", "--no-sanity", "--json")  # fmt: skip
+    one, other = json.loads(found.out), json.loads(same.out)
+    assert one["clean"] == other["clean"]
+    assert one["results"] == other["results"]
+
+
+VERBS = {
+    "attack": ("tab.onnx", "--eps", "0.05", "--attack", "fgsm", "-o", "a.npz"),
+    "analyze": ("tab.onnx", "--eps", "0.05", "--attack", "fgsm", "--tap", "columns", "-o", "a.json"),
+    "learn": ("tab.onnx", "--eps", "0.05", "--budget", "50%", "--epochs", "1", "--select-data", "tab.csv", "--force"),
+    "harden": ("tab.onnx", "--eps", "0.05", "--budget", "50%", "--preset", "quick", "--report-data", "tab.csv"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_tables(run: Run, tables: Path, verb: str) -> None:
+    found = run(verb, *VERBS[verb], "--data", "tab.csv", "--label-column", "label")
+    assert found.code == 0 or "no masks" in found.err or "tap" in found.err, found.err
+    assert "tab.csv: its values lie in" in found.err
+    assert "Traceback" not in found.err
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        (None, ("--label-column", "lable"), "tab.csv has no column 'lable'; did you mean 'label'?"),
+        (None, (), "tab.csv has 31 columns of features, and the model takes 30; name the column with the labels with "
+                   "--label-column: is it 'label'?"),
+        (("17.99,", ","), ("--label-column", "label"), "column 'mean radius', row 0 (line 2 of the file): the value"),
+        (("17.99,", "big,"), ("--label-column", "label"), "column 'mean radius', row 0 (line 2 of the file): 'big' is"),
+        (("mean radius,", "label,"), ("--label-column", "label"), "tab.csv has 2 columns 'label'"),
+        (None, ("--label-column", "label", "--bounds", "0,1"), "outside pixel space [0, 1]; set --bounds"),
+        (None, ("--label-column", "mean area"), "column 'mean area' has 519.8 in row 4; labels are names"),
+    ],
+)  # fmt: skip
+def test_tables_that_do_not_fit(
+    run: Run, tables: Path, change: tuple[str, str] | None, options: tuple[str, ...], said: str
+) -> None:
+    if change is not None:
+        (tables / "tab.csv").write_text((tables / "tab.csv").read_text().replace(*change, 1))
+    found = run("attack", "tab.onnx", "--data", "tab.csv", "--eps", "0.05", "--attack", "fgsm", "-o", "a.npz", *options)
+    assert found.code == 2
+    assert said in found.err
+    assert found.err.count("\n") == 1
+    assert not (tables / "a.npz").exists()
+
+
+def test_names_of_classes_in_a_table(run: Run, tables: Path) -> None:
+    text = (tables / "tab.csv").read_text().replace(",1\n", ",benign\n").replace(",0\n", ",malignant\n")
+    (tables / "tab.csv").write_text(text)
+    call = ("attack", "tab.onnx", "--data", "tab.csv", "--label-column", "label", "--eps", "0.05", "--attack", "fgsm",
+            "-o", "a.npz", "--force")  # fmt: skip
+    found = run(*call)
+    assert "tab.csv: 2 classes: 0 benign, 1 malignant\n" in found.err
+    assert "Try --classes malignant,benign" in found.err
+    found = run(*call, "--classes", "malignant,benign")
+    assert "another order" not in found.err
+    assert int(found.err.partition("tab.onnx: ")[2].split()[0]) > 275
+
+
+def test_one_folder_of_images_with_a_csv_of_labels(run: Run, here: Path) -> None:
+    """Numbers and names; what is missing or left over is counted."""
+    x, y = digits()
+    (here / "flat").mkdir()
+    for number, pixels in enumerate(x[:32]):
+        Image.fromarray(pixels).save(here / "flat" / f"{number:02}.png")
+    rows = [f"{number:02}.png,{label}" for number, label in enumerate(y[:30])]
+    (here / "flat" / "labels.csv").write_text("\n".join(["file,label", *rows, "99.png,1"]) + "\n")
+    call = ("attack", "cnn.onnx", "--data", "flat", *ATTACK)
+    found = run(*call, "--labels", "flat/labels.csv")
+    assert found.code == 0, found.err
+    said = "1 file that it names is missing (99.png); 2 pictures have no label and are left out (30.png, 31.png)"
+    assert f"cloakonnx: labels.csv: {said}\n" in found.err
+    right = int(found.err.partition("cnn.onnx: ")[2].split()[0])
+    assert right > 27
+    rows = [f"{number:02}.png,{WORDS[label]}" for number, label in enumerate(y[:30])]
+    (here / "words.csv").write_text("\n".join(rows) + "\n")
+    named = run(*call, "--labels", "words.csv", "--classes", ",".join(WORDS))
+    assert f"cnn.onnx: {right} of 30 correct" in named.err
+    found = run(*call)
+    assert found.code == 2
+    assert "name a CSV of file names and labels with --labels (labels.csv?)" in found.err
+
+
+def test_flat_samples(run: Run, here: Path) -> None:
+    x, y = digits()
+    np.savez("flat.npz", x=x.reshape(COUNT, 64), y=y)
+    found = run("attack", "cnn.onnx", "--data", "flat.npz", *ATTACK)
+    assert found.code == 0, found.err
+    text = "flat.npz: samples of shape (64,) are reshaped to the model's (1, 8, 8), their values in the same order"
+    assert found.err.count(f"cloakonnx: {text}\n") == 1
+    assert int(found.err.partition("cnn.onnx: ")[2].split()[0]) > 70
+
+
+def test_tokens(run: Run, here: Path) -> None:
+    np.savez("tokens.npz", x=np.random.default_rng(0).integers(0, 30_000, (8, 12)), y=np.zeros(8, int))
+    found = run("evaluate", "cnn.onnx", "--baseline", "cnn.onnx", "--data", "tokens.npz", "--eps", "2/16")
+    assert found.code == 2
+    assert found.err.count("\n") == 1
+    assert "tokens of a text model have no pixel space: split the model behind its embedding" in found.err
+    assert "pixels from 0 to 255" not in found.err
 
 
 def test_class_folders_are_printed_with_their_numbers(run: Run, here: Path) -> None:

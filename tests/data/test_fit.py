@@ -116,9 +116,69 @@ def test_colour_images_into_a_flat_input(stored: str, order: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stored", "wanted", "shape"),
+    [
+        ((20,), (1, 4, 5), (1, 4, 5)),  # a picture of one channel: rows one after the other
+        ((30,), (6, 5, 1), (6, 5, 1)),
+        ((20,), (1, 4, None), (1, 4, 5)),
+        ((16,), (4, 4), (4, 4)),
+        ((20,), (1, 20), (1, 20)),  # axes of one value change no order
+        ((20,), (1, 20, 1), (1, 20, 1)),
+        ((1, 4, 5), (1, 20), (1, 20)),
+        ((5, 5), (25, 1), (25, 1)),
+        ((1, 1, 4, 5), (1, 4, 5), (1, 4, 5)),
+        ((3, 4, 5), (1, 3, 4, 5), (1, 3, 4, 5)),
+    ],
+)
+def test_samples_of_another_shape_that_have_one_order(
+    stored: tuple[int, ...], wanted: Shape, shape: tuple[int, ...]
+) -> None:
+    x = seeded(3, *stored)
+    np.testing.assert_array_equal(pixels(x, wanted), (x.astype(np.float32) / np.float32(255)).reshape(3, *shape))
+    found = dataset(x, wanted)
+    assert found.arrangement.note == (
+        f"{found.source.name}: samples of shape {stored} are reshaped to the model's {shape}, their values in the same "
+        "order"
+    )
+    np.testing.assert_array_equal(found.arrangement.undo(found.arrangement.apply(x), stored), x)
+
+
+@pytest.mark.parametrize("model", ["nchw", "nhwc"])
+@pytest.mark.parametrize("stored", ["nchw", "nhwc"])
+def test_flat_samples_into_colour_images(stored: str, model: str) -> None:
+    """They have two orders, as the files of CIFAR-10 and those of Keras: nothing is guessed."""
+    nhwc = seeded(2, 5, 6, 3)
+    nchw = nhwc.transpose(0, 3, 1, 2)
+    x = (nhwc if stored == "nhwc" else nchw).reshape(2, 90)
+    wanted = (5, 6, 3) if model == "nhwc" else (3, 5, None)
+    expected = (nhwc if model == "nhwc" else nchw).astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(pixels(x, wanted, layout=stored), expected)
+    arrangement = dataset(x, wanted, layout=stored).arrangement
+    np.testing.assert_array_equal(arrangement.undo(arrangement.apply(x), (90,)), x)
+    assert arrangement.note is not None
+    for layout in (None, "nchw:nchw"):
+        with pytest.raises(DataError, match=r"\(90,\) fit the model's images .* in two orders; .*--layout nchw .*nhwc"):
+            pixels(x, wanted, layout=layout)
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "way"),
+    [
+        ((30,), (10, 3), r"x.reshape\(-1, 10, 3\)"),  # time first or features first
+        ((30,), (2, 3, 5, 1), r"x.reshape\(-1, 2, 3, 5, 1\)"),
+        ((3, 4, 5), (1, 60), r"x.reshape\(-1, 1, 60\)"),
+    ],
+)
+def test_an_order_that_is_open_is_asked_for(stored: tuple[int, ...], wanted: Shape, way: str) -> None:
+    with pytest.raises(DataError, match=f"do not fit .* as many values: {way}, if they were flattened in that order"):
+        pixels(seeded(2, *stored), wanted)
+
+
+@pytest.mark.parametrize(
     ("stored", "wanted", "layout", "said"),
     [
         ((20,), (20,), "nchw", "has no effect"),
+        ((20,), (1, 4, 5), "nchw", "has no effect"),
         ((4, 5), (20,), "nhwc", "has no effect"),
         ((1, 4, 5), (20,), "nhwc", "has no effect"),
         ((4, 5), (1, 4, 5), "nchw", "has no effect"),

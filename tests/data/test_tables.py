@@ -152,7 +152,7 @@ def test_parquet_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(DataError, match=r"no file or folder .*; did you mean 't.parquet'"):
         open_source(tmp_path / "u.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingDependencyError, match=r"cloakonnx\[parquet\]"):
+    with pytest.raises(MissingDependencyError, match=r"the extra 'parquet'.: pip install pyarrow"):
         open_source(tmp_path / "t.parquet")
 
 
