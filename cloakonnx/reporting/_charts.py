@@ -115,7 +115,7 @@ def lines(
         shift = (index - (len(series) - 1) / 2) * _DODGE if any(m.low is not None for m in each.marks) else 0.0
         points = [(x(mark.x) + shift, y(mark.y)) for mark in each.marks]
         group = ET.SubElement(root, "g", {"class": f"series {each.style}"})
-        if len(points) > 1:
+        if len(points) > 2:  # two points, clean and one eps, are no curve
             joined = " ".join(f"{_n(a)},{_n(b)}" for a, b in points)
             ET.SubElement(group, "polyline", {"class": "line", "points": joined})
         for (a, b), mark in zip(points, each.marks, strict=True):

@@ -236,19 +236,32 @@ def _weights(masks: Sequence[Mask]) -> MaskPart:
         )
     )
     gone, scaled = int((weights == 0).sum()), int(((weights != 0) & (weights != 1)).sum())
-    intro = (
-        f"{len(masks)} mask{'s' * (len(masks) > 1)} with {len(weights):,} numbers: {gone:,} are 0 (masked), "
-        f"{scaled:,} scale what they multiply, the others are 1 and change nothing."
-    )
+    removes = bool(gone)
     svg = charts.histogram(
         "scores",
-        f"How {len(weights)} numbers of masks are distributed; those of 0 hatched",
+        f"Distribution of {len(weights):,} mask values" + ("; those of 0 hatched" if removes else ""),
         _bars(weights, weights == 0),
-        x_label="number (1 keeps what it multiplies)",
-        y_label="numbers",
+        x_label="mask value (1 changes nothing)",
+        y_label="values",
     )
-    chart = figure(svg, "Hatched: masked (0). Plain: kept or scaled.", more=_LEGEND)
-    return MaskPart(intro, chart, tuple(sheets), layer_part(masks))
+    caption = "Hatched: removed (0). Plain: kept or scaled." if removes else "Below 1: weakened. Above 1: amplified."
+    chart = figure(svg, caption, more=_LEGEND if removes else ())
+    return MaskPart(_intro(masks, gone, scaled, len(weights)), chart, tuple(sheets), layer_part(masks))
+
+
+def _intro(masks: Sequence[Mask], gone: int, scaled: int, count: int) -> str:
+    """Say what masks multiply and how many of their values remove, scale or leave it."""
+    on_weights = sum(mask.on_weight for mask in masks)
+    what = "weights" if on_weights == len(masks) else "activations" if not on_weights else "weights and activations"
+    removed = (
+        "none removes anything"
+        if not gone
+        else f"{gone:,} remove{'s' * (gone == 1)} what {'it multiplies' if gone == 1 else 'they multiply'}"
+    )
+    return (
+        f"{len(masks)} mask{'s' * (len(masks) > 1)} on {what} with {count:,} values: {removed}, {scaled:,} scale it, "
+        f"{count - gone - scaled:,} leave it unchanged."
+    )
 
 
 def _spread(weights: NDArray[np.float32]) -> tuple[float, ...]:

@@ -128,7 +128,8 @@ def _card(samples: TurnedSamples, row: int, bounds: tuple[float, float], factor:
         ),
     )
     return Card(
-        pictures, f"Sample {index}, class {label}. Attacked, the baseline says {before}, the hardened model {after}."
+        pictures,
+        f"Sample {index}, class {label}. Under attack the baseline predicts {before}, the hardened model {after}.",
     )
 
 

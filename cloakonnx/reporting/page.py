@@ -59,6 +59,7 @@ def report_html(
     masks = None if model is None or _has_them_inside(model) else found_masks(model)[0]
     page = environment.get_template("report.html.j2").render(
         found=found,
+        title=_title(found, analysis),
         statement=found.statement,
         style=style,
         script=script,
@@ -87,6 +88,13 @@ def report_html(
 def _has_them_inside(model: Model) -> bool:
     """Whether the numbers of a folded model's masks are to be had from the analysis only."""
     return is_folded(model.proto) and any(isinstance(mask, InWeight) for mask in folded_masks(model.proto))
+
+
+def _title(found: Evaluation, analysis: Analysis | None) -> str:
+    """Return the name of the user's model: the masks' source where it is known, else the file that was evaluated."""
+    if analysis is None or not found.masks:
+        return found.model.name
+    return analysis.model_name
 
 
 def check_report() -> None:

@@ -163,10 +163,10 @@ def test_dark(browser: Browser, pages: dict[str, Path]) -> None:
         shot(page, "full-dark")
         button = page.locator("#theme")
         button.click()
-        assert (button.inner_text(), ground(page)) == ("Colours: dark", dark)
+        assert (button.inner_text(), ground(page)) == ("Theme: dark", dark)
         button.click()
         light = ground(page)
-        assert button.inner_text() == "Colours: light"
+        assert button.inner_text() == "Theme: light"
         assert light == "rgb(255, 255, 255)" != dark
         page.reload()  # the choice is kept
         assert ground(page) == light
@@ -198,6 +198,22 @@ def test_a_phone(browser: Browser, pages: dict[str, Path], name: str) -> None:
         )
         assert min(heights) >= 10
         assert page.locator("#theme").bounding_box()["height"] >= 30  # type: ignore[index]
+
+
+def test_every_number_is_in_sight_on_a_phone(browser: Browser, pages: dict[str, Path]) -> None:
+    """Tables of few rows show every cell within 390 pixels, each with its column's name."""
+    with opened(browser, pages["full"], viewport=PHONE) as (page, _):
+        open_all(page)
+        cells = page.locator("table.stacked tbody td:not(:empty)")
+        assert cells.count() > 50
+        outside = cells.evaluate_all(
+            """(all) => all.filter((e) => { const box = e.getBoundingClientRect();
+              return box.width === 0 || box.left < 0 || box.right > 390 || e.scrollWidth > e.clientWidth + 1; })
+              .map((e) => e.outerHTML)"""
+        )
+        assert outside == []
+        named = cells.evaluate_all("(all) => all.map((e) => getComputedStyle(e, '::before').content)")
+        assert {'"difference, points"', '"what was measured"'} <= set(named)
 
 
 def test_keyboard(browser: Browser, pages: dict[str, Path]) -> None:

@@ -3,14 +3,14 @@
   const root = document.documentElement;
   const button = document.getElementById("theme");
   const modes = ["auto", "dark", "light"];
-  const names = { auto: "as the system", dark: "dark", light: "light" };
+  const names = { auto: "system", dark: "dark", light: "light" };
   const kept = () => {
     try { return localStorage.getItem("cloakonnx-theme"); } catch { return null; }
   };
   const show = (mode) => {
     if (mode === "auto") root.removeAttribute("data-theme");
     else root.setAttribute("data-theme", mode);
-    button.textContent = `Colours: ${names[mode]}`;
+    button.textContent = `Theme: ${names[mode]}`;
     button.dataset.mode = mode;
     try { localStorage.setItem("cloakonnx-theme", mode); } catch { /* a file may have no storage */ }
   };
