@@ -140,6 +140,38 @@ def projected(*more: Any, **attributes: Any) -> Case:
     return one("Attention", r(2, 3, 6), fixed(r(6, 12)), fixed(r(12)), *more, **HEADS, **attributes)
 
 
+def group_query(*, past: list[int] | None = None, packed: bool = False, **attributes: Any) -> Case:
+    """Four heads of queries and two of keys, of 16; of each sample's past so many tokens are in a buffer of 4."""
+    new, buffer = 1 if past else 3, 4 if past else 0
+    before = past or [0, 0]
+    data = [r(2, new, 128), None, None] if packed else [r(2, new, 64), r(2, new, 32), r(2, new, 32)]
+    turning = attributes.get("do_rotary", 0)
+    return one(
+        "GroupQueryAttention",
+        *data,
+        *(fixed(r(2, 2, buffer, 16)) for _ in range(2)),
+        np.array([each + new - 1 for each in before], np.int32),
+        np.array(max(before) + new, np.int32),
+        *((fixed(r(12, 8)), fixed(r(12, 8))) if turning else ()),
+        domain=MS,
+        num_heads=4,
+        kv_num_heads=2,
+        **attributes,
+    )
+
+
+def given_back(case: Case, count: int) -> Case:
+    """Ask for the present keys and values, without which ONNX Runtime leaves the past out."""
+    case.nodes[0].output.extend(f"present{i}" for i in range(count))
+    return case
+
+
+GROUP_QUERY = {
+    "rotary": {"do_rotary": 1},
+    "window": {"local_window_size": 1},
+    "rotary, window": {"do_rotary": 1, "local_window_size": 2, "scale": 0.3, "softcap": 3.0},
+}
+
 FUSED = {
     "FusedGemm": one(
         "FusedGemm", r(3, 4), fixed(r(5, 4)), fixed(r(5)), domain=MS, activation="Relu", transB=1, alpha=0.5
@@ -188,6 +220,27 @@ FUSED = {
         domain=MS,
         num_heads=4,
         kv_num_heads=2,
+    ),
+    **{f"GroupQueryAttention {name}": group_query(**settings) for name, settings in GROUP_QUERY.items()},
+    "GroupQueryAttention packed": group_query(packed=True, do_rotary=1),
+    "GroupQueryAttention past": given_back(
+        group_query(past=[4, 2], do_rotary=1, local_window_size=3, rotary_interleaved=1), 2
+    ),
+    "MultiHeadAttention past": given_back(
+        one(
+            "MultiHeadAttention",
+            *(r(2, 3, 8), r(2, 3, 8), r(2, 3, 8), None, None, None, fixed(r(2, 2, 2, 4)), fixed(r(2, 2, 2, 4))),
+            **HEADS,
+        ),
+        2,
+    ),
+    "Attention past": given_back(projected(None, fixed(r(2, 2, 2, 2, 2)), unidirectional=1), 1),
+    "RotaryEmbedding part": one(
+        "RotaryEmbedding",
+        *(r(2, 3, 16), np.array([[0, 1, 2], [1, 2, 3]]), fixed(r(8, 2)), fixed(r(8, 2))),
+        domain=MS,
+        num_heads=2,
+        rotary_embedding_dim=4,
     ),
     "RotaryEmbedding Microsoft": one(
         "RotaryEmbedding", r(2, 3, 16), np.array([[0, 1, 2], [1, 2, 3]]), fixed(r(8, 4)), fixed(r(8, 4)), domain=MS
