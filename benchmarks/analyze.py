@@ -61,7 +61,7 @@ def pixels(images: Images) -> Pixels:
 def ours(model: Path, clean: Path | Images, twins: Path | Images, tap: str, batch: int) -> NDArray[np.float64]:
     """The whole call: load the model, check and convert the images, both passes, sums, sample hashes, the scores."""
     classifier = ck.Classifier(model, provider=ck.choose_provider("cpu"))
-    pairs = ck.FittedPairs(*(ck.Dataset.of(source(data), classifier) for data in (clean, twins)))
+    pairs = ck.Pairs(*(ck.records.Dataset.of(source(data), classifier) for data in (clean, twins)))
     scores = ck.analyze(classifier, pairs, tap=tap, batch_size=batch).scores
     assert scores is not None
     return scores.scores
@@ -70,7 +70,7 @@ def ours(model: Path, clean: Path | Images, twins: Path | Images, tap: str, batc
 def source(data: Path | Images) -> Any:
     from cloakonnx.data.sources import ArraySource
 
-    return ck.open_source(data) if isinstance(data, Path) else ArraySource("images", data, None)
+    return data if isinstance(data, Path) else ArraySource("images", data, None)
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:

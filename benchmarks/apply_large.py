@@ -52,7 +52,7 @@ def harden(source: Path, folder: Path) -> None:
     """Cloakonnx in Python; external data is copied where ``folder`` is another than the source's."""
     import cloakonnx as ck
 
-    ck.harden_file(ck.load(source), [ck.Mask(TAP, _mask())], folder / HARDENED)
+    ck.apply(ck.load(source), [ck.Mask(TAP, _mask())], folder / HARDENED)
 
 
 def surgeon(source: Path, folder: Path) -> None:
@@ -123,7 +123,7 @@ def child(job: str, source: str, folder: str) -> None:
 
     import cloakonnx as ck
 
-    _ = onnx, onnx_graphsurgeon, ck.harden_file, ck.load
+    _ = onnx, onnx_graphsurgeon, ck.apply, ck.load
     start = time.perf_counter()
     JOBS[job](Path(source), Path(folder))
     print(json.dumps({"seconds": time.perf_counter() - start}))

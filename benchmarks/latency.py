@@ -24,8 +24,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 import cloakonnx as ck
+from cloakonnx.graph.fold.fold import fold_file
 from cloakonnx.graph.masks.granularity import granularity
 from cloakonnx.graph.masks.mask import INPUT_CHANNEL, KERNEL, OUTPUT_CHANNEL, WEIGHT
+from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.graph.masks.weights import list_weights
 
 MODELS = ["cifar10_resnet20.onnx", "mnist_cnn_raw.onnx"]
@@ -36,12 +38,12 @@ Seconds = dict[str, list[float]]
 def harden(path: Path, output: Path) -> str:
     """Write the model with the default tap's share of 5% removed, and say so; which features go is all one here."""
     model = ck.load(path)
-    tap = ck.find_tap(model, None)
+    tap = find_tap(model, None)
     assert tap.features is not None
     weights = np.ones(tap.features, np.float32)
     weights[: max(1, tap.features // 20)] = 0
     mask = ck.Mask(tap.name, weights)
-    ck.harden_file(model, [mask], output)
+    ck.apply(model, [mask], output)
     return f"{len(mask.removed)} of {tap.features}"
 
 
@@ -111,12 +113,12 @@ def folded_row(path: Path, batch: int, options: argparse.Namespace) -> list[str]
     """Time a model with seeded masks in [0.05, 2] after every Relu, as Mul nodes and folded."""
     model = ck.load(path)
     rng = np.random.default_rng(0)
-    taps = [ck.find_tap(model, node.output[0]) for node in model.proto.graph.node if node.op_type == "Relu"]
+    taps = [find_tap(model, node.output[0]) for node in model.proto.graph.node if node.op_type == "Relu"]
     masks = [ck.Mask(tap.name, rng.uniform(0.05, 2, tap.features or 0).astype(np.float32)) for tap in taps]
     with tempfile.TemporaryDirectory() as folder:
         mul, folded = Path(folder) / "mul.onnx", Path(folder) / "folded.onnx"
-        ck.harden_file(model, masks, mul)
-        count = sum(fate.folded for fate in ck.fold_file(model, masks, folded))
+        ck.apply(model, masks, mul)
+        count = sum(fate.folded for fate in fold_file(model, masks, folded))
         seconds = rounds_of({"original": path, "again": path, "mul": mul, "folded": folded}, batch, options)
     return [path.name, f"{count} of {len(masks)}", str(batch), *cells(seconds, ["mul", "folded"])]
 
@@ -140,7 +142,7 @@ def weight_rows(path: Path, options: argparse.Namespace) -> list[list[str]]:
             masks = masks_on_weights(model, units)
             for name, listed in ((unit, masks), (f"{unit}, float16", [mask.as_float16() for mask in masks])):
                 files[name] = Path(folder) / f"{len(files)}.onnx"
-                ck.harden_file(model, listed, files[name])
+                ck.apply(model, listed, files[name])
                 numbers[name] = f"{sum(mask.weights.size for mask in masks):,}"
         made = sessions_made(files, options)
         calls = [rounds_of(files, batch, options) for batch in options.batch_sizes]

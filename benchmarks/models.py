@@ -149,7 +149,7 @@ def agreement(classifier: ck.Classifier, x: Any, y: Any, gradient: Any) -> float
 
 def masked(model: ck.Model) -> str:
     """Harden at the default tap, strip again, and compare the bytes."""
-    taps = [tap for tap in ck.list_taps(model) if tap.features is None or tap.features > 1]
+    taps = [tap for tap in ck.taps(model) if tap.features is None or tap.features > 1]
     tap = next((tap for tap in taps if tap.is_default), next(iter(taps), None))
     if tap is None:
         return "no tap"
@@ -157,8 +157,8 @@ def masked(model: ck.Model) -> str:
     weights = np.linspace(0.5, 1.5, mask.weights.size).astype(np.float32).reshape(mask.weights.shape)
     with tempfile.TemporaryDirectory() as folder:
         hardened, stripped = Path(folder) / "hardened.onnx", Path(folder) / "stripped.onnx"
-        ck.harden_file(model, [replace(mask, weights=weights)], hardened)
-        ck.strip_file(ck.load(hardened), stripped)
+        ck.apply(model, [replace(mask, weights=weights)], hardened)
+        ck.strip(ck.load(hardened), stripped)
         same = model.path is not None and stripped.read_bytes() == model.path.read_bytes()
     return ("default" if tap.is_default else "named") + ("" if same else ", strip differs")
 

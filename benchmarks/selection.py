@@ -29,7 +29,7 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.samples import PairBatch
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.engine.batches import InProcess, map_batches
-from cloakonnx.graph.masks.taps import Tap
+from cloakonnx.graph.masks.taps import Tap, find_tap
 from cloakonnx.scoring.criteria import CRITERIA
 from cloakonnx.selection.greedy.ablation import Ablations
 from cloakonnx.selection.greedy.path import Part, least_correct, mask_without
@@ -48,8 +48,8 @@ class Problem:
     """A classifier with its three parts: (images, labels) each; eps is in pixel space."""
 
     classifier: ck.Classifier
-    fit: ck.Dataset
-    select: ck.Dataset
+    fit: ck.records.Dataset
+    select: ck.records.Dataset
     report: tuple[Images, Labels]
     eps: float
 
@@ -83,7 +83,7 @@ class Bench:
 
     def __init__(self, problem: Problem, tap: str | None) -> None:
         self.problem, classifier = problem, problem.classifier
-        self.tap: Tap = ck.find_tap(classifier.model, tap)
+        self.tap: Tap = find_tap(classifier.model, tap)
         self.scoring = make("pgd", eps=problem.eps, max_iter=10, early_stop=False)
         self.judging = make("pgd", eps=problem.eps, max_iter=20)
         self.static = self.attacked(classifier, make("pgd", eps=problem.eps, max_iter=20, early_stop=False))
@@ -103,7 +103,7 @@ class Bench:
         orders = {}
         for name in CRITERIA:
             try:
-                scores = ck.analyze(self.problem.classifier, twins, tap=self.tap.name, criterion_name=name).scores
+                scores = ck.analyze(self.problem.classifier, twins, tap=self.tap.name, criterion=name).scores
             except ck.CloakError as error:
                 print(f"{name}: {error}\n")
                 continue
@@ -192,7 +192,7 @@ class Bench:
             weights = ck.Mask(self.tap.name, mask.astype(np.float32), self.tap.feature_axis)
             classifier = self.problem.classifier
             if not mask.all():
-                classifier = classifier.beside(ck.hardened(classifier.model, [weights]))
+                classifier = classifier.beside(ck.apply(classifier.model, [weights]))
             clean, static = (self.predict(classifier, inputs) == y for inputs in (x, self.static))
             moved = self.attacked(classifier, self.judging)
             self.known[key] = Outcome(clean, static, self.predict(classifier, moved) == y)
@@ -210,7 +210,7 @@ class Bench:
         rows = [np.arange(i, min(i + 100, len(x))) for i in range(0, len(x), 100)]
         return np.concatenate([settings.run(victim, x[r], y[r], samples=r).x for r in rows])
 
-    def pairs(self, dataset: ck.Dataset) -> Iterator[PairBatch]:
+    def pairs(self, dataset: ck.records.Dataset) -> Iterator[PairBatch]:
         """Yield samples with their twins, made on the model as it is."""
         pairs = AttackedPairs(dataset, self.problem.classifier, self.scoring)
         with map_batches(pairs.making(None), pairs.batches(100), engine=InProcess()) as made:
@@ -221,7 +221,7 @@ class Bench:
 class Recorded:
     """Pairs that were made already, for every criterion."""
 
-    clean: ck.Dataset
+    clean: ck.records.Dataset
     parts: list[PairBatch]
     adversarial_name: str | None = None
     attack: None = None
@@ -261,8 +261,8 @@ def resnet20(fit: int, report: int) -> Problem:
 def _problem(
     classifier: ck.Classifier, fit: tuple[Images, Labels], test: tuple[Images, Labels], *, report: int, eps: float
 ) -> Problem:
-    def dataset(name: str, x: Images, y: Labels) -> ck.Dataset:
-        return ck.Dataset.of(ArraySource(name, x, y), classifier)
+    def dataset(name: str, x: Images, y: Labels) -> ck.records.Dataset:
+        return ck.records.Dataset.of(ArraySource(name, x, y), classifier)
 
     x, y = test
     rest = slice(SELECT, SELECT + report)

@@ -59,11 +59,11 @@ def main() -> None:
     print(table(["", "target", "found"], rows))
 
 
-def opened(classifier: ck.Classifier, images: int) -> ck.FittedPairs:
+def opened(classifier: ck.Classifier, images: int) -> ck.records.FittedPairs:
     """Open the images and their twins."""
     files = ("cifar10_test600.npz", "cifar10_resnet20_test600_fgsm4.npz")
-    sources = (ck.open_source(assets() / "data" / file) for file in files)
-    return ck.FittedPairs(*(ck.Dataset.of(each, classifier, limit=images) for each in sources))
+    sources = (assets() / "data" / file for file in files)
+    return ck.records.FittedPairs(*(ck.records.Dataset.of(each, classifier, limit=images) for each in sources))
 
 
 def masks_of(analysis: ck.Analysis) -> list[NDArray[np.float32]]:
@@ -95,7 +95,7 @@ def plain(classifier: ck.Classifier, images: int, batch_size: int) -> Counts:
     return [(clean, static)]
 
 
-def loop(net: ResNet, pairs: ck.FittedPairs, masks: list[NDArray[np.float32]], batch_size: int) -> Counts:
+def loop(net: ResNet, pairs: ck.records.FittedPairs, masks: list[NDArray[np.float32]], batch_size: int) -> Counts:
     """Run the whole network twice for each mask, as DeepCloak's script does."""
     weights = torch.ones(1)
     net.flatten.register_forward_hook(lambda _module, _inputs, output: output * weights)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 import cloakonnx as ck
 from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.data.sources import ArraySource
+from cloakonnx.graph.masks.taps import find_tap
 
 EPS, STEP, STEPS = 1 / 255, 0.25 / 255, 10
 Images = NDArray[np.float32]
@@ -62,32 +63,32 @@ def cases(options: argparse.Namespace, folder: Path) -> list[tuple[str, int, dic
     x, y = images("cifar10_test600", options.images)
     train, labels = images("cifar10_train4000", options.images)
     classifier = ck.Classifier(path, provider=ck.choose_provider("cpu"))
-    data = ck.Dataset.of(ArraySource("test", x, y), classifier)
-    learning = ck.Dataset.of(ArraySource("train", train, labels), classifier)
+    data = ck.records.Dataset.of(ArraySource("test", x, y), classifier)
+    learning = ck.records.Dataset.of(ArraySource("train", train, labels), classifier)
     weights = np.ones(64, np.float32)
     weights[:4] = 0
     masked = ck.Classifier(
-        ck.hardened(classifier.model, [ck.Mask(ck.find_tap(classifier.model, None).name, weights)]),
+        ck.apply(classifier.model, [ck.Mask(find_tap(classifier.model, None).name, weights)]),
         provider=classifier.provider,
     )
-    engines: dict[str, ck.Engine] = {
-        "one session": ck.InProcess(),
-        f"{options.workers} workers": ck.Threads(options.workers),
+    engines: dict[str, ck.engines.Engine] = {
+        "one session": ck.engines.InProcess(),
+        f"{options.workers} workers": ck.engines.Threads(options.workers),
     }
 
-    def each(run: Callable[[ck.Engine], object]) -> dict[str, Job]:
+    def each(run: Callable[[ck.engines.Engine], object]) -> dict[str, Job]:
         return {name: lambda engine=engine: run(engine) for name, engine in engines.items()}  # type: ignore[misc]
 
-    def attacked(batch_size: int, **settings: Any) -> Callable[[ck.Engine], object]:
+    def attacked(batch_size: int, **settings: Any) -> Callable[[ck.engines.Engine], object]:
         pgd = PGD(eps=EPS, eps_step=STEP, max_iter=STEPS, **settings)
         return lambda engine: ck.attack(
-            classifier, data, folder / "a.npz", attack=pgd, batch_size=batch_size, engine=engine
+            classifier, data, pgd, output=folder / "a.npz", batch_size=batch_size, engine=engine
         )
 
-    def evaluated(engine: ck.Engine) -> object:
+    def evaluated(engine: ck.engines.Engine) -> object:
         return ck.evaluate(masked, data, eps=[EPS], attack="pgd", max_iter=STEPS, sanity=False, engine=engine)
 
-    def learned(engine: ck.Engine) -> object:
+    def learned(engine: ck.engines.Engine) -> object:
         recipe = ck.Recipe(eps=2 / 255, budget=0.04, epochs=1)
         return ck.learn(classifier, learning, recipe, select=data, over_budget=True, engine=engine)
 

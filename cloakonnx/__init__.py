@@ -12,62 +12,63 @@ if TYPE_CHECKING:  # this is loaded before the command line heeds signals
     from typing import Any
 
 _HOMES = {
-    "attacks.attack": "Attacked attack",
+    "attacks.attack": "attack",
     "classifier.classifier": "Classifier",
-    "classifier.declared": "input_shape",
-    "data.samples": "Dataset FittedPairs",
-    "data.sources": "open_script open_source",
-    "engine.batches": "Engine InProcess",
-    "engine.threads": "Threads",
+    "classifier.gradients": "differentiate",
+    "classifier.inspect": "diff masks taps",
+    "data.given": "Pairs Samples",
     "errors": "CheckError CloakError",
     "evaluation.accuracy": "accuracy",
-    "evaluation.estimate": "Estimate",
     "evaluation.evaluate": "evaluate",
-    "evaluation.evaluation": "Evaluation load_evaluation",
-    "evaluation.gates": "Decision Gate check_gates parse_gate",
-    "evaluation.samples": "load_samples",
-    "evaluation.sweeps.record": "Sweep load_sweep",
+    "evaluation.evaluation": "Evaluation",
+    "evaluation.gates": "check_gates",
+    "evaluation.sweeps.record": "Sweep",
     "evaluation.sweeps.sweep": "sweep",
-    "evaluation.verification.attestation": "Attestation attest load_attestation",
-    "evaluation.verification.certificates": "load_certificate",
-    "evaluation.verification.signing": "SigningKey VerificationKey load_signing_key load_verification_key",
+    "evaluation.verification.attestation": "Attestation attest",
     "evaluation.verification.verify": "Verification verify",
-    "graph.file.diff": "Difference diff",
     "graph.file.model": "Model load",
-    "graph.fold.fold": "MaskFate fold_file folded",
-    "graph.fold.recorded": "read_masks",
-    "graph.masks.harden": "harden_file hardened strip_file",
     "graph.masks.mask": "Mask",
-    "graph.masks.strip": "stripped",
-    "graph.masks.taps": "Tap find_tap list_taps",
-    "pipeline.harden": "Hardened harden",
+    "graph.masks.taps": "Tap",
+    "pipeline.apply": "apply strip",
+    "pipeline.harden": "harden",
+    "pipeline.read": "read",
     "preprocessing": "Preprocessing",
-    "reporting.page": "report_html",
+    "reporting.page": "report",
     "runtime.provider": "Provider choose_provider",
-    "scoring.analysis": "Analysis load_analysis",
+    "scoring.analysis": "Analysis",
     "scoring.analyze": "analyze",
     "selection.greedy.select": "select_greedy",
     "selection.learn.learn": "learn",
     "selection.learn.recipe": "Recipe",
     "selection.topk": "Count Share Threshold select",
-    "statistics": "Accuracy",
 }
 """Module to the public names that it holds; __init__.pyi lists the same for type checkers."""
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - __init__.pyi has the names
+_FOLDERS = ("attacks", "engines", "keys", "records")
+"""Modules with public names of their own: ck.attacks.PGD."""
+
+__all__ = sorted((*_HOME_OF, *_FOLDERS))  # noqa: PLE0605 - __init__.pyi has the names
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module when it is first asked for."""
-    if name == "attacks":  # the one folder with names of its own: ck.attacks.PGD
-        return importlib.import_module("cloakonnx.attacks")
+    if name in _FOLDERS:
+        return importlib.import_module(f"cloakonnx.{name}")
     if name not in _HOME_OF:
-        raise AttributeError(f"module 'cloakonnx' has no attribute {name!r}")
+        raise AttributeError(_missing(name))
     value = getattr(importlib.import_module(f"cloakonnx.{_HOME_OF[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _missing(name: str) -> str:
+    """Return what to do without a name that is not there: some have been there before."""
+    former = importlib.import_module("cloakonnx._former").FORMER
+    if name in former:
+        return f"cloakonnx.{name} is gone, use: {former[name]} (docs/migration.md)"
+    return f"module 'cloakonnx' has no attribute {name!r}"
 
 
 def __dir__() -> list[str]:

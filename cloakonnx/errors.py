@@ -7,13 +7,43 @@ exits with :attr:`CloakError.exit_code`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 
 
 class CloakError(Exception):
-    """Base of every error that cloakonnx raises on purpose."""
+    """Base of every error that cloakonnx raises on purpose.
+
+    Args:
+        message: One line; ``{name}`` stands for a parameter's name, whatever the caller knows it by.
+        parameter: The parameter, or the parameters, that the message names: ``eps_step``, or with its class
+            ``Recipe.bounds``.
+
+    Example:
+        >>> str(OptionError("{eps_step} must be above 0", parameter="eps_step"))
+        'eps_step must be above 0'
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str = "", *, parameter: str | Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.parameters = (parameter,) if isinstance(parameter, str) else tuple(parameter)
+
+    @property
+    def parameter(self) -> str | None:
+        """Python name of the parameter that was wrong, or of the first one; None where it is none."""
+        return self.parameters[0].rpartition(".")[2] if self.parameters else None
+
+    def said(self, name_of: Callable[[str], str]) -> str:
+        """Return the message with parameters named by a function of their names here."""
+        text = str(self.args[0])
+        known = "|".join(map(re.escape, self.parameters))
+        return re.sub(rf"\{{({known})\}}", lambda found: name_of(found[1]), text) if known else text
+
+    def __str__(self) -> str:
+        """Return the message with the Python names of parameters."""
+        return self.said(lambda name: name.rpartition(".")[2])
 
 
 class ModelError(CloakError):

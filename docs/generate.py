@@ -24,7 +24,7 @@ from cloakonnx.evaluation.verification.attestation import Statement
 from cloakonnx.gradient._opset import OPSET
 from cloakonnx.gradient.registry import Entry, entries
 from cloakonnx.graph.index.traits import Kind
-from cloakonnx.records import JsonFile
+from cloakonnx.json_files import JsonFile
 from cloakonnx.scoring.analysis import FILE as ANALYSIS
 from cloakonnx.scoring.criteria import CRITERIA
 from cloakonnx.scoring.stored import MasksFile, ScoresFile

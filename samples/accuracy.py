@@ -19,13 +19,13 @@ RANDOM_MASKS = 3
 def main(source_path: str, hardened_path: str) -> None:
     """Print clean and static accuracy of both models and of the random-mask control."""
     source, hardened = ck.load(source_path), ck.load(hardened_path)
-    mask = ck.read_masks(hardened)[0]
+    mask = ck.masks(hardened)[0]
     print(f"{'':30}{'clean':>20}{'static FGSM 2/16':>22}")
     print_row("source", source)
     print_row("hardened", hardened)
     for seed in range(RANDOM_MASKS):
         weights = np.random.default_rng(seed).permutation(mask.weights)
-        control = ck.hardened(source, [ck.Mask(mask.tap, weights)])
+        control = ck.apply(source, [ck.Mask(mask.tap, weights)])
         print_row(f"random mask, seed {seed}", control)
     print(
         "\nStatic: the adversarial images were made on the source and replayed. That is no claim of robustness: an\n"
@@ -37,8 +37,8 @@ def print_row(name: str, model: ck.Model) -> None:
     """Print one model's accuracies on the 599 test images and on their FGSM twins."""
     classifier = ck.Classifier(model, provider=ck.choose_provider("cpu"))
     cells = []
-    for source in (ck.open_script(f"{SAMPLES / 'digits.py'}:test"), ck.open_source(SAMPLES / "digits_test_fgsm.npz")):
-        cells.append(str(ck.accuracy(classifier, ck.Dataset.of(source, classifier))))
+    for samples in (ck.Samples.script(f"{SAMPLES / 'digits.py'}:test"), SAMPLES / "digits_test_fgsm.npz"):
+        cells.append(str(ck.accuracy(classifier, samples)))
     print(f"{name:30}{cells[0]:>20}{cells[1]:>22}")
 
 

@@ -10,8 +10,6 @@ interval of the difference [+2.4, +8.1] points, and clean accuracy from 97.2% to
 import sys
 from pathlib import Path
 
-import numpy as np
-
 import cloakonnx as ck
 
 SAMPLES = Path(__file__).parent if "__file__" in globals() else Path("samples")
@@ -21,21 +19,16 @@ import digits  # noqa: E402
 FOLDER = Path(sys.argv[1] if len(sys.argv) == 2 else "demo-out")
 FOLDER.mkdir(exist_ok=True)
 images, labels = digits.test_arrays()
-for name, (x, y) in {
-    "train": digits.training_arrays(),  # the model was trained on them: fine to learn masks on, and for nothing else
-    "select": (images[:200], labels[:200]),
-    "report": (images[200:], labels[200:]),
-}.items():
-    np.savez(FOLDER / f"{name}.npz", x=x, y=y)
+train_x, train_y = digits.training_arrays()  # the model was trained on them: fine to learn masks on, for nothing else
 
 # %% Everything in one go; a second run takes what is there
 EPS = 1.5 / 16  # in pixel space, [0, 1]
 classifier = ck.Classifier(SAMPLES / "digits_cnn.onnx", provider=ck.choose_provider("cpu"))
 done = ck.harden(
     classifier,
-    data=FOLDER / "train.npz",
-    select_data=FOLDER / "select.npz",
-    report_data=FOLDER / "report.npz",
+    (train_x, train_y),  # arrays; paths, folders and loaders of batches do as well
+    select_data=(images[:200], labels[:200]),
+    report_data=(images[200:], labels[200:]),
     eps=EPS,
     require=["clean-drop<=3%", f"robust-gain>=1%@{EPS}"],
     report=False,  # the page needs Jinja2: the extra "report"
@@ -61,8 +54,7 @@ for mask in done.analysis.masks:
 done.analysis
 
 # %% What was written can be read again, and proves itself
-assert ck.load_evaluation(done.files["evaluation"]) == found
-hardened = classifier.beside(ck.load(done.files["model"]))
-checked = ck.verify(hardened, source=classifier.model)
+assert ck.read(done.files["evaluation"]) == found
+checked = ck.verify(done.files["model"], source=classifier)
 print(*(f"{check.status}: {check.name}" for check in checked.checks), sep="\n")
 assert checked.passed

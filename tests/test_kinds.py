@@ -13,6 +13,7 @@ from cloakonnx.classifier.abilities import abilities
 from cloakonnx.classifier.masked import MaskedClassifier, ones
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.file.model import Model, load, load_bytes
+from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.selection.learn.places import first_masks
 from tests.fixtures import kinds
 from tests.support.classifiers import cpu
@@ -59,16 +60,16 @@ def test_what_inspect_says_holds(name: str, tmp_path: Path) -> None:
     assert learn.works == (kind.tap is not None)
     if kind.tap is None:
         return
-    tap = ck.find_tap(model)
+    tap = find_tap(model)
     assert (tap.name, tap.feature_axis) == (kind.tap, kind.axis)
     mask = ones(tap)
     weights = np.linspace(0.5, 1.5, mask.weights.size, dtype=np.float32)
     (tmp_path / "m.onnx").write_bytes(kind.proto.SerializeToString())
     source = load(tmp_path / "m.onnx")
-    ck.harden_file(source, [replace(mask, weights=weights)], tmp_path / "hardened.onnx")
+    ck.apply(source, [replace(mask, weights=weights)], tmp_path / "hardened.onnx")
     hardened = cpu(load(tmp_path / "hardened.onnx"), output_name=kind.output)
     assert np.abs(hardened.scores(x) - classifier.scores(x)).max() > 1e-4
-    ck.strip_file(load(tmp_path / "hardened.onnx"), tmp_path / "stripped.onnx")
+    ck.strip(load(tmp_path / "hardened.onnx"), tmp_path / "stripped.onnx")
     assert (tmp_path / "stripped.onnx").read_bytes() == (tmp_path / "m.onnx").read_bytes()
     on_weights = learn.how.startswith("on ")
     learner = MaskedClassifier(classifier, first_masks(model, "weight" if on_weights else "feature"))

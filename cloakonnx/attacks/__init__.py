@@ -8,6 +8,7 @@ only numpy.
 from importlib import import_module as _import
 from pkgutil import iter_modules as _modules
 
+from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.methods.pgd import FGSM, PGD
 from cloakonnx.attacks.methods.apgd import APGDCE, APGDDLR, APGDT
 from cloakonnx.attacks.methods.fab import FABT
@@ -17,4 +18,4 @@ from cloakonnx.attacks.methods.noise import Noise
 for _module in _modules([f"{path}/methods" for path in __path__]):  # a new attack is a new module
     _import(f"cloakonnx.attacks.methods.{_module.name}")
 
-__all__ = ["APGDCE", "APGDDLR", "APGDT", "FABT", "FGSM", "PGD", "Noise", "Square"]
+__all__ = ["APGDCE", "APGDDLR", "APGDT", "FABT", "FGSM", "PGD", "Attack", "Noise", "Square"]

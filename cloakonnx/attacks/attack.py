@@ -1,87 +1,123 @@
-"""An attack on a whole set of samples, batch by batch: files of adversarial inputs."""
+"""An attack on a whole set of samples, batch by batch: adversarial inputs in memory or in files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from math import prod
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.ball import ball
-from cloakonnx.attacks.base import Attack, make
-from cloakonnx.attacks.pairs import labels_of
+from cloakonnx.attacks.base import Attack, attacks_of
+from cloakonnx.attacks.naming import outputs_by_eps
 from cloakonnx.attacks.presets import passing
 from cloakonnx.attacks.victim import Victim
+from cloakonnx.attacks.work import AttackedBatch, AttackWork
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import PASSES, Seen
+from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.reading import describe_scores, reading
 from cloakonnx.classifier.relabelled import data_doubt
 from cloakonnx.classifier.task import at_chance
-from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY
-from cloakonnx.data.batch import Batch
-from cloakonnx.data.layout import Arrangement
-from cloakonnx.data.levels import as_levels
-from cloakonnx.data.samples import Dataset
-from cloakonnx.engine.batches import Engine, Tell, map_batches
+from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY, load_npz
+from cloakonnx.data.samples import Dataset, SamplesLike
+from cloakonnx.engine.batches import Engine, map_batches
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.engine.folder import Folder
 from cloakonnx.engine.trees import joined
 from cloakonnx.errors import DataError, OptionError
 from cloakonnx.files import Parts, check_output, write_npz
+from cloakonnx.text import eps_exact
+
+
+@overload
+def attack(model: ModelLike, samples: SamplesLike, attack: Attack, **options: Any) -> Attacked: ...
+
+
+@overload
+def attack(model: ModelLike, samples: SamplesLike, attack: str, *, eps: float, **options: Any) -> Attacked: ...
+
+
+@overload
+def attack(
+    model: ModelLike,
+    samples: SamplesLike,
+    attack: str | Sequence[Attack],
+    *,
+    eps: Sequence[float] = ...,
+    **options: Any,
+) -> tuple[Attacked, ...]: ...
 
 
 def attack(
-    classifier: Classifier,
-    dataset: Dataset,
-    output: str | Path | Sequence[str | Path],
-    *,
+    model: ModelLike,
+    samples: SamplesLike,
     attack: str | Attack | Sequence[Attack],
+    *,
     eps: float | Sequence[float] = (),
+    output: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     batch_size: int = 64,
     round_levels: bool = False,
     resume: bool = False,
     engine: Engine | None = None,
     on_progress: Callable[[float], None] = lambda samples: None,
     **settings: Any,
-) -> tuple[Attacked, ...]:
-    """Make adversarial inputs for a model, and write an ``.npz`` file for each eps.
+) -> Attacked | tuple[Attacked, ...]:
+    """Make adversarial inputs for a model, in memory or as an ``.npz`` file for each eps.
 
     A file holds ``x`` in the layout of the data (uint8 where every value is a level of 1/255), ``y`` (the labels, or
     the model's own predictions where there are none), ``success`` and ``settings`` (JSON).
 
     Args:
-        classifier: The classifier.
-        dataset: The samples, fitted to it.
-        output: The file, or one for each eps.
-        attack: An attack (:class:`cloakonnx.attacks.PGD`, say), one for each output, or the name of one.
+        model: The classifier, or a model or path that stands for one.
+        samples: The samples (:class:`cloakonnx.Samples`), with labels, or without for the model's own predictions.
+        attack: An attack (:class:`cloakonnx.attacks.PGD`, say) or several, or the name of one.
         eps: With a name: radius of the ball in pixel space, or several.
-        batch_size: Samples at a time.
+        output: The file; for several attacks one each, or one name, to which each eps is added (``adv.eps1_255.npz``).
+            None keeps the adversarial inputs in memory.
+        batch_size: Samples per batch.
         round_levels: Whether to round to levels of 1/255, inward, before the model judges an input.
-        resume: Whether to go on where an interrupted call with the same settings stopped.
+        resume: Whether to continue an interrupted call with the same output and settings.
         engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_progress: Called with the number of samples that are done, those of every eps added up.
         settings: With a name: settings of the attack (``max_iter=20``).
 
     Returns:
-        What became of it, one for each eps.
+        The result; a tuple of results where several attacks or several eps are given.
 
     Raises:
         OptionError: settings that the attack does not take, or that don't fit pixel space.
         DataError: no samples, no labels for a targeted attack, or other samples than those of the resumed call.
         DifferentiationError: an op without a gradient, under an attack that needs one.
         OutputError: a file that can't be written, or what is to be resumed was left by other settings.
+
+    Example:
+        >>> import numpy as np
+        >>> import cloakonnx as ck
+        >>> x, y = np.zeros((2, 1, 8, 8), np.float32), np.array([0, 1])
+        >>> adv = ck.attack("samples/digits_cnn.onnx", (x, y), ck.attacks.PGD(eps=1 / 16, max_iter=2))
+        >>> adv.x.shape, adv.x.dtype, adv.success.shape
+        ((2, 1, 8, 8), dtype('float32'), (2,))
     """
-    attacks = _attacks(attack, eps, settings)
-    paths = [Path(each) for each in ((output,) if isinstance(output, (str, Path)) else output)]
-    if len(paths) != len(attacks) or len(set(attacks)) < len(attacks) or len(set(paths)) < len(paths):
-        raise OptionError(f"{len(attacks)} eps need as many outputs, all different; there are {len(paths)}")
+    attacks = attacks_of(attack, eps, settings)
+    paths = _outputs(output, attacks)
+    if len(set(attacks)) < len(attacks):
+        raise OptionError(f"{len(attacks)} attacks are asked for, and two of them are the same")
+    if resume and output is None:
+        raise OptionError(
+            "{resume} needs {output}: finished batches are kept beside it", parameter=("resume", "output")
+        )
     for path in paths:
-        check_output(path, force=True)
+        if path is not None:
+            check_output(path, force=True)
+    classifier = classifier_of(model)
+    dataset = Dataset.of(samples, classifier)
     engine = engine or default_engine(classifier.provider, dataset, batch_size)
     classifier = classifier.shipped().with_threads(engine.threads)
     sample = dataset.fitted_to(classifier)
@@ -93,187 +129,157 @@ def attack(
     if any(each.by_gradient and not each.passes_straight for each in attacks) and Victim(classifier).must_pass:
         works = [replace(work, settings=each) for work, each in zip(works, passing(attacks), strict=True)]
         notes += (PASSES,)
-    folders = [
-        Folder(path, {**work.record, "batch_size": batch_size}, run="an attack")
-        for work, path in zip(works, paths, strict=True)
-    ]
-    made: list[list[AttackedBatch]] = []
+    runs = [_Run.of(work, path, batch_size) for work, path in zip(works, paths, strict=True)]
     done = 0
-    for work, folder in zip(works, folders, strict=True):
-        with (
-            folder.opened(resume=resume),
-            map_batches(
-                work,
-                dataset.batches(batch_size),
-                engine=engine,
-                folder=folder,
-                name=dataset.source.name,
-                on_progress=lambda samples, before=done: on_progress(before + samples),  # type: ignore[misc]
-            ) as handled,
-        ):
-            made.append([replace(found, x=found.x[:0]) for _, found in handled])
-            classifier.model.check_unchanged()
-        done += sum(len(found.y) for found in made[-1])
-        if work.settings.is_targeted and not any(found.correct.any() for found in made[-1]):
-            for each in folders:
-                each.remove()
+    for run in runs:
+        so_far = partial(_after, done, on_progress)
+        run.handle(dataset, batch_size, engine, resume=resume, on_progress=so_far)
+        classifier.model.check_unchanged()
+        done += run.count
+        if run.work.settings.is_targeted and not any(found.correct.any() for found in run.made):
+            for each in runs:
+                each.forget()
             raise DataError(
-                f"{dataset.source.name}: all {sum(len(found.y) for found in made[-1])} samples are classified as their "
-                "label, so --targeted has no class left to reach; the labels must be the classes to reach, not the "
-                "true ones"
+                f"{dataset.source.name}: all {run.count} samples are classified as their label, so --targeted has no "
+                "class left to reach; the labels must be the classes to reach, not the true ones"
             )
     taken_for = describe_scores(classifier)
-    written = tuple(
-        _written(
-            folder,
-            joined(parts),
-            len(parts),
-            classifier=classifier,
-            dataset=dataset,
-            notes=notes,
-            taken_for=taken_for,
-        )
-        for folder, parts in zip(folders, made, strict=True)
-    )
-    for folder in folders:
-        folder.remove()
-    return written
+    written = tuple(run.result(classifier, dataset, notes=notes, taken_for=taken_for) for run in runs)
+    for run in runs:
+        run.forget()
+    is_one = isinstance(attack, Attack) or (isinstance(attack, str) and isinstance(eps, (int, float)))
+    return written[0] if is_one else written
 
 
-@dataclass(frozen=True, eq=False)
-class AttackedBatch:
-    """What an attack makes of a batch.
+def _after(done: int, on_progress: Callable[[float], None], samples: float) -> None:
+    on_progress(done + samples)
 
-    Attributes:
-        x: Adversarial inputs in the layout of the data: uint8 where all are levels of 1/255, else float32.
-        y: (N,) labels, or the model's own predictions.
-        success: (N,) which fool the model (targeted: reach the target).
-        unscored: (N,) for which the model gave scores that are NaN before the attack.
-        correct: (N,) classified as labelled before (targeted: not as the target).
-        decided: (N,) the model's classes before.
-        is_predicted: Whether the labels are predictions.
-        queries: Forward passes asked for, in samples.
-        gradients: Gradients asked for, in samples.
-        seen: Ties before the attack, and whether gradients gave a direction.
-        converged: Samples that hold and for which more steps change nothing.
+
+def _outputs(
+    output: str | PathLike[str] | Sequence[str | PathLike[str]] | None, attacks: Sequence[Attack]
+) -> list[Path | None]:
+    """Return where the result of each attack goes: one name is that of all, with its eps in it.
+
+    Raises:
+        OptionError: not as many outputs as attacks, or one twice.
     """
-
-    x: NDArray[Any]
-    y: NDArray[np.int64]
-    success: NDArray[np.bool_]
-    unscored: NDArray[np.bool_]
-    correct: NDArray[np.bool_]
-    decided: NDArray[np.int64]
-    is_predicted: bool
-    queries: int
-    gradients: int
-    seen: Seen
-    converged: int
+    if output is None:
+        return [None] * len(attacks)
+    if isinstance(output, (str, PathLike)):
+        paths = outputs_by_eps(Path(output), [eps_exact(each.eps) for each in attacks])
+    else:
+        paths = [Path(each) for each in output]
+    if len(paths) != len(attacks) or len(set(paths)) < len(paths):
+        raise OptionError(f"{len(attacks)} eps need as many outputs, all different; there are {len(set(paths))}")
+    return [*paths]
 
 
-@dataclass(frozen=True)
-class AttackWork:
-    """One attack on every batch.
+@dataclass(eq=False)
+class _Run:
+    """One attack on all samples, and what became of each batch; images are in the folder where there is one."""
 
-    Attributes:
-        classifier: The classifier.
-        settings: The attack.
-        round_levels: Whether to round to levels of 1/255, inward, before success is judged.
-        name: The samples' source.
-        arrangement: How its samples are laid out for the model.
-        stored_shape: Shape of a stored sample.
-    """
-
-    classifier: Classifier
-    settings: Attack
-    round_levels: bool
-    name: str
-    arrangement: Arrangement
-    stored_shape: tuple[int, ...]
+    work: AttackWork
+    folder: Folder | None
+    made: list[AttackedBatch] = field(default_factory=list)
 
     @classmethod
-    def of(cls, classifier: Classifier, dataset: Dataset, settings: Attack, *, round_levels: bool) -> AttackWork:
-        """Return the work on a dataset's samples; raises OptionError for settings that don't fit pixel space."""
-        bounds = dataset.preprocessing.bounds
-        ball(settings.norm, settings.eps).check(bounds, prod(dataset.stored_shape))
-        if round_levels and bounds != (0.0, 1.0):
-            raise OptionError("--round takes levels of 1/255, so pixel space must be [0, 1]: leave out --bounds")
-        return cls(classifier, settings, round_levels, dataset.source.name, dataset.arrangement, dataset.stored_shape)
+    def of(cls, work: AttackWork, output: Path | None, batch_size: int) -> _Run:
+        record = {**work.record, "batch_size": batch_size}
+        return cls(work, None if output is None else Folder(output, record, run="an attack"))
 
     @property
-    def result(self) -> type[AttackedBatch]:
-        """The type of a batch's result."""
-        return AttackedBatch
+    def count(self) -> int:
+        return sum(len(found.y) for found in self.made)
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """Everything that results depend on beside the samples."""
-        known = self.classifier.probabilities
-        return {
-            **self.settings.record(),
-            "model_sha256": self.classifier.model.sha256,
-            "input": self.classifier.input_name,
-            "output": self.classifier.output_name,
-            "preprocessing": asdict(self.classifier.preprocessing),
-            "round": self.round_levels,
-            **({} if known is None else {"scores": "probabilities" if known else "logits"}),
-            **self.classifier.record,
-        }
+    def handle(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        engine: Engine,
+        *,
+        resume: bool,
+        on_progress: Callable[[float], None],
+    ) -> None:
+        with (
+            nullcontext() if self.folder is None else self.folder.opened(resume=resume),
+            map_batches(
+                self.work,
+                dataset.batches(batch_size),
+                engine=engine,
+                folder=self.folder,
+                name=dataset.source.name,
+                on_progress=on_progress,
+            ) as handled,
+        ):
+            for _, found in handled:
+                self.made.append(found if self.folder is None else replace(found, x=found.x[:0]))
 
-    def start(self, worker: int = 0) -> Callable[[Batch, Tell], AttackedBatch]:
-        """Return what attacks a batch."""
-        classifier = self.classifier.for_worker(worker)
-        victim = Victim(classifier, self.arrangement.sample_shape(self.stored_shape))
-        return lambda batch, tell: self._attack(victim, batch)
+    def forget(self) -> None:
+        """Remove the folder."""
+        if self.folder is not None:
+            self.folder.remove()
 
-    def _attack(self, victim: Victim, batch: Batch) -> AttackedBatch:
-        targeted = self.settings.is_targeted
-        if batch.y is None and targeted:
-            raise DataError(f"{self.name} has no labels; a targeted attack takes the classes to reach from them")
-        x = batch.x
-        before = victim.counts.queries, victim.counts.gradients
-        predicted, tied = victim.decided(x)
-        y = labels_of(batch, predicted, victim.task, name=self.name)
-        found = self.settings.run(victim, x, y, samples=batch.indices, in_levels=self.round_levels)
-        adversarial, success = found.x, found.success
-        stored = self.arrangement.undo(adversarial, self.stored_shape)
-        levels = as_levels(stored) if self.classifier.bounds == (0.0, 1.0) else None
-        if levels is not None:
-            read_back = np.divide(np.rint(adversarial * 255), 255, dtype=np.float32)
-            success = victim.confirmed(read_back, success, y, targeted=targeted)
-        return AttackedBatch(
-            x=stored if levels is None else levels,
-            y=y,
-            success=success,
-            unscored=victim.task.undecided(predicted),
-            correct=victim.task.agrees(predicted, y) ^ targeted,
-            decided=predicted,
-            is_predicted=batch.y is None,
-            queries=victim.counts.queries - before[0],
-            gradients=victim.counts.gradients - before[1],
-            seen=Seen(int(tied.sum()), *victim.directions.taken(len(x))),
-            converged=int((found.converged & ~success).sum()),
+    def result(self, classifier: Classifier, dataset: Dataset, *, notes: tuple[str, ...], taken_for: str) -> Attacked:
+        """Write the file, where there is one, holding the images of one batch at a time, and count.
+
+        Raises:
+            OutputError: the file can't be written.
+        """
+        found = joined(self.made) if self.folder is not None else _joined_in_memory(self.made)
+        record = self.work.record if self.folder is None else self.folder.record
+        settings = {**record, LABELS_KEY: PREDICTED if found.is_predicted else "given"}
+        text = json.dumps(settings, sort_keys=True)
+        if self.folder is not None:
+            x = Parts((len(found.y), *found.x.shape[1:]), found.x.dtype, self._images(found.x.dtype))
+            write_npz(
+                self.folder.output, {"x": x, "y": found.y, "success": found.success, SETTINGS_KEY: np.array(text)}
+            )
+        hint = None
+        correct = int(found.correct.sum())
+        if not (found.is_predicted or settings["targeted"]):
+            hint = data_doubt(classifier, dataset, found.decided, found.y)
+        return Attacked(
+            path=None if self.folder is None else self.folder.output,
+            settings=json.loads(text),
+            count=len(found.y),
+            correct=correct,
+            robust=int((found.correct & ~found.success).sum()),
+            queries=found.queries,
+            gradients=found.gradients,
+            classes=classifier.classes,
+            unscored=int(found.unscored.sum()),
+            notes=notes,
+            seen=found.seen,
+            converged=found.converged,
+            taken_for=taken_for,
+            labels_hint=hint,
+            y=found.y,
+            success=found.success,
+            stored=None if self.folder is not None else found.x,
         )
 
+    def _images(self, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+        """Yield the images of one batch after the other, in the type of the file: float32 where one batch has it."""
+        assert self.folder is not None
+        for number in range(len(self.made)):
+            x = self.folder.column(number, "x")
+            yield x if x.dtype == dtype else _pixels(x)
 
-def _attacks(
-    attack: str | Attack | Sequence[Attack], eps: float | Sequence[float], settings: Mapping[str, Any]
-) -> list[Attack]:
-    """Return the attacks: those given, or one of the name for each eps."""
-    if isinstance(attack, str):
-        radii = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
-        return [make(attack, eps=radius, **settings) for radius in radii]
-    if settings or eps:
-        raise OptionError("an attack that is given as such has its own eps and settings")
-    return [attack] if isinstance(attack, Attack) else list(attack)
+
+def _joined_in_memory(made: Sequence[AttackedBatch]) -> AttackedBatch:
+    return joined([replace(found, x=_pixels(found.x)) for found in made])
+
+
+def _pixels(x: NDArray[Any]) -> NDArray[np.float32]:
+    return np.divide(x, np.float32(255), dtype=np.float32) if x.dtype == np.uint8 else np.asarray(x, np.float32)
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """What an attack on a set of samples came to.
+    """Result of an attack on a set of samples.
 
     Attributes:
-        path: The adversarial file.
+        path: The adversarial file; None where the adversarial inputs are in memory.
         settings: What it holds of them.
         count: Samples.
         correct: Classified as labelled before (targeted: not as the target).
@@ -287,9 +293,12 @@ class Attacked:
         taken_for: What the model's scores were taken for, in words.
         labels_hint: What other labels would be right for far more samples, or that none may be, in words.
         converged: Samples that hold and for which more steps of the attack change nothing.
+        y: (N,) int64 labels, or the model's own predictions.
+        success: (N,) bool, which adversarial inputs fool the model (targeted: reach the target).
+        stored: The adversarial inputs, where they are in memory.
     """
 
-    path: Path
+    path: Path | None
     settings: Mapping[str, Any]
     count: int
     correct: int
@@ -303,6 +312,17 @@ class Attacked:
     notes: tuple[str, ...] = ()
     seen: Seen = field(default_factory=Seen)
     converged: int = 0
+    y: NDArray[np.int64] = field(kw_only=True, repr=False, compare=False)
+    success: NDArray[np.bool_] = field(kw_only=True, repr=False, compare=False)
+    stored: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def x(self) -> NDArray[np.float32]:
+        """Adversarial inputs in pixel space and in the layout of the samples; read from the file where there is one."""
+        if self.stored is not None:
+            return self.stored
+        assert self.path is not None  # where nothing is in memory
+        return _pixels(load_npz(self.path)[0])
 
     @property
     def is_at_chance(self) -> bool:
@@ -322,60 +342,3 @@ class Attacked:
     def has_labels(self) -> bool:
         """Whether the data had labels; the model's own predictions stand in otherwise."""
         return str(self.settings[LABELS_KEY]) != PREDICTED
-
-
-def _written(
-    folder: Folder,
-    found: AttackedBatch,
-    batches: int,
-    *,
-    classifier: Classifier,
-    dataset: Dataset,
-    notes: tuple[str, ...],
-    taken_for: str,
-) -> Attacked:
-    """Write the batches of a folder as one file, holding the images of one of them at a time, and count.
-
-    Args:
-        folder: The finished batches.
-        found: All of them joined, without images.
-        batches: How many there are.
-        classifier: The model.
-        dataset: The samples.
-        notes: What became of the model before the attack, in words.
-        taken_for: What its scores were taken for.
-
-    Raises:
-        OutputError: the file can't be written.
-    """
-    dtype = found.x.dtype  # float32 where one batch has it
-
-    def images() -> Iterator[NDArray[Any]]:
-        for number in range(batches):
-            x = folder.column(number, "x")
-            yield x if x.dtype == dtype else np.divide(x, np.float32(255), dtype=np.float32)
-
-    settings = {**folder.record, LABELS_KEY: PREDICTED if found.is_predicted else "given"}
-    x = Parts((len(found.y), *found.x.shape[1:]), dtype, images())
-    text = np.array(json.dumps(settings, sort_keys=True))
-    hint = None
-    correct = int(found.correct.sum())
-    if not (found.is_predicted or settings["targeted"]):
-        hint = data_doubt(classifier, dataset, found.decided, found.y)
-    write_npz(folder.output, {"x": x, "y": found.y, "success": found.success, SETTINGS_KEY: text})
-    return Attacked(
-        path=folder.output,
-        settings=json.loads(str(text)),
-        count=len(found.y),
-        correct=correct,
-        robust=int((found.correct & ~found.success).sum()),
-        queries=found.queries,
-        gradients=found.gradients,
-        classes=classifier.classes,
-        unscored=int(found.unscored.sum()),
-        notes=notes,
-        seen=found.seen,
-        converged=found.converged,
-        taken_for=taken_for,
-        labels_hint=hint,
-    )

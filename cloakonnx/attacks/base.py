@@ -332,3 +332,23 @@ def make(name: str, *, presets: tuple[str, ...] = (), **given: Any) -> Attack:
         if key not in known and value is not None and value is not False:
             raise OptionError(f"{name} takes no --{key.replace('_', '-')}")
     return cls(**{key: value for key, value in given.items() if key in known and value is not None})
+
+
+def attacks_of(
+    attack: str | Attack | Sequence[Attack], eps: float | Sequence[float], settings: Mapping[str, Any]
+) -> list[Attack]:
+    """Return the attacks: those given, or one of the name for each eps.
+
+    Raises:
+        OptionError: a name without eps, an attack with eps or settings beside its own, or a setting that it lacks.
+    """
+    if not isinstance(attack, str):
+        if settings or eps != ():
+            raise OptionError("an attack that is given as an object has its own eps and settings: give them there")
+        return [attack] if isinstance(attack, Attack) else list(attack)
+    radii = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
+    if not radii:
+        raise OptionError(
+            f"{attack} needs {{eps}}, the radius of the ball in pixel space, such as 2/255", parameter="eps"
+        )
+    return [make(attack, eps=radius, **settings) for radius in radii]

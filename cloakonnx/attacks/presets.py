@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.base import Attack, TargetedInTurn, make
@@ -29,6 +29,24 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
 ``standard`` has the attacks, the order and the budgets of AutoAttack's standard version (Croce & Hein 2020, arXiv
 2003.01690, and its published code): 9 targets each for APGD-T and FAB-T, squares of 0.8 at first.
 """
+
+
+class PlanSettings(TypedDict, total=False):
+    """Settings of the attacks of an evaluation, beside eps.
+
+    Attributes:
+        norm: Norm of the balls.
+        max_iter: Steps of a single attack; ``converged`` for PGD until more change nothing.
+        restarts: Random starts of a single attack.
+        straight_through: Whether gradients pass rounding and quantisation as identity (BPDA).
+        seed: Random seed.
+    """
+
+    norm: Literal["linf", "l2"]
+    max_iter: int | str | None
+    restarts: int | None
+    straight_through: bool
+    seed: int
 
 
 def plan(

@@ -24,6 +24,7 @@ from cloakonnx.errors import MaskError
 from cloakonnx.gradient.differentiate import GradientGraph
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.file.model import Model, load
+from cloakonnx.graph.masks.given import MasksLike, masks_of
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing, channel_axis
@@ -70,7 +71,7 @@ class Classifier:
         provider: Provider | None = None,
         input_name: str | None = None,
         output_name: str | None = None,
-        masks: Sequence[Mask] = (),
+        masks: MasksLike = (),
         at_a_time: int | None = None,
         probabilities: bool | None = None,
         task: str | None = None,
@@ -271,8 +272,11 @@ class Classifier:
         found = self.sessions.narrow(gradient)
         return to_numpy(found) if isinstance(x, np.ndarray) else found
 
-    def with_masks(self, masks: Sequence[Mask]) -> Self:
+    def with_masks(self, masks: MasksLike) -> Self:
         """Return the classifier with other masks; at the same taps it shares the graphs and sessions.
+
+        Args:
+            masks: A mask, several, or an analysis of learned masks.
 
         Raises:
             TapError, MaskError: a mask that does not fit.
@@ -375,8 +379,8 @@ class Classifier:
         """The gradient graphs and their sessions."""
         return Sessions(self._fed, self.output_name, self.places, probabilities=self.probabilities)
 
-    def _put_in(self, masks: Sequence[Mask]) -> None:
-        self._masks = tuple(masks)
+    def _put_in(self, masks: MasksLike) -> None:
+        self._masks = masks_of(masks)
         self.places, self._weights = placed(self.model, self._masks)
 
     def _for(self, asked: Asked, x: Value) -> GradientGraph:

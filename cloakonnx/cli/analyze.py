@@ -67,7 +67,7 @@ class _Tap(Group):
     @property
     def scores(self) -> dict[str, Any]:
         """How they are scored, as :func:`cloakonnx.analyze` takes it."""
-        return {"criterion_name": self.criterion or "deepcloak"}
+        return {"criterion": self.criterion or "deepcloak"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,21 +90,21 @@ def command(
     classifier = runs.ready(classifier)
     warn_of_randomness(classifier)
     engine = runs.engine(classifier, samples)
-    settings = {**judging.settings, "attack": attacks, "batch_size": runs.batch_size, "engine": engine}
-    found = _attacked(classifier, samples, targets, settings)
+    settings = {**judging.settings, "batch_size": runs.batch_size, "engine": engine}
+    found = _attacked(classifier, samples, attacks, targets, settings)
     _print(classifier, attacks, found, engine, as_json=as_json)
 
 
 def _attacked(
-    classifier: Classifier, samples: Dataset, targets: list[Path], settings: dict[str, Any]
+    classifier: Classifier, samples: Dataset, attacks: Sequence[Attack], targets: list[Path], settings: dict[str, Any]
 ) -> tuple[Attacked, ...]:
     """Attack, and show how far it is."""
     from cloakonnx.attacks.attack import attack
 
     count = samples.count()
     total = None if count is None else count * len(targets)
-    with going_on(RESUMED), progress(f"attack, {settings['attack'][0].name}", total) as advance:
-        return attack(classifier, samples, targets, **settings, on_progress=advance)
+    with going_on(RESUMED), progress(f"attack, {attacks[0].name}", total) as advance:
+        return attack(classifier, samples, attacks, **settings, output=targets, on_progress=advance)
 
 
 def _print(

@@ -95,7 +95,7 @@ class _Result(Output):
     def settings(self) -> dict[str, Any]:
         """What :func:`cloakonnx.evaluate` takes of it."""
         return {
-            "sanity": not self.no_sanity, "output": self.output, "samples": self.samples, "resume": self.resume,
+            "sanity": not self.no_sanity, "output": self.output, "keep": self.samples, "resume": self.resume,
         }  # fmt: skip
 
 

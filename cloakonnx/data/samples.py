@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cloakonnx.data._images import ImageFolder
 from cloakonnx.data._listing import count_of
 from cloakonnx.data.batch import Batch, digest
+from cloakonnx.data.given import Given, Pairs, Samples, source_of
 from cloakonnx.data.layout import Arrangement, arrange, to_pixels
 from cloakonnx.data.sources import ClassedArrays, Source, sample_shape
 from cloakonnx.data.subset import classed, evenly, file_names, known_labels, some
@@ -63,8 +64,17 @@ class Dataset:
     rows: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, source: Source, classifier: Fits, *, limit: int | None = None) -> Dataset:
-        """Fit a source to a classifier's input, preprocessing and classes."""
+    def of(cls, samples: SamplesLike, classifier: Fits, *, limit: int | None = None) -> Dataset:
+        """Fit samples of any kind to a classifier's input, preprocessing and classes; fitted ones are as they are.
+
+        Raises:
+            DataError: samples of no such kind, or a file that can't be used.
+        """
+        if isinstance(samples, Dataset):
+            return samples if limit is None else replace(samples, limit=limit)
+        if isinstance(samples, Samples) and limit is None:
+            limit = samples.limit
+        source = source_of(samples)
         if isinstance(source, (ImageFolder, ClassedArrays)):
             source = source.for_classes(classifier.class_names).for_input(classifier.input_shape)
         return cls(source, classifier.preprocessing, classifier.input_shape, classifier.declared_classes, limit)
@@ -116,7 +126,7 @@ class Dataset:
         if self.preprocessing != classifier.preprocessing:
             raise DataError(
                 f"{self.source.name} was fitted with other preprocessing than the classifier's "
-                f"({self.preprocessing}; {classifier.preprocessing}): make it with Dataset.of(source, classifier)"
+                f"({self.preprocessing}; {classifier.preprocessing}): fit them with Dataset.of(samples, classifier)"
             )
         self.preprocessing.check_channels(self.sample_shape, self.arrangement.channel_axis)
         return self.sample_shape
@@ -210,6 +220,10 @@ class Dataset:
         )
 
 
+SamplesLike: TypeAlias = Dataset | Samples | Given
+"""What every function takes as samples: see :class:`cloakonnx.Samples`."""
+
+
 class PairBatch(NamedTuple):
     """Some consecutive samples and their adversarial twins.
 
@@ -247,6 +261,14 @@ class FittedPairs:
 
     clean: Dataset
     adversarial: Dataset
+
+    @classmethod
+    def of(cls, pairs: Pairs | FittedPairs, classifier: Fits) -> FittedPairs:
+        """Fit pairs to a classifier; a limit of the clean samples holds for both. Raises as :meth:`Dataset.of` does."""
+        if isinstance(pairs, FittedPairs):
+            return pairs
+        clean, adversarial = (Dataset.of(each, classifier) for each in (pairs.clean, pairs.adversarial))
+        return cls(clean, adversarial if adversarial.limit else replace(adversarial, limit=clean.limit))
 
     def __post_init__(self) -> None:
         """Take the first clean samples where the labels tell that the file has the versions of these alone."""

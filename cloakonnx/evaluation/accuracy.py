@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import LabelledBatch
-from cloakonnx.data.samples import Dataset
+from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine, Tell, map_batches
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.statistics import Accuracy
 
 
 def accuracy(
-    classifier: Classifier,
-    dataset: Dataset,
+    model: ModelLike,
+    samples: SamplesLike,
     *,
     batch_size: int = 64,
     engine: Engine | None = None,
@@ -31,16 +32,23 @@ def accuracy(
     On adversarial inputs that were made on another model this is static accuracy: it says nothing of robustness.
 
     Args:
-        classifier: The classifier.
-        dataset: Labelled samples, fitted to it.
-        batch_size: Samples at a time.
+        model: The classifier, or a model or path that stands for one.
+        samples: Labelled samples (:class:`cloakonnx.Samples`).
+        batch_size: Samples per batch.
         engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_progress: Called with the number of samples after every batch.
 
     Raises:
         DataError: the samples have no labels.
         InferenceError: ONNX Runtime fails.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.accuracy("samples/digits_cnn.onnx", ck.Samples("samples/digits_test_fgsm.npz", limit=100)).count
+        100
     """
+    classifier = classifier_of(model)
+    dataset = Dataset.of(samples, classifier)
     engine = engine or default_engine(classifier.provider, dataset, batch_size)
     classifier, _ = reading(classifier.with_threads(engine.threads), dataset)
     missing = f"{dataset.source.name} has no labels; accuracy needs them"

@@ -18,7 +18,7 @@ from cloakonnx.evaluation.samples import MOST
 from cloakonnx.graph.file.diff import external_digests
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.strip import found_masks
-from cloakonnx.records import installed_versions
+from cloakonnx.json_files import installed_versions
 
 
 @dataclass(frozen=True)

@@ -8,26 +8,27 @@ without gradients; a sample counts as robust only if it withstands all of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 from cloakonnx.attacks.base import Attack
-from cloakonnx.attacks.presets import check_eps, plan, replaced
+from cloakonnx.attacks.presets import PlanSettings, check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.doubts import of_ties
-from cloakonnx.classifier.reading import describe_scores, first_gradients, reading, takes_logarithms
-from cloakonnx.classifier.relabelled import data_doubt
-from cloakonnx.classifier.task import at_chance
+from cloakonnx.classifier.given import ModelLike, classifier_of
+from cloakonnx.classifier.given import beside as beside_of
+from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import LabelledBatch
-from cloakonnx.data.samples import Dataset, sample_hashes
+from cloakonnx.data.samples import Dataset, SamplesLike, sample_hashes
 from cloakonnx.engine.batches import Engine, map_batches
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.engine.folder import Folder
 from cloakonnx.engine.trees import joined
 from cloakonnx.errors import MaskError, ModelError, OptionError, TapError
+from cloakonnx.evaluation._notes import about_data, about_gradients, about_scores
 from cloakonnx.evaluation.baseline import carried, check_alike, is_source, recorded
 from cloakonnx.evaluation.compared import ComparisonWork, Conditions
 from cloakonnx.evaluation.comparison import Comparison
@@ -50,26 +51,22 @@ _NO_RANDOM_MASKS = "no random masks beside the model's own: the type or shape of
 
 
 def evaluate(
-    classifier: Classifier,
-    dataset: Dataset,
+    model: ModelLike,
+    samples: SamplesLike,
     *,
-    eps: Sequence[float],
+    eps: float | Sequence[float],
     attack: str = "quick",
-    baseline: Classifier | None = None,
-    norm: Literal["linf", "l2"] = "linf",
-    max_iter: int | str | None = None,
-    restarts: int | None = None,
-    straight_through: bool = False,
-    seed: int = 0,
+    baseline: ModelLike | None = None,
     batch_size: int = 64,
     analysis: Analysis | None = None,
     sanity: bool = True,
-    output: str | Path | None = None,
-    samples: str | Path | None = None,
+    output: str | PathLike[str] | None = None,
+    keep: str | PathLike[str] | None = None,
     resume: bool = False,
     engine: Engine | None = None,
     on_estimate: Callable[[Estimate], None] | None = None,
     on_progress: Callable[[float], None] = lambda samples: None,
+    **settings: Unpack[PlanSettings],
 ) -> Evaluation:
     """Attack a model, and its baseline in the same way where there is one; compare them sample by sample.
 
@@ -77,28 +74,28 @@ def evaluate(
     named.
 
     Args:
-        classifier: The model.
-        dataset: Labelled samples, fitted to it.
-        eps: Radii of the balls, in pixel space.
-        attack: A preset (``quick``) or an attack's name.
+        model: The classifier, or a model or path that stands for one.
+        samples: Labelled samples (:class:`cloakonnx.Samples`).
+        eps: Radius of the ball in pixel space, or several.
+        attack: A preset (``quick``, ``standard``) or an attack's name.
         baseline: What to compare with: any model of the same inputs and classes. None takes the masks out of a model
             that carries some, and evaluates any other alone.
-        norm: The balls' norm.
-        max_iter: Steps of a single attack; ``converged`` for PGD until more change nothing.
-        restarts: Random starts of a single attack.
-        straight_through: Whether gradients pass rounding and quantisation as if they were not there (BPDA); where a
-            model's own are all 0 they do so without being asked.
-        seed: Of all random numbers.
-        batch_size: Samples at a time.
+        batch_size: Samples per batch.
         analysis: What the masks come from, to tell how many of the samples it has seen.
         sanity: Whether to make the sanity checks, on the first samples that the model classifies correctly.
         output: Where to save the evaluation; until then, finished batches lie in a folder beside it.
-        samples: Where to save a few samples that are gained and lost at the first eps, with the inputs that won, as an
+        keep: Where to save a few samples that are gained and lost at the first eps, with the inputs that won, as an
             ``.npz`` for the report; that needs a baseline.
         resume: Whether to go on with what an interrupted evaluation with this output has left.
         engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_estimate: Called before the attacks with what they take at most, which is measured for it.
         on_progress: Called with the number of samples that are done, and with fractions in between.
+        settings: Of the attacks: ``norm`` (``linf`` or ``l2``), ``seed``, ``straight_through`` (gradients pass rounding
+            and quantisation as identity, BPDA; where a model's own are all 0 they do so without being asked), and of a
+            single attack ``max_iter`` (for PGD also ``converged``) and ``restarts``.
+
+    Returns:
+        The evaluation; ``evaluation.verdict.sentence`` says in words what it shows.
 
     Raises:
         ModelError: a baseline that takes other inputs or has other classes.
@@ -106,21 +103,33 @@ def evaluate(
         OptionError: an eps, attack or setting that makes no sense.
         DifferentiationError: an op without a gradient, under an attack that needs one.
         OutputError: the output can't be written, or what is to be resumed was left by other settings.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> clf = ck.Classifier("samples/digits_cnn.onnx")
+        >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=50)
+        >>> masked = clf.with_masks(ck.select(ck.analyze(clf, data, attack="fgsm", eps=1 / 16), "5%"))
+        >>> found = ck.evaluate(masked, data, eps=1 / 16, attack="fgsm", baseline=clf, sanity=False)
+        >>> found.results[0].hardened.robust.count
+        50
     """
-    if samples is not None:
-        check_output(Path(samples), force=True)
-    check_eps(eps, norm=norm, bounds=dataset.preprocessing.bounds, shape=dataset.sample_shape)
-    made: dict[str, Any] = {"max_iter": max_iter, "restarts": restarts, "straight_through": straight_through}
-    plans = [plan(attack, eps=e, norm=norm, seed=seed, **made) for e in eps]
+    if keep is not None:
+        check_output(Path(keep), force=True)
+    classifier = classifier_of(model)
+    dataset = Dataset.of(samples, classifier)
+    radii = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
+    norm, seed = settings.get("norm", "linf"), settings.get("seed", 0)
+    check_eps(radii, norm=norm, bounds=dataset.preprocessing.bounds, shape=dataset.sample_shape)
+    plans = [plan(attack, eps=each, **settings) for each in radii]
     engine = engine or default_engine(classifier.provider, dataset, batch_size)
     classifier = classifier.shipped().with_threads(engine.threads)
-    baseline = None if baseline is None else baseline.shipped().with_threads(engine.threads)
-    model = classifier.model
-    masks, bare, about_masks = carried(model, None if baseline is None else baseline.model)
-    beside = classifier.beside(bare) if baseline is None and bare is not None else baseline
-    if samples is not None and beside is None:
+    named = None if baseline is None else beside_of(classifier, baseline).shipped().with_threads(engine.threads)
+    source = classifier.model
+    masks, bare, about_masks = carried(source, None if named is None else named.model)
+    beside = classifier.beside(bare) if named is None and bare is not None else named
+    if keep is not None and beside is None:
         raise OptionError(
-            f"samples gained and lost are kept beside a baseline, and {model.name} carries no masks to take out: name "
+            f"samples gained and lost are kept beside a baseline, and {source.name} carries no masks to take out: name "
             "a baseline (--baseline)"
         )
     classifier, beside, notes = _ready(classifier, beside, dataset)
@@ -129,13 +138,12 @@ def evaluate(
         beside,
         _controls(classifier, bare, masks, seed=seed),
         Conditions(tuple(plans), norm, seed, dataset.fitted_to(beside or classifier)),
-        is_stripped=baseline is None and beside is not None,
-        keeps_turned=samples is not None,
+        is_stripped=named is None and beside is not None,
+        keeps_turned=keep is not None,
     )
     comparison = work.comparison()
-    folder = None
-    if output is not None:
-        folder = Folder(Path(output), {**work.record, "batch_size": batch_size}, run="an evaluation")
+    record = {**work.record, "batch_size": batch_size}
+    folder = None if output is None else Folder(Path(output), record, run="an evaluation")
     parts: list[Found] = []
     correct = Correct()
     met = _Met(analysis)
@@ -157,18 +165,18 @@ def evaluate(
                 correct.add(batch, part.clean)
                 met.add(batch)
         found = joined(parts)
-        model.check_unchanged()
+        source.check_unchanged()
         if beside is not None:
             beside.model.check_unchanged()
-        of_source = beside is not None and is_source(beside.model, model, bare)
+        of_source = beside is not None and is_source(beside.model, source, bare)
         gains = [each.gain for each in found.at if each.gain is not None] if of_source else []
         checked = None
         if sanity:
             checked = _checked(classifier, dataset, correct, found.at, gains, plans=plans, batch_size=batch_size)
     evaluation = Evaluation(
-        model=ModelRecord(model.name, model.sha256),
-        baseline=None if beside is None else recorded(beside.model, model, is_stripped=baseline is None),
-        baseline_is_stripped=baseline is None and beside is not None,
+        model=ModelRecord(source.name, source.sha256),
+        baseline=None if beside is None else recorded(beside.model, source, is_stripped=named is None),
+        baseline_is_stripped=named is None and beside is not None,
         baseline_is_source=of_source or beside is None,
         masks=tuple(MaskRecord(m.tap, m.weights.size, len(m.removed)) for m in masks),
         data=met.record(dataset.source.name),
@@ -190,16 +198,16 @@ def evaluate(
             *notes,
             *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
-            *(() if sanity else _about_gradients(classifier, dataset, plans[0])),
-            *_about_scores(classifier, *(() if beside is None else (beside,))),
-            *_about_data(dataset, found, classifier, beside),
+            *(() if sanity else about_gradients(classifier, dataset, plans[0])),
+            *about_scores(classifier, *(() if beside is None else (beside,))),
+            *about_data(dataset, found, classifier, beside),
         ),
         sanity=checked,
     )
-    if samples is not None and found.turned is not None:
-        TurnedSamples.of(found.turned, dataset, evaluation=evaluation.sha256, eps=eps[0]).save(samples)
+    if keep is not None and found.turned is not None:
+        TurnedSamples.of(found.turned, dataset, evaluation=evaluation.sha256, eps=radii[0]).save(Path(keep))
     if output is not None:
-        evaluation.save(output)
+        evaluation.save(Path(output))
     if folder is not None:
         folder.remove()
     return evaluation
@@ -238,43 +246,6 @@ def _controls(
     except (MaskError, TapError):  # an optimiser's own ops have no types that inference knows
         return ()
     return tuple(classifier.beside(each) for each in made)
-
-
-def _about_data(dataset: Dataset, found: Found, model: Classifier, baseline: Classifier | None) -> Iterator[str]:
-    """Say in words what makes the labels, or a model's answers, worth less than they look."""
-    if dataset.source.has_predicted_labels:
-        yield (
-            f"the labels of {dataset.source.name} are a model's own predictions, not true ones; accuracy is how often "
-            "that class is kept"
-        )
-    clean = [(model, model.name, found.clean)]
-    if baseline is not None and found.clean_baseline is not None:
-        clean.append((baseline, "the baseline", found.clean_baseline))
-    for (of, who, right), missing, tied, decided in zip(clean, found.unscored, found.tied, found.decided, strict=True):
-        yield from (f"{who}: {said}" for said in of_ties(tied))
-        if missing:
-            yield f"{who} gives scores that are no numbers (NaN) for {missing} clean samples, which count as wrong"
-        if at_chance(int(right.sum()), len(right), model.classes):
-            yield (
-                f"{who} gets {right.sum()} of {len(right)} clean samples right, no more than chance would in "
-                f"{model.classes} classes: are preprocessing and labels right?"
-            )
-        hint = data_doubt(of, dataset, decided, found.labels)
-        if hint is not None:
-            yield f"{who}: {hint}"
-
-
-def _about_gradients(classifier: Classifier, dataset: Dataset, attacks: Sequence[Attack]) -> tuple[str, ...]:
-    """Say that gradients give attacks no direction, where they take any; a flag tells it where flags are asked for."""
-    if not any(each.by_gradient for each in attacks):
-        return ()
-    passes = any(each.passes_straight for each in attacks)
-    return first_gradients(classifier, dataset, straight_through=passes)
-
-
-def _about_scores(*classifiers: Classifier) -> Iterator[str]:
-    """Say what scores were taken for where logarithms of probabilities stand for the logits."""
-    yield from dict.fromkeys(f"{each.name}: {describe_scores(each)}" for each in classifiers if takes_logarithms(each))
 
 
 def _ready(

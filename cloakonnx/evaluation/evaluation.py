@@ -27,16 +27,9 @@ from cloakonnx.evaluation.consistency import (
 from cloakonnx.evaluation.results import AtEps, Beside, DataRecord, MaskRecord, ModelRecord, Robustness
 from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.files import write_text
+from cloakonnx.json_files import JsonFile, converted, installed_versions, read_text
 from cloakonnx.preprocessing import Preprocessing
-from cloakonnx.records import JsonFile, converted, installed_versions, read_text
-from cloakonnx.statistics import (
-    CONFIDENCE,
-    Accuracy,
-    Paired,
-    difference_cells,
-    newcombe_paired,
-    share_cell,
-)
+from cloakonnx.statistics import CONFIDENCE, Accuracy, Paired, difference_cells, newcombe_paired, share_cell
 from cloakonnx.text import eps_text, line, table, title
 
 VERSION = 1
@@ -134,6 +127,11 @@ class Evaluation:
     def sha256(self) -> str:
         """sha256 of the file's text."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it shows, in words, by its paired 95% intervals."""
+        return verdict(self)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""

@@ -175,23 +175,32 @@ def _which_eps(gate: Gate, eps: Sequence[float]) -> int:
 
 
 def check_gates(
-    found: Evaluation, gates: Sequence[Gate], *, latency: Sequence[float] | None = None
+    found: Evaluation, gates: Sequence[Gate | str], *, latency: Sequence[float] | None = None
 ) -> tuple[Decision, ...]:
     """Judge an evaluation by gates.
 
     Args:
         found: The evaluation.
-        gates: The gates.
+        gates: The gates, such as ``"robust-gain>=5%@2/255"``.
         latency: Latency ratios of the hardened model to the baseline, from
             :func:`~cloakonnx.runtime.latency_ratios`, where a gate asks for them.
 
     Raises:
-        OptionError: a gate asks for a number that wasn't measured.
+        OptionError: not a gate, or one that asks for a number that wasn't measured.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=50)
+        >>> clf = ck.Classifier("samples/digits_cnn.onnx")
+        >>> found = ck.evaluate(clf, data, eps=1 / 16, attack="fgsm", baseline=clf, sanity=False)
+        >>> [each.verdict for each in ck.check_gates(found, ["clean>=1%"])]
+        ['pass']
     """
+    asked = [parse_gate(each) if isinstance(each, str) else each for each in gates]
     radii = [result.eps for result in found.results]
-    check_measured(gates, eps=radii, sanity=found.sanity is not None, latency=latency is not None)
-    check_compared(gates, has_baseline=found.clean is not None)
-    return tuple(_decided(gate, found, radii, latency or ()) for gate in gates)
+    check_measured(asked, eps=radii, sanity=found.sanity is not None, latency=latency is not None)
+    check_compared(asked, has_baseline=found.clean is not None)
+    return tuple(_decided(gate, found, radii, latency or ()) for gate in asked)
 
 
 def _decided(gate: Gate, found: Evaluation, radii: Sequence[float], latency: Sequence[float]) -> Decision:

@@ -121,7 +121,7 @@ def _as_images(x: NDArray[np.float32], dataset: Dataset) -> NDArray[np.float32]:
 
 
 def load_samples(path: str | Path) -> TurnedSamples:
-    """Read what ``evaluate(samples=path)`` wrote.
+    """Read what ``evaluate(keep=path)`` wrote.
 
     Raises:
         DataError: missing, damaged, or something else.

@@ -246,7 +246,7 @@ class Stages:
                 batch_size=settings.batch_size,
                 analysis=self.analysis(),
                 output=work.folder.file(EVALUATION),
-                samples=work.folder.file(SAMPLES),
+                keep=work.folder.file(SAMPLES),
                 resume=resumed,
                 engine=engine,
                 on_estimate=lambda estimate: work.observer.say(str(estimate)),

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Unpack
 
 from cloakonnx.attacks.presets import check_eps
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import check_batch_first
-from cloakonnx.data.samples import Dataset
-from cloakonnx.data.sources import Source, open_source
+from cloakonnx.classifier.given import ModelLike, classifier_of
+from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine
 from cloakonnx.errors import OutputError
 from cloakonnx.evaluation.evaluation import Evaluation, Verdict, verdict
 from cloakonnx.evaluation.gates import Decision, parse_gate
 from cloakonnx.evaluation.verification.signing import SigningKey
 from cloakonnx.graph.file.companions import check_names, is_elsewhere
-from cloakonnx.graph.file.model import Model
-from cloakonnx.pipeline._hardening import Hardening, Observer, Silence
+from cloakonnx.pipeline._hardening import Hardening, Silence
+from cloakonnx.pipeline._hardening import Observer as Observer  # noqa: PLC0414 - public
 from cloakonnx.pipeline._parts import part_data
 from cloakonnx.pipeline._stages import Stages, places_of
-from cloakonnx.pipeline.settings import HardenSettings, Method
+from cloakonnx.pipeline.settings import HardenOptions, HardenSettings
 from cloakonnx.pipeline.stage import PlannedStage, ResultFolder
 from cloakonnx.reporting.page import check_report
 from cloakonnx.scoring.analysis import Analysis
-from cloakonnx.selection.learn.recipe import Granularity
 from cloakonnx.text import table
 
 
@@ -208,93 +209,81 @@ class Task:
 
 
 def harden(
-    classifier: Classifier | Model | str | Path,
+    model: ModelLike,
+    samples: SamplesLike,
     *,
-    data: str | Path | Source,
     eps: float | Sequence[float],
-    select_data: str | Path | Source | None = None,
-    report_data: str | Path | Source | None = None,
-    budget: float = 0.04,
-    method: Method = "learn",
-    preset: str = "full",
-    attack: str = "quick",
-    taps: Sequence[str] = (),
-    granularity: Granularity | None = None,
-    layers: Sequence[str] = (),
-    fold: bool = False,
+    select_data: SamplesLike | None = None,
+    report_data: SamplesLike | None = None,
     require: Sequence[str] = (),
-    report: bool = True,
-    limit: int | None = None,
-    seed: int = 0,
-    batch_size: int = 64,
-    output: str | Path | None = None,
+    output: str | PathLike[str] | None = None,
     force: bool = False,
     engine: Engine | None = None,
     observer: Observer | None = None,
     sign_key: SigningKey | None = None,
+    **settings: Unpack[HardenOptions],
 ) -> Hardened:
     """Harden a model in one go: masks within a budget, the hardened file, its verification, evaluation and report.
 
     Args:
-        classifier: The classifier; or a model, or the path of one, that takes pixels.
-        data: Labelled samples: a file or folder, or what :func:`~cloakonnx.data.open_source` gave. Split 40/20/40 into
-            samples to learn or score on, to choose on, and to report on; parts with files of their own take no share.
+        model: The classifier; or a model or the path of one, that takes pixels.
+        samples: Labelled samples (:class:`cloakonnx.Samples`). Split 40/20/40 into samples to learn or score on, to
+            choose on, and to report on; parts with samples of their own take no share.
         eps: Radius of the ball in pixel space; of several the first is what masks are made against, all are reported.
         select_data: Samples to choose on.
         report_data: Samples to report on.
-        budget: Clean accuracy that may be lost on the select part, as a share (0.04: 4 points).
-        method: ``learn`` masks on the weights or at activations, select features of one tap with ``greedy``, or take
-            away those that ``score`` highest by DeepCloak's criterion, as many as the budget allows.
-        preset: ``full``, or ``quick``: at most 2,000 samples, 4 epochs, 200 samples to report on, one radius.
-        attack: Of the evaluation: ``quick``, ``standard`` or an attack's name.
-        taps: Where to mask activations; the method's own choice where empty.
-        granularity: What one number of a learned mask multiplies, as in :class:`~cloakonnx.selection.learn.Recipe`.
-        layers: For masks on weights, globs over the names of weights and layers; all where there is none.
-        fold: Whether masks go into weights where that is exact.
         require: Gates, such as ``robust-gain>=5%@2/255``.
-        report: Whether to write the page, which needs Jinja2.
-        limit: Take the first so many of the data.
-        seed: Of all random numbers.
-        batch_size: Samples at a time.
         output: The folder for the results; ``MODEL-hardened`` beside the model where None.
         force: Whether to overwrite results of other settings in it.
         engine: Where batches are handled; None chooses for each stage.
-        observer: Is told how far it is.
-        sign_key: What signs the attestation, of :func:`~cloakonnx.load_signing_key`.
+        observer: Called with the progress.
+        sign_key: What signs the attestation, of :func:`cloakonnx.keys.load_signing_key`.
+        settings: ``budget``: clean accuracy that may be lost on the select part, as a share (0.04: 4 points).
+            ``method``: ``learn`` masks on the weights or at activations, select features of one tap with ``greedy``, or
+            take away those that ``score`` highest by DeepCloak's criterion, as many as the budget allows. ``preset``:
+            ``full``, or ``quick``, which takes at most 2,000 samples, 4 epochs, 200 samples to report on, one radius.
+            ``attack``: of the evaluation, ``quick``, ``standard`` or an attack's name. ``norm`` of the balls. ``taps``:
+            activations to mask; the method's own choice where empty. ``granularity``: what one number of a learned mask
+            multiplies, as in :class:`cloakonnx.Recipe`. ``layers``: for masks on weights, globs over the names of
+            weights and layers. ``fold``: whether masks go into weights where that is exact. ``report``: whether to
+            write the page, which needs Jinja2. ``seed``, ``batch_size``.
+
+    Returns:
+        The result: its ``verdict``, ``evaluation``, ``analysis``, ``gates`` and the ``files`` that were written.
 
     Raises:
         CheckError: no masks within the budget gain, or the hardened model fails verification.
         CloakError: bad input; its children say which.
-    """
-    settings = HardenSettings(
-        eps=(float(eps),) if isinstance(eps, (int, float)) else tuple(eps),
-        budget=budget,
-        method=method,
-        preset=preset,
-        attack=attack,
-        taps=tuple(taps),
-        granularity=granularity,
-        layers=tuple(layers),
-        fold=fold,
-        seed=seed,
-        batch_size=batch_size,
-        gates=tuple(map(parse_gate, require)),
-        report=report,
-    )
-    clf = classifier if isinstance(classifier, Classifier) else Classifier(classifier)
-    if output is None and clf.model.path is None:
-        raise OutputError(f"{clf.name} is in memory, so there is no folder beside it: name one with output")
 
-    def fitted(samples: str | Path | Source, most: int | None = None) -> Dataset:
-        source = open_source(samples) if isinstance(samples, (str, Path)) else samples
-        return Dataset.of(source, clf, limit=most)
+    Example:
+        >>> import tempfile
+        >>> import cloakonnx as ck
+        >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=200)
+        >>> options = {"eps": 1 / 16, "preset": "quick", "method": "score", "attack": "fgsm", "budget": 0.2}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     done = ck.harden("samples/digits_cnn.onnx", data, output=folder, report=False, **options)
+        >>> done.evaluation.results[0].eps
+        0.0625
+    """
+    clf = classifier_of(model)
+    if output is None and clf.model.path is None:
+        raise OutputError(
+            f"{clf.name} is in memory, so there is no folder beside it: name one with {{output}}", parameter="output"
+        )
+
+    def fitted(part: SamplesLike | None) -> Dataset | None:
+        return None if part is None else Dataset.of(part, clf)
 
     return Task(
         clf,
-        fitted(data, limit),
-        settings,
-        select=None if select_data is None else fitted(select_data),
-        report=None if report_data is None else fitted(report_data),
+        Dataset.of(samples, clf),
+        HardenSettings(
+            eps=(float(eps),) if isinstance(eps, (int, float)) else tuple(eps),
+            gates=tuple(map(parse_gate, require)),
+            **settings,
+        ),
+        select=fitted(select_data),
+        report=fitted(report_data),
         output=default_folder(clf.model.path or Path()) if output is None else Path(output),
         engine=engine,
         observer=observer,

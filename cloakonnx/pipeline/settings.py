@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from cloakonnx.attacks.presets import plan
 from cloakonnx.errors import OptionError, nearest
@@ -37,6 +37,23 @@ PRESETS: Mapping[str, Preset] = {
     "full": Preset(epochs=None),
     "quick": Preset(epochs=4, learn_most=2000, report_most=200, eps_most=1),
 }
+
+
+class HardenOptions(TypedDict, total=False):
+    """Settings of a hardening beside eps and gates, as :class:`HardenSettings` explains them."""
+
+    budget: float
+    method: Method
+    preset: str
+    norm: Literal["linf", "l2"]
+    attack: str
+    taps: tuple[str, ...]
+    granularity: Granularity | None
+    layers: tuple[str, ...]
+    fold: bool
+    seed: int
+    batch_size: int
+    report: bool
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,8 @@ class HardenSettings:
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        for name in ("taps", "layers"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         _check_name("method", self.method, METHODS)
         _check_name("preset", self.preset, PRESETS)
         if not self.eps:

@@ -19,7 +19,7 @@ from typing import Any
 from cloakonnx.errors import OutputError
 from cloakonnx.files import check_replaceable, check_unclaimed, claimed, write_text
 from cloakonnx.graph.file.diff import file_sha256
-from cloakonnx.records import installed_versions
+from cloakonnx.json_files import installed_versions
 
 BESIDE = "beside"
 """What a stage leaves under this name are further files of the folder, known only once they are written."""

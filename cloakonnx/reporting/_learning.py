@@ -8,7 +8,7 @@ from typing import Any
 
 from cloakonnx.entries import Number, Positive, Whole
 from cloakonnx.errors import DataError
-from cloakonnx.records import converted
+from cloakonnx.json_files import converted
 from cloakonnx.reporting import _charts as charts
 from cloakonnx.reporting._figures import Cell, Figure, Sheet, figure
 from cloakonnx.statistics import Accuracy, share_cell

@@ -10,12 +10,16 @@ from __future__ import annotations
 import base64
 import hashlib
 from importlib import resources
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
+from cloakonnx.classifier.given import ModelLike, model_of
 from cloakonnx.errors import DataError, MissingDependencyError
 from cloakonnx.evaluation.evaluation import Evaluation, verdict
 from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sweeps.record import Sweep
+from cloakonnx.files import check_output, write_text
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import InWeight, entries, folded_masks, is_folded
@@ -47,7 +51,7 @@ def report_html(
         sweep: Of the same analysis.
         model: The hardened model, to mark the features that it really masks.
         command: The command line that does it again; that of the evaluation where None.
-        samples: What ``evaluate(samples=...)`` wrote with the evaluation.
+        samples: What ``evaluate(keep=...)`` wrote with the evaluation.
 
     Raises:
         DataError: the values are not of the same model, the samples not of the evaluation, or the analysis is damaged.
@@ -95,6 +99,53 @@ def _title(found: Evaluation, analysis: Analysis | None) -> str:
     if analysis is None or not found.masks:
         return found.model.name
     return analysis.model_name
+
+
+def report(
+    evaluation: Evaluation,
+    output: str | PathLike[str] | None = None,
+    *,
+    analysis: Analysis | None = None,
+    sweep: Sweep | None = None,
+    model: ModelLike | None = None,
+    samples: TurnedSamples | None = None,
+    force: bool = False,
+) -> str:
+    """Return an evaluation as one HTML page that loads nothing, and write it where an output is named.
+
+    Args:
+        evaluation: The evaluation.
+        output: The page, written atomically.
+        analysis: What the masks come from.
+        sweep: A sweep of the same analysis.
+        model: The hardened model, to mark the features that it really masks.
+        samples: What ``evaluate(keep=...)`` wrote with the evaluation, of :func:`cloakonnx.read`.
+        force: Whether the output may be overwritten.
+
+    Returns:
+        The text of the page; the same values always give the same text.
+
+    Raises:
+        DataError: the values are not of the same model, or the samples not of the evaluation.
+        MissingDependencyError: Jinja2 is not installed.
+        OutputError: the output exists or can't be written.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=50)
+        >>> clf = ck.Classifier("samples/digits_cnn.onnx")
+        >>> found = ck.evaluate(clf, data, eps=1 / 16, attack="fgsm", baseline=clf, sanity=False)
+        >>> ck.report(found).startswith("<!DOCTYPE html>")
+        True
+    """
+    if output is not None:
+        check_report()
+        check_output(Path(output), force=force)
+    hardened = None if model is None else model_of(model)
+    page = report_html(evaluation, analysis=analysis, sweep=sweep, model=hardened, samples=samples)
+    if output is not None:
+        write_text(Path(output), page)
+    return page
 
 
 def check_report() -> None:

@@ -20,8 +20,8 @@ from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import entries
+from cloakonnx.json_files import JsonFile, converted, installed_versions, read_text
 from cloakonnx.preprocessing import Preprocessing
-from cloakonnx.records import JsonFile, converted, installed_versions, read_text
 from cloakonnx.scoring import _masks
 from cloakonnx.scoring.stored import BesideRecord, FileRecord, MasksFile, ScoresFile, StoredMask, TapRecord
 from cloakonnx.scoring.stored import SampleSet as SampleSet  # noqa: PLC0414 - its public path is here

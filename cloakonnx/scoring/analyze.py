@@ -4,51 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks.base import Attack, attacks_of
+from cloakonnx.attacks.pairs import AttackedPairs
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import Seen, of_gradients, of_randomness, of_ties
+from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.head import MarginGradient
 from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import Batch
-from cloakonnx.data.samples import Dataset, PairBatch, sample_hashes
+from cloakonnx.data.given import Pairs
+from cloakonnx.data.samples import Dataset, FittedPairs, PairBatch, SamplesLike, sample_hashes
 from cloakonnx.engine.batches import Engine, Tell, Work, map_batches
 from cloakonnx.engine.choice import default_engine
-from cloakonnx.errors import DataError
+from cloakonnx.errors import DataError, OptionError
 from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.taps import Tap, find_tap
 from cloakonnx.runtime.session import Chunk
 from cloakonnx.scoring.analysis import Analysis, SampleSet, TapScores
-from cloakonnx.scoring.criteria import Criterion, criterion
+from cloakonnx.scoring.criteria import Criterion
+from cloakonnx.scoring.criteria import criterion as criterion_of
 from cloakonnx.scoring.sums import AttributionReducer, ClassReducer, Reducer, Sums
 
 DEFAULT_BATCH_SIZE = 64
 
 
-class PairSource(Protocol):
-    """Clean samples with their adversarial versions: read from two sources, or attacked on the fly."""
-
-    @property
-    def clean(self) -> Dataset:
-        """The clean samples."""
-
-    @property
-    def adversarial_name(self) -> str | None:
-        """Name of the source of the adversarial versions, None where they are made on the fly."""
-
-    @property
-    def attack(self) -> Mapping[str, Any] | None:
-        """Settings of the attack that makes them, None where they were given."""
-
-    def making(self, threads: int | None) -> Work[Batch, PairBatch] | None:
-        """Return what makes pairs of clean batches, in sessions of that many threads; None where they are given."""
-
-    def batches(self, size: int) -> Iterator[Batch | PairBatch]:
-        """Yield pairs, or clean batches where pairs are still to be made."""
+PairSource: TypeAlias = FittedPairs | AttackedPairs
+"""Clean samples with their adversarial versions: read from two sources, or attacked on the fly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,39 +151,54 @@ class _Reduction:
 
 
 def analyze(
-    classifier: Classifier,
-    pairs: PairSource,
+    model: ModelLike,
+    samples: SamplesLike | Pairs | PairSource,
     *,
+    attack: str | Attack | None = None,
     tap: str | None = None,
     feature_axis: int | None = None,
-    criterion_name: str = "deepcloak",
+    criterion: str = "deepcloak",
     batch_size: int = DEFAULT_BATCH_SIZE,
     engine: Engine | None = None,
     on_progress: Callable[[float], None] = lambda samples: None,
     on_doubt: Callable[[str], None] = lambda said: None,
+    **settings: Any,
 ) -> Analysis:
     """Score the features of a tap by how far they move between clean inputs and their adversarial versions.
 
     Args:
-        classifier: The classifier.
-        pairs: Clean and adversarial samples, fitted to it.
+        model: The classifier without masks of its own, or a model or path that stands for one.
+        samples: Clean samples (:class:`cloakonnx.Samples`) and an ``attack`` that makes their adversarial versions on
+            the fly; or both, as :class:`cloakonnx.Pairs`.
+        attack: An attack, or the name of one. Every sample takes all steps, fooled or not.
         tap: The tensor; None for the default one.
-        feature_axis: Overrules its feature axis.
-        criterion_name: One of :data:`CRITERIA`.
-        batch_size: Samples at a time; memory grows with it, and not with their number.
+        feature_axis: Axis of the tensor that its features run along; its own where None.
+        criterion: One of :data:`CRITERIA`.
+        batch_size: Samples per batch; memory grows with it, and not with their number.
         engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_progress: Called with the number of samples after every batch.
         on_doubt: Called at the end with each sentence on what makes the scores worth less: noise inside the model,
             and where pairs are made, ties and gradients of 0.
+        settings: With the name of an attack: its settings, ``eps`` among them.
 
     Raises:
+        OptionError: an unknown criterion or attack, or settings that the attack does not take.
         TapError, ModelError: the tap can't be scored or later masked, or has no linear head although the criterion
             needs one.
         DataError: the pairs do not fit one another or the model, or have no labels although the criterion needs them.
         DifferentiationError: the graph after the tap has no gradient although the criterion needs one.
         InferenceError: ONNX Runtime fails, or an activation is not finite.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=20)
+        >>> analysis = ck.analyze("samples/digits_cnn.onnx", data, attack=ck.attacks.FGSM(eps=1 / 16))
+        >>> analysis.scores.tap, analysis.scores.scores.shape
+        ('/6/Relu_output_0', (64,))
     """
-    wanted = criterion(criterion_name)
+    wanted = criterion_of(criterion)
+    classifier = classifier_of(model)
+    pairs = _pairs(classifier, samples, attack, settings)
     classifier.check_unmasked("scoring")
     check_opset(classifier.model)
     chosen = find_tap(classifier.model, tap, axis=feature_axis)
@@ -208,7 +210,7 @@ def analyze(
     sums: Sums | None = None
     hashes: list[str] = []
     largest, seen = 0.0, Seen()
-    batches = pairs.batches(batch_size)
+    batches: Iterator[Batch | PairBatch] = pairs.batches(batch_size)
     with map_batches(work, batches, engine=engine, on_progress=on_progress) as handled:
         for batch, found in handled:
             for part in found.parts:
@@ -241,11 +243,39 @@ def analyze(
             tap=chosen.name,
             feature_axis=chosen.feature_axis,
             dtype=chosen.dtype,
-            criterion=criterion_name,
+            criterion=criterion,
             scores=wanted.scores(sums),
             values_per_feature=sums.moments.count,
         ),
     )
+
+
+def _pairs(
+    classifier: Classifier,
+    samples: SamplesLike | Pairs | PairSource,
+    attack: str | Attack | None,
+    settings: Mapping[str, Any],
+) -> PairSource:
+    """Return pairs: those given, or clean samples whose adversarial versions an attack makes on the fly."""
+    if isinstance(samples, (Pairs, FittedPairs, AttackedPairs)):
+        if attack is not None or settings:
+            raise OptionError(
+                "{attack} makes adversarial versions, and these are given with the pairs", parameter="attack"
+            )
+        return FittedPairs.of(samples, classifier) if isinstance(samples, Pairs) else samples
+    if attack is None:
+        raise OptionError(
+            "adversarial versions of the samples are needed: give {attack}, which makes them, or Pairs(clean, "
+            "adversarial)",
+            parameter="attack",
+        )
+    eps = settings.get("eps", ())
+    rest = {key: value for key, value in settings.items() if key != "eps"}
+    one, *more = attacks_of(attack, eps, rest)
+    if more:
+        raise OptionError("{eps} must be one number here", parameter="eps")
+    dataset = Dataset.of(samples, classifier)
+    return AttackedPairs(dataset, classifier, one.with_settings(early_stop=False))
 
 
 def _length(chunk: Chunk) -> int:

@@ -7,9 +7,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from cloakonnx.errors import OptionError
+from cloakonnx.errors import AnalysisError, OptionError
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.scoring.analysis import TapScores
+from cloakonnx.scoring.analysis import Analysis, TapScores
+from cloakonnx.text import parse_number
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,51 @@ def ranking(scores: TapScores) -> list[int]:
     return [int(i) for i in np.argsort(-scores.scores, kind="stable")]
 
 
-def select(scores: TapScores, amount: Amount = DEFAULT_AMOUNT) -> Mask:
+def amount_of(given: Amount | str | int) -> Amount:
+    """Return an amount: ``"5%"`` is a share, ``"3"`` and 3 are a number of features.
+
+    Raises:
+        OptionError: not an amount.
+    """
+    if isinstance(given, (Share, Count, Threshold)):
+        return given
+    text = str(given).strip()
+    try:
+        return Share(parse_number(text)) if text.endswith("%") else Count(int(text))
+    except ValueError:
+        raise OptionError(
+            f"an amount of features is a share such as '5%', a number such as 3, Share(0.05), Count(3) or "
+            f"Threshold(0.1), not {given!r}"
+        ) from None
+
+
+def select(analysis: Analysis | TapScores, amount: Amount | str | int = DEFAULT_AMOUNT) -> Mask:
     """Return the mask that removes the top features; ties are broken by index, so the result is always the same.
 
     Dead features (score 0) are picked only after every one that scores higher.
 
+    Args:
+        analysis: An analysis that holds scores, or the scores.
+        amount: How many features: ``"5%"``, 3, or a :class:`Share`, :class:`Count` or :class:`Threshold`.
+
+    Returns:
+        A mask with 0 for the removed features and 1 for the others, float32 (features,).
+
     Raises:
         OptionError: the amount is none or all of the features, or not possible.
+        AnalysisError: the analysis holds masks, not scores.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=20)
+        >>> analysis = ck.analyze("samples/digits_cnn.onnx", data, attack="fgsm", eps=1 / 16)
+        >>> len(ck.select(analysis, "5%").removed)
+        3
     """
+    scores = analysis if isinstance(analysis, TapScores) else analysis.scores
+    if scores is None:
+        raise AnalysisError("the analysis holds masks, which are applied as they are: there are no scores to select by")
+    amount = amount_of(amount)
     total = len(scores.scores)
     count = _count(scores, amount, total)
     if total == 1:

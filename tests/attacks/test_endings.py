@@ -246,7 +246,7 @@ def test_the_task_takes_a_score_that_may_be_anything(name: str, attacked: str, t
     classifier = Classifier(made, provider=CPU, task="binary")
     dataset = Dataset.of(ArraySource("x", X, y), classifier)
     settings = {"loss": "margin", "max_iter": 30} if attacked == "pgd" else {"max_iter": 300}
-    (found,) = attack_all(classifier, dataset, tmp_path / "a.npz", attack=attacked, eps=0.05, **settings)
+    found = attack_all(classifier, dataset, output=tmp_path / "a.npz", attack=attacked, eps=0.05, **settings)
     assert found.correct == (above == y).sum()
     assert found.notes[0].endswith(f"class 1 above {threshold:g}")
     flat, w = X.reshape(40, -1), W[:, 0]
@@ -264,6 +264,6 @@ def test_a_score_that_its_threshold_does_not_part(tmp_path: Path) -> None:
     """Exp of a logit is above 0 for every sample: it is said that all are of class 1."""
     classifier = Classifier(load_bytes(ends("p = Exp z").SerializeToString()), provider=CPU, task="binary")
     dataset = Dataset.of(ArraySource("x", X, np.ones(40, np.int64)), classifier)
-    (found,) = attack_all(classifier, dataset, tmp_path / "a.npz", attack="noise", eps=0.05)
+    found = attack_all(classifier, dataset, output=tmp_path / "a.npz", attack="noise", eps=0.05)
     assert found.correct == 40
     assert "a logit: class 1 above 0, which all of the first 40 exceed" in found.notes[0]

@@ -108,7 +108,7 @@ def test_saved_inputs(tmp_path: Path) -> None:
     dataset = Dataset(open_source(tmp_path / "clean.npz"), how, (12,))
     classifier = victim(made, preprocessing=Preprocessing(scale=how.scale))
     fgsm = make("fgsm", eps=10 / 255)
-    attack(classifier.classifier, dataset, tmp_path / "a.npz", attack=fgsm, batch_size=4000)
+    attack(classifier.classifier, dataset, output=tmp_path / "a.npz", attack=fgsm, batch_size=4000)
     saved = np.load(tmp_path / "a.npz")
     assert saved["x"].dtype == np.uint8
     assert saved["success"].any()

@@ -76,8 +76,8 @@ def test_an_evaluation_by_an_attack_of_ones_own(lighten: type[Attack], tmp_path:
     np.savez(tmp_path / "digits.npz", x=x[:24], y=y[:24])
     model = hardened(ck.load(DIGITS), [Mask("/6/Relu_output_0", np.r_[np.zeros(4), np.ones(60)].astype(np.float32))])
     clf = cpu(model)
-    told: list[ck.Estimate] = []
-    data = ck.Dataset.of(ck.open_source(tmp_path / "digits.npz"), clf)
+    told: list[ck.records.Estimate] = []
+    data = ck.records.Dataset.of(tmp_path / "digits.npz", clf)
     found = ck.evaluate(clf, data, eps=[0.2], attack="lighten", sanity=False, on_estimate=told.append)
     names = [stage.name for stage in found.results[0].hardened.stages]
     assert names == ["replayed inputs", "lighten", "controls"]

@@ -144,7 +144,7 @@ def attacked(
     made: Classifier, data: tuple[Array, ...], folder: Path, *, name: str = "pgd", **settings: Any
 ) -> Attacked:
     dataset = Dataset.of(ArraySource("x", data[0], data[1]), made)
-    (found,) = attack(made, dataset, folder / "a.npz", attack=name, eps=EPS, **settings)
+    found = attack(made, dataset, output=folder / "a.npz", attack=name, eps=EPS, **settings)
     return found
 
 

@@ -68,7 +68,7 @@ def attacked(folder: Path, x: NDArray[Any], **settings: Any) -> tuple[int, NDArr
     np.savez(folder / "test.npz", x=x, y=LINEAR.y)
     classifier = cpu(load_bytes(LINEAR.model().SerializeToString()))
     dataset = Dataset.of(open_source(folder / "test.npz"), classifier)
-    (found,) = attack(classifier, dataset, folder / "a.npz", round_levels=True, **settings)
+    found = attack(classifier, dataset, output=folder / "a.npz", round_levels=True, **settings)
     file = np.load(folder / "a.npz")
     pixels = file["x"] / np.float32(255) if file["x"].dtype == np.uint8 else file["x"]
     return found.robust, pixels, file["success"]

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.attack import Attacked, AttackedBatch, AttackWork
+from cloakonnx.attacks.attack import Attacked
 from cloakonnx.attacks.attack import attack as attack_files
 from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.pairs import AttackedPairs
 from cloakonnx.attacks.victim import Victim
+from cloakonnx.attacks.work import AttackedBatch, AttackWork
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.levels import as_levels, rounded_inward
 from cloakonnx.data.samples import Dataset
@@ -43,7 +44,7 @@ def dataset(
 
 def attack_file(victim: Victim, data: Dataset, path: Path, *, settings: Attack, **job: Any) -> Attacked:
     """Make one file from start to end."""
-    (attacked,) = attack_files(victim.classifier, data, path, attack=settings, **job)
+    attacked = attack_files(victim.classifier, data, settings, output=path, **job)
     return attacked
 
 

@@ -91,7 +91,7 @@ def test_labels_and_sorted_values(name: str, tmp_path: Path) -> None:
     steps, outputs, what, front = LABELS[name]
     made = classifier(steps, outputs)
     with pytest.raises(ModelError, match=f"{what}.*the scores are in tensor '{front}'") as error:
-        attack(made, samples(made), tmp_path / "a.npz", attack="square", eps=0.05, max_iter=5)
+        attack(made, samples(made), output=tmp_path / "a.npz", attack="square", eps=0.05, max_iter=5)
     assert not (tmp_path / "a.npz").exists()
     assert f"['x'], ['{front}'])" in str(error.value)
     onnx.save(made.model.proto, tmp_path / "model.onnx")
@@ -106,14 +106,14 @@ def test_what_is_no_classifier(name: str, tmp_path: Path) -> None:
     steps, outputs, what = OTHERS[name]
     made = classifier(steps, outputs)
     with pytest.raises(ModelError, match=f"{what}.*--task classes"):
-        attack(made, samples(made), tmp_path / "a.npz", attack="noise", eps=0.05)
+        attack(made, samples(made), output=tmp_path / "a.npz", attack="noise", eps=0.05)
 
 
 @pytest.mark.parametrize("name", ["sigmoids", "LpNormalization", "autoencoder"])
 def test_the_task_overrules(name: str, tmp_path: Path) -> None:
     steps, outputs, _ = OTHERS[name]
     made = classifier(steps, outputs, task="classes")
-    (found,) = attack(made, samples(made), tmp_path / "a.npz", attack="noise", eps=0.05)
+    found = attack(made, samples(made), output=tmp_path / "a.npz", attack="noise", eps=0.05)
     assert found.correct == int((made.scores(FIVE[0]).argmax(1) == 0).sum())
     assert made.beside(made.model).asked_task == made.shipped().asked_task == "classes"
 
@@ -169,9 +169,9 @@ def test_regressors(op_type: str, name: str, producer: str, why: str, tmp_path: 
     given = {"attack": "square", "eps": 0.05, "max_iter": 2}
     if why:
         with pytest.raises(ModelError, match=f"{why}; the task regression is not built yet.*--task classes"):
-            attack(made, samples(made), tmp_path / "a.npz", **given)
+            attack(made, samples(made), output=tmp_path / "a.npz", **given)
         made = made.changed(task="classes")
-    (found,) = attack(made, samples(made), tmp_path / "a.npz", **given)
+    found = attack(made, samples(made), output=tmp_path / "a.npz", **given)
     assert found.count == len(FIVE[0])
 
 
@@ -184,12 +184,12 @@ def test_a_regression_whose_labels_fit_by_chance(right: int, doubted: bool, tmp_
     y[right:] = 1 - y[right:]
     data = Dataset.of(ArraySource("x", x, y), made)
     given = {"attack": "square", "eps": 0.05, "max_iter": 2}
-    (found,) = attack(made, data, tmp_path / "a.npz", **given)
+    found = attack(made, data, output=tmp_path / "a.npz", **given)
     said = f"{right} of 60 right is no more than chance explains in 2 classes"
     assert found.correct == right
     assert (said in (found.labels_hint or "")) == doubted
     assert found.is_at_chance == (right == 25)
-    (asked,) = attack(made.changed(task="classes"), data, tmp_path / "b.npz", **given)
+    asked = attack(made.changed(task="classes"), data, output=tmp_path / "b.npz", **given)
     assert said not in (asked.labels_hint or "")
     compared = evaluate(made, data, eps=[0.05], attack="square", max_iter=2, baseline=made, sanity=False)
     assert sum(said in note for note in compared.notes) == 2 * doubted

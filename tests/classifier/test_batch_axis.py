@@ -117,9 +117,11 @@ def test_exact_numbers(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(made.vjp(X, pull), (pull @ W.T).reshape(X.shape), rtol=1e-4, atol=1e-5)
     assert 5 < exact(EPS) < 40
     for size in (7, 64):
-        (found,) = attack(made, data(made), tmp_path / "a.npz", attack="apgd-t", eps=EPS, max_iter=60, batch_size=size)
+        found = attack(
+            made, data(made), output=tmp_path / "a.npz", attack="apgd-t", eps=EPS, max_iter=60, batch_size=size
+        )
         assert (found.correct, found.robust, found.notes) == (45, exact(EPS), ())
-    (found,) = attack(made, data(made), tmp_path / "b.npz", attack="square", eps=EPS, max_iter=300)
+    found = attack(made, data(made), output=tmp_path / "b.npz", attack="square", eps=EPS, max_iter=300)
     assert found.correct == 45
     assert exact(EPS) <= found.robust <= exact(EPS) + 2
     with np.load(tmp_path / "a.npz") as written:

@@ -110,7 +110,7 @@ def test_each_sample_is_scored_alone(name: str, tmp_path: Path) -> None:
     classifier = cpu(load_bytes(content))
     why = "depend on the other samples of its batch" if name in DEPENDS else "does not give a row of scores for each"
     for size in (1, 5, 64):
-        found = attack(classifier, dataset(), tmp_path / "a.npz", attack="noise", eps=1e-6, batch_size=size)[0]
+        found = attack(classifier, dataset(), output=tmp_path / "a.npz", attack="noise", eps=1e-6, batch_size=size)
         assert found.correct == right.sum()
         assert len(found.notes) == 1
         assert why in found.notes[0]
@@ -158,11 +158,11 @@ def test_a_sweep_of_a_net_with_a_mean_over_the_batch() -> None:
 def test_a_number_of_samples_that_runs_is_found(tmp_path: Path) -> None:
     """A net that takes four at a time, though its input is open; the last are filled up."""
     content = model(node("Identity", ["s"], ["y"]), head=(node("Reshape", ["x", "to"], ["f"]),), to=ints(4, FEATURES))
-    found = attack(cpu(load_bytes(content)), dataset(), tmp_path / "a.npz", attack="pgd", eps=0.01, batch_size=10)[0]
+    found = attack(cpu(load_bytes(content)), dataset(), "pgd", output=tmp_path / "a.npz", eps=0.01, batch_size=10)
     assert found.correct == len(Y)
     assert "takes 4 samples at a time" in found.notes[0]
     plain = model(node("Identity", ["s"], ["y"]))
-    same = attack(cpu(load_bytes(plain)), dataset(), tmp_path / "b.npz", attack="pgd", eps=0.01, batch_size=10)[0]
+    same = attack(cpu(load_bytes(plain)), dataset(), "pgd", output=tmp_path / "b.npz", eps=0.01, batch_size=10)
     assert found.robust == same.robust
     assert same.notes == ()
 
@@ -199,7 +199,7 @@ def test_what_is_not_one_row_a_sample_is_refused(name: str, tmp_path: Path) -> N
     with pytest.raises(error, match=message):
         settled(classifier, X)
     with pytest.raises(error, match=message):
-        attack(classifier, dataset(), tmp_path / "a.npz", attack="noise", eps=0.01)
+        attack(classifier, dataset(), output=tmp_path / "a.npz", attack="noise", eps=0.01)
     with pytest.raises(error, match=message):
         accuracy(classifier, dataset())
     assert not list(tmp_path.iterdir())

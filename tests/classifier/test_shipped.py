@@ -27,8 +27,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def data(folder: Path, classifier: Classifier) -> ck.Dataset:
-    return ck.Dataset.of(ck.open_source(folder / "d.npz"), classifier)
+def data(folder: Path, classifier: Classifier) -> ck.records.Dataset:
+    return ck.records.Dataset.of(folder / "d.npz", classifier)
 
 
 def test_an_evaluation_is_of_the_file_that_would_ship(folder: Path) -> None:
@@ -44,7 +44,7 @@ def test_an_evaluation_is_of_the_file_that_would_ship(folder: Path) -> None:
 def test_an_attack_names_the_file_that_would_ship(folder: Path) -> None:
     plain = cpu(DIGITS)
     masked = plain.with_masks([MASK])
-    (found,) = ck.attack(masked, data(folder, masked), folder / "a.npz", attack=PGD(eps=0.1, max_iter=3))
+    found = ck.attack(masked, data(folder, masked), output=folder / "a.npz", attack=PGD(eps=0.1, max_iter=3))
     assert found.settings["model_sha256"] == hardened(plain.model, [MASK]).sha256
 
 
@@ -52,7 +52,7 @@ def test_what_would_leave_masks_out_refuses(folder: Path) -> None:
     masked = cpu(DIGITS).with_masks([MASK])
     samples = data(folder, masked)
     for call in (
-        lambda: ck.analyze(masked, ck.FittedPairs(samples, samples)),
+        lambda: ck.analyze(masked, ck.Pairs(samples, samples)),
         lambda: ck.learn(masked, samples, Recipe(eps=0.1, budget=0.1)),
         lambda: ck.select_greedy(masked, samples, budget=0.1, attack=PGD(eps=0.1)),
         lambda: ck.verify(masked),

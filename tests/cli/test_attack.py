@@ -270,24 +270,24 @@ def test_from_python(folder: Path, run: Run) -> None:
     """The same files as the command line makes."""
     assert run(*PGD, "--eps", "0.1,0.2", "--max-iter", "5", "--batch-size", "5").code == 0
     classifier = cloakonnx.Classifier("m.onnx", provider=cloakonnx.choose_provider())
-    dataset = cloakonnx.Dataset.of(cloakonnx.open_source("clean.npz"), classifier)
+    dataset = cloakonnx.records.Dataset.of("clean.npz", classifier)
     given: dict[str, Any] = {"attack": "pgd", "max_iter": 5, "batch_size": 5}
     done: list[int] = []
     outputs = [Path("a.npz"), Path("b.npz")]
-    found = cloakonnx.attack(classifier, dataset, outputs, eps=(0.1, 0.2), on_progress=done.append, **given)
+    found = cloakonnx.attack(classifier, dataset, output=outputs, eps=(0.1, 0.2), on_progress=done.append, **given)
     assert [each.path for each in found] == outputs
     assert [each.settings["eps"] for each in found] == [0.1, 0.2]
     assert found[1].robust <= found[0].robust <= found[0].correct
     assert done == [5, 10, 12, 17, 22, 24]
     for mine, theirs in zip(outputs, ("adv.eps0.1.npz", "adv.eps0.2.npz"), strict=True):
         assert mine.read_bytes() == Path(theirs).read_bytes()
-    (again,) = cloakonnx.attack(classifier, dataset, "text.npz", eps=0.1, **given)
+    again = cloakonnx.attack(classifier, dataset, output="text.npz", eps=0.1, **given)
     assert again.path == Path("text.npz")
     assert again.path.read_bytes() == outputs[0].read_bytes()
     with pytest.raises(cloakonnx.CloakError, match="2 eps need as many outputs, all different; there are 1"):
-        cloakonnx.attack(classifier, dataset, Path("c.npz"), eps=(0.1, 0.2), **given)
+        cloakonnx.attack(classifier, dataset, output=[Path("c.npz")], eps=(0.1, 0.2), **given)
     with pytest.raises(cloakonnx.CloakError, match="there is no folder"):
-        cloakonnx.attack(classifier, dataset, Path("none/c.npz"), eps=0.1, **given)
+        cloakonnx.attack(classifier, dataset, output=Path("none/c.npz"), eps=0.1, **given)
 
 
 def test_the_same_bytes_again(folder: Path, run: Run) -> None:

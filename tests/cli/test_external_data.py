@@ -207,7 +207,9 @@ CUT = """
 import sys
 from pathlib import Path
 import numpy as np
-from cloakonnx import Mask, find_tap, harden_file, load
+from cloakonnx import Mask, load
+from cloakonnx.graph.masks.harden import harden_file
+from cloakonnx.graph.masks.taps import find_tap
 
 path = Path(sys.argv[1])
 source = load(path)

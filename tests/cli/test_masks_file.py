@@ -74,12 +74,12 @@ def test_a_file_that_is_there_is_not_written_over(run: Run, place: Path) -> None
 def test_harden_keeps_both(place: Path) -> None:
     asked = {"eps": 0.15, "method": "greedy", "attack": "fgsm", "select_data": "train.npz", "report_data": "test.npz"}
     _masks._MOST_INSIDE = 100  # put back by the fixture
-    ck.harden(cpu("m.onnx"), data="train.npz", **asked)
+    ck.harden(cpu("m.onnx"), "train.npz", **asked)
     out = place / "m-hardened"
     beside = out / "analysis.cloak.masks.npz"
     first = beside.read_bytes()
     assert beside.name in json.loads((out / ".stages" / "greedy.json").read_text())["files"]
     beside.unlink()
-    done = ck.harden(cpu("m.onnx"), data="train.npz", **asked)
+    done = ck.harden(cpu("m.onnx"), "train.npz", **asked)
     assert beside.read_bytes() == first
     assert done.files["analysis"].name == "analysis.cloak.json"

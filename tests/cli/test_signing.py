@@ -111,7 +111,7 @@ def test_a_key_in_the_envelope_is_not_believed(run: Run, folder: Path, plain: by
     keys.write_pair(folder, "p256")
     stranger = keys.make("p256")
     made = json.loads(keys.envelope(plain, keys.sign(stranger, plain)))
-    own = ck.load_signing_key(folder / "k.pem")
+    own = ck.keys.load_signing_key(folder / "k.pem")
     made["signatures"][0] |= {"keyid": own.keyid, "cert": keys.public_pem(stranger).decode()}
     (folder / "a.json").write_text(json.dumps(made))
     refused(run(*VERIFY, "--key", "k.pub"), "no valid signature")
@@ -233,16 +233,16 @@ def test_certificates(run: Run, folder: Path, plain: bytes) -> None:
 def test_from_python(folder: Path, plain: bytes) -> None:
     key = keys.write_pair(folder, "ed25519")
     (folder / "locked.pem").write_bytes(keys.private_pem(key, "p"))
-    attestation = ck.load_attestation("plain.json")
+    attestation = ck.read("plain.json")
     assert attestation.signature == "none"
     with pytest.raises(KeyFileError, match="is encrypted"):
-        ck.load_signing_key("locked.pem")
-    attestation.save("a.json", key=ck.load_signing_key("locked.pem", passphrase="p"))
-    found = ck.load_attestation("a.json", key=ck.load_verification_key("k.pub"))
+        ck.keys.load_signing_key("locked.pem")
+    attestation.save("a.json", key=ck.keys.load_signing_key("locked.pem", passphrase="p"))
+    found = ck.read("a.json", key=ck.keys.load_verification_key("k.pub"))
     assert (found, found.signature) == (attestation, "checked")
-    assert ck.load_attestation("a.json").signature == "not checked"
+    assert ck.read("a.json").signature == "not checked"
     with pytest.raises(AttestationError, match="has no signature"):
-        ck.load_attestation("plain.json", key=ck.load_verification_key("k.pub"))
+        ck.read("plain.json", key=ck.keys.load_verification_key("k.pub"))
 
 
 @pytest.mark.parametrize("name", ["sign-key", "key", "certificate", "ca"])

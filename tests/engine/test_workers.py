@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloakonnx.attacks.attack import AttackWork, attack
+from cloakonnx.attacks.attack import attack
 from cloakonnx.attacks.base import make
 from cloakonnx.attacks.pairs import AttackedPairs, MakePairs
 from cloakonnx.attacks.presets import plan
+from cloakonnx.attacks.work import AttackWork
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier, ones
 from cloakonnx.data.batch import Batch, LabelledBatch
@@ -182,9 +183,7 @@ def test_evaluate(tmp_path: Path, workers: int) -> None:
 @pytest.mark.parametrize("name", ["deepcloak", "margin", "discriminability"])
 def test_analyze_and_sweep(workers: int, name: str) -> None:
     engines = [InProcess(), Threads(workers)]
-    given = [
-        analyze(classifier(), pairs(), tap=TAP, criterion_name=name, batch_size=9, engine=engine) for engine in engines
-    ]
+    given = [analyze(classifier(), pairs(), tap=TAP, criterion=name, batch_size=9, engine=engine) for engine in engines]
     assert given[0].to_json() == given[1].to_json()
     made = [
         analyze(classifier(), AttackedPairs(dataset(), classifier(), PGD), batch_size=9, engine=engine)
@@ -238,7 +237,7 @@ class LastFirst:
 def test_an_engine_of_ones_own(tmp_path: Path) -> None:
     """Whatever the order, the results are the same, in the order of the samples."""
     for name, engine in (("usual", InProcess()), ("own", LastFirst())):
-        attack(classifier(), dataset(), tmp_path / f"{name}.npz", attack=PGD, batch_size=7, engine=engine)
+        attack(classifier(), dataset(), output=tmp_path / f"{name}.npz", attack=PGD, batch_size=7, engine=engine)
         options: dict[str, Any] = {"eps": [EPS], "attack": "pgd", "max_iter": 3, "batch_size": 7}
         evaluate(masked(), dataset(), output=tmp_path / f"{name}.json", engine=engine, **options)
     assert (tmp_path / "own.npz").read_bytes() == (tmp_path / "usual.npz").read_bytes()
@@ -263,6 +262,6 @@ def test_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_the_batches_are_placed(tmp_path: Path) -> None:
     """The caller's classifier keeps its threads."""
     given = Classifier(DIGITS, provider=CPU)
-    attack(given, dataset(), tmp_path / "a.npz", attack=PGD, batch_size=7, engine=Threads(2))
+    attack(given, dataset(), output=tmp_path / "a.npz", attack=PGD, batch_size=7, engine=Threads(2))
     assert given.provider.threads is None
     assert np.load(tmp_path / "a.npz")["settings"].item().count('"threads": 1') == 1

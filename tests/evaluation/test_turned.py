@@ -60,7 +60,7 @@ def dataset(model: Model, shape: tuple[int, ...] = (1, 8, 8)) -> Dataset:
 @pytest.fixture(scope="module")
 def made(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("turned")
-    evaluate(cpu(model), dataset(model), output=folder / "e.json", samples=folder / "s.npz", **OPTIONS)
+    evaluate(cpu(model), dataset(model), output=folder / "e.json", keep=folder / "s.npz", **OPTIONS)
     assert sorted(each.name for each in folder.iterdir()) == ["e.json", "s.npz"]
     harden_file(load(DIGITS), [mask()], folder / "h.onnx")
     return folder
@@ -110,7 +110,7 @@ def test_the_evaluation_is_the_same_without(model: Model, made: Path) -> None:
 
 def test_resumed_it_writes_the_same_bytes(model: Model, made: Path, tmp_path: Path) -> None:
     output, samples = tmp_path / "e.json", tmp_path / "s.npz"
-    where: dict[str, Any] = {"output": output, "samples": samples}
+    where: dict[str, Any] = {"output": output, "keep": samples}
     with pytest.raises(KeyboardInterrupt):
         evaluate(cpu(model), dataset(model), on_progress=stopper(90, KeyboardInterrupt), **where, **OPTIONS)
     assert [each.name for each in tmp_path.iterdir()] == [".e.json.parts"]
@@ -150,7 +150,7 @@ def test_images_are_images_however_they_are_stored(kind: str, shape: tuple[int, 
     taken = next(iter(data.batches(60))).x
     data = dataclasses.replace(data, source=ArraySource("made.npz", x, predicted(proto.SerializeToString(), taken)))
     options = {**OPTIONS, "eps": (0.05,), "baseline": cpu(baseline)}
-    evaluate(cpu(model), data, samples=tmp_path / "s.npz", **options)
+    evaluate(cpu(model), data, keep=tmp_path / "s.npz", **options)
     turned = load_samples(tmp_path / "s.npz").turned
     assert len(turned.index) >= 1
     assert load_samples(tmp_path / "s.npz").are_images == (shape != (64,))
@@ -184,4 +184,4 @@ def test_bad_files(made: Path, tmp_path: Path, model: Model) -> None:
     with pytest.raises(DataError, match="no file or folder"):
         load_samples(tmp_path / "none.npz")
     with pytest.raises(OutputError, match="there is no folder"):
-        evaluate(cpu(model), dataset(model), samples=tmp_path / "nowhere" / "s.npz", **OPTIONS)
+        evaluate(cpu(model), dataset(model), keep=tmp_path / "nowhere" / "s.npz", **OPTIONS)

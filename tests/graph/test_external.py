@@ -147,7 +147,10 @@ MEASURED = """
 import json, resource, sys
 from pathlib import Path
 import numpy as np
-from cloakonnx import Mask, diff, find_tap, harden_file, load, strip_file
+from cloakonnx import Mask, load
+from cloakonnx.graph.file.diff import diff
+from cloakonnx.graph.masks.harden import harden_file, strip_file
+from cloakonnx.graph.masks.taps import find_tap
 
 path, output, back = map(Path, sys.argv[1:])
 status = Path("/proc/self/status").read_text()

@@ -302,7 +302,8 @@ MEASURED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from cloakonnx import Mask, harden_file, load, strip_file
+from cloakonnx import Mask, load
+from cloakonnx.graph.masks.harden import harden_file, strip_file
 
 path, output, back = map(Path, sys.argv[1:])
 used = 1024 * int(Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0])

@@ -53,7 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.savez(folder / f"{name}.npz", x=x[rows], y=y[rows])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        ck.harden(cpu("m.onnx"), data="train.npz", **OPTIONS)
+        ck.harden(cpu("m.onnx"), "train.npz", **OPTIONS)
     return folder
 
 
@@ -98,9 +98,9 @@ class Heard:
         return nullcontext(advance)
 
 
-def again(**changes: Any) -> tuple[ck.Hardened, Heard]:
+def again(**changes: Any) -> tuple[ck.records.Hardened, Heard]:
     heard = Heard()
-    return ck.harden(cpu("m.onnx"), data="train.npz", observer=heard, **{**OPTIONS, **changes}), heard
+    return ck.harden(cpu("m.onnx"), "train.npz", observer=heard, **{**OPTIONS, **changes}), heard
 
 
 def shown(folder: Path) -> dict[str, bytes]:
@@ -116,7 +116,7 @@ def test_everything_is_there_and_hangs_together(there: Path) -> None:
     assert {path.name for path in done.files.values()} == OUTPUTS
     source, hardened = ck.load(there / "m.onnx"), ck.load(done.files["model"])
     assert len(masks_of(hardened.proto)) == 4
-    attestation = ck.load_attestation(done.files["attestation"])
+    attestation = ck.read(done.files["attestation"])
     assert attestation.settings["data"]["report"] == {
         "name": "test.npz", "count": 30, "digest": attestation.settings["data"]["report"]["digest"],
     }  # fmt: skip
@@ -139,7 +139,7 @@ def test_everything_is_there_and_hangs_together(there: Path) -> None:
 
 def test_the_parts_share_no_sample(fresh: Path) -> None:
     done, _ = again(select_data=None, report_data=None, preset="full")
-    parts = ck.load_attestation(done.files["attestation"]).settings["data"]
+    parts = ck.read(done.files["attestation"]).settings["data"]
     assert [parts[name]["count"] for name in ("learn", "select", "report")] == [240, 120, 240]
     assert done.analysis.samples.count == 360
     assert done.evaluation.data.seen == 0
@@ -149,7 +149,7 @@ def test_the_parts_share_no_sample(fresh: Path) -> None:
 @pytest.mark.parametrize("stage", ["learn", "apply", "evaluate", "report"])
 def test_an_interrupt_before_a_stage_leaves_those_done(fresh: Path, finished: Path, stage: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ck.harden(cpu("m.onnx"), data="train.npz", observer=Heard(stop_at=stage), **OPTIONS)
+        ck.harden(cpu("m.onnx"), "train.npz", observer=Heard(stop_at=stage), **OPTIONS)
     _, heard = again()
     done = STAGES.index(stage)
     assert (heard.cached, heard.ran) == (STAGES[:done], STAGES[done:])
@@ -159,7 +159,7 @@ def test_an_interrupt_before_a_stage_leaves_those_done(fresh: Path, finished: Pa
 @pytest.mark.parametrize(("stage", "calls"), [("learn", 1), ("learn", 9), ("evaluate", 2)])
 def test_an_interrupt_within_a_stage_leaves_no_half_file(fresh: Path, finished: Path, stage: str, calls: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ck.harden(cpu("m.onnx"), data="train.npz", observer=Heard(stop_in=stage, calls=calls), **OPTIONS)
+        ck.harden(cpu("m.onnx"), "train.npz", observer=Heard(stop_in=stage, calls=calls), **OPTIONS)
     whole = shown(finished / "m-hardened")
     for name, content in shown(fresh / "m-hardened").items():
         assert name.startswith(f".{'analysis.cloak' if stage == 'learn' else 'evaluation'}.json.parts") or (
@@ -172,7 +172,7 @@ def test_an_interrupt_within_a_stage_leaves_no_half_file(fresh: Path, finished: 
 
 def test_learning_goes_on_where_it_was(fresh: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ck.harden(cpu("m.onnx"), data="train.npz", observer=Heard(stop_in="learn", calls=15), **OPTIONS)
+        ck.harden(cpu("m.onnx"), "train.npz", observer=Heard(stop_in="learn", calls=15), **OPTIONS)
     _, heard = again()
     assert [line.split(":")[0] for line in heard.said if line.startswith("epoch")] == [
         f"epoch {i} of 4" for i in range(2, 5)
@@ -181,11 +181,11 @@ def test_learning_goes_on_where_it_was(fresh: Path) -> None:
 
 def test_a_budget_that_is_missed_can_be_raised_without_learning_again(fresh: Path) -> None:
     with pytest.raises(CheckError, match="no masks gain robust accuracy within the budget"):
-        ck.harden(cpu("m.onnx"), data="train.npz", **{**OPTIONS, "eps": 1e-6})
+        ck.harden(cpu("m.onnx"), "train.npz", **{**OPTIONS, "eps": 1e-6})
     assert not [name for name in shown(fresh / "m-hardened") if name in OUTPUTS]
     heard = Heard()
     with pytest.raises(CheckError):
-        ck.harden(cpu("m.onnx"), data="train.npz", observer=heard, **{**OPTIONS, "eps": 1e-6, "budget": 0.6})
+        ck.harden(cpu("m.onnx"), "train.npz", observer=heard, **{**OPTIONS, "eps": 1e-6, "budget": 0.6})
     assert not [line for line in heard.said if line.startswith("epoch")]
 
 
@@ -348,13 +348,13 @@ def test_a_model_that_rounds_is_hardened_before_it_does(fresh: Path) -> None:
     """By scores; masks are learned by straight-through gradients."""
     (fresh / "m.onnx").write_bytes(false_defences.quantised().SerializeToString())
     with pytest.raises(CloakError, match=r"Round .* has a zero gradient everywhere; harden the model before it is"):
-        ck.harden(cpu("m.onnx"), data="train.npz", **{**OPTIONS, "method": "score"})
+        ck.harden(cpu("m.onnx"), "train.npz", **{**OPTIONS, "method": "score"})
     assert not list((fresh / "m-hardened").glob("[!.]*"))
 
 
 def test_masks_can_go_into_weights(fresh: Path) -> None:
     done, _ = again(fold=True)
-    attestation = ck.load_attestation(done.files["attestation"])
+    attestation = ck.read(done.files["attestation"])
     assert attestation.kind == "folded"
     assert not done.evaluation.baseline_is_stripped
     assert done.evaluation.baseline.name == "m.onnx"
@@ -364,7 +364,7 @@ def test_masks_can_go_into_weights(fresh: Path) -> None:
 def test_other_methods_mask_one_tap(fresh: Path, method: Any) -> None:
     done, heard = again(method=method, budget=0.3, report=False, limit=300)
     assert heard.ran[1] == method
-    (mask,) = ck.read_masks(ck.load(done.files["model"]))
+    (mask,) = ck.masks(done.files["model"])
     assert 1 <= len(mask.removed) < len(mask.weights)
     assert "report" not in done.files
     assert not (done.folder / "report.html").exists()
@@ -377,7 +377,7 @@ def test_other_methods_mask_one_tap(fresh: Path, method: Any) -> None:
 def test_scores_are_removed_as_far_as_the_budget_goes(fresh: Path) -> None:
     def removed(budget: float) -> int:
         done, _ = again(method="score", budget=budget, report=False, limit=300, attack="noise", force=True)
-        (mask,) = ck.read_masks(ck.load(done.files["model"]))
+        (mask,) = ck.masks(done.files["model"])
         return len(mask.removed)
 
     few, many = removed(0.02), removed(0.3)

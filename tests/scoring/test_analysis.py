@@ -87,7 +87,7 @@ def test_what_analyze_writes_is_valid_and_always_the_same() -> None:
     clean, twins = noisy(9, 7, 4)
     for criterion in ("deepcloak", "relative", "standardised"):
         texts = [
-            analysed(fixture.model, clean, twins, tap=fixture.tap, criterion_name=criterion).to_json() for _ in range(2)
+            analysed(fixture.model, clean, twins, tap=fixture.tap, criterion=criterion).to_json() for _ in range(2)
         ]
         assert texts[0] == texts[1]
         content = json.loads(texts[0])

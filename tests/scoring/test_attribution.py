@@ -51,7 +51,7 @@ def analysed(
         for name, each, labels in (("clean", x, y), ("twins", twins, None))
     )
     found = analyze(
-        classifier, FittedPairs(clean, adversarial), criterion_name=criterion, **({"batch_size": 16} | options)
+        classifier, FittedPairs(clean, adversarial), criterion=criterion, **({"batch_size": 16} | options)
     ).scores
     assert found is not None
     assert found.criterion == criterion
@@ -236,7 +236,7 @@ def test_signed_scores_in_the_file_and_in_the_ranking() -> None:
     proto, x, twins, y = digits()
     classifier = Classifier(load_bytes(proto.SerializeToString()), provider=CPU)
     pairs = FittedPairs(*(Dataset.of(ArraySource(n, v, y), classifier) for n, v in (("a", x), ("b", twins))))
-    made = analyze(classifier, pairs, criterion_name="margin")
+    made = analyze(classifier, pairs, criterion="margin")
     text = made.to_json()
     Draft202012Validator(SCHEMA).validate(json.loads(text))
     read = Analysis.from_json(text)

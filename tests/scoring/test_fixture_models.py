@@ -64,7 +64,7 @@ def test_scores_equal_numpy(name: str) -> None:
     raw = [activations(fixture.model, fixture.tap, input_name, x.astype(example.dtype)) for x in (clean, twins)]
     for criterion, batch_size in zip(CRITERIA, (1, 8, 64), strict=True):
         found = analysed(
-            fixture.model, clean, twins, tap=fixture.tap, batch_size=batch_size, criterion_name=criterion
+            fixture.model, clean, twins, tap=fixture.tap, batch_size=batch_size, criterion=criterion
         ).scores
         assert found is not None
         assert found.feature_axis == fixture.axis
@@ -101,7 +101,7 @@ def test_dead_features_are_reported_and_ranked_last(criterion: str) -> None:
     clean, twins = noisy(COUNT, 4)
     clean[:, 2] = twins[:, 2] = 0  # silent
     twins[:, 0] = clean[:, 0]  # never moves
-    found = analysed(identity(), clean, twins, criterion_name=criterion).scores
+    found = analysed(identity(), clean, twins, criterion=criterion).scores
     assert found is not None
     assert found.dead == [0, 2]
     assert ranking(found)[2:] == [0, 2]
@@ -112,7 +112,7 @@ def test_dead_features_are_reported_and_ranked_last(criterion: str) -> None:
 def test_silent_on_clean_inputs_only_ranks_first(criterion: str) -> None:
     clean, twins = noisy(COUNT, 4)
     clean[:, 2] = 0
-    found = analysed(identity(), clean, twins, criterion_name=criterion)
+    found = analysed(identity(), clean, twins, criterion=criterion)
     assert found.scores is not None
     assert ranking(found.scores)[0] == 2
     assert np.isfinite(found.scores.scores).all()
@@ -122,7 +122,7 @@ def test_silent_on_clean_inputs_only_ranks_first(criterion: str) -> None:
 def test_standardised_keeps_its_digits_far_from_zero() -> None:
     clean, twins = noisy(COUNT, 4)
     clean, twins = clean / np.float32(100) + np.float32(1000), twins / np.float32(100) + np.float32(1000)
-    found = analysed(identity(), clean, twins, criterion_name="standardised", batch_size=5, bounds=(0, 2000)).scores
+    found = analysed(identity(), clean, twins, criterion="standardised", batch_size=5, bounds=(0, 2000)).scores
     assert found is not None
     wanted = scores(clean.astype(np.float64), twins.astype(np.float64), 1, "standardised")
     assert relative_difference(found.scores, wanted) <= 1e-6
@@ -139,7 +139,7 @@ def test_activations_that_are_not_finite(op: str, bad: float, said: str, kind: s
     (clean if kind == "clean" else twins)[17, 3] = bad
     for batch_size in (1, 4, 64):
         with pytest.raises(InferenceError) as caught:
-            analysed(identity(op), clean, twins, criterion_name=criterion, batch_size=batch_size, bounds=(-2, 2))
+            analysed(identity(op), clean, twins, criterion=criterion, batch_size=batch_size, bounds=(-2, 2))
         assert str(caught.value).startswith(f"tap 'features' is {said} at feature 3 of {kind} sample 17:")
 
 
@@ -155,7 +155,7 @@ def test_not_finite_behind_a_fixed_batch() -> None:
 def test_faults() -> None:
     clean, twins = noisy(COUNT, 4)
     with pytest.raises(OptionError, match=r"no criterion 'relativ'.*did you mean 'relative'"):
-        analysed(identity(), clean, twins, criterion_name="relativ")
+        analysed(identity(), clean, twins, criterion="relativ")
     with pytest.raises(TapError, match="'featurs' does not exist; did you mean 'features'"):
         analysed(identity(), clean, twins, tap="featurs")
     with pytest.raises(DataError, match="clean is empty"):

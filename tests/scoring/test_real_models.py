@@ -57,7 +57,7 @@ def analysed(name: str, criterion: str, batch_size: int) -> Analysis:
     return analyze(
         classifier,
         FittedPairs(clean, twins),
-        criterion_name=criterion,
+        criterion=criterion,
         batch_size=batch_size,
     )
 

@@ -26,8 +26,8 @@ from cloakonnx.evaluation.consistency import (
 from cloakonnx.evaluation.evaluation import STATEMENT
 from cloakonnx.evaluation.results import AtEps, DataRecord, ModelRecord
 from cloakonnx.files import write_text
+from cloakonnx.json_files import JsonFile, converted, installed_versions, read_text
 from cloakonnx.preprocessing import Preprocessing
-from cloakonnx.records import JsonFile, converted, installed_versions, read_text
 from cloakonnx.statistics import CONFIDENCE, Accuracy, Paired
 
 VERSION = 1

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Unpack
 
-from cloakonnx.attacks.presets import check_eps, plan, replaced
-from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.attacks.presets import PlanSettings, check_eps, plan, replaced
+from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.reading import first_doubts, reading
+from cloakonnx.data.given import Pairs
 from cloakonnx.data.samples import FittedPairs
 from cloakonnx.engine.batches import Engine
 from cloakonnx.engine.choice import default_engine
@@ -28,53 +30,46 @@ from cloakonnx.evaluation.sweeps._curve import Pass
 from cloakonnx.evaluation.sweeps.record import Adaptive, Attacks, Scored, Sweep
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.scoring.analysis import Analysis
-from cloakonnx.selection.topk import Amount
+from cloakonnx.selection.topk import Amount, amount_of
 
 
 def sweep(
-    classifier: Classifier,
+    model: ModelLike,
     analysis: Analysis,
-    pairs: FittedPairs,
+    pairs: Pairs | FittedPairs,
     *,
-    amounts: Sequence[Amount],
-    adaptive_at: Sequence[Amount] | None = None,
-    eps: Sequence[float] = (),
+    amounts: Sequence[Amount | str],
+    adaptive_at: Sequence[Amount | str] | None = None,
+    eps: float | Sequence[float] = (),
     attack: str = "quick",
-    norm: Literal["linf", "l2"] = "linf",
-    max_iter: int | str | None = None,
-    restarts: int | None = None,
-    straight_through: bool = False,
-    seed: int = 0,
     batch_size: int = 64,
-    output: str | Path | None = None,
+    output: str | PathLike[str] | None = None,
     resume: bool = False,
     engine: Engine | None = None,
     on_estimate: Callable[[Estimate], None] | None = None,
     on_progress: Callable[[float], None] = lambda samples: None,
+    **settings: Unpack[PlanSettings],
 ) -> Sweep:
     """Measure accuracy under the masks of several amounts, in one pass over the images.
 
     Args:
-        classifier: The classifier, without a mask.
+        model: The classifier without masks of its own, or a model or path that stands for one.
         analysis: Scores of its features.
-        pairs: Clean and adversarial samples with labels, fitted to the model.
-        amounts: How many features to remove; a share or count of 0 is the model without a mask.
+        pairs: Clean and adversarial samples with labels.
+        amounts: How many features to remove: ``"5%"``, ``"3"``, :class:`~cloakonnx.Share` or
+            :class:`~cloakonnx.Count`; 0 is the model without a mask.
         adaptive_at: At which of them to attack the hardened model itself; the last where None.
         eps: Radii of the adaptive attacks, in pixel space; the largest difference of the pairs where none is given.
         attack: A preset (``quick``) or an attack's name.
-        norm: The balls' norm.
-        max_iter: Steps of a single attack; ``converged`` for PGD until more change nothing.
-        restarts: Random starts of a single attack.
-        straight_through: Whether gradients pass rounding and quantisation as if they were not there (BPDA); where a
-            model's own are all 0 they do so without being asked.
-        seed: Of all random numbers.
-        batch_size: Samples at a time.
+        batch_size: Samples per batch.
         output: Where to save the sweep; until then, batches whose attacks are done lie in a folder beside it.
         resume: Whether to go on with what an interrupted sweep with this output has left.
         engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
         on_estimate: Called before the attacks with what they take at most, which is measured for it.
         on_progress: Called with the number of samples that are done, once for the curve and again for each amount of
             ``adaptive_at``, and with fractions in between.
+        settings: Of the attacks, as :func:`~cloakonnx.evaluate` takes them: ``norm``, ``seed``, ``straight_through``,
+            ``max_iter``, ``restarts``.
 
     Raises:
         AnalysisError: it was made for another model, or holds no scores.
@@ -84,25 +79,32 @@ def sweep(
         DifferentiationError: an op without a gradient, under an attack that needs one.
         InferenceError: ONNX Runtime fails.
         OutputError: the output can't be written, or what is to be resumed was left by other settings.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=50)
+        >>> clf = ck.Classifier("samples/digits_cnn.onnx")
+        >>> adversarial = ck.attack(clf, data, "fgsm", eps=1 / 16)
+        >>> pairs = ck.Pairs(data, (adversarial.x, adversarial.y))
+        >>> found = ck.sweep(clf, ck.analyze(clf, pairs), pairs, amounts=["0%", "5%"], adaptive_at=())
+        >>> len(found.points)
+        2
     """
+    classifier = classifier_of(model)
     classifier.check_unmasked("a sweep")
-    model = classifier.model
-    check_opset(model)
-    scores = scores_of(analysis, model)
-    masks = masks_of(scores, amounts)
-    chosen = attacked_of(masks, adaptive_at)
+    source = classifier.model
+    check_opset(source)
+    pairs = FittedPairs.of(pairs, classifier)
+    scores = scores_of(analysis, source)
+    masks = masks_of(scores, [amount_of(each) for each in amounts])
+    chosen = attacked_of(masks, None if adaptive_at is None else [amount_of(each) for each in adaptive_at])
+    norm, seed = settings.get("norm", "linf"), settings.get("seed", 0)
+    straight_through = settings.get("straight_through", False)
+    asked = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
     check = partial(check_eps, norm=norm, bounds=pairs.clean.preprocessing.bounds, shape=pairs.clean.sample_shape)
-    plan_of = partial(
-        plan,
-        attack,
-        norm=norm,
-        max_iter=max_iter,
-        restarts=restarts,
-        straight_through=straight_through,
-        seed=seed,
-    )
-    if eps:
-        check(eps)
+    plan_of = partial(plan, attack, **settings)
+    if asked:
+        check(asked)
     elif chosen and norm == "l2":
         raise OptionError("--norm l2 needs --eps: the largest difference of the adversarial samples is one in linf")
     made = plan_of(eps=1.0)  # unknown attacks are rejected before the long pass
@@ -116,7 +118,7 @@ def sweep(
     adaptive: tuple[Adaptive, ...] = ()
     folder: Folder | None = None
     if chosen:
-        radii = tuple(eps) or (_radius(one_pass.largest, pairs),)
+        radii = asked or (_radius(one_pass.largest, pairs),)
         check(radii)
         plans = tuple(plan_of(eps=each) for each in radii)
         work = MaskedWork.of(
@@ -137,9 +139,9 @@ def sweep(
             for amount, found in zip(chosen, results, strict=True)
         )
         said = (*replaced(plans[0], classes=work.classifier.classes), *attacked.notes)
-        attacks = Attacks(attack, radii, norm, not eps, attacked.control, said)
+        attacks = Attacks(attack, radii, norm, not asked, attacked.control, said)
     found = Sweep(
-        model=ModelRecord(model.name, model.sha256),
+        model=ModelRecord(source.name, source.sha256),
         scores=Scored(scores.tap, scores.feature_axis, len(scores.scores), scores.criterion),
         data=one_pass.data_record(),
         twins=one_pass.twins(),
@@ -156,7 +158,7 @@ def sweep(
     )
     classifier.model.check_unchanged()
     if output is not None:
-        found.save(output)
+        found.save(Path(output))
     if folder is not None:
         folder.remove()
     return found

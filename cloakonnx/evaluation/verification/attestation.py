@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from cloakonnx.classifier.given import ModelLike, model_of
 from cloakonnx.entries import At, Positive, Sha256, Whole, written
 from cloakonnx.errors import AttestationError
 from cloakonnx.evaluation.verification.signing import SigningKey, VerificationKey, read_envelope_or_statement
@@ -25,7 +26,7 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import Given, InWeight, digest_of, entries, folded_masks, is_folded
 from cloakonnx.graph.masks.strip import read_masks
-from cloakonnx.records import converted, installed_versions, json_text, parsed, read_text
+from cloakonnx.json_files import converted, installed_versions, json_text, parsed, read_text
 
 STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Literal["urn:cloakonnx:hardening:1"] = "urn:cloakonnx:hardening:1"
@@ -217,31 +218,39 @@ _COMMON = ("kind", "masks", "settings", "versions", "parts")
 """What the predicate has under the names of the attributes."""
 
 
-def attest(model: Model, source: Model, *, settings: Mapping[str, Any]) -> Attestation:
+def attest(model: ModelLike, source: ModelLike, *, settings: Mapping[str, Any] | None = None) -> Attestation:
     """Describe a hardened model that was just made.
 
     Args:
         model: The hardened model, loaded from its file.
         source: What it was made from: its name is taken, its digest is the one that the model records.
-        settings: Of what made it, for the record; JSON values.
+        settings: Settings of what made it, for the record; JSON values.
 
     Raises:
         AttestationError: the model carries no masks.
+
+    Example:
+        >>> import numpy as np
+        >>> import cloakonnx as ck
+        >>> hardened = ck.apply("samples/digits_cnn.onnx", ck.Mask("/6/Relu_output_0", np.r_[0.0, np.ones(63)]))
+        >>> ck.attest(hardened, "samples/digits_cnn.onnx").kind
+        'mul'
     """
-    masks = AttestedMask.of_model(model)
+    hardened, origin = model_of(model), model_of(source)
+    masks = AttestedMask.of_model(hardened)
     if not masks:
-        raise AttestationError(f"{model.name} carries no cloakonnx masks, so there is nothing to attest")
+        raise AttestationError(f"{hardened.name} carries no cloakonnx masks, so there is nothing to attest")
     return Attestation(
-        name=model.name,
-        sha256=model.sha256,
-        files=external_digests(model),
-        source_name=source.name,
-        source_sha256=entries(model.proto).get(SOURCE_KEY, source.sha256),
-        kind="folded" if is_folded(model.proto) else "mul",
+        name=hardened.name,
+        sha256=hardened.sha256,
+        files=external_digests(hardened),
+        source_name=origin.name,
+        source_sha256=entries(hardened.proto).get(SOURCE_KEY, origin.sha256),
+        kind="folded" if is_folded(hardened.proto) else "mul",
         masks=masks,
-        settings=settings,
+        settings=settings or {},
         versions=installed_versions(),
-        parts=fingerprint(model),
+        parts=fingerprint(hardened),
     )
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cloakonnx.entries import At
 from cloakonnx.errors import AttestationError, KeyFileError, MissingDependencyError
+from cloakonnx.json_files import converted, parsed
 from cloakonnx.kinds import check_regular
-from cloakonnx.records import converted, parsed
 from cloakonnx.text import shown
 
 if TYPE_CHECKING:

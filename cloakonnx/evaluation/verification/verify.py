@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.data.samples import Dataset
+from cloakonnx.classifier.given import ModelLike, classifier_of, model_of
+from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.errors import CheckError, CloakError, ModelError
 from cloakonnx.evaluation.verification._attested import attested_checks, intended_masks
 from cloakonnx.evaluation.verification._checks import (
     NO_REFERENCE,
     SAME_FILES,
     UNREAD,
-    Check,
     Probe,
     Reading,
     as_not_comparable,
@@ -28,6 +27,7 @@ from cloakonnx.evaluation.verification._checks import (
     numbers,
     source_is_recorded,
 )
+from cloakonnx.evaluation.verification._checks import Check as Check  # noqa: PLC0414 - public
 from cloakonnx.evaluation.verification._folded import folded_checks
 from cloakonnx.evaluation.verification._same import allowed, same_function
 from cloakonnx.evaluation.verification._weights import rounding, weight_numbers
@@ -72,12 +72,12 @@ class Verification:
 
 
 def verify(
-    classifier: Classifier,
+    model: ModelLike,
     *,
-    source: Model | None = None,
+    source: ModelLike | None = None,
     attestation: Attestation | None = None,
     analysis: Analysis | None = None,
-    samples: Dataset | None = None,
+    samples: SamplesLike | None = None,
     seed: int = 0,
     hash_external: bool = True,
     on_read: Callable[[int], None] = lambda read: None,
@@ -86,7 +86,7 @@ def verify(
     """Check that a hardened model is its source with the masks, in structure and in numbers.
 
     Args:
-        classifier: The hardened model, and where its numbers are compared.
+        model: The hardened model, or a classifier, which also says where its numbers are compared.
         source: The model it was made from: a trusted reference for all but which masks were meant; or the hardened one,
             for those as well.
         attestation: What was written when it was hardened: a trusted reference for the whole file. Without either only
@@ -102,25 +102,33 @@ def verify(
     Raises:
         ModelError: without a trusted reference: the model carries no masks, their record is damaged, or it is folded.
             In any case: a file was replaced or changed meanwhile.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> mask = ck.Mask("/6/Relu_output_0", np.r_[0.0, np.ones(63)])
+        >>> hardened = ck.apply("samples/digits_cnn.onnx", mask)
+        >>> ck.verify(hardened, source="samples/digits_cnn.onnx").passed
+        True
     """
+    classifier = classifier_of(model)
     classifier.check_unmasked("verification")
-    model = classifier.model
-    probe = Probe(classifier, samples, seed)
-    reading = Reading(model, hash_external, on_read)
-    reference = source if source is None or is_folded(source.proto) or not found_masks(source)[0] else stripped(source)
-    checks = tuple(_checks(model, reference, attestation, analysis, probe, reading=reading))
+    hardened_model, origin = classifier.model, None if source is None else model_of(source)
+    probe = Probe(classifier, None if samples is None else Dataset.of(samples, classifier), seed)
+    reading = Reading(hardened_model, hash_external, on_read)
+    reference = origin if origin is None or is_folded(origin.proto) or not found_masks(origin)[0] else stripped(origin)
+    checks = tuple(_checks(hardened_model, reference, attestation, analysis, probe, reading=reading))
     failed = any(check.status == "failed" for check in checks)
-    is_other = failed or (source is not None and reference is not source and source.sha256 != model.sha256)
-    if is_other and (source is not None or attestation is not None):
-        same = same_function(model, source, attestation, analysis, probe)
+    is_other = failed or (origin is not None and reference is not origin and origin.sha256 != hardened_model.sha256)
+    if is_other and (origin is not None or attestation is not None):
+        same = same_function(hardened_model, origin, attestation, analysis, probe)
         shown = same.check
-        if source is not None and not failed and not same.is_exact:  # other masks than the hardened source's
-            shown = replace(shown, status="failed", detail=f"not the graph of {source.name}: {shown.detail}")
+        if origin is not None and not failed and not same.is_exact:  # other masks than the hardened source's
+            shown = replace(shown, status="failed", detail=f"not the graph of {origin.name}: {shown.detail}")
         checks = (*(map(allowed, checks) if allow_other_bytes and same.is_exact else checks), shown)
-    for each in (model, source):
+    for each in (hardened_model, origin):
         if each is not None:
             each.check_unchanged()
-    return Verification(model.name, None if source is None else source.name, checks)
+    return Verification(hardened_model.name, None if origin is None else origin.name, checks)
 
 
 def _checks(

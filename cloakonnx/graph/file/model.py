@@ -14,7 +14,9 @@ from google.protobuf.message import DecodeError
 
 from cloakonnx.errors import ModelError, nearest
 from cloakonnx.graph.file import _wire
-from cloakonnx.graph.file._bytes import Buffer, Stamp, blocks, opened
+from cloakonnx.graph.file._bytes import Buffer as Buffer  # noqa: PLC0414 - public
+from cloakonnx.graph.file._bytes import Stamp as Stamp  # noqa: PLC0414 - public
+from cloakonnx.graph.file._bytes import blocks, opened
 from cloakonnx.graph.file.external import check_references, is_external, locations, reference, tensors
 from cloakonnx.graph.index.bounds import check_bounds, check_shapes
 from cloakonnx.graph.index.index import Index, structure

@@ -41,7 +41,7 @@ def read_masks(model: Model, source: Model | None = None) -> list[Mask]:
 
     Example:
         >>> import cloakonnx as ck
-        >>> masks = ck.read_masks(ck.load("model.folded.onnx"), ck.load("model.onnx"))  # doctest: +SKIP
+        >>> masks = ck.masks("model.folded.onnx", "model.onnx")  # doctest: +SKIP
     """
     if source is None or not metadata.is_folded(model.proto):
         return strip.read_masks(model)

@@ -172,6 +172,21 @@ def strip_file(model: Model, output: str | Path, *, force: bool = False, watch: 
     output = Path(output)
     check_target(model, output, force=force)
     edit = removal(model)
+    check_source(model)
+    content = model.content
+    companions = Companions(model, edited(model, edit).external_files, output.absolute().parent, force=force)
+    with _copied(companions, watch, digests=bool(companions.copies)) as digests:
+        check_recorded(model, digests)
+        write_pieces(output, model, content, edit_bytes(content, edit))
+
+
+def check_source(model: Model) -> None:
+    """Check that a model without its masks is the source that it records.
+
+    Raises:
+        ModelError: the model carries no masks, or they are folded into its weights.
+        CheckError: it is another one; the model was changed after it was hardened.
+    """
     recorded = metadata.entries(model.proto).get(metadata.STRIPPED)
     found = stripped_sha256(model)
     if found != recorded:
@@ -179,11 +194,6 @@ def strip_file(model: Model, output: str | Path, *, force: bool = False, watch: 
             f"{model.name} without its masks has sha256 {found[:16]}..., but {str(recorded)[:16]}... was recorded when "
             "it was hardened: the model was changed since; nothing was written (verify --source names the change)"
         )
-    content = model.content
-    companions = Companions(model, edited(model, edit).external_files, output.absolute().parent, force=force)
-    with _copied(companions, watch, digests=bool(companions.copies)) as digests:
-        check_recorded(model, digests)
-        write_pieces(output, model, content, edit_bytes(content, edit))
 
 
 def check_target(model: Model, output: Path, *, force: bool) -> None:

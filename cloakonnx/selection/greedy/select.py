@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.pairs import MakePairs
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.reading import first_doubts, reading
 from cloakonnx.classifier.task import SingleLabel
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.loaded import Loaded, split
-from cloakonnx.data.samples import Dataset, FittedPairs, sample_hashes
+from cloakonnx.data.samples import Dataset, FittedPairs, SamplesLike, sample_hashes
 from cloakonnx.engine.batches import Engine, map_batches
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.errors import CheckError, DataError, InferenceError, OptionError
@@ -89,13 +90,13 @@ class _Side:
 
 
 def select_greedy(
-    classifier: Classifier,
-    dataset: Dataset,
+    model: ModelLike,
+    samples: SamplesLike,
     *,
     budget: float,
     attack: Attack | None = None,
-    twins: Dataset | None = None,
-    select: Dataset | None = None,
+    twins: SamplesLike | None = None,
+    select: SamplesLike | None = None,
     tap: str | None = None,
     feature_axis: int | None = None,
     rounds: int | None = None,
@@ -114,11 +115,12 @@ def select_greedy(
     mask under which most samples of the select part hold against the attack made on it is taken.
 
     Args:
-        classifier: The classifier.
-        dataset: Labelled samples to select on; a fifth of each class is held out where ``select`` is None.
+        model: The classifier without masks of its own, or a model or path that stands for one.
+        samples: Labelled samples to select on (:class:`cloakonnx.Samples`); a fifth of each class is held out where
+            ``select`` is None.
         budget: Clean accuracy that may be lost, as a share (0.01: 1 point), on both parts.
         attack: The attack; it should take all steps, fooled or not.
-        twins: Adversarial twins of the dataset instead; there is one round then, and no attack made again.
+        twins: Adversarial versions of the samples instead; there is one round then, and no attack made again.
         select: Other labelled samples to choose on, with ``attack`` only.
         tap: The tensor; None for the default one.
         feature_axis: Overrules its feature axis.
@@ -135,17 +137,30 @@ def select_greedy(
         TapError, ModelError: the tap can't be masked, or leads nowhere.
         OptionError: settings that make no sense.
         CheckError: no mask within the budget gains, and ``without_gain`` was not given.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=100)
+        >>> fgsm = ck.attacks.FGSM(eps=1 / 16)
+        >>> settings = {"budget": 0.1, "rounds": 1, "without_gain": True}
+        >>> found = ck.select_greedy("samples/digits_cnn.onnx", data, attack=fgsm, **settings)
+        >>> found.masks[0].weights.shape
+        (64,)
     """
+    classifier = classifier_of(model)
+    dataset = Dataset.of(samples, classifier)
+    moved_to = None if twins is None else Dataset.of(twins, classifier)
+    selecting = None if select is None else Dataset.of(select, classifier)
     if rounds is None:
         rounds = _ROUNDS if twins is None else 1
     _check(budget, rounds, attack, twins, select)
     classifier.check_unmasked("greedy selection")
-    model = classifier.model
-    check_opset(model)
-    chosen = find_tap(model, tap, axis=feature_axis)
+    source = classifier.model
+    check_opset(source)
+    chosen = find_tap(source, tap, axis=feature_axis)
     engine = engine or default_engine(classifier.provider, dataset, batch_size)
     classifier = classifier.with_threads(engine.threads)
-    for each in (dataset, twins, select):
+    for each in (dataset, moved_to, selecting):
         if each is not None:
             each.fitted_to(classifier)
     classifier, notes = reading(classifier, dataset, inside="greedy selection")
@@ -154,11 +169,13 @@ def select_greedy(
     notes += first_doubts(classifier, dataset, climbs=climbs, straight_through=passes)
     fit = Loaded.read(dataset)
     fit.check_classes()
-    pairs = None if twins is None else _read_twins(dataset, twins, fit)
+    pairs = None if moved_to is None else _read_twins(dataset, moved_to, fit)
     moved: tuple[Loaded | None, Loaded | None] = (
         (None, None) if pairs is None else split(pairs, strata=classifier.task.strata, seed=seed)
     )
-    fit, held = split(fit, strata=classifier.task.strata, seed=seed) if select is None else (fit, Loaded.read(select))
+    fit, held = (
+        split(fit, strata=classifier.task.strata, seed=seed) if selecting is None else (fit, Loaded.read(selecting))
+    )
     held.check_classes()
     search = _Search(
         Ablations(classifier, chosen),
@@ -171,15 +188,15 @@ def select_greedy(
     best = search.run(rounds)
     if best is None or (best.robust <= search.robust_before and not without_gain):
         raise CheckError("; ".join((search.no_gain(best, chosen.name, budget), *notes)))
-    model.check_unchanged()
+    source.check_unchanged()
     weights = mask_without(search.features, best.step.removed).astype(np.float32)
     return Analysis(
-        model_name=model.name,
-        model_sha256=model.sha256,
+        model_name=source.name,
+        model_sha256=source.sha256,
         preprocessing=dataset.preprocessing,
         samples=SampleSet(
             clean=fit.name,
-            adversarial=None if twins is None else twins.source.name,
+            adversarial=None if moved_to is None else moved_to.source.name,
             count=len(fit) + len(held),
             largest_difference=search.largest_difference,
             hashes=fit.hashes + held.hashes,
@@ -343,7 +360,9 @@ class _Search:
         )
 
 
-def _check(budget: float, rounds: int, attack: Attack | None, twins: Dataset | None, select: Dataset | None) -> None:
+def _check(
+    budget: float, rounds: int, attack: Attack | None, twins: SamplesLike | None, select: SamplesLike | None
+) -> None:
     if not 0 <= budget < 1:
         raise OptionError(f"--budget {budget:g} must be a share from 0 to 1, such as 1%")
     if rounds < 1:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
+from os import PathLike
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,18 +16,18 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.random import Stream
-from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import PASSES
+from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.classifier.reading import first_doubts, reading
 from cloakonnx.data.loaded import Loaded, split
-from cloakonnx.data.samples import Dataset
+from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine, InProcess
 from cloakonnx.engine.folder import Folder
 from cloakonnx.errors import CheckError, DataError, DifferentiationError, InferenceError
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.records import installed_versions
+from cloakonnx.json_files import installed_versions
 from cloakonnx.scoring.analysis import Analysis, SampleSet
 from cloakonnx.selection.learn.adam import Adam, OneCycle
 from cloakonnx.selection.learn.augment import Augmentation
@@ -43,15 +44,15 @@ _SAVE_EVERY = 50
 
 
 def learn(
-    classifier: Classifier,
-    dataset: Dataset,
+    model: ModelLike,
+    samples: SamplesLike,
     recipe: Recipe,
     *,
-    select: Dataset | None = None,
+    select: SamplesLike | None = None,
     taps: Sequence[str] = (),
     tap_patterns: Sequence[str] = (),
     layers: Sequence[str] = (),
-    output: str | Path | None = None,
+    output: str | PathLike[str] | None = None,
     resume: bool = False,
     over_budget: bool = False,
     engine: Engine | None = None,
@@ -64,9 +65,10 @@ def learn(
     for learning: drawn towards 1 as far as the budget of clean accuracy asks for, the most robust ones are taken.
 
     Args:
-        classifier: The classifier.
-        dataset: Samples to learn on; a fifth of each class is held out for choosing where ``select`` is None. Where
-            they have no labels, the model's own predictions stand in, and clean accuracy is agreement with it.
+        model: The classifier without masks of its own, or a model or path that stands for one.
+        samples: Samples to learn on (:class:`cloakonnx.Samples`); a fifth of each class is held out for choosing where
+            ``select`` is None. Where they have no labels, the model's own predictions stand in, and clean accuracy is
+            agreement with it.
         recipe: The settings.
         select: Samples for choosing. Samples that the model was trained on understate the clean loss.
         taps: Tensors to mask; without them and patterns, every activation that feeds a linear layer.
@@ -88,36 +90,47 @@ def learn(
         CheckError: no masks within the budget gain robust accuracy, and ``over_budget`` was not given.
         InferenceError: ONNX Runtime fails, or the loss is not finite.
         OutputError: checkpoints of other settings, or they can't be written.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> recipe = ck.Recipe(eps=1 / 16, budget=0.5, epochs=1, granularity="feature")
+        >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=100)
+        >>> learned = ck.learn("samples/digits_cnn.onnx", data, recipe, over_budget=True)
+        >>> len(learned.masks) > 0
+        True
     """
+    classifier = classifier_of(model)
+    dataset = Dataset.of(samples, classifier)
+    selecting = None if select is None else Dataset.of(select, classifier)
     classifier.check_unmasked("learning")
-    model = classifier.model
-    check_opset(model)
+    source = classifier.model
+    check_opset(source)
     ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
     granularity = placed(recipe.granularity, at_taps=bool(taps or tap_patterns))
-    chosen = first_masks(model, granularity, taps=taps, tap_patterns=tap_patterns, layers=layers)
-    for each in (dataset, select):
+    chosen = first_masks(source, granularity, taps=taps, tap_patterns=tap_patterns, layers=layers)
+    for each in (dataset, selecting):
         if each is not None:
             each.fitted_to(classifier)
     classifier, notes = reading(classifier, dataset, inside="learning")
     notes += first_doubts(classifier, dataset)
     train = Loaded.read(dataset, predict=classifier.predict)
     train.check_classes()
-    part = None if select is None else Loaded.read(select, predict=classifier.predict)
+    part = None if selecting is None else Loaded.read(selecting, predict=classifier.predict)
     if part is None:
         train, part = split(train, strata=classifier.task.strata, seed=recipe.seed)
     part.check_classes()
-    notes += tuple(_unlabelled(samples) for samples in dict.fromkeys((train, part)) if not samples.has_labels)
+    notes += tuple(_unlabelled(each) for each in dict.fromkeys((train, part)) if not each.has_labels)
     recipe = replace(settled(recipe, dataset, count=len(train)), granularity=granularity)
     augmented = Augmentation.of(recipe, dataset)
     masked = MaskedClassifier(classifier, chosen)
     masked.prepare(dataset.fitted_to(masked))
-    for samples in (train, part):
-        masked.task.check(samples.y, masked.classes)
+    for loaded in (train, part):
+        masked.task.check(loaded.y, masked.classes)
     engine = engine or InProcess()
     record = {
         "recipe": {k: v for k, v in recipe.as_dict().items() if k not in {"budget", "zero_below"}},  # choosing only
         "taps": [mask.key for mask in chosen],
-        "model": model.sha256,
+        "model": source.sha256,
         "input": masked.input_name,
         "output": masked.output_name,
         "preprocessing": asdict(dataset.preprocessing),
@@ -141,10 +154,10 @@ def learn(
         notes += (_memorised(trials),) if trials.looks_memorised else ()
     if not choice.within_budget and not over_budget:
         raise CheckError("; ".join((_over_budget(learner.part, choice, recipe), *notes)))
-    model.check_unchanged()
+    source.check_unchanged()
     return Analysis(
-        model_name=model.name,
-        model_sha256=model.sha256,
+        model_name=source.name,
+        model_sha256=source.sha256,
         preprocessing=dataset.preprocessing,
         samples=SampleSet(
             clean=train.name,

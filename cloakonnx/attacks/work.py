@@ -1,0 +1,140 @@
+"""The work of an attack on one batch after another, and what it makes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks.ball import ball
+from cloakonnx.attacks.base import Attack
+from cloakonnx.attacks.pairs import labels_of
+from cloakonnx.attacks.victim import Victim
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.doubts import Seen
+from cloakonnx.data.batch import Batch
+from cloakonnx.data.layout import Arrangement
+from cloakonnx.data.levels import as_levels
+from cloakonnx.data.samples import Dataset
+from cloakonnx.engine.batches import Tell
+from cloakonnx.errors import DataError, OptionError
+
+
+@dataclass(frozen=True, eq=False)
+class AttackedBatch:
+    """What an attack makes of a batch.
+
+    Attributes:
+        x: Adversarial inputs in the layout of the data: uint8 where all are levels of 1/255, else float32.
+        y: (N,) labels, or the model's own predictions.
+        success: (N,) which fool the model (targeted: reach the target).
+        unscored: (N,) for which the model gave scores that are NaN before the attack.
+        correct: (N,) classified as labelled before (targeted: not as the target).
+        decided: (N,) the model's classes before.
+        is_predicted: Whether the labels are predictions.
+        queries: Forward passes asked for, in samples.
+        gradients: Gradients asked for, in samples.
+        seen: Ties before the attack, and whether gradients gave a direction.
+        converged: Samples that hold and for which more steps change nothing.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[np.int64]
+    success: NDArray[np.bool_]
+    unscored: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
+    decided: NDArray[np.int64]
+    is_predicted: bool
+    queries: int
+    gradients: int
+    seen: Seen
+    converged: int
+
+
+@dataclass(frozen=True)
+class AttackWork:
+    """One attack on every batch.
+
+    Attributes:
+        classifier: The classifier.
+        settings: The attack.
+        round_levels: Whether to round to levels of 1/255, inward, before success is judged.
+        name: The samples' source.
+        arrangement: How its samples are laid out for the model.
+        stored_shape: Shape of a stored sample.
+    """
+
+    classifier: Classifier
+    settings: Attack
+    round_levels: bool
+    name: str
+    arrangement: Arrangement
+    stored_shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, classifier: Classifier, dataset: Dataset, settings: Attack, *, round_levels: bool) -> AttackWork:
+        """Return the work on a dataset's samples; raises OptionError for settings that don't fit pixel space."""
+        bounds = dataset.preprocessing.bounds
+        ball(settings.norm, settings.eps).check(bounds, prod(dataset.stored_shape))
+        if round_levels and bounds != (0.0, 1.0):
+            raise OptionError("--round takes levels of 1/255, so pixel space must be [0, 1]: leave out --bounds")
+        return cls(classifier, settings, round_levels, dataset.source.name, dataset.arrangement, dataset.stored_shape)
+
+    @property
+    def result(self) -> type[AttackedBatch]:
+        """The type of a batch's result."""
+        return AttackedBatch
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything that results depend on beside the samples."""
+        known = self.classifier.probabilities
+        return {
+            **self.settings.record(),
+            "model_sha256": self.classifier.model.sha256,
+            "input": self.classifier.input_name,
+            "output": self.classifier.output_name,
+            "preprocessing": asdict(self.classifier.preprocessing),
+            "round": self.round_levels,
+            **({} if known is None else {"scores": "probabilities" if known else "logits"}),
+            **self.classifier.record,
+        }
+
+    def start(self, worker: int = 0) -> Callable[[Batch, Tell], AttackedBatch]:
+        """Return what attacks a batch."""
+        classifier = self.classifier.for_worker(worker)
+        victim = Victim(classifier, self.arrangement.sample_shape(self.stored_shape))
+        return lambda batch, tell: self._attack(victim, batch)
+
+    def _attack(self, victim: Victim, batch: Batch) -> AttackedBatch:
+        targeted = self.settings.is_targeted
+        if batch.y is None and targeted:
+            raise DataError(f"{self.name} has no labels; a targeted attack takes the classes to reach from them")
+        x = batch.x
+        before = victim.counts.queries, victim.counts.gradients
+        predicted, tied = victim.decided(x)
+        y = labels_of(batch, predicted, victim.task, name=self.name)
+        found = self.settings.run(victim, x, y, samples=batch.indices, in_levels=self.round_levels)
+        adversarial, success = found.x, found.success
+        stored = self.arrangement.undo(adversarial, self.stored_shape)
+        levels = as_levels(stored) if self.classifier.bounds == (0.0, 1.0) else None
+        if levels is not None:
+            read_back = np.divide(np.rint(adversarial * 255), 255, dtype=np.float32)
+            success = victim.confirmed(read_back, success, y, targeted=targeted)
+        return AttackedBatch(
+            x=stored if levels is None else levels,
+            y=y,
+            success=success,
+            unscored=victim.task.undecided(predicted),
+            correct=victim.task.agrees(predicted, y) ^ targeted,
+            decided=predicted,
+            is_predicted=batch.y is None,
+            queries=victim.counts.queries - before[0],
+            gradients=victim.counts.gradients - before[1],
+            seen=Seen(int(tied.sum()), *victim.directions.taken(len(x))),
+            converged=int((found.converged & ~success).sum()),
+        )

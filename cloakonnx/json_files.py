@@ -1,0 +1,193 @@
+"""Our JSON files: one record each, read so that a damaged file is an error that names the entry, and written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from cloakonnx.errors import CloakError
+from cloakonnx.kinds import irregular
+
+T = TypeVar("T")
+
+_MOST = 256 << 20
+"""Bytes of the largest file that is read as JSON."""
+
+
+@dataclass(frozen=True)
+class JsonFile:
+    """A kind of JSON file, which holds one record. msgspec loads with the first that is read or written.
+
+    Attributes:
+        kind: Of the file: ``analysis`` for the format ``cloakonnx.analysis``.
+        version: The one that is read and written.
+        verb: What makes such a file.
+        error: Raised where it is not JSON, of another kind or version, or damaged.
+        head: Entries that all such files begin with, after format and version.
+    """
+
+    kind: str
+    version: int
+    verb: str
+    error: type[CloakError]
+    head: Mapping[str, Any] = field(default_factory=dict)
+
+    def content(self, record: object) -> dict[str, Any]:
+        """Return what the file holds: the record's entries, and what follows from them."""
+        from cloakonnx.entries import written  # noqa: PLC0415
+
+        return {"format": f"cloakonnx.{self.kind}", "version": self.version, **self.head, **written(record)}
+
+    def text(self, record: object) -> str:
+        """Return the file's text: equal records give the same text."""
+        return json_text(self.content(record))
+
+    def read(self, text: str, build: Callable[[dict[str, Any]], T], *, name: str) -> T:
+        """Read the file's text.
+
+        Args:
+            text: Of the file.
+            build: Makes the value of the file's content; raises ValueError or CloakError where that is damaged.
+            name: Of the file, for messages.
+
+        Raises:
+            CloakError: :attr:`error`, see there.
+        """
+        content = parsed(text, name=name, error=self.error)
+        wanted = f"cloakonnx.{self.kind}"
+        if not isinstance(content, dict) or content.get("format") != wanted:
+            raise self.error(f"{name} is not {_with_article(self.kind)}: its format is not {wanted!r}")
+        said = content.get("version")
+        if isinstance(said, bool) or not isinstance(said, int) or said != self.version:
+            raise self.error(
+                f"{name} has version {str(said)[:20]} of the {self.kind} format; this cloakonnx reads version "
+                f"{self.version}"
+            )
+        try:
+            return build(content)
+        except (ValueError, CloakError) as found:
+            raise self.error(f"{name} is damaged: {found}; make it again with cloakonnx {self.verb}") from None
+
+
+def json_text(content: Any) -> str:
+    """Return JSON text as our files have it; raises ValueError where a number is NaN or infinite."""
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def converted(content: Any, record: type[T], where: str = "") -> T:
+    """Return the record that parsed JSON holds; keys that it does not know are ignored.
+
+    Args:
+        content: The parsed JSON.
+        record: A dataclass, see :mod:`cloakonnx.entries`.
+        where: Its place in the file, for messages: ``learning.``, or nothing for the file itself.
+
+    Raises:
+        ValueError: an entry is missing, has another type or is out of bounds; the message names it.
+        CloakError: the record refuses its entries.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from cloakonnx.entries import built, form  # noqa: PLC0415
+
+    try:
+        found = msgspec.convert(content, form(cast(Hashable, record)))
+    except msgspec.ValidationError as error:
+        raise ValueError(_fault(str(error), where)) from None
+    return cast(T, built(record, found, where.removesuffix(".")))
+
+
+_WORDS = tuple(
+    (re.compile(said), ours)
+    for said, ours in (
+        ("Object missing required field `(.*)`", r"the entry {}\1 is missing"),
+        ("Expected `object.*", "{} is not an object"),
+        (r"Expected `array` of length (\d+), got (\d+)", r"{} has \2 entries, not \1"),
+        ("Expected `array.*", "{} is not a list"),
+        ("Expected `bool.*", "{} is neither true nor false"),
+        (r"Expected `str` (?:of length <= |matching regex '\^\[0-9a-f\]\{)(\d+).*", r"{} is not \1 hex digits"),
+        ("Expected `str.*", "{} is not a string"),
+        (r"Expected `int` >= (\d+)", r"{} is not a whole number from \1 on"),
+        ("Expected `int` <= .*", "{} is not a whole number below 2**63"),
+        ("Expected `int.*", "{} is not a whole number"),
+        ("Number out of range|Expected `float` [<>].*", "{} is not a finite number"),
+        ("Expected `float.*", "{} is not a number"),
+        ("Invalid enum value (.*)", r"{} is \1, which is none of those that are known"),
+    )
+)
+"""What msgspec says, and how our errors say it."""
+
+
+def _fault(message: str, where: str) -> str:
+    """Return msgspec's message in the words of our errors, which begin with the place of the entry."""
+    words, _, path = message.partition(" - at `$")
+    place = f"{where}{path.removesuffix('`').removeprefix('.')}"
+    for said, ours in _WORDS:
+        found = said.fullmatch(words)
+        if found is not None:
+            dot = "." if place and "missing" in ours and not place.endswith(".") else ""
+            return found.expand(ours).replace("{}", f"{place}{dot}" if "missing" in ours else place or "it", 1)
+    return f"{place or 'it'}: {words}"
+
+
+def parsed(text: str, *, name: str, error: type[CloakError]) -> Any:
+    """Return what JSON text says; raises ``error`` where it is no JSON, or gives a key of an object twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except _KeyTwiceError as found:
+        raise error(f"{name} is damaged: {found}, and which of them counts can't be told") from None
+    except (ValueError, RecursionError) as found:
+        raise error(f"{name} is not JSON: {found}") from None
+
+
+class _KeyTwiceError(ValueError):
+    """A key of an object is given twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in content if keys.count(key) > 1)
+        raise _KeyTwiceError(f"an object has the key {twice[:40]!r} twice")
+    return content
+
+
+def read_text(path: str | Path, *, kind: str, error: type[CloakError]) -> str:
+    """Return the text of a file of our own; raises ``error`` where it can't be read or is no text."""
+    odd = irregular(Path(path))
+    if odd is not None:
+        raise error(f"cannot read the {kind} {path}: it is {odd}, not a file")
+    try:
+        with Path(path).open("rb") as stream:
+            content = stream.read(_MOST + 1)
+        if len(content) > _MOST:
+            raise error(f"cannot read the {kind} {path}: it has over {_MOST:,} bytes, which is the limit")
+        return content.decode().replace("\r\n", "\n")
+    except OSError as found:
+        raise error(f"cannot read the {kind} {path}: {found.strerror or found}") from None
+    except UnicodeDecodeError:
+        raise error(f"{path} is not {_with_article(kind)}: it is not text") from None
+
+
+def _with_article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+_PACKAGES = ("cloakonnx", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide the numbers."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
