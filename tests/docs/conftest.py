@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import cloakonnx
+from cloakonnx.demo.demo import write_sample
 
 from .pages import ROOT
 
@@ -92,21 +93,14 @@ def start(tmp_path_factory: pytest.TempPathFactory, shell: Shell) -> Callable[[l
 
 
 def write_data(folder: Path) -> None:
-    """Write the sample classifier and digits: training images, FGSM twins of some, two parts never trained on."""
-    sys.path.insert(0, str(ROOT / "samples"))
-    try:
-        import digits
-    finally:
-        sys.path.pop(0)
-    shutil.copy(ROOT / "samples" / "digits_cnn.onnx", folder / "model.onnx")
-    (x, y), (test_x, test_y) = digits.training_arrays(), digits.test_arrays()
+    """Write what the demo leaves, shortened to what is fast enough here, and FGSM versions of ``clean.npz``."""
+    write_sample(folder)
     with np.load(ROOT / "samples" / "digits_fgsm.npz") as stored:
-        twins = stored["x"]
-    np.savez(folder / "train.npz", x=x, y=y)
-    np.savez(folder / "clean.npz", x=x[:200], y=y[:200])
-    np.savez(folder / "adversarial.npz", x=twins[:200], y=y[:200])
-    np.savez(folder / "val.npz", x=test_x[:200], y=test_y[:200])
-    np.savez(folder / "test.npz", x=test_x[300:360], y=test_y[300:360])
+        np.savez(folder / "adversarial.npz", x=stored["x"][:200], y=stored["y"][:200])
+    for name, kept in (("clean", slice(200)), ("test", slice(100, 160))):
+        with np.load(folder / f"{name}.npz") as stored:
+            x, y = stored["x"][kept], stored["y"][kept]
+        np.savez(folder / f"{name}.npz", x=x, y=y)
 
 
 def write_faulty(folder: Path) -> None:
