@@ -240,6 +240,7 @@ def _tell(result: Analysis, target: Path) -> None:
         f"{select['clean_before']}), PGD-{select['attack_steps']} at eps {recipe['eps']:.4g} {chosen['robust']} of "
         f"{select['attacked']} (before: {select['robust_before']})"
     )
+    say(_how_far(f"PGD-{select['attack_steps']}", chosen["robust"], chosen.get("converged", 0)))
     for line in _most_changed(result.masks):
         say(line)
     if not chosen["within_budget"]:
@@ -250,6 +251,16 @@ def _tell(result: Analysis, target: Path) -> None:
             "samples is larger: --select-data"
         )
     say(f"wrote {target}; no claim before 'cloakonnx evaluate' on samples of its own")
+
+
+def _how_far(attack: str, robust: int, converged: int) -> str:
+    """Say whether the attack on the select part had converged, in the words of the flag ``iterations``."""
+    if robust and robust == converged:
+        return f"{attack} ran into an exact cycle for each of {robust} samples that hold it: more steps change nothing"
+    return (
+        f"note: {attack} has converged for {converged} of {robust} samples that hold it, so robust accuracy on the "
+        "select part is an upper bound: 'cloakonnx evaluate' makes stronger attacks on the masks"
+    )
 
 
 def _most_changed(masks: Sequence[Mask]) -> list[str]:

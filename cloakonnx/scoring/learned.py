@@ -81,6 +81,7 @@ class ChoiceRecord:
         clean: The number of select samples that are right under them.
         robust: The number of attacked select samples that are right under them.
         within_budget: Whether the loss of clean accuracy is within the budget.
+        converged: The number of robust samples for which more steps of the attack change nothing; left out if 0.
     """
 
     epoch: Positive
@@ -88,6 +89,7 @@ class ChoiceRecord:
     clean: Whole
     robust: Whole
     within_budget: bool
+    converged: Annotated[Whole, OMITTED] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from cloakonnx.evaluation.evaluation import Evaluation
-from tests.attacks.helpers import DIGITS
+from tests.attacks.helpers import DIGITS, model
 from tests.selection.helpers import digits_arrays
 
 from .conftest import Run
@@ -83,3 +84,31 @@ def test_pairs_take_a_number_of_steps(run: Run, data: Path, tmp_path: Path) -> N
     assert done.code == 2
     assert "--max-iter converged goes with attack, evaluate and sweep" in done.err
     assert not (tmp_path / "a.json").exists()
+
+
+@pytest.mark.parametrize("slopes", ["linear", "many"])
+def test_learn_says_how_far_the_attack_of_its_choice_was(run: Run, tmp_path: Path, slopes: str) -> None:
+    """In a linear net sign steps end in a corner of the ball within the ten steps; the sample net takes far more."""
+    x, y = digits_arrays()
+    if slopes == "linear":
+        w = np.random.default_rng(2).normal(size=(64, 2)).astype(np.float32)
+        x, path = x.reshape(len(x), 64), tmp_path / "linear.onnx"
+        y = (x @ w).argmax(axis=1)
+        made = model([helper.make_node("Gemm", ["x", "w"], ["scores"], name="g")], {"w": w}, ["N", 64], 2)
+        path.write_bytes(made.SerializeToString())
+    else:
+        path = DIGITS
+    np.savez(tmp_path / "train.npz", x=x, y=y)
+    how = ("--eps", "1/32", "--epochs", "1", "--budget", "50%", "--force")
+    done = run("learn", path, "--data", tmp_path / "train.npz", *how, "-o", tmp_path / "a.json")
+    assert done.code == 0, done.err
+    chosen = json.loads((tmp_path / "a.json").read_text())["learning"]["chosen"]
+    assert chosen["robust"] > 0
+    if slopes == "linear":
+        assert chosen["converged"] == chosen["robust"]
+        assert f"PGD-10 ran into an exact cycle for each of {chosen['robust']} samples that hold it" in done.err
+    else:
+        converged = chosen.get("converged", 0)
+        assert converged < chosen["robust"]
+        assert f"PGD-10 has converged for {converged} of {chosen['robust']} samples that hold it, so" in done.err
+        assert "upper bound" in done.err

@@ -59,9 +59,10 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Which samples of a batch are right in a trial, (N,)."""
+    """Which samples of a batch are right in a trial, and for which more steps of its attack change nothing; (N,)."""
 
     right: NDArray[np.bool_]
+    converged: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +97,9 @@ class TrialWork:
 
         def held(batch: LabelledBatch, tell: Tell) -> Held:
             if self.attack is None:
-                return Held(victim.right(batch.x, batch.y))
-            return Held(~self.attack.run(victim, batch.x, batch.y, samples=batch.indices).success)
+                return Held(victim.right(batch.x, batch.y), np.zeros(len(batch.y), np.bool_))
+            found = self.attack.run(victim, batch.x, batch.y, samples=batch.indices)
+            return Held(~found.success, found.converged)
 
         return held
 
@@ -118,6 +120,7 @@ class SelectPart:
         self._classifier, self._samples, self._recipe = classifier, samples, recipe
         self._engine = engine or InProcess()
         self._known: dict[tuple[bytes, bool], int] = {}
+        self._converged: dict[tuple[bytes, bool], int] = {}
         count = min(len(samples), MOST_ATTACKED)
         self._attacked = np.linspace(0, len(samples) - 1, count).astype(np.int64)  # spread, for data sorted by class
 
@@ -162,15 +165,22 @@ class SelectPart:
 
     def robust(self, masks: Weights) -> int:
         """Return how many of the attacked samples hold against a PGD that is made on these masks."""
+        return self._once(self._attack_on(masks), self._attacked)
+
+    def converged(self, masks: Weights) -> int:
+        """Return for how many of those that hold more steps of that PGD change nothing."""
+        self.robust(masks)
+        return self._converged[_key(self._attack_on(masks))]
+
+    def _attack_on(self, masks: Weights) -> TrialWork:
         r = self._recipe
         passes = self._classifier.passes_straight
         attack = PGD(eps=r.eps, norm=r.norm, max_iter=ROBUST_STEPS, seed=r.seed, straight_through=passes)
-        return self._once(TrialWork(self._classifier, masks, attack), self._attacked)
+        return TrialWork(self._classifier, masks, attack)
 
     def _once(self, work: TrialWork, rows: NDArray[np.int64] | None) -> int:
         """Return the count of a trial; masks of an epoch's end that are chosen among as they are were tried then."""
-        digest = hashlib.sha256(b"".join(mask.tobytes() for mask in work.weights.values())).digest()
-        key = digest, work.attack is not None
+        key = _key(work)
         if key not in self._known:
             self._known[key] = self._holding(work, rows)
         return self._known[key]
@@ -178,8 +188,13 @@ class SelectPart:
     def _holding(self, work: TrialWork, rows: NDArray[np.int64] | None) -> int:
         """Return how many samples are right in a trial: of some rows, or of all."""
         batches = self._samples.labelled(self._recipe.batch_size, rows)
+        right = converged = 0
         with map_batches(work, batches, engine=self._engine) as handled:
-            return sum(int(found.right.sum()) for _, found in handled)
+            for _, found in handled:
+                right += int(found.right.sum())
+                converged += int(found.converged.sum())
+        self._converged[_key(work)] = converged
+        return right
 
     def choose(self, learned: Mapping[int, Weights], *, on_progress: Callable[[], None] = lambda: None) -> Choice:
         """Return the best masks: for each epoch the largest blend within the budget, of these the latest of the best.
@@ -231,6 +246,12 @@ class SelectPart:
             whole = finished(masks, 1.0, self._recipe)
             tried.append(Choice(whole, number, 1.0, self.clean(whole), self.robust(whole), within_budget=False))
         return max(tried, key=lambda choice: (choice.robust, choice.clean, choice.epoch))
+
+
+def _key(work: TrialWork) -> tuple[bytes, bool]:
+    """Return what tells trials on the same samples apart."""
+    digest = hashlib.sha256(b"".join(mask.tobytes() for mask in work.weights.values())).digest()
+    return digest, work.attack is not None
 
 
 def finished(masks: Weights, blend: float, recipe: Recipe) -> Weights:

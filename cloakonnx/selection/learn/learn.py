@@ -321,6 +321,7 @@ def _learning(learner: _Learner, choice: Choice, samples: Loaded, recipe: Recipe
             "clean": choice.clean,
             "robust": choice.robust,
             "within_budget": choice.within_budget,
+            **({"converged": converged} if (converged := part.converged(choice.masks)) else {}),
         },
         "curve": list(learner.state.curve),
     }
