@@ -138,5 +138,6 @@ def _scored(work: Hardening) -> Analysis:
             tap=work.settings.tap,
             batch_size=work.settings.batch_size,
             engine=engine(work),
+            on_doubt=lambda said: work.observer.say(f"warning: {said}"),
             on_progress=advance,
         )

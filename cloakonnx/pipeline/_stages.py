@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cloakonnx.classifier.doubts import of_randomness
 from cloakonnx.classifier.latency import SESSIONS as LATENCY_SESSIONS
 from cloakonnx.classifier.latency import latency_ratios
 from cloakonnx.classifier.masked import ones
@@ -22,6 +23,7 @@ from cloakonnx.files import write_text
 from cloakonnx.graph.file.diff import file_sha256
 from cloakonnx.graph.file.model import Model, load
 from cloakonnx.graph.fold.fold import fold_file
+from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.graph.masks.harden import Watch, harden_file
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
@@ -176,9 +178,15 @@ class Stages:
 
     def _inspect(self, resumed: bool) -> Mapping[str, Any]:
         doubt = first_data_doubt(self._work.classifier, self._work.parts.learn.data)
-        if doubt is not None:
-            self._work.observer.say(f"warning: {doubt}")
+        classifier = self._work.classifier
+        random = random_ops(classifier.model.proto, classifier.output_name)
+        self._warn((*([] if doubt is None else [doubt]), *of_randomness(random)))
         return {"masks": [mask.key for mask in self._places()]}
+
+    def _warn(self, notes: Iterable[str]) -> None:
+        """Say what makes the figures worth less than they look."""
+        for note in notes:
+            self._work.observer.say(f"warning: {note}")
 
     def _places(self) -> list[Mask]:
         return places_of(self._work.model, self._work.settings)
@@ -191,6 +199,7 @@ class Stages:
             why = str(error).partition(";")[0]
             raise ZeroGradientError(f"{why}; harden the model before it is rounded or quantised") from None
         made.save(target)
+        self._warn(made.notes)
         forget(target)
         return {BESIDE: [masks_path(target).name]} if made.masks_lie_beside else {}
 
@@ -254,6 +263,7 @@ class Stages:
             )
         for line in converged_lines(found):
             work.observer.say(line)
+        self._warn(found.notes)
         return {}
 
     def _evaluation_seconds(self) -> float:

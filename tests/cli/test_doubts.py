@@ -163,12 +163,16 @@ def test_noise_behind_the_tap_changes_no_activation(run: Run, models: Path) -> N
     assert NOISE in run("analyze", "noise.onnx", *given).err
 
 
+def same() -> ModelProto:
+    """Two columns of scores are equal."""
+    made = net(helper.make_node("Gather", ["logits", "columns"], ["z"], axis=1))
+    made.graph.initializer.append(numpy_helper.from_array(np.array([0, 1, 2, 3, 3]), "columns"))
+    return made
+
+
 def test_verbs_that_count_no_ties_look_at_the_first_samples(run: Run, models: Path) -> None:
-    """Two columns of scores are the same: there is a tie wherever theirs is the largest score."""
-    tail = helper.make_node("Gather", ["logits", "columns"], ["z"], axis=1)
-    same = net(tail)
-    same.graph.initializer.append(numpy_helper.from_array(np.array([0, 1, 2, 3, 3]), "columns"))
-    (models / "same.onnx").write_bytes(same.SerializeToString())
+    """There is a tie wherever the score of the two columns is the largest."""
+    (models / "same.onnx").write_bytes(same().SerializeToString())
     tied = (SCORES[:, :4].argmax(axis=1) == 3).mean()
     assert 0.2 < tied < 0.8
     given = ("same.onnx", "--data", "test.npz", "--eps", "0.1")
@@ -181,3 +185,14 @@ def test_verbs_that_count_no_ties_look_at_the_first_samples(run: Run, models: Pa
         (said,) = [line for line in done.err.splitlines() if TIE in line]
         assert said.startswith("cloakonnx: warning: of the first 64 samples ")
         assert abs(int(said.split("samples ")[1].split()[0]) - 64 * tied) < 12  # evenly by class or in order
+
+
+@pytest.mark.parametrize(("name", "said"), [("same", TIE), ("noise", NOISE), ("flat", STILL)])
+def test_harden_says_what_its_stages_see(run: Run, models: Path, name: str, said: str) -> None:
+    for made in (flat, same):
+        (models / f"{made.__name__}.onnx").write_bytes(made().SerializeToString())
+    parts = ("--data", "test.npz", "--select-data", "test.npz", "--report-data", "test.npz", "--eps", "0.05")
+    how = ("--attack", "pgd", "--method", "score", "--budget", "90%", "--no-report", "-o", "hardened")
+    done = run("harden", f"{name}.onnx", *parts, *how)
+    lines = [line for line in done.err.splitlines() if line.startswith("      warning: ") and said in line]
+    assert lines, done.err
