@@ -256,9 +256,9 @@ def _tell(result: Analysis, target: Path) -> None:
 def _how_far(attack: str, robust: int, converged: int) -> str:
     """Say whether the attack on the select part had converged, in the words of the flag ``iterations``."""
     if robust and robust == converged:
-        return f"{attack} ran into an exact cycle for each of {robust} samples that hold it: more steps change nothing"
+        return f"{attack} ran into an exact cycle for each of {robust} robust samples: more steps change nothing"
     return (
-        f"note: {attack} has converged for {converged} of {robust} samples that hold it, so robust accuracy on the "
+        f"note: {attack} has converged for {converged} of {robust} robust samples, so robust accuracy on the "
         "select part is an upper bound: 'cloakonnx evaluate' makes stronger attacks on the masks"
     )
 

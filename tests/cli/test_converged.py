@@ -59,7 +59,7 @@ def test_harden_says_for_how_many(run: Run, data: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     (at,) = json.loads((tmp_path / "hardened" / "evaluation.json").read_text())["results"]
     wanted = [
-        f"      pgd at 0.0625, {who}: converged for {stage['converged']} of {stage['robust']} samples that hold"
+        f"      pgd at 0.0625, {who}: converged for {stage['converged']} of {stage['robust']} robust samples"
         for who in ("hardened", "baseline")
         for stage in at[who]["stages"]
         if "converged" in stage
@@ -106,9 +106,9 @@ def test_learn_says_how_far_the_attack_of_its_choice_was(run: Run, tmp_path: Pat
     assert chosen["robust"] > 0
     if slopes == "linear":
         assert chosen["converged"] == chosen["robust"]
-        assert f"PGD-10 ran into an exact cycle for each of {chosen['robust']} samples that hold it" in done.err
+        assert f"PGD-10 ran into an exact cycle for each of {chosen['robust']} robust samples" in done.err
     else:
         converged = chosen.get("converged", 0)
         assert converged < chosen["robust"]
-        assert f"PGD-10 has converged for {converged} of {chosen['robust']} samples that hold it, so" in done.err
+        assert f"PGD-10 has converged for {converged} of {chosen['robust']} robust samples, so" in done.err
         assert "upper bound" in done.err
