@@ -11,7 +11,7 @@ import base64
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -79,12 +79,7 @@ class RecordEntry:
 
 
 def derived(path: str, *, before: str = "") -> Callable[[F], F]:
-    """Mark the function of a property as an entry that is written, and skipped when read.
-
-    Args:
-        path: Where it lies, with dots between keys.
-        before: The field that it is written before; it comes last where empty.
-    """
+    """Mark a property's function as an entry at ``path``: written before a field, or last, and skipped when read."""
 
     def mark(function: F) -> F:
         function.__dict__["entry"] = path, before
@@ -117,12 +112,7 @@ def entries(record: type) -> tuple[RecordEntry, ...]:
 
 @cache
 def form(record: type, *, published: bool = False) -> type[Struct]:
-    """Return the type of a record's object in a file.
-
-    Args:
-        record: The dataclass.
-        published: Whether it is what the schemas show: derived entries are part of it, and no others than its own.
-    """
+    """Return the type of a record's object; a published one has derived entries, and no others than its own."""
     return _struct(record.__name__, [each for each in entries(record) if published or not each.is_derived], published)
 
 
@@ -156,16 +146,7 @@ def _formed(kind: Any, published: bool) -> Any:
 
 
 def built(kind: Any, value: Any, where: str = "") -> Any:
-    """Return a value of a type, records and all, from what has the record's form.
-
-    Args:
-        kind: A record, or another type of an entry.
-        value: Of the form.
-        where: Its place in the file, for messages.
-
-    Raises:
-        ValueError: the entries of a record contradict each other; the message names the place.
-    """
+    """Return a value of a type, records and all, from the form of it; raises ValueError, with the place, as they do."""
     if value is None or value is UNSET:
         return value
     origin, args = get_origin(kind), get_args(kind)
@@ -178,19 +159,14 @@ def built(kind: Any, value: Any, where: str = "") -> Any:
         kinds = args[:1] * len(value) if args[-1] is ... else args
         pairs = enumerate(zip(kinds, value, strict=True))
         return tuple(built(each, item, f"{where}[{i}]") for i, (each, item) in pairs)
-    return _record(kind, value, where) if is_dataclass(kind) else value
-
-
-def _record(kind: Any, value: Any, where: str) -> Any:
-    made = {}
-    for each in entries(kind):
-        if not each.is_derived:
-            item = value
-            for key in each.path:
-                item = getattr(item, key)
-            made[each.attribute] = built(each.type, item, ".".join(filter(None, (where, *each.path))))
+    if not is_dataclass(kind):
+        return value
+    own = [each for each in entries(cast(type, kind)) if not each.is_derived]
+    items = (reduce(getattr, each.path, value) for each in own)
+    places = (".".join(filter(None, (where, *each.path))) for each in own)
+    made = {each.attribute: built(each.type, *both) for each, *both in zip(own, items, places, strict=True)}
     try:
-        return kind(**made)
+        return cast(Any, kind)(**made)
     except ValueError as error:
         raise ValueError(f"{where}: {error}" if where else str(error)) from None
 
@@ -209,8 +185,6 @@ def written(value: Any) -> Any:
     for each in entries(cast(type, type(value))):
         item = getattr(value, each.attribute)
         if each.default is MISSING or item != each.default:
-            place = found
-            for key in each.path[:-1]:
-                place = place.setdefault(key, {})
+            place = reduce(lambda inner, key: inner.setdefault(key, {}), each.path[:-1], found)
             place[each.path[-1]] = written(item)
     return found

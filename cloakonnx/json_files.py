@@ -48,16 +48,7 @@ class JsonFile:
         return json_text(self.content(record))
 
     def read(self, text: str, build: Callable[[dict[str, Any]], T], *, name: str) -> T:
-        """Read the file's text.
-
-        Args:
-            text: Of the file.
-            build: Makes the value of the file's content; raises ValueError or CloakError where that is damaged.
-            name: Of the file, for messages.
-
-        Raises:
-            CloakError: :attr:`error`, see there.
-        """
+        """Return what ``build`` makes of the file's content; raises :attr:`error` where that or the text is damaged."""
         content = parsed(text, name=name, error=self.error)
         wanted = f"cloakonnx.{self.kind}"
         if not isinstance(content, dict) or content.get("format") != wanted:
@@ -82,14 +73,8 @@ def json_text(content: Any) -> str:
 def converted(content: Any, record: type[T], where: str = "") -> T:
     """Return the record that parsed JSON holds; keys that it does not know are ignored.
 
-    Args:
-        content: The parsed JSON.
-        record: A dataclass, see :mod:`cloakonnx.entries`.
-        where: Its place in the file, for messages: ``learning.``, or nothing for the file itself.
-
-    Raises:
-        ValueError: an entry is missing, has another type or is out of bounds; the message names it.
-        CloakError: the record refuses its entries.
+    ``where`` is its place in the file (``learning.``). Raises ValueError, which names the entry that is missing, of
+    another type or out of bounds, or what the record itself raises.
     """
     import msgspec  # noqa: PLC0415
 
@@ -105,19 +90,18 @@ def converted(content: Any, record: type[T], where: str = "") -> T:
 _WORDS = tuple(
     (re.compile(said), ours)
     for said, ours in (
-        ("Object missing required field `(.*)`", r"the entry {}\1 is missing"),
-        ("Expected `object.*", "{} is not an object"),
-        (r"Expected `array` of length (\d+), got (\d+)", r"{} has \2 entries, not \1"),
-        ("Expected `array.*", "{} is not a list"),
-        ("Expected `bool.*", "{} is neither true nor false"),
-        (r"Expected `str` (?:of length <= |matching regex '\^\[0-9a-f\]\{)(\d+).*", r"{} is not \1 hex digits"),
-        ("Expected `str.*", "{} is not a string"),
-        (r"Expected `int` >= (\d+)", r"{} is not a whole number from \1 on"),
-        ("Expected `int` <= .*", "{} is not a whole number below 2**63"),
-        ("Expected `int.*", "{} is not a whole number"),
-        ("Number out of range|Expected `float` [<>].*", "{} is not a finite number"),
-        ("Expected `float.*", "{} is not a number"),
-        ("Invalid enum value (.*)", r"{} is \1, which is none of those that are known"),
+        ("Expected `object.*", " is not an object"),
+        (r"Expected `array` of length (\d+), got (\d+)", r" has \2 entries, not \1"),
+        ("Expected `array.*", " is not a list"),
+        ("Expected `bool.*", " is neither true nor false"),
+        (r"Expected `str` (?:of length <= |matching regex '\^\[0-9a-f\]\{)(\d+).*", r" is not \1 hex digits"),
+        ("Expected `str.*", " is not a string"),
+        (r"Expected `int` >= (\d+)", r" is not a whole number from \1 on"),
+        ("Expected `int` <= .*", " is not a whole number below 2**63"),
+        ("Expected `int.*", " is not a whole number"),
+        ("Number out of range|Expected `float` [<>].*", " is not a finite number"),
+        ("Expected `float.*", " is not a number"),
+        ("Invalid enum value (.*)", r" is \1, which is none of those that are known"),
     )
 )
 """What msgspec says, and how our errors say it."""
@@ -127,12 +111,10 @@ def _fault(message: str, where: str) -> str:
     """Return msgspec's message in the words of our errors, which begin with the place of the entry."""
     words, _, path = message.partition(" - at `$")
     place = f"{where}{path.removesuffix('`').removeprefix('.')}"
-    for said, ours in _WORDS:
-        found = said.fullmatch(words)
-        if found is not None:
-            dot = "." if place and "missing" in ours and not place.endswith(".") else ""
-            return found.expand(ours).replace("{}", f"{place}{dot}" if "missing" in ours else place or "it", 1)
-    return f"{place or 'it'}: {words}"
+    if words.startswith("Object missing"):
+        return f"the entry {place.removesuffix('.')}{'.' if place else ''}{words.split('`')[1]} is missing"
+    ours = next((each for each in (said.sub(ours, words) for said, ours in _WORDS) if each != words), f": {words}")
+    return f"{place or 'it'}{ours}"
 
 
 def parsed(text: str, *, name: str, error: type[CloakError]) -> Any:

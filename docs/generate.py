@@ -27,7 +27,7 @@ from cloakonnx.graph.index.traits import Kind
 from cloakonnx.json_files import JsonFile
 from cloakonnx.scoring.analysis import FILE as ANALYSIS
 from cloakonnx.scoring.criteria import CRITERIA
-from cloakonnx.scoring.stored import MasksFile, ScoresFile
+from cloakonnx.scoring.stored import StoredMasks, StoredScores
 
 _HEAD = f"""# Ops that gradients are defined for
 
@@ -117,7 +117,7 @@ Schema = dict[str, Any]
 _FILES: dict[str, tuple[JsonFile | None, tuple[type, ...], str]] = {
     "analysis": (
         ANALYSIS,
-        (ScoresFile, MasksFile),
+        (StoredScores, StoredMasks),
         "What 'cloakonnx analyze' (kind scores, or masks with --select) and 'cloakonnx learn' (kind masks) found for "
         "one model, and what 'cloakonnx apply' reads.",
     ),
@@ -153,12 +153,12 @@ def _one_of(*names: str) -> Schema:
 _ACROSS: dict[str, Schema] = {
     "StoredMask": {"allOf": [_one_of("feature_axis", "granularity"), _one_of("data", "array")]},
     "EpochRecord": _one_of("start_accuracy", "clean_accuracy"),
-    "MasksFile": {
+    "StoredMasks": {
         "if": {"required": ["masks_file"]},
         "then": {"properties": {"masks": {"items": {"required": ["array"]}}}},
         "else": {"properties": {"masks": {"items": {"required": ["data"]}}}},
     },
-    "ScoresFile": {
+    "StoredScores": {
         "if": {"properties": {"criterion": {"enum": [name for name, each in CRITERIA.items() if not each.signed]}}},
         "then": {"properties": {"scores": {"items": {"minimum": 0}}}},
     },

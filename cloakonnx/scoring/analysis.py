@@ -23,7 +23,7 @@ from cloakonnx.graph.masks.metadata import entries
 from cloakonnx.json_files import JsonFile, converted, installed_versions, read_text
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.scoring import _masks
-from cloakonnx.scoring.stored import BesideRecord, FileRecord, MasksFile, ScoresFile, StoredMask, TapRecord
+from cloakonnx.scoring.stored import BesideRecord, FileRecord, StoredMask, StoredMasks, StoredScores, TapRecord
 from cloakonnx.scoring.stored import SampleSet as SampleSet  # noqa: PLC0414 - its public path is here
 from cloakonnx.text import line, table, title
 
@@ -118,15 +118,15 @@ class Analysis:
         """Return the analysis as one text, masks of any size in it: the same analysis always gives the same text."""
         return FILE.text(self._stored(_masks.inside(self.masks)))
 
-    def _stored(self, masks: tuple[StoredMask, ...], beside: BesideRecord | None = None) -> ScoresFile | MasksFile:
+    def _stored(self, masks: tuple[StoredMask, ...], beside: BesideRecord | None = None) -> StoredScores | StoredMasks:
         """Return what the file holds; ``masks``: the masks as they lie in it, and in the file beside it."""
         common: dict[str, Any] = {name: getattr(self, name) for name in _COMMON}
         common["model"] = FileRecord(self.model_name, self.model_sha256)
         if self.scores is None:
             common |= {"learning": self.learning, "selection": self.selection}
-            return MasksFile(masks_file=beside, masks=masks, **common)
+            return StoredMasks(masks_file=beside, masks=masks, **common)
         found = self.scores
-        return ScoresFile(
+        return StoredScores(
             tap=TapRecord(found.tap, found.feature_axis, len(found.scores), found.dtype),
             criterion=found.criterion,
             scores=tuple(float(score) for score in found.scores),
@@ -155,12 +155,12 @@ class Analysis:
         kind = content.get("kind")
         if kind not in ("scores", "masks"):
             raise ValueError(f"its kind is {kind!r}, neither 'scores' nor 'masks'")
-        stored: ScoresFile | MasksFile
-        stored = converted(content, ScoresFile) if kind == "scores" else converted(content, MasksFile)
+        stored: StoredScores | StoredMasks
+        stored = converted(content, StoredScores) if kind == "scores" else converted(content, StoredMasks)
         stored.check()
         made: dict[str, Any] = {name: getattr(stored, name) for name in _COMMON}
         made |= {"model_name": stored.model.name, "model_sha256": stored.model.sha256}
-        if isinstance(stored, ScoresFile):
+        if isinstance(stored, StoredScores):
             tap, values = stored.tap, np.array(stored.scores, np.float64)
             scores = TapScores(
                 tap.name, tap.feature_axis, tap.dtype, stored.criterion, values, stored.values_per_feature

@@ -179,7 +179,7 @@ class _Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoresFile(_Tail, _Scores, _Head):
+class StoredScores(_Tail, _Scores, _Head):
     """One score for each feature of one tap.
 
     Attributes:
@@ -226,7 +226,7 @@ class _Masks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MasksFile(_Tail, _Masks, _Head):
+class StoredMasks(_Tail, _Masks, _Head):
     """Masks that were learned or selected, applied as they are.
 
     Attributes:
