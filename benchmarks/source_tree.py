@@ -15,7 +15,8 @@ PACKAGE = "cloakonnx"
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Found: TypeAlias = "tuple[Module, ast.stmt]"
 BELOW = {
-    *("errors", "numbers", "markup", "text", "files", "statistics", "records", "preprocessing"),
+    *("errors", "numbers", "markup", "text", "files", "entries", "statistics", "records", "json_files"),
+    *("kinds", "preprocessing"),
     *("graph", "gradient", "runtime", "data", "classifier", "engine"),
 }
 """Rooms that are not above the classifier: those it stands on, itself, and the engine beside it."""

@@ -32,9 +32,9 @@ What is counted, so that the same rule holds before and after a change:
 - *Code* lines are what is left after docstrings (any string that is a statement, with the blank lines in it), imports,
   blank lines and lines that are only a comment. redesign.md's 16.3k takes the blank lines in docstrings off twice; that
   figure has a row of its own.
-- *Reading and writing of our JSON*: functions of the modules that keep records, of json_files.py (formerly records.py) and of entries.py, which
-  mention json, msgspec, the reader or the walker, or turn a record into what the file has or back. Not the checks
-  across entries, nor signatures. Lines with docstrings and blank ones, and code alone.
+- *Reading and writing of our JSON*: functions of the modules that keep records, of json_files.py (once records.py) and
+  of entries.py, which mention json, msgspec, the reader or the walker, or turn a record into what the file has or
+  back. Not the checks across entries, nor signatures. Lines with docstrings and blank ones, and without docstrings.
 """
 
 from __future__ import annotations
