@@ -22,12 +22,12 @@ from .conftest import Run
 ROOT = Path(__file__).parents[2]
 STORED = ROOT / "tests" / "fixtures" / "stored"
 KINDS = {
-    "scores": ("analysis", ck.load_analysis),
-    "learned": ("analysis", ck.load_analysis),
-    "evaluation": ("evaluation", ck.load_evaluation),
-    "sweep": ("sweep", ck.load_sweep),
-    "attestation": ("attestation", ck.load_attestation),
-    "attestation_folded": ("attestation", ck.load_attestation),
+    "scores": ("analysis", ck.Analysis),
+    "learned": ("analysis", ck.Analysis),
+    "evaluation": ("evaluation", ck.Evaluation),
+    "sweep": ("sweep", ck.Sweep),
+    "attestation": ("attestation", ck.Attestation),
+    "attestation_folded": ("attestation", ck.Attestation),
 }
 
 
@@ -45,13 +45,13 @@ def said(name: str) -> Any:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_read_and_written_back_they_are_the_same(name: str, tmp_path: Path) -> None:
-    kind, load = KINDS[name]
-    read = load(STORED / f"{name}.json")
+    kind, made = KINDS[name]
+    read = ck.read(STORED / f"{name}.json")
+    assert isinstance(read, made)
     assert read.to_json().encode() == (STORED / f"{name}.json").read_bytes()
     read.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (STORED / f"{name}.json").read_bytes()
-    content = json.loads(read.to_json())
-    assert load is ck.load_attestation or content["format"] == f"cloakonnx.{kind}"
+    assert made is ck.Attestation or json.loads(read.to_json())["format"] == f"cloakonnx.{kind}"
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -94,10 +94,10 @@ def test_report_shows_as_then(run: Run, stored: Path) -> None:
     assert found.code == 0
     assert json.loads(found.out) == said("report")
     page = (stored / "report.html").read_text(encoding="utf-8")
-    for each in ck.load_evaluation("evaluation.json").results:
+    evaluation, sweep, learned = (ck.read(f"{name}.json") for name in ("evaluation", "sweep", "learned"))
+    for each in evaluation.results:
         assert f"{each.hardened.robust.value:.1%}" in page
-    assert ck.load_sweep("sweep.json").points[1].remove == "2"
-    learned = ck.load_analysis("learned.json")
+    assert sweep.points[1].remove == "2"
     assert learned.learning is not None and len(learned.masks) == 3
 
 
@@ -119,7 +119,7 @@ def test_verify_passes_as_then(run: Run, stored: Path, name: str, options: tuple
 
 def test_apply_makes_the_same_masks_of_a_stored_analysis(run: Run, stored: Path) -> None:
     assert run("apply", "digits_cnn.onnx", "--analysis", "scores.json", "--remove", "3", "-o", "again.onnx").code == 0
-    (again,), (then,) = (ck.read_masks(ck.load(name)) for name in ("again.onnx", "hardened.onnx"))
+    (again,), (then,) = (ck.masks(ck.load(name)) for name in ("again.onnx", "hardened.onnx"))
     assert (again.tap, again.removed) == (then.tap, then.removed)
     assert run("strip", "hardened.onnx", "-o", "stripped.onnx").code == 0
     assert (stored / "stripped.onnx").read_bytes() == (stored / "digits_cnn.onnx").read_bytes()
