@@ -45,6 +45,11 @@ class CloakError(Exception):
         """Return the message with the Python names of parameters."""
         return self.said(lambda name: name.rpartition(".")[2])
 
+    @property
+    def kind(self) -> str:
+        """What kind of error it is, in words with dashes: that of OutOfMemoryError is ``out-of-memory``."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(self).__name__).lower().removesuffix("-error")
+
 
 class ModelError(CloakError):
     """The model cannot be read, or is not one that cloakonnx can work with."""
@@ -118,6 +123,10 @@ class CheckError(CloakError):
     """A check ran and failed: the model is not what it should be."""
 
     exit_code = 1
+
+
+class NoGainError(CheckError):
+    """No masks within the budget gain robust accuracy."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

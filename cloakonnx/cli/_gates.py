@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloakonnx.cli._output import complain, say
 from cloakonnx.cli._verb import Group, option
 
 if TYPE_CHECKING:
@@ -54,3 +55,9 @@ class SomeGates(Gates):
     """At least one gate."""
 
     require: tuple[str, ...] = option("--require", metavar="GATE", multiple=True, required=True, help=_HELP)
+
+
+def tell_of_gates(decisions: Sequence[Decision]) -> None:
+    """Say on stderr what became of gates; with --quiet only of those that do not pass."""
+    for decision in decisions:
+        (say if decision.verdict == "pass" else complain)(str(decision))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloakonnx.errors import SmallerRuns
-from cloakonnx.text import shown_line
+from cloakonnx.text import shown_line, spoken
 
 if TYPE_CHECKING:
     from cloakonnx.evaluation.estimate import Estimate
@@ -29,8 +29,14 @@ _LONG = 10.0
 _WINDOW = 600.0
 """Seconds whose speed tells the time left: progress goes by leaps, as samples leave an attack."""
 
+_LOGGED = 60.0
+"""Seconds between two lines on progress in a log."""
+
 _MOVES = 0.6
 """Seconds between two moves of a bar: it remembers 1,000, which are to fill the window."""
+
+
+_LEVEL = "cloakonnx.level"
 
 
 def one_line(error: object) -> str:
@@ -38,8 +44,25 @@ def one_line(error: object) -> str:
     return shown_line(f"cloakonnx: {' '.join(str(error).split())}")
 
 
+def set_level(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
+    """Set how much the command of a context prints on stderr, and whether its tables are complete."""
+    ctx.meta[_LEVEL] = "quiet" if quiet else "verbose" if verbose else "usual"
+
+
+def level() -> str:
+    """Return how much is printed: quiet, usual or verbose."""
+    context = click.get_current_context(silent=True)
+    return "usual" if context is None else str(context.meta.get(_LEVEL, "usual"))
+
+
 def say(text: str) -> None:
-    """Tell the user something, in one line on stderr."""
+    """Tell the user something, in one line on stderr; not with --quiet."""
+    if level() != "quiet":
+        complain(text)
+
+
+def complain(text: str) -> None:
+    """Print a line on stderr that --quiet does not suppress."""
     with readers_may_leave():
         click.echo(shown_line(text), err=True)
 
@@ -67,8 +90,8 @@ def note(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning to stderr."""
-    note(f"warning: {text}")
+    """Print a warning on stderr."""
+    complain(f"cloakonnx: warning: {text}")
 
 
 def tell(text: str) -> None:
@@ -129,13 +152,19 @@ def going_on(how: str) -> Iterator[None]:
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
-    """Show a progress bar and the time left on stderr while a terminal watches; yields the function that moves it."""
+    """Show how far a run is and the time left; yields what takes the number done.
+
+    It is a bar on stderr while a terminal watches, a line a minute where none does, and nothing with --quiet.
+    """
+    if level() == "quiet":
+        yield lambda done: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda done: None
+        yield _logged(what, total)
         return
     columns = (
         TextColumn(shown_line(what), markup=False),
@@ -154,6 +183,24 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
                 bar.update(task, completed=done)
 
         yield move
+
+
+def _logged(what: str, total: int | None) -> Callable[[float], None]:
+    """Return what prints a line on how far a run is, once a minute."""
+    start = last = time.monotonic()
+
+    def move(done: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _LOGGED or not done:
+            return
+        last = now
+        line = f"{what}: {done:.0f}"
+        if total is not None:
+            line += f" of {total}, about {spoken((now - start) / done * max(total - done, 0))} left"
+        say(line)
+
+    return move
 
 
 def announce(estimate: Estimate, what: str = "") -> None:

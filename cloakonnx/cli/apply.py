@@ -159,10 +159,13 @@ def command(
         fates = _planned(loaded, made, target, fold=output.fold)
     else:
         fates = _written(loaded, made, target, output, hash_external=hash_external)
-    _tell(made, fates, target, dry_run=dry_run, as_json=as_json)
+    if not as_json:
+        _tell(made, fates, target, dry_run=dry_run)
     if attested.attestation is not None and not dry_run:
         settings = _settings(masks, output, model, hash_external=hash_external)
         _attest(target, loaded, settings, attested.attestation, key)
+    if as_json:  # last: it says that all is done
+        _print(made, fates, target, dry_run=dry_run)
 
 
 def _claim(model: Model, target: Path, output: Output, attested: _Attested, *, inputs: Sequence[Path | None]) -> None:
@@ -245,13 +248,14 @@ def _attest(target: Path, source: Model, settings: dict[str, Any], attestation: 
     say(f"wrote {attestation}" + ("" if key is None else ", signed"))
 
 
-def _tell(masks: list[Mask], fates: Sequence[MaskFate], target: Path, *, dry_run: bool, as_json: bool) -> None:
-    if as_json:
-        listed: list[dict[str, Any]] = [{"tap": m.tap, "features": m.weights.size, "removed": m.removed} for m in masks]
-        for entry, fate in zip(listed, fates, strict=bool(fates)):
-            entry |= {"folded": fate.folded, "layers": list(fate.layers), "reason": fate.reason}
-        print_json({"output": str(target), "written": not dry_run, "masks": listed})
-        return
+def _print(masks: list[Mask], fates: Sequence[MaskFate], target: Path, *, dry_run: bool) -> None:
+    listed: list[dict[str, Any]] = [{"tap": m.tap, "features": m.weights.size, "removed": m.removed} for m in masks]
+    for entry, fate in zip(listed, fates, strict=bool(fates)):
+        entry |= {"folded": fate.folded, "layers": list(fate.layers), "reason": fate.reason}
+    print_json({"output": str(target), "written": not dry_run, "masks": listed})
+
+
+def _tell(masks: list[Mask], fates: Sequence[MaskFate], target: Path, *, dry_run: bool) -> None:
     from cloakonnx.graph.masks.granularity import granularity
     from cloakonnx.graph.masks.mask import FEATURE
 

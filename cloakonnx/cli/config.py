@@ -40,7 +40,7 @@ def command(
         if name not in names:
             raise OptionError(f"no command {name!r}{nearest(name, names)}")
     commands = {name: found for name in names if (found := group.get_command(ctx, name)) is not None}
-    settings = read_settings(ctx.obj, lambda: commands)
+    settings = read_settings(ctx.obj.config, lambda: commands)
     rows = [
         {"verb": each, "option": name, "value": value, "from": origin}
         for each in verbs or names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ import click
 
 from cloakonnx.cli._data import Data, warn_of_small_eps
 from cloakonnx.cli._files import PATH, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
-from cloakonnx.cli._gates import Gates
+from cloakonnx.cli._gates import Gates, tell_of_gates
 from cloakonnx.cli._output import (
     RESUMED,
     announce,
     going_on,
+    print_json,
     progress,
     readers_may_leave,
     say,
@@ -139,9 +141,8 @@ def command(
     found = _evaluated(classifier, samples, runs, settings)
     _report(found, result, beside)
     decisions = _judged(found, gates, classifier, baseline)
-    _print(found, as_json=as_json, markdown=result.markdown)
-    for decision in decisions:
-        say(str(decision))
+    _print(found, decisions, as_json=as_json, markdown=result.markdown)
+    tell_of_gates(decisions)
     require.conclude(decisions)
 
 
@@ -187,7 +188,10 @@ def _judged(
         return judge(found, gates, classifier, baseline=baseline, on_progress=advance)
 
 
-def _print(found: Evaluation, *, as_json: bool, markdown: bool) -> None:
+def _print(found: Evaluation, decisions: Sequence[Decision], *, as_json: bool, markdown: bool) -> None:
+    if as_json and decisions:
+        print_json({**json.loads(found.to_json()), "gates": [each.as_dict() for each in decisions]})
+        return
     if as_json:
         write_json(found.to_json())
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +27,7 @@ def command(*, evaluation: Annotated[Path, argument(type=PATH)], require: SomeGa
     gates = require.gates
     decisions = check_gates(load_evaluation(evaluation), gates)
     if as_json:
-        print_json([asdict(decision) for decision in decisions])
+        print_json([decision.as_dict() for decision in decisions])
     else:
         for decision in decisions:
             tell(str(decision))

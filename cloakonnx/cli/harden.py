@@ -13,7 +13,7 @@ import click
 from cloakonnx.cli._again import command_line
 from cloakonnx.cli._data import LabelledData
 from cloakonnx.cli._files import PATH, Json, ModelFile
-from cloakonnx.cli._gates import Gates
+from cloakonnx.cli._gates import Gates, tell_of_gates
 from cloakonnx.cli._output import going_on, print_json, progress, say, tell
 from cloakonnx.cli._runs import Runs
 from cloakonnx.cli._shared import granularity, layers, norm, seed
@@ -211,7 +211,7 @@ def _tell(done: Hardened, *, as_json: bool) -> None:
         print_json(
             {
                 "verdict": {"kind": judged.kind, "sentence": judged.sentence, "caveats": list(judged.caveats)},
-                "gates": [asdict(each) for each in done.gates],
+                "gates": [each.as_dict() for each in done.gates],
                 "stages": [asdict(each) for each in done.stages],
                 "files": {what: str(path) for what, path in done.files.items()},
             }
@@ -220,6 +220,5 @@ def _tell(done: Hardened, *, as_json: bool) -> None:
         tell(f"{judged.title}: {judged.sentence}")
         for caveat in judged.caveats:
             tell(caveat)
-    for decision in done.gates:
-        say(str(decision))
+    tell_of_gates(done.gates)
     say(f"wrote {', '.join(path.name for path in done.files.values())} to {done.folder}")

@@ -16,7 +16,7 @@ from cloakonnx.cli._runs import Runs, warn_of_randomness
 from cloakonnx.cli._shared import granularity, layers, norm, seed
 from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.cli._verb import Group, option, verb
-from cloakonnx.errors import CheckError
+from cloakonnx.errors import NoGainError
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
@@ -221,8 +221,8 @@ def _learned(classifier: Classifier, samples: Dataset, recipe: Recipe, runs: Run
     try:
         with going_on(RESUMED), watched(lambda steps: progress("learning", steps), say) as on_progress:
             return learn(classifier, samples, recipe, **given, engine=engine_of(runs.workers), on_progress=on_progress)
-    except CheckError as error:
-        raise CheckError(
+    except NoGainError as error:
+        raise NoGainError(
             f"{error}, or write them as they are with --force (with --resume nothing is learned again)"
         ) from None
 

@@ -11,32 +11,40 @@ from typing import Any
 
 import click
 
+from cloakonnx.cli._call import Call
+from cloakonnx.cli._failure import failed, interrupted
 from cloakonnx.cli._files import PATH
-from cloakonnx.cli._output import drop_unread, one_line, say, warnings_said
+from cloakonnx.cli._output import complain, drop_unread, set_level, warnings_said
 from cloakonnx.cli._settings import read_settings
-from cloakonnx.errors import CloakError, nearest
+from cloakonnx.errors import nearest
 
-_VERBS = {
-    "demo": "Harden a bundled classifier, and show what that brings.",
-    "harden": "Do everything in one go, and keep every finished stage.",
-    "inspect": "List the tensors of a model that can carry a mask.",
-    "attack": "Make adversarial inputs from an ONNX file.",
-    "analyze": "Score features on clean and adversarial pairs.",
-    "learn": "Learn masks against attacks that see them.",
-    "apply": "Write the hardened model: the source and the mask.",
-    "evaluate": "Attack a hardened model and its baseline, and compare.",
-    "sweep": "Clean, static and adaptive accuracy under many masks, in one pass.",
-    "report": "Write an evaluation as one HTML page.",
-    "gate": "Judge an evaluation: pass, fail or inconclusive.",
-    "verify": "Check that a hardened model is its source and the mask.",
-    "strip": "Take the masks out again, to the byte.",
-    "doctor": "Check the installation: packages, providers, a test gradient.",
-    "config": "Print the options in force, and where they come from.",
+_GROUPS = {
+    "Do it": {
+        "harden": "Make masks, apply, verify, attack and report, in one go.",
+        "evaluate": "Attack a model and its baseline, and compare robust accuracy.",
+        "gate": "Judge an evaluation by limits: pass, fail or inconclusive.",
+        "report": "Write an evaluation as one HTML page.",
+        "demo": "Harden a bundled classifier, and show the gain.",
+    },
+    "Step by step": {
+        "attack": "Make adversarial inputs for an ONNX model.",
+        "analyze": "Score features on clean and adversarial samples.",
+        "learn": "Learn masks against attacks that see them.",
+        "apply": "Write the hardened model: the source plus the masks.",
+        "sweep": "Measure accuracy under masks of several sizes, in one pass.",
+    },
+    "Files and checks": {
+        "inspect": "List the tensors that can carry a mask, and what else works.",
+        "verify": "Check that a hardened model is its source plus the masks.",
+        "strip": "Remove the masks, and restore the original file byte for byte.",
+        "config": "Print the options in force, and where each comes from.",
+        "doctor": "Check the installation: packages, providers, a test gradient.",
+    },
 }
-"""Verb to its line in the list; a module of the same name under cloakonnx.cli holds its command."""
+"""Headings of the list, each with its verbs; a module of the verb's name under cloakonnx.cli holds its command."""
 
-_INTERRUPTED = 130
-_ARGUMENTS, _CONFIG = "cloakonnx.arguments", "cloakonnx.config"
+_VERBS = [verb for verbs in _GROUPS.values() for verb in verbs]
+
 _HELP = ["-h", "--help"]
 
 
@@ -75,9 +83,10 @@ class _Verbs(click.Group):
             return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of verbs."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_VERBS.items()))
+        """Write the list of verbs, by what they are for."""
+        for heading, verbs in _GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{verb:<8}", said) for verb, said in verbs.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -86,8 +95,9 @@ class _Verbs(click.Group):
         if args and args[0] not in _VERBS and not args[0].startswith("-"):
             ctx.fail(f"no command {args[0]!r}{nearest(args[0], _VERBS)}")
         name, command, rest = super().resolve_command(ctx, args)
-        ctx.meta[_ARGUMENTS], ctx.meta[_CONFIG] = _without_config(rest)
-        return name, command, ctx.meta[_ARGUMENTS]
+        call: Call = ctx.obj
+        call.take(rest)
+        return name, command, call.arguments
 
 
 def _command(verb: str) -> click.Command:
@@ -100,62 +110,48 @@ def _commands() -> dict[str, click.Command]:
     return {verb: _command(verb) for verb in _VERBS}
 
 
-def _without_config(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """Take ``--config`` out of a verb's arguments: it may stand on either side of the verb."""
-    rest: list[str] = []
-    config = None
-    waiting = iter(arguments)
-    for argument in waiting:
-        if argument == "--":
-            return [*rest, argument, *waiting], config
-        if argument == "--config":
-            value = next(waiting, None)
-            if value is None:
-                raise click.UsageError("--config needs a file")
-            config = Path(value)
-        elif argument.startswith("--config="):
-            config = Path(argument.removeprefix("--config="))
-        else:
-            rest.append(argument)
-    return rest, config
-
-
 @click.command(cls=_Verbs, context_settings={"help_option_names": _HELP, "max_content_width": 100})
 @click.version_option(package_name="cloakonnx")
 @click.option(
     "--config",
     type=PATH,
-    help="Options, as TOML; may follow the verb.  [cloakonnx.toml, pyproject.toml]",
+    help="Settings file (TOML) with options of verbs.  [cloakonnx.toml, pyproject.toml]",
 )
+@click.option("-q", "--quiet", is_flag=True, help="Print no progress and no notes on stderr: only warnings and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Print more: every table of an evaluation.")
 @click.pass_context
-def _cloakonnx(ctx: click.Context, *, config: Path | None) -> None:
+def _cloakonnx(ctx: click.Context, *, config: Path | None, quiet: bool, verbose: bool) -> None:
     """Harden exported ONNX classifiers with constant masks: no retraining, no framework.
 
     \b
-    cloakonnx analyze model.onnx --data clean.npz --adversarial adversarial.npz
-    cloakonnx apply model.onnx
-    cloakonnx verify model.hardened.onnx --source model.onnx
+    cloakonnx harden model.onnx --data val.npz --eps 2/255
+    cloakonnx evaluate model.hardened.onnx --data test.npz --eps 2/255 -o evaluation.json
+    cloakonnx gate evaluation.json --require 'robust>=40%@2/255'
 
-    Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input, 130 interrupted.
+    --config, --quiet and --verbose may also follow the verb. Exit codes: 0 done, 1 a check or gate failed, 2 bad usage
+    or bad input, 130 interrupted.
     """
-    ctx.obj = config = ctx.meta.get(_CONFIG) or config
-    verb, arguments = ctx.invoked_subcommand, ctx.meta.get(_ARGUMENTS, [])
-    if verb is None or verb == "config" or not {*_HELP}.isdisjoint(arguments):
+    call: Call = ctx.obj
+    call.config = call.config or config
+    set_level(ctx, quiet=quiet or call.quiet, verbose=verbose or call.verbose)
+    verb = ctx.invoked_subcommand
+    if verb is None or verb == "config" or not {*_HELP}.isdisjoint(call.arguments):
         return
-    settings = read_settings(config, _commands)
+    settings = read_settings(call.config, _commands)
     if settings is not None:
-        defaults = settings.defaults(verb, _command(verb), arguments)
+        defaults = settings.defaults(verb, _command(verb), call.arguments)
+        call.as_json = call.as_json or bool(defaults.get("as_json"))
         for line in settings.weakened(verb, _command(verb), defaults):
-            say(f"cloakonnx: {line}")
+            complain(f"cloakonnx: {line}")
         ctx.default_map = {verb: defaults}
 
 
 def exit_code() -> int:
-    """Run the command line; an error is one line on stderr."""
-    output = sys.stdout
+    """Run the command line; an error is one line on stderr, and with --json an object on stdout."""
+    output, call = sys.stdout, Call()
     try:
         with warnings_said():
-            code = _cloakonnx.main(standalone_mode=False)
+            code = _cloakonnx.main(standalone_mode=False, obj=call)
     except BaseException as error:
         chain = list(_chain(error))
         if not any(isinstance(each, KeyboardInterrupt | click.Abort) for each in chain):
@@ -163,10 +159,9 @@ def exit_code() -> int:
             if isinstance(error, SystemExit) and sys.stdout is not output:
                 drop_unread()
                 return 0
-            return _error_code(error)
+            return failed(error, as_json=call.as_json)
         notes = [note for each in chain for note in getattr(each, "__notes__", ())]
-        say("; ".join(("cloakonnx: interrupted", "no output was left half-written", *notes)))
-        return _INTERRUPTED
+        return interrupted(notes, as_json=call.as_json)
     return code if isinstance(code, int) else 0
 
 
@@ -175,25 +170,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__context__
-
-
-def _error_code(error: BaseException) -> int:
-    """Say what was wrong in one line; raise what is a defect."""
-    match error:
-        case CloakError():
-            line, code = str(error), error.exit_code
-        case click.exceptions.NoArgsIsHelpError():
-            click.echo(error.format_message(), err=True)
-            return 2
-        case click.ClickException():
-            hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cloakonnx"
-            line, code = f"{error.format_message()} (see '{hint} --help')", 2
-        case MemoryError():
-            line, code = "out of memory; a smaller --batch-size needs less", 2
-        case OSError():
-            named = f"{error.filename}: " if error.filename else ""
-            line, code = f"{named}{error.strerror or error}", 2
-        case _:
-            raise error
-    say(one_line(line))
-    return code

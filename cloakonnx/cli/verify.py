@@ -12,7 +12,7 @@ import click
 from cloakonnx.cli._data import AnyData
 from cloakonnx.cli._external import reading
 from cloakonnx.cli._files import PATH, HashExternal, Json
-from cloakonnx.cli._output import one_line, print_json, say, tell
+from cloakonnx.cli._output import complain, one_line, print_json, say, tell
 from cloakonnx.cli._runs import Runs
 from cloakonnx.cli._shared import seed
 from cloakonnx.cli._signing import verification_key
@@ -65,7 +65,7 @@ class _References(Group):
         attested = None if self.attestation is None else load_attestation(self.attestation, key=signer)
         source = None if self.source is None else load(self.source)
         if attested is not None and attested.signature == "not checked":
-            say(f"{self.attestation}: its signature was NOT checked; name the signer's public key with --key")
+            complain(f"{self.attestation}: its signature was NOT checked; name the signer's public key with --key")
         analysis = None if self.analysis is None else load_analysis(self.analysis, model=model.name)
         return {"source": source, "attestation": attested, "analysis": analysis}
 
@@ -158,7 +158,7 @@ def _told(
 ) -> tuple[dict[str, Any], int]:
     """Print what became of a model; returns its entry in the JSON, and its exit code."""
     if outcome.verification is None:
-        say(one_line(outcome.error))
+        complain(one_line(outcome.error))
         return {"model": outcome.path.name, "error": str(outcome.error), "passed": False}, outcome.exit_code
     if not as_json:
         _print(outcome.verification, named=named)
@@ -174,7 +174,7 @@ def _print(result: Verification, *, named: bool) -> None:
 def _conclude(result: Verification, attestation: Path | None, key: Path | None) -> None:
     unread = "; its external data was not checked" if result.data_unchecked else ""
     if not result.passed:
-        say(f"cloakonnx: {result.model} failed verification")
+        complain(f"cloakonnx: {result.model} failed verification")
     elif any(check.name == "same function" for check in result.checks):
         say(f"{result.model} holds the graph of {result.source} with its masks; its other bytes are allowed")
     elif attestation is not None:

@@ -12,8 +12,8 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from cloakonnx.errors import OptionError, nearest
 from cloakonnx.evaluation.evaluation import Evaluation
@@ -65,12 +65,28 @@ class Decision:
         verdict: ``pass``, ``fail`` or ``inconclusive``.
         detail: The figure, its bounds, and what would decide it, in words.
         samples: About how many samples would decide it; None where it is decided, or none would.
+        value: The figure: a share, a difference of shares, a ratio, or a number of flags.
+        low: Lower 95% bound of the figure; None for flags.
+        high: Upper 95% bound of the figure; None for flags.
+        limit: The gate's limit.
+        count: Samples that the figure is of; None for flags and latency.
     """
 
     gate: str
     verdict: Outcome
     detail: str
     samples: int | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+    count: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what JSON holds: the gate in words and in numbers, ``n`` samples, and how many are ``needed``."""
+        numbers = asdict(self)
+        count = numbers.pop("count")
+        return {**numbers, "n": count, "needed": self.samples}
 
     def __str__(self) -> str:
         """Return one line."""
@@ -208,7 +224,9 @@ def _decided(gate: Gate, found: Evaluation, radii: Sequence[float], latency: Seq
     if gate.name == "latency-ratio":
         return decision
     reason = _at_chance(found, decision, both=gate.name in _COMPARING)
-    return Decision(gate.text, "inconclusive", f"{decision.detail}; {reason}") if reason else decision
+    if not reason:
+        return decision
+    return replace(decision, verdict="inconclusive", detail=f"{decision.detail}; {reason}", samples=None)
 
 
 def _at_chance(found: Evaluation, decision: Decision, *, both: bool) -> str:
@@ -324,10 +342,14 @@ def _latency(ratios: Sequence[float]) -> _Figure:
 
 def _judged(gate: Gate, figure: _Figure) -> Decision:
     verdict, show, interval = _verdict(gate, figure.interval), figure.show, figure.interval
+    numbers: dict[str, Any] = {
+        "value": figure.value, "low": interval.low, "high": interval.high, "limit": gate.limit,
+        "count": figure.count or None,
+    }  # fmt: skip
     if verdict != "inconclusive":
         low = (verdict == "pass") == (_SIGNS[gate.name] == ">=")
         bound = f"at least {show(interval.low)}" if low else f"at most {show(interval.high)}"
-        return Decision(gate.text, verdict, f"{show(figure.value)}, {bound} (95%), {figure.basis}")
+        return Decision(gate.text, verdict, f"{show(figure.value)}, {bound} (95%), {figure.basis}", **numbers)
     samples = _deciding(gate, figure)
     if figure.at is None:
         advice = "measure again on a quiet machine"
@@ -336,7 +358,9 @@ def _judged(gate: Gate, figure: _Figure) -> Decision:
     else:
         advice = f"about {samples:,} samples would decide it"
     between = f"between {show(interval.low)} and {show(interval.high)} (95% each)"
-    return Decision(gate.text, verdict, f"{show(figure.value)}, {between}, {figure.basis}; {advice}", samples)
+    return Decision(
+        gate.text, verdict, f"{show(figure.value)}, {between}, {figure.basis}; {advice}", samples, **numbers
+    )
 
 
 def _verdict(gate: Gate, interval: Interval) -> Outcome:
@@ -370,4 +394,5 @@ def _flags(gate: Gate, sanity: Sanity) -> Decision:
     missing = [flag.name for flag in sanity.flags if flag.fired is None]
     said = f"{len(fired)} of {len(sanity.flags)} fired" + (f" ({', '.join(fired)})" if fired else "")
     said += f", {len(missing)} could not be measured ({', '.join(missing)})" if missing else ""
-    return Decision(gate.text, "fail" if fired else "inconclusive" if missing else "pass", said)
+    verdict: Outcome = "fail" if fired else "inconclusive" if missing else "pass"
+    return Decision(gate.text, verdict, said, value=len(fired), limit=gate.limit)

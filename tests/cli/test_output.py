@@ -23,6 +23,20 @@ def test_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch, capfd: pytest
     assert re.search(r"2/4.*0:00:0\d", err)
 
 
+def test_a_line_a_minute_in_a_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    now = iter([0.0, 30.0, 61.0, 100.0, 130.0])
+    monkeypatch.setattr("cloakonnx.cli._output.time.monotonic", lambda: next(now))
+    with progress("evaluate, quick", 90) as move:
+        for done in (10, 30, 50, 65):
+            move(done)
+    assert capfd.readouterr() == (
+        "",
+        "evaluate, quick: 30 of 90, about 2 min left\nevaluate, quick: 65 of 90, about 50 s left\n",
+    )
+
+
 def test_no_bar_in_a_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)

@@ -20,7 +20,7 @@ from cloakonnx.data.loaded import Loaded, split
 from cloakonnx.data.samples import Dataset, FittedPairs, SamplesLike, sample_hashes
 from cloakonnx.engine.batches import Engine, map_batches
 from cloakonnx.engine.choice import default_engine
-from cloakonnx.errors import CheckError, DataError, InferenceError, OptionError
+from cloakonnx.errors import DataError, InferenceError, NoGainError, OptionError
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
@@ -136,7 +136,7 @@ def select_greedy(
         DataError: no labels, labels of one class, too few samples, twins that do not fit.
         TapError, ModelError: the tap can't be masked, or leads nowhere.
         OptionError: settings that make no sense.
-        CheckError: no mask within the budget gains, and ``without_gain`` was not given.
+        NoGainError: no mask within the budget gains, and ``without_gain`` was not given.
 
     Example:
         >>> import cloakonnx as ck
@@ -187,7 +187,7 @@ def select_greedy(
     )
     best = search.run(rounds)
     if best is None or (best.robust <= search.robust_before and not without_gain):
-        raise CheckError("; ".join((search.no_gain(best, chosen.name, budget), *notes)))
+        raise NoGainError("; ".join((search.no_gain(best, chosen.name, budget), *notes)))
     source.check_unchanged()
     weights = mask_without(search.features, best.step.removed).astype(np.float32)
     return Analysis(

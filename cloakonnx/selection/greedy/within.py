@@ -7,7 +7,7 @@ import numpy as np
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.loaded import Loaded
 from cloakonnx.data.samples import Dataset
-from cloakonnx.errors import CheckError
+from cloakonnx.errors import NoGainError
 from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.scoring.analysis import TapScores
 from cloakonnx.selection.greedy.ablation import Ablations
@@ -40,7 +40,7 @@ def within_budget(
     Raises:
         DataError: no labels, or labels that are no classes.
         TapError: the class scores do not depend on the tap.
-        CheckError: the budget does not allow to remove even one.
+        NoGainError: the budget does not allow to remove even one.
     """
     tap = find_tap(classifier.model, scores.tap, axis=scores.feature_axis)
     classifier.check_unmasked("the choice within a budget")
@@ -59,7 +59,7 @@ def within_budget(
     tried = np.unique(np.linspace(1, total - 1, min(total - 1, _MOST_TRIED)).round().astype(int))
     within = [int(count) for count in tried if correct(int(count)) >= least]
     if not within:
-        raise CheckError(
+        raise NoGainError(
             f"removing even the feature of {tap.name!r} that scores highest loses more than the budget of "
             f"{100 * budget:g} points on {len(samples)} select samples; raise --budget, or choose another tap"
         )

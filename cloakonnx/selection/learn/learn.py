@@ -24,7 +24,7 @@ from cloakonnx.data.loaded import Loaded, split
 from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine, InProcess
 from cloakonnx.engine.folder import Folder
-from cloakonnx.errors import CheckError, DataError, DifferentiationError, InferenceError
+from cloakonnx.errors import DataError, DifferentiationError, InferenceError, NoGainError
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.json_files import installed_versions
@@ -87,7 +87,7 @@ def learn(
         DataError: labels of one class, too few samples.
         TapError, ModelError: taps that can't be masked or have no gradient.
         OptionError: settings that make no sense.
-        CheckError: no masks within the budget gain robust accuracy, and ``over_budget`` was not given.
+        NoGainError: no masks within the budget gain robust accuracy, and ``over_budget`` was not given.
         InferenceError: ONNX Runtime fails, or the loss is not finite.
         OutputError: checkpoints of other settings, or they can't be written.
 
@@ -153,7 +153,7 @@ def learn(
         choice = learner.run(folder)
         notes += (_memorised(trials),) if trials.looks_memorised else ()
     if not choice.within_budget and not over_budget:
-        raise CheckError("; ".join((_over_budget(learner.part, choice, recipe), *notes)))
+        raise NoGainError("; ".join((_over_budget(learner.part, choice, recipe), *notes)))
     source.check_unchanged()
     return Analysis(
         model_name=source.name,
