@@ -137,6 +137,14 @@ class Tree:
         }
 
     @cached_property
+    def in_public_modules(self) -> set[Found]:
+        """What the modules import that the package names as public ones: ``ck.records``, ``ck.attacks``."""
+        top = self.stub or self.by_name[PACKAGE]
+        named = [self.by_name.get(f"{source}.{name}") for source, name in top.taken.values()]
+        found = (self.home(module, name) for module in named if module is not None for name in module.taken)
+        return {(home[0].name, home[1]) for home in found if home is not None}
+
+    @cached_property
     def imports(self) -> dict[str, set[str]]:
         """Which modules each module imports, inside functions and for type checkers too.
 

@@ -120,7 +120,18 @@ class MissingDependencyError(CloakError):
 
 
 class CheckError(CloakError):
-    """A check ran and failed: the model is not what it should be."""
+    """A check ran and failed: the model is not what it should be.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> try:
+        ...     ck.strip("samples/digits_cnn.onnx")
+        ... except ck.CheckError:
+        ...     print("changed since it was hardened")
+        ... except ck.CloakError as error:
+        ...     print(str(error)[:41])
+        digits_cnn.onnx carries no cloakonnx mask
+    """
 
     exit_code = 1
 

@@ -15,6 +15,7 @@ from cloakonnx.data.given import Given
 from cloakonnx.data.layout import Arrangement
 from cloakonnx.data.samples import Dataset, Fits, FittedPairs, PairBatch, SamplesLike
 from cloakonnx.data.sources import Source
+from cloakonnx.entries import At
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.evaluation import Verdict
 from cloakonnx.evaluation.gates import Decision, Gate
@@ -51,6 +52,7 @@ __all__ = [
     "Answer",
     "Arrangement",
     "Asked",
+    "At",
     "AtEps",
     "Attacked",
     "AttackedPairs",

@@ -69,6 +69,12 @@ class Evaluation:
         classes: The number of classes; None in files of versions that did not record it.
         baseline_is_source: Whether the baseline is the model without its masks, named or taken out: inputs made on it
             and replayed are the static protocol then, and plain transfer between two models where it is not.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> samples = {"model": "samples/digits_cnn.onnx", "samples": "samples/digits_test_fgsm.npz"}
+        >>> ck.evaluate(**samples, eps=0.01, attack="noise", sanity=False).attack
+        'noise'
     """
 
     model: ModelRecord

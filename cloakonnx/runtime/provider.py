@@ -39,6 +39,11 @@ class Provider:
         name: ONNX Runtime's name for it.
         device_id: Which device of its kind; 0 on the CPU.
         threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.choose_provider("cpu").record
+        {'provider': 'CPUExecutionProvider'}
     """
 
     name: str
@@ -78,6 +83,11 @@ def choose_provider(name: str | None = None, *, device_id: int = 0) -> Provider:
 
     Raises:
         ProviderError: it is unknown, not part of the installed ONNX Runtime, or does not load.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.choose_provider("cpu").name
+        'CPUExecutionProvider'
     """
     available = ort.get_available_providers()
     if name is None:

@@ -79,6 +79,13 @@ class Analysis:
         versions: Versions of the packages that were used.
         threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
         notes: How the model was run, where that is not as usual, in words.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=20)
+        >>> analysis = ck.analyze("samples/digits_cnn.onnx", data, attack="fgsm", eps=1 / 16)
+        >>> analysis.model_name, analysis.samples.count, analysis.scores.scores.dtype
+        ('digits_cnn.onnx', 20, dtype('float64'))
     """
 
     model_name: str

@@ -15,21 +15,36 @@ from cloakonnx.text import parse_number
 
 @dataclass(frozen=True)
 class Share:
-    """A share of all features, between 0 and 1; rounded down, at least one feature."""
+    """A share of all features, between 0 and 1; rounded down, at least one feature.
+
+    Example:
+        >>> Share(0.05)
+        Share(value=0.05)
+    """
 
     value: float
 
 
 @dataclass(frozen=True)
 class Count:
-    """A number of features."""
+    """A number of features.
+
+    Example:
+        >>> Count(3)
+        Count(value=3)
+    """
 
     value: int
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Every feature that scores this much or more."""
+    """Every feature that scores this much or more.
+
+    Example:
+        >>> Threshold(0.1)
+        Threshold(value=0.1)
+    """
 
     value: float
 

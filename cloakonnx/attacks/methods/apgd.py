@@ -99,7 +99,15 @@ class _Untargeted(_Ascent):
 @attack("apgd-ce")
 @dataclass(frozen=True, kw_only=True)
 class APGDCE(_Untargeted):
-    """APGD on the cross-entropy; without early stopping a sample ends at its largest loss."""
+    """APGD on the cross-entropy; without early stopping a sample ends at its largest loss.
+
+    Source: Croce & Hein 2020, arXiv 2003.01690, section 4.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.attacks.APGDCE(eps=2 / 255, max_iter=50).name
+        'apgd-ce'
+    """
 
     climbs: ClassVar[str] = "ce"
 
@@ -107,7 +115,15 @@ class APGDCE(_Untargeted):
 @attack("apgd-dlr")
 @dataclass(frozen=True, kw_only=True)
 class APGDDLR(_Untargeted):
-    """APGD on the difference of logits ratio (DLR)."""
+    """APGD on the difference of logits ratio (DLR).
+
+    Source: Croce & Hein 2020, arXiv 2003.01690, section 4 and equation 3.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.attacks.APGDDLR(eps=2 / 255).name
+        'apgd-dlr'
+    """
 
     climbs: ClassVar[str] = "dlr"
     ratio: ClassVar[bool] = True
@@ -116,7 +132,15 @@ class APGDDLR(_Untargeted):
 @attack("apgd-t")
 @dataclass(frozen=True, kw_only=True)
 class APGDT(_Ascent, TargetedInTurn):
-    """APGD on the targeted DLR loss, towards each of the most likely other classes in turn."""
+    """APGD on the targeted DLR loss, towards each of the most likely other classes in turn.
+
+    Source: Croce & Hein 2020, arXiv 2003.01690, section 4 and equation 4.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.attacks.APGDT(eps=2 / 255).name
+        'apgd-t'
+    """
 
     climbs: ClassVar[str] = "dlr"
     ratio: ClassVar[bool] = True

@@ -42,6 +42,13 @@ class FABT(TargetedInTurn):
     Only perturbations inside the ball count. A sample with none ends at its smallest perturbation, or where the last
     step went, brought back into the ball. Restarts start at the clean input itself, then at points at random half way
     to the ball's edge. Without early stopping a sample takes all steps and ends at its smallest perturbation.
+
+    Source: Croce & Hein 2020, arXiv 1907.02044.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.attacks.FABT(eps=2 / 255).name
+        'fab-t'
     """
 
     def cost(self, classes: int) -> Counts:

@@ -21,6 +21,11 @@ class Noise(Attack):
     Attributes:
         restarts: How many draws; the last one stands where none fools.
         targeted: Whether the labels are the classes to reach.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.attacks.Noise(eps=2 / 255).name
+        'noise'
     """
 
     restarts: int = setting(1, "Random starts.", least=1)

@@ -35,6 +35,13 @@ class FGSM(GradientAttack):
     Attributes:
         loss: What the step increases.
         targeted: Whether the labels are the classes to reach.
+
+    Source: Goodfellow et al. 2015, arXiv 1412.6572.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.attacks.FGSM(eps=2 / 255).name
+        'fgsm'
     """
 
     leaves_early: ClassVar[bool] = False
@@ -75,6 +82,13 @@ class PGD(GradientAttack):
         loss: What the steps increase.
         targeted: Whether the labels are the classes to reach.
         random_start: Whether the first start is random in the ball; it is the clean input where not.
+
+    Source: Madry et al. 2018, arXiv 1706.06083.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.attacks.PGD(eps=2 / 255, max_iter=20, restarts=2).name
+        'pgd'
     """
 
     eps_step: float | None = setting(None, "Step size.", shown="2.5 eps / max-iter")

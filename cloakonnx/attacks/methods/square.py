@@ -36,6 +36,13 @@ class Square(Attack):
         restarts: Random starts.
         targeted: Whether the labels are the classes to reach.
         p_init: Share of pixels that the first squares change.
+
+    Source: Andriushchenko et al. 2020, arXiv 1912.00049.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.attacks.Square(eps=2 / 255, max_iter=500).name
+        'square'
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")

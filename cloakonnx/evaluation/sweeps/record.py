@@ -160,6 +160,16 @@ class Sweep:
         adaptive: Adaptive accuracy at some of the points.
         asked: How many of the images the hardened models themselves were asked, because rounding may decide there.
         versions: Versions of the packages that decide the numbers.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=50)
+        >>> clf = ck.Classifier("samples/digits_cnn.onnx")
+        >>> adversarial = ck.attack(clf, data, "fgsm", eps=1 / 16)
+        >>> pairs = ck.Pairs(data, (adversarial.x, adversarial.y))
+        >>> found = ck.sweep(clf, ck.analyze(clf, pairs), pairs, amounts=["0%", "5%"], adaptive_at=())
+        >>> [point.removed for point in found.points]
+        [0, 3]
     """
 
     model: ModelRecord

@@ -138,6 +138,13 @@ class Attestation:
         versions: Of the packages.
         parts: The file's :func:`~cloakonnx.graph.file.fingerprint`, to name what was changed.
         signature: What was made of its signature when it was read: there was none, or whether it was checked.
+
+    Example:
+        >>> import numpy as np
+        >>> import cloakonnx as ck
+        >>> hardened = ck.apply("samples/digits_cnn.onnx", ck.Mask("/6/Relu_output_0", np.r_[0.0, np.ones(63)]))
+        >>> [mask.removed for mask in ck.attest(hardened, "samples/digits_cnn.onnx").masks]
+        [1]
     """
 
     name: str

@@ -54,7 +54,14 @@ _NO_MASKS = (
 
 @dataclass(frozen=True)
 class Verification:
-    """All checks of one hardened model."""
+    """All checks of one hardened model.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> hardened = ck.apply("samples/digits_cnn.onnx", ck.Mask("/6/Relu_output_0", np.r_[0.0, np.ones(63)]))
+        >>> [check.status for check in ck.verify(hardened, source="samples/digits_cnn.onnx").checks][:2]
+        ['passed', 'passed']
+    """
 
     model: str
     source: str | None

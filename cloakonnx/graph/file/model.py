@@ -52,6 +52,12 @@ class Model:
         unwritten: For a model that was edited in memory, what gives its file in terms of ``buf``; else None.
         label: Name of a model that has no file.
         seen: Every file that it is read from, as it was when the model was loaded.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> model = ck.load("samples/digits_cnn.onnx")
+        >>> model.name, model.opset, len(model.sha256)
+        ('digits_cnn.onnx', 17, 64)
     """
 
     proto: onnx.ModelProto
@@ -195,6 +201,11 @@ def load(path: str | Path) -> Model:
 
     Raises:
         ModelError: no such file, not an ONNX model, truncated, or with unsafe external data.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> [value.name for value in ck.load("samples/digits_cnn.onnx").inputs]
+        ['image']
     """
     path = Path(path)
     check_regular(path, ModelError)

@@ -38,6 +38,12 @@ class Mask:
 
     Raises:
         MaskError: weights that are no finite numbers, or a single one without an axis; float16 at an activation.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> mask = ck.Mask("/6/Relu_output_0", np.r_[0.0, np.ones(63)])
+        >>> mask.removed, mask.weights.dtype
+        ([0], dtype('float32'))
     """
 
     tap: str

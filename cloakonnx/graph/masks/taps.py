@@ -38,6 +38,11 @@ class Tap:
         producer: That node's op type.
         consumers: Op types of the nodes that read it, in order.
         is_default: Whether this is the tap that verbs take when none is named.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> next(tap.features for tap in ck.taps("samples/digits_cnn.onnx") if tap.is_default)
+        64
     """
 
     name: str

@@ -58,6 +58,11 @@ class Recipe:
 
     Raises:
         OptionError: a setting that makes no sense.
+
+    Example:
+        >>> import cloakonnx as ck
+        >>> ck.Recipe(eps=2 / 255, budget=0.04).weight
+        0.5
     """
 
     eps: float
