@@ -16,6 +16,7 @@ CPU_ONLY = "pip install onnxruntime click jinja2 msgspec numpy onnx onnx-graphsu
 NOT_RUN = {
     "README.md: pip install .": "installs",
     "docs/action.md: pip install 'cloakonnx @ git+https://github.com/OWNER/cloakonnx@COMMIT'": "installs",
+    "docs/action.md: pip install model-signing pyopenssl": "needs keys",
     "docs/gradients-elsewhere.md: import torch": "needs PyTorch",
     "docs/gradients-elsewhere.md: import numpy as np": "needs torchattacks",
     "docs/gradients-elsewhere.md: from art.attacks.evasion import ProjectedGradientDescent": "needs ART",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .pages import PAGES, anchors, links, name_of
+from .pages import PAGES, ROOT, anchors, links, name_of
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -18,3 +18,9 @@ def test_links(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             dead.append(link)
     assert not dead
+
+
+def test_the_index_names_every_page() -> None:
+    docs = ROOT / "docs"
+    linked = {link.partition("#")[0] for link in links(docs / "index.md")}
+    assert {page.name for page in docs.glob("*.md")} - linked == {"index.md"}
