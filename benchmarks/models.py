@@ -3,10 +3,13 @@ r"""Which models work: every .onnx of some folders through gradients, masks and 
     python benchmarks/models.py FOLDER... > docs/models.md
 
 Beside MODEL.onnx there may be MODEL.npz (x) and MODEL.json ({"output": name}); else inputs are random. Labels are the
-model's own predictions. The columns are
+model's own predictions. A folder with refused.json ({name: reason}) lists what was not exported. The columns are
 
 - attack: a gradient that is not 0 (straight through: --straight-through, or by itself), or scores alone;
 - agrees: how well it agrees with the change of the loss along a direction, 1 at best, from the best of three steps;
+- torch: the relative error of the gradient of the logits by ``cotangent`` against torch's ``gradient`` in MODEL.npz
+  (benchmarks/exports.py makes them), and torch's own in float32;
+- FGSM: whether a step along the signs of the gradient raises the loss of both samples;
 - mask: the default tap, or the first other one, is hardened and stripped, to the byte;
 - learn: the gradient of masks, on weights or at activations.
 """
@@ -32,6 +35,8 @@ from cloakonnx.selection.learn.places import first_masks
 
 PROVIDER = ck.Provider("CPUExecutionProvider", threads=1)
 STEPS = (1e-2, 3e-3, 1e-3)
+_FGSM = 0.01
+"""Of the largest value of the samples: the step of FGSM."""
 OPEN = {4: (3, 64, 64), 3: (32, 16), 2: (16,)}
 """Sizes of open dimensions behind the batch, by the rank of the input."""
 
@@ -46,6 +51,9 @@ running it.
   were not there; *scores alone*: `--attack square`.
 - **agrees**: how near the change of the loss along a direction is to what the gradient says, 1 at best; kinks (Relu,
   MaxPool) and float16 keep it below. Straight-through gradients are none of the model's own.
+- **torch**: the relative error of the gradient against PyTorch's in float64, and that of PyTorch's own in float32 in
+  brackets. Such models are made by `benchmarks/exports.py`; their names end in the exporter and the opset.
+- **FGSM**: whether a step along the signs of the gradient raises the loss of both samples.
 - **mask**: whether the default tap, or the first other one, is hardened and stripped again to the byte.
 - **learn**: what the masks that `learn` takes are on.
 
@@ -62,14 +70,19 @@ def main() -> None:
     for folder in parser.parse_args().folders:
         found = {path.stem: tried(path) for path in sorted(folder.glob("*.onnx"))}
         counts.append([folder.name, str(len(found)), *_counted(list(found.values()))])
-        rows = [[name, *(each[key] for key in ("attack", "agrees", "mask", "learn"))] for name, each in found.items()]
+        against = any(each["torch"] for each in found.values())
+        columns = [name for name in _COLUMNS if against or name != "torch"]
+        rows = [[name, *(each[key] for key in columns[1:])] for name, each in found.items()]
         reasons = [f"- {name}: {why}" for name, each in found.items() for why in dict.fromkeys(each["why"])]
-        parts.append("\n".join([f"## {folder.name}\n", table(_COLUMNS, rows), *(["", *reasons] if reasons else [])]))
+        beside = folder / "refused.json"
+        refused = json.loads(beside.read_text()) if beside.exists() else {}
+        reasons += [f"- {name} is not exported: {why}" for name, why in refused.items()]
+        parts.append("\n".join([f"## {folder.name}\n", table(columns, rows), *(["", *reasons] if reasons else [])]))
     head = ["", "files", "gradients", "straight through", "scores alone", "no attack", "mask", "learn"]
     print(_HEAD, table(head, counts), *parts, sep="\n\n")
 
 
-_COLUMNS = ["model", "attack", "agrees", "mask", "learn"]
+_COLUMNS = ["model", "attack", "agrees", "torch", "FGSM", "mask", "learn"]
 
 
 def _counted(found: list[dict[str, Any]]) -> list[str]:
@@ -81,7 +94,7 @@ def _counted(found: list[dict[str, Any]]) -> list[str]:
 
 def tried(path: Path) -> dict[str, Any]:
     """Return what works with a model, in words, and why the rest does not."""
-    found: dict[str, Any] = {"attack": "no", "agrees": "", "mask": "no", "learn": "no", "why": []}
+    found: dict[str, Any] = {**dict.fromkeys(_COLUMNS, ""), "attack": "no", "mask": "no", "learn": "no", "why": []}
     try:
         classifier, x = opened(path)
         found["mask"] = masked(classifier.model)
@@ -91,6 +104,8 @@ def tried(path: Path) -> dict[str, Any]:
     try:
         found["attack"], gradient = attacked(classifier, x, y)
         found["agrees"] = f"{agreement(classifier, x, y, gradient):.4f}" if found["attack"] == "gradients" else ""
+        found["FGSM"] = "yes" if raised(classifier, x, y, gradient) else "no"
+        found["torch"] = against_torch(classifier, path.with_suffix(".npz"))
         found["learn"] = learned(classifier, x)
     except DifferentiationError as error:
         by_scores = found["attack"] == "no" and "black-box ones too" not in str(error)
@@ -108,11 +123,9 @@ def opened(path: Path) -> tuple[ck.Classifier, np.ndarray[Any, np.dtype[np.float
     floats = [value.name for value in model.inputs if value.type.tensor_type.elem_type in FLOATS]
     outputs = [value.name for value in model.proto.graph.output]
     scores = [name for name in outputs if name in model.structure.infos and model.structure.is_float(name)]
-    output = options.get("output") or (scores or outputs)[0]
+    output = options.get("output") or ((scores or outputs)[0] if len(scores) > 1 else None)
     name = options.get("input") or (floats or [value.name for value in model.inputs])[0]
-    classifier = ck.Classifier(
-        model, provider=PROVIDER, input_name=name, output_name=output if len(outputs) > 1 else None
-    )
+    classifier = ck.Classifier(model, provider=PROVIDER, input_name=name, output_name=output)
     arrays = path.with_suffix(".npz")
     if arrays.exists():
         return classifier, np.load(arrays)["x"][:2].astype(np.float32)
@@ -145,6 +158,26 @@ def agreement(classifier: ck.Classifier, x: Any, y: Any, gradient: Any) -> float
 
     errors = [np.abs((loss(h) - loss(-h)) / (2 * h) - wanted).max() / np.abs(wanted).max() for h in STEPS]
     return 1 - float(min(errors))
+
+
+def raised(classifier: ck.Classifier, x: Any, y: Any, gradient: Any) -> bool:
+    """Return whether a step along the signs raises the loss of every sample that the model has right."""
+
+    def loss(x: Any) -> Any:
+        return np.asarray(classifier.answer(x, y, loss=Loss.CE.climbed).loss)
+
+    step = _FGSM * float(np.abs(x).max())
+    return bool((loss((x + step * np.sign(gradient)).astype(np.float32)) > loss(x)).all())
+
+
+def against_torch(classifier: ck.Classifier, arrays: Path) -> str:
+    """Return the relative error of the gradient by a cotangent against torch's, and that of torch's own float32."""
+    given = np.load(arrays) if arrays.exists() else {}
+    if "gradient" not in given:
+        return ""
+    found = np.asarray(classifier.vjp(given["x"].astype(np.float32), given["cotangent"].astype(np.float32)), np.float64)
+    error = np.linalg.norm(found - given["gradient"]) / np.linalg.norm(given["gradient"])
+    return f"{error:.0e} ({float(given['float32']):.0e})"
 
 
 def masked(model: ck.Model) -> str:

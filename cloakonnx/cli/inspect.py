@@ -147,6 +147,16 @@ def _lost(model: Model) -> str | None:
     return found_masks(model)[1]
 
 
+def _written_out(model: Model) -> int:
+    """Return how many taps a model has with its local functions written out."""
+    from dataclasses import replace
+
+    from cloakonnx.graph.index.functions import inlined
+    from cloakonnx.graph.masks.taps import list_taps
+
+    return len(list_taps(replace(model, proto=inlined(model.proto))))
+
+
 def _print(model: Model, taps: list[Tap], said: list[str]) -> None:
     from rich import box
     from rich.console import Console
@@ -190,5 +200,7 @@ def _print(model: Model, taps: list[Tap], said: list[str]) -> None:
             print_table(table, console)
     else:
         tell("no tensor of this model can carry a mask")
+    if model.proto.functions and (more := _written_out(model) - len(taps)) > 0:
+        tell(f"{more} more taps once local functions are written out: onnx.inliner.inline_local_functions(model)")
     if any(tap.is_default for tap in taps):
         tell("* the default tap; choose another with --tap")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx.inliner
 import pytest
 from onnx import TensorProto
 
@@ -12,9 +13,12 @@ from cloakonnx.graph.file.model import load
 from cloakonnx.graph.masks.harden import harden_file, strip_file
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import find_tap, list_taps
+from tests.cli.conftest import Run, run
 from tests.fixtures.models import BROKEN, REFUSED, TAP, Refused, mlp, write_broken_external, write_external
 
 from .helpers import weights, write
+
+__all__ = ["run"]
 
 SAID: dict[str, str] = {
     "opset": r"uses opset \d; a mask needs opset 7 or later|has ops of the domain .ai.onnx.ml. only",
@@ -45,6 +49,19 @@ def test_refused(refused: Refused, tmp_path: Path) -> None:
         with pytest.raises(TapError):
             find_tap(source, refused.tap)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_functions_written_out(tmp_path: Path, run: Run) -> None:
+    """What the refusal advises lists the tensors inside, and they can be masked."""
+    made = next(each.model for each in REFUSED if each.reason == "function")
+    path = write(tmp_path, made)
+    assert "1 more taps once local functions are written out" in run("inspect", path).out
+    plain = tmp_path / "plain.onnx"
+    onnx.save(onnx.inliner.inline_local_functions(onnx.load(path)), plain)
+    source = load(plain)
+    inside = {tap.name for tap in list_taps(source)} - {tap.name for tap in list_taps(load(path))}
+    assert len(inside) == 1
+    harden_file(source, [Mask(inside.pop(), weights(6))], tmp_path / "out.onnx")
 
 
 def test_nearest_names_are_suggested(tmp_path: Path) -> None:

@@ -240,11 +240,19 @@ def _not_computed(graph: Index, name: str) -> str:
         return "is an input of the model, not computed by it; 'cloakonnx inspect' lists the taps"
     if name in graph.inner:
         holder = graph.graph.node[graph.inner[name]]
+        instead = "take one in front of that node or behind it ('cloakonnx inspect' lists them)"
+        if holder.op_type == "If":
+            instead += "; an If whose condition is constant is taken out by onnxslim or onnxsim"
         return (
-            f"is inside the body of {holder.op_type} node {holder.name!r}; only tensors of the main graph can be taps"
+            f"is inside the body of {holder.op_type} node {holder.name!r}; only tensors of the main graph can be taps: "
+            f"{instead}"
         )
     if name in graph.functions:
-        return f"is inside the local function {graph.functions[name]!r}; only tensors of the main graph can be taps"
+        return (
+            f"is inside the local function {graph.functions[name]!r}; only tensors of the main graph can be taps: "
+            "onnx.inliner.inline_local_functions(model) gives a model with functions written out, whose taps "
+            "'cloakonnx inspect' lists"
+        )
     return f"does not exist{nearest(name, graph.producers)}"
 
 
