@@ -83,6 +83,7 @@ _MAGIC = (
 )
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<body")
 _MEMBERS = (
+    (("[Content_Types].xml",), "an Office file: save the sheet as CSV"),
     (("archive_format", "serialized_exported_program.json"), _PROGRAM),
     (("constants.pkl",), _SCRIPTED),
     (("data.pkl",), _CHECKPOINT),
@@ -149,6 +150,12 @@ def kind_of(path: Path) -> str | None:
         return _OPENVINO
     found = _archive(path) if head.startswith(b"PK\x03\x04") else kind_of_bytes(head)
     return found or _SUFFIXES.get(path.suffix.lower())
+
+
+def kind_of_data(path: Path) -> str | None:
+    """Return what a file of samples is, as :func:`kind_of` does; what to do with a model is left out."""
+    found = kind_of(path)
+    return found.partition(":")[0] if found is not None and "onnx" in found.lower() else found
 
 
 def _folder(path: Path) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CloakError
-from cloakonnx.preprocessing import NORMALISATIONS, Preprocessing, channel_axis
+from cloakonnx.preprocessing import NORMALISATIONS, Preprocessing
 
 _LOOKED_AT, _FEWEST = 64, 20
 """Samples that are tried at most, and at least."""
@@ -20,6 +20,9 @@ _POOR = 0.75
 
 _MORE, _SHARE = 5, 0.15
 """Samples, and share of them, that another one must make right beyond those that are right."""
+
+_MNIST = (784,)
+"""Shape of a flat sample whose values are a picture of one channel."""
 
 _NEAR = 3
 """Samples by which another one may be behind the best to be named beside it."""
@@ -44,7 +47,7 @@ def preprocessing_doubt(classifier: Classifier, dataset: Dataset, *, correct: in
     if batch is None or batch.y is None or len(batch.x) < _FEWEST:
         return None
     bare = classifier.changed(preprocessing=Preprocessing(layout=given.layout))
-    axis = channel_axis(batch.x.shape[1:]) if batch.x.ndim == 4 else batch.x.ndim - 1
+    axis = dataset.arrangement.channel_axis
 
     def right(how: Preprocessing) -> int:
         x = np.ascontiguousarray(how.apply(np.asarray(batch.x, np.float32), axis))
@@ -65,7 +68,7 @@ def preprocessing_doubt(classifier: Classifier, dataset: Dataset, *, correct: in
 def _others(given: Preprocessing, shape: Sequence[int], axis: int) -> Iterator[tuple[Preprocessing, str]]:
     """Yield usual preprocessings other than the given one, and the options that ask for them."""
     plain = replace(given, scale=1.0, mean=(), std=())
-    channels = shape[axis] if len(shape) == 4 else 1
+    channels = shape[axis] if len(shape) == 4 else 1 if shape[1:] == _MNIST else 0
     tried = [(plain, "without --scale, --mean and --std")]
     for word, each in NORMALISATIONS.items():
         if len(each.mean) == channels:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cloakonnx.data.arrays import missing
 from cloakonnx.errors import DataError
-from cloakonnx.kinds import check_regular, kind_of
+from cloakonnx.kinds import check_regular, kind_of_data
 from cloakonnx.text import shown
 
 SUFFIXES = frozenset({".csv", ".tsv"})
@@ -66,7 +66,7 @@ def dialect_of(path: Path) -> Dialect:
         raise DataError(f"cannot read {path}: the file has no content")
     encoding = "utf-16" if head.startswith(_UTF_16) else "utf-8-sig"
     if encoding != "utf-16" and b"\0" in head:
-        kind = kind_of(path)
+        kind = kind_of_data(path)
         raise DataError(f"cannot read {path}: it is not text" + (f" but {kind}" if kind else ""))
     first = next((line for line in head.decode(encoding, "replace").splitlines() if line.strip()), "")
     counts = {separator: len(_split(first, separator)) for separator in _SEPARATORS}

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cloakonnx.errors import CloakError, DataError, nearest
-from cloakonnx.kinds import check_regular, kind_of
+from cloakonnx.kinds import check_regular, kind_of_data
 
 SETTINGS_KEY, LABELS_KEY, PREDICTED = "settings", "labels", "predicted"
 """An adversarial file's array of settings (JSON), what in it tells of the labels, and the word for predictions."""
@@ -160,7 +160,7 @@ def _check_kind(path: Path, wanted: bytes, suffix: str) -> None:
     elif start.startswith((_NPY, _NPZ)):
         why = f"its content is an {'.npy' if start.startswith(_NPY) else '.npz'} file; give it that suffix"
     else:
-        kind = kind_of(path)
+        kind = kind_of_data(path)
         why = f"it is not an {suffix} file" + (f" but {kind}" if kind else "")
     raise DataError(f"cannot read {path}: {why}")
 

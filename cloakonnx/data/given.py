@@ -21,7 +21,7 @@ Given: TypeAlias = Source | NDArray[Any] | tuple[Any, Any] | str | PathLike[str]
 
 _BATCH = 256
 _KINDS = (
-    "an array, (x, y), the path of an .npz or .npy file or of a folder of class folders, an iterable of batches that "
+    "an array, (x, y), the path of an .npz or .npy file, a table or a folder of images, an iterable of batches that "
     "can be gone through again, or a function that returns one"
 )
 
@@ -33,7 +33,7 @@ class Samples:
     Wherever samples are taken, these are too, without settings:
 
     - an array (N, ...) of uint8, which is divided by 255, or of floats in pixel space; or ``(x, y)`` with labels (N,);
-    - the path of an ``.npz`` (x and y) or ``.npy`` file, or of a folder with a folder of images for each class;
+    - the path of an ``.npz`` (x and y) or ``.npy`` file, of a table (``.csv``, ``.parquet``), or of a folder of images;
     - an iterable of batches ``x`` or ``(x, y)`` that can be gone through again: a torch ``DataLoader``, a list. Each
       pass has to give the same samples in the same order;
     - a function without parameters that returns one of these, or a generator of batches.
@@ -42,8 +42,10 @@ class Samples:
 
     Attributes:
         given: One of the above.
-        labels: Path of an ``.npy`` file with the labels of an ``.npy`` file of samples.
-        classes: Class names in the order of the model's outputs, for folders of images.
+        labels: Path of the labels of an ``.npy`` file of samples (``.npy`` or ``.csv``), or of one folder of images
+            (``.csv`` with a column of files and one of labels).
+        label_column: The column with the labels, of a table or of ``labels``.
+        classes: Class names in the order of the model's outputs, where labels are names.
         resize: Scale images of a folder so that their shorter side has this many pixels.
         crop: Cut this many pixels square out of the middle of images of a folder.
         limit: Number of samples to take: evenly by class where the labels are known beforehand, else the first ones.
@@ -61,6 +63,7 @@ class Samples:
 
     given: Given
     labels: str | PathLike[str] | None = None
+    label_column: str | None = None
     classes: tuple[str, ...] = ()
     resize: int | None = None
     crop: int | None = None
@@ -88,11 +91,12 @@ class Samples:
             return open_source(
                 Path(given),
                 labels=None if self.labels is None else Path(self.labels),
+                label_column=self.label_column,
                 classes=tuple(self.classes),
                 resize=self.resize,
                 crop=self.crop,
             )
-        names = ("labels", "classes", "resize", "crop")
+        names = ("labels", "label_column", "classes", "resize", "crop")
         unused = next((name for name in names if getattr(self, name)), None)
         if unused is not None:
             raise DataError(f"{{{unused}}} is for samples in files, not for {_kind(given)}", parameter=unused)

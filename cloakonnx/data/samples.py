@@ -216,8 +216,16 @@ class Dataset:
         number = self._number(batch.start + sample)
         raise DataError(
             f"{self.source.name}: sample {number} has label {int(batch.y[sample])}, but the model has "
-            f"{self.classes} classes (0 to {self.classes - 1})"
+            f"{self.classes} classes (0 to {self.classes - 1}){self._names_of_numbers()}"
         )
+
+    def _names_of_numbers(self) -> str:
+        """Return the option for labels of a table that may be names of classes instead of counting from 0."""
+        source = classed(self.source)
+        there = [] if source is None or source.labels is None else np.unique(source.labels).tolist()
+        if len(there) != self.classes:
+            return ""
+        return f"; if they stand for the classes in this order: --classes {','.join(map(str, there))}"
 
 
 SamplesLike: TypeAlias = Dataset | Samples | Given

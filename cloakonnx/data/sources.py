@@ -21,7 +21,7 @@ from cloakonnx.data._passes import Labelled, Passes
 from cloakonnx.data.arrays import as_labels, check_samples, has_predicted_labels, load_array, load_npz, missing
 from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, nearest
-from cloakonnx.kinds import kind_of
+from cloakonnx.kinds import kind_of_data
 
 
 class Source(Protocol):
@@ -304,7 +304,7 @@ def open_source(
         )
     if not path.exists():
         raise missing(path)
-    kind = kind_of(path)
+    kind = kind_of_data(path)
     raise DataError(
         f"{path} is neither an .npz nor an .npy file, nor a folder of images, nor a table (.csv, .parquet)"
         + (f"; it is {kind}" if kind else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from cloakonnx.data import _tables
+from cloakonnx.data.given import Samples
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ClassedArrays, open_source
 from cloakonnx.errors import DataError, MissingDependencyError
@@ -193,6 +195,41 @@ def test_names_of_classes(tmp_path: Path) -> None:
         list(Dataset.of(third, Model(2)).batches(9))
 
 
+def test_numbers_that_do_not_count_from_0(tmp_path: Path) -> None:
+    """They may be names of classes; nothing is guessed."""
+    text = COMMAS.replace(",1,", ",7,").replace(",0,", ",3,")
+    with pytest.raises(
+        DataError, match=r"sample 0 has label 7, but .*stand for the classes in this order: --classes 3,7"
+    ):
+        list(Dataset.of(table(tmp_path / "t.csv", text, label_column="label"), Model(2)).batches(9))
+    source = table(tmp_path / "t.csv", text, label_column="label", classes=("3", "7"))
+    (batch,) = Dataset.of(source, Model(2)).batches(9)
+    np.testing.assert_array_equal(batch.y, Y)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.h5", b"\x89HDF\r\n\x1a\n" + bytes(64), "(.csv, .parquet); it is an HDF5 file, as Keras writes them"),
+        ("t.pkl", b"\x80\x04]\x94.", "it is a Python pickle, as old PyTorch checkpoints are, which is not opened"),
+        ("t.csv", b"\x1f\x8b\x08\0\0", "it is not text but packed with gzip: unpack it first, with 'gunzip'"),
+    ],
+)  # fmt: skip
+def test_files_of_other_kinds(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    """They are named; what would be done with a model is left out."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path / name)
+    assert str(caught.value).endswith(said)
+
+
+def test_a_workbook(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as file:
+        file.writestr("[Content_Types].xml", "")
+    with pytest.raises(DataError, match="it is an Office file: save the sheet as CSV"):
+        open_source(tmp_path / "t.xlsx")
+
+
 def test_columns_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"t.csv has 3 columns of features, and the model takes 2; .*is it 'label'\?"):
         Dataset.of(table(tmp_path / "t.csv", COMMAS), Model(2))
@@ -200,6 +237,16 @@ def test_columns_that_do_not_fit(tmp_path: Path) -> None:
         Dataset.of(table(tmp_path / "t.csv", COMMAS, label_column="label"), Model(5))
     (batch,) = Dataset.of(table(tmp_path / "t.csv", COMMAS, label_column="label"), Model(None)).batches(9)
     assert batch.x.shape == (3, 2)
+
+
+def test_a_table_from_python(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(NAMED)
+    data = Dataset.of(Samples(tmp_path / "t.csv", label_column="label", classes=("mal", "ben")), Model(2))
+    (batch,) = data.batches(9)
+    np.testing.assert_array_equal(batch.y, 1 - Y)
+    assert data.class_names == ("mal", "ben")
+    with pytest.raises(DataError, match="label_column is for samples in files"):
+        Dataset.of(Samples(X, label_column="label"), Model(2))
 
 
 def test_options_of_tables(tmp_path: Path) -> None:
