@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,6 +85,11 @@ def converted(content: Any, record: type[T], where: str = "") -> T:
         found = msgspec.convert(content, form(cast(Hashable, record)))
     except msgspec.ValidationError as error:
         raise ValueError(_fault(str(error), where)) from None
+    except UnicodeEncodeError:
+        raise ValueError("it has a text with half of a surrogate pair, which is no character") from None
+    infinite = next(_infinite(content, where), None)
+    if infinite is not None:
+        raise ValueError(f"{infinite} is not a finite number")
     return cast(T, built(record, found, where.removesuffix(".")))
 
 
@@ -93,6 +99,7 @@ _WORDS = tuple(
         ("Expected `object.*", " is not an object"),
         (r"Expected `array` of length (\d+), got (\d+)", r" has \2 entries, not \1"),
         ("Expected `array.*", " is not a list"),
+        ("Expected `bytes.*|Invalid base64.*", " is not base64"),
         ("Expected `bool.*", " is neither true nor false"),
         (r"Expected `str` (?:of length <= |matching regex '\^\[0-9a-f\]\{)(\d+).*", r" is not \1 hex digits"),
         ("Expected `str.*", " is not a string"),
@@ -105,6 +112,18 @@ _WORDS = tuple(
     )
 )
 """What msgspec says, and how our errors say it."""
+
+
+def _infinite(content: Any, where: str) -> Iterator[str]:
+    """Yield the places of numbers that JSON does not have; msgspec looks at those alone that a record names."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from _infinite(value, f"{where}{'.' if where and not where.endswith('.') else ''}{key}")
+    elif isinstance(content, list):
+        for i, value in enumerate(content):
+            yield from _infinite(value, f"{where}[{i}]")
+    elif isinstance(content, float) and not math.isfinite(content):
+        yield where
 
 
 def _fault(message: str, where: str) -> str:

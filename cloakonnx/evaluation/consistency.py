@@ -124,10 +124,10 @@ def check_stated(stated: Any, follows: Any, where: str) -> None:
         for i, (one, other) in enumerate(zip(stated, follows, strict=True)):
             check_stated(one, other, f"{where}[{i}]")
     elif isinstance(follows, (int, float)) and not isinstance(follows, bool):
-        number = _as_float(stated)
-        if number is None or not abs(number - follows) <= _NEAR:
+        number, wanted = _as_float(stated), _as_float(follows)
+        if number is None or wanted is None or not (number == wanted or abs(number - wanted) <= _NEAR):
             said = "no number" if number is None else f"{number:.6g}"
-            raise ValueError(f"{where} is {said}, but {follows:.6g} follows from the counts")
+            raise ValueError(f"{where} is {said}, but {wanted:.6g} follows from the counts")
 
 
 def _as_float(stated: Any) -> float | None:
@@ -196,8 +196,8 @@ def _check_stages(found: Robustness, right: int, eps: float, where: str) -> None
 
 
 def _check_radius(stage: Stage, eps: float, where: str) -> None:
-    made = (stage.settings or {}).get("eps")
-    if isinstance(made, (int, float)) and not math.isclose(made, eps, rel_tol=1e-6):
+    made = _as_float((stage.settings or {}).get("eps"))
+    if made is not None and not math.isclose(made, eps, rel_tol=1e-6):
         raise ValueError(f"{where}.settings.eps is {made:g}, but it stands among those of eps {eps:g}")
 
 

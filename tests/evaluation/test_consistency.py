@@ -82,6 +82,12 @@ def test_what_is_written_is_read() -> None:
         ("results.0.hardened.stages.1.attacked", 152, r"stages\[1\]\.attacked is 152, but results"),
         ("results.0.hardened.stages.1.robust", 140, r"robust\.correct is 150, but results\[0\]\.hardened\.stages"),
         ("results.0.hardened.stages.0.settings.eps", 1e-5, r"stages\[0\]\.settings\.eps is 1e-05, but it stands"),
+        ("results.0.hardened.stages.0.settings.eps", 10**400, r"stages\[0\]\.settings\.eps is inf, but it stands"),
+        (
+            "results.0.hardened.stages.0.settings.eps",
+            float("nan"),
+            r"stages\[0\]\.settings\.eps is not a finite number",
+        ),
         ("results.0.difference.both", 150, r"results\[0\]\.difference add up to 240, but data\.count says 200"),
         ("results.0.difference.difference", 0.4, r"results\[0\]\.difference\.difference is 0\.4, but 0\.2 follows"),
         ("results.0.difference.interval", [-1.0, 1.0], r"results\[0\]\.difference\.interval\[0\] is -1"),
