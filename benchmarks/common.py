@@ -40,7 +40,13 @@ def _version(name: str) -> str | None:
         return None
 
 
-def alternate(jobs: Mapping[str, Callable[[], object]], rounds: int, *, warm: int = 1) -> dict[str, list[float]]:
+def alternate(
+    jobs: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warm: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Time each job once a round, in an order that turns with every round; the first ``warm`` rounds don't count.
 
     Load on the machine then hits all jobs alike, so that the ratios within a round hold where absolute times don't.
@@ -50,9 +56,9 @@ def alternate(jobs: Mapping[str, Callable[[], object]], rounds: int, *, warm: in
     for index in range(warm + rounds):
         turn = index % len(names)
         for name in names[turn:] + names[:turn]:
-            start = time.perf_counter()
+            start = clock()
             jobs[name]()
-            elapsed = time.perf_counter() - start
+            elapsed = clock() - start
             if index >= warm:
                 seconds[name].append(elapsed)
         progress(f"round {index + 1} of {warm + rounds}")
