@@ -18,6 +18,7 @@ from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.subgraphs.cut import unfed
 from cloakonnx.graph.subgraphs.inline import held
 from cloakonnx.graph.subgraphs.prepend import put_batch_first
+from cloakonnx.runtime.exchange import Exchange
 from cloakonnx.runtime.session import Session, Value, filled_up, to_numpy
 
 Sample = tuple[int, ...] | None
@@ -61,6 +62,7 @@ class Sessions:
         self.is_double = fed.tensor.elem_type == onnx.TensorProto.DOUBLE
         self._made: dict[tuple[Asked, Sample], tuple[GradientGraph, Session]] = {}
         self._held: dict[tuple[Asked, Sample], bytes] = {}  # digest of the masks on weights that a session has
+        self._exchanges: dict[tuple[Asked, Sample], Exchange | None] = {}
         self._latest: Sample = None
 
     def of(self, asked: Asked, sample: Sample = None) -> tuple[GradientGraph, Session]:
@@ -116,22 +118,36 @@ class Sessions:
         at_a_time = self._fed.at_a_time
         return Session(graph.proto, self._fed.provider, folder=self._folder, batch=at_a_time, before=before)
 
-    def _with_weights(self, asked: Asked, graph: GradientGraph, masks: Mapping[str, NDArray[Any]]) -> Session:
-        """Return the session of a graph with masks on its weights: made anew where these are others than before.
+    def _with_weights(
+        self, asked: Asked, graph: GradientGraph, masks: Mapping[str, NDArray[Any]]
+    ) -> tuple[Session, Mapping[str, Value]]:
+        """Return the session of a graph under masks on its weights, and what it is fed for them.
 
-        As inputs they would make the weights variable, which costs more than a session.
+        As inputs they would make the weights variable, which costs more than a session. They are exchanged in one that
+        was optimised, or it is made anew.
         """
         key = asked, self._shape()
         given = {name: masks[mask] for mask, name in graph.weight_masks.items()}
+        if key not in self._exchanges:
+            self._exchanges[key] = Exchange.of(graph.proto, given, self._fed.provider, self._made[key][1])
+        exchange = self._exchanges[key]
         digest = hashlib.sha256(b"".join(values.tobytes() for values in given.values())).digest()
         if self._held.get(key) != digest:
-            for tensor in graph.proto.graph.initializer:
-                if tensor.name in given:
-                    tensor.raw_data = given[tensor.name].tobytes()
-            before = self._made[key][1]
-            self._made[key] = graph, self._session(graph, before)
+            self._made[key] = graph, self._exchanged(graph, given, exchange, self._made[key][1])
             self._held[key] = digest
-        return self._made[key][1]
+        return self._made[key][1], {} if exchange is None else exchange.inputs
+
+    def _exchanged(
+        self, graph: GradientGraph, given: dict[str, NDArray[Any]], exchange: Exchange | None, before: Session
+    ) -> Session:
+        """Return the session that has the given masks."""
+        if exchange is not None:
+            exchange.set(given)
+            return exchange.session
+        for tensor in graph.proto.graph.initializer:
+            if tensor.name in given:
+                tensor.raw_data = given[tensor.name].tobytes()
+        return self._session(graph, before)
 
     def run(
         self,
@@ -154,11 +170,12 @@ class Sessions:
             masks: Weights of the mask at each tap.
         """
         graph, session = self.of(asked)
+        on_weights: Mapping[str, Value] = {}
         if graph.weight_masks:
-            session = self._with_weights(asked, graph, masks)
+            session, on_weights = self._with_weights(asked, graph, masks)
         if self.is_double:
             x = to_numpy(x).astype(np.float64)
-        weights = {name: masks[tap] for tap, name in graph.masks.items()}
+        weights = {**{name: masks[tap] for tap, name in graph.masks.items()}, **on_weights}
         if asked.by_masks:  # sums over the samples: a filler would count
             return list(session.run({graph.image: x, **feed, **weights}, outputs))
         if session.fixed_batch is None:

@@ -53,7 +53,7 @@ _LONG = 5_000
 _STOPPED = 5.0
 """Seconds that a run gets to end when it is stopped: the process ends badly while ONNX Runtime is at work."""
 
-_MOST_OPTIMISED = 6_000
+MOST_OPTIMISED = 6_000
 """Nodes above which it is not asked to optimise a graph: its time grows with the square."""
 
 _NO_MEMORY = re.compile(r"failed to allocate memory|bad.?alloc|out of memory|_ALLOC_FAILED", re.IGNORECASE)
@@ -77,6 +77,10 @@ class Session:
         folder: What the references are relative to.
         batch: How many samples the graph takes at a time, where its input does not fix that.
         before: A session of the same graph with other constants of the same shapes: sizes are not bounded again.
+        is_optimised: Whether the graph is what ONNX Runtime made of one: it runs as it is.
+
+    Attributes:
+        is_open: Whether sizes of the graph's tensors depend on the data.
 
     Raises:
         InferenceError: ONNX Runtime refuses the graph, or takes another provider.
@@ -90,9 +94,10 @@ class Session:
         folder: Path | None = None,
         batch: int | None = None,
         before: Session | None = None,
+        is_optimised: bool = False,
     ) -> None:
-        self._is_open: bool = size_is_open(graph) if before is None else before._is_open
-        if self._is_open and before is None:
+        self.is_open: bool = size_is_open(graph) if before is None else before.is_open
+        if self.is_open and before is None:
             try_once(graph, folder)
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -102,6 +107,8 @@ class Session:
             options.intra_op_num_threads = provider.threads
         if folder is not None:
             options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
+        if is_optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if _is_large(graph):
             options.add_session_config_entry(_NO_PACKING, "1")
         try:
@@ -134,7 +141,7 @@ class Session:
         for name in outputs or self.outputs:
             binding.bind_output(name, device, device_id)
         try:
-            if self._is_open:
+            if self.is_open:
                 options = ort.RunOptions()
                 _waited_for(
                     partial(self._session.run_with_iobinding, binding, options),
@@ -221,7 +228,7 @@ class Session:
 def _made(graph: onnx.ModelProto, options: ort.SessionOptions, provider: Provider) -> ort.InferenceSession:
     """Make a session; where that takes long, in a thread of its own, so that Ctrl-C ends the wait."""
     nodes = len(graph.graph.node)
-    if nodes > _MOST_OPTIMISED:
+    if nodes > MOST_OPTIMISED:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 
     def make() -> ort.InferenceSession:
