@@ -44,7 +44,7 @@ QUICK = Recipe(eps=EPS, budget=0.04, epochs=2, batch_size=50, learning_rate=0.05
 
 
 def learned(recipe: Recipe = QUICK, **options: Any) -> Analysis:
-    options = {"select": select_data(60), "over_budget": True, "dataset": learning_data(150)} | options
+    options = {"select": select_data(60), "over_budget": True, "samples": learning_data(150)} | options
     return learn(cpu(model()), recipe=recipe, **options)
 
 
@@ -240,8 +240,8 @@ def test_without_labels_predictions_stand_in() -> None:
     x, _ = training_arrays()
     sx, _ = digits_arrays()
     x, sx, victim = x[:150], sx[:60], cpu(model())
-    named = learned(select=dataset(sx, victim.predict(sx), "s"), dataset=dataset(x, victim.predict(x), "t"))
-    found = learned(select=dataset(sx, None, "s"), dataset=dataset(x, None, "t"))
+    named = learned(select=dataset(sx, victim.predict(sx), "s"), samples=dataset(x, victim.predict(x), "t"))
+    found = learned(select=dataset(sx, None, "s"), samples=dataset(x, None, "t"))
     assert [mask.key for mask in found.masks] == [mask.key for mask in named.masks]
     assert all(np.array_equal(a.weights, b.weights) for a, b in zip(found.masks, named.masks, strict=True))
     assert [note.split(":")[0] for note in found.notes] == ["t has no labels", "s has no labels"]
@@ -265,7 +265,7 @@ def test_a_select_part_that_the_model_knows_by_heart(count: int, wrong: int, lab
     y = np.where(np.arange(count) < wrong, (y + 1) % 10, y)
     assert right(x, y) == count - wrong
     recipe = Recipe(eps=EPS, budget=0.9, epochs=1, batch_size=60)
-    found = learned(recipe, dataset=learning_data(60), select=dataset(x, y if labelled else None, "s"))
+    found = learned(recipe, samples=learning_data(60), select=dataset(x, y if labelled else None, "s"))
     said = f"the model has {count - wrong} of {count} select samples right, so it may have been trained on them"
     assert any(note.startswith(said) and "--select-data" in note for note in found.notes) == noted
     assert len(found.notes) == noted + (not labelled)
