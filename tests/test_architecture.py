@@ -146,7 +146,7 @@ def test_modules_are_small() -> None:
     assert {name: count for name, count in counts.items() if count > MOST_LINES} == {}
 
 
-HEAVY = ("onnx", "onnxruntime", "numpy", "onnx_graphsurgeon", "rich", "google.protobuf")
+HEAVY = ("msgspec", "onnx", "onnxruntime", "numpy", "onnx_graphsurgeon", "rich", "google.protobuf")
 
 
 def loaded_by(statement: str) -> list[str]:
