@@ -17,12 +17,12 @@ from cloakonnx.data.samples import Dataset, Fits, FittedPairs, PairBatch, Sample
 from cloakonnx.data.sources import Source
 from cloakonnx.entries import At
 from cloakonnx.evaluation.estimate import Estimate
-from cloakonnx.evaluation.evaluation import Verdict
 from cloakonnx.evaluation.gates import Decision, Gate
 from cloakonnx.evaluation.results import AtEps, DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
 from cloakonnx.evaluation.sweeps.record import Adaptive, Attacks, Point, Scored, Twins
+from cloakonnx.evaluation.verdict import Verdict
 from cloakonnx.evaluation.verification.attestation import AttestedMask
 from cloakonnx.evaluation.verification.verify import Check
 from cloakonnx.gradient.differentiate import GradientGraph

@@ -52,6 +52,12 @@ class _Beside(Group):
         help="Analysis of the masks: reuses its preprocessing, and warns of samples that it was made with.",
     )
 
+    adversarial: Path | None = option(
+        "--adversarial",
+        type=PATH,
+        help="Inputs made elsewhere, in the order of --data or with an array index: they join the worst case.",
+    )
+
     def load(self, model: Model) -> tuple[Analysis | None, Model | None]:
         """Load the analysis and the baseline."""
         from cloakonnx.graph.file.model import load
@@ -66,6 +72,12 @@ class _Result(Output):
     """Files and form of the result, and what an earlier run left."""
 
     output: Path | None = option("-o", "--output", type=PATH, help="Output file for the result as JSON.  [none]")
+    save_adversarial: Path | None = option(
+        "--save-adversarial",
+        type=PATH,
+        metavar="FILE.npz",
+        help="Output file for every adversarial input that won: sample, attack, eps, predictions.",
+    )
     samples: Path | None = option(
         "--samples",
         type=PATH,
@@ -85,12 +97,12 @@ class _Result(Output):
     @property
     def paths(self) -> list[Path]:
         """The files that are written."""
-        return [path for path in (self.output, self.samples) if path is not None]
+        return [path for path in (self.output, self.save_adversarial, self.samples) if path is not None]
 
     def claim_all(self, *, inputs: Sequence[Path | None]) -> None:
         """Check the files, and hold them for this run."""
         if len({path.absolute() for path in self.paths}) < len(self.paths):
-            raise click.UsageError("-o and --samples name the same file")
+            raise click.UsageError("-o, --save-adversarial and --samples name the same file")
         self.claim(*self.paths, inputs=inputs)
 
     @property
@@ -98,6 +110,7 @@ class _Result(Output):
         """What :func:`cloakonnx.evaluate` takes of it."""
         return {
             "sanity": not self.no_sanity, "output": self.output, "keep": self.samples, "resume": self.resume,
+            "save_adversarial": self.save_adversarial,
         }  # fmt: skip
 
 
@@ -131,13 +144,19 @@ def command(
     runs = runs if known is None else runs.as_analysed(known.preprocessing)
     classifier = runs.classifier(loaded, data)
     samples = data.samples(classifier)
-    result.claim_all(inputs=(model, beside.baseline, beside.analysis, data.data))
+    result.claim_all(inputs=(model, beside.baseline, beside.analysis, beside.adversarial, data.data))
     warn_of_small_eps(plan.eps, samples)
     classifier = runs.ready(classifier)
     if result.no_sanity:  # a flag of the sanity checks reports it otherwise
         warn_of_randomness(classifier)
     baseline = None if other is None else classifier.beside(other)
-    settings = {**plan.settings, **result.settings, "baseline": baseline, "analysis": known}
+    settings = {
+        **plan.settings,
+        **result.settings,
+        "baseline": baseline,
+        "analysis": known,
+        "adversarial": beside.adversarial,
+    }
     found = _evaluated(classifier, samples, runs, settings)
     _report(found, result, beside)
     decisions = _judged(found, gates, classifier, baseline)

@@ -59,7 +59,7 @@ def command(*, evaluation: Annotated[Path, argument(type=PATH)], parts: _Parts, 
 
     Parts whose input is not given are left out.
     """
-    from cloakonnx.evaluation.evaluation import load_evaluation, verdict
+    from cloakonnx.evaluation.evaluation import load_evaluation
     from cloakonnx.files import write_text
     from cloakonnx.reporting.page import report_html
 
@@ -67,7 +67,7 @@ def command(*, evaluation: Annotated[Path, argument(type=PATH)], parts: _Parts, 
     page.claim(page.output, inputs=(evaluation, parts.analysis, parts.sweep, parts.model, parts.samples))
     write_text(page.output, report_html(found, **parts.load(found)))
     say(f"wrote {page.output}")
-    judged = verdict(found)
+    judged = found.verdict
     if as_json:
         print_json({"verdict": judged.kind, "sentence": judged.sentence, "caveats": judged.caveats})
         return

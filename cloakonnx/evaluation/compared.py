@@ -12,6 +12,7 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.engine.batches import Tell
+from cloakonnx.evaluation.adversarial import GivenInputs
 from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.outcomes import Found
 from cloakonnx.evaluation.samples import MOST
@@ -67,6 +68,8 @@ class ComparisonWork:
         conditions: The attacks.
         is_stripped: Whether the baseline is the model without its masks.
         keeps_turned: Whether samples that are gained and lost are kept.
+        keeps_won: Whether every input that wins against the model is kept.
+        given: Inputs made elsewhere, which are tried on each model.
     """
 
     model: Classifier
@@ -75,6 +78,8 @@ class ComparisonWork:
     conditions: Conditions
     is_stripped: bool
     keeps_turned: bool
+    keeps_won: bool = False
+    given: GivenInputs | None = None
 
     @property
     def result(self) -> type[Found]:
@@ -90,6 +95,8 @@ class ComparisonWork:
             "baseline": self._baseline_record,
             **self.conditions.record(self.model, control, len(self.shuffled)),
             **({"samples": MOST} if self.keeps_turned else {}),
+            **({"won": True} if self.keeps_won else {}),
+            **({} if self.given is None else {"given": self.given.sha256}),
         }
 
     @property
@@ -104,7 +111,7 @@ class ComparisonWork:
 
         def on(batch: LabelledBatch, tell: Tell) -> Found:
             self.model.task.check(batch.y, self.model.classes)
-            return comparison.on(batch, tell, keep_turned=self.keeps_turned)
+            return comparison.on(batch, tell, keep_turned=self.keeps_turned, keep_won=self.keeps_won, given=self.given)
 
         return on
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +13,10 @@ from cloakonnx.attacks.cost import most_work
 from cloakonnx.attacks.presets import passing
 from cloakonnx.attacks.victim import Gradients, Victim
 from cloakonnx.data.batch import LabelledBatch
+from cloakonnx.evaluation.adversarial import GIVEN, GivenInputs
 from cloakonnx.evaluation.controls import control
 from cloakonnx.evaluation.estimate import seconds_per_sample
-from cloakonnx.evaluation.outcomes import Found, FoundAtEps, FoundOfModel, Outcomes
+from cloakonnx.evaluation.outcomes import Found, FoundAtEps, FoundOfModel, Outcomes, Won
 from cloakonnx.evaluation.samples import MOST, Turned
 from cloakonnx.evaluation.trial import Meter, Trial
 
@@ -52,6 +54,8 @@ class Comparison:
         on_share: Callable[[float], None] = lambda share: None,
         *,
         keep_turned: bool = False,
+        keep_won: bool = False,
+        given: GivenInputs | None = None,
     ) -> Found:
         """Evaluate a batch.
 
@@ -59,6 +63,8 @@ class Comparison:
             batch: The samples.
             on_share: Called with the share of the batch's work that is done, below 1.
             keep_turned: Whether to count the samples gained and lost at the first eps, and to keep the first of each.
+            keep_won: Whether to keep every input that won against the model.
+            given: Inputs made elsewhere: those within the ball are tried on each model.
         """
         x, y = batch.x, batch.y
         meter = Meter(self._work(), on_share)
@@ -73,10 +79,15 @@ class Comparison:
         for attacks in self._plans:
             trials = [Trial(v, batch, right, meter) for v, right in zip(self._victims, clean, strict=True)]
             static = self._attack(attacks, trials)
+            if given is not None:
+                for trial in trials:
+                    trial.replay(given.inside(batch, attacks[0].eps, self._norm), name=GIVEN)
             fallen = [trial.fallen for trial in trials]
             usual = self._control(attacks[0].eps)
             noise = self._noise(attacks[0].eps)
             found = [_found(trial, noise, usual) for trial in trials]
+            if keep_won:
+                found[0] = replace(found[0], won=self._won(batch, trials[0]))
             if keep_turned and not at:
                 turned = self._turned(batch, trials, fallen)
             random = tuple(
@@ -102,6 +113,13 @@ class Comparison:
         for baseline in trials[1:]:
             baseline.replay(model.inputs)
         return left
+
+    def _won(self, batch: LabelledBatch, trial: Trial) -> Won:
+        """Return the first input that each sample of the model fell to."""
+        rows = np.flatnonzero(trial.fallen)
+        x = trial.won[rows]
+        predicted = self._model.predict(x) if len(rows) else np.empty(0, np.int64)
+        return Won(batch.indices[rows], x, predicted)
 
     def _turned(self, batch: LabelledBatch, trials: Sequence[Trial], fallen: Sequence[Outcomes]) -> Turned:
         """Keep samples that fell to the attacks on one model, and on the other to nothing."""
@@ -199,4 +217,4 @@ class Comparison:
 
 def _found(trial: Trial, noise: Attack, usual: Attack) -> FoundOfModel:
     noisy, controlled = trial.controls(noise, usual)
-    return FoundOfModel(trial.standing, noisy, controlled, tuple(trial.stages))
+    return FoundOfModel(trial.standing, noisy, controlled, tuple(trial.stages), trial.by)

@@ -95,6 +95,12 @@ def check_results(results: Sequence[AtEps], right: Accuracy, pairs: Paired | Non
         _check_at(each, right, pairs, count, here)
 
 
+def check_length(entries: Sequence[object], count: int, where: str) -> None:
+    """Check that a list has as many entries as there are things that it is about."""
+    if len(entries) != count:
+        raise ValueError(f"{where} has {len(entries)} entries, not {count}")
+
+
 def check_paired(pairs: Paired, count: int, where: str) -> None:
     """Check that a comparison is one of all samples."""
     _equal(pairs.count, count, f"the counts of {where} add up to", "data.count")

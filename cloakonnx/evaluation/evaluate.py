@@ -8,12 +8,16 @@ without gradients; a sample counts as robust only if it withstands all of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Literal, Unpack
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cloakonnx.attacks.ball import Norm
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.presets import PlanSettings, check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
@@ -29,6 +33,7 @@ from cloakonnx.engine.folder import Folder
 from cloakonnx.engine.trees import joined
 from cloakonnx.errors import MaskError, ModelError, OptionError, TapError
 from cloakonnx.evaluation._notes import about_data, about_gradients, about_scores
+from cloakonnx.evaluation.adversarial import GivenInputs, save_won
 from cloakonnx.evaluation.baseline import carried, check_alike, is_source, recorded
 from cloakonnx.evaluation.compared import ComparisonWork, Conditions
 from cloakonnx.evaluation.comparison import Comparison
@@ -36,6 +41,7 @@ from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.outcomes import Found, FoundAtEps, Gain, count
+from cloakonnx.evaluation.per_sample import PerSample
 from cloakonnx.evaluation.results import DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sanity.flags import Sanity
@@ -61,6 +67,8 @@ def evaluate(
     analysis: Analysis | None = None,
     sanity: bool = True,
     output: str | PathLike[str] | None = None,
+    save_adversarial: str | PathLike[str] | None = None,
+    adversarial: SamplesLike | None = None,
     keep: str | PathLike[str] | None = None,
     resume: bool = False,
     engine: Engine | None = None,
@@ -84,6 +92,10 @@ def evaluate(
         analysis: What the masks come from, to tell how many of the samples it has seen.
         sanity: Whether to make the sanity checks, on the first samples that the model classifies correctly.
         output: Where to save the evaluation; until then, finished batches lie in a folder beside it.
+        save_adversarial: Where to save every input that won against the model, as an ``.npz`` with x, y, index, attack,
+            eps, norm, predicted and adversarial_predicted.
+        adversarial: Inputs made elsewhere, in the order of the samples, or an ``.npz`` with an array ``index``: those
+            within the ball are tried on each model and join the worst case.
         keep: Where to save a few samples that are gained and lost at the first eps, with the inputs that won, as an
             ``.npz`` for the report; that needs a baseline.
         resume: Whether to go on with what an interrupted evaluation with this output has left.
@@ -113,8 +125,9 @@ def evaluate(
         >>> found.results[0].hardened.robust.count
         50
     """
-    if keep is not None:
-        check_output(Path(keep), force=True)
+    for path in (keep, save_adversarial):
+        if path is not None:
+            check_output(Path(path), force=True)
     classifier = classifier_of(model)
     dataset = Dataset.of(samples, classifier)
     radii = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
@@ -133,6 +146,7 @@ def evaluate(
             "a baseline (--baseline)"
         )
     classifier, beside, notes = _ready(classifier, beside, dataset)
+    given = None if adversarial is None else GivenInputs.of(adversarial, dataset, classifier)
     work = ComparisonWork(
         classifier,
         beside,
@@ -140,13 +154,13 @@ def evaluate(
         Conditions(tuple(plans), norm, seed, dataset.fitted_to(beside or classifier)),
         is_stripped=named is None and beside is not None,
         keeps_turned=keep is not None,
+        keeps_won=save_adversarial is not None,
+        given=given,
     )
     comparison = work.comparison()
     record = {**work.record, "batch_size": batch_size}
     folder = None if output is None else Folder(Path(output), record, run="an evaluation")
-    parts: list[Found] = []
-    correct = Correct()
-    met = _Met(analysis)
+    met = _Met(analysis, given, norm)
     with nullcontext() if folder is None else folder.opened(resume=resume):
         if on_estimate is not None:
             seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size) / engine.workers
@@ -161,10 +175,8 @@ def evaluate(
             on_progress=on_progress,
         ) as handled:
             for batch, part in handled:
-                parts.append(part)
-                correct.add(batch, part.clean)
-                met.add(batch)
-        found = joined(parts)
+                met.add(batch, part)
+        found = joined(met.parts)
         source.check_unchanged()
         if beside is not None:
             beside.model.check_unchanged()
@@ -172,7 +184,7 @@ def evaluate(
         gains = [each.gain for each in found.at if each.gain is not None] if of_source else []
         checked = None
         if sanity:
-            checked = _checked(classifier, dataset, correct, found.at, gains, plans=plans, batch_size=batch_size)
+            checked = _checked(classifier, dataset, met.correct, found.at, gains, plans=plans, batch_size=batch_size)
     evaluation = Evaluation(
         model=ModelRecord(source.name, source.sha256),
         baseline=None if beside is None else recorded(beside.model, source, is_stripped=named is None),
@@ -201,9 +213,13 @@ def evaluate(
             *(() if sanity else about_gradients(classifier, dataset, plans[0])),
             *about_scores(classifier, *(() if beside is None else (beside,))),
             *about_data(dataset, found, classifier, beside),
+            *met.about_given(radii),
         ),
+        samples=PerSample.of(found, dataset),
         sanity=checked,
     )
+    if save_adversarial is not None:
+        save_won(Path(save_adversarial), found, dataset, norm=norm)
     if keep is not None and found.turned is not None:
         TurnedSamples.of(found.turned, dataset, evaluation=evaluation.sha256, eps=radii[0]).save(Path(keep))
     if output is not None:
@@ -214,20 +230,33 @@ def evaluate(
 
 
 class _Met:
-    """What is kept of the samples gone through: their number and digests, and how many the analysis has seen."""
+    """What is kept of the samples: results, digests, the number that the analysis has seen, the first correct ones."""
 
-    def __init__(self, analysis: Analysis | None) -> None:
+    def __init__(self, analysis: Analysis | None, given: GivenInputs | None, norm: Norm) -> None:
+        self.parts: list[Found] = []
+        self.correct = Correct()
+        self._given, self._norm = given, norm
+        self._sizes: list[NDArray[np.float64]] = []
         self._known = None if analysis is None else frozenset(analysis.samples.hashes)
         self._digests = hashlib.sha256(), hashlib.sha256()
         self.count = self._seen = 0
 
-    def add(self, batch: LabelledBatch) -> None:
-        """Count a batch."""
+    def add(self, batch: LabelledBatch, part: Found) -> None:
+        """Take a batch and what was found on it."""
+        self.parts.append(part)
+        self.correct.add(batch, part.clean)
+        if self._given is not None:
+            self._sizes.append(self._given.sizes(batch, self._norm))
         self._digests[0].update(batch.x.tobytes())
         self._digests[1].update(batch.y.tobytes())
         self.count += len(batch.x)
         if self._known:
             self._seen += sum(each in self._known for each in sample_hashes(batch.x))
+
+    def about_given(self, eps: Sequence[float]) -> Iterator[str]:
+        """Say how many of the inputs made elsewhere were tried."""
+        if self._given is not None:
+            yield self._given.note(np.concatenate(self._sizes), eps)
 
     def record(self, name: str) -> DataRecord:
         """Return the record of the samples, under their source's name."""

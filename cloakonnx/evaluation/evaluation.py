@@ -6,7 +6,7 @@ The file is JSON; its schema is published as docs/evaluation.schema.json.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,12 +24,14 @@ from cloakonnx.evaluation.consistency import (
     check_results,
     check_stated,
 )
-from cloakonnx.evaluation.results import AtEps, Beside, DataRecord, MaskRecord, ModelRecord, Robustness
+from cloakonnx.evaluation.per_sample import PerSample
+from cloakonnx.evaluation.results import AtEps, DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.sanity.flags import Sanity
+from cloakonnx.evaluation.verdict import Verdict, verdict
 from cloakonnx.files import write_text
 from cloakonnx.json_files import JsonFile, converted, installed_versions, read_text
 from cloakonnx.preprocessing import Preprocessing
-from cloakonnx.statistics import CONFIDENCE, Accuracy, Paired, difference_cells, newcombe_paired, share_cell
+from cloakonnx.statistics import CONFIDENCE, Accuracy, Paired, difference_cells, share_cell
 from cloakonnx.text import eps_text, line, table, title
 
 VERSION = 1
@@ -67,6 +69,7 @@ class Evaluation:
         versions: Versions of the packages that decide the numbers.
         threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
         classes: The number of classes; None in files of versions that did not record it.
+        samples: What became of each sample; None in files of versions that did not record it.
         baseline_is_source: Whether the baseline is the model without its masks, named or taken out: inputs made on it
             and replayed are the static protocol then, and plain transfer between two models where it is not.
 
@@ -98,6 +101,7 @@ class Evaluation:
     threads: Annotated[Positive | None, OMITTED] = None
     classes: Annotated[Positive | None, OMITTED] = None
     baseline_is_source: Annotated[bool, OMITTED] = True
+    samples: Annotated[PerSample | None, OMITTED] = None
 
     @property
     @derived("clean.baseline", before="clean")
@@ -176,6 +180,8 @@ class Evaluation:
             raise ValueError("baseline and clean.difference: one of them is null, the other is not")
         check_clean(self.clean_hardened, self.clean, self.data.count, where="clean")
         check_results(self.results, self.clean_hardened, self.clean, self.data.count, where="results")
+        if self.samples is not None:
+            self.samples.check(self.results, self.clean_hardened, where="samples")
         if self.sanity is not None:
             self.sanity.check()
         if self.sanity is not None and self.sanity.samples > self.clean_hardened.correct:
@@ -233,168 +239,3 @@ def _html_table(found: Evaluation) -> str:
             replayed = f"{found.replayed} at {eps_text(each.eps)} (no claim)"
             rows.append((replayed, "", share_cell(each.beside.static), "", ""))
     return table(("", *found.columns, "difference, points", "p"), rows)
-
-
-_TITLES = {
-    "gain": "Harder to attack",
-    "doubt": "A gain that should not be trusted yet",
-    "none": "No gain shown",
-    "loss": "Easier to attack",
-    "measured": "Robust accuracy of one model",
-    "unsure": "Robust accuracy that should not be trusted yet",
-}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The verdict.
-
-    Attributes:
-        kind: ``gain``, ``doubt`` (a gain, but sanity flags fired or samples had been seen), ``none`` or ``loss``; of
-            one model ``measured``, or ``unsure`` (sanity flags fired).
-        sentence: It, with the numbers.
-        caveats: What speaks against the numbers, a sentence each.
-    """
-
-    kind: str
-    sentence: str
-    caveats: tuple[str, ...]
-
-    @property
-    def title(self) -> str:
-        """It in a few words."""
-        return _TITLES[self.kind]
-
-
-def verdict(found: Evaluation) -> Verdict:
-    """Judge an evaluation by its paired 95% intervals: a gain or a loss is one whose interval leaves 0 out.
-
-    Of one model without a baseline it says the numbers.
-    """
-    caveats = _caveats(found)
-    doubted = bool(found.data.seen) or (found.sanity is not None and bool(found.sanity.fired))
-    if found.clean is None:
-        return Verdict("unsure" if doubted else "measured", _alone(found), caveats)
-    at = [_Change(each.eps, each.beside, each.hardened) for each in found.results if each.beside is not None]
-    gains = [each for each in at if newcombe_paired(each.pairs).low > 0]
-    losses = [each for each in at if newcombe_paired(each.pairs).high < 0]
-    if losses:
-        worst = min(losses, key=lambda each: each.pairs.difference)
-        return Verdict("loss", _loss(found, worst, gains), caveats)
-    if not gains:
-        best = max(at, key=lambda each: each.pairs.difference)
-        text = f"No difference in robust accuracy is shown at {_radii(at)}: "
-        text += "the highest is " if len(at) > 1 else "it is "
-        text += f"{best.pairs.difference * 100:+.1f} points at {_at(best)}, which does not rule out 0."
-        return Verdict("none", text, caveats)
-    best = max(gains, key=lambda each: each.pairs.difference)
-    text = _gain(found, best, found.clean)
-    silent = [each for each in at if each not in gains]
-    text += f" No gain is shown at {_radii(silent)}." if silent else ""
-    return Verdict("doubt" if doubted else "gain", text, caveats)
-
-
-@dataclass(frozen=True)
-class _Change:
-    """Both models at one eps."""
-
-    eps: float
-    beside: Beside
-    hardened: Robustness
-
-    @property
-    def pairs(self) -> Paired:
-        return self.beside.pairs
-
-
-def _alone(found: Evaluation) -> str:
-    """Return the numbers of one model in a sentence."""
-    robust = [f"{share_cell(each.hardened.robust)} at {eps_text(each.eps)}" for each in found.results]
-    listed = robust[0] if len(robust) == 1 else f"{', '.join(robust[:-1])} and {robust[-1]}"
-    return (
-        f"Under attacks made on it, the model classifies {listed} of the samples correctly, and "
-        f"{share_cell(found.clean_hardened)} of the clean ones (percent, 95% intervals)."
-    )
-
-
-def _loss(found: Evaluation, worst: _Change, gains: Sequence[_Change]) -> str:
-    if not found.baseline_is_source:
-        return _difference(found, worst)
-    who = "the masks" if found.masks else "the model's changes"
-    beside = f" They gain at {_radii(gains)}." if gains else ""
-    return (
-        f"Under attacks made on the hardened model, {who} cost {_points(-worst.pairs.difference)} points of robust "
-        f"accuracy at {_at(worst)}.{beside}"
-    )
-
-
-def _gain(found: Evaluation, best: _Change, clean: Paired) -> str:
-    if not found.baseline_is_source:
-        return _difference(found, best)
-    who = "the masks" if found.masks else "the model's changes"
-    under = "that know them" if found.masks else "made on the hardened model"
-    return (
-        f"Under attacks {under}, {who} raise robust accuracy at {eps_text(best.eps)} from "
-        f"{best.beside.baseline.robust.value:.1%} to {best.hardened.robust.value:.1%}, that is by "
-        f"{_points(best.pairs.difference)} points {interval_text(best.pairs)}, and {_clean(clean)}."
-    )
-
-
-def _difference(found: Evaluation, at: _Change) -> str:
-    """Compare two models that are not one model with and without masks."""
-    baseline = "the baseline" if found.baseline is None else found.baseline.name
-    text = (
-        f"Under attacks made on each model, robust accuracy at {eps_text(at.eps)} is {at.hardened.robust.value:.1%} "
-        f"for {found.model.name} and {at.beside.baseline.robust.value:.1%} for {baseline}, a difference of "
-        f"{at.pairs.difference * 100:+.1f} points {interval_text(at.pairs)}"
-    )
-    if found.clean is None:
-        return f"{text}."
-    return f"{text}; clean accuracy differs by {found.clean.difference * 100:+.1f} {interval_text(found.clean)}."
-
-
-def interval_text(pairs: Paired) -> str:
-    """Return the interval of a paired difference, in points."""
-    interval = newcombe_paired(pairs)
-    return f"[{interval.low * 100:+.1f}, {interval.high * 100:+.1f}]"
-
-
-def _clean(clean: Paired) -> str:
-    change = clean.difference
-    if change == 0:
-        return f"leave clean accuracy as it is {interval_text(clean)}"
-    word = "raise it on clean samples by" if change > 0 else "cost"
-    of = "" if change > 0 else " of clean accuracy"
-    return f"{word} {_points(abs(change))} points{of} (difference {change * 100:+.1f} {interval_text(clean)})"
-
-
-def _at(each: _Change) -> str:
-    return f"{eps_text(each.eps)} {interval_text(each.pairs)}"
-
-
-def _points(value: float) -> str:
-    return f"{value * 100:.1f}"
-
-
-def _radii(results: Sequence[_Change]) -> str:
-    names = [eps_text(each.eps) for each in results]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _caveats(found: Evaluation) -> tuple[str, ...]:
-    said = []
-    if found.data.seen:
-        said.append(
-            f"The masks' analysis has seen {found.data.seen} of the {found.data.count} samples, so the numbers are too "
-            "good."
-        )
-    if found.sanity is None:
-        said.append("The sanity checks were left out, so nothing here tells whether the attacks worked.")
-    elif found.sanity.fired:
-        names = ", ".join(flag.name for flag in found.sanity.fired)
-        count = len(found.sanity.fired)
-        said.append(f"{count} sanity flag{'s' * (count > 1)} fired: {names}.")
-    missing = 0 if found.sanity is None else sum(flag.fired is None for flag in found.sanity.flags)
-    if missing:
-        said.append(f"{missing} sanity flag{'s' * (missing > 1)} could not be measured.")
-    return tuple(said)

@@ -31,13 +31,34 @@ class Gain:
 
 
 @dataclass(frozen=True, eq=False)
+class Won:
+    """The first input that each sample fell to.
+
+    Attributes:
+        index: (K,) int64, of the sample in the data.
+        x: (K, ...) float32 pixels in the model's layout.
+        predicted: (K,) int64, the model's class for it.
+    """
+
+    index: NDArray[np.int64]
+    x: NDArray[np.float32]
+    predicted: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class FoundOfModel:
-    """One model at one eps; the fields are those of :class:`Robustness`, sample by sample."""
+    """One model at one eps; the fields are those of :class:`Robustness`, sample by sample.
+
+    ``by`` (N,) has the number of the stage that each sample fell to, -1 where it is robust or was not right; ``won``
+    the inputs that won, None where they are not kept.
+    """
 
     robust: Outcomes
     noise: Outcomes
     control: Outcomes
     stages: tuple[Stage, ...]
+    by: NDArray[np.int16]
+    won: Won | None = None
 
     @property
     def converged(self) -> int:

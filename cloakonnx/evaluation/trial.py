@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from cloakonnx.evaluation.results import Stage
 
 _REPLAYED, _CONTROLS = "replayed inputs", "controls"
 
-Inputs = list[tuple[NDArray[np.int64], NDArray[np.float32]]]
+Inputs = Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]]
 """Adversarial inputs of a batch, each with the rows that it was made from."""
 
 
@@ -35,9 +35,11 @@ class Trial:
         self._victim, self._batch, self._meter = victim, batch, meter
         self._correct = correct
         self.standing = correct.copy()
-        self.inputs: Inputs = []
+        self.inputs: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         self.won = batch.x.copy()
         self.stages: list[Stage] = []
+        self.by = np.full(len(correct), -1, np.int16)
+        """(N,) number of the stage that a sample fell to; -1 where it stands, or was not right."""
         self._converged = 0
 
     @property
@@ -50,9 +52,9 @@ class Trial:
         standing = self.standing.copy()
         self._stage(settings.name, settings.record(), lambda: self._fell(settings, standing))
 
-    def replay(self, inputs: Inputs) -> None:
-        """Try inputs that were made on another model."""
-        self._stage(_REPLAYED, None, lambda: self._fell_to(inputs))
+    def replay(self, inputs: Inputs, *, name: str = _REPLAYED) -> None:
+        """Try inputs that were made on another model; ``name`` is what the stage is called."""
+        self._stage(name, None, lambda: self._fell_to(inputs))
 
     def controls(self, *each: Attack) -> list[NDArray[np.bool_]]:
         """Make other attacks on all correct samples; return what withstands each. What falls stands no more."""
@@ -69,7 +71,9 @@ class Trial:
         counts = self._victim.counts
         before = int(self.standing.sum()), counts.queries, counts.gradients
         self._converged = 0
+        standing = self.standing.copy()
         self.standing &= ~make()
+        self.by[standing & ~self.standing] = len(self.stages)
         self.stages.append(
             Stage(
                 name,

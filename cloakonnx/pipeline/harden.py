@@ -15,8 +15,9 @@ from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine
 from cloakonnx.errors import OutputError
-from cloakonnx.evaluation.evaluation import Evaluation, Verdict, verdict
+from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.gates import Decision, parse_gate
+from cloakonnx.evaluation.verdict import Verdict
 from cloakonnx.evaluation.verification.signing import SigningKey
 from cloakonnx.graph.file.companions import check_names, is_elsewhere
 from cloakonnx.pipeline._hardening import Hardening, Silence
@@ -63,7 +64,7 @@ class Hardened:
     @property
     def verdict(self) -> Verdict:
         """What the evaluation comes to."""
-        return verdict(self.evaluation)
+        return self.evaluation.verdict
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the evaluation, the gates, and where the files are."""

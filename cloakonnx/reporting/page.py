@@ -16,7 +16,7 @@ from typing import Any
 
 from cloakonnx.classifier.given import ModelLike, model_of
 from cloakonnx.errors import DataError, MissingDependencyError
-from cloakonnx.evaluation.evaluation import Evaluation, verdict
+from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sweeps.record import Sweep
 from cloakonnx.files import check_output, write_text
@@ -27,6 +27,7 @@ from cloakonnx.graph.masks.strip import found_masks
 from cloakonnx.reporting import _accuracy as accuracy_part
 from cloakonnx.reporting import _masks as mask_part
 from cloakonnx.reporting._learning import learning_part
+from cloakonnx.reporting._per_sample import class_sheet, outcome_sheet
 from cloakonnx.reporting._samples import sample_part
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.text import escaped, shown_line
@@ -69,7 +70,7 @@ def report_html(
         script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
-        verdict=verdict(found),
+        verdict=found.verdict,
         accuracy=accuracy_part.accuracy_figure(found),
         accuracy_sheet=accuracy_part.accuracy_sheet(found),
         curve=accuracy_part.curve_figure(found),
@@ -79,6 +80,8 @@ def report_html(
         learning=None if analysis is None or analysis.learning is None else learning_part(analysis.learning),
         samples=None if samples is None else sample_part(samples, found),
         sanity=None if found.sanity is None else accuracy_part.sanity_sheet(found.sanity),
+        classes=class_sheet(found),
+        outcomes=outcome_sheet(found),
         controls=accuracy_part.control_sheets(found),
         settings=accuracy_part.settings_lines(found),
         attacks=accuracy_part.attack_lines(found),

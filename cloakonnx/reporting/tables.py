@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cloakonnx.evaluation.evaluation import Evaluation, verdict
+from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.gates import Decision
 from cloakonnx.evaluation.results import AtEps, Stage
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
@@ -243,7 +243,7 @@ def summary_markdown(
         split: How the data was split, in words.
         command: The command line that does it again.
     """
-    judged = verdict(found)
+    judged = found.verdict
     parts = [f"## {judged.title}", *map(markdown, (judged.sentence, *judged.caveats))]
     if decisions:
         rows = [f"| {_SIGNS[each.verdict]} | `{_code(each.gate)}` | {markdown(each.detail)} |" for each in decisions]

@@ -1,5 +1,6 @@
 """Bad input: exit code 2, one line that says what is wrong, nothing on stdout, nothing written."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -132,7 +133,10 @@ def assert_refused(run: Run, folder: Path, arguments: tuple[object, ...], said: 
     before = files(folder)
     code, out, err = run(*arguments)
     assert code == 2, err
-    assert out == ""
+    if "--json" in arguments:
+        assert said in json.loads(out)["error"]["message"]
+    else:
+        assert out == ""
     assert err.startswith("cloakonnx: ")
     assert err.endswith("\n")
     *notes, _ = err.splitlines()

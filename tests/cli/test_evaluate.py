@@ -182,7 +182,7 @@ def test_preprocessing_comes_from_the_analysis(run: Run, masked: Path) -> None:
         ),
         (
             ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "-o", "r.json", "--samples", "r.json"),
-            "-o and --samples name the same file",
+            "--samples name the same file",
         ),
         (
             ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--samples", "clean.npz"),

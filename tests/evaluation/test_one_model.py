@@ -10,8 +10,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from cloakonnx.errors import DataError, OptionError
-from cloakonnx.evaluation.evaluation import Evaluation, load_evaluation, verdict
+from cloakonnx.evaluation.evaluation import Evaluation, load_evaluation
 from cloakonnx.evaluation.gates import check_gates, parse_gate
+from cloakonnx.evaluation.verdict import verdict
 from cloakonnx.graph.file.model import load
 from cloakonnx.graph.masks.harden import harden_file
 from cloakonnx.graph.masks.mask import Mask

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from cloakonnx.evaluation.evaluation import STATEMENT, verdict
+from cloakonnx.evaluation.evaluation import STATEMENT
 from cloakonnx.evaluation.gates import Decision
+from cloakonnx.evaluation.verdict import verdict
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.pipeline.harden import Hardened
 

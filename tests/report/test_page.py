@@ -21,8 +21,9 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from cloakonnx.errors import DataError, MissingDependencyError
-from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation, load_evaluation, verdict
+from cloakonnx.evaluation.evaluation import STATEMENT, Evaluation, load_evaluation
 from cloakonnx.evaluation.sweeps.record import Sweep, load_sweep
+from cloakonnx.evaluation.verdict import verdict
 from cloakonnx.graph.file.model import Model, load
 from cloakonnx.graph.masks.harden import harden_file
 from cloakonnx.graph.masks.mask import Mask
