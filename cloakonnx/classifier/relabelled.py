@@ -24,7 +24,7 @@ _TELLING, _SHARE = 20, 0.8
 _TIMES, _MORE = 2, 1.2
 """Times the samples right as labelled, and right with labels shifted by one, that it must explain."""
 
-_EACH = 5
+_EACH = 3
 """Samples of a class below which its largest prediction says nothing."""
 
 _LEVEL = 0.9

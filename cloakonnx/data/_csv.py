@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,11 @@ from cloakonnx.text import shown
 SUFFIXES = frozenset({".csv", ".tsv"})
 _SEPARATORS = ",;\t|"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-_HEAD = 4096
-"""Bytes in which a NUL says that this is no text."""
+_HEAD = 1 << 16
+"""Bytes in which a NUL says that this is no text, and rows show what separates fields."""
+
+_ROWS = 20
+"""Rows that are looked at."""
 
 
 class Row(NamedTuple):
@@ -49,7 +53,7 @@ class Dialect(NamedTuple):
 
 
 def dialect_of(path: Path) -> Dialect:
-    """Return how a file is written: the separator that its first line has most of, outside of quotes.
+    """Return how a file is written: the separator that gives the first rows as many fields each, and the most of them.
 
     Raises:
         DataError: no such file, an empty one, or one that is no text.
@@ -68,9 +72,9 @@ def dialect_of(path: Path) -> Dialect:
     if encoding != "utf-16" and b"\0" in head:
         kind = kind_of_data(path)
         raise DataError(f"cannot read {path}: it is not text" + (f" but {kind}" if kind else ""))
-    first = next((line for line in head.decode(encoding, "replace").splitlines() if line.strip()), "")
-    counts = {separator: len(_split(first, separator)) for separator in _SEPARATORS}
-    return Dialect(max(counts, key=lambda separator: counts[separator]), encoding)
+    text = head.decode(encoding, "replace")
+    scores = {separator: _score(text, separator, is_whole=len(head) < _HEAD) for separator in _SEPARATORS}
+    return Dialect(max(scores, key=lambda separator: scores[separator]), encoding)
 
 
 def rows(path: Path, dialect: Dialect) -> Iterator[Row]:
@@ -95,8 +99,26 @@ def rows(path: Path, dialect: Dialect) -> Iterator[Row]:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _split(line: str, separator: str) -> list[str]:
+def _score(text: str, separator: str, *, is_whole: bool) -> tuple[bool, int]:
+    """Return whether the first rows have as many fields each, more than one, and how many the header has.
+
+    Args:
+        text: The start of a file.
+        separator: What may separate the fields.
+        is_whole: Whether that is all; the last row may be cut otherwise.
+    """
+    counts: list[int] = []
+    is_equal = True
     try:
-        return next(csv.reader([line], delimiter=separator), [])
-    except csv.Error:
-        return []
+        for fields in csv.reader(
+            io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+        ):
+            if fields:
+                counts.append(len(fields))
+            if len(counts) == _ROWS:
+                break
+        else:
+            counts = counts if is_whole or len(counts) < 2 else counts[:-1]
+    except csv.Error:  # a quote inside of a field, or one that the cut left open
+        is_equal = not is_whole and bool(counts)
+    return is_equal and len(set(counts)) == 1 and counts[0] > 1, counts[0] if counts else 0

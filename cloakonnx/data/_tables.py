@@ -32,6 +32,9 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _MOST = 1_000_000_000
 """Values of a table, which are held in memory as float32."""
 
+_COMPARED = 1000
+"""Names of columns that a wrong one is compared with."""
+
 _PART = 1 << 16
 """Rows that are converted at a time."""
 
@@ -87,10 +90,8 @@ class _Reading:
         if self.label_column is not None:
             places = [place for place, name in enumerate(names) if name == self.label_column]
             if not places:
-                raise DataError(
-                    f"{self.path} has no column {self.label_column!r}{nearest(self.label_column, names)} (it has "
-                    f"{self._listed(names)})"
-                )
+                hint = nearest(self.label_column, names[:_COMPARED])
+                raise DataError(f"{self.path} has no column {self.label_column!r}{hint} (it has {self._listed(names)})")
             if len(places) > 1:
                 raise DataError(f"{self.path} has {len(places)} columns {self.label_column!r}; rename all but one")
             label = places[0]

@@ -110,12 +110,12 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("file", ["tab.csv", "tab.parquet"])
 def test_tables(run: Run, tables: Path, file: str) -> None:
     """A table gives what its arrays give; its bounds are those of its values, and that is said."""
-    found = run("evaluate", "tab.onnx", "--baseline", "tab.onnx", "--data", file, "--label-column", "label", "--eps",
-                "0.05", "--attack", "pgd", "--no-sanity", "--json")  # fmt: skip
+    found = run("evaluate", "tab.onnx", "--data", file, "--label-column", "label", "--eps", "0.05", "--attack", "pgd",
+                "--no-sanity", "--json")  # fmt: skip
     assert found.code == 0, found.err
     assert f"cloakonnx: {file}: its values lie in [0, 3234], which are taken for --bounds\n" in found.err
     bounds = ("--bounds", "0,3234")
-    same = run("evaluate", "tab.onnx", "--baseline", "tab.onnx", "--data", "tab.npz", *bounds, "--eps", "0.05",
+    same = run("evaluate", "tab.onnx", "--data", "tab.npz", *bounds, "--eps", "0.05",
                "--attack", "pgd", "--no-sanity", "--json")  # fmt: skip
     one, other = json.loads(found.out), json.loads(same.out)
     assert one["clean"] == other["clean"]
@@ -212,7 +212,7 @@ def test_flat_samples(run: Run, here: Path) -> None:
 
 def test_tokens(run: Run, here: Path) -> None:
     np.savez("tokens.npz", x=np.random.default_rng(0).integers(0, 30_000, (8, 12)), y=np.zeros(8, int))
-    found = run("evaluate", "cnn.onnx", "--baseline", "cnn.onnx", "--data", "tokens.npz", "--eps", "2/16")
+    found = run("evaluate", "cnn.onnx", "--data", "tokens.npz", "--eps", "2/16")
     assert found.code == 2
     assert found.err.count("\n") == 1
     assert "tokens of a text model have no pixel space: split the model behind its embedding" in found.err
@@ -274,6 +274,18 @@ def test_evaluate_and_harden_say_so_too(run: Run, here: Path) -> None:
     hardened = run("harden", "raw.onnx", *data, "--preset", "quick", "--budget", "0%")
     assert hardened.code in {0, 1}, hardened.err
     assert text in hardened.err
+
+
+def test_words_and_columns_in_a_settings_file(run: Run, tables: Path) -> None:
+    (tables / "cloakonnx.toml").write_text('label-column = "label"\n[attack]\nmean = "mnist"\nstd = ["mnist"]\n')
+    found = run("config", "--show", "attack")
+    assert "mnist" in found.out
+    found = run("attack", "tab.onnx", "--data", "tab.csv", "--eps", "0.05", "--attack", "noise", "-o", "a.npz")
+    assert found.code == 0, found.err
+    (tables / "cloakonnx.toml").write_text('[attack]\nmean = "mnits"\n')
+    found = run("attack", "tab.onnx", "--data", "tab.csv", "--eps", "0.05", "--attack", "noise", "-o", "a.npz")
+    assert found.code == 2
+    assert "none of the words imagenet, cifar10, mnist; did you mean 'mnist'?" in found.err
 
 
 def test_a_model_that_is_right_is_not_doubted(run: Run, here: Path) -> None:

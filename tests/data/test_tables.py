@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import sys
 import zipfile
 from pathlib import Path
@@ -10,13 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from cloakonnx.data import _tables
 from cloakonnx.data.given import Samples
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ClassedArrays, open_source
-from cloakonnx.errors import DataError, MissingDependencyError
+from cloakonnx.errors import CloakError, DataError, MissingDependencyError
 from cloakonnx.preprocessing import Preprocessing
 
 X = np.array([[0.5, -1.0], [2.25, 3e-3], [0.125, 7.0]], np.float32)
@@ -93,6 +97,49 @@ def test_parquet_as_pandas_writes_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.x, np.stack([X[:, 0], [1, 2, 3], [1, 0, 1]], axis=1))
     assert source.classes == ("ant", "bee")
     np.testing.assert_array_equal(source.y, [0, 1, 0])
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_what_is_written_is_read(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    width, rows = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6))
+    numbers = st.floats(-(2.0**90), 2.0**90, width=32)
+    x = np.array(data.draw(st.lists(st.lists(numbers, min_size=width, max_size=width), min_size=rows, max_size=rows)))
+    names = data.draw(st.lists(st.text('ab ,;"\t|é\n', min_size=1), min_size=width, max_size=width))
+    names = [f"n{name}n" for name in names]
+    classes = data.draw(
+        st.lists(st.sampled_from(["ant", "bee, wild", 'the "mole"', "z;z"]), min_size=rows, max_size=rows)
+    )
+    path = tmp_path_factory.mktemp("written") / "t.csv"
+    with path.open("w", newline="", encoding=data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))) as stream:
+        writer = csv.writer(
+            stream,
+            delimiter=data.draw(st.sampled_from(",;\t|")),
+            lineterminator=data.draw(st.sampled_from(["\n", "\r\n"])),
+            quoting=data.draw(st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])),
+        )
+        writer.writerow([*names, "the label"])
+        writer.writerows([*map(float, row), label] for row, label in zip(x, classes, strict=True))
+    source = open_source(path, label_column="the label")
+    assert isinstance(source, ClassedArrays)
+    np.testing.assert_array_equal(source.x, x.astype(np.float32))
+    assert source.y is not None
+    assert [source.classes[label] for label in source.y] == classes
+    assert source.columns == tuple(names)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.binary(max_size=40), st.integers(0, 60), st.integers(0, 20))
+def test_any_bytes_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, inserted: bytes, at: int, left_out: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    content = COMMAS.encode()
+    path.write_bytes(content[:at] + inserted + content[at + left_out :])
+    with contextlib.suppress(CloakError):
+        source = open_source(path, label_column="label")
+        assert isinstance(source, ClassedArrays)
+        assert np.isfinite(source.x).all()
 
 
 BAD = {
