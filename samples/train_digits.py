@@ -1,8 +1,10 @@
-"""Train the sample model and make its FGSM twins: digits_cnn.onnx, digits_fgsm.npz and digits_test_fgsm.npz.
+"""Train the sample model and make its FGSM versions: digits_cnn.onnx, digits_fgsm.npz and digits_test_fgsm.npz.
 
-Run it as `python samples/train_digits.py`. Needs torch, onnx, onnxruntime and scikit-learn; takes ten seconds.
+The demo's files are written, too: a copy of the model, and all images as levels from 0 to 16. Run it as
+`python samples/train_digits.py`. Needs torch, onnx, onnxruntime and scikit-learn; takes ten seconds.
 """
 
+import shutil
 import warnings
 from pathlib import Path
 
@@ -11,10 +13,14 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cloakonnx.files import write_npz
+
 HERE = Path(__file__).parent
+DEMO = HERE.parent / "cloakonnx" / "demo"
 SEED = 0
 EPOCHS = 30
 NOISE = 0.05
@@ -94,6 +100,9 @@ def main() -> None:
     net.eval()
     model = HERE / "digits_cnn.onnx"
     export(net, model)
+    shutil.copy(model, DEMO / model.name)
+    levels, classes = load_digits(return_X_y=True)
+    write_npz(DEMO / "digits.npz", {"x": levels.reshape(-1, 1, 8, 8).astype(np.uint8), "y": classes.astype(np.uint8)})
     scored = slice(digits.SCORE_COUNT)
     for name, x, y in (
         ("digits_fgsm.npz", images[scored], labels[scored]),
