@@ -162,7 +162,7 @@ def command(
     decisions = _judged(found, gates, classifier, baseline)
     _print(found, decisions, as_json=as_json, markdown=result.markdown)
     tell_of_gates(decisions)
-    require.conclude(decisions)
+    require.conclude(decisions, name=found.model.name)
 
 
 def _evaluated(classifier: Classifier, samples: Dataset, runs: Runs, settings: dict[str, Any]) -> Evaluation:

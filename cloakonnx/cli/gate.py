@@ -25,10 +25,11 @@ def command(*, evaluation: Annotated[Path, argument(type=PATH)], require: SomeGa
     from cloakonnx.evaluation.gates import check_gates
 
     gates = require.gates
-    decisions = check_gates(load_evaluation(evaluation), gates)
+    found = load_evaluation(evaluation)
+    decisions = check_gates(found, gates)
     if as_json:
         print_json([decision.as_dict() for decision in decisions])
     else:
         for decision in decisions:
             tell(str(decision))
-    require.conclude(decisions)
+    require.conclude(decisions, name=found.model.name)

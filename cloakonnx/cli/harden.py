@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cloakonnx.pipeline.settings import HardenSettings
     from cloakonnx.pipeline.stage import PlannedStage
 
-_SILENT = ("output", "sign_key", "force", "dry_run", "as_json", "workers")
+_SILENT = ("output", "sign_key", "force", "dry_run", "as_json", "workers", "junit")
 """Options that do not decide the result."""
 
 
@@ -153,7 +153,7 @@ def command(
     with going_on("the same call goes on where this stopped"):
         done = plan.run(force=folder.force)
     _tell(done, as_json=as_json)
-    require.conclude(done.gates)
+    require.conclude(done.gates, name=model.name)
 
 
 def _planned(

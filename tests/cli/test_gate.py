@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -51,6 +52,32 @@ def test_pass_and_fail(run: Run, masked: Path) -> None:
     assert [each["verdict"] for each in listed] == ["pass", "pass"]
     assert run("gate", "e.json", "--require", "clean>=99.9%").code == 1
     assert run("gate", "e.json", "--require", "clean>=99.9%", "--allow-inconclusive").code == 0
+
+
+def test_junit(run: Run, masked: Path) -> None:
+    given = ("--require", "clean-drop<=3%", "--require", "robust-gain>=20%@0.1", "--require", "clean>=99.9%")
+    assert run(*EVALUATE, *given, "-o", "e.json", "--junit", "evaluated.xml").code == 1
+    assert run("gate", "e.json", *given, "--junit", "gates.xml").code == 1
+    assert (masked / "evaluated.xml").read_text() == (masked / "gates.xml").read_text()
+    suite = ET.parse(masked / "gates.xml").getroot().find("testsuite")
+    assert suite is not None and suite.attrib == {
+        "name": "m.hardened.onnx", "tests": "3", "failures": "2", "errors": "0", "skipped": "0"
+    }  # fmt: skip
+    cases = suite.findall("testcase")
+    assert [case.get("name") for case in cases] == [given[1], given[3], given[5]]
+    assert [[each.get("type") for each in case.iter("failure")] for case in cases] == [[], ["fail"], ["inconclusive"]]
+    listed = json.loads(run("gate", "e.json", *given, "--json").out)
+    for case, numbers in zip(cases, listed, strict=True):
+        named = {each.get("name"): float(str(each.get("value"))) for each in case.iter("property")}
+        assert named["value"] == numbers["value"] and named["limit"] == numbers["limit"] and named["n"] == 300
+    run("gate", "e.json", *given, "--allow-inconclusive", "--junit", "gates.xml")  # overwritten, as CI repeats
+    again = ET.parse(masked / "gates.xml").getroot().find("testsuite")
+    assert again is not None and (again.get("failures"), again.get("skipped")) == ("1", "1")
+
+
+def test_junit_is_checked_before_any_work(run: Run, masked: Path) -> None:
+    assert_refused(run, masked, (*EVALUATE, "--junit", "gates.xml"), "--junit needs gates")
+    assert_refused(run, masked, (*EVALUATE, "--require", "clean>=1%", "--junit", "no/gates.xml"), "no")
 
 
 def test_flags(run: Run, masked: Path) -> None:
