@@ -118,11 +118,12 @@ class _Files:
         self.names = pictures_in(folder)
         self._known = set(self.names)
         self._folder, self._beside = folder.resolve(), listing.parent.resolve()
-        stems = Counter(_stem(name) for name in self.names)
-        self._stems = {_stem(name): name for name in self.names if stems[_stem(name)] == 1}
+        short = [(key, name) for name in self.names for key in _short(name)]
+        counts = Counter(key for key, _ in short)
+        self._short = {key: name for key, name in short if counts[key] == 1}
 
     def find(self, name: str) -> str | None:
-        """Return a picture below the folder by its path from there or from the CSV, or without its suffix."""
+        """Return a picture by its path from the folder or from the CSV, or by a shorter name that is its own."""
         path = PurePosixPath(name.replace("\\", "/"))
         for base in (self._folder, self._folder.parent, self._beside):
             try:
@@ -131,11 +132,13 @@ class _Files:
                 continue
             if below in self._known:
                 return below
-        return self._stems.get(path.as_posix())
+        return self._short.get(path.as_posix())
 
 
-def _stem(name: str) -> str:
-    return PurePosixPath(name).with_suffix("").as_posix()
+def _short(name: str) -> set[str]:
+    """Return shorter names of a picture: without its suffix, without its folder, without both."""
+    path = PurePosixPath(name)
+    return {path.with_suffix("").as_posix(), path.name, path.stem} - {name}
 
 
 def _columns(found: Sequence[_csv.Row], files: _Files, label_column: str | None, path: Path) -> _Columns:

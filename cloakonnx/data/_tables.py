@@ -25,9 +25,13 @@ SUFFIXES = _csv.SUFFIXES | PARQUET
 USUAL_LABELS = ("label", "labels", "target", "class", "class_name", "category", "species", "y")
 """Names that columns of labels usually have."""
 
+USUAL_OTHERS = ("id", "index", "no", "row", "key", "timestamp", "fold", "split", "weight")
+"""Names of columns that usually are no features."""
+
 _NOTHING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 _NO_LABEL = frozenset({"", "nan", "null"})
 _INDEX = frozenset({"", "Unnamed: 0", "__index_level_0__"})
+_TRUTH = {"true": 1.0, "false": 0.0}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _MOST = 1_000_000_000
 """Values of a table, which are held in memory as float32."""
@@ -99,7 +103,7 @@ class _Reading:
         if not kept:
             raise DataError(f"{self.path} has no columns beside that of the labels; there must be features")
         self.columns = tuple(names[place] or f"column {place}" for place in kept)
-        self._may_count = names[kept[0]] in _INDEX and len(kept) > 1
+        self._index = next((place for place, name in enumerate(kept) if names[name] in _INDEX), None)
         return kept, label
 
     def take(self, values: NDArray[np.float32]) -> None:
@@ -126,9 +130,10 @@ class _Reading:
         if not self._count:
             raise DataError(f"{self.path} is empty: it has a header and no rows")
         x = np.concatenate(self._parts) if len(self._parts) > 1 else self._parts[0]
-        if self._may_count and any(np.array_equal(x[:, 0], np.arange(first, first + len(x))) for first in (0, 1)):
-            self.notes.append(f"{self.path.name}: its first column counts the rows and is left out")
-            x, self.columns = np.ascontiguousarray(x[:, 1:]), self.columns[1:]
+        if self._index is not None and len(self.columns) > 1 and _are_numbers_of_rows(x[:, self._index]):
+            self.notes.append(f"{self.path.name}: column {self._index} has no name but numbers of rows; it is left out")
+            self.columns = tuple(np.delete(np.array(self.columns, object), self._index))
+            x = np.delete(x, self._index, axis=1)
         where = f"{self.path}: column {self.label_column!r}"
         labels = None if self.label_column is None else self.labels.numbered(where, classes=classes)
         return Table(x, self.columns, labels, tuple(self.notes))
@@ -137,6 +142,11 @@ class _Reading:
     def _listed(names: Sequence[str]) -> str:
         first = ", ".join(shown(name) for name in names[:8])
         return f"{first}, ... {len(names)} in all" if len(names) > 8 else first
+
+
+def _are_numbers_of_rows(values: NDArray[np.float32]) -> bool:
+    """Return whether values may number rows, perhaps those of a larger table: whole, not negative, each once."""
+    return bool((values >= 0).all() and (values == np.rint(values)).all() and len(np.unique(values)) == len(values))
 
 
 def _csv_parts(reading: _Reading) -> Iterator[NDArray[np.float32]]:
@@ -206,7 +216,9 @@ def _numbers(fields: list[str], dialect: _csv.Dialect, reading: _Reading, row: i
 
 
 def _number(field: str, dialect: _csv.Dialect) -> float | None:
-    """Return the number that a field holds, None where it is none."""
+    """Return the number that a field holds, 1 and 0 for truth values, as pandas writes them; None where it is none."""
+    if field.lower() in _TRUTH:
+        return _TRUTH[field.lower()]
     if dialect.has_decimal_commas and _DECIMAL_COMMA.fullmatch(field):
         field = field.replace(",", ".")
     try:

@@ -128,7 +128,10 @@ class ClassedArrays(ArraySource):
         if takes != has:
             usual = [name for name in self.columns if name.lower() in _tables.USUAL_LABELS]
             guess = f": is it {usual[0]!r}?" if usual and has == takes + 1 else ""
-            way = f"name the column with the labels with --label-column{guess}" if self.y is None else "see its columns"
+            way = f"name the column with the labels with --label-column{guess}"
+            if self.y is not None:
+                others = [name for name in self.columns if name.lower() in _tables.USUAL_OTHERS]
+                way = "leave out the columns that are none" + (f": {others[0]!r}?" if others and has > takes else "")
             raise DataError(f"{self.name} has {has} columns of features, and the model takes {takes}; {way}")
         return self
 

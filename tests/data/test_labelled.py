@@ -47,6 +47,8 @@ WRITTEN = {
     "label first": "label,file\n" + "".join(f"{y},{name}\n" for name, y in zip(FILES, LABELS, strict=True)),
     "more columns": "file,size,label\n" + ROWS.replace(".png,", ".png,9,"),
     "without suffixes": "id,label\n" + ROWS.replace(".png", ""),
+    "without folders": "file,label\n" + ROWS.replace("deep/", ""),
+    "without folders and suffixes": "file,label\n" + ROWS.replace("deep/", "").replace(".png", ""),
     "from the folder above": "file,label\n" + "".join(f"flat/{line}\n" for line in ROWS.split()),
     "backslashes": "file;label\r\n" + ROWS.replace(",", ";").replace("/", "\\"),
 }

@@ -49,6 +49,7 @@ WRITTEN = {
     "blank lines": COMMAS.replace("\n", "\n\n"),
     "whole floats as labels": COMMAS.replace(",1,", ",1.0,").replace(",0,", ",0.0,"),
     "rows counted by pandas": ",a,label,b\n0,0.5,1,-1\n1,2.25,0,3e-3\n2,0.125,1,7.0\n",
+    "rows of a larger table": ",a,label,b\n7,0.5,1,-1\n3,2.25,0,3e-3\n912,0.125,1,7.0\n",
     "rows counted by R": '"","a","label","b"\n"1",0.5,1,-1\n"2",2.25,0,3e-3\n"3",0.125,1,7.0\n',
 }
 
@@ -61,7 +62,7 @@ def test_as_programs_write_it(tmp_path: Path, written: str | bytes) -> None:
     np.testing.assert_array_equal(source.y, Y)
     assert source.columns[1] == "b"
     assert (source.classes, source.count()) == ((), 3)
-    assert source.notes == (("t.csv: its first column counts the rows and is left out",) if len(source.notes) else ())
+    assert all("numbers of rows; it is left out" in each for each in source.notes)
 
 
 @pytest.mark.parametrize("rows", [1, 3, _tables._PART + 1])
@@ -83,6 +84,16 @@ def test_rows_keep_their_index(tmp_path: Path, rows: int, monkeypatch: pytest.Mo
     assert batch.x.shape == (min(rows, 2), 3)
 
 
+def test_truth_values_and_columns_without_a_name(tmp_path: Path) -> None:
+    source = table(tmp_path / "t.csv", ",big,label\n3,True,1\n3,False,0\n", label_column="label")
+    np.testing.assert_array_equal(source.x, [[3, 1], [3, 0]])  # 3 twice numbers no rows
+    assert source.columns == ("column 0", "big")
+    source = table(tmp_path / "t.csv", ",big,label\n3,TRUE,1\n4,false,0\n", label_column="label")
+    np.testing.assert_array_equal(source.x, [[1], [0]])
+    assert source.columns == ("big",)
+    assert source.notes == ("t.csv: column 0 has no name but numbers of rows; it is left out",)
+
+
 def test_parquet_as_pandas_writes_it(tmp_path: Path) -> None:
     columns = {
         "f": pa.array(X[:, 0], pa.float64()),
@@ -91,7 +102,7 @@ def test_parquet_as_pandas_writes_it(tmp_path: Path) -> None:
         "kind": pa.array(["ant", "bee", "ant"]).dictionary_encode(),
         "__index_level_0__": pa.array([5, 7, 9]),
     }
-    parquet.write_table(pa.table(columns).drop(["__index_level_0__"]), tmp_path / "t.parquet")
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
     source = open_source(tmp_path / "t.parquet", label_column="kind")
     assert isinstance(source, ClassedArrays)
     np.testing.assert_array_equal(source.x, np.stack([X[:, 0], [1, 2, 3], [1, 0, 1]], axis=1))
@@ -280,7 +291,12 @@ def test_a_workbook(tmp_path: Path) -> None:
 def test_columns_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"t.csv has 3 columns of features, and the model takes 2; .*is it 'label'\?"):
         Dataset.of(table(tmp_path / "t.csv", COMMAS), Model(2))
-    with pytest.raises(DataError, match=r"t.csv has 2 columns of features, and the model takes 5"):
+    with pytest.raises(
+        DataError, match=r"t.csv has 3 columns of features, and the model takes 2; leave out .*: 'id'\?"
+    ):
+        text = COMMAS.replace("a,", "id,a,", 1).replace("\n", "\n1,", 3)
+        Dataset.of(table(tmp_path / "t.csv", text, label_column="label"), Model(2))
+    with pytest.raises(DataError, match=r"t.csv has 2 columns of features, and the model takes 5; leave out the col"):
         Dataset.of(table(tmp_path / "t.csv", COMMAS, label_column="label"), Model(5))
     (batch,) = Dataset.of(table(tmp_path / "t.csv", COMMAS, label_column="label"), Model(None)).batches(9)
     assert batch.x.shape == (3, 2)
