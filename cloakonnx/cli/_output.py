@@ -8,19 +8,23 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from cloakonnx.errors import SmallerRuns
-from cloakonnx.text import shown_line, spoken
+from cloakonnx.text import harmless, shown_line, spoken
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cloakonnx.evaluation.estimate import Estimate
 
 _LONG = 10.0
@@ -36,7 +40,7 @@ _MOVES = 0.6
 """Seconds between two moves of a bar: it remembers 1,000, which are to fill the window."""
 
 
-_LEVEL = "cloakonnx.level"
+_LEVEL, _BAR = "cloakonnx.level", "cloakonnx.bar"
 
 
 def one_line(error: object) -> str:
@@ -62,9 +66,14 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Print a line on stderr that --quiet does not suppress."""
+    """Print a line on stderr that --quiet does not suppress; above the bar, where there is one."""
+    context = click.get_current_context(silent=True)
+    bar = None if context is None else context.meta.get(_BAR)
     with readers_may_leave():
-        click.echo(shown_line(text), err=True)
+        if bar is None:
+            click.echo(_for(sys.stderr, text), err=True)
+        else:
+            bar.print(_for(sys.stderr, text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -84,6 +93,16 @@ def warnings_said() -> Iterator[None]:
         yield
 
 
+def _for(stream: TextIO, text: str) -> str:
+    """Return a line as it is printed: between words, a terminal's width divides it."""
+    line = shown_line(text)
+    width = shutil.get_terminal_size().columns
+    if len(line) <= width or not stream.isatty():
+        return line
+    lines = textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(map(harmless, lines))
+
+
 def note(text: str) -> None:
     """Say something about the input, in one line on stderr."""
     say(f"cloakonnx: {text}")
@@ -97,7 +116,7 @@ def warn(text: str) -> None:
 def tell(text: str) -> None:
     """Print a line of a result for people."""
     with readers_may_leave():
-        click.echo(shown_line(text))
+        click.echo(_for(sys.stdout, text))
 
 
 def write_json(text: str) -> None:
@@ -172,7 +191,10 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console, transient=True, speed_estimate_period=_WINDOW) as bar:
+    with (
+        Progress(*columns, console=console, transient=True, speed_estimate_period=_WINDOW) as bar,
+        _above(console),
+    ):
         task = bar.add_task(what, total=total)
         next_move = 0.0
 
@@ -183,6 +205,21 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
                 bar.update(task, completed=done)
 
         yield move
+
+
+@contextmanager
+def _above(console: Console) -> Iterator[None]:
+    """Have lines printed above the bar of a console."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        yield
+        return
+    before = context.meta.get(_BAR)
+    context.meta[_BAR] = console
+    try:
+        yield
+    finally:
+        context.meta[_BAR] = before
 
 
 def _logged(what: str, total: int | None) -> Callable[[float], None]:

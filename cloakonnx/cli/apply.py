@@ -126,14 +126,9 @@ class _Attested(Group):
 
 @verb("apply")
 def command(
-    *,
-    model: ModelFile,
-    masks: _Masks,
-    output: _Hardened,
-    hash_external: HashExternal,
-    attested: _Attested,
+    *, model: ModelFile, masks: _Masks, output: _Hardened, hash_external: HashExternal, attested: _Attested,
     as_json: Json,
-) -> None:
+) -> None:  # fmt: skip
     """Write MODEL with the masks of its analysis: one Mul node per mask, and no other change.
 
     \b

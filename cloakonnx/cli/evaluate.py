@@ -18,6 +18,7 @@ from cloakonnx.cli._output import (
     RESUMED,
     announce,
     going_on,
+    level,
     print_json,
     progress,
     readers_may_leave,
@@ -58,13 +59,17 @@ class _Beside(Group):
         help="Inputs made elsewhere, in the order of --data or with an array index: they join the worst case.",
     )
 
-    def load(self, model: Model) -> tuple[Analysis | None, Model | None]:
-        """Load the analysis and the baseline."""
+    def load(self, model: Model, gates: Sequence[Gate]) -> tuple[Analysis | None, Model | None]:
+        """Load the analysis and the baseline; raises OptionError where gates compare and there is no baseline."""
+        from cloakonnx.evaluation.baseline import has_baseline
+        from cloakonnx.evaluation.gates import check_compared
         from cloakonnx.graph.file.model import load
         from cloakonnx.scoring.analysis import load_analysis
 
         known = None if self.analysis is None else load_analysis(self.analysis, model=model.name)
-        return known, None if self.baseline is None else load(self.baseline)
+        baseline = None if self.baseline is None else load(self.baseline)
+        check_compared(gates, has_baseline=has_baseline(model, baseline))
+        return known, baseline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,26 +126,21 @@ def command(
 ) -> None:  # fmt: skip
     """Attack MODEL itself, so that the attacks see its masks, and its baseline too; compare them sample by sample.
 
-    A model without masks is evaluated alone, unless --baseline names another.
-
     \b
     cloakonnx evaluate model.onnx --data test.npz --eps 1/255,2/255
     cloakonnx evaluate model.hardened.onnx --data test.npz --eps 1/255,2/255
     cloakonnx evaluate model.hardened.onnx --data test.npz --eps 8/255 --attack apgd-t --markdown
     cloakonnx evaluate model.hardened.onnx --data test.npz --eps 2/255 --require 'robust-gain>=5%@2/255'
 
-    A sample is robust if the model is right on the clean input and on every input that any attack, restart or replay
-    found.
+    A model without masks is evaluated alone, unless --baseline names another. A sample is robust if the model is right
+    on the clean input and on every input that any attack, restart or replay found.
     """
-    from cloakonnx.evaluation.baseline import has_baseline
-    from cloakonnx.evaluation.gates import check_compared
     from cloakonnx.graph.file.model import load
 
     result.check(as_json=as_json)
     gates = require.measured(plan.eps, sanity=not result.no_sanity)
     loaded = load(model)
-    known, other = beside.load(loaded)
-    check_compared(gates, has_baseline=has_baseline(loaded, other))
+    known, other = beside.load(loaded, gates)
     runs = runs if known is None else runs.as_analysed(known.preprocessing)
     classifier = runs.classifier(loaded, data)
     samples = data.samples(classifier)
@@ -150,14 +150,8 @@ def command(
     if result.no_sanity:  # a flag of the sanity checks reports it otherwise
         warn_of_randomness(classifier)
     baseline = None if other is None else classifier.beside(other)
-    settings = {
-        **plan.settings,
-        **result.settings,
-        "baseline": baseline,
-        "analysis": known,
-        "adversarial": beside.adversarial,
-    }
-    found = _evaluated(classifier, samples, runs, settings)
+    given = {"baseline": baseline, "analysis": known, "adversarial": beside.adversarial}
+    found = _evaluated(classifier, samples, runs, {**plan.settings, **result.settings, **given})
     _report(found, result, beside)
     decisions = _judged(found, gates, classifier, baseline)
     _print(found, decisions, as_json=as_json, markdown=result.markdown)
@@ -223,4 +217,5 @@ def _print(found: Evaluation, decisions: Sequence[Decision], *, as_json: bool, m
 
     console = Console()
     with readers_may_leave():
-        print_evaluation(found, console if console.is_terminal else Console(width=140))
+        wide = console if console.is_terminal else Console(width=140)
+        print_evaluation(found, wide, complete=level() == "verbose")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cloakonnx.evaluation.evaluation import STATEMENT
 from cloakonnx.evaluation.sweeps.record import Point, Sweep
-from cloakonnx.reporting.terminal import add_row, print_line, print_table
+from cloakonnx.reporting.terminal import add_row, is_narrow, print_line, print_table
 from cloakonnx.statistics import Accuracy, difference_cells, share_cell
 from cloakonnx.text import eps_text, shown
 
@@ -20,9 +20,9 @@ def print_sweep(found: Sweep, console: Console) -> None:
     """Print a sweep to a terminal or a file."""
     for line in _facts(found):
         print_line(line, console)
-    print_table(_curve(found), console)
+    print_table(_curve(found, narrow=is_narrow(console)), console)
     if found.adaptive:
-        print_table(_adaptive(found), console)
+        print_table(_adaptive(found, narrow=is_narrow(console)), console)
     print_line(STATEMENT, console)
 
 
@@ -57,7 +57,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def _curve(found: Sweep) -> Table:
+def _curve(found: Sweep, *, narrow: bool) -> Table:
     radii = () if found.attacks is None else found.attacks.eps
     columns = ["remove", "features", "clean", "random: clean", "static (no claim)", "random: static"]
     table = _table("Accuracy", [*columns, *(f"adaptive at {eps_text(eps)}" for eps in radii)])
@@ -79,6 +79,7 @@ def _curve(found: Sweep) -> Table:
             share_cell(same[0].mask.static),
             _random([mask.static for mask in same[0].random_masks]),
             *robust.get(removed, [""] * len(radii)),
+            narrow=narrow,
         )
     return table
 
@@ -96,7 +97,7 @@ def _random(shares: Sequence[Accuracy]) -> str:
     return f"{sum(values) / len(values):.1f}% ({values[0]:.1f} to {values[-1]:.1f})"
 
 
-def _adaptive(found: Sweep) -> Table:
+def _adaptive(found: Sweep, *, narrow: bool) -> Table:
     attacks = found.attacks
     control = "" if attacks is None else f"{attacks.control.get('attack')}-{attacks.control.get('max_iter')} alone"
     columns = ["remove", "eps", "masked", "without mask", "difference, points", "p", control, "random masks"]
@@ -113,5 +114,6 @@ def _adaptive(found: Sweep) -> Table:
                 *difference_cells(beside.pairs),
                 share_cell(at.hardened.control),
                 _random([mask.control for mask in at.random_masks]),
+                narrow=narrow,
             )
     return table

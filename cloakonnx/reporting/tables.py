@@ -14,7 +14,7 @@ from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.gates import Decision
 from cloakonnx.evaluation.results import AtEps, Stage
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
-from cloakonnx.reporting.terminal import add_row, print_line, print_table
+from cloakonnx.reporting.terminal import add_row, is_narrow, print_line, print_table
 from cloakonnx.statistics import difference_cells as _difference
 from cloakonnx.statistics import share_cell as _share
 from cloakonnx.text import eps_text, escaped, harmless, markdown, shown, shown_line
@@ -47,16 +47,24 @@ def evaluation_markdown(found: Evaluation) -> str:
     return "\n\n".join([*parts, f"> {found.statement}"]) + "\n"
 
 
-def print_evaluation(found: Evaluation, console: Console) -> None:
-    """Print an evaluation to a terminal or a file."""
-    for line in (_headline(found), *_facts(found)):
+def print_evaluation(found: Evaluation, console: Console, *, complete: bool = True) -> None:
+    """Print an evaluation to a terminal or a file: what it shows in a sentence, and then the numbers.
+
+    Args:
+        found: The evaluation.
+        console: Where it is printed.
+        complete: Whether to print controls, stages, and the table of sanity flags where none was raised.
+    """
+    judged = found.verdict
+    said = (f"{judged.title}: {judged.sentence}", *judged.caveats)
+    for line in (*said, _headline(found), *_facts(found)):
         print_line(line, console)
-    for grid in _grids(found):
+    for grid in _grids(found, complete=complete):
         table = Table(title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for index, column in enumerate(grid.columns):
             table.add_column(shown(column), justify="right" if index else "left", overflow="fold")
         for row in grid.rows:
-            add_row(table, *row)
+            add_row(table, *row, narrow=is_narrow(console))
         print_table(table, console)
     print_line(found.statement, console)
 
@@ -152,8 +160,11 @@ def amount(value: float, unit: str) -> str:
     return known.get(unit, f"{value:.4g} {unit}")
 
 
-def _grids(found: Evaluation) -> list[Grid]:
-    checks = [] if found.sanity is None else [_sanity(found.sanity)]
+def _grids(found: Evaluation, *, complete: bool = True) -> list[Grid]:
+    sanity = found.sanity
+    checks = [] if sanity is None or not (complete or sanity.fired) else [_sanity(sanity)]
+    if not complete:
+        return [_summary(found), *checks]
     beside = [controls(found, each) for each in found.results]
     return [_summary(found), *checks, *beside, *(stages(found, each) for each in found.results)]
 
