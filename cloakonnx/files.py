@@ -45,8 +45,14 @@ def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False
     if force or not path.exists():
         return
     if any(source.exists() and path.samefile(source) for source in inputs):
-        raise OutputError(f"the output {path} is the input; name another with -o, or overwrite it with --force")
-    raise OutputError(f"{path} exists already; name another output with -o, or overwrite it with --force")
+        raise OutputError(
+            f"the output {path} is the input; name another with {{output}}, or overwrite it with {{force}}",
+            parameter=("output", "force"),
+        )
+    raise OutputError(
+        f"{path} exists already; name another output with {{output}}, or overwrite it with {{force}}",
+        parameter=("output", "force"),
+    )
 
 
 def check_replaceable(path: Path) -> None:
@@ -57,7 +63,10 @@ def check_replaceable(path: Path) -> None:
     """
     odd = irregular(path, follow=False)
     if odd is not None:
-        raise OutputError(f"cannot write {path}: it is {odd}, and only files are written over; name another with -o")
+        raise OutputError(
+            f"cannot write {path}: it is {odd}, and only files are written over; name another with {{output}}",
+            parameter="output",
+        )
 
 
 @contextlib.contextmanager

@@ -86,14 +86,20 @@ class Preprocessing:
             DataError: a scale or std of 0, bounds the wrong way round, or a number that float32 can't hold.
         """
         if self.scale == 0 or any(s <= 0 for s in self.std):
-            raise DataError("--scale must not be 0 and every --std must be above 0")
+            raise DataError("{scale} must not be 0 and every {std} must be above 0", parameter=("scale", "std"))
         for name, values in (("scale", (self.scale,)), ("mean", self.mean), ("std", self.std), ("bounds", self.bounds)):
             with np.errstate(over="ignore"):
                 kept = np.asarray(values, np.float64).astype(np.float32)
             if not np.isfinite(kept).all() or (name in {"scale", "std"} and not kept.all()):
-                raise DataError(f"--{name} {','.join(f'{v:g}' for v in values)} is too large or too small for float32")
+                raise DataError(
+                    f"{{{name}}} {','.join(f'{v:g}' for v in values)} is too large or too small for float32",
+                    parameter=name,
+                )
         if not self.bounds[0] < self.bounds[1]:
-            raise DataError(f"--bounds {self.bounds[0]:g},{self.bounds[1]:g}: the first must be below the second")
+            raise DataError(
+                f"{{bounds}} {self.bounds[0]:g},{self.bounds[1]:g}: the first must be below the second",
+                parameter="bounds",
+            )
 
     def steps(self, rank: int, channel_axis: int) -> tuple[Step, ...]:
         """Return what leads from pixel space to the model's input: ONNX ops with their constants, in order.
@@ -134,8 +140,9 @@ class Preprocessing:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) > 1 and channels not in {(len(values),), (None,)}:
                 raise DataError(
-                    f"--{name} has {len(values)} numbers for {', '.join(map(str, channels)) or 'no'} channel"
-                    f"{'' if channels == (1,) else 's'} of the samples; give one number, or one a channel"
+                    f"{{{name}}} has {len(values)} numbers for {', '.join(map(str, channels)) or 'no'} channel"
+                    f"{'' if channels == (1,) else 's'} of the samples; give one number, or one a channel",
+                    parameter=name,
                 )
 
     def as_dict(self) -> dict[str, Any]:
@@ -148,7 +155,9 @@ def named(field: Literal["mean", "std"], word: str) -> tuple[float, ...]:
     found = NORMALISATIONS.get(word.strip().lower())
     if found is None:
         known = ", ".join(NORMALISATIONS)
-        raise DataError(f"--{field} knows no word {word!r} (it knows {known}){nearest(word, NORMALISATIONS)}")
+        raise DataError(
+            f"{{{field}}} knows no word {word!r} (it knows {known}){nearest(word, NORMALISATIONS)}", parameter=field
+        )
     return found.mean if field == "mean" else found.std
 
 

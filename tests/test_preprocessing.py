@@ -103,9 +103,9 @@ def test_channels_that_do_not_fit() -> None:
     how.check_channels((5, 5, 2), 3)
     how.check_channels((None, 5, 5), 1)
     Preprocessing(mean=(0.1,), std=(0.5,)).check_channels((7, 5, 5), 1)
-    with pytest.raises(DataError, match="--mean has 2 numbers for 3 channels of the samples"):
+    with pytest.raises(DataError, match="mean has 2 numbers for 3 channels of the samples"):
         how.check_channels((3, 5, 2), 1)
-    with pytest.raises(DataError, match="--mean has 2 numbers for 1 channel of the samples"):
+    with pytest.raises(DataError, match="mean has 2 numbers for 1 channel of the samples"):
         how.check_channels((1, 5, 2), 1)
-    with pytest.raises(DataError, match="--std has 3 numbers for no channels of the samples"):
+    with pytest.raises(DataError, match="std has 3 numbers for no channels of the samples"):
         Preprocessing(std=(1.0, 2.0, 3.0)).check_channels((3,), 3)

@@ -140,8 +140,9 @@ def attack(
             for each in runs:
                 each.forget()
             raise DataError(
-                f"{dataset.source.name}: all {run.count} samples are classified as their label, so --targeted has no "
-                "class left to reach; the labels must be the classes to reach, not the true ones"
+                f"{dataset.source.name}: all {run.count} samples are classified as their label, so {{targeted}} has no "
+                "class left to reach; the labels must be the classes to reach, not the true ones",
+                parameter="targeted",
             )
     taken_for = describe_scores(classifier)
     written = tuple(run.result(classifier, dataset, notes=notes, taken_for=taken_for) for run in runs)

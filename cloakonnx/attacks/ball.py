@@ -42,12 +42,13 @@ class Ball:
         """
         low, high = bounds
         if not self.eps >= 0:
-            raise OptionError(f"--eps {self.eps:g} is negative")
+            raise OptionError(f"{{eps}} {self.eps:g} is negative", parameter="eps")
         widest = (high - low) * self.widest(values)
         if self.eps > widest:
             raise OptionError(
-                f"--eps {self.eps:g} is wider than pixel space, [{low:g}, {high:g}], in {self.name} ({widest:.4g}); "
-                "eps is in the space of the data: 8/255, say"
+                f"{{eps}} {self.eps:g} is wider than pixel space, [{low:g}, {high:g}], in {self.name} ({widest:.4g}); "
+                "eps is in the space of the data: 8/255, say",
+                parameter="eps",
             )
 
     def widest(self, values: int) -> float:

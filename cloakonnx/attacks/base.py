@@ -114,7 +114,7 @@ class Attack:
         for each in fields(self):
             least, value = each.metadata.get("least"), getattr(self, each.name)
             if least is not None and value is not None and value < least:
-                raise OptionError(f"--{each.name.replace('_', '-')} must be at least {least}")
+                raise OptionError(f"{{{each.name}}} must be at least {least}", parameter=each.name)
 
     @classmethod
     def settings(cls) -> dict[str, Field[Any]]:
@@ -326,11 +326,14 @@ def make(name: str, *, presets: tuple[str, ...] = (), **given: Any) -> Attack:
     known = cls.settings()
     if given.get("max_iter") == CONVERGED:
         if not hasattr(cls, "until_converged"):
-            raise OptionError(f"--max-iter {CONVERGED} goes with pgd: only steps of a fixed length end in a cycle")
+            raise OptionError(
+                f"{{max_iter}} {CONVERGED} goes with pgd: only steps of a fixed length end in a cycle",
+                parameter="max_iter",
+            )
         given = cls.until_converged(given)
     for key, value in given.items():
         if key not in known and value is not None and value is not False:
-            raise OptionError(f"{name} takes no --{key.replace('_', '-')}")
+            raise OptionError(f"{name} takes no {{{key}}}", parameter=key)
     return cls(**{key: value for key, value in given.items() if key in known and value is not None})
 
 

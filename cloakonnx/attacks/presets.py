@@ -66,7 +66,10 @@ def plan(
     """
     if name in PRESETS:
         if max_iter is not None or restarts is not None:
-            raise OptionError(f"{name} has its own --max-iter and --restarts; they go with a single attack (pgd, say)")
+            raise OptionError(
+                f"{name} has its own {{max_iter}} and {{restarts}}; they go with a single attack (pgd, say)",
+                parameter=("max_iter", "restarts"),
+            )
         attacks = [make(eps=eps, norm=norm, seed=seed, **each) for each in PRESETS[name]]
         return passing(attacks) if straight_through else tuple(attacks)
     given = {"max_iter": max_iter, "restarts": restarts, "straight_through": straight_through}
@@ -104,8 +107,8 @@ def check_eps(
         OptionError: none, one twice, one that is not above 0, or one that is wider than pixel space.
     """
     if not eps or len(set(eps)) < len(eps):
-        raise OptionError("--eps needs numbers that differ, such as 1/255,2/255")
+        raise OptionError("{eps} needs numbers that differ, such as 1/255,2/255", parameter="eps")
     for each in eps:
         if not each > 0:
-            raise OptionError(f"--eps {each:g} must be above 0; clean accuracy is always given")
+            raise OptionError(f"{{eps}} {each:g} must be above 0; clean accuracy is always given", parameter="eps")
         ball(norm, each).check(bounds, prod(shape))

@@ -81,7 +81,10 @@ class AttackWork:
         bounds = dataset.preprocessing.bounds
         ball(settings.norm, settings.eps).check(bounds, prod(dataset.stored_shape))
         if round_levels and bounds != (0.0, 1.0):
-            raise OptionError("--round takes levels of 1/255, so pixel space must be [0, 1]: leave out --bounds")
+            raise OptionError(
+                "{round_levels} takes levels of 1/255, so pixel space must be [0, 1]: leave out {bounds}",
+                parameter=("round_levels", "bounds"),
+            )
         return cls(classifier, settings, round_levels, dataset.source.name, dataset.arrangement, dataset.stored_shape)
 
     @property

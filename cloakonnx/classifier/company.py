@@ -125,14 +125,18 @@ def _check_batch_axis(classifier: Classifier) -> None:
     asked = classifier.asked_axis
     if asked is not None:
         if not 0 <= asked < max(len(dims), 1):
-            raise ModelError(f"--batch-axis {asked}: input {value.name!r} of {classifier.name} has shape ({shape})")
+            raise ModelError(
+                f"{{batch_axis}} {asked}: input {value.name!r} of {classifier.name} has shape ({shape})",
+                parameter="batch_axis",
+            )
         return
     if batch_axis(classifier.model, *classifier.asked_names) is None:
         opened = next(axis for axis, dim in enumerate(dims) if dim.dim_value <= 0)
         raise ModelError(
             f"input {value.name!r} of {classifier.name} has shape ({shape}): its first axis is fixed at "
             f"{dims[0].dim_value} and axis {opened} is open, and the output does not tell which of them counts "
-            f"samples; say so with --batch-axis {opened} or --batch-axis 0"
+            f"samples; say so with {{batch_axis}} {opened} or {{batch_axis}} 0",
+            parameter="batch_axis",
         )
 
 

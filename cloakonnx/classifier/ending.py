@@ -50,7 +50,8 @@ def check_class_scores(
         )
     raise ModelError(
         f"output {output!r} of {model.name} gives {found.what}; the task {found.task} is not built yet: name an "
-        "output of class scores with --output-name, or take this one for them with --task classes"
+        "output of class scores with {output_name}, or take this one for them with {task} classes",
+        parameter=("output_name", "task"),
     )
 
 

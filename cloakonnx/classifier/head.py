@@ -116,8 +116,9 @@ class MarginGradient:
         found = self._tail.nonlinear
         if linear is not None and found is not None:
             raise TapError(
-                f"--criterion {linear} needs a linear head after the tap, but {found} comes after {tap.name!r}; take "
-                "--criterion gradient-x-activation, which works at any tap, or a later tap"
+                f"{{criterion}} {linear} needs a linear head after the tap, but {found} comes after {tap.name!r}; take "
+                "{criterion} gradient-x-activation, which works at any tap, or a later tap",
+                parameter="criterion",
             )
 
     @property

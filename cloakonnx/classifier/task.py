@@ -36,7 +36,7 @@ def checked_task(task: str | None) -> str | None:
     if task is None or task in TASKS:
         return task
     if task in PLANNED_TASKS:
-        raise OptionError(f"--task {task} is not built yet; there are {' and '.join(TASKS)}")
+        raise OptionError(f"{{task}} {task} is not built yet; there are {' and '.join(TASKS)}", parameter="task")
     hint = nearest(task, (*TASKS, *PLANNED_TASKS))
     raise OptionError(f"there is no task {task!r} (there are {' and '.join(TASKS)}){hint}")
 

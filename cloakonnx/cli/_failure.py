@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from cloakonnx.cli._output import complain, one_line, print_json
+from cloakonnx.cli._parameters import option_of
 from cloakonnx.errors import CloakError
 
 _INTERRUPTED = 130
@@ -17,7 +18,7 @@ def failed(error: BaseException, *, as_json: bool) -> int:
     code, hint = 2, None
     match error:
         case CloakError():
-            kind, line, code = error.kind, str(error), error.exit_code
+            kind, line, code = error.kind, error.said(option_of), error.exit_code
         case click.exceptions.NoArgsIsHelpError():
             click.echo(error.format_message(), err=True)
             return 2

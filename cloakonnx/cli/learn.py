@@ -223,7 +223,8 @@ def _learned(classifier: Classifier, samples: Dataset, recipe: Recipe, runs: Run
             return learn(classifier, samples, recipe, **given, engine=engine_of(runs.workers), on_progress=on_progress)
     except NoGainError as error:
         raise NoGainError(
-            f"{error}, or write them as they are with --force (with --resume nothing is learned again)"
+            f"{error.args[0]}, or write them as they are with --force (with --resume nothing is learned again)",
+            parameter=error.parameters,
         ) from None
 
 

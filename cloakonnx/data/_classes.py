@@ -96,14 +96,17 @@ class Texts:
             unknown = next((text for text in texts if text not in classes), None)
             if unknown is not None:
                 hint = nearest(unknown, classes)
-                raise DataError(f"{where} has the class {shown(unknown)!r} that --classes lacks{hint}")
+                raise DataError(
+                    f"{where} has the class {shown(unknown)!r} that {{classes}} lacks{hint}", parameter="classes"
+                )
             return Numbered(np.array([classes.index(text) for text in texts], np.int64)[labels], classes)
         if all(_WHOLE.fullmatch(text) for text in texts):
             numbers = np.array([int(text.partition(".")[0]) for text in texts], np.int64)[labels]
             if len(numbers) and numbers.min() < 0:
                 raise DataError(
                     f"{where} has the negative label {numbers.min()} in row {int(numbers.argmin())}; labels count "
-                    "from 0 (--classes A,B,... names them in the order of the model's outputs)"
+                    "from 0 ({classes} A,B,... names them in the order of the model's outputs)",
+                    parameter="classes",
                 )
             return Numbered(numbers, ())
         if all(map(_is_number, texts)):
@@ -119,7 +122,7 @@ class Texts:
 def check_once(classes: Sequence[str]) -> None:
     """Raise DataError where ``--classes`` names a class twice."""
     if len(set(classes)) < len(classes):
-        raise DataError(f"--classes names a class twice: {','.join(classes)}")
+        raise DataError(f"{{classes}} names a class twice: {','.join(classes)}", parameter="classes")
 
 
 def matched(found: Classed, names: Sequence[str] | None) -> Numbered | None:

@@ -256,7 +256,10 @@ def _opened(image_module: ModuleType, path: Path) -> Any:
 def _middle(size: tuple[int, int], crop: int, path: Path) -> tuple[int, int, int, int]:
     width, height = size
     if crop > min(size):
-        raise DataError(f"{path} is {width} x {height}, too small for --crop {crop}; add --resize {crop}")
+        raise DataError(
+            f"{path} is {width} x {height}, too small for {{crop}} {crop}; add {{resize}} {crop}",
+            parameter=("crop", "resize"),
+        )
     left, top = (width - crop) // 2, (height - crop) // 2
     return left, top, left + crop, top + crop
 
@@ -265,7 +268,8 @@ def _unequal(path: str, shape: tuple[int, ...], first: str, first_shape: tuple[i
     if shape[2] != first_shape[2]:
         return DataError(f"{path} is coloured, but {first} is greyscale: store all of them as RGB, or all as greyscale")
     return DataError(
-        f"{path} is {_size(shape)}, but {first} is {_size(first_shape)}: make them equal with --resize N --crop N"
+        f"{path} is {_size(shape)}, but {first} is {_size(first_shape)}: make them equal with {{resize}} N {{crop}} N",
+        parameter=("resize", "crop"),
     )
 
 

@@ -103,7 +103,10 @@ def labels_in(path: Path, count: int, *, label_column: str | None, classes: tupl
     place = _label_place(header, label_column, path) if has_header else None
     if place is None:
         if width > 2 or (width == 2 and [row.fields[0] for row in found[has_header:]] != list(map(str, range(count)))):
-            raise DataError(f"{path} has {width} columns ({few(header)}); name that of the labels with --label-column")
+            raise DataError(
+                f"{path} has {width} columns ({few(header)}); name that of the labels with {{label_column}}",
+                parameter="label_column",
+            )
         place = width - 1  # behind the number of the row, as pandas writes it
     texts = Texts()
     for row in found[has_header:]:
@@ -162,7 +165,10 @@ def _columns(found: Sequence[_csv.Row], files: _Files, label_column: str | None,
     if file is None:
         raise DataError(f"{path} names no picture that is in the folder in any column ({few(first)})")
     if label is None:
-        raise DataError(f"{path} has the columns {few(first)}; name that of the labels with --label-column")
+        raise DataError(
+            f"{path} has the columns {few(first)}; name that of the labels with {{label_column}}",
+            parameter="label_column",
+        )
     return _Columns(file, label, has_header=True)
 
 

@@ -60,7 +60,7 @@ def listed(folder: Path, *, classes: tuple[str, ...]) -> Listing:
             lacks, or holds the parts of a data set (train, val) instead of classes.
     """
     if len(set(classes)) < len(classes):
-        raise DataError(f"--classes names a class twice: {','.join(classes)}")
+        raise DataError(f"{{classes}} names a class twice: {','.join(classes)}", parameter="classes")
     met = _Met()
     try:
         inside = {name: list(_pictures(folder, name, met, ())) for name in _class_folders(folder, met)}
@@ -69,7 +69,8 @@ def listed(folder: Path, *, classes: tuple[str, ...]) -> Listing:
     if not inside:
         raise DataError(
             f"{folder} has no class folders; put the images of each class into a folder of its own, or name a CSV of "
-            f"file names and labels with --labels{_tables_in(met)}"
+            f"file names and labels with {{labels}}{_tables_in(met)}",
+            parameter="labels",
         )
     found = {name: files for name, files in inside.items() if files}
     met.without = [name for name in inside if name not in found and name not in classes]
@@ -80,7 +81,9 @@ def listed(folder: Path, *, classes: tuple[str, ...]) -> Listing:
     names = classes or tuple(sorted(found, key=natural))
     unknown = next((name for name in sorted(found) if name not in names), None)
     if unknown is not None:
-        raise DataError(f"{folder} has a folder {unknown!r} that --classes lacks{nearest(unknown, names)}")
+        raise DataError(
+            f"{folder} has a folder {unknown!r} that {{classes}} lacks{nearest(unknown, names)}", parameter="classes"
+        )
     files = [found.get(name, []) for name in names]
     labels = np.repeat(np.arange(len(names)), [len(each) for each in files]).astype(np.int64)
     notes = (*_about_order(folder, names, classes), *_about_skipped(folder, met))
@@ -164,7 +167,8 @@ def _check_parts(folder: Path, found: dict[str, list[str]]) -> None:
         names = sorted(found)
         raise DataError(
             f"{folder} holds {', '.join(names)}: these look like the parts of a data set, not like classes; name one "
-            f"of them, {folder / names[0]} say (or, if they are classes, all of them with --classes)"
+            f"of them, {folder / names[0]} say (or, if they are classes, all of them with {{classes}})",
+            parameter="classes",
         )
 
 

@@ -116,14 +116,15 @@ class _Reading:
         if self._count * len(self.columns) > _MOST:
             raise DataError(
                 f"{self.path} has over {_MOST:,} values, which is the limit of a table in memory; save the features as "
-                ".npy, which is read piece by piece, and the labels with --labels"
+                ".npy, which is read piece by piece, and the labels with {labels}",
+                parameter="labels",
             )
 
     def wrong(self, row: int, column: int | str, what: str, *, line: int | None = None) -> DataError:
         """Return an error that names file, column and row."""
         name = self.columns[column] if isinstance(column, int) else column
         at = "" if line is None else f" (line {line} of the file)"
-        return DataError(f"{self.path}: column {shown(name)!r}, row {row}{at}: {what}")
+        return DataError(f"{self.path}: column {shown(name)!r}, row {row}{at}: {what}", parameter="label_column")
 
     def finished(self, classes: tuple[str, ...]) -> Table:
         """Return the table."""
@@ -206,7 +207,7 @@ def _numbers(fields: list[str], dialect: _csv.Dialect, reading: _Reading, row: i
                 row,
                 column,
                 f"{shown(field)!r} is no number; encode the column as in training, leave it out, or name it with "
-                "--label-column if it has the labels",
+                "{label_column} if it has the labels",
                 line=line,
             )
         if not math.isfinite(value):
@@ -259,7 +260,8 @@ def _check_numeric(pyarrow: ModuleType, field: Any, reading: _Reading) -> None:
     if not any(is_kind(field.type) for is_kind in kinds):
         raise DataError(
             f"{reading.path}: column {shown(field.name)!r} holds {shown(field.type)}, not numbers; encode it as in "
-            "training, leave it out, or name it with --label-column if it has the labels"
+            "training, leave it out, or name it with {label_column} if it has the labels",
+            parameter="label_column",
         )
 
 

@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     def labelled(self, message: str) -> LabelledBatch:
         """Return the samples with their labels; raises DataError with this message where there are none."""
         if self.y is None:
-            raise DataError(message)
+            raise DataError(message, parameter="labels")
         return LabelledBatch(self.x, self.y, self.indices)
 
 

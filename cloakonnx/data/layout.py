@@ -75,7 +75,9 @@ def arrange(
         DataError: it does not fit, or fits both ways, or the layout contradicts the source or has no effect.
     """
     if layout is not None and stored is not None and layout.split(":")[0] != stored:
-        raise DataError(f"{name}: its samples are stored as {stored}; --layout {layout} contradicts that")
+        raise DataError(
+            f"{name}: its samples are stored as {stored}; {{layout}} {layout} contradicts that", parameter="layout"
+        )
     axis = channel_axis(wanted)
     if wanted is not None and _is_flattened(sample, wanted):
         return _flattened(sample, axis, layout, stored, name)
@@ -84,9 +86,14 @@ def arrange(
         if image is not None and image[axis - 1] > 1:
             return _unflattened(sample, image, axis, layout, name)
     if layout is not None and ":" in layout:
-        raise DataError(f"{name}: --layout {layout} is for flat inputs; leave out the colon and what follows")
+        raise DataError(
+            f"{name}: {{layout}} {layout} is for flat inputs; leave out the colon and what follows", parameter="layout"
+        )
     if layout is not None and not (len(sample) == 3 and wanted is not None and len(wanted) == 3):
-        raise DataError(f"{name}: --layout {layout} has no effect on samples of shape {sample} here; leave it out")
+        raise DataError(
+            f"{name}: {{layout}} {layout} has no effect on samples of shape {sample} here; leave it out",
+            parameter="layout",
+        )
     if wanted is None:
         return Arrangement(None, None, axis)
     if len(sample) == 3 and len(wanted) == 3:
@@ -146,8 +153,9 @@ def _unflattened(
     if layout is None or ":" in layout:
         raise DataError(
             f"{name}: samples of shape {sample} fit the model's images {image} in two orders; say how their values are "
-            "stored: --layout nchw (channel by channel, as PyTorch and the files of CIFAR have them) or --layout nhwc "
-            "(pixel by pixel, as Keras and Pillow have them)"
+            "stored: {layout} nchw (channel by channel, as PyTorch and the files of CIFAR have them) or {layout} nhwc "
+            "(pixel by pixel, as Keras and Pillow have them)",
+            parameter="layout",
         )
     first = image if axis == 1 else (image[2], *image[:2])
     turns = {("nhwc", 1): (0, 3, 1, 2), ("nchw", 3): (0, 2, 3, 1)}
@@ -169,8 +177,9 @@ def _flattened(sample: tuple[int, ...], axis: int, layout: str | None, stored: s
         own = own or stored or ("nchw" if sample[0] < sample[2] else "nhwc")
         raise DataError(
             f"{name}: samples of shape {sample} fit the model's flat input in two orders; say how they are stored and "
-            f"which order the model takes: --layout {own}:nchw (channel by channel, as PyTorch flattens) or --layout "
-            f"{own}:nhwc (pixel by pixel, as Keras flattens)"
+            f"which order the model takes: {{layout}} {own}:nchw (channel by channel, as PyTorch flattens) or "
+            f"{{layout}} {own}:nhwc (pixel by pixel, as Keras flattens)",
+            parameter="layout",
         )
     turns = {("nhwc", "nchw"): (0, 3, 1, 2), ("nchw", "nhwc"): (0, 2, 3, 1)}
     return Arrangement(turns.get((own, order)), (int(np.prod(sample)),), axis)
@@ -194,7 +203,10 @@ def _arrange_image(
     if not found:
         raise DataError(_misfit(name, sample, wanted))
     if len(found) == 2:
-        raise DataError(f"{name}: samples of shape {sample} fit the model as NCHW and as NHWC; say which with --layout")
+        raise DataError(
+            f"{name}: samples of shape {sample} fit the model as NCHW and as NHWC; say which with {{layout}}",
+            parameter="layout",
+        )
     return options[found[0]][0]
 
 
@@ -237,8 +249,9 @@ def to_pixels(
     if x.dtype == np.uint8:
         if bounds != (0.0, 1.0):
             raise DataError(
-                f"{name} holds uint8, which is divided by 255, so pixel space is [0, 1]; leave out --bounds "
-                f"{bounds[0]:g},{bounds[1]:g} and give eps as 8/255, say (a model that takes 0 to 255: --scale 255)"
+                f"{name} holds uint8, which is divided by 255, so pixel space is [0, 1]; leave out {{bounds}} "
+                f"{bounds[0]:g},{bounds[1]:g} and give eps as 8/255, say (a model that takes 0 to 255: {{scale}} 255)",
+                parameter=("bounds", "scale"),
             )
         pixels = np.divide(x, np.float32(255), dtype=np.float32, order="C")
     else:
@@ -250,7 +263,7 @@ def to_pixels(
         sample = int(bad.any(axis=1).argmax())
         value = float(flat[sample][bad[sample]][0])
         start = f"{name}: sample {number(batch.start + sample)} has the value {value:g}"
-        raise DataError(f"{start}, {_outside(pixels, value, bounds)}")
+        raise DataError(f"{start}, {_outside(pixels, value, bounds)}", parameter=("bounds", "mean", "std"))
     return np.asarray(pixels)
 
 
@@ -266,11 +279,11 @@ def _outside(pixels: NDArray[np.float32], value: float, bounds: tuple[float, flo
     finite = pixels[np.isfinite(pixels)]
     low, high = float(finite.min()), float(finite.max())
     if bounds != (0.0, 1.0) or low >= 0 or max(-low, high) > _FARTHEST or (pixels == np.rint(pixels)).all():
-        return f"{where}; set --bounds, or store the samples as uint8 or scaled to it"
+        return f"{where}; set {{bounds}}, or store the samples as uint8 or scaled to it"
     normalised = f"{where}; the samples look normalised, (x - mean) / std: give pixels (uint8, or floats from 0 to 1)"
     if low >= -1 and high <= 1:
         return (
-            f"{normalised} and --mean 0.5 --std 0.5; --bounds=-1,1 takes them as they are, with eps in their units: "
-            "8/255 in pixels is 16/255 there"
+            f"{normalised} and {{mean}} 0.5 {{std}} 0.5; {{bounds}}=-1,1 takes them as they are, with eps in their "
+            "units: 8/255 in pixels is 16/255 there"
         )
-    return f"{normalised} and what they were normalised by as --mean and --std; eps is then in pixels, too"
+    return f"{normalised} and what they were normalised by as {{mean}} and {{std}}; eps is then in pixels, too"

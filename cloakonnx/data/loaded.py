@@ -63,7 +63,8 @@ class Loaded:
                 labels.append(predict(batch.x))
             else:
                 raise DataError(
-                    f"{dataset.source.name} has no labels, which are needed here (y in .npz, --labels for .npy)"
+                    f"{dataset.source.name} has no labels, which are needed here (y in .npz, {{labels}} for .npy)",
+                    parameter="labels",
                 )
             levels = as_levels(batch.x) if dataset.preprocessing.bounds == (0.0, 1.0) else None
             exact = levels is not None and np.array_equal(_pixels(levels), batch.x)
@@ -137,7 +138,8 @@ def split(
     if not held:
         raise DataError(
             f"{samples.name}: {len(samples)} samples are too few to hold out a fifth of each class; give more, or name "
-            "others for choosing with --select-data"
+            "others for choosing with {select}",
+            parameter="select",
         )
     chosen = np.zeros(len(samples), np.bool_)
     chosen[held] = True

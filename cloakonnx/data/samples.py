@@ -201,10 +201,11 @@ class Dataset:
         found = len(source.classes)
         folders = isinstance(source, ImageFolder) and source.labels_in is None
         said = count_of(found, "class folder with pictures" if folders else "class")
-        said = f"--classes names {found}" if source.are_named else said
+        said = f"{{classes}} names {found}" if source.are_named else said
         raise DataError(
             f"{source.name}: {said}, but the model has {classes} classes; name all {classes} in the order of the "
-            "model's outputs with --classes A,B,... (also those without a sample)"
+            "model's outputs with {classes} A,B,... (also those without a sample)",
+            parameter="classes",
         )
 
     def _check_labels(self, batch: Batch) -> None:
@@ -352,8 +353,9 @@ class FittedPairs:
         if None not in counts and counts[0] != counts[1]:
             raise DataError(
                 f"{self.clean.source.name} has {counts[0]} samples, {self.adversarial.source.name} has {counts[1]}; "
-                "pairs need the same number (--limit N takes the same N of each, classes evenly, where both have all "
-                "samples or the second has those N alone)"
+                "pairs need the same number ({limit} N takes the same N of each, classes evenly, where both have all "
+                "samples or the second has those N alone)",
+                parameter="limit",
             )
 
 

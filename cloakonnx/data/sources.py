@@ -278,15 +278,15 @@ def open_source(
     is_table, has_table = path.suffix.lower() in _tables.SUFFIXES, labels is not None and labels.suffix in _csv.SUFFIXES
     if path.is_dir():
         _refuse(labels and not has_table, "labels", path, "a folder's labels are its class folders, or a CSV")
-        _refuse(label_column and labels is None, "label-column", path, "it is for tables and CSV files of --labels")
+        _refuse(label_column and labels is None, "label_column", path, "it is for tables and CSV files of {labels}")
         return ImageFolder.open(
             path, classes=classes, resize=resize, crop=crop, labels=labels, label_column=label_column
         )
     _refuse(classes and not (is_table or has_table), "classes", path, "it is for folders of images and tables")
     _refuse(resize or crop, "resize" if resize else "crop", path, "it is for folders of images")
-    _refuse(label_column and not (is_table or has_table), "label-column", path, "it is for tables")
+    _refuse(label_column and not (is_table or has_table), "label_column", path, "it is for tables")
     if is_table:
-        _refuse(labels, "labels", path, "--label-column names the column of a table that has them")
+        _refuse(labels, "labels", path, "{label_column} names the column of a table that has them")
         return _open_table(path, label_column, classes)
     if path.suffix == ".npz":
         _refuse(labels, "labels", path, "an .npz file holds its labels as y")
@@ -302,8 +302,9 @@ def open_source(
         return ArraySource(path.name, x, y)
     if path.suffix == ".py" or ".py:" in path.name:
         raise DataError(
-            f"{path} is a script; a script is run only where --data-script or --adversarial-script names it, as "
-            "FILE.py:FUNCTION"
+            f"{path} is a script; a script is run only where {{data_script}} or {{adversarial_script}} names it, as "
+            "FILE.py:FUNCTION",
+            parameter=("data_script", "adversarial_script"),
         )
     if not path.exists():
         raise missing(path)
@@ -315,7 +316,7 @@ def open_source(
 
 
 def _open_table(path: Path, label_column: str | None, classes: tuple[str, ...]) -> ClassedArrays:
-    _refuse(classes and label_column is None, "classes", path, "it names what is in --label-column")
+    _refuse(classes and label_column is None, "classes", path, "it names what is in {label_column}")
     found = _tables.read_table(path, label_column=label_column, classes=classes)
     labels = found.labels or Numbered(np.empty(0, np.int64), ())
     return ClassedArrays(
@@ -331,7 +332,9 @@ def _open_table(path: Path, label_column: str | None, classes: tuple[str, ...]) 
 
 def _refuse(value: object, option: str, path: Path, why: str) -> None:
     if value:
-        raise DataError(f"--{option} does not go with {path.name}: {why}")
+        raise DataError(
+            f"{{{option}}} does not go with {path.name}: {why}", parameter=(option, "label_column", "labels")
+        )
 
 
 def _open_npz(path: Path) -> ArraySource:

@@ -47,7 +47,10 @@ def survey(
         if left <= 0:
             break
         if batch.y is None:
-            raise DataError(f"{source.name} has no labels, which are needed here (y in .npz, --labels for .npy)")
+            raise DataError(
+                f"{source.name} has no labels, which are needed here (y in .npz, {{labels}} for .npy)",
+                parameter="labels",
+            )
         x, y = np.ascontiguousarray(batch.x[:left]), np.ascontiguousarray(batch.y[:left])
         check(Batch(x, y, batch.start))
         if not labels:

@@ -113,7 +113,8 @@ def write_sample(folder: str | Path, *, force: bool = False) -> None:
     folder = Path(folder)
     if folder.is_dir() and not force and any(folder.iterdir()):
         raise OutputError(
-            f"{folder} is not empty; overwrite the demonstration in it with --force, or name another (-o)"
+            f"{folder} is not empty; overwrite the demonstration in it with {{force}}, or name another ({{output}})",
+            parameter=("force", "output"),
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

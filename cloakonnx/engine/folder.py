@@ -104,7 +104,10 @@ class Folder:
         except DAMAGED:
             return False
         if known != digest:
-            raise DataError(f"{name} has other samples than {self._run} that is resumed; start again without --resume")
+            raise DataError(
+                f"{name} has other samples than {self._run} that is resumed; start again without {{resume}}",
+                parameter="resume",
+            )
         return True
 
     def load(self, number: int, kind: type[T]) -> T:
@@ -126,14 +129,16 @@ class Folder:
         if found.get(_FORMAT) != FORMAT:
             raise OutputError(
                 f"{self.path} was left by another version of cloakonnx, whose unfinished work this one can't go on "
-                "with; start again without --resume"
+                "with; start again without {resume}",
+                parameter="resume",
             )
         wanted = json.loads(self._settings())
         differ = [key for key in sorted(wanted.keys() | found.keys()) if wanted.get(key) != found.get(key)]
         if differ:
             raise OutputError(
                 f"{self.path} was left by {self._run} with other settings ({', '.join(differ)}); start again without "
-                "--resume, or with the settings it had"
+                "{resume}, or with the settings it had",
+                parameter="resume",
             )
         return True
 

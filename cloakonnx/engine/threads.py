@@ -37,7 +37,7 @@ class Threads:
     def __post_init__(self) -> None:
         """Check the numbers."""
         if self.workers < 1:
-            raise OptionError(f"--workers {self.workers} must be at least 1")
+            raise OptionError(f"{{workers}} {self.workers} must be at least 1", parameter="workers")
         if self.threads < 1:
             raise OptionError(f"{self.threads} threads for each session are too few: at least 1")
 

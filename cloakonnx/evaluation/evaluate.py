@@ -143,7 +143,8 @@ def evaluate(
     if keep is not None and beside is None:
         raise OptionError(
             f"samples gained and lost are kept beside a baseline, and {source.name} carries no masks to take out: name "
-            "a baseline (--baseline)"
+            "a baseline ({baseline})",
+            parameter="baseline",
         )
     classifier, beside, notes = _ready(classifier, beside, dataset)
     given = None if adversarial is None else GivenInputs.of(adversarial, dataset, classifier)
@@ -165,7 +166,7 @@ def evaluate(
         if on_estimate is not None:
             seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size) / engine.workers
             on_estimate(Estimate(seconds, dataset.count(), len(plans), len(work.shuffled), sanity))
-        missing = f"{dataset.source.name} has no labels; an evaluation needs them (--labels, or y in an .npz)"
+        missing = f"{dataset.source.name} has no labels; an evaluation needs them ({{labels}}, or y in an .npz)"
         with map_batches(
             work,
             (batch.labelled(missing) for batch in dataset.batches(batch_size)),

@@ -172,7 +172,8 @@ def check_compared(gates: Iterable[Gate], *, has_baseline: bool) -> None:
         if gate.name in _WITH_BASELINE and not has_baseline:
             raise OptionError(
                 f"{gate.text} compares with a baseline, and this is an evaluation of one model; name what to compare "
-                "it with (--baseline)"
+                "it with ({baseline})",
+                parameter="baseline",
             )
 
 

@@ -123,7 +123,8 @@ def check_rules(path: Path, opset: int) -> None:
 
 def _no_rule(node: onnx.NodeProto, reason: str) -> DifferentiationError:
     return DifferentiationError(
-        f"cannot differentiate {describe(node)}: {reason}; black-box attacks need no gradient: --attack square"
+        f"cannot differentiate {describe(node)}: {reason}; black-box attacks need no gradient: {{attack}} square",
+        parameter="attack",
     )
 
 

@@ -41,7 +41,10 @@ def insert_weight_masks(
     channels: dict[str, ChannelMasks] = {}
     for weight, same in _by_weight(masks).items():
         if weight not in index.initializers and weight not in index.infos:
-            raise TapError(f"the weight {weight!r} is not in the graph that is differentiated: choose other --layers")
+            raise TapError(
+                f"the weight {weight!r} is not in the graph that is differentiated: choose other {{layers}}",
+                parameter="layers",
+            )
         elem_type = index.elem_type(weight)
         wide = elem_type if elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
         axes = channel_axes(index, list(same.values())) if differentiated and wide == elem_type else []

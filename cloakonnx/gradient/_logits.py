@@ -76,7 +76,8 @@ def logits_of(build: Builder, output: str, reading: Reading) -> Logits:
     if not index.is_float(source):
         raise DifferentiationError(
             f"output {output!r} is not floating point, so it has no gradient: name the output that holds the "
-            "probabilities or logits with --output-name"
+            "probabilities or logits with {output_name}",
+            parameter="output_name",
         )
     # Between source and output nothing changes the number of elements.
     shapes = index.shape(source), index.shape(output), reading.declared

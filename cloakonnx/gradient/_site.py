@@ -102,5 +102,7 @@ class GradientSite(NodeView):
     def error(self, reason: str) -> DifferentiationError:
         """Build the error that names the node."""
         return DifferentiationError(
-            f"cannot differentiate {describe(self.node)}: {reason}; black-box attacks need no gradient: --attack square"
+            f"cannot differentiate {describe(self.node)}: {reason}; black-box attacks need no gradient: "
+            "{attack} square",
+            parameter="attack",
         )

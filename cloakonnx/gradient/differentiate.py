@@ -353,7 +353,8 @@ def _data_input(model: onnx.ModelProto, wanted: str | None) -> str:
             "with one"
         )
     raise DifferentiationError(
-        f"the model has several floating-point inputs ({', '.join(floats)}): name one with --input"
+        f"the model has several floating-point inputs ({', '.join(floats)}): name one with {{input_name}}",
+        parameter="input_name",
     )
 
 

@@ -100,7 +100,8 @@ def _part(data: Dataset, digest: str, rows: NDArray[np.int64], name: str, *, who
     if not len(rows):
         raise DataError(
             f"{data.source.name}: {whole} samples are too few for a part to {name} on; give more, or name files "
-            "for the parts with --select-data and --report-data"
+            "for the parts with {select_data} and {report_data}",
+            parameter=("select_data", "report_data"),
         )
     if len(rows) == whole:
         return DataPart(data, whole, digest)

@@ -103,23 +103,31 @@ class HardenSettings:
         _check_name("method", self.method, METHODS)
         _check_name("preset", self.preset, PRESETS)
         if not self.eps:
-            raise OptionError("--eps needs a number, such as 2/255")
+            raise OptionError("{eps} needs a number, such as 2/255", parameter="eps")
         if not 0 <= self.budget < 1:
-            raise OptionError(f"--budget {self.budget:g} must be a share from 0 to 1, such as 4%")
+            raise OptionError(f"{{budget}} {self.budget:g} must be a share from 0 to 1, such as 4%", parameter="budget")
         if self.method != "learn" and len(self.taps) > 1:
-            raise OptionError(f"--method {self.method} masks one tap; --tap names {len(self.taps)}")
+            raise OptionError(
+                f"{{method}} {self.method} masks one tap; {{taps}} names {len(self.taps)}", parameter=("method", "taps")
+            )
         if self.method != "learn" and (self.granularity or self.layers):
-            raise OptionError(f"--granularity and --layers are for --method learn; {self.method} masks one tap")
+            raise OptionError(
+                f"{{granularity}} and {{layers}} are for {{method}} learn; {self.method} masks one tap",
+                parameter=("granularity", "layers", "method"),
+            )
         for eps in self.radii:
             plan(self.attack, eps=eps, norm=self.norm)
         if len(set(self.eps)) < len(self.eps):
-            raise OptionError("--eps names the same radius twice")
+            raise OptionError("{eps} names the same radius twice", parameter="eps")
         try:
             check_measured(self.gates, eps=self.radii, sanity=True, latency=True)
         except OptionError as error:
             if len(self.radii) == len(self.eps):
                 raise
-            raise OptionError(f"{error} (of --eps the preset {self.preset} takes the first only)") from None
+            raise OptionError(
+                f"{error.args[0]} (of {{eps}} the preset {self.preset} takes the first only)",
+                parameter=("eps", *error.parameters),
+            ) from None
 
     @property
     def amount(self) -> Preset:

@@ -92,7 +92,9 @@ class ResultFolder:
             OutputError: something else than a folder has the name, or the folder that it would be in is not writable.
         """
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
-            raise OutputError(f"cannot write {self.path}: it is not a folder; name another with -o")
+            raise OutputError(
+                f"cannot write {self.path}: it is not a folder; name another with {{output}}", parameter="output"
+            )
         there = next(each for each in (self.path.absolute(), *self.path.absolute().parents) if each.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             raise OutputError(f"cannot write {self.path}: {there} is not a folder that can be written to")
@@ -167,8 +169,9 @@ class ResultFolder:
         changed = [each for each in self._changed(files) if self.file(each).exists()]
         why = "changed since it was written" if changed else "of other inputs, settings or versions"
         return OutputError(
-            f"{self.file(changed[0] if changed else name)} is there already, {why}; name another folder with -o, or "
-            "overwrite it with --force"
+            f"{self.file(changed[0] if changed else name)} is there already, {why}; name another folder with "
+            "{output}, or overwrite it with {force}",
+            parameter=("output", "force"),
         )
 
     def _may_replace(self, stage: WorkStage, there: Sequence[str], again: Mapping[str, str], *, is_known: bool) -> bool:
@@ -210,7 +213,10 @@ class ResultFolder:
         files = {name: self._sha256(name) for name in (*stage.writes, *left.get(BESIDE, ()))}
         missing = next((name for name, digest in files.items() if digest is None), None)
         if missing is not None:
-            raise OutputError(f"{self.file(missing)} is gone: something else removes files there; name another with -o")
+            raise OutputError(
+                f"{self.file(missing)} is gone: something else removes files there; name another with {{output}}",
+                parameter="output",
+            )
         self._write(
             stage.name, {"key": self._key(stage), "work": self._work(stage), "files": files, "left": dict(left)}
         )

@@ -99,14 +99,16 @@ def choose_provider(name: str | None = None, *, device_id: int = 0) -> Provider:
     if full not in available:
         short = [s for s, f in _SHORT_NAMES.items() if f in available]
         raise ProviderError(
-            f"--provider {name}: the installed ONNX Runtime has no {full}; it has {', '.join(short or available)}"
-            f"{nearest(name, short)}"
+            f"{{provider}} {name}: the installed ONNX Runtime has no {full}; it has {', '.join(short or available)}"
+            f"{nearest(name, short)}",
+            parameter="provider",
         )
     if not _loads(full, device_id):
         raise ProviderError(
-            f"--provider {name}: {full} does not load on this machine for device {device_id} (no such device or "
-            "driver, or its libraries are missing: pip install 'onnxruntime-gpu[cuda,cudnn]'); --provider cpu runs "
-            "anywhere"
+            f"{{provider}} {name}: {full} does not load on this machine for device {device_id} (no such device or "
+            "driver, or its libraries are missing: pip install 'onnxruntime-gpu[cuda,cudnn]'); {provider} cpu runs "
+            "anywhere",
+            parameter="provider",
         )
     return Provider(full, device_id)
 

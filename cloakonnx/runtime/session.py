@@ -302,7 +302,9 @@ def _first(value: Value, count: int) -> Value:
 def _bits(value: ort.OrtValue) -> NDArray[np.uint16]:
     """Return a copy of a bfloat16 tensor's bits, which ONNX Runtime does not hand to numpy."""
     if value.device_name().lower() != "cpu":
-        raise InferenceError("a bfloat16 tensor can't be read back from the device; use --provider cpu")
+        raise InferenceError(
+            "a bfloat16 tensor can't be read back from the device; use {provider} cpu", parameter="provider"
+        )
     shape = tuple(value.shape())
     data = ctypes.string_at(value.data_ptr(), math.prod(shape) * 2)
     return np.frombuffer(data, np.uint16).reshape(shape)

@@ -112,8 +112,9 @@ class ScoringWork:
     def _labels(self, batch: PairBatch) -> NDArray[np.int64]:
         if batch.y is None:
             raise DataError(
-                f"{self.name} has no labels; --criterion {self.wanted.name} needs the true ones (y in an .npz, "
-                "--labels for an .npy)"
+                f"{self.name} has no labels; {{criterion}} {self.wanted.name} needs the true ones (y in an .npz, "
+                "{labels} for an .npy)",
+                parameter=("criterion", "labels"),
             )
         return batch.y
 

@@ -256,5 +256,6 @@ def _raise_where_not_finite(activation: NDArray[Any], kind: str, tap: Tap, start
         at = tuple(int(i) for i in bad[0])
         raise InferenceError(
             f"tap {tap.name!r} is {activation[at]} at feature {at[tap.feature_axis]} of {kind} sample {start + at[0]}: "
-            "the model overflows on this input, or the preprocessing (--scale, --mean, --std) is not the model's"
+            "the model overflows on this input, or the preprocessing ({scale}, {mean}, {std}) is not the model's",
+            parameter=("scale", "mean", "std"),
         )

@@ -27,7 +27,8 @@ def masks_of(analysis: Analysis, amount: Amount | None = None) -> list[Mask]:
         return [select(analysis.scores, DEFAULT_AMOUNT if amount is None else amount)]
     if amount is not None:
         raise OptionError(
-            "the analysis holds learned masks, which are applied as they are: no --remove, no --threshold"
+            "the analysis holds learned masks, which are applied as they are: no {amount}, no {threshold}",
+            parameter=("amount", "threshold"),
         )
     return list(analysis.masks)
 

@@ -111,8 +111,9 @@ def select(analysis: Analysis | TapScores, amount: Amount | str | int = DEFAULT_
     count = _count(scores, amount, total)
     if total == 1:
         raise OptionError(
-            f"{scores.tap!r} has one feature, and without it nothing is left; score a tap with several: --tap "
-            "('cloakonnx inspect' lists them)"
+            f"{scores.tap!r} has one feature, and without it nothing is left; score a tap with several: {{tap}} "
+            "('cloakonnx inspect' lists them)",
+            parameter="tap",
         )
     if count >= total:
         raise OptionError(f"this would remove all {total} features of {scores.tap!r}; choose fewer")
@@ -124,7 +125,10 @@ def select(analysis: Analysis | TapScores, amount: Amount | str | int = DEFAULT_
 def _count(scores: TapScores, amount: Amount, total: int) -> int:
     if isinstance(amount, Threshold):
         if not amount.value > 0:
-            raise OptionError(f"--threshold {amount.value:g} must be above 0; features that never moved score 0")
+            raise OptionError(
+                f"{{threshold}} {amount.value:g} must be above 0; features that never moved score 0",
+                parameter="threshold",
+            )
         count = int((scores.scores >= amount.value).sum())
         if count == 0:
             raise OptionError(
@@ -134,9 +138,9 @@ def _count(scores: TapScores, amount: Amount, total: int) -> int:
         return count
     if isinstance(amount, Share):
         if not 0 < amount.value < 1:
-            raise OptionError(f"--remove {amount.value * 100:g}% must be above 0% and below 100%")
+            raise OptionError(f"{{amount}} {amount.value * 100:g}% must be above 0% and below 100%", parameter="amount")
         # A share like 0.29 of 100 is 28.999... in binary; what the user wrote is 29.
         return max(1, int(total * amount.value + 1e-9))
     if amount.value < 1:
-        raise OptionError(f"--remove {amount.value} must be at least 1 feature")
+        raise OptionError(f"{{amount}} {amount.value} must be at least 1 feature", parameter="amount")
     return amount.value

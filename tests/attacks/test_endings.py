@@ -238,7 +238,7 @@ def test_the_task_takes_a_score_that_may_be_anything(name: str, attacked: str, t
     """By its values: a probability in [0, 1], else a logit. The change of a linear net can be written down."""
     steps, threshold, limit = BY_TASK[name]
     made = load_bytes(ends(*steps).SerializeToString())
-    with pytest.raises(ModelError, match="--task binary"):
+    with pytest.raises(ModelError, match="task binary"):
         Classifier(made, provider=CPU).predict(X)
     above = limit < Z if limit >= 0 else -limit > Z
     rng = np.random.default_rng(0)

@@ -92,9 +92,9 @@ def test_an_evaluation_by_an_attack_of_ones_own(lighten: type[Attack], tmp_path:
 
 def test_settings_are_checked(lighten: type[Attack]) -> None:
     assert registered()["lighten"] is lighten
-    with pytest.raises(OptionError, match="--tries must be at least 1"):
+    with pytest.raises(OptionError, match="tries must be at least 1"):
         make("lighten", eps=0.1, tries=0)
-    with pytest.raises(OptionError, match="lighten takes no --max-iter"):
+    with pytest.raises(OptionError, match="lighten takes no max_iter"):
         make("lighten", eps=0.1, max_iter=3)
     with pytest.raises(OptionError, match=r"there is no attack or preset 'lightn'.* did you mean 'lighten'"):
         plan("lightn", eps=0.1)

@@ -107,7 +107,7 @@ def test_round(tmp_path: Path) -> None:
 
 
 def test_round_needs_levels(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="--round takes levels of 1/255"):
+    with pytest.raises(OptionError, match="round_levels takes levels of 1/255"):
         attack(tmp_path, dataset(bounds=(0.0, 2.0)), FGSM, round_levels=True)
 
 
@@ -233,7 +233,7 @@ def test_bad_input_leaves_nothing(tmp_path: Path, sample: int) -> None:
         attack(tmp_path, dataset(x), PGD)
     with pytest.raises(DataError, match="no labels"):
         attack(tmp_path, dataset(), make("pgd", eps=0.1, targeted=True))
-    with pytest.raises(OptionError, match="--eps 2 is wider"):
+    with pytest.raises(OptionError, match="eps 2 is wider"):
         attack(tmp_path, dataset(), make("pgd", eps=2.0))
     assert not list(tmp_path.iterdir())
 

@@ -105,7 +105,7 @@ def test_labels_and_sorted_values(name: str, tmp_path: Path) -> None:
 def test_what_is_no_classifier(name: str, tmp_path: Path) -> None:
     steps, outputs, what = OTHERS[name]
     made = classifier(steps, outputs)
-    with pytest.raises(ModelError, match=f"{what}.*--task classes"):
+    with pytest.raises(ModelError, match=f"{what}.*task classes"):
         attack(made, samples(made), output=tmp_path / "a.npz", attack="noise", eps=0.05)
 
 
@@ -128,7 +128,7 @@ def test_class_scores_are_taken(steps: str, outputs: int) -> None:
 
 
 def test_tasks_that_are_not_built_yet() -> None:
-    with pytest.raises(OptionError, match="--task multilabel is not built yet; there are classes and binary"):
+    with pytest.raises(OptionError, match="task multilabel is not built yet; there are classes and binary"):
         classifier("p = Sigmoid z", 5, task="multilabel")
     with pytest.raises(CloakError, match=r"there is no task 'clases' .*did you mean 'classes'"):
         classifier("p = Sigmoid z", 5, task="clases")
@@ -168,7 +168,7 @@ def test_regressors(op_type: str, name: str, producer: str, why: str, tmp_path: 
     made = Classifier(load_bytes(regressor(op_type, name, producer).SerializeToString()), provider=CPU)
     given = {"attack": "square", "eps": 0.05, "max_iter": 2}
     if why:
-        with pytest.raises(ModelError, match=f"{why}; the task regression is not built yet.*--task classes"):
+        with pytest.raises(ModelError, match=f"{why}; the task regression is not built yet.*task classes"):
             attack(made, samples(made), output=tmp_path / "a.npz", **given)
         made = made.changed(task="classes")
     found = attack(made, samples(made), output=tmp_path / "a.npz", **given)

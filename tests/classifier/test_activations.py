@@ -110,12 +110,12 @@ def test_strings_are_refused() -> None:
 
 def test_channels_that_do_not_fit() -> None:
     for elem_type in (TensorProto.FLOAT, TensorProto.FLOAT16):
-        with pytest.raises(DataError, match="--mean has 2 numbers for 3 channels of the samples; give one number"):
+        with pytest.raises(DataError, match="mean has 2 numbers for 3 channels of the samples; give one number"):
             taps(pass_through(elem_type, ["N", 3, 2, 2]), "seen", preprocessing=Preprocessing(mean=(0.1, 0.2)))
         made = pass_through(elem_type, ["N", "C", 2, 2])
         run = taps(made, "seen", preprocessing=Preprocessing(std=(0.1, 0.2)))
         assert run(batch(3, 2, 2, 2))[0].shape == (3, 2, 2, 2)
-        with pytest.raises(DataError, match="--std has 2 numbers for 3 channels of the samples"):
+        with pytest.raises(DataError, match="std has 2 numbers for 3 channels of the samples"):
             run(batch(3, 3, 2, 2))
 
 
@@ -129,7 +129,7 @@ def test_an_input_of_no_declared_rank() -> None:
         (seen,) = taps(made, "seen", preprocessing=how)(x)
         mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (how.mean, how.std))
         np.testing.assert_array_equal(seen, ((x - mean) / std).astype(kind))
-        with pytest.raises(DataError, match="--mean has 3 numbers for 2 channels of the samples"):
+        with pytest.raises(DataError, match="mean has 3 numbers for 2 channels of the samples"):
             taps(made, "seen", preprocessing=how)(batch(5, 2, 2, 3))
 
 
@@ -145,7 +145,7 @@ def two_inputs() -> onnx.ModelProto:
 
 
 def test_several_inputs() -> None:
-    with pytest.raises(ModelError, match=r"2 inputs \(x, z\); name one with --input"):
+    with pytest.raises(ModelError, match=r"2 inputs \(x, z\); name one with input_name"):
         taps(two_inputs(), "alone")
     with pytest.raises(ModelError, match="no input 'w'; it has x, z"):
         taps(two_inputs(), "alone", input_name="w")

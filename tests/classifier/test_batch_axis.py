@@ -176,9 +176,7 @@ def test_mean_and_std_run_along_the_channels_of_a_sample() -> None:
 
 @pytest.mark.parametrize("settings", [{"batch": "B", "rows": "M"}, {"shape": False}, {"rows": 1}])
 def test_what_can_not_be_told_is_asked_for(settings: dict[str, Any]) -> None:
-    with pytest.raises(
-        ModelError, match=r"its first axis is fixed at 6 and axis 1 is open.*--batch-axis 1 or --batch-"
-    ):
+    with pytest.raises(ModelError, match=r"its first axis is fixed at 6 and axis 1 is open.*batch_axis 1 or batch_"):
         settled(classifier(net(**settings)), X[:6])
 
 
@@ -190,7 +188,7 @@ def test_the_batch_stays_first() -> None:
     assert classifier(net(0, batch=1, sample=("T", F), rows=1)).batch_axis == 0
     with pytest.raises(ModelError, match="depend on the other samples of its batch"):
         settled(classifier(net(), batch_axis=0), X)
-    with pytest.raises(ModelError, match=r"--batch-axis 3: input 'x' of .* has shape \(6, N, 4\)"):
+    with pytest.raises(ModelError, match=r"batch_axis 3: input 'x' of .* has shape \(6, N, 4\)"):
         settled(classifier(net(), batch_axis=3), X)
 
 

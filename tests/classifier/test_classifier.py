@@ -87,7 +87,7 @@ def test_outputs_that_are_no_class_scores() -> None:
 def test_several_outputs() -> None:
     made = identity([core.node("Mul", "x x", "y"), core.node("Neg", "x", "z")], ["N", 3])
     made.graph.output.append(core.value("z", ["N", 3]))
-    with pytest.raises(ModelError, match=r"2 outputs \(y, z\); name one with --output-name"):
+    with pytest.raises(ModelError, match=r"2 outputs \(y, z\); name one with output_name"):
         classifier(made).predict(X)
     assert classifier(made, output_name="z").predict(X).tolist() == [0, 2, 0, 0]
     assert class_count(load_bytes(made.SerializeToString())) is None

@@ -122,7 +122,7 @@ def test_names_of_the_classes() -> None:
 
 @pytest.mark.parametrize("name", OPEN)
 def test_left_open(name: str) -> None:
-    with pytest.raises(ModelError, match="name one with --output-name"):
+    with pytest.raises(ModelError, match="name one with output_name"):
         _ = classifier(OPEN[name]).output_name
 
 

@@ -144,7 +144,7 @@ def test_an_output_that_cannot_be_told_is_told_of_when_it_is_needed() -> None:
     assert several.declared_classes is None
     np.testing.assert_array_equal(several.activations(["a"])(X)[0], classifier().activations(["a"])(X)[0])
     for needs in (lambda: several.output_name, lambda: several.task, lambda: several.predict(X), several.prepare):
-        with pytest.raises(ModelError, match=r"2 outputs \(scores, h\); name one with --output-name"):
+        with pytest.raises(ModelError, match=r"2 outputs \(scores, h\); name one with output_name"):
             needs()
     assert classifier(made, output_name="scores").predict(X).shape == (20,)
 
@@ -205,5 +205,5 @@ def test_mean_and_std_that_do_not_fit_the_channels(shape: tuple[Any, ...]) -> No
         lambda: fresh().prepare((3, 6, 5)),
         lambda: Dataset.of(source, fresh()).fitted_to(fresh()),
     ):
-        with pytest.raises(DataError, match="--mean has 2 numbers for 3 channels of the samples"):
+        with pytest.raises(DataError, match="mean has 2 numbers for 3 channels of the samples"):
             run()

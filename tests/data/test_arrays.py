@@ -111,7 +111,7 @@ DAMAGED: list[tuple[str, Callable[[], bytes], str]] = [
     ("x.npz", lambda: as_npy(IMAGES), "its content is an .npy file"),
     ("x.npy", lambda: as_npz(x=IMAGES), "its content is an .npz file"),
     ("x.txt", lambda: b"hello", "neither an .npz nor an .npy file, nor a folder"),
-    ("x.py", lambda: b"raise SystemExit(3)", "--data-script"),
+    ("x.py", lambda: b"raise SystemExit(3)", "data_script"),
     ("x.npz", lambda: as_npz(x=np.arange(5, dtype=np.uint8)), "has shape (5,); the first axis counts samples"),
     ("x.npz", lambda: as_npz(x=np.zeros((), np.uint8)), "has shape ()"),
     ("x.npz", lambda: as_npz(x=np.zeros((5, 0), np.uint8)), "hold no value"),
@@ -158,11 +158,11 @@ def test_options_that_do_not_go_with_the_kind(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", IMAGES)
     (tmp_path / "images").mkdir()
     for path, options, said in (
-        (npz, {"labels": tmp_path / "x.npy"}, "--labels does not go with samples.npz"),
-        (npz, {"classes": ("a",)}, "--classes does not go with samples.npz"),
-        (npz, {"resize": 3}, "--resize does not go"),
-        (tmp_path / "x.npy", {"crop": 3}, "--crop does not go"),
-        (tmp_path / "images", {"labels": npz}, "--labels does not go with images"),
+        (npz, {"labels": tmp_path / "x.npy"}, "labels does not go with samples.npz"),
+        (npz, {"classes": ("a",)}, "classes does not go with samples.npz"),
+        (npz, {"resize": 3}, "resize does not go"),
+        (tmp_path / "x.npy", {"crop": 3}, "crop does not go"),
+        (tmp_path / "images", {"labels": npz}, "labels does not go with images"),
     ):
         with pytest.raises(DataError) as caught:
             open_source(path, **options)

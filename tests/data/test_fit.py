@@ -93,7 +93,7 @@ def test_greyscale_and_flat(stored: tuple[int, ...], wanted: Shape, shape: tuple
 )
 def test_ambiguous_asks_for_layout(stored: tuple[int, ...], wanted: Shape) -> None:
     x = seeded(2, *stored)
-    with pytest.raises(DataError, match="--layout"):
+    with pytest.raises(DataError, match="layout"):
         pixels(x, wanted)
     as_is = x.astype(np.float32) / np.float32(255)
     np.testing.assert_array_equal(pixels(x, wanted, layout="nchw"), as_is)
@@ -111,7 +111,7 @@ def test_colour_images_into_a_flat_input(stored: str, order: str) -> None:
     arrangement = dataset(x, (90,), layout=f"{stored}:{order}").arrangement
     np.testing.assert_array_equal(arrangement.undo(rows[order], x.shape[1:]), x)
     for layout in (None, "nchw", "nhwc"):
-        with pytest.raises(DataError, match=f"in two orders; .*--layout {layout or stored}:nchw .*:nhwc"):
+        with pytest.raises(DataError, match=f"in two orders; .*layout {layout or stored}:nchw .*:nhwc"):
             pixels(x, (90,), layout=layout)
 
 
@@ -157,7 +157,7 @@ def test_flat_samples_into_colour_images(stored: str, model: str) -> None:
     np.testing.assert_array_equal(arrangement.undo(arrangement.apply(x), (90,)), x)
     assert arrangement.note is not None
     for layout in (None, "nchw:nchw"):
-        with pytest.raises(DataError, match=r"\(90,\) fit the model's images .* in two orders; .*--layout nchw .*nhwc"):
+        with pytest.raises(DataError, match=r"\(90,\) fit the model's images .* in two orders; .*layout nchw .*nhwc"):
             pixels(x, wanted, layout=layout)
 
 
@@ -189,13 +189,13 @@ def test_an_order_that_is_open_is_asked_for(stored: tuple[int, ...], wanted: Sha
 def test_a_layout_without_effect_is_refused(
     stored: tuple[int, ...], wanted: Shape | None, layout: str, said: str
 ) -> None:
-    with pytest.raises(DataError, match=f"--layout {layout} {said}"):
+    with pytest.raises(DataError, match=f"layout {layout} {said}"):
         pixels(seeded(2, *stored), wanted, layout=layout)
 
 
 def test_a_layout_that_contradicts_the_source_is_refused() -> None:
     source = ArraySource("samples", seeded(2, 5, 6, 3), None, layout="nhwc")
-    with pytest.raises(DataError, match="stored as nhwc; --layout nchw contradicts that"):
+    with pytest.raises(DataError, match="stored as nhwc; layout nchw contradicts that"):
         list(Dataset(source, Preprocessing(layout="nchw"), (3, 5, 6)).batches(2))
 
 
@@ -233,7 +233,7 @@ def test_bounds_can_be_wider() -> None:
 
 @pytest.mark.parametrize("options", [{"scale": 0.0}, {"std": (1.0, 0.0)}, {"std": (-1.0,)}, {"bounds": (1.0, 1.0)}])
 def test_impossible_numbers(options: Any) -> None:
-    with pytest.raises(DataError, match="--"):
+    with pytest.raises(DataError, match=next(iter(options))):
         Preprocessing(**options)
 
 
@@ -257,7 +257,7 @@ def test_the_sample_that_is_wrong_is_named_by_its_place_in_the_whole_data() -> N
 def test_no_bounds_are_advised_for_what_is_no_number(value: float) -> None:
     with pytest.raises(DataError, match=f"sample 0 has the value {value:g}, which is no finite number") as caught:
         list(dataset(np.full((1, 4), value, np.float32), (4,)).batches(2))
-    assert "--bounds" not in str(caught.value)
+    assert "bounds" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -315,24 +315,24 @@ def test_normalised_pictures_are_not_answered_with_bounds(axis: int) -> None:
     x = np.random.default_rng(0).random((5, *sample)).astype(np.float32)
     with pytest.raises(DataError, match="the samples look normalised") as caught:
         pixels((x - MEAN.reshape(shape)) / STD.reshape(shape), tuple(sample))
-    assert all(word in str(caught.value) for word in ("give pixels", "--mean and --std", "outside pixel space [0, 1]"))
-    assert "--bounds" not in str(caught.value)
+    assert all(word in str(caught.value) for word in ("give pixels", "mean and std", "outside pixel space [0, 1]"))
+    assert "bounds" not in str(caught.value)
 
 
 def test_pictures_from_minus_one_to_one() -> None:
     x = np.random.default_rng(0).uniform(-1, 1, (5, 3)).astype(np.float32)
-    with pytest.raises(DataError, match=r"normalised.*--mean 0\.5 --std 0\.5; --bounds=-1,1 takes them as they are"):
+    with pytest.raises(DataError, match=r"normalised.*mean 0\.5 std 0\.5; bounds=-1,1 takes them as they are"):
         pixels(x, (3,))
 
 
 @pytest.mark.parametrize("values", [[0.0, 17.5], [0.0, 255.0], [-100.0, 3.5], [-3.0, 2.0], [0.0, 2.5]], ids=str)
 def test_what_does_not_look_normalised(values: list[float]) -> None:
-    with pytest.raises(DataError, match="set --bounds, or store the samples as uint8 or scaled to it"):
+    with pytest.raises(DataError, match="set bounds, or store the samples as uint8 or scaled to it"):
         pixels(np.array([values], np.float32), (2,))
 
 
 def test_bounds_that_were_given_are_not_doubted() -> None:
-    with pytest.raises(DataError, match=r"outside pixel space \[-1, 1\]; set --bounds"):
+    with pytest.raises(DataError, match=r"outside pixel space \[-1, 1\]; set bounds"):
         pixels(np.array([[-2.5, 0.25]], np.float32), (2,), bounds=(-1.0, 1.0))
 
 
@@ -340,4 +340,4 @@ def test_bounds_that_were_given_are_not_doubted() -> None:
 def test_no_finite_number(value: float) -> None:
     with pytest.raises(DataError, match="which is no finite number") as caught:
         pixels(np.array([[0.5, value]], np.float32), (2,))
-    assert "--bounds" not in str(caught.value)
+    assert "bounds" not in str(caught.value)

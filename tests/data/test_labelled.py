@@ -89,7 +89,7 @@ def test_missing_files_files_without_a_label_and_duplicates_are_counted(flat: Pa
         ("b.png,1,2\n", {}, "has 3 columns and no header"),
         ("b.png\n", {}, "has one column"),
         ("file,label\nb.png,1\n", {"label_column": "lable"}, "has no column 'lable'; did you mean 'label'?"),
-        ("file,label\nb.png,ant\n", {"classes": ("bee",)}, "has the class 'ant' that --classes lacks"),
+        ("file,label\nb.png,ant\n", {"classes": ("bee",)}, "has the class 'ant' that classes lacks"),
         ("b.png,1\n../../etc/passwd,1\n", {}, ""),
     ],
 )  # fmt: skip
@@ -120,7 +120,7 @@ def test_text_classes_and_file_names_travel(flat: Path) -> None:
 def test_a_flat_folder_alone_names_the_way(flat: Path) -> None:
     (flat / "labels.csv").write_text("file,label\n" + ROWS)
     shutil.rmtree(flat / "deep")
-    with pytest.raises(DataError, match=r"no class folders; .* with --labels \(labels.csv\?\)"):
+    with pytest.raises(DataError, match=r"no class folders; .* with labels \(labels.csv\?\)"):
         open_source(flat)
 
 
@@ -140,7 +140,7 @@ def test_labels_of_an_array(tmp_path: Path, text: str) -> None:
     [
         ("label\n1\n0\n", "has 2 rows of labels for 3 samples"),
         ("1\n0\n0\n0\n0\n", "has 5 rows of labels for 3 samples"),
-        ("a,b\n1,2\n0,1\n0,1\n", "has 2 columns (a, b); name that of the labels with --label-column"),
+        ("a,b\n1,2\n0,1\n0,1\n", "has 2 columns (a, b); name that of the labels with label_column"),
         ("label\n1\nnext\n3.5\n", ""),
     ],
 )

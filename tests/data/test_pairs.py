@@ -93,7 +93,7 @@ def test_limit_of_files_of_other_lengths() -> None:
 @pytest.mark.parametrize(("clean", "twins"), [(7, 5), (5, 7), (7, 6), (6, 7)])
 def test_different_lengths(size: int, clean: int, twins: int) -> None:
     a, b = source("a", CLEAN[:clean]), source("b", TWINS[:twins])
-    with pytest.raises(DataError, match=f"a has {clean} samples, b has {twins}.*--limit"):
+    with pytest.raises(DataError, match=f"a has {clean} samples, b has {twins}.*limit"):
         next(pairs(a, b).batches(size))
     by_script = ScriptSource("b.py:f", lambda: [TWINS[:twins]])
     with pytest.raises(DataError, match=r"a and b\.py:f have different numbers of samples"):

@@ -174,7 +174,7 @@ BAD = {
     "quote left open": (COMMAS + '"1,2,3\n', {}, "line "),
     "Latin-1": ("größe,label\n1,0\n".encode("latin-1"), {}, "is not UTF-8 text"),
     "a zip archive, as Excel's": (b"PK\x03\x04\x00\x00", {}, "is not text but a damaged zip archive"),
-    "classes lack one": (COMMAS, {"classes": ("0", "2")}, "has the class '1' that --classes lacks"),
+    "classes lack one": (COMMAS, {"classes": ("0", "2")}, "has the class '1' that classes lacks"),
 }  # fmt: skip
 
 
@@ -316,9 +316,9 @@ def test_options_of_tables(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(COMMAS)
     np.savez(tmp_path / "x.npz", x=X, y=Y)
     for path, options, said in (
-        ("t.csv", {"labels": tmp_path / "t.csv"}, "--labels does not go with t.csv: --label-column names"),
-        ("t.csv", {"classes": ("a", "b")}, "--classes does not go with t.csv: it names what is in --label-column"),
-        ("x.npz", {"label_column": "y"}, "--label-column does not go with x.npz"),
+        ("t.csv", {"labels": tmp_path / "t.csv"}, "labels does not go with t.csv: label_column names"),
+        ("t.csv", {"classes": ("a", "b")}, "classes does not go with t.csv: it names what is in label_column"),
+        ("x.npz", {"label_column": "y"}, "label_column does not go with x.npz"),
     ):
         with pytest.raises(DataError) as caught:
             open_source(tmp_path / path, **options)

@@ -42,7 +42,7 @@ def test_the_files_are_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text("mine")
-    with pytest.raises(OutputError, match="is not empty; overwrite the demonstration in it with --force"):
+    with pytest.raises(OutputError, match="is not empty; overwrite the demonstration in it with force"):
         write_sample(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_text() == "mine"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cloakonnx
+from cloakonnx.cli._parameters import option_of
 
 from .pages import PAGES, Block, blocks
 
@@ -27,8 +28,13 @@ def templates() -> list[re.Pattern[str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             parts = list(pieces(node))
             if sum(len(part) for part in parts if part is not None) >= LEAST:
-                found.append(re.compile("".join(".+" if part is None else re.escape(part) for part in parts)))
+                found.append(re.compile("".join(".+" if part is None else re.escape(named(part)) for part in parts)))
     return found
+
+
+def named(part: str) -> str:
+    """Return a text with parameters as the command line names them."""
+    return re.sub(r"\{([A-Za-z][\w.]*)\}", lambda found: option_of(found[1]), part)
 
 
 def pieces(node: ast.AST) -> Iterator[str | None]:

@@ -179,7 +179,7 @@ def test_unfinished_work_of_another_version_is_refused(tmp_path: Path) -> None:
     settings = folder.path / "settings.json"
     settings.write_text(json.dumps({"seed": 1}))  # as 0.1.0 wrote it
     with (
-        pytest.raises(OutputError, match=r"left by another version of cloakonnx.*start again without --resume"),
+        pytest.raises(OutputError, match=r"left by another version of cloakonnx.*start again without resume"),
         folder.opened(resume=True),
     ):
         pass

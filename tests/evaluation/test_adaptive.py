@@ -221,16 +221,16 @@ def test_l2(model: Model) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"eps": ()}, "--eps needs numbers that differ"),
-        ({"eps": (0.1, 0.1)}, "--eps needs numbers that differ"),
-        ({"eps": (0.0,)}, "--eps 0 must be above 0"),
-        ({"eps": (-0.1,)}, "--eps -0.1 must be above 0"),
-        ({"eps": (0.1, 8.0)}, r"--eps 8 is wider than pixel space, \[0, 1\], in linf"),
-        ({"eps": (9.0,), "norm": "l2"}, r"--eps 9 is wider than pixel space, \[0, 1\], in l2 \(8\)"),
+        ({"eps": ()}, "eps needs numbers that differ"),
+        ({"eps": (0.1, 0.1)}, "eps needs numbers that differ"),
+        ({"eps": (0.0,)}, "eps 0 must be above 0"),
+        ({"eps": (-0.1,)}, "eps -0.1 must be above 0"),
+        ({"eps": (0.1, 8.0)}, r"eps 8 is wider than pixel space, \[0, 1\], in linf"),
+        ({"eps": (9.0,), "norm": "l2"}, r"eps 9 is wider than pixel space, \[0, 1\], in l2 \(8\)"),
         ({"attack": "qiuck"}, "there is no attack or preset 'qiuck'.*did you mean 'quick'"),
-        ({"max_iter": 5}, "quick has its own --max-iter"),
-        ({"restarts": 5}, "quick has its own --max-iter"),
-        ({"attack": "noise", "max_iter": 5}, "noise takes no --max-iter"),
+        ({"max_iter": 5}, "quick has its own max_iter"),
+        ({"restarts": 5}, "quick has its own max_iter"),
+        ({"attack": "noise", "max_iter": 5}, "noise takes no max_iter"),
     ],
 )
 def test_bad_options(model: Model, options: dict[str, Any], said: str) -> None:
@@ -244,8 +244,8 @@ def test_no_labels(model: Model) -> None:
 
 
 def test_samples_gained_need_a_baseline(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"samples gained and lost are kept beside a baseline, .*--baseline"):
-        evaluated(load(DIGITS), samples=tmp_path / "samples.npz")
+    with pytest.raises(OptionError, match=r"samples gained and lost are kept beside a baseline, .*baseline"):
+        evaluated(load(DIGITS), keep=tmp_path / "samples.npz")
 
 
 @pytest.mark.parametrize(("classes", "features", "said"), [(3, 12, "takes inputs of shape"), (7, 64, "takes inputs")])
@@ -301,7 +301,7 @@ def test_scores_that_are_no_numbers_are_told_of() -> None:
 
 def test_paths_may_be_text(model: Model, tmp_path: Path) -> None:
     options: dict[str, Any] = {"count": 8, "attack": "fgsm", "sanity": False}
-    outputs = {"output": str(tmp_path / "e.json"), "samples": str(tmp_path / "s.npz")}
+    outputs = {"output": str(tmp_path / "e.json"), "keep": str(tmp_path / "s.npz")}
     found = evaluated(model, **options, **outputs)
     assert (tmp_path / "e.json").read_text(encoding="utf-8") == found.to_json()
     assert {each.name for each in tmp_path.iterdir()} == {"e.json", "s.npz"}

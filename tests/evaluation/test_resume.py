@@ -194,6 +194,6 @@ def test_bad_input_leaves_nothing(model: Model, tmp_path: Path) -> None:
     data.source.x[13, 0, 0, 0] = 1.5
     with pytest.raises(DataError, match="sample 13"):
         evaluate(cpu(model), data, output=tmp_path / "r.json", **OPTIONS)
-    with pytest.raises(OptionError, match="--eps 8"):
+    with pytest.raises(OptionError, match="eps 8"):
         evaluate(cpu(model), dataset(model), output=tmp_path / "r.json", **{**OPTIONS, "eps": (8.0,)})
     assert not list(tmp_path.iterdir())

@@ -265,7 +265,7 @@ def test_bad_input() -> None:
     learned = replace(analysis, scores=None, masks=(Mask("a", np.ones(3, np.float32)),))
     with pytest.raises(AnalysisError, match="a sweep needs scores"):
         sweep(cpu(model), learned, pairs, amounts=[Count(1)])
-    with pytest.raises(OptionError, match="--remove names nothing"):
+    with pytest.raises(OptionError, match="amounts names nothing"):
         sweep(cpu(model), analysis, pairs, amounts=[])
     x, y = digits_arrays()
     unlabelled = pairs_of(model, x[:4], x[:4], None)

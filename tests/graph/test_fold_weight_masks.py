@@ -226,4 +226,4 @@ def test_what_does_not_fit_is_refused() -> None:
     refused(model, [Mask("lust", np.ones((5, 4)), granularity=KERNEL)], TapError, "does not exist")
     steep = [Mask("last", np.full(shape, 6e4), granularity=unit) for unit, shape in
              ((OUTPUT_CHANNEL, (1, 4)), ("input-channel", (5, 1)))]  # fmt: skip
-    refused(model, steep, MaskError, "would overflow float16; apply the masks without --fold")
+    refused(model, steep, MaskError, "would overflow float16; apply the masks without fold")

@@ -51,7 +51,7 @@ def test_output_is_the_input(source: Path, tmp_path: Path) -> None:
     before = source.read_bytes()
     os.link(source, tmp_path / "hard.onnx")
     for output in (source, tmp_path / "." / source.name, tmp_path / "hard.onnx"):
-        with pytest.raises(OutputError, match="is the input; name another with -o, or overwrite it with --force"):
+        with pytest.raises(OutputError, match="is the input; name another with output, or overwrite it with force"):
             harden(source, output)
     assert source.read_bytes() == before
     harden(source, source, force=True)
@@ -64,7 +64,9 @@ def test_output_is_the_input(source: Path, tmp_path: Path) -> None:
 def test_existing_output(write_model: Callable[..., None], source: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.onnx"
     output.write_bytes(b"something else")
-    with pytest.raises(OutputError, match=r"out\.onnx exists already; name another output with -o, or overwrite it"):
+    with pytest.raises(
+        OutputError, match=r"out\.onnx exists already; name another output with output, or overwrite it"
+    ):
         write_model(source, output)
     assert output.read_bytes() == b"something else"
     write_model(source, output, force=True)

@@ -239,7 +239,7 @@ def test_masks_that_do_not_fit() -> None:
 def test_layers_are_chosen_by_their_names() -> None:
     model = load_bytes(built().SerializeToString())
     assert [place.name for place in chosen_weights(model, patterns=["fc*", "up"])] == ["up.weight", "fc.weight"]
-    with pytest.raises(TapError, match=r"--layers blocks\.\* finds no weight"):
+    with pytest.raises(TapError, match=r"layers blocks\.\* finds no weight"):
         chosen_weights(model, patterns=["blocks.*"])
 
 

@@ -389,12 +389,12 @@ def test_scores_are_removed_as_far_as_the_budget_goes(fresh: Path) -> None:
     [
         ({"method": "lern"}, OptionError, "there is no method 'lern'; there are learn, greedy, score; did you mean"),
         ({"preset": "fast"}, OptionError, "there is no preset 'fast'; there are full, quick"),
-        ({"eps": ()}, OptionError, "--eps needs a number"),
-        ({"budget": 4}, OptionError, "--budget 4 must be a share"),
+        ({"eps": ()}, OptionError, "eps needs a number"),
+        ({"budget": 4}, OptionError, "budget 4 must be a share"),
         ({"attack": "pdg"}, OptionError, "there is no attack or preset 'pdg'"),
         ({"require": ["robust>=5%@1/255"]}, OptionError, "asks for what wasn't measured: eps 0.00392157"),
         ({"require": ["static>=5%"]}, OptionError, "static figures are of inputs made on another model"),
-        ({"taps": ["a", "b"], "method": "score"}, OptionError, "--method score masks one tap; --tap names 2"),
+        ({"taps": ["a", "b"], "method": "score"}, OptionError, "method score masks one tap; taps names 2"),
         (
             {"limit": 2, "select_data": None, "report_data": None},
             DataError,

@@ -209,7 +209,7 @@ def test_discriminability_at_its_ends() -> None:
 @pytest.mark.parametrize("criterion", [name for name, each in CRITERIA.items() if each.labels])
 def test_labels_are_needed(criterion: str) -> None:
     proto, x, twins, _ = digits()
-    with pytest.raises(DataError, match=f"^clean has no labels; --criterion {criterion} needs the true ones"):
+    with pytest.raises(DataError, match=f"^clean has no labels; criterion {criterion} needs the true ones"):
         analysed(proto, x, twins, None, criterion)
 
 
@@ -226,9 +226,7 @@ def test_a_label_that_is_no_class() -> None:
 @pytest.mark.parametrize("criterion", ["margin", "evidence"])
 def test_a_head_that_is_not_linear_names_the_alternative(criterion: str) -> None:
     proto, x, twins, y = digits()
-    with pytest.raises(
-        TapError, match=r"Relu '/3/Relu' comes after '/2/Conv_output_0'; take --criterion gradient-x-act"
-    ):
+    with pytest.raises(TapError, match=r"Relu '/3/Relu' comes after '/2/Conv_output_0'; take criterion gradient-x-act"):
         analysed(proto, x, twins, y, criterion, tap="/2/Conv_output_0")
 
 

@@ -278,8 +278,8 @@ def test_no_gain_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
-        ({"budget": 1.5}, OptionError, "--budget 1.5 must be a share"),
-        ({"rounds": 0}, OptionError, "--rounds 0"),
+        ({"budget": 1.5}, OptionError, "budget 1.5 must be a share"),
+        ({"rounds": 0}, OptionError, "rounds 0"),
         ({"attack": None}, OptionError, "either an attack or adversarial twins"),
         ({"attack": make("pgd", eps=0.1, targeted=True)}, OptionError, "untargeted"),
         ({"tap": "/6/Relu"}, TapError, "did you mean"),
@@ -293,7 +293,7 @@ def test_bad_settings(changes: dict[str, Any], error: type[Exception], said: str
 def test_twins_and_other_samples_exclude_each_other() -> None:
     x, y = samples(0, 20)
     twins = dataset(x, y, "twins.npz")
-    with pytest.raises(OptionError, match="--select-data goes with --attack"):
+    with pytest.raises(OptionError, match="select goes with attack"):
         selected(attack=None, twins=twins, rounds=1, select=dataset(x, y))
     with pytest.raises(OptionError, match="there is one round"):
         selected(attack=None, twins=twins, rounds=2)

@@ -347,14 +347,14 @@ def test_a_fixed_batch_is_learned_on_in_whole_runs() -> None:
 def test_bad_taps() -> None:
     with pytest.raises(TapError, match=r"'/1/Relu' does not exist; did you mean '/1/Relu_output_0'"):
         learned(taps=["/1/Relu"])
-    with pytest.raises(TapError, match=r"--tap-pattern relu\* finds no tap"):
+    with pytest.raises(TapError, match=r"tap_patterns relu\* finds no tap"):
         learned(tap_patterns=["relu*"])
 
 
 def test_layers_are_for_masks_on_weights_and_taps_for_those_at_activations() -> None:
-    with pytest.raises(OptionError, match="--layers chooses weights"):
+    with pytest.raises(OptionError, match="layers chooses weights"):
         learned(replace(QUICK, granularity="feature"), layers=["*"])
-    with pytest.raises(OptionError, match="--tap and --tap-pattern choose activations"):
+    with pytest.raises(OptionError, match="taps and tap_patterns choose activations"):
         learned(replace(QUICK, granularity="kernel"), taps=["/1/Relu_output_0"])
     only = learned(replace(QUICK, granularity="kernel", epochs=1), layers=["*Gemm*"]).masks
     assert 0 < len(only) < len(learned(replace(QUICK, granularity="kernel", epochs=1)).masks)
@@ -391,15 +391,15 @@ def test_a_tap_without_gradient(op: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"eps": 0}, "--eps 0 must be above 0"),
-        ({"eps": 2}, "--eps 2 is wider than pixel space"),
-        ({"budget": 4}, "--budget 4 must be a share"),
-        ({"learning_rate": 0}, "--learning-rate"),
-        ({"bounds": (0.5, 0.9)}, "--mask-bounds 0.5,0.9"),
-        ({"foldable": True, "zero_below": 0.1}, "--foldable"),
-        ({"warm_up": 2}, "--warm-up"),
-        ({"eps_factor": 0}, "--eps-factor 0 must be above 0"),
-        ({"shift": -1}, "--shift -1 is negative"),
+        ({"eps": 0}, "eps 0 must be above 0"),
+        ({"eps": 2}, "eps 2 is wider than pixel space"),
+        ({"budget": 4}, "budget 4 must be a share"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"bounds": (0.5, 0.9)}, "bounds 0.5,0.9"),
+        ({"foldable": True, "zero_below": 0.1}, "foldable"),
+        ({"warm_up": 2}, "warm_up"),
+        ({"eps_factor": 0}, "eps_factor 0 must be above 0"),
+        ({"shift": -1}, "shift -1 is negative"),
     ],
 )
 def test_bad_settings(wrong: dict[str, Any], message: str) -> None:
@@ -459,10 +459,10 @@ def test_images_are_shifted_and_black_comes_in(bounds: tuple[float, float]) -> N
 def test_what_is_no_image_cannot_be_mirrored_or_shifted() -> None:
     x, y = training_arrays()
     table = Dataset(ArraySource("t", x.reshape(len(x), -1), y), Preprocessing(), (64,))
-    for wanted, option in (({"flip": True}, "--flip"), ({"shift": 2}, "--shift")):
+    for wanted, option in (({"flip": True}, "flip"), ({"shift": 2}, "shift")):
         with pytest.raises(DataError, match=f"are no images with channels.* leave out {option}"):
             Augmentation.of(settled(replace(QUICK, **wanted), table, count=150), table)
-    with pytest.raises(DataError, match="--shift 8 moves images of 8 pixels out of sight"):
+    with pytest.raises(DataError, match="shift 8 moves images of 8 pixels out of sight"):
         Augmentation.of(replace(QUICK, shift=8), dataset(x, y))
 
 

@@ -102,7 +102,7 @@ class PGD(GradientAttack):
         """Check the settings; raises OptionError."""
         super().__post_init__()
         if self.eps_step is not None and not self.eps_step > 0:
-            raise OptionError(f"--eps-step {self.eps_step:g} must be above 0")
+            raise OptionError(f"{{eps_step}} {self.eps_step:g} must be above 0", parameter="eps_step")
 
     @classmethod
     def until_converged(cls, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,10 @@ def labelled(pairs: FittedPairs, batch_size: int) -> Iterator[LabelledPairs]:
     """Yield the pairs; raises DataError where there are no labels."""
     for batch in pairs.batches(batch_size):
         if batch.y is None:
-            raise DataError(f"{pairs.clean.source.name} has no labels; a sweep needs them (--labels, or y in an .npz)")
+            raise DataError(
+                f"{pairs.clean.source.name} has no labels; a sweep needs them ({{labels}}, or y in an .npz)",
+                parameter="labels",
+            )
         indices = np.arange(batch.start, batch.start + batch.size)
         yield LabelledPairs(LabelledBatch(batch.clean, batch.y, indices), batch.adversarial)
 
@@ -69,9 +72,9 @@ def masks_of(scores: TapScores, amounts: Sequence[Amount]) -> dict[Amount, Mask]
         OptionError: no amount, one twice, or one that is not possible.
     """
     if not amounts:
-        raise OptionError("--remove names nothing; 0%..30%, say")
+        raise OptionError("{amounts} names nothing; 0%..30%, say", parameter="amounts")
     if len(set(amounts)) < len(amounts):
-        raise OptionError("--remove names the same amount twice")
+        raise OptionError("{amounts} names the same amount twice", parameter="amounts")
     return {amount: _mask(scores, amount) for amount in amounts}
 
 
@@ -88,10 +91,16 @@ def attacked_of(masks: Mapping[Amount, Mask], wanted: Sequence[Amount] | None) -
         return [last] if masks[last].removed else []
     for amount in wanted:
         if amount not in masks:
-            raise OptionError(f"--adaptive-at {amount_text(amount)} is not among the amounts of --remove; add it there")
+            raise OptionError(
+                f"{{adaptive_at}} {amount_text(amount)} is not among the amounts of {{amounts}}; add it there",
+                parameter=("adaptive_at", "amounts"),
+            )
     found = [amount for amount in dict.fromkeys(wanted) if masks[amount].removed]
     if wanted and not found:
-        raise OptionError("--adaptive-at names only the model without a mask, which is attacked beside other masks")
+        raise OptionError(
+            "{adaptive_at} names only the model without a mask, which is attacked beside other masks",
+            parameter="adaptive_at",
+        )
     return found
 
 

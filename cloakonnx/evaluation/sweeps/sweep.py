@@ -106,7 +106,10 @@ def sweep(
     if asked:
         check(asked)
     elif chosen and norm == "l2":
-        raise OptionError("--norm l2 needs --eps: the largest difference of the adversarial samples is one in linf")
+        raise OptionError(
+            "{norm} l2 needs {eps}: the largest difference of the adversarial samples is one in linf",
+            parameter=("norm", "eps"),
+        )
     made = plan_of(eps=1.0)  # unknown attacks are rejected before the long pass
     engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
     classifier, notes = reading(classifier.with_threads(engine.threads), pairs.clean, inside="a sweep")
@@ -178,6 +181,7 @@ def _radius(largest: float, pairs: FittedPairs) -> float:
     if not largest > 0:
         raise OptionError(
             f"{pairs.clean.source.name} and {pairs.adversarial.source.name} hold the same samples, which tell no eps "
-            "for the adaptive attacks; name it with --eps"
+            "for the adaptive attacks; name it with {eps}",
+            parameter="eps",
         )
     return largest

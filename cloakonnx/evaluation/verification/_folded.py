@@ -63,7 +63,8 @@ def folded_checks(
     if source is None:
         raise ModelError(
             f"{model.name} is folded, so its weights can only be checked by folding again; name the model it was made "
-            "from with --source, or its attestation with --attestation"
+            "from with {source}, or its attestation with {attestation}",
+            parameter=("source", "attestation"),
         )
     recorded = _recorded(model)
     yield recorded

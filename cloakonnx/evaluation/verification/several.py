@@ -89,5 +89,5 @@ def _loaded(path: Path, *, is_referred: bool) -> Model:
         return load(path)
     except ModelError as error:
         if is_referred and path.is_file():
-            raise CheckError(f"{path.name} failed verification: {error}") from None
+            raise CheckError(f"{path.name} failed verification: {error.args[0]}", parameter=error.parameters) from None
         raise

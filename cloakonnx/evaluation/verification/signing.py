@@ -128,7 +128,10 @@ def load_verification_key(path: str | Path) -> VerificationKey:
     if b"PRIVATE KEY-----" in content:
         raise KeyFileError(f"{name} is a private key; a signature is checked with the public one")
     if b"BEGIN CERTIFICATE-----" in content:
-        raise KeyFileError(f"{name} is a certificate, not a public key; give it as --certificate, with --ca")
+        raise KeyFileError(
+            f"{name} is a certificate, not a public key; give it as {{certificate}}, with {{ca}}",
+            parameter=("certificate", "ca"),
+        )
     try:
         public = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm):

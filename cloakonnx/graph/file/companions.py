@@ -105,7 +105,10 @@ class Companions:
             if _same_content(source, target):
                 continue
             if target.exists() and not force:
-                raise OutputError(f"{target} exists already with other content; choose another folder, or use --force")
+                raise OutputError(
+                    f"{target} exists already with other content; choose another folder, or use {{force}}",
+                    parameter="force",
+                )
             about = source.stat()
             yield Copy(location, source, target, about.st_size, folder, about.st_nlink > 1)
 

@@ -188,8 +188,8 @@ def _pick(values: Sequence[onnx.ValueInfoProto], name: str | None, model: str, k
         return values[names.index(name)]
     if len(values) != 1:
         said = f"{len(values)} {kind}s ({', '.join(names)})" if names else f"no {kind}"
-        option = {"input": "--input", "output": "--output-name"}[kind]
-        raise ModelError(f"{model} has {said}; name one with {option}" if names else f"{model} has {said}")
+        option = f"{kind}_name"
+        raise ModelError(f"{model} has {said}" + f"; name one with {{{option}}}" * bool(names), parameter=option)
     return values[0]
 
 

@@ -194,7 +194,10 @@ def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float6
             lost = np.isfinite(flat_old[part].astype(np.float64)) & ~np.isfinite(flat_new[part].astype(np.float64))
             if lost.any():
                 dtype = FLOAT_TYPES[weight.tensor.data_type]
-                raise MaskError(f"the weight {weight.name!r} would overflow {dtype}; apply the masks without --fold")
+                raise MaskError(
+                    f"the weight {weight.name!r} would overflow {dtype}; apply the masks without {{fold}}",
+                    parameter="fold",
+                )
     tensor = onnx.TensorProto()
     tensor.CopyFrom(weight.tensor)
     for field in ("external_data", "data_location", "float_data", "double_data", "int32_data"):

@@ -65,7 +65,8 @@ class Ending:
             raise ModelError(
                 f"output {output!r} gives one score a sample and ends in {self.untold}, so whether it is a probability "
                 "or a logit can't be told; export the model with a Sigmoid at its end, with its logit, or with a score "
-                "for each class; or let its values decide with --task binary"
+                "for each class; or let its values decide with {task} binary",
+                parameter="task",
             )
         return 0.0 if self.activation is None and not self.is_probability else MIDDLE
 

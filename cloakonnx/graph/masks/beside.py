@@ -98,7 +98,8 @@ def moved_out(model: Model, edit: Edit, output: Path, *, force: bool) -> tuple[E
     check_replaceable(path)
     if path.exists() and not force:
         raise OutputError(
-            f"{path} exists already, and the masks of {output.name} go there; name another output with -o"
+            f"{path} exists already, and the masks of {output.name} go there; name another output with {{output}}",
+            parameter="output",
         )
     file = MasksFile(path, location, tuple(tensor.raw_data for tensor in large))
     places = dict(zip((tensor.name for tensor in large), offsets(file.tensors), strict=True))
@@ -116,7 +117,9 @@ def _location(model: Model, output: Path) -> str:
     why = unsafe_name(location)
     if why is not None:
         raise OutputError(
-            f"the masks of {output.name} would go into {location!r} beside it, which {why}; name another output with -o"
+            f"the masks of {output.name} would go into {location!r} beside it, which {why}; name another "
+            "output with {output}",
+            parameter="output",
         )
     return location
 

@@ -192,7 +192,8 @@ def check_source(model: Model) -> None:
     if found != recorded:
         raise CheckError(
             f"{model.name} without its masks has sha256 {found[:16]}..., but {str(recorded)[:16]}... was recorded when "
-            "it was hardened: the model was changed since; nothing was written (verify --source names the change)"
+            "it was hardened: the model was changed since; nothing was written (verify {source} names the change)",
+            parameter="source",
         )
 
 
@@ -206,5 +207,7 @@ def check_target(model: Model, output: Path, *, force: bool) -> None:
     data = [folder / location for folder in folders for location in model.external_files]
     target = output.absolute().parent.resolve() / output.name
     if any(file.parent.resolve() / file.name == target for file in data):
-        raise OutputError(f"the output {output} is a data file of {model.name}; name another with -o")
+        raise OutputError(
+            f"the output {output} is a data file of {model.name}; name another with {{output}}", parameter="output"
+        )
     check_output(output, inputs=[model.path] if model.path else [], force=force)

@@ -373,7 +373,10 @@ def places(model: Model, *, names: Sequence[str] = (), patterns: Sequence[str] =
     for pattern in patterns:
         matching = {name: tap for name, tap in taps.items() if fnmatchcase(name, pattern)}
         if not matching:
-            raise TapError(f"--tap-pattern {pattern} finds no tap of {model.name}{nearest(pattern, taps)}")
+            raise TapError(
+                f"{{tap_patterns}} {pattern} finds no tap of {model.name}{nearest(pattern, taps)}",
+                parameter="tap_patterns",
+            )
         chosen |= matching
     return sorted(chosen.values(), key=lambda tap: tap.node)
 

@@ -146,7 +146,9 @@ def chosen_weights(model: Model, *, patterns: Sequence[str] = (), biases: bool =
         matching = {each.name for each in found if _matches(each, pattern)}
         if not matching:
             names = [name for each in found for name in (each.name, each.layer)]
-            raise TapError(f"--layers {pattern} finds no weight of {model.name}{nearest(pattern, names)}")
+            raise TapError(
+                f"{{layers}} {pattern} finds no weight of {model.name}{nearest(pattern, names)}", parameter="layers"
+            )
         chosen |= matching
     return [each for each in found if each.name in chosen]
 

@@ -187,7 +187,7 @@ def select_greedy(
     )
     best = search.run(rounds)
     if best is None or (best.robust <= search.robust_before and not without_gain):
-        raise NoGainError("; ".join((search.no_gain(best, chosen.name, budget), *notes)))
+        raise NoGainError("; ".join((search.no_gain(best, chosen.name, budget), *notes)), parameter=("budget", "force"))
     source.check_unchanged()
     weights = mask_without(search.features, best.step.removed).astype(np.float32)
     return Analysis(
@@ -349,14 +349,14 @@ class _Search:
         count = len(self._held.samples)
         if best is None:
             return (
-                f"{start} helps none of the {count} select samples on the whole; raise --budget, choose another tap, "
+                f"{start} helps none of the {count} select samples on the whole; raise {{budget}}, choose another tap, "
                 "or learn masks at many: cloakonnx learn"
             )
         again = " once the attack is made again" if self._attacker.is_there else ""
         return (
             f"{start} gains nothing{again}: at best {best.robust} of {count} select samples hold (before: "
-            f"{self.robust_before}); raise --budget, choose another tap, learn masks at many (cloakonnx learn), or "
-            "write the mask as it is with --force"
+            f"{self.robust_before}); raise {{budget}}, choose another tap, learn masks at many (cloakonnx learn), or "
+            "write the mask as it is with {{force}}"
         )
 
 
@@ -364,15 +364,20 @@ def _check(
     budget: float, rounds: int, attack: Attack | None, twins: SamplesLike | None, select: SamplesLike | None
 ) -> None:
     if not 0 <= budget < 1:
-        raise OptionError(f"--budget {budget:g} must be a share from 0 to 1, such as 1%")
+        raise OptionError(f"{{budget}} {budget:g} must be a share from 0 to 1, such as 1%", parameter="budget")
     if rounds < 1:
-        raise OptionError(f"--rounds {rounds} must be at least 1")
+        raise OptionError(f"{{rounds}} {rounds} must be at least 1", parameter="rounds")
     if (attack is None) == (twins is None):
         raise OptionError("greedy selection needs either an attack or adversarial twins")
     if twins is not None and rounds > 1:
-        raise OptionError("with --adversarial there is one round: only --attack can be made again on the masked model")
+        raise OptionError(
+            "with {twins} there is one round: only {attack} can be made again on the masked model",
+            parameter=("twins", "attack"),
+        )
     if twins is not None and select is not None:
-        raise OptionError("--select-data goes with --attack: its samples have no adversarial twins")
+        raise OptionError(
+            "{select} goes with {attack}: its samples have no adversarial twins", parameter=("select", "attack")
+        )
     if attack is not None and attack.is_targeted:
         raise OptionError("greedy selection takes untargeted attacks")
 
@@ -382,8 +387,9 @@ def _read_twins(dataset: Dataset, twins: Dataset, clean: Loaded) -> Loaded:
     pairs = FittedPairs(dataset, twins)
     if pairs.clean is not dataset:
         raise DataError(
-            f"{twins.source.name} has versions of the first samples of {dataset.source.name}, and --limit takes the "
-            "classes evenly; give a file of these samples alone"
+            f"{twins.source.name} has versions of the first samples of {dataset.source.name}, and {{limit}} takes the "
+            "classes evenly; give a file of these samples alone",
+            parameter="limit",
         )
     x = np.concatenate([batch.adversarial for batch in pairs.batches(DEFAULT_BATCH_SIZE)])
     return Loaded(twins.source.name, x, clean.y, tuple(sample_hashes(x)))

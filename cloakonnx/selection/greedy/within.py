@@ -61,6 +61,7 @@ def within_budget(
     if not within:
         raise NoGainError(
             f"removing even the feature of {tap.name!r} that scores highest loses more than the budget of "
-            f"{100 * budget:g} points on {len(samples)} select samples; raise --budget, or choose another tap"
+            f"{100 * budget:g} points on {len(samples)} select samples; raise {{budget}}, or choose another tap",
+            parameter="budget",
         )
     return Count(within[-1])

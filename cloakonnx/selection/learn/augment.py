@@ -42,17 +42,19 @@ class Augmentation:
         if not flip and not shift:
             return None
         shape = dataset.sample_shape
-        option = "--flip" if flip else "--shift"
+        option = "flip" if flip else "shift"
         if len(shape) != 3:
             raise DataError(
                 f"{dataset.source.name}: samples of shape {shape} are no images with channels, so there is nothing to "
-                f"{'mirror' if flip else 'shift'}; leave out {option}"
+                f"{'mirror' if flip else 'shift'}; leave out {{{option}}}",
+                parameter=option,
             )
         width = 3 if dataset.arrangement.channel_axis == 1 else 2
         smallest = min(shape[width - 2], shape[width - 1])
         if shift >= smallest:
             raise DataError(
-                f"--shift {shift} moves images of {smallest} pixels out of sight; take {smallest // 8}, say"
+                f"{{shift}} {shift} moves images of {smallest} pixels out of sight; take {smallest // 8}, say",
+                parameter="shift",
             )
         low = dataset.preprocessing.bounds[0]
         return cls(width, flip, shift, low if np.isfinite(low) else 0.0, recipe.seed)

@@ -153,7 +153,7 @@ def learn(
         choice = learner.run(folder)
         notes += (_memorised(trials),) if trials.looks_memorised else ()
     if not choice.within_budget and not over_budget:
-        raise NoGainError("; ".join((_over_budget(learner.part, choice, recipe), *notes)))
+        raise NoGainError("; ".join((_over_budget(learner.part, choice, recipe), *notes)), parameter=("budget", "eps"))
     source.check_unchanged()
     return Analysis(
         model_name=source.name,
@@ -240,8 +240,9 @@ class _Learner:
         found = self._objective(x, y, eps=recipe.eps_at(step, self.steps), stream=stream)
         if not math.isfinite(found.loss):
             raise InferenceError(
-                f"the loss is not finite at epoch {epoch + 1}: a lower --learning-rate or narrower --mask-bounds may "
-                "help"
+                f"the loss is not finite at epoch {epoch + 1}: a lower {{learning_rate}} or narrower "
+                "{Recipe.bounds} may help",
+                parameter=("learning_rate", "Recipe.bounds"),
             )
         rate = self._schedule.rate(step)
         adam.step(found.gradients, rate=rate, beta=self._schedule.beta(step))
@@ -343,7 +344,7 @@ def _memorised(part: SelectPart) -> str:
 
 def _over_budget(part: SelectPart, choice: Choice, recipe: Recipe) -> str:
     lost = part.clean_before - choice.clean
-    advice = "raise --budget" if choice.clean < part.least else "more samples, epochs, or another --eps may"
+    advice = "raise {budget}" if choice.clean < part.least else "more samples, epochs, or another {eps} may"
     return (
         f"no masks gain robust accuracy within the budget of {100 * recipe.budget:g} points on {part.count} select "
         f"samples; the most robust ones lose {100 * lost / part.count:.1f} points and hold {choice.robust} of "
@@ -363,6 +364,7 @@ def _by_gradients() -> Iterator[None]:
         yield
     except DifferentiationError as error:
         raise type(error)(
-            f"{str(error).partition(';')[0]}; masks are learned by gradients: choose features by scores instead "
-            "('cloakonnx analyze' with --adversarial, then 'cloakonnx apply')"
+            f"{error.args[0].partition(';')[0]}; masks are learned by gradients: choose features by scores instead "
+            "('cloakonnx analyze' with --adversarial, then 'cloakonnx apply')",
+            parameter=error.parameters,
         ) from None

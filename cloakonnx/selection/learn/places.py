@@ -40,11 +40,15 @@ def first_masks(
     if unit is not None:
         if layers:
             raise OptionError(
-                f"--layers chooses weights; masks of {granularity} go to activations: --tap, --tap-pattern"
+                f"{{layers}} chooses weights; masks of {granularity} go to activations: {{taps}}, {{tap_patterns}}",
+                parameter=("layers", "taps", "tap_patterns"),
             )
         return [ones(tap, unit) for tap in places(model, names=taps, patterns=tap_patterns)]
     if taps or tap_patterns:
-        raise OptionError(f"--tap and --tap-pattern choose activations; {granularity} masks are on weights")
+        raise OptionError(
+            f"{{taps}} and {{tap_patterns}} choose activations; {granularity} masks are on weights",
+            parameter=("taps", "tap_patterns"),
+        )
     found = chosen_weights(model, patterns=layers, biases=granularity == "weight-channel")
     return [ones(place, unit) for place in found for unit in _units(place, granularity)]
 

@@ -90,31 +90,30 @@ class Recipe:
         if self.granularity == FORMER[0]:
             warnings.warn(f"granularity {FORMER[0]!r} is named {FORMER[1]!r} now", FutureWarning, stacklevel=3)
             object.__setattr__(self, "granularity", FORMER[1])
+        low, high = self.bounds
         checks = (
-            (self.eps > 0, f"--eps {self.eps:g} must be above 0"),
-            (0 <= self.budget < 1, f"--budget {self.budget:g} must be a share from 0 to 1, such as 4%"),
-            (self.eps_factor > 0, f"--eps-factor {self.eps_factor:g} must be above 0"),
-            (self.inner_steps >= 1, f"--inner-steps {self.inner_steps} must be at least 1"),
-            (self.weight >= 0, f"--clean-weight {self.weight:g} is negative"),
-            (self.epochs is None or self.epochs >= 1, f"--epochs {self.epochs} must be at least 1"),
-            (self.learning_rate > 0, f"--learning-rate {self.learning_rate:g} must be above 0"),
-            (0 <= self.warm_up <= 1, f"--warm-up {self.warm_up:g} must be a share from 0 to 1"),
-            (self.shift is None or self.shift >= 0, f"--shift {self.shift} is negative"),
-            (self.batch_size >= 1, f"--batch-size {self.batch_size} must be at least 1"),
-            (
-                0 <= self.bounds[0] <= 1 < self.bounds[1],
-                f"--mask-bounds {self.bounds[0]:g},{self.bounds[1]:g} must hold 1, start at 0 or above, end above 1",
-            ),
-            (self.l1 >= 0, f"--l1 {self.l1:g} is negative"),
-            (0 <= self.zero_below < 1, f"--zero-below {self.zero_below:g} must be from 0 to 1"),
-            (
-                not (self.foldable and self.zero_below),
-                "--foldable keeps weights above 0 and --zero-below makes zeros: leave out one",
-            ),
+            ("eps", self.eps > 0, f"{self.eps:g} must be above 0"),
+            ("budget", 0 <= self.budget < 1, f"{self.budget:g} must be a share from 0 to 1, such as 4%"),
+            ("eps_factor", self.eps_factor > 0, f"{self.eps_factor:g} must be above 0"),
+            ("inner_steps", self.inner_steps >= 1, f"{self.inner_steps} must be at least 1"),
+            ("clean_weight", self.weight >= 0, f"{self.weight:g} is negative"),
+            ("epochs", self.epochs is None or self.epochs >= 1, f"{self.epochs} must be at least 1"),
+            ("learning_rate", self.learning_rate > 0, f"{self.learning_rate:g} must be above 0"),
+            ("warm_up", 0 <= self.warm_up <= 1, f"{self.warm_up:g} must be a share from 0 to 1"),
+            ("shift", self.shift is None or self.shift >= 0, f"{self.shift} is negative"),
+            ("batch_size", self.batch_size >= 1, f"{self.batch_size} must be at least 1"),
+            ("Recipe.bounds", 0 <= low <= 1 < high, f"{low:g},{high:g} must hold 1, start at 0 or above, end above 1"),
+            ("l1", self.l1 >= 0, f"{self.l1:g} is negative"),
+            ("zero_below", 0 <= self.zero_below < 1, f"{self.zero_below:g} must be from 0 to 1"),
         )
-        for holds, message in checks:
+        for name, holds, message in checks:
             if not holds:
-                raise OptionError(message)
+                raise OptionError(f"{{{name}}} {message}", parameter=name)
+        if self.foldable and self.zero_below:
+            raise OptionError(
+                "{foldable} keeps weights above 0 and {zero_below} makes zeros: leave out one",
+                parameter=("foldable", "zero_below"),
+            )
 
     @property
     def weight(self) -> float:
