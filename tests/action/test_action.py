@@ -233,6 +233,8 @@ def test_a_pass(use: Use) -> None:
         "verdict": "gain",
         "sentence": "It is harder to attack.",
         "gates": json.dumps(GATES),
+        "error": "",
+        "error-kind": "",
         "exit-code": "0",
     }
     assert ran.step("python").given == {"python-version": "3.12", "update-environment": "false"}
@@ -250,6 +252,34 @@ def test_a_gate_that_fails_fails_the_action_after_everything_else(use: Use) -> N
     assert ran.outputs["exit-code"] == "1"
     assert {name: ran.outputs[name] for name in FILES} == FILES
     assert json.loads(ran.outputs["gates"]) == GATES
+
+
+def test_gates_that_do_not_pass_are_annotated(use: Use) -> None:
+    gates = [
+        {"gate": "clean>=90%", "verdict": "pass", "detail": "95%"},
+        {"gate": "robust>=60%@2/255", "verdict": "fail", "detail": "40.0%, at most 48%\n::error::x"},
+        {"gate": "a: b, c", "verdict": "inconclusive", "detail": "too few"},
+    ]
+    ran, _, _ = use({}, code=1, out=json.dumps({**RESULT, "gates": gates}))
+    said = ran.step("Judge").said.splitlines()
+    assert [line for line in said if line.startswith("::")][:2] == [
+        "::error title=cloakonnx%3A fail robust>=60%25@2/255::40.0%25, at most 48%25%0A::error::x",
+        "::error title=cloakonnx%3A inconclusive a%3A b%2C c::too few",
+    ]
+    assert not any(line.startswith("::error::x") for line in said)
+
+
+def test_an_error_is_an_output_and_an_annotation(use: Use) -> None:
+    """As ``--json`` prints it on stdout."""
+    failed = {"error": {"kind": "model", "message": "no file m.onnx; 5% \n", "hint": None}, "exit": 2}
+    ran, _, _ = use({}, code=2, out=json.dumps(failed), err="cloakonnx: no file m.onnx\n")
+    assert not ran.passed
+    assert ran.step("Judge").code == 2
+    assert (ran.outputs["error"].strip(), ran.outputs["error-kind"]) == ("no file m.onnx; 5%", "model")
+    assert (ran.outputs["exit-code"], ran.outputs["model"], ran.outputs["gates"]) == ("2", "", "")
+    assert "::error title=cloakonnx::no file m.onnx; 5%25" in ran.step("Judge").said
+    assert "    cloakonnx: no file m.onnx" in ran.summary
+    assert ran.step("Keep the results").conclusion == "skipped"
 
 
 @pytest.mark.parametrize("code", [1, 2, 130, 137])
