@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from onnx import TensorProto
+import numpy as np
 
 from cloakonnx.gradient._site import GradientSite
 from cloakonnx.gradient.registry import straight_through, unary
 from cloakonnx.graph.build import Tensor
-
-_RANGES: dict[int, tuple[int, int]] = {
-    TensorProto.UINT8: (0, 255),
-    TensorProto.INT8: (-128, 127),
-    TensorProto.UINT16: (0, 65535),
-    TensorProto.INT16: (-32768, 32767),
-    TensorProto.UINT4: (0, 15),
-    TensorProto.INT4: (-8, 7),
-}
+from cloakonnx.graph.decompose.ranges import RANGES, cuts_as_activation
 
 
 def _as_is(s: GradientSite) -> Tensor:
@@ -33,13 +25,15 @@ def sign(s: GradientSite) -> Tensor:
     return s.dy * (abs(s.x) <= 1).cast(s.x)
 
 
-@straight_through("QuantizeLinear", until=25, note="dy / scale inside the range of the integers; no blocks")
+@straight_through("QuantizeLinear", until=25, note="dy / scale; 0 where a Relu in the range cuts off; no blocks")
 def quantize(s: GradientSite) -> Tensor:
-    """Dy / scale where the value is not cut off, as PyTorch's fake quantisation has it."""
-    scale = _along(s, 1)
-    limits = _RANGES.get(s.y.elem_type)
-    if limits is None:
+    """Dy / scale; where an end of the range stands for 0, nothing beyond it, as in PyTorch's fake quantisation."""
+    scale, kind = _along(s, 1), s.y.elem_type
+    if kind not in RANGES:
         raise s.error("only integers of 4, 8 and 16 bits are passed straight through")
+    limits = RANGES[kind]
+    if not cuts_as_activation(s.value(2) if s.has(2) else np.zeros(()), kind):
+        return s.dy / scale
     levels = (s.x / scale).op("Round")
     if s.has(2):
         levels = levels + _along(s, 2).cast(s.x)

@@ -13,15 +13,9 @@ from onnx import TensorProto
 
 from cloakonnx.graph.build import Tensor
 from cloakonnx.graph.decompose.fused import given
+from cloakonnx.graph.decompose.ranges import RANGES, cuts_as_activation
 from cloakonnx.graph.decompose.registry import MICROSOFT, Node, Outputs, decomposition
 from cloakonnx.graph.index.custom import CONV, POOL
-
-_RANGES: dict[int, tuple[int, int]] = {
-    TensorProto.UINT8: (0, 255),
-    TensorProto.INT8: (-128, 127),
-    TensorProto.UINT16: (0, 65535),
-    TensorProto.INT16: (-32768, 32767),
-}
 
 
 def _shaped(s: Node, tensor: Tensor, rank: int, axis: int) -> Tensor:
@@ -46,12 +40,11 @@ def _shifted(s: Node, data: int, zero: int, axis: int, *, to: int = TensorProto.
 
 
 def _integers(s: Node, y: Tensor, scale: int, zero: int, *, axis: int | None = None) -> Tensor:
-    """Return real numbers as integers: over the scale, rounded, shifted, held within the range."""
+    """Return real numbers as integers: over the scale, rounded, shifted, held within the range where that matters."""
     by = s.input(scale)
     kind = s.input(zero).elem_type if s.has(zero) else TensorProto.UINT8
-    if kind not in _RANGES:
-        raise s.error("only integers of 8 and 16 bits are passed straight through")
-    low, high = _RANGES[kind]
+    if kind not in RANGES:
+        raise s.error("only integers of 4, 8 and 16 bits are passed straight through")
     rank = len(s.shape(0))
     by = by.reshape(s.build.ints()) if axis is None else _shaped(s, by, rank, axis % rank)
     levels = (y / by).op("Round")
@@ -59,7 +52,8 @@ def _integers(s: Node, y: Tensor, scale: int, zero: int, *, axis: int | None = N
         shift = s.input(zero)
         shift = shift.reshape(s.build.ints()) if axis is None else _shaped(s, shift, rank, axis % rank)
         levels = levels + shift.cast(levels)
-    return levels.op("Clip", low, high).cast(kind)
+    given_zero = s.value(zero) if s.has(zero) else np.zeros(())
+    return (levels.op("Clip", *RANGES[kind]) if cuts_as_activation(given_zero, kind) else levels).cast(kind)
 
 
 @decomposition("QuantizeLinear", domain=MICROSOFT, rounds=True)
