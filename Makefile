@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PEERS_VENV ?= .venv-peers
 LOWEST_VENV ?= .venv-lowest
+DOCS_VENV ?= .venv-docs
 BROWSER_VENV ?= .venv-browser
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
@@ -10,7 +11,7 @@ OUT := cloakonnx-demo
 FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= 0
 
-.PHONY: demo test test-peers test-browser test-lowest fuzz lint format smoke clean
+.PHONY: demo test test-peers test-browser test-lowest fuzz lint format smoke clean docs
 
 ## demo: set up an environment, harden a bundled classifier in cloakonnx-demo/, and show what that brings
 demo: $(VENV)/.demo
@@ -33,6 +34,10 @@ test-browser: $(BROWSER_VENV)/.browser
 ## test-lowest: the tests with the lowest versions that pyproject.toml allows
 test-lowest: $(LOWEST_VENV)/.lowest
 	$(LOWEST_VENV)/bin/python -m pytest -q --ignore=tests/peers --ignore=tests/browser
+
+## docs: the documentation as a site, with the API reference, in build/docs
+docs: $(DOCS_VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
 
 ## fuzz: changed models, data, results, settings and options for FUZZ_SECONDS; what is found goes to fuzz-findings/
 fuzz: $(VENV)/.dev
@@ -75,10 +80,15 @@ $(BROWSER_VENV)/.browser: pyproject.toml tests/browser/requirements.txt
 	$(BROWSER_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[report]' -r tests/browser/requirements.txt
 	touch $@
 
+$(DOCS_VENV)/.docs: pyproject.toml
+	test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[docs]'
+	touch $@
+
 $(LOWEST_VENV)/.lowest: pyproject.toml tests/lowest.txt
 	test -x $(LOWEST_VENV)/bin/python || $(PYTHON) -m venv $(LOWEST_VENV)
 	$(LOWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[dev]' -c tests/lowest.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) $(LOWEST_VENV) $(BROWSER_VENV) $(OUT) demo-out test-artifacts fuzz-findings dist build
+	rm -rf $(VENV) $(PEERS_VENV) $(LOWEST_VENV) $(DOCS_VENV) $(BROWSER_VENV) $(OUT) demo-out test-artifacts fuzz-findings dist build

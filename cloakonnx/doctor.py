@@ -100,7 +100,7 @@ class Diagnosis:
 def examine() -> Diagnosis:
     """Check this installation; takes a second or two.
 
-    Example:
+    Examples:
         >>> examine().usable
         True
     """

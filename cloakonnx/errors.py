@@ -19,7 +19,7 @@ class CloakError(Exception):
         parameter: The parameter, or the parameters, that the message names: ``eps_step``, or with its class
             ``Recipe.bounds``.
 
-    Example:
+    Examples:
         >>> str(OptionError("{eps_step} must be above 0", parameter="eps_step"))
         'eps_step must be above 0'
     """
@@ -122,7 +122,7 @@ class MissingDependencyError(CloakError):
 class CheckError(CloakError):
     """A check ran and failed: the model is not what it should be.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> try:
         ...     ck.strip("samples/digits_cnn.onnx")

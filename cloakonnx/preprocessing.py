@@ -49,7 +49,7 @@ class Preprocessing:
         layout: The layout of the stored samples; None settles it against the model's input.
         bounds: Smallest and largest value of pixel space.
 
-    Example:
+    Examples:
         >>> Preprocessing(mean="mnist", std="mnist").mean
         (0.1307,)
     """

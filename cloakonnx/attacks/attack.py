@@ -97,7 +97,7 @@ def attack(
         DifferentiationError: an op without a gradient, under an attack that needs one.
         OutputError: a file that can't be written, or what is to be resumed was left by other settings.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import cloakonnx as ck
         >>> x, y = np.zeros((2, 1, 8, 8), np.float32), np.array([0, 1])

@@ -39,7 +39,7 @@ def abilities(model: Model) -> list[Ability]:
     Args:
         model: The model; its only input and output are taken, or the only floating-point ones.
 
-    Example:
+    Examples:
         >>> from cloakonnx import load
         >>> [each.how for each in abilities(load("samples/digits_cnn.onnx")) if each.works]
         ['by gradients', "at the default tap '/6/Relu_output_0'", 'on 4 weights']

@@ -55,7 +55,7 @@ class Classifier:
         ModelError: the model can't be read. Input and output are looked up when first needed.
         TapError, MaskError: a mask that does not fit.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> clf = Classifier("samples/digits_cnn.onnx", provider=choose_provider("cpu"))
         >>> x = np.zeros((2, 1, 8, 8), np.float32)

@@ -39,7 +39,7 @@ def differentiate(
         TapError: a tensor that does not exist.
         ModelError: the model can't be read, or input and output are ambiguous.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> graph = ck.differentiate("samples/digits_cnn.onnx", loss="margin", wrt=["/6/Relu_output_0"])
         >>> list(graph.gradients), graph.proto.ir_version

@@ -19,7 +19,7 @@ def taps(model: ModelLike) -> list[Tap]:
     Raises:
         ModelError: the model can't be read.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> [(each.name, each.features) for each in ck.taps("samples/digits_cnn.onnx") if each.is_default]
         [('/6/Relu_output_0', 64)]
@@ -39,7 +39,7 @@ def masks(model: ModelLike, source: ModelLike | None = None) -> list[Mask]:
         CheckError: a mask is gone or was moved, or a weight is not what the metadata records.
         ModelError: the model can't be read, its metadata is damaged, or there is no source.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.masks("samples/digits_cnn.onnx")
         []
@@ -59,7 +59,7 @@ def diff(first: ModelLike, second: ModelLike) -> list[Difference]:
     Raises:
         ModelError: a model can't be read.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.diff("samples/digits_cnn.onnx", "samples/digits_cnn.onnx")
         []

@@ -54,7 +54,7 @@ class Samples:
     Raises:
         DataError: not one of these, or a file that is missing, pickled or damaged. Raised when samples are first used.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> clf = ck.Classifier("samples/digits_cnn.onnx")
         >>> ck.accuracy(clf, ck.Samples("samples/digits_test_fgsm.npz", limit=100)).count
@@ -111,7 +111,7 @@ class Pairs:
         clean: The clean samples, of any kind that :class:`Samples` takes. A limit holds for both.
         adversarial: The adversarial versions.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> x = np.zeros((4, 1, 8, 8), np.float32)
         >>> pairs = ck.Pairs(x, x + np.float32(1 / 16))

@@ -42,7 +42,7 @@ def accuracy(
         DataError: the samples have no labels.
         InferenceError: ONNX Runtime fails.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.accuracy("samples/digits_cnn.onnx", ck.Samples("samples/digits_test_fgsm.npz", limit=100)).count
         100

@@ -116,7 +116,7 @@ def evaluate(
         DifferentiationError: an op without a gradient, under an attack that needs one.
         OutputError: the output can't be written, or what is to be resumed was left by other settings.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> clf = ck.Classifier("samples/digits_cnn.onnx")
         >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=50)

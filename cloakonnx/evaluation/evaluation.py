@@ -73,7 +73,7 @@ class Evaluation:
         baseline_is_source: Whether the baseline is the model without its masks, named or taken out: inputs made on it
             and replayed are the static protocol then, and plain transfer between two models where it is not.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> samples = {"model": "samples/digits_cnn.onnx", "samples": "samples/digits_test_fgsm.npz"}
         >>> ck.evaluate(**samples, eps=0.01, attack="noise", sanity=False).attack

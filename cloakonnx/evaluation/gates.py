@@ -205,7 +205,7 @@ def check_gates(
     Raises:
         OptionError: not a gate, or one that asks for a number that wasn't measured.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=50)
         >>> clf = ck.Classifier("samples/digits_cnn.onnx")

@@ -47,7 +47,7 @@ def apply(
         AnalysisError: the analysis was made for another model.
         OutputError: the output exists, is the input, or can't be written.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import cloakonnx as ck
         >>> mask = ck.Mask("/6/Relu_output_0", np.r_[0.0, np.ones(63)])
@@ -90,7 +90,7 @@ def strip(model: ModelLike, output: str | PathLike[str] | None = None, *, force:
         CheckError: the model was changed after it was hardened.
         OutputError: the output exists, is the input, or can't be written.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import cloakonnx as ck
         >>> source = ck.load("samples/digits_cnn.onnx")

@@ -256,7 +256,7 @@ def harden(
         CheckError: no masks within the budget gain, or the hardened model fails verification.
         CloakError: bad input; its children say which.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import cloakonnx as ck
         >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=200)

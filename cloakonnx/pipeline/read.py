@@ -53,7 +53,7 @@ def read(path: str | PathLike[str], kind: type[Any] = object, *, key: Verificati
         DataError: none of these, or another kind than the one asked for.
         CloakError: missing or damaged; its children say what.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.read("samples/digits_cnn.onnx", ck.Model).opset
         17

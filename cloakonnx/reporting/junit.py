@@ -21,7 +21,7 @@ def junit_xml(decisions: Sequence[Decision], *, name: str, allow_inconclusive: b
         name: What was judged: the name of the suite.
         allow_inconclusive: Whether inconclusive gates pass.
 
-    Example:
+    Examples:
         >>> from cloakonnx.evaluation.gates import Decision
         >>> 'failures="1"' in junit_xml([Decision("clean>=90%", "fail", "80.0%")], name="model.onnx")
         True

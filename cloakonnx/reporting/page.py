@@ -133,7 +133,7 @@ def report(
         MissingDependencyError: Jinja2 is not installed.
         OutputError: the output exists or can't be written.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=50)
         >>> clf = ck.Classifier("samples/digits_cnn.onnx")

@@ -40,7 +40,7 @@ class Provider:
         device_id: Which device of its kind; 0 on the CPU.
         threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.choose_provider("cpu").record
         {'provider': 'CPUExecutionProvider'}
@@ -84,7 +84,7 @@ def choose_provider(name: str | None = None, *, device_id: int = 0) -> Provider:
     Raises:
         ProviderError: it is unknown, not part of the installed ONNX Runtime, or does not load.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.choose_provider("cpu").name
         'CPUExecutionProvider'

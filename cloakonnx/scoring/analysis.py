@@ -80,7 +80,7 @@ class Analysis:
         threads: Intra-op threads of each session; None for ONNX Runtime's own choice.
         notes: How the model was run, where that is not as usual, in words.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=20)
         >>> analysis = ck.analyze("samples/digits_cnn.onnx", data, attack="fgsm", eps=1 / 16)

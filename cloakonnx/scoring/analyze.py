@@ -190,7 +190,7 @@ def analyze(
         DifferentiationError: the graph after the tap has no gradient although the criterion needs one.
         InferenceError: ONNX Runtime fails, or an activation is not finite.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=20)
         >>> analysis = ck.analyze("samples/digits_cnn.onnx", data, attack=ck.attacks.FGSM(eps=1 / 16))

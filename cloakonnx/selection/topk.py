@@ -17,7 +17,7 @@ from cloakonnx.text import parse_number
 class Share:
     """A share of all features, between 0 and 1; rounded down, at least one feature.
 
-    Example:
+    Examples:
         >>> Share(0.05)
         Share(value=0.05)
     """
@@ -29,7 +29,7 @@ class Share:
 class Count:
     """A number of features.
 
-    Example:
+    Examples:
         >>> Count(3)
         Count(value=3)
     """
@@ -41,7 +41,7 @@ class Count:
 class Threshold:
     """Every feature that scores this much or more.
 
-    Example:
+    Examples:
         >>> Threshold(0.1)
         Threshold(value=0.1)
     """
@@ -96,7 +96,7 @@ def select(analysis: Analysis | TapScores, amount: Amount | str | int = DEFAULT_
         OptionError: the amount is none or all of the features, or not possible.
         AnalysisError: the analysis holds masks, not scores.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=20)
         >>> analysis = ck.analyze("samples/digits_cnn.onnx", data, attack="fgsm", eps=1 / 16)

@@ -103,7 +103,7 @@ class APGDCE(_Untargeted):
 
     Source: Croce & Hein 2020, arXiv 2003.01690, section 4.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.attacks.APGDCE(eps=2 / 255, max_iter=50).name
         'apgd-ce'
@@ -119,7 +119,7 @@ class APGDDLR(_Untargeted):
 
     Source: Croce & Hein 2020, arXiv 2003.01690, section 4 and equation 3.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.attacks.APGDDLR(eps=2 / 255).name
         'apgd-dlr'
@@ -136,7 +136,7 @@ class APGDT(_Ascent, TargetedInTurn):
 
     Source: Croce & Hein 2020, arXiv 2003.01690, section 4 and equation 4.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.attacks.APGDT(eps=2 / 255).name
         'apgd-t'

@@ -45,7 +45,7 @@ class FABT(TargetedInTurn):
 
     Source: Croce & Hein 2020, arXiv 1907.02044.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.attacks.FABT(eps=2 / 255).name
         'fab-t'

@@ -22,7 +22,7 @@ class Noise(Attack):
         restarts: How many draws; the last one stands where none fools.
         targeted: Whether the labels are the classes to reach.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.attacks.Noise(eps=2 / 255).name
         'noise'

@@ -38,7 +38,7 @@ class FGSM(GradientAttack):
 
     Source: Goodfellow et al. 2015, arXiv 1412.6572.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.attacks.FGSM(eps=2 / 255).name
         'fgsm'
@@ -85,7 +85,7 @@ class PGD(GradientAttack):
 
     Source: Madry et al. 2018, arXiv 1706.06083.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.attacks.PGD(eps=2 / 255, max_iter=20, restarts=2).name
         'pgd'

@@ -39,7 +39,7 @@ class Square(Attack):
 
     Source: Andriushchenko et al. 2020, arXiv 1912.00049.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.attacks.Square(eps=2 / 255, max_iter=500).name
         'square'

@@ -161,7 +161,7 @@ class Sweep:
         asked: How many of the images the hardened models themselves were asked, because rounding may decide there.
         versions: Versions of the packages that decide the numbers.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=50)
         >>> clf = ck.Classifier("samples/digits_cnn.onnx")

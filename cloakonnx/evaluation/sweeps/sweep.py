@@ -80,7 +80,7 @@ def sweep(
         InferenceError: ONNX Runtime fails.
         OutputError: the output can't be written, or what is to be resumed was left by other settings.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=50)
         >>> clf = ck.Classifier("samples/digits_cnn.onnx")

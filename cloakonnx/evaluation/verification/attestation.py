@@ -139,7 +139,7 @@ class Attestation:
         parts: The file's :func:`~cloakonnx.graph.file.fingerprint`, to name what was changed.
         signature: What was made of its signature when it was read: there was none, or whether it was checked.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import cloakonnx as ck
         >>> hardened = ck.apply("samples/digits_cnn.onnx", ck.Mask("/6/Relu_output_0", np.r_[0.0, np.ones(63)]))
@@ -236,7 +236,7 @@ def attest(model: ModelLike, source: ModelLike, *, settings: Mapping[str, Any] |
     Raises:
         AttestationError: the model carries no masks.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import cloakonnx as ck
         >>> hardened = ck.apply("samples/digits_cnn.onnx", ck.Mask("/6/Relu_output_0", np.r_[0.0, np.ones(63)]))

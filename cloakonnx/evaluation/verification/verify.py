@@ -56,7 +56,7 @@ _NO_MASKS = (
 class Verification:
     """All checks of one hardened model.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> hardened = ck.apply("samples/digits_cnn.onnx", ck.Mask("/6/Relu_output_0", np.r_[0.0, np.ones(63)]))
         >>> [check.status for check in ck.verify(hardened, source="samples/digits_cnn.onnx").checks][:2]
@@ -110,7 +110,7 @@ def verify(
         ModelError: without a trusted reference: the model carries no masks, their record is damaged, or it is folded.
             In any case: a file was replaced or changed meanwhile.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> mask = ck.Mask("/6/Relu_output_0", np.r_[0.0, np.ones(63)])
         >>> hardened = ck.apply("samples/digits_cnn.onnx", mask)

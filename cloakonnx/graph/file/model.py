@@ -53,7 +53,7 @@ class Model:
         label: Name of a model that has no file.
         seen: Every file that it is read from, as it was when the model was loaded.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> model = ck.load("samples/digits_cnn.onnx")
         >>> model.name, model.opset, len(model.sha256)
@@ -202,7 +202,7 @@ def load(path: str | Path) -> Model:
     Raises:
         ModelError: no such file, not an ONNX model, truncated, or with unsafe external data.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> [value.name for value in ck.load("samples/digits_cnn.onnx").inputs]
         ['image']

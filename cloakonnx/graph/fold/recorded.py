@@ -39,7 +39,7 @@ def read_masks(model: Model, source: Model | None = None) -> list[Mask]:
         CheckError: a mask is gone or was moved, or a weight is not what the metadata records.
         ModelError: the metadata is damaged, or there is no source.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> masks = ck.masks("model.folded.onnx", "model.onnx")  # doctest: +SKIP
     """

@@ -39,7 +39,7 @@ class Mask:
     Raises:
         MaskError: weights that are no finite numbers, or a single one without an axis; float16 at an activation.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> mask = ck.Mask("/6/Relu_output_0", np.r_[0.0, np.ones(63)])
         >>> mask.removed, mask.weights.dtype

@@ -39,7 +39,7 @@ class Tap:
         consumers: Op types of the nodes that read it, in order.
         is_default: Whether this is the tap that verbs take when none is named.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> next(tap.features for tap in ck.taps("samples/digits_cnn.onnx") if tap.is_default)
         64

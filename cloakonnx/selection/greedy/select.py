@@ -138,7 +138,7 @@ def select_greedy(
         OptionError: settings that make no sense.
         NoGainError: no mask within the budget gains, and ``without_gain`` was not given.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=100)
         >>> fgsm = ck.attacks.FGSM(eps=1 / 16)

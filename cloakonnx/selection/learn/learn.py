@@ -91,7 +91,7 @@ def learn(
         InferenceError: ONNX Runtime fails, or the loss is not finite.
         OutputError: checkpoints of other settings, or they can't be written.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> recipe = ck.Recipe(eps=1 / 16, budget=0.5, epochs=1, granularity="feature")
         >>> data = ck.Samples("samples/digits_test_fgsm.npz", limit=100)

@@ -59,7 +59,7 @@ class Recipe:
     Raises:
         OptionError: a setting that makes no sense.
 
-    Example:
+    Examples:
         >>> import cloakonnx as ck
         >>> ck.Recipe(eps=2 / 255, budget=0.04).weight
         0.5
