@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from cloakonnx.graph.masks.taps import Tap
 
 
+_ROWS = 2_000
+"""Taps of the table; one of 49,000 takes a minute to lay out."""
+
+
 @verb("inspect")
 def command(*, model: ModelFile, as_json: Json) -> None:
     """List the tensors of MODEL that can carry a mask; the default tap is marked.
@@ -178,7 +182,8 @@ def _print(model: Model, taps: list[Tap], said: list[str]) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("", "tap", "features", "axis", "shape", "dtype", "from", "to"):
         table.add_column(column, overflow="fold", justify="right" if column in {"features", "axis"} else "left")
-    for tap in taps:
+    listed = [tap for number, tap in enumerate(taps) if number < _ROWS or tap.is_default]
+    for tap in listed:
         shape = ", ".join("?" if d is None else str(d) for d in tap.shape)
         add_row(
             table,
@@ -198,6 +203,8 @@ def _print(model: Model, taps: list[Tap], said: list[str]) -> None:
             if not console.is_terminal:
                 console.width = 160
             print_table(table, console)
+        if len(listed) < len(taps):
+            tell(f"{len(taps) - len(listed):,} more taps: --json lists all of them")
     else:
         tell("no tensor of this model can carry a mask")
     if model.proto.functions and (more := _written_out(model) - len(taps)) > 0:

@@ -168,6 +168,13 @@ BOMBS = {
         node("Concat", ["o", "o"], ["c0"], axis=0),
         *(node("Concat", [f"c{k}", f"c{k}"], [f"c{k + 1}" if k < 39 else "c"], axis=0) for k in range(40)),
     ], [ONE]), "would make 17 MB from constants; the limit is 16 MB"),
+    "whole numbers": (lambda: model([
+        node("ConstantOfShape", ["s"], ["k0"], value=number("v", 1)),
+        *(node("Add", [f"k{k}", "k0"], [f"k{k + 1}"]) for k in range(3)), node("Cast", ["k3"], ["c"], to=FLOAT),
+    ], [ints("s", 1_900_000)]), "vectors of 5,700,000 whole numbers; the limit is 4,000,000"),
+    "outputs": (lambda: model([
+        node("Split", ["o"], [f"s{k}" for k in range(60_000)], axis=0), node("Relu", ["s0"], ["c"]),
+    ], [ONE]), "the model has 60,004 nodes, counted by their outputs; the limit is 50,000"),
     "functions": (lambda: doubling(40), "its local functions would be over a million million nodes"),
     "functions, fewer": (lambda: doubling(16), "its local functions would be 196,610 nodes when written out"),
     "function in itself": (lambda: circle(1), "its local function 'f0' calls itself"),
@@ -270,6 +277,25 @@ def test_a_chain_of_thousands_of_nodes_is_attacked(tmp_path: Path, samples: Path
     assert attack(path, samples)[0] == 0
     ended = os.times()
     assert ended.children_user - began.children_user < 20  # of the CPU's time; 4 s on a quiet machine
+
+
+@pytest.mark.parametrize("nodes", ["Relu", "Transpose"])
+def test_long_chains_of_any_rank_are_inspected(nodes: str, tmp_path: Path) -> None:
+    """The way back to what made the features is walked once, not for each tap; no table of 20,000 rows is laid out."""
+    names = ["x", *(f"r{k}" for k in range(19_999)), "y"]
+    more = {"perm": [0, 2, 1]} if nodes == "Transpose" else {}
+    made = [node(nodes, [a], [b], **more) for a, b in pairwise(names)]
+    graph = helper.make_graph(made, "g", [info("x", FLOAT, ["n", 3, 3])], [info("y", FLOAT, None)])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+    began = os.times()
+    code, out, err = called("inspect", path, seconds=600)
+    ended = os.times()
+    assert code == 0, err
+    assert "18,000 more taps: --json lists all of them" in out
+    assert ended.children_user - began.children_user < 30  # of the CPU's time; 5 s on a quiet machine
 
 
 def test_a_regular_expression_on_constants_is_not_searched_early(tmp_path: Path, samples: Path) -> None:

@@ -21,6 +21,7 @@ from cloakonnx.graph.index.limits import (
     STORED_GROWTH,
     TURNS,
     WEIGHT_BYTES,
+    WHOLE_NUMBERS,
     element_bytes,
     megabytes,
 )
@@ -96,6 +97,7 @@ class _Sizes:
     is_open: bool = False
     total: int = 0
     weights: int = 0
+    whole_numbers: int = 0
     stored: int = field(init=False)
     opsets: list[onnx.OperatorSetIdProto] = field(init=False)
 
@@ -203,6 +205,13 @@ class _Sizes:
                 f"{describe(node)} and the nodes before it would make {megabytes(self.total)} from constants; the "
                 f"limit is {megabytes(CONSTANT_BYTES + 2 * STORED_GROWTH * self.stored)}"
             )
+        if len(known.shape) == 1 and not known.is_float:
+            self.whole_numbers += known.shape[0]
+            if self.whole_numbers > WHOLE_NUMBERS:
+                raise ModelError(
+                    f"{describe(node)} and the nodes before it would make vectors of {self.whole_numbers:,} whole "
+                    f"numbers; the limit is {WHOLE_NUMBERS:,}"
+                )
 
     def _check_shape_operand(self, node: onnx.NodeProto, inputs: Sequence[Known | None]) -> None:
         position = _SHAPED_BY.get(plain(node))

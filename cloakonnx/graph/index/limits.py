@@ -12,7 +12,7 @@ DEPTH = 64
 """Bodies inside bodies, and local functions that call each other."""
 
 NODES = 50_000
-"""Nodes of a model, those of bodies included, local functions written out at every call."""
+"""Nodes of a model, counted by their outputs: those of bodies included, local functions written out at every call."""
 
 BODIES = 4_000
 """Bodies of If, Loop and Scan in all: ONNX Runtime takes a millisecond and 50 kB for each, and more inside others."""
@@ -25,6 +25,9 @@ DRIVING = 16_000_000
 
 CONSTANT_BYTES = 256_000_000
 """Bytes of all constants that nodes make, except what only brings stored weights into another form."""
+
+WHOLE_NUMBERS = 4_000_000
+"""Entries of all vectors of whole numbers that nodes make: shape inference carries them along, 70 bytes for each."""
 
 WEIGHT_BYTES = 600_000_000
 """Bytes of all weights that ConstantOfShape makes for Conv, Gemm and MatMul."""

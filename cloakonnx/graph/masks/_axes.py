@@ -8,7 +8,7 @@ reads a tensor tells, too: it contracts the features.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
 
@@ -16,18 +16,23 @@ from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.index.node import attributes
 from cloakonnx.graph.index.traits import Trait, has
 
-_MAX_STEPS = 200
 
+def feature_axis(structure: Index, tensor: str, traced: dict[str, int | None] | None = None) -> int | None:
+    """Return the feature axis of a tensor, or None where its rank is not known or below 2.
 
-def feature_axis(structure: Index, tensor: str) -> int | None:
-    """Return the feature axis of a tensor, or None where its rank is not known or below 2."""
+    Args:
+        structure: The graph's index.
+        tensor: The tensor.
+        traced: What was found of other tensors; this one is added. With it a chain is walked once, not for each tensor.
+    """
     shape = structure.shape(tensor)
     if shape is None or len(shape) < 2:
         return None
     if len(shape) == 2:
         return 1
-    traced = _trace(structure, tensor, len(shape))
-    return _by_rank(len(shape)) if traced is None else traced
+    known = {} if traced is None else traced
+    known[tensor] = found = _trace(structure, tensor, len(shape), known)
+    return _by_rank(len(shape)) if found is None else found
 
 
 def contracted_axis(structure: Index, node: onnx.NodeProto, tensor: str) -> int | None:
@@ -79,13 +84,16 @@ def _permutation(node: onnx.NodeProto, rank: int) -> list[int]:
     return next((list(a.ints) for a in node.attribute if a.name == "perm"), list(range(rank))[::-1])
 
 
-def _trace(structure: Index, tensor: str, rank: int) -> int | None:
+def _trace(structure: Index, tensor: str, rank: int, known: Mapping[str, int | None]) -> int | None:
     """Walk back to the op that made the features; return where they end up, if it says.
 
     Shape-only ops are followed axis by axis, all others through an input of the same rank.
     """
     order: list[int | None] = list(range(rank))  # order[i]: the axis of the tensor at hand that the tap's axis i is
-    for _ in range(_MAX_STEPS):
+    for _ in range(len(structure.graph.node) + 1):  # a damaged file may have a circle
+        if tensor in known:
+            axis = known[tensor]
+            return None if axis is None else _where(order, axis)
         node = structure.producer(tensor)
         if node is None:
             axis = _of_input(structure.shape(tensor))

@@ -75,9 +75,10 @@ def list_taps(model: Model) -> list[Tap]:
     default = default_tap(graph)
     masked = _masked_names(model)
     taps = []
+    traced: dict[str, int | None] = {}
     for name in graph.producers:
         if _refusal(graph, name) is None and name not in masked:
-            taps.append(_tap(graph, name, None, default))
+            taps.append(_tap(graph, name, None, default, traced))
     return taps
 
 
@@ -256,11 +257,13 @@ def _not_computed(graph: Index, name: str) -> str:
     return f"does not exist{nearest(name, graph.producers)}"
 
 
-def _tap(graph: Index, name: str, axis: int | None, default: _Place | None) -> Tap:
+def _tap(
+    graph: Index, name: str, axis: int | None, default: _Place | None, traced: dict[str, int | None] | None = None
+) -> Tap:
     info = graph.infos[name]
     shape = info.shape or ()
     is_default = default is not None and default.name == name
-    chosen = default.axis if default is not None and is_default else feature_axis(graph, name)
+    chosen = default.axis if default is not None and is_default else feature_axis(graph, name, traced)
     if axis is not None:
         chosen = _checked_axis(name, axis, len(shape))
     if chosen is None:
