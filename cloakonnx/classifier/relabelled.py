@@ -49,7 +49,7 @@ def data_doubt(
         y: (N,) true labels.
     """
     right = int((decided == y).sum())
-    names, labelled = classifier.class_names, dataset.class_names
+    names, labelled = classifier.class_names, dataset.label_names
     return (
         labels_doubt(decided, y, classes=classifier.classes, names=names, labelled=labelled)
         or preprocessing_doubt(classifier, dataset, correct=right, count=len(y))

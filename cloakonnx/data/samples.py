@@ -54,6 +54,7 @@ class Dataset:
         classes: How many classes the model has, to check labels against; None where that is not known.
         limit: Take only so many: evenly by class where the labels are known beforehand, else the first ones.
         rows: Which rows of the source to take; None lets the limit decide.
+        model_names: What the model's file calls the classes, where it does.
     """
 
     source: Source
@@ -62,6 +63,7 @@ class Dataset:
     classes: int | None = None
     limit: int | None = None
     rows: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
+    model_names: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, samples: SamplesLike, classifier: Fits, *, limit: int | None = None) -> Dataset:
@@ -77,7 +79,14 @@ class Dataset:
         source = source_of(samples)
         if isinstance(source, (ImageFolder, ClassedArrays)):
             source = source.for_classes(classifier.class_names).for_input(classifier.input_shape)
-        return cls(source, classifier.preprocessing, classifier.input_shape, classifier.declared_classes, limit)
+        return cls(
+            source,
+            classifier.preprocessing,
+            classifier.input_shape,
+            classifier.declared_classes,
+            limit,
+            model_names=classifier.class_names,
+        )
 
     @cached_property
     def taken(self) -> NDArray[np.int64] | None:
@@ -140,10 +149,15 @@ class Dataset:
         return DataError(f"{self.source.name} is empty: it has no samples")
 
     @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """Names of the classes in the order of the labels: of folders or of a table; None where labels are numbers."""
+    def label_names(self) -> tuple[str, ...] | None:
+        """Names that the data have for classes, in the order of the labels: of folders or a table; None for numbers."""
         found = classed(self.source)
         return (found.classes or None) if found is not None else None
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes in the order of the labels: the data's, else those in the model's file; None without."""
+        return self.label_names or self.model_names
 
     def names(self, indices: NDArray[np.int64]) -> list[str] | None:
         """Return the names of the files of samples, by their indices in the batches; None where they share one file."""

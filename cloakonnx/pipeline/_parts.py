@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,5 +107,5 @@ def _part(data: Dataset, digest: str, rows: NDArray[np.int64], name: str, *, who
         return DataPart(data, whole, digest)
     rows = np.sort(rows)
     source: Source = Subset(data.chosen, rows, f"{data.source.name} ({name} part)")
-    own = Dataset(source, data.preprocessing, data.input_shape, classes=data.classes)
+    own = replace(data, source=source, limit=None, rows=None)
     return DataPart(own, len(rows), f"{digest}:{hashlib.sha256(rows.tobytes()).hexdigest()}")

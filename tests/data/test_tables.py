@@ -241,6 +241,8 @@ def test_names_of_classes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(batch.y, 1 - Y)
     assert fitted.class_names == ("mal", "ben")
     assert fitted.names(batch.indices) is None
+    numbers = Dataset.of(table(tmp_path / "n.csv", COMMAS, label_column="label"), Model(2, ("mal", "ben")))
+    assert (numbers.label_names, numbers.class_names) == (None, ("mal", "ben"))
     assert isinstance(fitted.source, ClassedArrays)
     assert "classes in its labels are matched by name" in fitted.source.notes[0]
     named = table(tmp_path / "t.csv", NAMED, label_column="label", classes=("mal", "ben"))
