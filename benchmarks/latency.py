@@ -184,10 +184,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="of ONNX Runtime; 0 for its default  [0]")
     parser.add_argument("--cpu-time", action="store_true", help="the processor's time of this process, not the wall's")
     parser.add_argument("--only", choices=["features", "folded", "weights"], help="one of the three tables  [all]")
+    parser.add_argument("--models", nargs="+", default=MODELS, help=f"of the real ones  [{' '.join(MODELS)}]")
     options = parser.parse_args()
     print(common.machine("numpy", "onnx", "onnxruntime-gpu", "onnxruntime"))
     print(f"\nMedian of {options.sessions} x {options.rounds} alternating rounds, ratios [quartiles]:\n")
-    paths = [common.assets() / "models" / name for name in MODELS]
+    paths = [common.assets() / "models" / name for name in options.models]
     only = options.only
     if only in {None, "features"}:
         rows = [row(path, batch, options) for path in paths for batch in options.batch_sizes]
