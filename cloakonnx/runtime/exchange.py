@@ -153,11 +153,14 @@ def _cut(model: onnx.ModelProto, changing: Collection[str]) -> _Cut | None:
     graph = model.graph
     constant = {tensor.name for tensor in graph.initializer}.difference(changing)
     moved, early, late = set(changing), list[onnx.NodeProto](), list[onnx.NodeProto]()
+    still: list[onnx.NodeProto] = []
     for node in graph.node:
         names = {name for name in reads(node) if name}
-        if node.op_type == "Constant":
+        is_folded = (node.op_type in _FOLDED and not node.domain) or node.op_type == "Constant"
+        if is_folded and names <= constant:
             constant.update(node.output)
-        elif names & moved and names <= moved | constant and node.op_type in _FOLDED and not node.domain:
+            still.append(node)
+        elif is_folded and names <= moved | constant:
             moved.update(node.output)
             early.append(node)
             continue
@@ -166,23 +169,25 @@ def _cut(model: onnx.ModelProto, changing: Collection[str]) -> _Cut | None:
     frontier = tuple(name for name in dict.fromkeys([*changing, *(n for e in early for n in e.output)]) if name in read)
     if moved & {value.name for value in graph.output} or not frontier:
         return None
-    return _Cut(_before(model, early, changing, frontier), frontier, _rest(model, late, changing))
+    return _Cut(_before(model, [*still, *early], changing, frontier), frontier, _rest(model, late, changing))
 
 
 def _before(
-    model: onnx.ModelProto, early: Sequence[onnx.NodeProto], changing: Collection[str], frontier: Sequence[str]
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], changing: Collection[str], frontier: Sequence[str]
 ) -> onnx.ModelProto:
-    graph = model.graph
-    read = {name for node in early for name in node.input}
-    constants = [node for node in graph.node if node.op_type == "Constant" and read.intersection(node.output)]
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    needed, kept = set(frontier), list[onnx.NodeProto]()
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     inputs = [
         helper.make_tensor_value_info(name, tensors[name].data_type, list(tensors[name].dims))
         for name in sorted(changing)
     ]
-    held = [tensor for name, tensor in tensors.items() if name in read.difference(changing)]
+    held = [tensor for name, tensor in tensors.items() if name in needed.difference(changing)]
     outputs = [onnx.ValueInfoProto(name=name) for name in frontier]
-    made = helper.make_graph([*constants, *early], "constants", inputs, outputs, held)
+    made = helper.make_graph(kept[::-1], "constants", inputs, outputs, held)
     return helper.make_model(made, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 

@@ -128,6 +128,22 @@ def test_an_open_size_is_not_exchanged() -> None:
     assert exchange_of(graph_of(nodes, "wide", m=ONES, W=W))[0] is None
 
 
+def test_weights_that_nodes_make_are_exchanged() -> None:
+    """A Transpose of a constant stands before the mask, one of the product behind it."""
+    nodes = [
+        helper.make_node("Transpose", ["W"], ["t"]),
+        helper.make_node("Mul", ["t", "m"], ["p"]),
+        helper.make_node("Transpose", ["p"], ["s"]),
+        LAYER,
+    ]
+    found, _ = exchange_of(graph_of(nodes, m=ONES, W=W))
+    assert found is not None
+    mask = np.random.default_rng(0).random((4, 4), np.float32)
+    found.set({"m": mask})
+    made = to_numpy(found.session.run({"x": np.eye(4, dtype=np.float32), **found.inputs})[0])
+    np.testing.assert_array_equal(made, (W.T.astype(np.float32) * mask).T)
+
+
 def test_captured_constants_are_exchanged() -> None:
     """A body reads the product."""
     body = helper.make_graph(
