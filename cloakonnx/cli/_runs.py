@@ -55,7 +55,7 @@ class Runs(Group):
         "--layout",
         type=click.Choice(_LAYOUTS),
         metavar="LAYOUT",
-        help="Layout of the samples, if both nchw and nhwc fit; nhwc:nchw also turns them for a flat input.",
+        help="Layout of the samples, nchw or nhwc, if both fit; for flat inputs also the order of values: nhwc:nchw.",
     )
     bounds: tuple[float, float] = option(
         "--bounds",
@@ -75,7 +75,7 @@ class Runs(Group):
     task: Any = option(
         "--task",
         metavar="TASK",
-        help="Read the output as scores of this kind, whatever it looks like: classes, or binary.",
+        help="Kind of class scores in the output, if it is not recognised: classes, or binary.",
     )
     batch_axis: int | None = option(
         "--batch-axis", type=click.IntRange(min=0), help="Batch axis of the input, if its shape does not show it."

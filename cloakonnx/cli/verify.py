@@ -13,6 +13,7 @@ from cloakonnx.cli._data import AnyData
 from cloakonnx.cli._external import reading
 from cloakonnx.cli._files import PATH, HashExternal, Json
 from cloakonnx.cli._output import complain, one_line, print_json, say, tell
+from cloakonnx.cli._parameters import option_of
 from cloakonnx.cli._runs import Runs
 from cloakonnx.cli._shared import seed
 from cloakonnx.cli._signing import verification_key
@@ -158,8 +159,9 @@ def _told(
 ) -> tuple[dict[str, Any], int]:
     """Print what became of a model; returns its entry in the JSON, and its exit code."""
     if outcome.verification is None:
-        complain(one_line(outcome.error))
-        return {"model": outcome.path.name, "error": str(outcome.error), "passed": False}, outcome.exit_code
+        said = "" if outcome.error is None else outcome.error.said(option_of)
+        complain(one_line(said))
+        return {"model": outcome.path.name, "error": said, "passed": False}, outcome.exit_code
     if not as_json:
         _print(outcome.verification, named=named)
     _conclude(outcome.verification, references.attestation, None if signer is None else Path(signer.name))
