@@ -198,7 +198,7 @@ def _seen_lines(found: Evaluation) -> list[tuple[str, str]]:
     if not found.masks and found.data.seen is None:
         return []
     seen = "not known (no --analysis)" if found.data.seen is None else f"{found.data.seen}"
-    return [("seen by the masks' analysis", seen)]
+    return [("samples that the masks were made from", seen)]
 
 
 def attack_lines(found: Evaluation) -> list[str]:

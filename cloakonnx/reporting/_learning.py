@@ -124,7 +124,7 @@ def _chart(before: _Tried, epochs: list[_Tried], taken: _Tried, steps: int) -> F
     caption = (
         f"{before.clean.count} select samples, {before.robust.count} of them attacked by PGD-{steps} on the masks of "
         "each epoch that was tried; 0: without masks. The dotted line leads from clean to robust accuracy of the "
-        "masks that were taken. Whiskers are 95% intervals. Masks were chosen by these counts: they flatter."
+        "masks that were taken. Whiskers are 95% intervals. Masks were chosen by these counts, so they are optimistic."
     )
     return figure(svg, caption, series)
 

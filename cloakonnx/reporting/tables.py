@@ -139,10 +139,10 @@ def status(flag: Flag) -> str:
         return "FIRED"
     if flag.name == "static-gain":
         # Nothing is left, but there was nothing sure to lose either.
-        return "quiet" if flag.value is not None and flag.value > flag.threshold else "quiet: no sure static gain"
+        return "ok" if flag.value is not None and flag.value > flag.threshold else "ok: no sure static gain"
     # Beyond the threshold, but with too few samples to tell: the file's "measured" says so.
     beyond = flag.value is not None and flag.value > flag.threshold
-    return "quiet, may be chance" if beyond else "quiet"
+    return "ok, may be chance" if beyond else "ok"
 
 
 def bound(flag: Flag) -> str:

@@ -307,7 +307,7 @@ def test_the_file_and_the_report() -> None:
     markdown = evaluation_markdown(found)
     assert "Sanity: 1 of 11 flags fired" in markdown
     assert "FLAG static-gain: +" in markdown
-    assert "| single-step | quiet |" in markdown
+    assert "| single-step | ok |" in markdown
 
 
 def test_left_out() -> None:

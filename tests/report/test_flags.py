@@ -16,12 +16,12 @@ def flag(name: str, *, fired: bool | None, value: float | None, threshold: float
     ("name", "fired", "value", "threshold", "said"),
     [
         ("iterations", True, 3.0, 1.0, "FIRED"),
-        ("iterations", False, 0.0, 1.0, "quiet"),
-        ("iterations", False, 1.5, 1.0, "quiet, may be chance"),
+        ("iterations", False, 0.0, 1.0, "ok"),
+        ("iterations", False, 1.5, 1.0, "ok, may be chance"),
         ("iterations", None, None, 1.0, "not measured"),
         ("static-gain", True, -5.4, 0.0, "FIRED"),
-        ("static-gain", False, 5.4, 0.0, "quiet"),
-        ("static-gain", False, -5.4, 0.0, "quiet: no sure static gain"),
+        ("static-gain", False, 5.4, 0.0, "ok"),
+        ("static-gain", False, -5.4, 0.0, "ok: no sure static gain"),
     ],
 )
 def test_status(name: str, fired: bool | None, value: float | None, threshold: float, said: str) -> None:

@@ -111,7 +111,7 @@ def test_numbers(whole: str) -> None:
     assert rows[3][1:4] == ["25.0% [19.5, 31.4]", "50.0% [43.1, 56.9]", difference]
     for said in ("sha256", samples.HARDENED, samples.SOURCE, "c" * 64, "seed", "CPUExecutionProvider", "max_iter 20"):
         assert said in text
-    assert next(row[:2] for row in table(whole, "sanity-table")) == ["single-step", "quiet"]
+    assert next(row[:2] for row in table(whole, "sanity-table")) == ["single-step", "ok"]
     assert len(table(whole, "sanity-table")) == 11
     assert "cloakonnx evaluate model.hardened.onnx --data test.npz --attack quick --eps 1/255,2/255" in text
 
