@@ -26,7 +26,7 @@ _HOMES = {
     "evaluation.sweeps.sweep": "sweep",
     "evaluation.verification.attestation": "Attestation attest",
     "evaluation.verification.verify": "Verification verify",
-    "graph.file.model": "Model load",
+    "graph.masks.notebook": "Model load",
     "graph.masks.mask": "Mask",
     "graph.masks.taps": "Tap",
     "pipeline.apply": "apply strip",

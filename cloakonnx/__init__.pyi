@@ -22,9 +22,9 @@ from cloakonnx.evaluation.verification.attestation import Attestation as Attesta
 from cloakonnx.evaluation.verification.attestation import attest as attest
 from cloakonnx.evaluation.verification.verify import Verification as Verification
 from cloakonnx.evaluation.verification.verify import verify as verify
-from cloakonnx.graph.file.model import Model as Model
-from cloakonnx.graph.file.model import load as load
 from cloakonnx.graph.masks.mask import Mask as Mask
+from cloakonnx.graph.masks.notebook import Model as Model
+from cloakonnx.graph.masks.notebook import load as load
 from cloakonnx.graph.masks.taps import Tap as Tap
 from cloakonnx.pipeline.apply import apply as apply
 from cloakonnx.pipeline.apply import strip as strip

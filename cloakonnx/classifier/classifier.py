@@ -23,10 +23,10 @@ from cloakonnx.classifier.task import SingleLabel, checked_task, class_scores
 from cloakonnx.errors import MaskError
 from cloakonnx.gradient.differentiate import GradientGraph
 from cloakonnx.gradient.losses import Loss
-from cloakonnx.graph.file.model import Model, load
 from cloakonnx.graph.masks.given import MasksLike, masks_of
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.graph.masks.notebook import Model, load
 from cloakonnx.preprocessing import Preprocessing, channel_axis
 from cloakonnx.runtime.provider import Provider, choose_provider
 from cloakonnx.runtime.session import Value, to_numpy, value_shape

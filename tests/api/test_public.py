@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import onnxruntime as ort
@@ -164,3 +165,14 @@ def test_errors_name_the_parameter_of_python() -> None:
     assert error.parameter == "eps_step"
     assert error.said(lambda name: f"--{name}") == "--eps_step must be above 0, {eps}: {other}"
     assert str(OptionError("a {brace} stays")) == "a {brace} stays"
+
+
+def test_a_model_shows_itself(tmp_path: Path) -> None:
+    model = ck.load(MODEL)
+    assert repr(model) == "<Model digits_cnn.onnx: opset 17, IR 8, input image, output logits>"
+    page = ET.fromstring(f"<div>{model._repr_html_()}</div>")
+    names = [row.findtext("th") for row in page.findall(".//tbody/tr")]
+    assert [name.removesuffix(" *") for name in names if name] == [tap.name for tap in ck.taps(model)]
+    assert f"{TAP} *" in names
+    masked = ck.apply(model, ck.Mask(TAP, np.r_[0.0, np.ones(63)]))
+    assert f"masked: {TAP}" in masked._repr_html_() and "\\n" not in repr(masked)

@@ -18,6 +18,7 @@ from cloakonnx.graph.file._bytes import Buffer as Buffer  # noqa: PLC0414 - publ
 from cloakonnx.graph.file._bytes import Stamp as Stamp  # noqa: PLC0414 - public
 from cloakonnx.graph.file._bytes import blocks, opened
 from cloakonnx.graph.file.external import check_references, is_external, locations, reference, tensors
+from cloakonnx.graph.file.views import Shown
 from cloakonnx.graph.index.bounds import check_bounds, check_shapes
 from cloakonnx.graph.index.index import Index, structure
 from cloakonnx.graph.index.normal import in_order_of, normalised, opset_version
@@ -39,8 +40,8 @@ _INLINE_LIMIT = 4096
 """Initializers of more bytes than this stay in the file; smaller ones (shapes, axes) are needed to infer shapes."""
 
 
-@dataclass(frozen=True)
-class Model:
+@dataclass(frozen=True, repr=False)
+class Model(Shown):
     """An ONNX model on disk or in memory.
 
     Attributes:
@@ -55,9 +56,8 @@ class Model:
 
     Examples:
         >>> import cloakonnx as ck
-        >>> model = ck.load("samples/digits_cnn.onnx")
-        >>> model.name, model.opset, len(model.sha256)
-        ('digits_cnn.onnx', 17, 64)
+        >>> ck.load("samples/digits_cnn.onnx").opset
+        17
     """
 
     proto: onnx.ModelProto
