@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.base import Attack, attacks_of
 from cloakonnx.attacks.naming import outputs_by_eps
 from cloakonnx.attacks.presets import passing
+from cloakonnx.attacks.targets import Targets, TargetsLike
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.attacks.work import AttackedBatch, AttackWork
 from cloakonnx.classifier.classifier import Classifier
@@ -63,6 +64,7 @@ def attack(
     eps: float | Sequence[float] = (),
     output: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     batch_size: int = 64,
+    targets: TargetsLike | None = None,
     round_levels: bool = False,
     resume: bool = False,
     engine: Engine | None = None,
@@ -82,6 +84,8 @@ def attack(
         output: The file; for several attacks one each, or one name, to which each eps is added (``adv.eps1_255.npz``).
             None keeps the adversarial inputs in memory.
         batch_size: Samples per batch.
+        targets: Makes the attack targeted: the class to reach, ``random`` (another than the label, by seed),
+            ``least-likely``, ``labels`` (those of the data), an array (N,) of classes, or an ``.npy`` file of them.
         round_levels: Whether to round to levels of 1/255, inward, before the model judges an input.
         resume: Whether to continue an interrupted call with the same output and settings.
         engine: Where batches are handled; :func:`~cloakonnx.engine.choice.default_engine` chooses where None.
@@ -106,6 +110,9 @@ def attack(
         ((2, 1, 8, 8), dtype('float32'), (2,))
     """
     attacks = attacks_of(attack, eps, settings)
+    aims = Targets.of("labels" if targets is None else targets)
+    if targets is not None:
+        attacks = [_targeted(each) for each in attacks]
     paths = _outputs(output, attacks)
     if len(set(attacks)) < len(attacks):
         raise OptionError(f"{len(attacks)} attacks are asked for, and two of them are the same")
@@ -121,10 +128,11 @@ def attack(
     engine = engine or default_engine(classifier.provider, dataset, batch_size)
     classifier = classifier.shipped().with_threads(engine.threads)
     sample = dataset.fitted_to(classifier)
-    asked = [AttackWork.of(classifier, dataset, each, round_levels=round_levels) for each in attacks]
+    asked = [AttackWork.of(classifier, dataset, each, round_levels=round_levels, targets=aims) for each in attacks]
     classifier, notes = reading(classifier, dataset)
     classifier.prepare(sample)
     dataset.check_classes(classifier.classes)
+    aims.check(classifier.classes, dataset.count())
     works = [replace(each, classifier=classifier) for each in asked]
     if any(each.by_gradient and not each.passes_straight for each in attacks) and Victim(classifier).must_pass:
         works = [replace(work, settings=each) for work, each in zip(works, passing(attacks), strict=True)]
@@ -139,17 +147,29 @@ def attack(
         if run.work.settings.is_targeted and not any(found.correct.any() for found in run.made):
             for each in runs:
                 each.forget()
-            raise DataError(
-                f"{dataset.source.name}: all {run.count} samples are classified as their label, so {{targeted}} has no "
-                "class left to reach; the labels must be the classes to reach, not the true ones",
-                parameter="targeted",
-            )
+            raise DataError(_nothing_to_reach(dataset.source.name, run.count, aims), parameter="targets")
     taken_for = describe_scores(classifier)
     written = tuple(run.result(classifier, dataset, notes=notes, taken_for=taken_for) for run in runs)
     for run in runs:
         run.forget()
     is_one = isinstance(attack, Attack) or (isinstance(attack, str) and isinstance(eps, (int, float)))
     return written[0] if is_one else written
+
+
+def _targeted(attack: Attack) -> Attack:
+    """Return the targeted attack of the same settings; raises OptionError where there is none."""
+    if "targeted" not in attack.settings():
+        raise OptionError(f"{attack.name} has no targeted form: leave out {{targets}}", parameter="targets")
+    return replace(attack, targeted=True)  # type: ignore[call-arg]
+
+
+def _nothing_to_reach(name: str, count: int, targets: Targets) -> str:
+    if targets.choice != "labels":
+        return f"{name}: all {count} samples are classified as their target already, so there is nothing to attack"
+    return (
+        f"{name}: all {count} samples are classified as their label, so there is no class left to reach; the labels "
+        "must be the classes to reach, not the true ones ({targets} random, least-likely or a class takes others)"
+    )
 
 
 def _after(done: int, on_progress: Callable[[float], None], samples: float) -> None:
@@ -232,9 +252,9 @@ class _Run:
         text = json.dumps(settings, sort_keys=True)
         if self.folder is not None:
             x = Parts((len(found.y), *found.x.shape[1:]), found.x.dtype, self._images(found.x.dtype))
-            write_npz(
-                self.folder.output, {"x": x, "y": found.y, "success": found.success, SETTINGS_KEY: np.array(text)}
-            )
+            target = {} if found.target is None else {"target": found.target}
+            arrays: dict[str, NDArray[Any] | Parts] = {"x": x, "y": found.y, **target, "success": found.success}
+            write_npz(self.folder.output, {**arrays, SETTINGS_KEY: np.array(text)})
         hint = None
         correct = int(found.correct.sum())
         if not (found.is_predicted or settings["targeted"]):
@@ -255,6 +275,7 @@ class _Run:
             taken_for=taken_for,
             labels_hint=hint,
             y=found.y,
+            target=found.target,
             success=found.success,
             stored=None if self.folder is not None else found.x,
         )
@@ -295,6 +316,7 @@ class Attacked:
         labels_hint: What other labels would be right for far more samples, or that none may be, in words.
         converged: Samples that hold and for which more steps of the attack change nothing.
         y: (N,) int64 labels, or the model's own predictions.
+        target: (N,) int64 classes to reach; None where the attack is untargeted, or the labels are the targets.
         success: (N,) bool, which adversarial inputs fool the model (targeted: reach the target).
         stored: The adversarial inputs, where they are in memory.
     """
@@ -315,6 +337,7 @@ class Attacked:
     converged: int = 0
     y: NDArray[np.int64] = field(kw_only=True, repr=False, compare=False)
     success: NDArray[np.bool_] = field(kw_only=True, repr=False, compare=False)
+    target: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
     stored: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
@@ -336,7 +359,8 @@ class Attacked:
         there = self.count - self.correct
         if not self.settings["targeted"] or not there:
             return None
-        true = ": are the labels the true classes, not the classes to reach?" if 2 * there > self.count else ""
+        is_odd = self.target is None and 2 * there > self.count
+        true = ": are the labels the true classes, not the classes to reach?" if is_odd else ""
         return f"{there} of {self.count} samples are classified as the target already, and are not attacked{true}"
 
     @property

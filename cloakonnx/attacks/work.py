@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.pairs import labels_of
+from cloakonnx.attacks.targets import Targets
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import Seen
@@ -31,6 +32,7 @@ class AttackedBatch:
     Attributes:
         x: Adversarial inputs in the layout of the data: uint8 where all are levels of 1/255, else float32.
         y: (N,) labels, or the model's own predictions.
+        target: (N,) classes to reach; None where the attack is untargeted, or the labels are the targets.
         success: (N,) which fool the model (targeted: reach the target).
         unscored: (N,) for which the model gave scores that are NaN before the attack.
         correct: (N,) classified as labelled before (targeted: not as the target).
@@ -44,6 +46,7 @@ class AttackedBatch:
 
     x: NDArray[Any]
     y: NDArray[np.int64]
+    target: NDArray[np.int64] | None
     success: NDArray[np.bool_]
     unscored: NDArray[np.bool_]
     correct: NDArray[np.bool_]
@@ -63,6 +66,7 @@ class AttackWork:
         classifier: The classifier.
         settings: The attack.
         round_levels: Whether to round to levels of 1/255, inward, before success is judged.
+        targets: The classes to reach, of a targeted attack.
         name: The samples' source.
         arrangement: How its samples are laid out for the model.
         stored_shape: Shape of a stored sample.
@@ -71,12 +75,15 @@ class AttackWork:
     classifier: Classifier
     settings: Attack
     round_levels: bool
+    targets: Targets
     name: str
     arrangement: Arrangement
     stored_shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, classifier: Classifier, dataset: Dataset, settings: Attack, *, round_levels: bool) -> AttackWork:
+    def of(
+        cls, classifier: Classifier, dataset: Dataset, settings: Attack, *, round_levels: bool, targets: Targets
+    ) -> AttackWork:
         """Return the work on a dataset's samples; raises OptionError for settings that don't fit pixel space."""
         bounds = dataset.preprocessing.bounds
         ball(settings.norm, settings.eps).check(bounds, prod(dataset.stored_shape))
@@ -85,7 +92,9 @@ class AttackWork:
                 "{round_levels} takes levels of 1/255, so pixel space must be [0, 1]: leave out {bounds}",
                 parameter=("round_levels", "bounds"),
             )
-        return cls(classifier, settings, round_levels, dataset.source.name, dataset.arrangement, dataset.stored_shape)
+        return cls(
+            classifier, settings, round_levels, targets, dataset.source.name, dataset.arrangement, dataset.stored_shape
+        )
 
     @property
     def result(self) -> type[AttackedBatch]:
@@ -103,9 +112,15 @@ class AttackWork:
             "output": self.classifier.output_name,
             "preprocessing": asdict(self.classifier.preprocessing),
             "round": self.round_levels,
+            **({"targets": self.targets.record} if self._aims else {}),
             **({} if known is None else {"scores": "probabilities" if known else "logits"}),
             **self.classifier.record,
         }
+
+    @property
+    def _aims(self) -> bool:
+        """Whether the classes to reach are others than the labels."""
+        return self.settings.is_targeted and self.targets.choice != "labels"
 
     def start(self, worker: int = 0) -> Callable[[Batch, Tell], AttackedBatch]:
         """Return what attacks a batch."""
@@ -115,25 +130,27 @@ class AttackWork:
 
     def _attack(self, victim: Victim, batch: Batch) -> AttackedBatch:
         targeted = self.settings.is_targeted
-        if batch.y is None and targeted:
+        if batch.y is None and targeted and not self._aims:
             raise DataError(f"{self.name} has no labels; a targeted attack takes the classes to reach from them")
         x = batch.x
         before = victim.counts.queries, victim.counts.gradients
         predicted, tied = victim.decided(x)
         y = labels_of(batch, predicted, victim.task, name=self.name)
-        found = self.settings.run(victim, x, y, samples=batch.indices, in_levels=self.round_levels)
+        aim = self.targets.choose(victim, x, y, batch.indices, seed=self.settings.seed) if self._aims else y
+        found = self.settings.run(victim, x, aim, samples=batch.indices, in_levels=self.round_levels)
         adversarial, success = found.x, found.success
         stored = self.arrangement.undo(adversarial, self.stored_shape)
         levels = as_levels(stored) if self.classifier.bounds == (0.0, 1.0) else None
         if levels is not None:
             read_back = np.divide(np.rint(adversarial * 255), 255, dtype=np.float32)
-            success = victim.confirmed(read_back, success, y, targeted=targeted)
+            success = victim.confirmed(read_back, success, aim, targeted=targeted)
         return AttackedBatch(
             x=stored if levels is None else levels,
             y=y,
+            target=aim if self._aims else None,
             success=success,
             unscored=victim.task.undecided(predicted),
-            correct=victim.task.agrees(predicted, y) ^ targeted,
+            correct=victim.task.agrees(predicted, aim) ^ targeted,
             decided=predicted,
             is_predicted=batch.y is None,
             queries=victim.counts.queries - before[0],

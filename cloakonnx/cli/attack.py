@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 class _Judging(Group):
     """What counts as success, and what an earlier run left."""
 
-    targeted: bool = option("--targeted", is_flag=True, help="Take the labels of the data as the classes to reach.")
+    targets: str | None = option(
+        "--targets",
+        metavar="CLASS|random|least-likely|labels|FILE.npy",
+        help="Targeted attack: the class to reach, one chosen for each sample, the labels of the data, or a file.",
+    )
+    targeted: bool = option("--targeted", is_flag=True, help="Short for --targets labels.")
     round_levels: bool = option(
         "--round",
         is_flag=True,
@@ -39,7 +44,14 @@ class _Judging(Group):
     @property
     def settings(self) -> dict[str, Any]:
         """What :func:`cloakonnx.attack` takes of it."""
-        return {"round_levels": self.round_levels, "resume": self.resume}
+        return {"round_levels": self.round_levels, "resume": self.resume, "targets": self.aim}
+
+    @property
+    def aim(self) -> str | None:
+        """What the attack is to reach; None where it is untargeted."""
+        if self.targeted and self.targets not in {None, "labels"}:
+            raise click.UsageError("--targeted is --targets labels; leave out one of them")
+        return "labels" if self.targeted else self.targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +96,7 @@ def command(
     output.check_suffix()
     classifier = runs.classifier(load(model), data)
     samples = data.samples(classifier)
-    attacks = chosen.attacks(targeted=judging.targeted)
+    attacks = chosen.attacks(targeted=judging.aim is not None)
     targets = output.of(chosen, inputs=(model, data.data))
     warn_of_small_eps([each.eps for each in attacks], samples)
     classifier = runs.ready(classifier)

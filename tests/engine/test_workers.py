@@ -15,6 +15,7 @@ from cloakonnx.attacks.attack import attack
 from cloakonnx.attacks.base import make
 from cloakonnx.attacks.pairs import AttackedPairs, MakePairs
 from cloakonnx.attacks.presets import plan
+from cloakonnx.attacks.targets import Targets
 from cloakonnx.attacks.work import AttackWork
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier, ones
@@ -83,7 +84,10 @@ PAIRS = LabelledPairs(LABELLED, X[7:14])
 CONDITIONS = Conditions((plan("pgd", eps=EPS, max_iter=3),), "linf", 0, X.shape[1:])
 MAKING = MakePairs(classifier(), PGD, X.shape[1:], "digits.npz")
 WORKS: dict[str, tuple[Callable[[], Work[Any, Any]], Any]] = {
-    "attack": (lambda: AttackWork.of(classifier(), dataset(), PGD, round_levels=False), BATCH),
+    "attack": (
+        lambda: AttackWork.of(classifier(), dataset(), PGD, round_levels=False, targets=Targets("labels")),
+        BATCH,
+    ),
     "pairs": (lambda: MAKING, BATCH),
     "scoring": (
         lambda: ScoringWork(classifier(), find_tap(load(DIGITS), TAP), criterion("margin"), MAKING, "digits.npz"),
@@ -133,7 +137,7 @@ def test_attack(tmp_path: Path, workers: int) -> None:
     def made(name: str, **options: Any) -> tuple[list[bytes], list[int]]:
         paths = [tmp_path / f"{name}{i}.npz" for i in range(2)]
         found = attack(
-            classifier(), dataset(), paths, attack="pgd", eps=[EPS, EPS / 2], max_iter=5, batch_size=7, **options
+            classifier(), dataset(), output=paths, attack="pgd", eps=[EPS, EPS / 2], max_iter=5, batch_size=7, **options
         )
         return [path.read_bytes() for path in paths], [each.gradients for each in found]
 
@@ -147,11 +151,11 @@ def test_interrupted_and_resumed_with_other_workers(tmp_path: Path, workers: int
             raise InferenceError("stop")
 
     options: dict[str, Any] = {"attack": PGD, "batch_size": 7}
-    attack(classifier(), dataset(), tmp_path / "whole.npz", engine=InProcess(), **options)
+    attack(classifier(), dataset(), output=tmp_path / "whole.npz", engine=InProcess(), **options)
     with pytest.raises(InferenceError):
-        attack(classifier(), dataset(), tmp_path / "a.npz", engine=Threads(workers), on_progress=stop, **options)
+        attack(classifier(), dataset(), output=tmp_path / "a.npz", engine=Threads(workers), on_progress=stop, **options)
     assert (tmp_path / ".a.npz.parts").exists()
-    attack(classifier(), dataset(), tmp_path / "a.npz", engine=Threads(5 - workers), resume=True, **options)
+    attack(classifier(), dataset(), output=tmp_path / "a.npz", engine=Threads(5 - workers), resume=True, **options)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
     measured: dict[str, Any] = {"eps": [EPS], "attack": "pgd", "max_iter": 3, "batch_size": 7, "sanity": False}
@@ -170,7 +174,7 @@ def test_evaluate(tmp_path: Path, workers: int) -> None:
     def made(name: str, **options: Any) -> tuple[str, bytes]:
         samples = tmp_path / f"{name}.npz"
         found = evaluate(
-            masked(), dataset(), eps=[EPS, EPS / 2], attack="pgd", max_iter=3, batch_size=9, samples=samples, **options
+            masked(), dataset(), eps=[EPS, EPS / 2], attack="pgd", max_iter=3, batch_size=9, keep=samples, **options
         )
         return found.to_json(), samples.read_bytes()
 
