@@ -122,8 +122,7 @@ class Data(Group):
 
     def part(self, classifier: Classifier, path: Path) -> Dataset:
         """Return all samples of a file or folder beside --data; --labels and --limit are of that."""
-        own = replace(self, limit=None)
-        return own.fitted(classifier, own.opened(path))
+        return self._fitted(classifier, self.opened(path), limit=None)
 
     def opened(self, path: Path, *, labels: Path | None = None) -> Source:
         """Open a file or folder of samples, and say how it was read."""
@@ -149,9 +148,13 @@ class Data(Group):
 
     def fitted(self, classifier: Classifier, source: Source) -> Dataset:
         """Fit samples to a model's input."""
+        return self._fitted(classifier, source, limit=self.limit)
+
+    def _fitted(self, classifier: Classifier, source: Source, *, limit: int | None) -> Dataset:
+        """Fit samples to a model's input, and say how."""
         from cloakonnx.data.samples import Dataset
 
-        found = Dataset.of(source, classifier, limit=self.limit)
+        found = Dataset.of(source, classifier, limit=limit)
         _tell_of_classes(source, found.source)
         if found.arrangement.note is not None:
             note(found.arrangement.note)

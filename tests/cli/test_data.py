@@ -163,6 +163,24 @@ def test_tables_that_do_not_fit(
     assert not (tables / "a.npz").exists()
 
 
+def test_samples_are_opened_once(run: Run, tables: Path) -> None:
+    """Parts beside them open nothing again: what is said is said once, and a script runs once."""
+    found = run(
+        "harden", "tab.onnx", "--data", "tab.csv", "--label-column", "label", "--report-data", "tab.npz", "--eps",
+        "0.05", "--dry-run",
+    )  # fmt: skip
+    assert found.err.count("tab.csv: its values lie in") == 1
+    (tables / "load.py").write_text(
+        "import numpy as np\nopen('runs', 'a').write('x')\n"
+        "def load():\n    d = np.load('tab.npz')\n    yield d['x'] / 4000, d['y']\n"
+    )
+    np.savez("small.npz", x=np.load("tab.npz")["x"] / np.float32(4000), y=np.load("tab.npz")["y"])
+    found = run("harden", "tab.onnx", "--data-script", "load.py:load", "--report-data", "small.npz", "--eps", "0.05",
+                "--dry-run")  # fmt: skip
+    assert found.code == 0, found.err
+    assert (tables / "runs").read_text() == "x"
+
+
 def test_names_of_classes_in_a_table(run: Run, tables: Path) -> None:
     text = (tables / "tab.csv").read_text().replace(",1\n", ",benign\n").replace(",0\n", ",malignant\n")
     (tables / "tab.csv").write_text(text)
