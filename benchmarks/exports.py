@@ -18,6 +18,7 @@ import copy
 import fnmatch
 import json
 import logging
+import re
 import signal
 import sys
 import types
@@ -211,7 +212,8 @@ def exported(folder: Path, name: str, make: Maker, *, dynamo: bool, opsets: tupl
             write(path, model, x, dynamo=dynamo, opset=opset)
         except BaseException as error:  # exporters raise whatever they like
             path.unlink(missing_ok=True)
-            why = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            said = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))
+            why = f"{type(error).__name__}: {said[:120]}"
             if isinstance(error, KeyboardInterrupt | TimeoutError):
                 break
             continue

@@ -104,8 +104,9 @@ def tried(path: Path) -> dict[str, Any]:
     try:
         found["attack"], gradient = attacked(classifier, x, y)
         found["agrees"] = f"{agreement(classifier, x, y, gradient):.4f}" if found["attack"] == "gradients" else ""
-        found["FGSM"] = "yes" if raised(classifier, x, y, gradient) else "no"
-        found["torch"] = against_torch(classifier, path.with_suffix(".npz"))
+        through = found["attack"] == "straight through"
+        found["FGSM"] = "yes" if raised(classifier, x, y, gradient, straight_through=through) else "no"
+        found["torch"] = "" if through else against_torch(classifier, path.with_suffix(".npz"))
         found["learn"] = learned(classifier, x)
     except DifferentiationError as error:
         by_scores = found["attack"] == "no" and "black-box ones too" not in str(error)
@@ -160,11 +161,12 @@ def agreement(classifier: ck.Classifier, x: Any, y: Any, gradient: Any) -> float
     return 1 - float(min(errors))
 
 
-def raised(classifier: ck.Classifier, x: Any, y: Any, gradient: Any) -> bool:
-    """Return whether a step along the signs raises the loss of every sample that the model has right."""
+def raised(classifier: ck.Classifier, x: Any, y: Any, gradient: Any, *, straight_through: bool) -> bool:
+    """Return whether a step along the signs raises the loss of every sample."""
 
     def loss(x: Any) -> Any:
-        return np.asarray(classifier.answer(x, y, loss=Loss.CE.climbed).loss)
+        found = classifier.answer(x, y, loss=Loss.CE.climbed, straight_through=straight_through)
+        return np.asarray(found.loss)
 
     step = _FGSM * float(np.abs(x).max())
     return bool((loss((x + step * np.sign(gradient)).astype(np.float32)) > loss(x)).all())

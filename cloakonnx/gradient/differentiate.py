@@ -13,6 +13,7 @@ from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, 
 from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_path
 from cloakonnx.gradient._canonical import Job, canonical, prune
 from cloakonnx.gradient._channels import ChannelMasks
+from cloakonnx.gradient._classical import with_ending_spelled_out
 from cloakonnx.gradient._forward import insert_mask, insert_weight_masks
 from cloakonnx.gradient._log_domain import log_scores
 from cloakonnx.gradient._logits import Logits, Reading, logits_of, round_input, rounded
@@ -169,6 +170,8 @@ def differentiate(
         """Put preprocessing in front and masks at the taps."""
         nonlocal output, image, in_logs
         output = wanted
+        if with_ending_spelled_out(work, output, opset=opset_of(work)):
+            work = infer(work)
         logs = log_scores(work.graph, output, opset=opset_of(work))
         in_logs, output = logs is not None, logs or output
         image = _prepended(work.graph, name, preprocessing, axis)
