@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from cloakonnx.cli._settings import SettingsFile
+
 
 @dataclass
 class Call:
@@ -18,6 +20,7 @@ class Call:
         quiet: Whether only warnings and errors are printed on stderr.
         verbose: Whether more is printed.
         as_json: Whether the verb prints JSON.
+        settings: The settings file that is in force.
     """
 
     arguments: list[str] = field(default_factory=list)
@@ -25,6 +28,7 @@ class Call:
     quiet: bool = False
     verbose: bool = False
     as_json: bool = False
+    settings: SettingsFile | None = None
 
     def take(self, arguments: list[str]) -> None:
         """Take what is behind the verb, without the options that stand there and are no verb's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,11 +15,22 @@ from cloakonnx.cli._verb import Group, option
 
 if TYPE_CHECKING:
     from cloakonnx.evaluation.gates import Decision, Gate
+    from cloakonnx.reporting.junit import Suite
+
+_HEAD = 1000
+"""Bytes by which a JUnit file is known."""
 
 _HELP = (
     "Gate that must pass, or exit code 1: clean-drop<=1%, robust-gain>=5%@2/255, robust>=40%@2/255, flags==0, ... "
     "(docs/gates.md). May be repeated."
 )
+
+
+def junit_option() -> Any:
+    """Declare --junit."""
+    return option(
+        "--junit", type=PATH, help="Write the gates as JUnit XML, which CI systems show; replaces such a file."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,20 +42,16 @@ class Gates(Group):
         "--allow-inconclusive", is_flag=True, help="Let inconclusive gates pass: only a clear failure fails."
     )
 
-    junit: Path | None = option(
-        "--junit", type=PATH, help="Write the gates as JUnit XML, which CI systems show; overwrites the file."
-    )
+    junit: Path | None = junit_option()
 
     @property
     def gates(self) -> tuple[Gate, ...]:
         """The gates; raises OptionError for one that is none, OutputError for a JUnit file that can't be written."""
         from cloakonnx.evaluation.gates import parse_gate
-        from cloakonnx.files import check_output
 
         if self.junit is not None and not self.require:
             raise click.UsageError("--junit needs gates: --require 'robust>=60%', say")
-        if self.junit is not None:
-            check_output(self.junit, force=True)
+        check_junit(self.junit)
         return tuple(map(parse_gate, self.require))
 
     def measured(self, eps: Sequence[float], *, sanity: bool) -> tuple[Gate, ...]:
@@ -56,13 +63,11 @@ class Gates(Group):
 
     def conclude(self, decisions: Sequence[Decision], *, name: str) -> None:
         """Write the JUnit file; exit code 1 where a gate failed, or is inconclusive and that is not allowed."""
-        if self.junit is not None:
-            from cloakonnx.files import write_text
-            from cloakonnx.reporting.junit import junit_xml
+        from cloakonnx.reporting.junit import Suite
 
-            write_text(self.junit, junit_xml(decisions, name=name, allow_inconclusive=self.allow_inconclusive))
-        allowed = {"pass", "inconclusive"} if self.allow_inconclusive else {"pass"}
-        if any(decision.verdict not in allowed for decision in decisions):
+        suite = Suite(name, decisions, self.allow_inconclusive)
+        write_junit(self.junit, suite)
+        if not suite.passed:
             raise click.exceptions.Exit(1)
 
 
@@ -71,6 +76,31 @@ class SomeGates(Gates):
     """At least one gate."""
 
     require: tuple[str, ...] = option("--require", metavar="GATE", multiple=True, required=True, help=_HELP)
+
+
+def check_junit(path: Path | None) -> None:
+    """Check that a JUnit file can be written; raises OutputError, also where another kind of file is there."""
+    if path is None:
+        return
+    from cloakonnx.errors import OutputError
+    from cloakonnx.files import check_output
+
+    check_output(path, force=True)
+    if path.exists():
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+        if head and b"<testsuite" not in head:
+            raise OutputError(f"{path} exists and is no JUnit file, so --junit does not replace it; name another")
+
+
+def write_junit(path: Path | None, *suites: Suite) -> None:
+    """Write a JUnit file, if there is to be one."""
+    if path is None:
+        return
+    from cloakonnx.files import write_text
+    from cloakonnx.reporting.junit import junit_xml
+
+    write_text(path, junit_xml(*suites))
 
 
 def tell_of_gates(decisions: Sequence[Decision]) -> None:

@@ -1,13 +1,14 @@
 """Options from a file: ``cloakonnx.toml``, or ``[tool.cloakonnx]`` of ``pyproject.toml``, beside where one works.
 
 Keys are the options' names; those of a table named as a verb are that verb's, those above the tables go to every verb
-that has such an option. Flags win over the file, a verb's table over what is shared.
+that has such an option. Flags win over the file, a verb's table over what is shared. ``model`` stands in for MODEL, and
+each table of ``[[models]]`` is a model for ``cloakonnx check``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from cloakonnx.kinds import check_regular
 _OWN, _PYPROJECT = Path("cloakonnx.toml"), Path("pyproject.toml")
 _MOST = 1 << 20
 """Bytes of the largest settings file."""
+
+_MODEL, _MODELS, _EVALUATE = "model", "models", "evaluate"
+_OF_MODELS = ("path", "name")
+"""Keys of a table of ``[[models]]`` beside the options that a model is evaluated with."""
 
 _LISTS = {"eps", "classes"}
 """Options that take text with commas in it, and so a list."""
@@ -43,7 +48,7 @@ _REPLACES = {
 
 
 _BY_HAND = {"data-script": "runs code", "adversarial-script": "runs code"} | dict.fromkeys(
-    ("output", "force"), "decides which files are written over"
+    ("output", "force", "junit", "save-adversarial"), "decides which files are written over"
 )
 _BY_HAND |= {"sign-key": "uses a private key"} | dict.fromkeys(
     ("key", "certificate", "ca"), "decides whose signature counts"
@@ -79,12 +84,16 @@ class SettingsFile:
         shared: Above the tables, by option name.
         tables: By verb.
         is_named: Whether the user named the file; else it was found in the working directory.
+        model: What stands in for MODEL; None where it is not set.
+        models: Tables of ``[[models]]``.
     """
 
     name: str
     shared: Mapping[str, Any]
     tables: Mapping[str, Mapping[str, Any]]
     is_named: bool
+    model: str | None = None
+    models: tuple[Mapping[str, Any], ...] = ()
 
     def of(self, verb: str, command: click.Command) -> Iterator[Setting]:
         """Yield what the file says of a verb's options."""
@@ -105,7 +114,9 @@ class SettingsFile:
         given = {name for name in known if any(a == f"--{name}" or a.startswith(f"--{name}=") for a in arguments)}
         replaced = given.union(*(_REPLACES.get(name, set()) for name in given))
         found = (setting for setting in self.of(verb, command) if setting.name not in replaced)
-        return {str(known[each.name].name): converted(each, known[each.name]) for each in found}
+        values = {str(known[each.name].name): converted(each, known[each.name]) for each in found}
+        takes_model = any(isinstance(each, click.Argument) and each.name == _MODEL for each in command.params)
+        return {**values, _MODEL: self.model} if takes_model and self.model is not None else values
 
     def weakened(self, verb: str, command: click.Command, defaults: Mapping[str, Any]) -> Iterator[str]:
         """Yield a line for each setting in force that a found file weakens a result with; nothing where it was named.
@@ -116,10 +127,33 @@ class SettingsFile:
             defaults: What :meth:`defaults` returned.
         """
         known = options(command)
-        for setting in () if self.is_named else self.of(verb, command):
-            in_force = str(known[setting.name].name) in defaults
-            if in_force and _WEAKENS.get(setting.name) is (setting.value is not False):
-                yield f"{setting.origin} sets {setting.name} = {json.dumps(setting.value, default=str)}"
+        in_force = (each for each in self.of(verb, command) if str(known[each.name].name) in defaults)
+        return self.weakening(in_force)
+
+    def weakening(self, settings: Iterable[Setting]) -> Iterator[str]:
+        """Yield a line for each setting that a found file weakens a result with; nothing where the file was named."""
+        for each in () if self.is_named else settings:
+            if _WEAKENS.get(each.name) is (each.value is not False):
+                yield f"{each.origin} sets {each.name} = {json.dumps(each.value, default=str)}"
+
+    def of_model(self, number: int, command: click.Command) -> Iterator[Setting]:
+        """Yield what a table of ``[[models]]``, and else the rest of the file, says of a model's options.
+
+        Args:
+            number: Of the table, counted from 0.
+            command: Has the options.
+
+        Raises:
+            OptionError: a key that is no option, or one that only a file that is named may have.
+        """
+        table, where = self.models[number], f"{self.name} [[models]] {number + 1}"
+        for key in table:
+            _check_known(key, {*_OF_MODELS, *options(command)}, where, "models have no option")
+            _check_may_set(key, None, where, is_named=self.is_named)
+        rest = (each for each in self.of(_EVALUATE, command) if each.name not in table)
+        yield from (Setting(key, value, where) for key, value in table.items() if key not in _OF_MODELS)
+        replaced = set().union(*(_REPLACES.get(key, set()) for key in table))
+        yield from (each for each in rest if each.name not in replaced)
 
 
 def options(command: click.Command) -> dict[str, click.Option]:
@@ -148,6 +182,8 @@ def read_settings(path: Path | None, load: Callable[[], Mapping[str, click.Comma
         return None
     name, table = found
     commands = load()
+    model, models = table.pop(_MODEL, None), table.pop(_MODELS, [])
+    _check_models(model, models, name)
     shared = {key: value for key, value in table.items() if not isinstance(value, dict)}
     tables = {key: value for key, value in table.items() if isinstance(value, dict)}
     everywhere = {option for command in commands.values() for option in options(command)}
@@ -159,7 +195,26 @@ def read_settings(path: Path | None, load: Callable[[], Mapping[str, click.Comma
         for key in entries:
             _check_known(key, options(commands[verb]), f"{name} [{verb}]", f"{verb} has no option")
             _check_may_set(key, verb, f"{name} [{verb}]", is_named=path is not None)
-    return SettingsFile(name, shared, tables, is_named=path is not None)
+    return SettingsFile(name, shared, tables, is_named=path is not None, model=model, models=tuple(models))
+
+
+def _check_models(model: object, models: object, name: str) -> None:
+    """Check that ``model`` is a path, and ``[[models]]`` tables with one each; raises OptionError."""
+    if model is not None and (not isinstance(model, str) or not model):
+        raise OptionError(
+            f"{name}: {_MODEL} is the path of a model, not {model!r}; several are [[{_MODELS}]] with a path each"
+        )
+    if not isinstance(models, list) or not all(isinstance(each, dict) for each in models):
+        raise OptionError(f"{name}: {_MODELS} are tables, each headed [[{_MODELS}]], with path = 'model.onnx' and more")
+    if model is not None and models:
+        raise OptionError(f"{name} has {_MODEL} and [[{_MODELS}]]; give every model a table of [[{_MODELS}]]")
+    for number, each in enumerate(models, 1):
+        where = f"{name} [[{_MODELS}]] {number}"
+        if "path" not in each:
+            raise OptionError(f"{where} has no path; give it path = 'model.onnx'")
+        for key in _OF_MODELS:
+            if not isinstance(each.get(key, "-"), str) or not each.get(key, "-"):
+                raise OptionError(f"{where}: {key} is a text, not {each[key]!r}")
 
 
 def _check_may_set(key: str, verb: str | None, where: str, *, is_named: bool) -> None:

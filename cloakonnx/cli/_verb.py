@@ -75,14 +75,14 @@ class Group:
         return cls(**{each.name: values[each.name] for each in fields(cls) if _DECLARED in each.metadata})
 
 
-def verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
+def verb(name: str) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function the command of a verb; its docstring is the help."""
 
-    def decorate(function: Callable[..., None]) -> click.Command:
+    def decorate(function: Callable[..., Any]) -> click.Command:
         taken = [_taken(each) for each in inspect.signature(function, eval_str=True).parameters.values()]
 
-        def run(**values: Any) -> None:
-            function(**{each.name: each.read(values) for each in taken})
+        def run(**values: Any) -> Any:
+            return function(**{each.name: each.read(values) for each in taken})
 
         return click.Command(name, params=list(_ordered(taken)), callback=run, help=function.__doc__)
 

@@ -23,6 +23,7 @@ _GROUPS = {
         "harden": "Make masks, apply, verify, attack and report, in one go.",
         "evaluate": "Attack a model and its baseline, and compare robust accuracy.",
         "gate": "Judge an evaluation by limits: pass, fail or inconclusive.",
+        "check": "Evaluate and gate every model that a settings file names.",
         "report": "Write an evaluation as one HTML page.",
         "demo": "Harden a bundled classifier, and show the gain.",
     },
@@ -137,7 +138,7 @@ def _cloakonnx(ctx: click.Context, *, config: Path | None, quiet: bool, verbose:
     verb = ctx.invoked_subcommand
     if verb is None or verb == "config" or not {*_HELP}.isdisjoint(call.arguments):
         return
-    settings = read_settings(call.config, _commands)
+    call.settings = settings = read_settings(call.config, _commands)
     if settings is not None:
         defaults = settings.defaults(verb, _command(verb), call.arguments)
         call.as_json = call.as_json or bool(defaults.get("as_json"))

@@ -132,8 +132,7 @@ def evaluate(
     dataset = Dataset.of(samples, classifier)
     radii = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
     norm, seed = settings.get("norm", "linf"), settings.get("seed", 0)
-    check_eps(radii, norm=norm, bounds=dataset.preprocessing.bounds, shape=dataset.sample_shape)
-    plans = [plan(attack, eps=each, **settings) for each in radii]
+    plans = checked_plans(dataset, attack, radii, **settings)
     engine = engine or default_engine(classifier.provider, dataset, batch_size)
     classifier = classifier.shipped().with_threads(engine.threads)
     named = None if baseline is None else beside_of(classifier, baseline).shipped().with_threads(engine.threads)
@@ -228,6 +227,15 @@ def evaluate(
     if folder is not None:
         folder.remove()
     return evaluation
+
+
+def checked_plans(
+    dataset: Dataset, attack: str, eps: Sequence[float], **settings: Unpack[PlanSettings]
+) -> list[tuple[Attack, ...]]:
+    """Return the attacks of an evaluation at each eps; raises OptionError for an eps, attack or setting that fails."""
+    norm = settings.get("norm", "linf")
+    check_eps(eps, norm=norm, bounds=dataset.preprocessing.bounds, shape=dataset.sample_shape)
+    return [plan(attack, eps=each, **settings) for each in eps]
 
 
 class _Met:

@@ -235,3 +235,25 @@ def test_what_a_found_file_weakens_is_said(run: Run, masked: Path) -> None:
         (masked / "cloakonnx.toml").write_text(f"[verify]\nhash-external = {value}\n")
         said = "cloakonnx.toml [verify] sets hash-external = false" in run("verify", HARDENED[1]).err
         assert said == (value == "false")
+
+
+READ = {
+    "data", "labels", "adversarial", "baseline", "analysis", "mask", "select-data", "report-data", "source", "key",
+    "certificate", "ca", "sign-key", "model", "sweep",
+}  # fmt: skip
+"""Options that name a file which is read."""
+
+
+def test_a_file_that_is_found_names_no_output() -> None:
+    """Every option that names a file is known to be read, or may not be set by a file that is found by itself."""
+    from cloakonnx.cli._files import PATH
+    from cloakonnx.cli._settings import _BY_HAND, _WRITES, options
+    from cloakonnx.cli.verbs import _commands
+
+    unknown = [
+        (verb, name)
+        for verb, command in _commands().items()
+        for name, each in options(command).items()
+        if each.type is PATH and name not in READ and name not in _BY_HAND and verb not in _WRITES.get(name, ())
+    ]
+    assert set(unknown) <= {("report", "samples"), ("verify", "attestation")}
