@@ -21,7 +21,7 @@ COMMANDS: dict[str, click.Command] = {
     name: found.command for name, found in MODULES.items() if hasattr(found, "command")
 }
 VERBS = sorted(COMMANDS)
-EVERY_VERB = {"--help", "--config", "--version"}
+EVERY_VERB = {"--help", "--config", "--version", "--quiet", "--verbose"}
 
 
 def options(verb: str) -> set[str]:
