@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ _ALL, _FIRST = 20, 8
 _WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0*)?")
 
 
-@runtime_checkable
 class Classed(Protocol):
     """Samples whose classes have names, or may have."""
 
@@ -71,10 +70,6 @@ class Texts:
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
         self._labels: list[int] = []
-
-    def __len__(self) -> int:
-        """Return how many labels there are."""
-        return len(self._labels)
 
     def add(self, text: str) -> None:
         """Take the label of the next sample."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data import _csv, _tables
-from cloakonnx.data._classes import Numbered, matched
+from cloakonnx.data._classes import matched
 from cloakonnx.data._images import ImageFolder
 from cloakonnx.data._labelled import labels_in
 from cloakonnx.data._passes import Labelled, Passes
@@ -318,12 +318,12 @@ def open_source(
 def _open_table(path: Path, label_column: str | None, classes: tuple[str, ...]) -> ClassedArrays:
     _refuse(classes and label_column is None, "classes", path, "it names what is in {label_column}")
     found = _tables.read_table(path, label_column=label_column, classes=classes)
-    labels = found.labels or Numbered(np.empty(0, np.int64), ())
+    labels = found.labels
     return ClassedArrays(
         path.name,
         check_samples(found.x, path.name),
-        None if found.labels is None else labels.labels,
-        classes=labels.classes,
+        None if labels is None else labels.labels,
+        classes=() if labels is None else labels.classes,
         are_named=bool(classes),
         columns=found.columns,
         notes=found.notes,
