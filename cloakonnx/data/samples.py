@@ -229,10 +229,11 @@ class Dataset:
             return
         sample = int((batch.y >= self.classes).argmax())
         number = self._number(batch.start + sample)
-        raise DataError(
+        said = (
             f"{self.source.name}: sample {number} has label {int(batch.y[sample])}, but the model has "
-            f"{self.classes} classes (0 to {self.classes - 1}){self._names_of_numbers()}"
+            f"{self.classes} classes (0 to {self.classes - 1})"
         )
+        raise DataError(said + self._names_of_numbers())
 
     def _names_of_numbers(self) -> str:
         """Return the option for labels of a table that may be names of classes instead of counting from 0."""
