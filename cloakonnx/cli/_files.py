@@ -35,7 +35,6 @@ HashExternal = Annotated[
     ),
 ]
 Json = Annotated[bool, option("--json", is_flag=True, place="last", help="Print the result as JSON on stdout.")]
-DryRun = Annotated[bool, option("--dry-run", is_flag=True, help="Print what would be done, and write nothing.")]
 RESUME = "Continue an interrupted run with the same settings."
 RESUME_OUTPUT = "Continue an interrupted run with the same settings and -o."
 

@@ -121,7 +121,7 @@ def command(
     *, model: ModelFile, data: CleanData, versions: _Versions, attack: MaybeAttack, tap: _Tap, selection: _Selection,
     runs: Runs, output: _Output, as_json: Json,
 ) -> None:  # fmt: skip
-    """Score the features of a tap of MODEL: the more one differs between clean and adversarial inputs, the higher.
+    """Score the features of a tap of MODEL, an activation: one that differs most under attack scores highest.
 
     \b
     cloakonnx analyze model.onnx --data clean.npz --adversarial adversarial.npz

@@ -63,7 +63,7 @@ class _Plan(Plan):
         "--eps",
         type=Numbers(example="1/255,2/255"),
         default=(),
-        help="Radii of the eps ball in pixel space.  [largest difference of the adversarial versions]",
+        help="Radii of the eps ball in pixel space.  [largest difference between --data and --adversarial]",
     )
 
 

@@ -24,7 +24,7 @@ def options() -> frozenset[str]:
     verbs = [module.command for module in modules if hasattr(module, "command")]
     assert len(verbs) >= 7
     known = {name for verb in verbs for p in verb.params for name in (*p.opts, *p.secondary_opts)}
-    return frozenset(known | {"--help", "--version", "--config"})
+    return frozenset(known | {"--help", "--version", "--config", "--quiet", "--verbose"})
 
 
 def named(path: Path) -> set[str]:

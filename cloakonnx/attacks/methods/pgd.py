@@ -46,7 +46,7 @@ class FGSM(GradientAttack):
 
     leaves_early: ClassVar[bool] = False
 
-    loss: str = setting("ce", "What the steps increase.", choices=ATTACKED)
+    loss: str = setting("ce", "Loss that the steps increase.", choices=ATTACKED)
     targeted: bool = setting(False, "Whether the labels are the classes to reach.")
 
     def cost(self, classes: int) -> Counts:
@@ -79,7 +79,7 @@ class PGD(GradientAttack):
         eps_step: Step size; 2.5 eps / max_iter where None.
         max_iter: Steps per restart.
         restarts: Random starts; samples that are fooled leave after each.
-        loss: What the steps increase.
+        loss: The loss that the steps increase.
         targeted: Whether the labels are the classes to reach.
         random_start: Whether the first start is random in the ball; it is the clean input where not.
 
@@ -94,7 +94,7 @@ class PGD(GradientAttack):
     eps_step: float | None = setting(None, "Step size.", shown="2.5 eps / max-iter")
     max_iter: int = setting(40, "Steps per restart.", least=1)
     restarts: int = setting(1, "Random starts.", least=1)
-    loss: str = setting("ce", "What the steps increase.", choices=ATTACKED)
+    loss: str = setting("ce", "Loss that the steps increase.", choices=ATTACKED)
     targeted: bool = setting(False, "Whether the labels are the classes to reach.")
     random_start: bool = setting(True, "Whether the first start is random.", fixed=True)
 
