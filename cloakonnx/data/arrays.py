@@ -215,8 +215,11 @@ def _way(y: NDArray[Any]) -> str:
     if y.ndim == 2 and y.dtype.kind in "iufb":
         hot = np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
         return ": these are one-hot, y.argmax(1) makes it" if hot else "; several classes a sample are not supported"
-    whole = y.ndim == 1 and y.dtype.kind in "fb" and np.isfinite(y).all() and (y == np.rint(y)).all()
-    return ": y.astype(int) makes it" if whole else ""
+    if y.ndim != 1 or y.dtype.kind not in "fb" or not np.isfinite(y).all():
+        return ""
+    if (y == np.rint(y)).all():
+        return ": y.astype(int) makes it"
+    return "; numbers with fractions are those of a regression, a task that is not built yet"
 
 
 def as_labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:

@@ -22,6 +22,9 @@ from cloakonnx.data.subset import classed, evenly, file_names, known_labels, som
 from cloakonnx.errors import DataError
 from cloakonnx.preprocessing import Preprocessing
 
+_FEW = 4
+"""Different labels that somebody may give a model of two classes by mistake; a regression's are more."""
+
 
 class Fits(Protocol):
     """What samples are fitted to: a classifier."""
@@ -233,7 +236,7 @@ class Dataset:
             f"{self.source.name}: sample {number} has label {int(batch.y[sample])}, but the model has "
             f"{self.classes} classes (0 to {self.classes - 1})"
         )
-        raise DataError(said + self._names_of_numbers())
+        raise DataError(said + (self._names_of_numbers() or _many_for_two(batch.y, self.classes)))
 
     def _names_of_numbers(self) -> str:
         """Return the option for labels of a table that may be names of classes instead of counting from 0."""
@@ -242,6 +245,13 @@ class Dataset:
         if len(there) != self.classes:
             return ""
         return f"; if they stand for the classes in this order: --classes {','.join(map(str, there))}"
+
+
+def _many_for_two(y: NDArray[np.int64], classes: int) -> str:
+    """Say what a model may be whose samples have more labels than a yes-or-no answer has."""
+    if classes > 2 or len(np.unique(y)) <= _FEW:
+        return ""
+    return "; labels such as ages or prices are those of a regression, a task that is not built yet"
 
 
 SamplesLike: TypeAlias = Dataset | Samples | Given

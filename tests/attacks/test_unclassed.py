@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from onnx.numpy_helper import from_array
 
 from cloakonnx.attacks.attack import attack
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.classifier.ending import check_class_scores
 from cloakonnx.classifier.reading import reading
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ArraySource
-from cloakonnx.errors import CloakError, ModelError, OptionError
+from cloakonnx.errors import CloakError, DataError, ModelError, OptionError
 from cloakonnx.evaluation.evaluate import evaluate
 from cloakonnx.graph.file.model import load_bytes
 
@@ -173,6 +175,72 @@ def test_regressors(op_type: str, name: str, producer: str, why: str, tmp_path: 
         made = made.changed(task="classes")
     found = attack(made, samples(made), output=tmp_path / "a.npz", **given)
     assert found.count == len(FIVE[0])
+
+
+RESCALED = {
+    "Cast": (("Cast", {"to": TensorProto.FLOAT}),),
+    "Mul, Add": (("Mul", "c"), ("Add", "c")),
+    "Clip": (("Clip", "c"),),
+    "Exp, Sub": (("Exp",), ("Sub", "c")),
+    "Relu, Reshape": (("Relu",), ("Reshape", "s")),
+}
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("steps", RESCALED)
+def test_regressors_whose_values_are_rescaled(steps: str, columns: int) -> None:
+    made, name = [], "values"
+    for number, (op, *more) in enumerate(RESCALED[steps]):
+        given = [name, *(each for each in more if isinstance(each, str))]
+        attributes = next((each for each in more if isinstance(each, dict)), {})
+        name = "y" if number == len(RESCALED[steps]) - 1 else f"v{number}"
+        made.append(helper.make_node(op, given, [name], **attributes))
+    for end, is_refused in ((None, True), ("Sigmoid", False), ("Softmax", False)):
+        rest = [helper.make_node(end, ["y"], ["p"])] if end else []
+        model = of_trees([*made, *rest], "p" if end else "y", columns)
+        found = check(model, columns)
+        assert ("the values of a regression (TreeEnsembleRegressor)" in found) is is_refused, found
+
+
+def of_trees(nodes: list[onnx.NodeProto], output: str, columns: int) -> onnx.ModelProto:
+    """Return a graph that begins with trees; it is not run."""
+    trees = helper.make_node("TreeEnsembleRegressor", ["x"], ["values"], domain="ai.onnx.ml", n_targets=columns)
+    constants = [from_array(np.full((1, 1), 2, np.float32), "c"), from_array(np.array([-1, columns]), "s")]
+    graph = helper.make_graph(
+        [trees, *nodes],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", D])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", columns])],
+        constants,
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def check(model: onnx.ModelProto, columns: int) -> str:
+    """Return why an output is refused; empty where it is not."""
+    loaded = load_bytes(model.SerializeToString())
+    try:
+        check_class_scores(loaded, model.graph.output[0].name, scores=columns, sample=(D,), input_name="x")
+    except ModelError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (np.linspace(17.2, 63.9, 60), "numbers with fractions are those of a regression"),
+        (np.arange(60) + 1, "labels such as ages or prices are those of a regression"),
+        (np.arange(60) % 3, "but the model has 2 classes (0 to 1)"),
+    ],
+)
+def test_labels_of_a_regression(y: np.ndarray, said: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=FIVE[0][:60], y=y)
+    made = Classifier(load_bytes(regressor("Gemm", "p", "").SerializeToString()), provider=CPU)
+    with pytest.raises(DataError, match=re.escape(said)) as caught:
+        attack(made, tmp_path / "d.npz", attack="square", eps=0.05, max_iter=2)
+    assert ("regression" in str(caught.value)) is ("regression" in said)
 
 
 @pytest.mark.parametrize(("right", "doubted"), [(36, True), (45, False), (25, False)])

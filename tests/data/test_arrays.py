@@ -195,6 +195,7 @@ def test_load_array_copies_unless_mapped(tmp_path: Path) -> None:
         (np.array([0.0, 2.0], np.float32), ": y.astype(int) makes it"),
         (np.array([True, False]), ": y.astype(int) makes it"),
         (np.array([0.5, np.nan]), ""),
+        (np.array([0.5, 17.0]), "; numbers with fractions are those of a regression, a task that is not built yet"),
         (np.array(["cat", "dog"]), ": number the names in the order of the model's outputs"),
     ],
 )

@@ -20,6 +20,9 @@ _LABELS = frozenset({"ArgMax", "ArgMin", "Hardmax", "OneHot"})
 
 _VALUES = frozenset({"LinearRegressor", "SVMRegressor", "TreeEnsembleRegressor"})
 
+_RESCALES = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Neg", "Clip", "Max", "Min", "Relu", "Exp", "Pow", "Sqrt"})
+"""What brings a regression's values to another scale or into bounds; a Sigmoid or Softmax makes classes of them."""
+
 _MEANS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "Sqrt", "Pow", "Neg"})
 
 _STEPS = 16
@@ -84,8 +87,9 @@ def _by_op(name: str, node: onnx.NodeProto, producer: Producer, scores: int | No
     label = _label(node, producer)
     if label is not None:
         return Unclassed(f"the predicted label, not scores ({label.op_type})", "classes", label.input[0])
-    if node.op_type in _VALUES:
-        return Unclassed(f"the values of a regression ({node.op_type})", "regression")
+    regressor = _regressor(node, producer)
+    if regressor is not None:
+        return Unclassed(f"the values of a regression ({regressor})", "regression")
     if scores != 1 and _is_unit_vector(node, producer):
         return Unclassed("a vector of length 1, an embedding", "embedding")
     distance = _distance(node, producer) if scores == 1 else None
@@ -111,6 +115,20 @@ def _label(node: onnx.NodeProto, producer: Producer) -> onnx.NodeProto | None:
             return node
         node = before
     return node if node.op_type in _LABELS else None
+
+
+def _regressor(node: onnx.NodeProto, producer: Producer) -> str | None:
+    """Return the op that makes a regression's values, where they are at most rescaled by constants behind it."""
+    for _step in range(_STEPS):
+        if node.op_type in _VALUES:
+            return node.op_type
+        if node.op_type not in _RESCALES and not has(node.op_type, Trait.MOVES):
+            return None
+        before = next((made for name in node.input if name and (made := producer(name)) is not None), None)
+        if before is None:
+            return None
+        node = before
+    return None
 
 
 def _is_unit_vector(node: onnx.NodeProto, producer: Producer) -> bool:
