@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,32 @@ def test_named_as_the_output_or_as_the_tensor() -> None:
 
 def test_names_of_the_classes() -> None:
     assert classifier(TAKEN["maps of names"]).class_names == tuple(NAMES)
+
+
+COUNT = [node("ArgMax", "r", "i", axis=1, keepdims=0), node("Add", "i i", "count")]
+DECISIONS = {
+    "a label beside scores": (TAKEN["the label first"], "i", r"the scores are in 'p': name that with --output-name"),
+    "a name beside maps": (TAKEN["maps of names"], "name", r"the scores are in 'p': name that with --output-name"),
+    "a count alone": (
+        proto(COUNT, [value("count", ["N"], I64)]),
+        "count",
+        r"in tensor 'r', make it an output: onnx\.ut",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+def test_decisions(run: Run, folder: Path, name: str) -> None:
+    """Neither gradients nor scores: refused by name, with the tensor that has scores, by inspect and by square."""
+    made, output, said = DECISIONS[name]
+    (folder / "m.onnx").write_bytes(made.SerializeToString())
+    usual = ("attack", "m.onnx", "--eps", "0.1", "--data", "clean.npz", "-o", "a.npz", "--output-name", output)
+    for attack in ("fgsm", "square"):
+        found = run(*usual, "--attack", attack)
+        assert found.code == 2
+        assert re.search(said, found.err), found.err
+    if name == "a count alone":
+        assert "attack: no, output 'count' of m.onnx gives whole numbers" in run("inspect", "m.onnx").out
 
 
 @pytest.mark.parametrize("name", OPEN)
