@@ -34,7 +34,7 @@ def main(source_path: str, hardened_path: str) -> None:
 
 
 def print_row(name: str, model: ck.Model) -> None:
-    """Print one model's accuracies on the 599 test images and on their FGSM twins."""
+    """Print one model's accuracies on the 599 test images and on their FGSM versions."""
     classifier = ck.Classifier(model, provider=ck.choose_provider("cpu"))
     cells = []
     for samples in (ck.Samples.script(f"{SAMPLES / 'digits.py'}:test"), SAMPLES / "digits_test_fgsm.npz"):

@@ -22,13 +22,13 @@ def train() -> Iterator[Batch]:
 
 
 def score() -> Iterator[Batch]:
-    """Yield the first 500 training images, to score features on; `digits_fgsm.npz` holds their twins."""
+    """Yield the first 500 training images, to score features on; `digits_fgsm.npz` holds their FGSM versions."""
     images, labels = training_arrays()
     return _batches(images[:SCORE_COUNT], labels[:SCORE_COUNT])
 
 
 def test() -> Iterator[Batch]:
-    """Yield the 599 test images; `digits_test_fgsm.npz` holds their twins."""
+    """Yield the 599 test images; `digits_test_fgsm.npz` holds their FGSM versions."""
     return _batches(*test_arrays())
 
 
