@@ -4,6 +4,7 @@ from cloakonnx.attacks.attack import Attacked
 from cloakonnx.attacks.ball import Norm
 from cloakonnx.attacks.pairs import AttackedPairs
 from cloakonnx.attacks.presets import PlanSettings
+from cloakonnx.attacks.targets import TargetsLike
 from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.answer import Answer
 from cloakonnx.classifier.doubts import Seen
@@ -18,6 +19,7 @@ from cloakonnx.data.sources import Source
 from cloakonnx.entries import At
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.gates import Decision, Gate
+from cloakonnx.evaluation.per_sample import PerSample
 from cloakonnx.evaluation.results import AtEps, DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
@@ -93,6 +95,7 @@ __all__ = [
     "PairBatch",
     "PairSource",
     "Paired",
+    "PerSample",
     "Piece",
     "PlanSettings",
     "Point",
@@ -111,6 +114,7 @@ __all__ = [
     "Stamp",
     "Step",
     "TapScores",
+    "TargetsLike",
     "TurnedSamples",
     "Twins",
     "Value",

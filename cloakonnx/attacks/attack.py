@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, overload
@@ -152,7 +153,7 @@ def attack(
     written = tuple(run.result(classifier, dataset, notes=notes, taken_for=taken_for) for run in runs)
     for run in runs:
         run.forget()
-    is_one = isinstance(attack, Attack) or (isinstance(attack, str) and isinstance(eps, (int, float)))
+    is_one = isinstance(attack, Attack) or (isinstance(attack, str) and isinstance(eps, Real))
     return written[0] if is_one else written
 
 

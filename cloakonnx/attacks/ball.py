@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -201,3 +202,8 @@ def _scaled(
 ) -> NDArray[np.float32]:
     scaled = flat * (eps / np.maximum(size, 1e-12))[:, None]
     return np.asarray(x + scaled.reshape(x.shape), np.float32)
+
+
+def radii_of(eps: float | Sequence[float]) -> tuple[float, ...]:
+    """Return one eps or several as a tuple; NumPy's numbers are numbers."""
+    return (float(eps),) if isinstance(eps, Real) else tuple(map(float, eps))  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.ball import BALLS, ball
+from cloakonnx.attacks.ball import BALLS, ball, radii_of
 from cloakonnx.attacks.counts import Counts
 from cloakonnx.attacks.rounding import kept_in_levels, rounding
 from cloakonnx.attacks.run import Adversarial, Run
@@ -349,7 +349,7 @@ def attacks_of(
         if settings or eps != ():
             raise OptionError("an attack that is given as an object has its own eps and settings: give them there")
         return [attack] if isinstance(attack, Attack) else list(attack)
-    radii = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
+    radii = radii_of(eps)
     if not radii:
         raise OptionError(
             f"{attack} needs {{eps}}, the radius of the ball in pixel space, such as 2/255", parameter="eps"

@@ -52,7 +52,8 @@ class Samples:
         name: What messages and records call the samples; the file's name, say, where None.
 
     Raises:
-        DataError: not one of these, or a file that is missing, pickled or damaged. Raised when samples are first used.
+        DataError: a limit below 1; when samples are first used, not one of these, or a file that is missing, pickled or
+            damaged.
 
     Examples:
         >>> import cloakonnx as ck
@@ -69,6 +70,11 @@ class Samples:
     crop: int | None = None
     limit: int | None = None
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the limit."""
+        if self.limit is not None and self.limit < 1:
+            raise DataError(f"{{limit}} {self.limit} must be at least 1", parameter="limit")
 
     @classmethod
     def script(cls, spec: str, *, limit: int | None = None) -> Samples:

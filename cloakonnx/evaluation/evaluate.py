@@ -17,7 +17,7 @@ from typing import Literal, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.ball import Norm
+from cloakonnx.attacks.ball import Norm, radii_of
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.presets import PlanSettings, check_eps, plan, replaced
 from cloakonnx.attacks.victim import Victim
@@ -130,7 +130,7 @@ def evaluate(
             check_output(Path(path), force=True)
     classifier = classifier_of(model)
     dataset = Dataset.of(samples, classifier)
-    radii = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
+    radii = radii_of(eps)
     norm, seed = settings.get("norm", "linf"), settings.get("seed", 0)
     plans = checked_plans(dataset, attack, radii, **settings)
     engine = engine or default_engine(classifier.provider, dataset, batch_size)

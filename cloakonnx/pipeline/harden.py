@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Unpack
 
+from cloakonnx.attacks.ball import radii_of
 from cloakonnx.attacks.presets import check_eps
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import check_batch_first
@@ -279,7 +280,7 @@ def harden(
         clf,
         Dataset.of(samples, clf),
         HardenSettings(
-            eps=(float(eps),) if isinstance(eps, (int, float)) else tuple(eps),
+            eps=radii_of(eps),
             gates=tuple(map(parse_gate, require)),
             **settings,
         ),

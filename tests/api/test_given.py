@@ -113,6 +113,7 @@ def test_an_array_has_no_labels(data: tuple[np.ndarray, np.ndarray], clf: ck.Cla
         (lambda x, y: lambda: 1 / 0, "failed: ZeroDivisionError"),
         (lambda x, y: [], "the list is empty"),
         (lambda x, y: x[0, 0, 0], "the first axis counts samples"),
+        (lambda x, y: ck.Samples((x, y), limit=0), "limit 0 must be at least 1"),
         (lambda x, y: "missing.npz", "no file or folder missing.npz"),
     ],
 )

@@ -64,6 +64,7 @@ def test_several_eps_and_one_name(tmp_path: Path) -> None:
     assert [np.array_equal(a.x, b.x) for a, b in zip(made, kept, strict=True)] == [True, True]
     again = ck.attack(MODEL, DATA, "fgsm", eps=[1 / 255], output=tmp_path / "one.npz", resume=True)
     assert len(again) == 1
+    assert ck.attack(MODEL, DATA, "noise", eps=np.float32(0.125)).settings["eps"] == 0.125
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Unpack
 
+from cloakonnx.attacks.ball import radii_of
 from cloakonnx.attacks.presets import PlanSettings, check_eps, plan, replaced
 from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.reading import first_doubts, reading
@@ -100,7 +101,7 @@ def sweep(
     chosen = attacked_of(masks, None if adaptive_at is None else [amount_of(each) for each in adaptive_at])
     norm, seed = settings.get("norm", "linf"), settings.get("seed", 0)
     straight_through = settings.get("straight_through", False)
-    asked = (eps,) if isinstance(eps, (int, float)) else tuple(eps)
+    asked = radii_of(eps)
     check = partial(check_eps, norm=norm, bounds=pairs.clean.preprocessing.bounds, shape=pairs.clean.sample_shape)
     plan_of = partial(plan, attack, **settings)
     if asked:
