@@ -25,6 +25,7 @@ _GROUPS = {
         "gate": "Judge an evaluation by limits: pass, fail or inconclusive.",
         "check": "Evaluate and gate every model that a settings file names.",
         "report": "Write an evaluation as one HTML page.",
+        "evidence": "Write an evaluation for auditors: in-toto or CycloneDX.",
         "demo": "Harden a bundled classifier, and show the gain.",
     },
     "Step by step": {

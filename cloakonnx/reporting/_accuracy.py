@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cloakonnx.evaluation.coverage import Covered, coverage
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.results import AtEps
 from cloakonnx.evaluation.sanity.flags import Sanity
@@ -183,8 +184,13 @@ def settings_lines(found: Evaluation) -> list[tuple[str, str]]:
         ("control attack", _plain(found.control)),
         ("preprocessing", _plain(pre)),
         *(("note", note) for note in found.notes),
+        *((f"{each.framework} {each.id}", _covered(each)) for each in coverage(found)),
         *((f"version of {name}", value) for name, value in found.versions.items()),
     ]
+
+
+def _covered(each: Covered) -> str:
+    return f"{each.name}: {'' if each.tried else 'not tried, '}{each.how}"
 
 
 def _baseline_lines(found: Evaluation) -> list[tuple[str, str]]:
