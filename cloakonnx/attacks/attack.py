@@ -143,7 +143,6 @@ def attack(
     for run in runs:
         so_far = partial(_after, done, on_progress)
         run.handle(dataset, batch_size, engine, resume=resume, on_progress=so_far)
-        classifier.model.check_unchanged()
         done += run.count
         if run.work.settings.is_targeted and not any(found.correct.any() for found in run.made):
             for each in runs:
@@ -235,6 +234,7 @@ class _Run:
         ):
             for _, found in handled:
                 self.made.append(found if self.folder is None else replace(found, x=found.x[:0]))
+            self.work.classifier.model.check_unchanged()
 
     def forget(self) -> None:
         """Remove the folder."""

@@ -156,8 +156,7 @@ class Data(Group):
 
         found = Dataset.of(source, classifier, limit=limit)
         _tell_of_classes(source, found.source)
-        if found.arrangement.note is not None:
-            note(found.arrangement.note)
+        _tell_of_arrangement(found, runs_code=source is self._source and self.data_script is not None)
         low, high = found.preprocessing.bounds
         if (low, high) == self._bounds and source is self._source:
             note(f"{source.name}: its values lie in [{low:g}, {high:g}], which are taken for --bounds")
@@ -253,6 +252,21 @@ def warn_of_small_eps(eps: Sequence[float], dataset: Dataset) -> None:
             f"--eps {small:.3g} is less than a tenth of a 255th of pixel space, [{low:g}, {high:g}]; is it in another "
             "space?"
         )
+
+
+def _tell_of_arrangement(dataset: Dataset, *, runs_code: bool) -> None:
+    """Say how samples are reshaped: of a script at the end, because it runs once outputs are claimed and no sooner."""
+
+    def tell() -> None:
+        arrangement = vars(dataset).get("arrangement")  # there once it was asked for
+        if arrangement is not None and arrangement.note is not None:
+            note(arrangement.note)
+
+    if runs_code:
+        click.get_current_context().call_on_close(tell)
+    else:
+        _ = dataset.arrangement
+        tell()
 
 
 def _tell_of_reading(source: Source) -> None:
