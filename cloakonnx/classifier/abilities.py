@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from cloakonnx.classifier.declared import class_count
@@ -33,31 +34,32 @@ class Ability(NamedTuple):
 _BY_SCORES, _AT_ACTIVATIONS = "--attack square", "--granularity feature"
 
 
-def abilities(model: Model) -> list[Ability]:
+def abilities(model: Model, *, name_of: Callable[[str], str] = str) -> list[Ability]:
     """Return what can be done with a model: attacks, scores and masks, learning.
 
     Args:
         model: The model; its only input and output are taken, or the only floating-point ones.
+        name_of: What a reason calls a parameter: the command line has options.
 
     Examples:
         >>> from cloakonnx import load
         >>> [each.how for each in abilities(load("samples/digits_cnn.onnx")) if each.works]
         ['by gradients', "at the default tap '/6/Relu_output_0'", 'on 4 weights']
     """
-    attack = _attack(model)
-    return [attack, _masks(model), _learn(model, attack)]
+    attack = _attack(model, name_of)
+    return [attack, _masks(model, name_of), _learn(model, attack, name_of)]
 
 
-def _attack(model: Model) -> Ability:
+def _attack(model: Model, name_of: Callable[[str], str]) -> Ability:
     try:
         name, output = _input(model), model.output().name
         check_class_scores(model, output, scores=class_count(model, output), sample=None, input_name=name)
     except ModelError as error:
-        return Ability("attack", False, _short(error))
+        return Ability("attack", False, _short(error, name_of))
     try:
         way = find_way(model.inferred, name, output)
     except DifferentiationError as error:
-        return Ability("attack", True, f"by scores alone ({_BY_SCORES}): {_short(error)}", _BY_SCORES)
+        return Ability("attack", True, f"by scores alone ({_BY_SCORES}): {_short(error, name_of)}", _BY_SCORES)
     if way.nodes:
         return Ability("attack", True, "by gradients")
     if way.bridged:
@@ -76,21 +78,21 @@ def _input(model: Model) -> str:
     return name
 
 
-def _masks(model: Model) -> Ability:
+def _masks(model: Model, name_of: Callable[[str], str]) -> Ability:
     try:
         tap = find_tap(model)
     except CloakError as error:
-        return Ability("analyze", False, _short(error))
+        return Ability("analyze", False, _short(error, name_of))
     return Ability("analyze", True, f"at the default tap {tap.name!r}")
 
 
-def _learn(model: Model, attack: Ability) -> Ability:
+def _learn(model: Model, attack: Ability, name_of: Callable[[str], str]) -> Ability:
     if not attack.works or attack.option:
         return Ability("learn", False, "it needs gradients" if attack.works else attack.how)
     try:
         return Ability("learn", True, f"on {len({each.name for each in chosen_weights(model)})} weights")
     except TapError as error:
-        why = _short(error)
+        why = _short(error, name_of)
     try:
         count = len(places(model))
     except TapError:
@@ -99,5 +101,5 @@ def _learn(model: Model, attack: Ability) -> Ability:
     return Ability("learn", True, how, _AT_ACTIVATIONS)
 
 
-def _short(error: Exception) -> str:
-    return str(error).partition(";")[0]
+def _short(error: CloakError, name_of: Callable[[str], str]) -> str:
+    return error.said(name_of).partition(";")[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloakonnx.cli._files import Json, ModelFile
 from cloakonnx.cli._output import print_json, readers_may_leave, tell, warn
+from cloakonnx.cli._parameters import option_of
 from cloakonnx.cli._scores import scores_of
 from cloakonnx.cli._verb import verb
 
@@ -47,7 +48,7 @@ def command(*, model: ModelFile, as_json: Json) -> None:
     if as_json:
         kind = "folded" if folded else "masked" if masks else None
         found = _as_json(loaded, taps, at_taps, list(dict.fromkeys(mask.tap for mask in folded)), kind)
-        able = {each.verb: {"works": each.works, "how": each.how} for each in abilities(loaded)}
+        able = {each.verb: {"works": each.works, "how": each.how} for each in abilities(loaded, name_of=option_of)}
         print_json(found | {"weight_masks": [_described(mask) for mask in on_weights], "abilities": able})
         return
     lost = _lost(loaded) if masks or given else None
@@ -56,7 +57,7 @@ def command(*, model: ModelFile, as_json: Json) -> None:
     else:
         said = [*(f"masked: {shown(name)}" for name in at_taps), *_told_of_weights(loaded, on_weights)]
     _print(loaded, taps, [*said, *_told_of_folded(folded)])
-    _tell_abilities(model, abilities(loaded))
+    _tell_abilities(model, abilities(loaded, name_of=option_of))
 
 
 def _told_of_weights(model: Model, masks: list[WeightMaskEntry]) -> list[str]:
