@@ -205,6 +205,16 @@ def test_labels_of_another_form_are_answered_with_the_way(y: NDArray[Any], way: 
     assert str(caught.value).endswith(f"a vector of class numbers is needed{way}")
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_array_that_is_there_twice(tmp_path: Path) -> None:
+    """Readers take the last one; whoever wrote the first meant it."""
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 3), np.float32), y=np.arange(2))
+    with zipfile.ZipFile(tmp_path / "d.npz", "a") as archive:
+        archive.writestr("x.npy", archive.read("x.npy"))
+    with pytest.raises(DataError, match="has two arrays 'x'; write it again with each name once"):
+        open_source(tmp_path / "d.npz")
+
+
 def test_other_keys_are_answered_with_the_way(tmp_path: Path) -> None:
     np.savez(tmp_path / "k.npz", images=np.zeros((2, 3)), labels=np.zeros(2))
     with pytest.raises(DataError, match=r"it has images, labels\); save the samples as x and the labels as y"):
