@@ -29,9 +29,14 @@ BASH = shutil.which("bash")
 SYSTEM = os.pathsep.join(["/usr/bin", "/bin"])
 
 SETUP = "actions/setup-python@ece7cb06caefa5fff74198d8649806c4678c61a1"
+CACHE = "0057852bfaa89a56745cba8c7296529d2fc39830"
+CACHES: dict[str, dict[str, str]] = {f"actions/cache{kind}@{CACHE}": {} for kind in ("", "/restore", "/save")}
 UPLOAD = "actions/upload-artifact@b7c566a772e6b6bfb58ed0dc250532a479d7789f"
 PIP = "python -m pip install --quiet --disable-pip-version-check"
 KNOWN = {
+    "actions/cache": {"path", "key"},
+    "actions/cache/restore": {"path", "key", "restore-keys"},
+    "actions/cache/save": {"path", "key"},
     "actions/checkout": {"persist-credentials"},
     "actions/setup-python": {"python-version", "update-environment"},
     "actions/upload-artifact": {"name", "path", "if-no-files-found"},
@@ -79,14 +84,17 @@ def scripts() -> list[Any]:
 class Stub:
     """A ``cloakonnx`` that notes how it was called, and ends as it is told."""
 
-    def __init__(self, folder: Path, code: int = 0, out: str = json.dumps(RESULT), err: str = "") -> None:
+    def __init__(
+        self, folder: Path, code: int = 0, out: str = json.dumps(RESULT), err: str = "", seconds: float = 0
+    ) -> None:
         self.called = folder / "called.json"
         folder.mkdir()
         path = folder / "cloakonnx"
         path.write_text(
             f"#!{sys.executable}\n"
-            "import json, sys\n"
-            f"json.dump(sys.argv[1:], open({str(self.called)!r}, 'w'))\n"
+            "import json, sys, time\n"
+            f"with open({str(self.called)!r}, 'w') as file: json.dump(sys.argv[1:], file)\n"
+            f"time.sleep({seconds})\n"
             f"sys.stdout.write({out!r}); sys.stderr.write({err!r}); sys.exit({code})\n"
         )
         path.chmod(0o755)
@@ -113,7 +121,7 @@ def use(tmp_path: Path) -> Use:
         ran = runner.run(
             ROOT,
             {"model": "m.onnx", **inputs},
-            others={SETUP: {"python-path": sys.executable}, UPLOAD: {}},
+            others={SETUP: {"python-path": sys.executable}, UPLOAD: {}, **CACHES},
             instead={"install": lambda: {"python": sys.executable}},
         )
         return ran, made, runner.workspace
@@ -145,7 +153,7 @@ def test_shellcheck(script: str, tmp_path: Path) -> None:
 
 def test_scripts_are_strict_and_hold_no_expressions() -> None:
     steps = [step for step in action()["runs"]["steps"] if "run" in step]
-    assert len(steps) == 4
+    assert len(steps) == 5
     for step in steps:
         assert step["shell"] == "bash"
         assert step["run"].startswith("set -euo pipefail\n")
@@ -184,10 +192,11 @@ def test_actions_and_pip_are_pinned_by_hash() -> None:
     for path in (ROOT / "action.yml", ROOT / "samples" / "ci" / "harden.yml"):
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "uses:" in line]
         found += [uses.fullmatch(line.strip().removeprefix("- ")) for line in lines]
-    assert len(found) == 8 and all(found)
+    assert len(found) == 11 and all(found)
     of_others = [each for each in found if each and each["name"] != "OWNER/cloakonnx"]
     assert all(re.fullmatch("[0-9a-f]{40}", each["ref"]) and each["version"] for each in of_others)
-    assert len({(each["ref"], each["version"]) for each in of_others}) == len({each["name"] for each in of_others})
+    repositories = {"/".join(each["name"].split("/")[:2]) for each in of_others}
+    assert len({(each["ref"], each["version"]) for each in of_others}) == len(repositories)
     (pin,) = re.findall(r"^pip==\S+ --hash=sha256:[0-9a-f]{64}$", (ROOT / "samples/ci/pip.txt").read_text(), re.M)
     (job,) = [step["run"] for step in workflow()["jobs"]["ship"]["steps"] if "pip install" in step.get("run", "")]
     assert f"'{pin}'" in job and "--require-hashes" in job
@@ -224,7 +233,7 @@ def test_options(use: Use) -> None:
 def test_a_pass(use: Use) -> None:
     ran, _, _ = use({}, err="[1/7] inspect\n")
     assert ran.passed
-    assert [step.conclusion for step in ran.steps] == ["success"] * 5 + ["skipped"]
+    assert [step.conclusion for step in ran.steps] == ["success"] * 9 + ["skipped"]
     assert ran.summary == "## Verdict\n\n❌ fail\n"
     assert "[1/7] inspect" in ran.step("harden").said
     assert "harder to attack" not in ran.step("harden").said  # the result goes to the outputs, not to the log
@@ -302,7 +311,8 @@ def test_a_plan_gives_no_files(use: Use) -> None:
     assert "    a plan" in ran.summary
 
 
-TEXTS = [name for name in action()["inputs"] if name not in {"allow-inconclusive", "python-version", "python"}]
+NO_TEXTS = {"allow-inconclusive", "python-version", "python", "mode", "time-limit"}
+TEXTS = [name for name in action()["inputs"] if name not in NO_TEXTS]
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -315,7 +325,7 @@ def test_inputs_are_never_run(use: Use, name: str) -> None:
     given = "\0".join(stub.arguments)
     if lines:
         assert all(any(each.endswith(line) for each in stub.arguments) for line in value.split("\n"))
-    elif name not in {"upload-report", "artifact-name"}:
+    elif name not in {"upload-report", "artifact-name", "cache"}:
         assert value in given
     assert ran.outputs["exit-code"] == "0"
 
@@ -328,6 +338,78 @@ def test_a_switch_is_true_or_false(use: Use, value: str) -> None:
     assert not stub.called.exists()
     assert not (workspace / "PWNED").exists()
     assert ran.outputs["exit-code"] == ""
+
+
+def test_evaluate_alone(use: Use) -> None:
+    gate = {"gate": "clean>=90%", "verdict": "fail", "detail": "80%\n::error::x"}
+    done = json.dumps({"model": {"name": "m.onnx"}, "gates": [gate]})
+    ran, stub, workspace = use({"mode": "evaluate", "eps": "2/255", "output": "out"}, code=1, out=done)
+    assert stub.arguments == [
+        *("evaluate", "--json", "--force", "--output=out/evaluation.json", "--eps=2/255", "--", "m.onnx"),
+    ]
+    assert ran.step("Judge").code == 1
+    assert "::error title=cloakonnx%3A fail clean>=90%25 m.onnx::80%25%0A::error::x" in ran.step("Judge").said
+    assert ran.summary == "## cloakonnx evaluate\n\n    fail         m.onnx: clean>=90%: 80% ::error::x\n"
+    assert (ran.outputs["summary"], ran.outputs["evaluation"], ran.outputs["model"]) == ("out/summary.md", "", "")
+    assert ran.step("Keep the results").conclusion == "success"
+    assert ran.step("stages").conclusion == ran.step("Save finished stages").conclusion == "skipped"
+    assert workspace.joinpath("out").is_dir()
+
+
+def test_every_model_of_the_settings_file(use: Use) -> None:
+    models = [
+        {"name": "a.onnx", "error": None, "gates": [{"gate": "clean>=90%", "verdict": "pass", "detail": "95%"}]},
+        {"name": "b.onnx", "error": "gave up", "gates": []},
+    ]
+    ran, stub, _ = use(
+        {"mode": "check", "config": "ci.toml", "output": "new/out"}, code=2, out=json.dumps({"models": models})
+    )
+    assert stub.arguments == [
+        *("--config=ci.toml", "check", "--json", "--force", "--output=new/out", "--junit=new/out/gates.xml"),
+    ]
+    assert ran.summary.splitlines()[2:] == [
+        "    pass         a.onnx: clean>=90%: 95%",
+        "    error        b.onnx: gave up",
+    ]
+    assert json.loads(ran.outputs["gates"])[0]["model"] == "a.onnx"
+    assert "cloakonnx check ended with exit code 2" in ran.step("Judge").said
+
+
+@pytest.mark.parametrize(("name", "said"), [("mode", "mode is none of"), ("time-limit", "time-limit is no number")])
+@pytest.mark.parametrize("value", ["learn", HOSTILE, "5\n5"])
+def test_modes_and_limits_that_are_none(use: Use, name: str, said: str, value: str) -> None:
+    ran, stub, workspace = use({name: value})
+    assert ran.step("harden").code == 2 and said in ran.step("harden").said
+    assert not stub.called.exists() and not (workspace / "PWNED").exists()
+
+
+def test_a_time_limit(use: Use) -> None:
+    ran, stub, _ = use({"time-limit": "0.02"}, seconds=60)
+    assert stub.arguments[-2:] == ["--", "m.onnx"]
+    assert ran.outputs["exit-code"] == "124"
+    assert "after the time limit of 0.02 minutes" in ran.step("Judge").said
+    assert ran.step("Save finished stages").conclusion == "success"
+
+
+def test_caches(use: Use) -> None:
+    ran, _, _ = use({"output": "out"})
+    restored, saved = ran.step("stages").given, ran.step("Save finished stages").given
+    assert restored["path"] == saved["path"] == "out" and restored["key"] == saved["key"]
+    assert saved["key"].startswith(restored["restore-keys"]) and saved["key"] != restored["restore-keys"]
+    assert re.fullmatch(r"cloakonnx-pip-[\w.-]+", ran.step("Cache packages").given["key"])
+
+
+@pytest.mark.parametrize("given", [{"cache": "false"}, {"upload-report": "false"}])
+def test_the_model_is_not_cached_where_it_may_not_be_kept(use: Use, given: dict[str, str]) -> None:
+    ran, _, _ = use(given)
+    assert ran.step("stages").conclusion == ran.step("Save finished stages").conclusion == "skipped"
+    assert (ran.step("Cache packages").conclusion == "skipped") == ("cache" in given)
+
+
+def test_restored_stages_may_be_of_other_settings(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CACHES, f"actions/cache/restore@{CACHE}", {"cache-matched-key": "cloakonnx-stages-1"})
+    _, stub, _ = use({})
+    assert stub.arguments == ["harden", "--json", "--output=hardened", "--force", "--", "m.onnx"]
 
 
 def test_results_cannot_set_other_outputs(use: Use) -> None:
@@ -369,12 +451,13 @@ def test_installs_into_an_environment_of_its_own(tmp_path: Path, given: bool) ->
     folder.mkdir()
     runner = Runner(folder, SYSTEM)
     inputs = {"model": "m.onnx", "python": str(python) if given else "", "python-version": "3.13"}
-    ran = runner.run(ROOT, inputs, others={SETUP: {"python-path": str(python)}, UPLOAD: {}})
+    ran = runner.run(ROOT, inputs, others={SETUP: {"python-path": str(python)}, UPLOAD: {}, **CACHES})
     assert ran.passed, [step.said for step in ran.steps]
     assert ran.step("python").conclusion == ("skipped" if given else "success")
     assert given or ran.step("python").given["python-version"] == "3.13"
     home = runner.temp / "cloakonnx"
-    made, pinned, installed, called, read = notes.read_text().splitlines()
+    named, made, pinned, installed, called, read = notes.read_text().splitlines()
+    assert named == f"{python} -I -X utf8 -"
     assert made == f"{python} -m venv {home}/venv"
     hashed = f"--require-hashes --only-binary :all: --requirement {ROOT}/samples/ci/pip.txt"
     assert pinned == f"{home}/venv/bin/{PIP} {hashed}"
@@ -386,8 +469,8 @@ def test_installs_into_an_environment_of_its_own(tmp_path: Path, given: bool) ->
 
 def test_an_installation_that_fails_fails_the_action(tmp_path: Path) -> None:
     runner = Runner(tmp_path, SYSTEM)
-    ran = runner.run(ROOT, {"model": "m.onnx"}, others={SETUP: {"python-path": "/bin/false"}, UPLOAD: {}})
-    assert [step.conclusion for step in ran.steps] == ["success", "failure"] + ["skipped"] * 4
+    ran = runner.run(ROOT, {"model": "m.onnx"}, others={SETUP: {"python-path": "/bin/false"}, UPLOAD: {}, **CACHES})
+    assert [step.conclusion for step in ran.steps] == ["success", "failure"] + ["skipped"] * 8
     assert not ran.passed
 
 
@@ -430,7 +513,7 @@ def use_real(real: Runner, **inputs: str) -> Ran:
     return real.run(
         ROOT,
         {**given, **inputs},
-        others={SETUP: {"python-path": sys.executable}, UPLOAD: {}},
+        others={SETUP: {"python-path": sys.executable}, UPLOAD: {}, **CACHES},
         instead={"install": lambda: {"python": sys.executable}},
     )
 
@@ -484,3 +567,32 @@ def test_real_bad_input(real: Runner) -> None:
     assert ran.step("Judge").code == 2
     assert ran.summary.endswith("    cloakonnx: no file my_model.onnx; did you mean 'my model.onnx'?\n")
     assert not (real.workspace / "other").exists()
+
+
+def test_a_real_evaluation_and_a_real_check(real: Runner) -> None:
+    (real.workspace / "cloakonnx.toml").write_text(
+        "data = 'report.npz'\neps = '0.09375'\nattack = 'fgsm'\n"
+        "[[models]]\npath = 'my model.onnx'\nname = 'm'\nrequire = ['clean>=80%', 'robust>=99%']\n"
+    )
+    for mode, named in (("evaluate", "my model.onnx: clean>=80%"), ("check", "m: clean>=80%")):
+        ran = real.run(
+            ROOT,
+            {"mode": mode, "model": "my model.onnx", "output": mode}
+            | ({"require": "clean>=80%\nrobust>=99%"} if mode == "evaluate" else {}),
+            others={SETUP: {"python-path": sys.executable}, UPLOAD: {}, **CACHES},
+            instead={"install": lambda: {"python": sys.executable}},
+        )
+        assert ran.step("Judge").code == 1, ran.step("harden").said
+        assert [gate["verdict"] for gate in json.loads(ran.outputs["gates"])] == ["pass", "fail"]
+        assert f"    pass         {named}: " in ran.summary
+    assert ran.outputs["report"] == ""
+    written = {
+        path.relative_to(real.workspace).as_posix()
+        for each in ("evaluate", "check")
+        for path in (real.workspace / each).iterdir()
+    }
+    assert written == {
+        "evaluate/evaluation.json", "evaluate/report.html", "evaluate/summary.md", "check/m.json", "check/gates.xml",
+        "check/summary.md",
+    }  # fmt: skip
+    (real.workspace / "cloakonnx.toml").unlink()
