@@ -129,8 +129,8 @@ def _alone(found: Judged) -> str:
     robust = [f"{share_cell(each.hardened.robust)} at {eps_text(each.eps)}" for each in found.results]
     listed = robust[0] if len(robust) == 1 else f"{', '.join(robust[:-1])} and {robust[-1]}"
     return (
-        f"Under attacks made on it, the model classifies {listed} of the samples correctly, and "
-        f"{share_cell(found.clean_hardened)} of the clean ones (percent, 95% intervals)."
+        f"Under attacks made on the model, its robust accuracy is {listed}; its clean accuracy is "
+        f"{share_cell(found.clean_hardened)} (95% intervals)."
     )
 
 
@@ -177,10 +177,13 @@ def interval_text(pairs: Paired) -> str:
 
 
 def _clean(clean: Paired) -> str:
+    """Say what becomes of clean accuracy; a change whose interval holds 0 is not called one."""
     change = clean.difference
     if change == 0:
         return f"leave clean accuracy as it is {interval_text(clean)}"
-    word = "raise it on clean samples by" if change > 0 else "cost"
+    if 0 in newcombe_paired(clean):
+        return f"show no difference in clean accuracy ({change * 100:+.1f} points {interval_text(clean)})"
+    word = "raise clean accuracy by" if change > 0 else "cost"
     of = "" if change > 0 else " of clean accuracy"
     return f"{word} {_points(abs(change))} points{of} (difference {change * 100:+.1f} {interval_text(clean)})"
 
