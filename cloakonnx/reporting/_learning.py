@@ -90,16 +90,22 @@ def learning_part(learning: Mapping[str, Any]) -> LearningPart:
 def _part(learning: _Learning) -> LearningPart:
     select, chosen = learning.select, learning.chosen
 
-    def shares(clean: int, robust: int) -> tuple[Accuracy, Accuracy]:
+    def shares(clean: int, robust: int, where: str) -> tuple[Accuracy, Accuracy]:
+        counts = ((clean, select.count), (robust, select.attacked))
+        wrong = next((f"{right} of {count}" for right, count in counts if right > count), None)
+        if wrong is not None:
+            raise ValueError(f"learning.{where} has {wrong} samples right")
         return Accuracy(clean, select.count), Accuracy(robust, select.attacked)
 
-    before = _Tried("without masks", 0, *shares(select.clean_before, select.robust_before))
+    before = _Tried("without masks", 0, *shares(select.clean_before, select.robust_before, "select"))
     epochs = [
-        _Tried(f"epoch {each.epoch}", each.epoch, *shares(each.select_clean, each.select_robust), each.loss)
-        for each in learning.curve
+        _Tried(
+            f"epoch {each.epoch}", each.epoch, *shares(each.select_clean, each.select_robust, f"curve[{i}]"), each.loss
+        )
+        for i, each in enumerate(learning.curve)
     ]
     name = f"chosen: epoch {chosen.epoch}" + (f", drawn to {chosen.blend:g} of the way" if chosen.blend < 1 else "")
-    taken = _Tried(name, chosen.epoch, *shares(chosen.clean, chosen.robust))
+    taken = _Tried(name, chosen.epoch, *shares(chosen.clean, chosen.robust, "chosen"))
     steps = select.attack_steps
     return LearningPart(_chart(before, epochs, taken, steps), _sheet(before, epochs, taken, steps))
 

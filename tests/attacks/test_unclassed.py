@@ -168,7 +168,7 @@ def regressor(op_type: str, name: str, producer: str) -> onnx.ModelProto:
 def test_regressors(op_type: str, name: str, producer: str, why: str, tmp_path: Path) -> None:
     """As skl2onnx 1.20 writes them: a linear model by an op of its own, a multilayer perceptron by MatMul and Add."""
     made = Classifier(load_bytes(regressor(op_type, name, producer).SerializeToString()), provider=CPU)
-    given = {"attack": "square", "eps": 0.05, "max_iter": 2}
+    given: Any = {"attack": "square", "eps": 0.05, "max_iter": 2}
     if why:
         with pytest.raises(ModelError, match=f"{why}; the task regression is not built yet.*task classes"):
             attack(made, samples(made), output=tmp_path / "a.npz", **given)
@@ -251,7 +251,7 @@ def test_a_regression_whose_labels_fit_by_chance(right: int, doubted: bool, tmp_
     y = made.predict(x)
     y[right:] = 1 - y[right:]
     data = Dataset.of(ArraySource("x", x, y), made)
-    given = {"attack": "square", "eps": 0.05, "max_iter": 2}
+    given: Any = {"attack": "square", "eps": 0.05, "max_iter": 2}
     found = attack(made, data, output=tmp_path / "a.npz", **given)
     said = f"{right} of 60 right is no more than chance explains in 2 classes"
     assert found.correct == right

@@ -98,9 +98,10 @@ class Heard:
         return nullcontext(advance)
 
 
-def again(**changes: Any) -> tuple[ck.records.Hardened, Heard]:
+def again(*, limit: int | None = None, **changes: Any) -> tuple[ck.records.Hardened, Heard]:
     heard = Heard()
-    return ck.harden(cpu("m.onnx"), "train.npz", observer=heard, **{**OPTIONS, **changes}), heard
+    data = "train.npz" if limit is None else ck.Samples("train.npz", limit=limit)
+    return ck.harden(cpu("m.onnx"), data, observer=heard, **{**OPTIONS, **changes}), heard
 
 
 def shown(folder: Path) -> dict[str, bytes]:

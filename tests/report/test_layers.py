@@ -181,11 +181,11 @@ def test_a_whole_blend_is_not_spoken_of() -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "said"),
     [
-        (("select", "count"), 0, "learning.select.count is 0, not a whole number from 1 on"),
+        (("select", "count"), 0, "learning.select.count is not a whole number from 1 on"),
         (("select", "attacked"), "many", "learning.select.attacked is not a whole number"),
         (("curve",), {}, "learning.curve is not a list"),
         (("curve", 1, "loss"), None, r"learning.curve\[1\].loss is not a number"),
-        (("curve", 0, "select_clean"), 401, "select_clean is 401 of 400 samples"),
+        (("curve", 0, "select_clean"), 401, r"learning.curve\[0\] has 401 of 400 samples right"),
         (("chosen",), None, "learning.chosen is not an object"),
     ],
 )
