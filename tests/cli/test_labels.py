@@ -83,7 +83,7 @@ def test_true_labels_as_targets(run: Run, here: Path) -> None:
     np.savez("data.npz", x=X, y=Y)
     found = run(*targeted)
     assert found.code == 2
-    assert "all 60 samples are classified as their label, so --targeted has no class left to reach" in found.err
+    assert "all 60 samples are classified as their label, so there is no class left to reach" in found.err
     assert sorted(path.name for path in here.iterdir()) == ["data.npz", "m.onnx"]
     for wrong, doubt in ((10, True), (50, False), (60, None)):
         y = Y.copy()
