@@ -137,14 +137,7 @@ def command(
     table leaves out is taken from [evaluate] and from above the tables. Settings of all models are checked before any
     model is attacked. Exit code 1 if a gate does not pass.
     """
-    settings: SettingsFile | None = click.get_current_context().obj.settings
-    if settings is None or (settings.model is None and not settings.models):
-        where = (
-            "no cloakonnx.toml here, and no [tool.cloakonnx]" if settings is None else f"{settings.name} has no model"
-        )
-        raise OptionError(
-            f"{where}: name what to check by model = 'model.onnx' or tables [[models]] (docs/commands/check.md)"
-        )
+    settings = _settings()
     check_junit(junit)
     with ExitStack() as closing:
         entries = _entries(settings, closing)
@@ -160,6 +153,19 @@ def command(
     code = max(each.exit_code for each in done)
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _settings() -> SettingsFile:
+    """Return the settings file; raises OptionError where there is none, or none that names a model."""
+    settings: SettingsFile | None = click.get_current_context().obj.settings
+    if settings is None or (settings.model is None and not settings.models):
+        where = (
+            "no cloakonnx.toml here, and no [tool.cloakonnx]" if settings is None else f"{settings.name} has no model"
+        )
+        raise OptionError(
+            f"{where}: name what to check by model = 'model.onnx' or tables [[models]] (docs/commands/check.md)"
+        )
+    return settings
 
 
 def _entries(settings: SettingsFile, closing: ExitStack) -> list[_Entry]:

@@ -35,20 +35,20 @@ class _File(Output):
     )
 
 
+Format = Annotated[
+    str,
+    option(
+        "--format",
+        type=click.Choice(_FORMATS),
+        default=_FORMATS[0],
+        show_default=True,
+        help="in-toto: a statement of which gates pass. cyclonedx: an ML-BOM with accuracy as metrics.",
+    ),
+]
+
+
 @verb("evidence")
-def command(
-    *,
-    evaluation: Annotated[Path, argument(type=PATH)],
-    format: Annotated[
-        str,
-        option(
-            "--format", type=click.Choice(_FORMATS), default=_FORMATS[0], show_default=True,
-            help="in-toto: a statement of which gates pass. cyclonedx: an ML-BOM with accuracy as metrics.",
-        ),
-    ],
-    require: _Gates,
-    file: _File,
-) -> None:  # fmt: skip
+def command(*, evaluation: Annotated[Path, argument(type=PATH)], format: Format, require: _Gates, file: _File) -> None:
     """Write EVALUATION as evidence for reviewers: what was measured, and what was and was not tried, with ids.
 
     \b
