@@ -19,7 +19,8 @@ from cloakonnx.graph.index.traits import Trait, has
 SMALL = 1 << 16
 """Elements up to which a constant is computed here; the runtime folds larger ones."""
 
-_ROUNDS = 4
+_ROUNDS = 64
+"""Most rounds of computing constants: a chain of blocks whose shapes depend on those before takes one a block."""
 
 _INVENTED = "unk__"
 """Begins the names that onnx's inference makes up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -11,6 +12,7 @@ from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient import _canonical as steps
 from cloakonnx.gradient._canonical import Job, canonical
 from cloakonnx.gradient._opset import opset_of
+from cloakonnx.gradient.differentiate import differentiate
 
 from .classifiers import classifier
 from .test_differentiate import normalised
@@ -157,3 +159,41 @@ def test_the_model_itself_is_not_changed() -> None:
         before = model.SerializeToString()
         canonical(model, shapes={"x": [2, 3, 6, 6]})
         assert model.SerializeToString() == before
+
+
+def test_shapes_that_depend_on_the_block_before() -> None:
+    """Each block reshapes by the shape of its input and slices by that of its result, the batch open, as Swin does."""
+    blocks = 12
+    nodes, before = [], "x"
+    for i in range(blocks):
+        sizes = []
+        for axis in range(3):
+            nodes += [
+                helper.make_node("Shape", [before], [f"s{i}{axis}"]),
+                helper.make_node("Gather", [f"s{i}{axis}", f"axis{axis}"], [f"g{i}{axis}"], axis=0),
+                helper.make_node("Unsqueeze", [f"g{i}{axis}", "zero"], [f"u{i}{axis}"]),
+            ]
+            sizes.append(f"u{i}{axis}")
+        nodes += [
+            helper.make_node("Concat", sizes, [f"to{i}"], axis=0),
+            helper.make_node("Relu", [before], [f"r{i}"]),
+            helper.make_node("Reshape", [f"r{i}", f"to{i}"], [f"b{i}"]),
+            helper.make_node("Shape", [f"b{i}"], [f"e{i}"]),
+            helper.make_node("Gather", [f"e{i}", "axis1"], [f"f{i}"], axis=0),
+            helper.make_node("Unsqueeze", [f"f{i}", "zero"], [f"end{i}"]),
+            helper.make_node("Slice", [f"b{i}", "zero", f"end{i}", "one"], [f"y{i}"]),
+        ]
+        before = f"y{i}"
+    nodes.append(helper.make_node("ReduceMean", [before], ["z"], axes=[1], keepdims=0))
+    constants = [numpy_helper.from_array(np.array(axis), f"axis{axis}") for axis in range(3)]
+    constants += [numpy_helper.from_array(np.array([value]), name) for name, value in (("zero", 0), ("one", 1))]
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4, 3])
+    output = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 3])
+    graph = helper.make_graph(nodes, "g", [entry], [output], constants)
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    made = differentiate(model, loss="margin")
+    x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    session = ort.InferenceSession(made.proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    (gradient,) = session.run([made.gradient], {made.image: x, made.labels or "": np.array([0, 1])})
+    assert (np.abs(gradient).sum(2) > 0).any()
+    assert not gradient[x < 0].any()
