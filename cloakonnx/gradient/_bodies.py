@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import onnx
 
-from cloakonnx.gradient._backward import backpropagate, find_path
+from cloakonnx.gradient._backward import backpropagate
 from cloakonnx.gradient._canonical import IR_VERSION, prune
 from cloakonnx.gradient._folding import folded, initialised
+from cloakonnx.gradient._path import find_path
 from cloakonnx.gradient._site import GradientSite
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import Dim, Index, captures, node_inputs

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from cloakonnx.errors import DifferentiationError, TapError, ZeroGradientError, nearest
-from cloakonnx.gradient._backward import Path, backpropagate, check_rules, find_path
+from cloakonnx.gradient._backward import backpropagate
 from cloakonnx.gradient._canonical import Job, canonical, prune
 from cloakonnx.gradient._channels import ChannelMasks
 from cloakonnx.gradient._classical import with_ending_spelled_out
@@ -18,6 +18,7 @@ from cloakonnx.gradient._forward import insert_mask, insert_weight_masks
 from cloakonnx.gradient._log_domain import log_scores
 from cloakonnx.gradient._logits import Logits, Reading, logits_of, round_input, rounded
 from cloakonnx.gradient._opset import opset_of
+from cloakonnx.gradient._path import Path, check_rules, find_path
 from cloakonnx.gradient.losses import Loss, Scores, inputs_of, seed
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import FLOATS, Dim, Index

@@ -51,19 +51,65 @@ class Entry(NamedTuple):
 
 
 HOMES = {
-    "activation": "Clip Elu Gelu HardSigmoid HardSwish LeakyRelu LogSoftmax PRelu Relu Sigmoid Softmax Softplus Tanh",
-    "convolution": "Conv ConvTranspose",
-    "elementwise": "Abs Add Cast Div Dropout Erf Exp Identity Log Max Min Mul Neg Pow Reciprocal Sqrt Sub Sum Where",
-    "linear": "Gemm MatMul",
-    "normalization": "BatchNormalization InstanceNormalization LayerNormalization",
-    "pooling": "AveragePool GlobalAveragePool GlobalMaxPool MaxPool",
-    "reduction": "ReduceL2 ReduceMax ReduceMean ReduceSum",
-    "selection": "Gather Pad Slice",
-    "shaping": "Concat Expand Flatten Reshape Split Squeeze Transpose Unsqueeze",
+    "activation": {
+        "Clip": 13,
+        "Elu": 22,
+        "Gelu": 20,
+        "HardSigmoid": 22,
+        "HardSwish": 22,
+        "LeakyRelu": 16,
+        "LogSoftmax": 13,
+        "PRelu": 16,
+        "Relu": 14,
+        "Sigmoid": 13,
+        "Softmax": 13,
+        "Softplus": 22,
+        "Tanh": 13,
+    },
+    "convolution": {"Conv": 22, "ConvTranspose": 22},
+    "elementwise": {
+        "Abs": 13,
+        "Add": 14,
+        "Cast": 25,
+        "Div": 14,
+        "Dropout": 22,
+        "Erf": 13,
+        "Exp": 13,
+        "Identity": 25,
+        "Log": 13,
+        "Max": 13,
+        "Min": 13,
+        "Mul": 14,
+        "Neg": 13,
+        "Pow": 15,
+        "Reciprocal": 13,
+        "Sqrt": 13,
+        "Sub": 14,
+        "Sum": 13,
+        "Where": 16,
+    },
+    "linear": {"Gemm": 13, "MatMul": 13},
+    "normalization": {"BatchNormalization": 15, "InstanceNormalization": 22, "LayerNormalization": 17},
+    "pooling": {"AveragePool": 22, "GlobalAveragePool": 22, "GlobalMaxPool": 22, "MaxPool": 22},
+    "reduction": {"ReduceL2": 18, "ReduceMax": 20, "ReduceMean": 18, "ReduceSum": 13},
+    "selection": {"Gather": 13, "Pad": 25, "Slice": 13},
+    "shaping": {
+        "Concat": 13,
+        "Expand": 13,
+        "Flatten": 25,
+        "Reshape": 25,
+        "Split": 18,
+        "Squeeze": 25,
+        "Transpose": 25,
+        "Unsqueeze": 25,
+    },
 }
-"""Where the rules of the ops of ordinary networks are; any other op has all modules imported, which takes longer."""
+"""Modules of rules to the ops of ordinary networks in them, and until which version each is known.
 
-_HOME = {op: name for name, ops in HOMES.items() for op in ops.split()}
+So much is told of them without an import; for any other op all modules are imported, which takes longer.
+"""
+
+_HOME = {op: (family, until) for family, ops in HOMES.items() for op, until in ops.items()}
 _RULES = "cloakonnx.gradient.rules"
 _ENTRIES: dict[tuple[str, str], Entry] = {}
 
@@ -130,7 +176,9 @@ def find(domain: str, op: str) -> Entry | None:
     key = ("" if domain == "ai.onnx" else domain, op)
     _load("flat")
     if key not in _ENTRIES:
-        _load("" if key[0] else _HOME.get(op, ""))
+        if not key[0] and op in _HOME:
+            return _ordinary(op)
+        _load("")
     return _ENTRIES.get(key)
 
 
@@ -150,3 +198,17 @@ def _load(family: str) -> None:
 
     for each in iter_modules(import_module(_RULES).__path__):
         import_module(f"{_RULES}.{each.name}")
+
+
+@cache
+def _ordinary(op: str) -> Entry:
+    """Return the entry of an op whose module is imported when its rule is called."""
+    family, until = _HOME[op]
+
+    def rule(s: GradientSite) -> Grads:
+        _load(family)
+        found = _ENTRIES["", op].rule
+        assert found is not None
+        return found(s)
+
+    return Entry(op, "", 1, until, Kind.RULE, rule, family, "")

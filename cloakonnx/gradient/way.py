@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import onnx
 
-from cloakonnx.gradient._backward import check_rules, find_path
 from cloakonnx.gradient._opset import OPSET, opset_of
+from cloakonnx.gradient._path import check_rules, find_path
 from cloakonnx.graph.index.functions import inlined
 from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.index.normal import normalised
