@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import of_randomness
 from cloakonnx.classifier.latency import SESSIONS as LATENCY_SESSIONS
 from cloakonnx.classifier.latency import latency_ratios
@@ -42,6 +43,7 @@ from cloakonnx.selection.topk import select
 
 HARDENED, ANALYSIS, EVALUATION = "hardened.onnx", "analysis.cloak.json", "evaluation.json"
 SAMPLES = "samples.npz"
+SOURCE_EVALUATION, SOURCE_REPORT = "source-evaluation.json", "source-report.html"
 REPORT, SUMMARY, ATTESTATION = "report.html", "summary.md", "attestation.json"
 
 
@@ -71,6 +73,23 @@ class Stages:
         self._source = work.source_record()
         running = {"source": self._source, **work.running_record(work.parts.learn.data)}
         settings, parts = work.settings, work.parts
+        attacked = {
+            **running,
+            "report": parts.report.digest,
+            "eps": settings.radii,
+            "attack": settings.attack,
+            "norm": settings.norm,
+            "seed": settings.seed,
+            "batch_size": settings.batch_size,
+            **work.threads_record(work.engine_for(parts.report.data)),
+        }
+        self.without_gain = WorkStage(
+            "source",
+            self._evaluate_source,
+            settings={**attacked, "command": work.command},
+            writes=(SOURCE_EVALUATION, SOURCE_REPORT) if settings.report else (SOURCE_EVALUATION,),
+            is_view=True,  # made again for every other setting
+        )
         self.all: list[WorkStage] = [
             WorkStage("inspect", self._inspect, settings={"source": self._source, **settings.places}),
             WorkStage(
@@ -104,16 +123,7 @@ class Stages:
             WorkStage(
                 "evaluate",
                 self._evaluate,
-                settings={
-                    **running,
-                    "report": parts.report.digest,
-                    "eps": settings.radii,
-                    "attack": settings.attack,
-                    "norm": settings.norm,
-                    "seed": settings.seed,
-                    "batch_size": settings.batch_size,
-                    **work.threads_record(work.engine_for(parts.report.data)),
-                },
+                settings=attacked,
                 reads=(ANALYSIS, HARDENED),
                 writes=(EVALUATION, SAMPLES),
                 seconds=self._evaluation_seconds,
@@ -239,32 +249,49 @@ class Stages:
         return {"checks": [check.name for check in found.checks if check.status == "passed"]}
 
     def _evaluate(self, resumed: bool) -> Mapping[str, Any]:
+        work = self._work
+        found = self._attacked(
+            work.classifier.beside(self._hardened()),
+            output=work.folder.file(EVALUATION),
+            baseline=work.classifier if work.settings.fold else None,
+            analysis=self.analysis(),
+            keep=work.folder.file(SAMPLES),
+            resume=resumed,
+        )
+        for line in converged_lines(found):
+            work.observer.say(line)
+        self._warn(found.notes)
+        return {}
+
+    def _evaluate_source(self, resumed: bool) -> Mapping[str, Any]:
+        """Evaluate the source by itself, and write the page of that."""
+        work = self._work
+        found = self._attacked(work.classifier, output=work.folder.file(SOURCE_EVALUATION), resume=resumed)
+        if work.settings.report:
+            write_text(work.folder.file(SOURCE_REPORT), report_html(found, command=work.command))
+        return {}
+
+    def _attacked(self, model: Classifier, *, output: Path, **given: Any) -> Evaluation:
+        """Attack a model on the report part, and say how far that is."""
         work, settings = self._work, self._work.settings
         engine = work.engine_for(work.parts.report.data)
         if engine.workers > 1:
             work.observer.say(str(engine))
         with work.observer.progress(f"evaluate, {settings.attack}", work.parts.report.count) as advance:
-            found = evaluate(
-                work.classifier.beside(self._hardened()),
+            return evaluate(
+                model,
                 work.parts.report.data,
                 eps=settings.radii,
                 attack=settings.attack,
-                baseline=work.classifier if settings.fold else None,
                 norm=settings.norm,
                 seed=settings.seed,
                 batch_size=settings.batch_size,
-                analysis=self.analysis(),
-                output=work.folder.file(EVALUATION),
-                keep=work.folder.file(SAMPLES),
-                resume=resumed,
+                output=output,
                 engine=engine,
                 on_estimate=lambda estimate: work.observer.say(str(estimate)),
                 on_progress=advance,
+                **given,
             )
-        for line in converged_lines(found):
-            work.observer.say(line)
-        self._warn(found.notes)
-        return {}
 
     def _evaluation_seconds(self) -> float:
         """Measure on masks of 1, which cost what any do."""

@@ -15,7 +15,7 @@ from cloakonnx.classifier.company import check_batch_first
 from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine
-from cloakonnx.errors import OutputError
+from cloakonnx.errors import NoGainError, OutputError
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.gates import Decision, parse_gate
 from cloakonnx.evaluation.verdict import Verdict
@@ -26,7 +26,7 @@ from cloakonnx.pipeline._hardening import Observer as Observer  # noqa: PLC0414 
 from cloakonnx.pipeline._parts import part_data
 from cloakonnx.pipeline._stages import Stages, places_of
 from cloakonnx.pipeline.settings import HardenOptions, HardenSettings
-from cloakonnx.pipeline.stage import PlannedStage, ResultFolder
+from cloakonnx.pipeline.stage import PlannedStage, ResultFolder, WorkStage
 from cloakonnx.reporting.page import check_report
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.text import table
@@ -182,19 +182,23 @@ class Task:
 
         Raises:
             OutputError: the folder holds such results, or can't be written.
-            CheckError: no masks within the budget gain, or the hardened model fails verification.
+            NoGainError: no masks within the budget gain; the folder has an evaluation and a page of the source.
+            CheckError: the hardened model fails verification.
             CloakError: as the stages do.
         """
         stages, folder = self._stages.all, self._folder
-        folder.check(stages, force=force)
+        folder.check([*stages, self._stages.without_gain], force=force)
         runs = []
         with folder.opened():
             for number, stage in enumerate(stages, 1):
                 cached = folder.is_done(stage)
                 self._observer.stage(stage.name, number, len(stages), cached=cached)
                 if not cached:
-                    resumed = folder.begin(stage)
-                    folder.finish(stage, stage.run(resumed))
+                    try:
+                        self._done(stage)
+                    except NoGainError:
+                        self._report_source()
+                        raise
                 runs.append(StageRun(stage.name, cached))
         found = self._stages.evaluation()
         gates = self._stages.decisions(found)
@@ -208,6 +212,19 @@ class Task:
             files=self._stages.files(),
             split=self.split,
         )
+
+    def _done(self, stage: WorkStage) -> None:
+        """Run a stage and put it on record."""
+        resumed = self._folder.begin(stage)
+        self._folder.finish(stage, stage.run(resumed))
+
+    def _report_source(self) -> None:
+        """Evaluate the source alone, where no masks gain: what it is worth is known then, at least."""
+        stage = self._stages.without_gain
+        if not self._folder.is_done(stage):
+            self._observer.say("no masks gain; evaluates the source alone")
+            self._done(stage)
+        self._observer.say(f"wrote {', '.join(stage.writes)} to {self._folder.path}")
 
 
 def harden(

@@ -184,10 +184,14 @@ def test_a_budget_that_is_missed_can_be_raised_without_learning_again(fresh: Pat
     with pytest.raises(CheckError, match="no masks gain robust accuracy within the budget"):
         ck.harden(cpu("m.onnx"), "train.npz", **{**OPTIONS, "eps": 1e-6})
     assert not [name for name in shown(fresh / "m-hardened") if name in OUTPUTS]
+    found = ck.read(fresh / "m-hardened" / "source-evaluation.json")
+    assert (found.model.name, found.baseline, found.results[0].eps) == ("m.onnx", None, 1e-6)
+    assert "m.onnx" in (fresh / "m-hardened" / "source-report.html").read_text(encoding="utf-8")
     heard = Heard()
     with pytest.raises(CheckError):
         ck.harden(cpu("m.onnx"), "train.npz", observer=heard, **{**OPTIONS, "eps": 1e-6, "budget": 0.6})
-    assert not [line for line in heard.said if line.startswith("epoch")]
+    assert not [line for line in heard.said if line.startswith(("epoch", "no masks gain"))], "both are kept"
+    assert heard.said[-1] == f"wrote source-evaluation.json, source-report.html to {Path('m-hardened')}"
 
 
 def lost(name: str) -> Callable[[Path], None]:
