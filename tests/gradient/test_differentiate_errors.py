@@ -189,12 +189,13 @@ def test_unknown_output() -> None:
 
 
 def test_labels_as_the_output() -> None:
+    """Beside scores they are passed over, and refused where they are asked for."""
     model = classifier()
     model.graph.node.append(helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0))
     model.graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]))
     with pytest.raises(DifferentiationError, match=r"output 'label' is not floating point.*output_name$"):
-        differentiate(model)
-    assert differentiate(model, output_name="probabilities").stripped == "Softmax"
+        differentiate(model, output_name="label")
+    assert differentiate(model).stripped == differentiate(model, output_name="probabilities").stripped == "Softmax"
 
 
 def test_classes_that_the_model_does_not_tell() -> None:
