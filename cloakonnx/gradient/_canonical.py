@@ -245,9 +245,9 @@ def branches(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
     return unbranched(model)
 
 
-def computed(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
-    """Compute what is constant, and infer shapes."""
-    return folded(model)
+def computed(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
+    """Compute what is constant and nobody asked for, and infer shapes."""
+    return folded(model, apart=job.keep)
 
 
 CLEARING: tuple[Step, ...] = (inlined, checked, cleared, sized, bounded, constants, branches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,11 +72,16 @@ def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
     return copy
 
 
-def folded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Compute small constants, infer shapes, and again while the shapes bring new constants."""
+def folded(model: onnx.ModelProto, *, apart: Collection[str] = ()) -> onnx.ModelProto:
+    """Compute small constants, infer shapes, and again while the shapes bring new constants.
+
+    Args:
+        model: The model.
+        apart: Tensors that somebody differentiates by: what reads them stays.
+    """
     for _round in range(_ROUNDS):
         model = infer(model)
-        changed = _fold_once(model)
+        changed = _fold_once(model, apart)
         inside = any(node.op_type == "If" for node in model.graph.node)
         if inside and changed:  # a condition may have become constant
             model = unbranched(model)
@@ -104,7 +109,7 @@ def _copied(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
     return copy
 
 
-def _fold_once(model: onnx.ModelProto) -> bool:
+def _fold_once(model: onnx.ModelProto, apart: Collection[str]) -> bool:
     graph = model.graph
     index = Index(graph)
     opsets = list(model.opset_import)
@@ -112,7 +117,7 @@ def _fold_once(model: onnx.ModelProto) -> bool:
     noted = False
     late = Late(index, lambda node, feeds: _run(node, feeds, opsets))
     for node in graph.node:
-        values = _evaluate(node, index, opsets)
+        values = None if set(node.input).intersection(apart) else _evaluate(node, index, opsets)
         if values is None and (found := late.follow(node)) is not None:
             values = [found]
         if values is None:

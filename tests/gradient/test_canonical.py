@@ -197,3 +197,19 @@ def test_shapes_that_depend_on_the_block_before() -> None:
     (gradient,) = session.run([made.gradient], {made.image: x, made.labels or "": np.array([0, 1])})
     assert (np.abs(gradient).sum(2) > 0).any()
     assert not gradient[x < 0].any()
+
+
+@pytest.mark.parametrize("keep", [(), ("w",)])
+def test_what_reads_a_kept_weight_is_not_computed(keep: tuple[str, ...]) -> None:
+    """A position's embedding is a layer over constants; masks on its weights need the layer."""
+    nodes = [
+        helper.make_node("MatMul", ["places", "w"], ["embedding"]),
+        helper.make_node("Add", ["x", "embedding"], ["z"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in (("places", (1, 2)), ("w", (2, 3)))
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in ("x", "z")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 18)])
+    assert ops(canonical(model, keep=keep)) == (["MatMul", "Add"] if keep else ["Add"])
