@@ -234,7 +234,6 @@ def harden(
     eps: float | Sequence[float],
     select_data: SamplesLike | None = None,
     report_data: SamplesLike | None = None,
-    require: Sequence[str] = (),
     output: str | PathLike[str] | None = None,
     force: bool = False,
     engine: Engine | None = None,
@@ -251,14 +250,13 @@ def harden(
         eps: Radius of the ball in pixel space; of several the first is what masks are made against, all are reported.
         select_data: Samples to choose on.
         report_data: Samples to report on.
-        require: Gates, such as ``robust-gain>=5%@2/255``.
         output: The folder for the results; ``MODEL-hardened`` beside the model where None.
         force: Whether to overwrite results of other settings in it.
         engine: Where batches are handled; None chooses for each stage.
         observer: Called with the progress.
         sign_key: What signs the attestation, of :func:`cloakonnx.keys.load_signing_key`.
-        settings: ``budget``: clean accuracy that may be lost on the select part, as a share (0.04: 4 points).
-            ``method``: ``learn`` masks on the weights or at activations, select features of one tap with ``greedy``, or
+        settings: ``require``: gates, such as ``robust-gain>=5%@2/255``. ``budget``: clean accuracy that
+            may be lost on the select part, as a share (0.04: 4 points). ``method``: ``learn`` masks on the weights or at activations, select features of one tap with ``greedy``, or
             take away those that ``score`` highest by DeepCloak's criterion, as many as the budget allows. ``preset``:
             ``full``, or ``quick``, which takes at most 2,000 samples, 4 epochs, 200 samples to report on, one radius.
             ``attack``: of the evaluation, ``quick``, ``standard`` or an attack's name. ``norm`` of the balls. ``taps``:
@@ -293,13 +291,14 @@ def harden(
     def fitted(part: SamplesLike | None) -> Dataset | None:
         return None if part is None else Dataset.of(part, clf)
 
+    gates = tuple(map(parse_gate, settings.pop("require", ())))
     return Task(
         clf,
         Dataset.of(samples, clf),
         HardenSettings(
             eps=radii_of(eps),
-            gates=tuple(map(parse_gate, require)),
-            **settings,
+            gates=gates,
+            **settings,  # type: ignore[misc]
         ),
         select=fitted(select_data),
         report=fitted(report_data),

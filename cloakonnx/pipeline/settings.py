@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
@@ -40,7 +40,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 class HardenOptions(TypedDict, total=False):
-    """Settings of a hardening beside eps and gates, as :class:`HardenSettings` explains them."""
+    """Settings of a hardening beside eps, as :class:`HardenSettings` explains them; ``require`` has gates as text."""
 
     budget: float
     method: Method
@@ -54,6 +54,7 @@ class HardenOptions(TypedDict, total=False):
     seed: int
     batch_size: int
     report: bool
+    require: Sequence[str]
 
 
 @dataclass(frozen=True)
