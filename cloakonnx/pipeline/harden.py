@@ -256,7 +256,8 @@ def harden(
         observer: Called with the progress.
         sign_key: What signs the attestation, of :func:`cloakonnx.keys.load_signing_key`.
         settings: ``require``: gates, such as ``robust-gain>=5%@2/255``. ``budget``: clean accuracy that
-            may be lost on the select part, as a share (0.04: 4 points). ``method``: ``learn`` masks on the weights or at activations, select features of one tap with ``greedy``, or
+            may be lost on the select part, as a share (0.04: 4 points). ``method``: ``learn`` masks on the weights or
+            at activations, select features of one tap with ``greedy``, or
             take away those that ``score`` highest by DeepCloak's criterion, as many as the budget allows. ``preset``:
             ``full``, or ``quick``, which takes at most 2,000 samples, 4 epochs, 200 samples to report on, one radius.
             ``attack``: of the evaluation, ``quick``, ``standard`` or an attack's name. ``norm`` of the balls. ``taps``:
