@@ -101,10 +101,16 @@ def tried(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {**dict.fromkeys(_COLUMNS, ""), "attack": "no", "mask": "no", "learn": "no", "why": []}
     try:
         classifier, x = opened(path)
-        found["mask"] = masked(classifier.model)
-        y = classifier.predict(x)
     except (CloakError, RuntimeError, ValueError) as error:
         return {**found, "why": [_line(error)]}
+    try:
+        found["mask"] = masked(classifier.model)
+    except CloakError as error:
+        found["why"].append(_line(error))
+    try:
+        y = classifier.predict(x)
+    except (CloakError, RuntimeError, ValueError) as error:
+        return {**found, "why": [*found["why"], _line(error)]}
     try:
         found["attack"], gradient = attacked(classifier, x, y)
         found["agrees"] = f"{agreement(classifier, x, y, gradient):.4f}" if found["attack"] == "gradients" else ""
@@ -224,7 +230,7 @@ def _unit(values: Any) -> Any:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+    return " ".join(str(error).split())[:240]
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ def _tell_abilities(path: Path, found: list[Ability]) -> None:
     if all(each.works for each in found):
         words = ["harden", shown(str(path)), "--data val.npz --eps 2/255", learn.option]
     elif attack.works:
-        words = ["attack", shown(str(path)), "--data test.npz --eps 2/255", attack.option, "-o adv.npz"]
+        how = attack.option or "--attack pgd"
+        words = ["attack", shown(str(path)), how, "--data test.npz --eps 2/255 -o adv.npz"]
     else:
         return
     tell(f"next: cloakonnx {' '.join(filter(None, words))}")

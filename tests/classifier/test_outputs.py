@@ -174,8 +174,29 @@ def test_the_whole_job(run: Run, folder: Path, name: str) -> None:
     verified = run("verify", "h.onnx", "--source", "m.onnx", "--json")
     assert verified.code == 0, verified.out
     assert "largest difference of 'p'" in verified.out
+    assert "next: cloakonnx harden m.onnx" in run("inspect", "m.onnx").out
     outputs = [each.name for each in onnx.load(folder / "h.onnx").graph.output]
     assert outputs == [each.name for each in TAKEN[name].graph.output]
     usual = ("--data", "clean.npz", "--eps", "0.1", "--attack", "fgsm", "--no-sanity")
     evaluated = run("evaluate", "h.onnx", "--baseline", "m.onnx", *usual)
     assert evaluated.code == 0, evaluated.err
+
+
+def test_the_next_command_of_a_model_without_masks_works(run: Run, folder: Path) -> None:
+    scores = helper.make_node(
+        "LinearClassifier",
+        ["x"],
+        ["i", "p"],
+        domain=ML,
+        coefficients=[0.1 * each for each in range(12)],
+        intercepts=[0.0, 0.1, 0.2],
+        classlabels_ints=[0, 1, 2],
+        multi_class=1,
+    )
+    graph = helper.make_graph([scores, ZIP], "g", [value("x", ["N", 4])], [value("i", ["N"], I64), maps(I64)])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(ML, 3)]
+    (folder / "m.onnx").write_bytes(helper.make_model(graph, ir_version=8, opset_imports=opsets).SerializeToString())
+    line = run("inspect", "m.onnx").out.splitlines()[-1]
+    words = line.removeprefix("next: cloakonnx ").replace("test.npz", "clean.npz").split()
+    assert words[0] == "attack"
+    assert run(*words).code == 0
