@@ -7,7 +7,7 @@ from math import prod
 from typing import Any, Literal, TypedDict
 
 from cloakonnx.attacks.ball import ball
-from cloakonnx.attacks.base import Attack, TargetedInTurn, make
+from cloakonnx.attacks.base import CONVERGED, Attack, TargetedInTurn, make
 from cloakonnx.errors import OptionError
 from cloakonnx.gradient.losses import Loss, classes_needed
 
@@ -36,7 +36,8 @@ class PlanSettings(TypedDict, total=False):
 
     Attributes:
         norm: Norm of the balls.
-        max_iter: Steps of a single attack; ``converged`` for PGD until more change nothing.
+        max_iter: Steps of a single attack, or of a preset's attacks by gradients; ``converged`` for a single PGD until
+            more change nothing.
         restarts: Random starts of a single attack.
         straight_through: Whether gradients pass rounding and quantisation as identity (BPDA).
         seed: Random seed.
@@ -65,12 +66,15 @@ def plan(
         OptionError: an unknown name, or a setting that it does not take.
     """
     if name in PRESETS:
-        if max_iter is not None or restarts is not None:
+        if restarts is not None or max_iter == CONVERGED:
             raise OptionError(
-                f"{name} has its own {{max_iter}} and {{restarts}}; they go with a single attack (pgd, say)",
+                f"{name} has its own {{restarts}}, and takes a number of {{max_iter}}; {{restarts}} and {{max_iter}} "
+                f"{CONVERGED} go with a single attack (pgd, say)",
                 parameter=("max_iter", "restarts"),
             )
         attacks = [make(eps=eps, norm=norm, seed=seed, **each) for each in PRESETS[name]]
+        if max_iter is not None:
+            attacks = [each.with_settings(max_iter=max_iter) if each.by_gradient else each for each in attacks]
         return passing(attacks) if straight_through else tuple(attacks)
     given = {"max_iter": max_iter, "restarts": restarts, "straight_through": straight_through}
     return (make(name, presets=tuple(PRESETS), eps=eps, norm=norm, seed=seed, **given),)

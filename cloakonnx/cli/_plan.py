@@ -30,7 +30,9 @@ class Plan(Group):
     )
     norm: Any = norm()
     max_iter: int | str | None = option(
-        "--max-iter", type=Steps(), help="Steps of a single attack; converged: pgd runs until nothing changes."
+        "--max-iter",
+        type=Steps(),
+        help="Steps of a single attack, or of a preset's gradient attacks; converged: pgd runs until nothing changes.",
     )
     restarts: int | None = option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
     straight_through: bool = option(

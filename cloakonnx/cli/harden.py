@@ -18,7 +18,7 @@ from cloakonnx.cli._output import going_on, print_json, progress, say, tell
 from cloakonnx.cli._runs import Runs
 from cloakonnx.cli._shared import granularity, layers, norm, seed
 from cloakonnx.cli._signing import sign_key_option, signing_key
-from cloakonnx.cli._types import Number, Numbers
+from cloakonnx.cli._types import Number, Numbers, Steps
 from cloakonnx.cli._verb import Group, option, verb
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ class _Task(Group):
         default="quick",
         show_default=True,
         help="Attacks of the evaluation: the preset quick or standard, or the name of one attack.",
+    )
+    max_iter: int | str | None = option(
+        "--max-iter", type=Steps(), help="Steps of --attack, or of a preset's attacks by gradients.  [their own]"
     )
     taps: tuple[str, ...] = option(
         "--tap", metavar="TENSOR", multiple=True, help="Activation to mask; may be repeated.  [chosen by the method]"

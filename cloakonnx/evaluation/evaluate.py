@@ -342,6 +342,7 @@ def evaluation_seconds(
     samples: int,
     eps: Sequence[float],
     attack: str = "quick",
+    max_iter: int | str | None = None,
     norm: Literal["linf", "l2"] = "linf",
     batch_size: int = 64,
     workers: int = 1,
@@ -355,6 +356,7 @@ def evaluation_seconds(
         samples: How many it would be evaluated on.
         eps: Radii of the balls.
         attack: A preset (``quick``) or an attack's name.
+        max_iter: Steps of that attack; see :class:`~cloakonnx.attacks.presets.PlanSettings`.
         norm: The balls' norm.
         batch_size: Samples at a time.
         workers: How many batches would be handled at a time.
@@ -363,7 +365,7 @@ def evaluation_seconds(
         OptionError: an attack that makes no sense.
         DifferentiationError: an op without a gradient, under an attack that needs one.
     """
-    plans = [plan(attack, eps=each, norm=norm) for each in eps]
+    plans = [plan(attack, eps=each, norm=norm, max_iter=max_iter) for each in eps]
 
     def victim(of: Classifier) -> Victim:
         return Victim(of, dataset.fitted_to(of))

@@ -81,6 +81,7 @@ class Stages:
             "norm": settings.norm,
             "seed": settings.seed,
             "batch_size": settings.batch_size,
+            **({} if settings.max_iter is None else {"max_iter": settings.max_iter}),
             **work.threads_record(work.engine_for(parts.report.data)),
         }
         self.without_gain = WorkStage(
@@ -283,6 +284,7 @@ class Stages:
                 work.parts.report.data,
                 eps=settings.radii,
                 attack=settings.attack,
+                max_iter=settings.max_iter,
                 norm=settings.norm,
                 seed=settings.seed,
                 batch_size=settings.batch_size,
@@ -304,6 +306,7 @@ class Stages:
             samples=work.parts.report.count,
             eps=settings.radii,
             attack=settings.attack,
+            max_iter=settings.max_iter,
             norm=settings.norm,
             batch_size=settings.batch_size,
             workers=engine.workers,
@@ -327,6 +330,7 @@ class Stages:
             "norm": settings.norm,
             "fold": settings.fold,
             "attack": settings.attack,
+            **({} if settings.max_iter is None else {"max_iter": settings.max_iter}),
             "seed": settings.seed,
             "data": {
                 name: {"name": part.data.source.name, "count": part.count, "digest": part.digest}

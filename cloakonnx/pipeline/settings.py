@@ -55,6 +55,7 @@ class HardenOptions(TypedDict, total=False):
     batch_size: int
     report: bool
     require: Sequence[str]
+    max_iter: int | str | None
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class HardenSettings:
         preset: A name of PRESETS.
         norm: The balls' norm.
         attack: Of the evaluation: a preset (``quick``, ``standard``) or an attack's name.
+        max_iter: Steps of that attack, or of the preset's attacks by gradients; their own where None.
         taps: Where to mask activations; the method's own choice where empty.
         granularity: What one number of a learned mask multiplies; None for weights, and for features where taps are
             named.
@@ -96,6 +98,7 @@ class HardenSettings:
     batch_size: int = 64
     gates: tuple[Gate, ...] = ()
     report: bool = True
+    max_iter: int | str | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -117,7 +120,7 @@ class HardenSettings:
                 parameter=("granularity", "layers", "method"),
             )
         for eps in self.radii:
-            plan(self.attack, eps=eps, norm=self.norm)
+            plan(self.attack, eps=eps, norm=self.norm, max_iter=self.max_iter)
         if len(set(self.eps)) < len(self.eps):
             raise OptionError("{eps} names the same radius twice", parameter="eps")
         try:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cloakonnx.attacks.presets import PRESETS
 from cloakonnx.evaluation.coverage import Covered, coverage
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.results import AtEps
@@ -241,10 +242,13 @@ def command(found: Evaluation) -> str:
 
 
 def _single_attack(found: Evaluation) -> list[str]:
-    """Return the steps and restarts of a single attack; presets have their own."""
+    """Return the steps and restarts of a single attack, and of a preset the steps if they are not its own."""
     stages_of = found.results[0].hardened.stages if found.results else ()
     own = [s.settings for s in stages_of if s.settings is not None and s.name == found.attack]
-    words = []
+    usual = {each["name"]: each["max_iter"] for each in PRESETS.get(found.attack, ())}
+    changed = (s.settings["max_iter"] for s in stages_of if s.settings and s.name in usual)
+    steps = next((each for each in changed if each not in usual.values()), None)
+    words = [] if steps is None else ["--max-iter", str(steps)]
     for name in ("max_iter", "restarts"):
         if own and own[0].get(name) is not None:
             words += [f"--{name.replace('_', '-')}", str(own[0][name])]

@@ -175,7 +175,11 @@ def test_preprocessing_comes_from_the_analysis(run: Run, masked: Path) -> None:
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "8/255", "--bounds", "0,0.1"), "outside pixel space"),
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0"), "--eps 0 must be above 0"),
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "-1/255"), "must be above 0"),
-        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--max-iter", "3"), "quick has its own --max-iter"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--restarts", "3"), "quick has its own --restarts"),
+        (
+            ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--max-iter", "converged"),
+            "--max-iter converged go with a single attack",
+        ),
         (
             ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--limit", "0"),
             "'--limit': 0 is not in the range",

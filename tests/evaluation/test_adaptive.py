@@ -228,8 +228,8 @@ def test_l2(model: Model) -> None:
         ({"eps": (0.1, 8.0)}, r"eps 8 is wider than pixel space, \[0, 1\], in linf"),
         ({"eps": (9.0,), "norm": "l2"}, r"eps 9 is wider than pixel space, \[0, 1\], in l2 \(8\)"),
         ({"attack": "qiuck"}, "there is no attack or preset 'qiuck'.*did you mean 'quick'"),
-        ({"max_iter": 5}, "quick has its own max_iter"),
-        ({"restarts": 5}, "quick has its own max_iter"),
+        ({"max_iter": "converged"}, "quick .* takes a number of max_iter"),
+        ({"restarts": 5}, "quick has its own restarts"),
         ({"attack": "noise", "max_iter": 5}, "noise takes no max_iter"),
     ],
 )
@@ -315,3 +315,11 @@ def test_labels_that_are_predictions_are_told_of(model: Model) -> None:
     data = Dataset(source, Preprocessing(), input_shape(model), classes=10)
     found = evaluate(cpu(model), data, eps=EPS[:1], attack="fgsm", sanity=False)
     assert any(note.startswith("the labels of own.npz are a model's own predictions") for note in found.notes)
+
+
+def test_steps_of_a_presets_attacks_by_gradients() -> None:
+    for name in PRESETS:
+        own, raised = plan(name, eps=0.1), plan(name, eps=0.1, max_iter=300)
+        for before, after in zip(own, raised, strict=True):
+            steps = 300 if before.by_gradient else before.record()["max_iter"]
+            assert after == before.with_settings(max_iter=steps)

@@ -179,6 +179,12 @@ def test_too_few_iterations() -> None:
     assert "raise --max-iter" in found["iterations"].meaning
 
 
+def test_whoever_raises_the_iterations_is_told_whether_that_was_enough() -> None:
+    found = checked(load(DIGITS), count=20, attack="quick", max_iter=50)
+    (flag,) = (each for each in found.flags if each.name == "iterations")
+    assert "PGD-50" in flag.measured
+
+
 def test_iterations_are_not_doubted_where_the_evaluations_own_attack_has_converged() -> None:
     """At the eps where that is known; at the other the comparison is made, and fires."""
     made = checked(load(DIGITS), eps=(EPS, EPS / 2), attack="pgd", max_iter=1, converged={EPS: 7, EPS / 2: 9})

@@ -49,6 +49,10 @@ class Bench:
         # An evaluation by fewer iterations than ours is doubled from those.
         given = [s.record()["max_iter"] for s in plans[0] if s.name.startswith(("pgd", "apgd"))]
         self.max_iter = min(MAX_ITER, max(given, default=MAX_ITER))
+        # Whoever raised them asks whether that was enough; converged has a step of its own.
+        raised = [s.max_iter for s in plans[0] if isinstance(s, PGD) and s.eps_step is None]
+        if max(raised, default=0) > PGD.max_iter:
+            self.max_iter = max(raised)
         self._made: dict[Attack, Outcomes] = {}
         self._converged: dict[Attack, int] = {}
         self._settings: dict[str, dict[str, Any]] = {}
