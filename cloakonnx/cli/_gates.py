@@ -11,9 +11,11 @@ import click
 
 from cloakonnx.cli._files import PATH
 from cloakonnx.cli._output import complain, say
+from cloakonnx.cli._parameters import option_of
 from cloakonnx.cli._verb import Group, option
 
 if TYPE_CHECKING:
+    from cloakonnx.errors import CloakError
     from cloakonnx.evaluation.gates import Decision, Gate
     from cloakonnx.reporting.junit import Suite
 
@@ -60,6 +62,12 @@ class Gates(Group):
 
         check_measured(self.gates, eps=eps, sanity=sanity, latency=True)
         return self.gates
+
+    def write_error(self, error: CloakError, *, name: str) -> None:
+        """Write the JUnit file of a check that failed before the gates were judged: one case with the error."""
+        from cloakonnx.reporting.junit import Suite
+
+        write_junit(self.junit, Suite(name, (), error=error.said(option_of)))
 
     def conclude(self, decisions: Sequence[Decision], *, name: str) -> None:
         """Write the JUnit file; exit code 1 where a gate failed, or is inconclusive and that is not allowed."""

@@ -20,6 +20,7 @@ from cloakonnx.cli._shared import granularity, layers, norm, seed
 from cloakonnx.cli._signing import sign_key_option, signing_key
 from cloakonnx.cli._types import Number, Numbers, Steps
 from cloakonnx.cli._verb import Group, option, verb
+from cloakonnx.errors import CheckError
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
@@ -153,8 +154,12 @@ def command(
     if folder.dry_run:
         _tell_plan(plan.plan(force=folder.force), as_json=as_json)
         return
-    with going_on("the same call goes on where this stopped"):
-        done = plan.run(force=folder.force)
+    try:
+        with going_on("the same call goes on where this stopped"):
+            done = plan.run(force=folder.force)
+    except CheckError as error:
+        require.write_error(error, name=model.name)
+        raise
     _tell(done, as_json=as_json)
     require.conclude(done.gates, name=model.name)
 

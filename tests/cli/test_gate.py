@@ -75,6 +75,38 @@ def test_junit(run: Run, masked: Path) -> None:
     assert again is not None and (again.get("failures"), again.get("skipped")) == ("1", "1")
 
 
+def test_harden_without_gain(run: Run, masked: Path) -> None:
+    """Every output of CI is there: the object on stdout, the JUnit file, the source's own numbers and page."""
+    given = ("harden", "m.onnx", "--data", "many.npz", "--eps", "1e-6", "--preset", "quick", "-o", "h")
+    code, out, err = run(*given, "--require", "clean>=1%", "--junit", "gates.xml", "--json")
+    assert (code, json.loads(out)["error"]["kind"], json.loads(out)["exit"]) == (1, "no-gain", 1), err
+    assert "wrote source-evaluation.json, source-report.html to h" in err
+    (case,) = ET.parse(masked / "gates.xml").getroot().iter("testcase")
+    assert "no masks gain" in str(case.find("error").get("message"))  # type: ignore[union-attr]
+    assert run("gate", "h/source-evaluation.json", "--require", "clean>=90%").code == 0
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ufffeb", "a\ud800b", "]]><x>&\"'", "\x1b[31mred", "\u2028", "ß 中"])
+def test_any_name_gives_xml(name: str) -> None:
+    from cloakonnx.evaluation.gates import Decision
+    from cloakonnx.files import encoded
+    from cloakonnx.reporting.junit import Suite, junit_xml
+
+    decisions = [Decision(name, "fail", name), Decision(name, "inconclusive", name), Decision(name, "pass", name)]
+    suite = ET.fromstring(encoded(junit_xml(Suite(name, decisions, True, error=name)))).find("testsuite")
+    assert suite is not None
+    assert [suite.get(each) for each in ("tests", "failures", "errors", "skipped")] == ["4", "1", "1", "1"]
+
+
+def test_a_file_of_another_kind_is_not_replaced(run: Run, masked: Path) -> None:
+    before = (masked / "m.onnx").read_bytes()
+    gate = ("--require", "clean>=1%")
+    assert_refused(run, masked, (*EVALUATE, *gate, "--junit", "m.onnx"), "m.onnx exists and is no JUnit file")
+    assert (masked / "m.onnx").read_bytes() == before
+    (masked / "empty.xml").touch()
+    assert run(*EVALUATE, *gate, "--junit", "empty.xml").code == 0
+
+
 def test_junit_is_checked_before_any_work(run: Run, masked: Path) -> None:
     assert_refused(run, masked, (*EVALUATE, "--junit", "gates.xml"), "--junit needs gates")
     assert_refused(run, masked, (*EVALUATE, "--require", "clean>=1%", "--junit", "no/gates.xml"), "no")
