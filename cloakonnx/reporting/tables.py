@@ -76,11 +76,11 @@ def _headline(found: Evaluation) -> str:
 def _facts(found: Evaluation) -> tuple[str, ...]:
     seen = found.data.seen
     warning = f" WARNING: the analysis has seen {seen} of the samples; the numbers are too good." if seen else ""
+    paired = "" if found.clean is None else "; differences: Newcombe's paired interval, McNemar's exact test"
     return (
         _compared(found),
         f"Data: {shown(found.data.name)}, n = {found.data.count}.{warning} Seed {found.seed}, "
-        f"batch size {found.batch_size}, {found.provider}. Intervals: 95%, Wilson; differences: Newcombe's paired "
-        "interval, McNemar's exact test.",
+        f"batch size {found.batch_size}, {found.provider}. Intervals: 95%, Wilson{paired}.",
         *(f"Note: {note}." for note in found.notes),
         *_flags(found.sanity),
     )
