@@ -163,7 +163,7 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
 
 def test_names_that_programs_look_for(tmp_path: Path) -> None:
     model = source(tmp_path)
-    with pytest.raises(OutputError, match="starts as an option does; name another output with -o"):
+    with pytest.raises(OutputError, match="starts as an option does; name another output"):
         harden_file(model, random_masks(model, (WEIGHT,)), tmp_path / "-hard.onnx")
 
 
