@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from cloakonnx.reporting.page import report_html
-from tests.report import samples
+from tests.reporting import samples
 
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts"
 

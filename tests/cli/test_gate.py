@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from tests.report import samples
+from tests.reporting import samples
 
 from .conftest import Run
 from .test_bad_input import assert_refused

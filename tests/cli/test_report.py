@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloakonnx.evaluation.evaluation import STATEMENT
-from tests.report import samples
+from tests.reporting import samples
 
 from .conftest import Run, files
 

@@ -14,7 +14,7 @@ from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.gates import check_gates, parse_gate
 from cloakonnx.evaluation.sweeps.record import Sweep
 from cloakonnx.evaluation.verification.attestation import Attestation
-from tests.report import samples
+from tests.reporting import samples
 
 Bent = dict[str, Any]
 
