@@ -113,8 +113,12 @@ def command(
 
 def _report(found: Evaluation, result: _Result, beside: Beside) -> None:
     """Say what was written, and what to be aware of."""
+    from cloakonnx.reporting.tables import converged_lines
+
     for path in result.paths:
         say(f"wrote {path}")
+    for line in converged_lines(found):
+        say(line)
     if found.data.seen:
         warn(f"{beside.analysis} has seen {found.data.seen} of the {found.data.count} samples")
     for flag in found.sanity.fired if found.sanity is not None else ():
