@@ -193,8 +193,8 @@ def _memory_of_windows() -> int | None:
     if kernel is None:
         return None
     kilobytes = ctypes.c_ulonglong()
-    told = kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
-    return kilobytes.value * 1024 if told else None
+    known = kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
+    return kilobytes.value * 1024 if known else None
 
 
 def _judge(found: Diagnosis, failure: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Writes outputs: whole or not at all, never over the input, never over another file unless told to."""
+"""Writes outputs: whole or not at all, never over the input, never over another file unless forced."""
 
 from __future__ import annotations
 

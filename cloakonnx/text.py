@@ -109,7 +109,7 @@ def _spelled(character: str) -> str:
 
 
 def shortened(text: str, longest: int = LONGEST_NAME) -> str:
-    """Return a text of at most so many characters; a longer one is cut in the middle, with an ellipsis there."""
+    """Return a text cut to a number of characters, with an ellipsis in the middle of a longer one."""
     if len(text) <= longest:
         return text
     return text[: longest - _TAIL - 1] + _ELLIPSIS + text[-_TAIL:]

@@ -1,4 +1,4 @@
-"""What can be done with a model as it is, told from its graph: nothing is run."""
+"""What can be done with a model as it is, from its graph: nothing is run."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def _differ(classifier: Classifier, wanted: NDArray[np.float32], found: NDArray[
 
 
 def _is_coarse(classifier: Classifier) -> bool:
-    """Return whether a model computes in a narrow type, or rounds data to levels that do not hang on them."""
+    """Return whether a model computes in a narrow type, or rounds data to levels that do not depend on them."""
     model = classifier.model
     constants = model.structure.constants
     return model.input(classifier.input_name).type.tensor_type.elem_type in _NARROW or any(

@@ -28,7 +28,7 @@ def input_shape(model: Model, input_name: str | None = None, batch_axis: int = 0
 
 
 def batch_axis(model: Model, input_name: str | None, output_name: str | None) -> int | None:
-    """Return the axis of the data input that counts samples, by what the file declares; None where that can't be told.
+    """Return the axis of the data input that counts samples, by what the file declares; None where that is ambiguous.
 
     It is the one that is named as the first axis of the class scores; else the only open one, where that of the scores
     is open as well; else the first.

@@ -1,4 +1,4 @@
-"""What a model's class scores are, told from how its output is made."""
+"""What a model's class scores are, from how its output is made."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def latency_ratios(
 
     Raises:
         InferenceError: ONNX Runtime fails.
-        ModelError: the input can't be told.
+        ModelError: the input is ambiguous.
     """
     classifier, baseline = classifier.shipped(), baseline.shipped()
     feeds = [_feed(classifier), _feed(baseline)]

@@ -56,7 +56,7 @@ class SplitClassifier:
         tap: Where the masks go.
 
     Raises:
-        ModelError: input or output can't be told.
+        ModelError: input or output is ambiguous.
         TapError: the output does not depend on the tap, or the graph after it reads a tensor of unknown type.
         InferenceError: ONNX Runtime refuses a part.
     """

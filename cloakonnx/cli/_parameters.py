@@ -12,7 +12,6 @@ _DIFFERENT = {
     "select": "--select-data",
     "tap_patterns": "--tap-pattern",
     "taps": "--tap",
-    "twins": "--adversarial",
 }
 
 

@@ -184,7 +184,7 @@ def _selected(
             classifier,
             clean,
             attack=attack.attacks(early_stop=False)[0] if given is None else None,
-            twins=None if given is None else given.adversarial,
+            adversarial=None if given is None else given.adversarial,
             seed=attack.seed,
             **settings,
             on_progress=_tell_round,

@@ -161,7 +161,7 @@ def _tell(classifier: Classifier, settings: Attack, attacked: Attacked) -> None:
         f"({settings.norm}, eps {settings.eps:.4g}; {classifier.provider.name})"
     )
     if attacked.converged:
-        say(f"converged for {attacked.converged} of {attacked.robust} samples that hold: more steps change nothing")
+        say(f"converged for {attacked.converged} of {attacked.robust} robust samples: more steps change nothing")
     if not attacked.has_labels:
         say("the data has no labels: the model's own predictions stand in, as y in the file, too")
     for each in attacked.notes:

@@ -176,13 +176,13 @@ def _planned(
         samples,
         settings,
         **given,
-        observer=_Told(),
+        observer=_Progress(),
         engine=engine_of(runs.workers),
         command=command_line(silent=_SILENT),
     )
 
 
-class _Told:
+class _Progress:
     """Tells the user how far it is."""
 
     def stage(self, name: str, number: int, count: int, *, cached: bool) -> None:

@@ -120,7 +120,7 @@ def _reshaped(sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> tuple[
 
 
 def _image_of(size: int, wanted: tuple[int | None, ...]) -> tuple[int, ...] | None:
-    """Return the shape of the model's images that has so many values; None where there is none, or more than one."""
+    """Return the shape of the model's images of a number of values; None where there is none, or more than one."""
     known = int(np.prod([each for each in wanted if each is not None]))
     if wanted.count(None) > 1 or size % known or (None not in wanted and size != known):
         return None

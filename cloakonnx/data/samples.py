@@ -55,7 +55,7 @@ class Dataset:
         preprocessing: How they become the model's input.
         input_shape: The model's input without the batch axis; None for free dimensions, or as a whole.
         classes: How many classes the model has, to check labels against; None where that is not known.
-        limit: Take only so many: evenly by class where the labels are known beforehand, else the first ones.
+        limit: Number of samples to take: evenly by class where the labels are known beforehand, else the first ones.
         rows: Which rows of the source to take; None lets the limit decide.
         model_names: What the model's file calls the classes, where it does.
     """
@@ -259,7 +259,7 @@ SamplesLike: TypeAlias = Dataset | Samples | Given
 
 
 class PairBatch(NamedTuple):
-    """Some consecutive samples and their adversarial twins.
+    """Some consecutive samples and their adversarial versions.
 
     Attributes:
         clean: (B, ...) float32 pixels.
@@ -291,7 +291,7 @@ class PairBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class FittedPairs:
-    """Clean samples and their adversarial twins, in the same order."""
+    """Clean samples and their adversarial versions, in the same order."""
 
     clean: Dataset
     adversarial: Dataset
@@ -317,12 +317,12 @@ class FittedPairs:
 
     @property
     def adversarial_name(self) -> str | None:
-        """Name of the source of the twins."""
+        """Name of the source of the adversarial samples."""
         return self.adversarial.source.name
 
     @property
     def attack(self) -> Mapping[str, Any] | None:
-        """None: the twins were given."""
+        """None: the adversarial samples were given."""
         return None
 
     def making(self, threads: int | None) -> None:

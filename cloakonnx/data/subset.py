@@ -122,7 +122,7 @@ def file_names(source: Source, indices: NDArray[np.int64]) -> list[str] | None:
 
 
 def evenly(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Return at most so many rows, as many of each class as can be, in their order; no random number is drawn.
+    """Return at most a number of rows, as many of each class as possible, in their order; no random number is drawn.
 
     Every class gives its first rows. A class that has fewer than its share gives all, and the others more. What does
     not go into equal shares goes to classes at equal distances.

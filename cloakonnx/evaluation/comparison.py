@@ -176,7 +176,7 @@ class Comparison:
         return [each for each in attacks if not each.by_gradient] or attacks
 
     def control_settings(self) -> dict[str, Any]:
-        """Return the settings of the control attack, but for what depends on eps."""
+        """Return the settings of the control attack, except what depends on eps."""
         settings = self._control(self._plans[0][0].eps).record()
         return {key: value for key, value in settings.items() if key not in {"eps", "eps_step"}}
 

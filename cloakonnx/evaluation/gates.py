@@ -301,7 +301,7 @@ class _Figure:
         basis: What it was measured on.
         show: Puts such a number into words.
         count: Of samples; 0 where it is not of samples.
-        at: Returns the interval that the same figure would have with so many samples.
+        at: Returns the interval that the same figure would have with a number of samples.
     """
 
     value: float

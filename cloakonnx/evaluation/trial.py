@@ -125,7 +125,7 @@ class Meter:
 
     @contextmanager
     def attack(self, victim: Victim, settings: Attack, samples: int) -> Iterator[None]:
-        """Follow an attack on so many samples by what it asks the victim."""
+        """Follow an attack on a number of samples by what it asks the victim."""
         most = most_work(settings, victim).total
         before = victim.counts.total
 

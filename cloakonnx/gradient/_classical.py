@@ -1,6 +1,6 @@
 """Probabilities of classical models (ai.onnx.ml) as standard ops, where a model ends in them.
 
-Their logits can be told then: in float32 a sure model's probabilities are 1 and 0, and their logarithm has no gradient.
+Their logits are known then: in float32 a sure model's probabilities are 1 and 0, and their logarithm has no gradient.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ class _LogDomain:
     # Logarithms
 
     def log(self, name: str) -> Tensor | None:
-        """Return the logarithm of a tensor that is positive by how it is made; None where that cannot be told."""
+        """Return the logarithm of a tensor that is positive by how it is made; None where that is unknown."""
         if name not in self._logs:
             self._logs[name] = self._log(name)
         return self._logs[name]

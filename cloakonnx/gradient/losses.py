@@ -258,7 +258,7 @@ def _log_odds(scores: Scores, hot: Tensor) -> Seed:
 def _rounded(scores: Scores, hot: Tensor) -> Seed:
     """The gradient as softmax minus one-hot, with the rounding that frameworks have.
 
-    Which probabilities round to 1 hangs on the order of the sum below them, so the order is fixed here: eight lanes,
+    Which probabilities round to 1 depends on the order of the sum below them, so the order is fixed here: eight lanes,
     then halves, as vectorised kernels add.
     """
     build = scores.logits.builder

@@ -106,7 +106,7 @@ HOMES = {
 }
 """Modules of rules to the ops of ordinary networks in them, and until which version each is known.
 
-So much is told of them without an import; for any other op all modules are imported, which takes longer.
+This much is known of them without an import; any other op imports all modules, which takes longer.
 """
 
 _HOME = {op: (family, until) for family, ops in HOMES.items() for op, until in ops.items()}

@@ -1,4 +1,4 @@
-"""Whether a model has gradients, told from its ops."""
+"""Whether a model has gradients, from its ops."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from cloakonnx.pipeline.stage import ResultFolder
 
 
 class Observer(Protocol):
-    """Is told how far a hardening is."""
+    """Called with the progress of a hardening."""
 
     def stage(self, name: str, number: int, count: int, *, cached: bool) -> None:
         """Hear that a stage starts, or that its results are there."""
@@ -56,7 +56,7 @@ class Hardening:
         settings: What is asked for.
         folder: Where results go.
         engine: Where batches are handled; None chooses for each stage.
-        observer: Is told how far it is.
+        observer: Called with the progress.
         command: The command line that does it again, for the page.
         sign_key: What signs the attestation.
     """

@@ -95,7 +95,7 @@ class Task:
         report: Samples to report on.
         output: The folder for the results.
         engine: Where batches are handled; None chooses for each stage.
-        observer: Is told how far it is.
+        observer: Called with the progress.
         command: The command line that does it again, for the page.
         sign_key: What signs the attestation.
 

@@ -210,7 +210,7 @@ def _left(stage: Stage) -> str:
 
 
 def converged_lines(found: Evaluation) -> Iterator[str]:
-    """Say of each attack with samples that hold it and have converged for how many it has, of each model."""
+    """Yield for how many robust samples each attack has converged, for each model."""
     for each in found.results:
         for who, stage in _stages_of(found, each):
             if stage.converged:
@@ -269,7 +269,7 @@ def summary_markdown(
 
 
 def _code(text: str) -> str:
-    """Return a text as it stands in a code span of a table."""
+    """Return a text as written in a code span of a table."""
     return shown_line(text).replace("`", "'").replace("|", "\\|")
 
 

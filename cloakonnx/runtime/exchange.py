@@ -31,7 +31,7 @@ _FOLDED |= {"Transpose", "Unsqueeze"}
 """What is computed of the constants before the graph runs, by the same kernels."""
 
 _EXACT = {np.dtype(np.float32): 2**24, np.dtype(np.float64): 2**53}
-"""Whole numbers up to here are told apart, by dtype."""
+"""The largest whole number that each dtype represents exactly."""
 
 _FIRST = 2**20
 """The first number: constants of models are smaller, and mostly broken."""

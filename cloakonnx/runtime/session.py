@@ -243,7 +243,7 @@ def _made(graph: onnx.ModelProto, options: ort.SessionOptions, provider: Provide
 
 
 def _is_large(graph: onnx.ModelProto) -> bool:
-    """Whether the weights that a graph has in files are so many that copies of them matter."""
+    """Whether the weights that a graph has in files are so large that copies of them matter."""
     return sum(map(external_bytes, graph.graph.initializer)) >= _MUCH
 
 

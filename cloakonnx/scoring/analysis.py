@@ -246,7 +246,9 @@ def analysis_html(found: Analysis) -> str:
     return "".join(
         (
             title(f"Analysis of {found.model_name}"),
-            line(samples if found.samples.adversarial is None else f"{samples}; twins: {found.samples.adversarial}"),
+            line(
+                samples if found.samples.adversarial is None else f"{samples}; adversarial: {found.samples.adversarial}"
+            ),
             _masks_html(found.masks) if found.scores is None else _highest(found.scores),
         )
     )

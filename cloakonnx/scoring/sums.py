@@ -190,7 +190,7 @@ class Reducer:
 
         Args:
             clean: The tap's activation on clean inputs.
-            adversarial: And on their adversarial twins, of the same shape.
+            adversarial: On their adversarial versions, of the same shape.
             start: Index of the first sample, for messages.
 
         Raises:

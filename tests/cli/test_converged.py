@@ -33,7 +33,7 @@ def test_attack_says_for_how_many(run: Run, data: Path, tmp_path: Path) -> None:
     found = json.loads(done.out)
     assert 0 < found["converged"] <= found["robust"]
     said = run("attack", DIGITS, "--data", data, *GIVEN, "-o", tmp_path / "o.npz", "--force").err
-    assert f"converged for {found['converged']} of {found['robust']} samples that hold" in said
+    assert f"converged for {found['converged']} of {found['robust']} robust samples" in said
 
 
 def test_an_evaluation_keeps_it_and_reads_files_without_it(run: Run, data: Path, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_flag_on_iterations_goes_by_it(run: Run, data: Path, tmp_path: Path)
     (flag,) = [each for each in content["sanity"]["flags"] if each["name"] == "iterations"]
     assert stage["converged"] == stage["robust"] > 0
     assert (flag["fired"], flag["value"]) == (False, 0.0)
-    assert f"own PGD ran into an exact cycle for each of {stage['robust']} samples that hold it" in flag["measured"]
+    assert f"own PGD ran into an exact cycle for each of the {stage['robust']} robust samples" in flag["measured"]
 
 
 def test_pairs_take_a_number_of_steps(run: Run, data: Path, tmp_path: Path) -> None:

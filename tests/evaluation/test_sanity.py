@@ -190,7 +190,7 @@ def test_iterations_are_not_doubted_where_the_evaluations_own_attack_has_converg
     made = checked(load(DIGITS), eps=(EPS, EPS / 2), attack="pgd", max_iter=1, converged={EPS: 7, EPS / 2: 9})
     flag = one(made, "iterations")
     assert (flag.fired, flag.value) == (False, 0.0)
-    assert "own PGD ran into an exact cycle for each of 9 samples that hold it" in flag.measured
+    assert "own PGD ran into an exact cycle for each of the 9 robust samples" in flag.measured
     half = one(
         checked(load(DIGITS), eps=(EPS, EPS / 2), attack="pgd", max_iter=1, converged={EPS / 2: 9}), "iterations"
     )

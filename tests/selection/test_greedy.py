@@ -257,7 +257,7 @@ def test_held_out_and_the_same_bytes_again() -> None:
 def test_twins_are_static_and_take_one_round() -> None:
     x, y = samples(0, 150)
     twins = ATTACK.run(victim_of(digits()), x, y).x
-    made = selected(attack=None, twins=dataset(twins, None, "twins.npz"), rounds=None)
+    made = selected(attack=None, adversarial=dataset(twins, None, "twins.npz"), rounds=None)
     Draft202012Validator(SCHEMA).validate(json.loads(made.to_json()))
     assert made.selection is not None
     assert not made.selection["attack_made_again"]
@@ -280,7 +280,7 @@ def test_no_gain_is_an_error() -> None:
     [
         ({"budget": 1.5}, OptionError, "budget 1.5 must be a share"),
         ({"rounds": 0}, OptionError, "rounds 0"),
-        ({"attack": None}, OptionError, "either an attack or adversarial twins"),
+        ({"attack": None}, OptionError, "either an attack or adversarial versions"),
         ({"attack": make("pgd", eps=0.1, targeted=True)}, OptionError, "untargeted"),
         ({"tap": "/6/Relu"}, TapError, "did you mean"),
     ],
@@ -294,9 +294,9 @@ def test_twins_and_other_samples_exclude_each_other() -> None:
     x, y = samples(0, 20)
     twins = dataset(x, y, "twins.npz")
     with pytest.raises(OptionError, match="select goes with attack"):
-        selected(attack=None, twins=twins, rounds=1, select=dataset(x, y))
+        selected(attack=None, adversarial=twins, rounds=1, select=dataset(x, y))
     with pytest.raises(OptionError, match="there is one round"):
-        selected(attack=None, twins=twins, rounds=2)
+        selected(attack=None, adversarial=twins, rounds=2)
 
 
 def test_bad_labels() -> None:

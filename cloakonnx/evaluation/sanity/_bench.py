@@ -74,7 +74,7 @@ class Bench:
         return tuple(sorted({*self.eps, min(2 * self.eps[-1], max(self.half, self.eps[-1])), self.half}))
 
     def attacks(self) -> tuple[dict[str, Any], ...]:
-        """Return the settings of all attacks that were made, but for what hangs on eps."""
+        """Return the settings of every attack that ran, except what depends on eps."""
         return tuple(self._settings.values())
 
     def each(self, ask: Callable[[LabelledBatch], NDArray[Any]], among: Outcomes | None = None) -> NDArray[Any]:

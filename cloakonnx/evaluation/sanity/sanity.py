@@ -110,7 +110,7 @@ def check(
     bench = None if samples is None else Bench(victim, samples, plans, batch_size, straight_through=passes)
     flags = (
         *_on_samples(bench, gradients, converged or {}),
-        _counted("random-ops", random_ops, "the scores hang on no random op"),
+        _counted("random-ops", random_ops, "the scores depend on no random op"),
         _non_differentiable(victim, gradients, passes=passes),
         *((_static_gain(gains),) if gains else ()),
     )
@@ -232,7 +232,7 @@ def _needless(bench: Bench, converged: Mapping[float, int], eps: float) -> str:
     """Say that every sample that holds has converged, where that is known; empty where it is not."""
     if eps in converged:
         count = converged[eps]
-        return f"the evaluation's own PGD ran into an exact cycle for each of {count} samples that hold it: {_NOTHING}"
+        return f"the evaluation's own PGD ran into an exact cycle for each of the {count} robust samples: {_NOTHING}"
     left = int(bench.pgd(eps).sum())
     if left != bench.converged(eps):
         return ""

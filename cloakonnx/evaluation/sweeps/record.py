@@ -39,7 +39,7 @@ class OfMask:
 
     Attributes:
         clean: On clean samples.
-        static: On the adversarial twins, made without the mask in sight. No claim of robustness.
+        static: On the adversarial samples, made without the mask in sight. No evidence of robustness.
     """
 
     clean: Accuracy
@@ -54,7 +54,7 @@ class Point:
         remove: The amount as people write it: 5%, or 3.
         removed: The number of features that are removed.
         clean: Of the mask of the highest scores, on clean samples.
-        static: Of that mask, on the adversarial twins, made without the mask in sight. No claim of robustness.
+        static: Of that mask, on the adversarial samples, made without the mask in sight. No evidence of robustness.
         random_masks: Controls: as many features in random places, one mask each seed; none where nothing is removed.
     """
 
@@ -110,7 +110,7 @@ class Attacks:
         attack: Name of the preset or of the attack.
         eps: Radii, in pixel space.
         norm: Norm of the eps balls.
-        eps_is_of_twins: Whether the radius is the largest difference of the twins, because none was given.
+        eps_is_of_twins: Whether the radius is the largest difference of the samples, because none was given.
         control: Settings of the control attack, except eps.
         notes: What the attacks took instead of their own losses or targets or could not do, in words.
     """
@@ -148,7 +148,7 @@ class Sweep:
         model: The model without a mask.
         scores: What ranks its features.
         data: The clean samples.
-        twins: Their adversarial twins.
+        twins: Their adversarial versions.
         preprocessing: From pixel space to the model's input.
         seed: Random seed.
         batch_size: Batch size.

@@ -54,7 +54,7 @@ def folded_checks(
     """Yield the checks of a folded model; of an attested one without a source only its record is left to check.
 
     Raises:
-        ModelError: neither source nor attestation, for without them nothing can be told of the weights.
+        ModelError: neither source nor attestation, without them the weights cannot be checked.
     """
     if source is None and is_attested:
         yield _recorded(model)

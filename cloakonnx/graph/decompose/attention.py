@@ -12,7 +12,7 @@ from cloakonnx.graph.decompose.registry import MICROSOFT, Node, Outputs, decompo
 from cloakonnx.graph.index.index import Dim
 
 _FILTER = -10000.0
-"""What ONNX Runtime adds to the scores of masked keys unless told otherwise."""
+"""What ONNX Runtime adds to the scores of masked keys by default."""
 _NEVER = -1e9
 """What keys behind a query get."""
 _FAR = 1 << 40
@@ -79,7 +79,7 @@ def multi_head_attention(s: Node) -> Outputs:
 def group_query_attention(s: Node) -> Outputs:
     """Causal attention in which several heads of queries share one of keys and values.
 
-    Keys lie in the order of the buffers; what a query sees of them is told by their positions in the text.
+    Keys lie in the order of the buffers; what a query sees of them depends on their positions in the text.
     """
     if s.has(11) or s.attr("smooth_softmax", 0):
         raise s.error("a sink beside the keys (smooth_softmax, head_sink) has no formula")

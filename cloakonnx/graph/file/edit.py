@@ -1,6 +1,6 @@
 """A change to a model as a value, and its two executions: on the proto (to run it) and on the bytes (to ship it).
 
-On the bytes only what the edit names is written anew; every other record is copied as it stands, unknown fields and
+On the bytes only what the edit names is written anew; every other record is copied unchanged, unknown fields and
 field order included, so nothing that the edit doesn't name can change and weights are never decoded.
 """
 

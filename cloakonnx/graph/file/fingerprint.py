@@ -107,7 +107,7 @@ def _fields(part: str, message: Message, skipped: set[str]) -> Iterator[tuple[st
 def _tensor_digest(model: Model, tensor: onnx.TensorProto) -> str:
     if model.own_data(tensor) is None:
         return _digest([_bytes(tensor)])
-    rest = onnx.TensorProto()  # without the reference into the file, which hangs on where the data is in it
+    rest = onnx.TensorProto()  # without the offset of the data in the file
     rest.CopyFrom(tensor)
     rest.ClearField("external_data")
     rest.ClearField("data_location")

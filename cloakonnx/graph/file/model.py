@@ -339,7 +339,7 @@ def _node_names(node: onnx.NodeProto) -> Iterator[str | bytes]:
 
 @dataclass
 class _Skeleton:
-    """A model's bytes with the raw data of large initializers replaced by so many references into the file."""
+    """A model's bytes with the raw data of large initializers replaced by references into the file."""
 
     pieces: list[bytes] = field(default_factory=list)
     references: int = 0

@@ -187,7 +187,7 @@ def multiplied(model: Model, weight: Weight, factors: Sequence[NDArray[np.float6
     flat_old, flat_new = np.atleast_1d(old), np.atleast_1d(new)
     wide = np.broadcast_to(np.atleast_1d(factor), flat_old.shape)
     rows = max(1, _BLOCK // max(1, flat_old[:1].size))
-    with np.errstate(over="ignore"):  # told below
+    with np.errstate(over="ignore"):  # checked and reported below
         for start in range(0, len(flat_old), rows):
             part = slice(start, start + rows)
             flat_new[part] = rounded(flat_old[part].astype(np.float64) * wide[part], old.dtype)

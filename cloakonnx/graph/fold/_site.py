@@ -156,7 +156,7 @@ class ScaleSite(NodeView):
 def reshaped(
     ids: Ids, before: Sequence[int | str | None], after: Sequence[int | str | None], *, same_batch: bool
 ) -> Ids | None:
-    """Return the channels of a tensor that a Reshape turns from one shape into another, None where they can't be told.
+    """Return the channels of a tensor that a Reshape turns from one shape into another, None where they are unknown.
 
     Axes that stay at the front need not have a known size, nor the batch (axis 0) where the others give its size or
     ``same_batch`` says that the op leaves it alone.

@@ -150,7 +150,7 @@ def fold_file(
 def refolded(model: Model, source: Model, meant: Sequence[Mask] = ()) -> Model:
     """Fold the masks that a folded model records into a source again, in memory.
 
-    What is recorded of masks, cloakonnx's version and external files is taken as it stands.
+    What is recorded of masks, cloakonnx's version and external files is taken unchanged.
 
     Args:
         model: The folded model.

@@ -44,7 +44,7 @@ class Known(NamedTuple):
     Attributes:
         shape: None where it is not known.
         elem_type: 0 where it is not known.
-        is_constant: Whether it hangs on no data, beside the shape of the data.
+        is_constant: Whether it depends on nothing but the shape of the data.
         value: Of a small constant, where it is known.
     """
 

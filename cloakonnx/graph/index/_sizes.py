@@ -139,7 +139,7 @@ class _Sizes:
         return turns
 
     def _outputs(self, node: onnx.NodeProto, inputs: Sequence[Known | None]) -> Sequence[Known | None]:
-        """Return what is known of a node's outputs; None where it hangs on the data."""
+        """Return what is known of a node's outputs; None where it depends on the data."""
         op = plain(node)
         if op in {"Shape", "Size"} and inputs and inputs[0] is not None and inputs[0].shape is not None:
             return [value_of(node, inputs, self.opsets)]

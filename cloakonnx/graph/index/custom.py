@@ -241,7 +241,7 @@ _SHAPES: dict[tuple[str, str], Callable[[_View], Known]] = {
 
 
 def custom_shapes(graph: onnx.GraphProto, opsets: Sequence[onnx.OperatorSetIdProto]) -> list[onnx.ValueInfoProto]:
-    """Return what can be told of tensors behind ops that onnx does not know, of those whose shape is not known yet."""
+    """Return the types and shapes that follow behind ops that onnx does not know, for tensors without one."""
     if all(_rule(node) is None for node in graph.node):
         return []
     index = Index(graph)

@@ -19,7 +19,7 @@ _Functions = Mapping[tuple[str, str], onnx.FunctionProto]
 
 
 def random_ops(model: onnx.ModelProto, output: str) -> tuple[str, ...]:
-    """Return the random ops that an output hangs on: ``RandomNormal (node 'noise')``, in the order of the graph.
+    """Return the random ops that an output depends on: ``RandomNormal (node 'noise')``, in the order of the graph.
 
     Dropout counts where its training mode is on, or not known before the model runs. Ops in bodies and in local
     functions count where the node that holds them does.

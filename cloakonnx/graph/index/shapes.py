@@ -14,7 +14,7 @@ _MAX_ROUNDS = 8
 
 
 def infer(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of the model with the shapes and types that can be told, or the model itself where nothing can.
+    """Return a copy of the model with the shapes and types that can be inferred, or the model itself where none can.
 
     Weights are not needed: large ones may be references. A rank is all that is added where the dimensions are unknown,
     so nothing is claimed that a run could contradict.

@@ -97,7 +97,7 @@ def _is_mask_node(graph: Index, index: int, mask: metadata.Entry) -> bool:
 
 
 def mask_values_of(model: Model, mask: metadata.Entry) -> NDArray[np.generic]:
-    """Return a mask of a hardened model as it stands in the file, in its dtype and broadcast shape.
+    """Return a mask of a hardened model as stored in the file, in its dtype and broadcast shape.
 
     Raises:
         CheckError: it is gone, or its data is no tensor.
@@ -123,7 +123,7 @@ def reinserted(model: Model) -> Model:
     """Return the model with its masks taken out and put in again, in memory.
 
     It equals the model exactly when the masks, their nodes and their metadata are what cloakonnx writes; what is
-    recorded of other things than the masks' places (hashes, version) is taken as it stands. Raises as
+    recorded of other things than the masks' places (hashes, version) is taken unchanged. Raises as
     :func:`removal` and :func:`~cloakonnx.graph.masks.insert.insertion` do.
     """
     without = stripped(model)

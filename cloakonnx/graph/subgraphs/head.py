@@ -49,7 +49,7 @@ def head(model: Model, tap: str, output_name: str | None = None) -> Head:
 
     Raises:
         TapError: the output does not depend on the tap.
-        ModelError: the output can't be told.
+        ModelError: the output is ambiguous.
     """
     graph, output = model.structure, model.output(output_name)
     nodes = _after(graph, tap) & _before(graph, output.name)
@@ -178,7 +178,7 @@ def masked_head(model: Model, tap: Tap, output_name: str | None = None) -> Maske
 
     Raises:
         TapError: the output does not depend on the tap, or the graph after the tap reads a tensor of unknown type.
-        ModelError: the output can't be told.
+        ModelError: the output is ambiguous.
     """
     part = head(model, tap.name, output_name)
     graph = part.proto.graph

@@ -63,7 +63,7 @@ class _Side:
 
     Attributes:
         samples: The samples.
-        twins: Their adversarial twins, where they were given.
+        adversarial: Their adversarial versions, where they were given.
         clean: The samples at the tap.
         attacked: Their adversarial inputs at the tap, one a round.
         before: How many samples are classified correctly without a mask.
@@ -72,7 +72,7 @@ class _Side:
     """
 
     samples: Loaded
-    twins: Loaded | None
+    adversarial: Loaded | None
     clean: Ablation
     before: int
     least: int
@@ -95,7 +95,7 @@ def select_greedy(
     *,
     budget: float,
     attack: Attack | None = None,
-    twins: SamplesLike | None = None,
+    adversarial: SamplesLike | None = None,
     select: SamplesLike | None = None,
     tap: str | None = None,
     feature_axis: int | None = None,
@@ -120,11 +120,11 @@ def select_greedy(
             ``select`` is None.
         budget: Clean accuracy that may be lost, as a share (0.01: 1 point), on both parts.
         attack: The attack; it should take all steps, fooled or not.
-        twins: Adversarial versions of the samples instead; there is one round then, and no attack made again.
+        adversarial: Adversarial versions of the samples instead; there is one round then, and no attack made again.
         select: Other labelled samples to choose on, with ``attack`` only.
         tap: The tensor; None for the default one.
         feature_axis: Overrules its feature axis.
-        rounds: How often to select at most; 3 with an attack and 1 with twins where None.
+        rounds: How often to select at most; 3 with an attack and 1 with adversarial samples where None.
         seed: Of the split.
         batch_size: Samples at a time. Activations at the tap are kept for all samples.
         without_gain: Whether to return the best mask where none makes more samples of the select part hold.
@@ -133,7 +133,7 @@ def select_greedy(
         on_samples: Called after every batch of adversarial inputs with how many there are by now, of all rounds.
 
     Raises:
-        DataError: no labels, labels of one class, too few samples, twins that do not fit.
+        DataError: no labels, labels of one class, too few samples, adversarial samples that do not fit.
         TapError, ModelError: the tap can't be masked, or leads nowhere.
         OptionError: settings that make no sense.
         NoGainError: no mask within the budget gains, and ``without_gain`` was not given.
@@ -149,11 +149,11 @@ def select_greedy(
     """
     classifier = classifier_of(model)
     dataset = Dataset.of(samples, classifier)
-    moved_to = None if twins is None else Dataset.of(twins, classifier)
+    moved_to = None if adversarial is None else Dataset.of(adversarial, classifier)
     selecting = None if select is None else Dataset.of(select, classifier)
     if rounds is None:
-        rounds = _ROUNDS if twins is None else 1
-    _check(budget, rounds, attack, twins, select)
+        rounds = _ROUNDS if adversarial is None else 1
+    _check(budget, rounds, attack, adversarial, select)
     classifier.check_unmasked("greedy selection")
     source = classifier.model
     check_opset(source)
@@ -169,7 +169,7 @@ def select_greedy(
     notes += first_doubts(classifier, dataset, climbs=climbs, straight_through=passes)
     fit = Loaded.read(dataset)
     fit.check_classes()
-    pairs = None if moved_to is None else _read_twins(dataset, moved_to, fit)
+    pairs = None if moved_to is None else _read_adversarial(dataset, moved_to, fit)
     moved: tuple[Loaded | None, Loaded | None] = (
         (None, None) if pairs is None else split(pairs, strata=classifier.task.strata, seed=seed)
     )
@@ -181,7 +181,7 @@ def select_greedy(
         Ablations(classifier, chosen),
         _Attacker(classifier, chosen, settings=attack, size=batch_size, engine=engine),
         samples=(fit, held),
-        twins=moved,
+        adversarial=moved,
         budget=budget,
         tell=(on_progress, on_samples),
     )
@@ -248,7 +248,7 @@ class _Search:
         attacker: _Attacker,
         *,
         samples: tuple[Loaded, Loaded],
-        twins: tuple[Loaded | None, Loaded | None],
+        adversarial: tuple[Loaded | None, Loaded | None],
         budget: float,
         tell: tuple[Callable[[GreedyProgress], None], Callable[[int], None]],
     ) -> None:
@@ -256,7 +256,7 @@ class _Search:
         self._tell, self._tell_samples = tell
         self._made = 0
         self.features = ablations.features(samples[0].pixels(slice(0, 1)))
-        self._fit, self._held = (self._side(*each, budget) for each in zip(samples, twins, strict=True))
+        self._fit, self._held = (self._side(*each, budget) for each in zip(samples, adversarial, strict=True))
         self.robust_before = 0
         self.largest_difference = 0.0
         self._rounds: list[_Candidate] = []
@@ -289,20 +289,22 @@ class _Search:
         self._paths.append(path[len(step.removed)])
         return step
 
-    def _side(self, samples: Loaded, twins: Loaded | None, budget: float) -> _Side:
+    def _side(self, samples: Loaded, adversarial: Loaded | None, budget: float) -> _Side:
         self._task.check(samples.y, self._ablations.classes, source=samples.name)
         clean = self._ablations.of(samples.batches(self._attacker.size))
         before = Part(samples.y, clean, (), self._task).correct(np.ones(self.features, np.bool_))
-        return _Side(samples, twins, clean, before, least_correct(before, len(samples), budget), self._task)
+        return _Side(samples, adversarial, clean, before, least_correct(before, len(samples), budget), self._task)
 
     def _attack(self, side: _Side, mask: NDArray[np.bool_]) -> None:
-        """Add the inputs of an attack made under a mask, or the twins."""
+        """Add the inputs of an attack made under a mask, or those given."""
         size = self._attacker.size
-        given = side.twins is not None
-        inputs = side.twins.batches(size) if side.twins is not None else self._attacker.under(mask, side.samples)
+        given = side.adversarial is not None
+        inputs = (
+            side.adversarial.batches(size) if side.adversarial is not None else self._attacker.under(mask, side.samples)
+        )
         side.attacked.append(self._ablations.of(self._measured(inputs, side.samples)))
         if not np.isfinite(side.part.objective(np.ones(self.features, np.bool_))):
-            kind = "twins" if given else "attacked samples"
+            kind = "adversarial samples" if given else "attacked samples"
             raise InferenceError(f"{side.samples.name}: the class scores of {kind} are not finite")
 
     def _measured(self, inputs: Iterator[NDArray[np.float32]], samples: Loaded) -> Iterator[NDArray[np.float32]]:
@@ -361,35 +363,35 @@ class _Search:
 
 
 def _check(
-    budget: float, rounds: int, attack: Attack | None, twins: SamplesLike | None, select: SamplesLike | None
+    budget: float, rounds: int, attack: Attack | None, adversarial: SamplesLike | None, select: SamplesLike | None
 ) -> None:
     if not 0 <= budget < 1:
         raise OptionError(f"{{budget}} {budget:g} must be a share from 0 to 1, such as 1%", parameter="budget")
     if rounds < 1:
         raise OptionError(f"{{rounds}} {rounds} must be at least 1", parameter="rounds")
-    if (attack is None) == (twins is None):
-        raise OptionError("greedy selection needs either an attack or adversarial twins")
-    if twins is not None and rounds > 1:
+    if (attack is None) == (adversarial is None):
+        raise OptionError("greedy selection needs either an attack or adversarial versions of the samples")
+    if adversarial is not None and rounds > 1:
         raise OptionError(
-            "with {twins} there is one round: only {attack} can be made again on the masked model",
-            parameter=("twins", "attack"),
+            "with {adversarial} there is one round: only {attack} can be made again on the masked model",
+            parameter=("adversarial", "attack"),
         )
-    if twins is not None and select is not None:
+    if adversarial is not None and select is not None:
         raise OptionError(
-            "{select} goes with {attack}: its samples have no adversarial twins", parameter=("select", "attack")
+            "{select} goes with {attack}: its samples have no adversarial versions", parameter=("select", "attack")
         )
     if attack is not None and attack.is_targeted:
         raise OptionError("greedy selection takes untargeted attacks")
 
 
-def _read_twins(dataset: Dataset, twins: Dataset, clean: Loaded) -> Loaded:
-    """Return the adversarial twins, in the order of the clean samples and with their labels."""
-    pairs = FittedPairs(dataset, twins)
+def _read_adversarial(dataset: Dataset, adversarial: Dataset, clean: Loaded) -> Loaded:
+    """Return the adversarial versions, in the order of the clean samples and with their labels."""
+    pairs = FittedPairs(dataset, adversarial)
     if pairs.clean is not dataset:
         raise DataError(
-            f"{twins.source.name} has versions of the first samples of {dataset.source.name}, and {{limit}} takes the "
-            "classes evenly; give a file of these samples alone",
+            f"{adversarial.source.name} has versions of the first samples of {dataset.source.name}, and {{limit}} "
+            "takes the classes evenly; give a file of these samples alone",
             parameter="limit",
         )
     x = np.concatenate([batch.adversarial for batch in pairs.batches(DEFAULT_BATCH_SIZE)])
-    return Loaded(twins.source.name, x, clean.y, tuple(sample_hashes(x)))
+    return Loaded(adversarial.source.name, x, clean.y, tuple(sample_hashes(x)))
