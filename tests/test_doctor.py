@@ -36,7 +36,7 @@ def test_it_asks_for_what_the_package_declares() -> None:
     assert names(PROJECT["dependencies"]) == {*REQUIRED, "onnxruntime", "onnxruntime-gpu"}
     optional = {name: names(needed) for name, needed in PROJECT["optional-dependencies"].items() if needed}
     assert {name: set(needed) for name, needed in EXTRAS.items()} == {
-        name: needed for name, needed in optional.items() if name not in {"cuda", "dev"}
+        name: needed for name, needed in optional.items() if name not in {"cuda", "dev", "docs"}
     }
 
 

@@ -74,7 +74,8 @@ def run(folder: Path, script: str, megabytes: int, *arguments: str) -> subproces
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("megabytes", "warned"), [(900, True), (6000, False)])
+# A region of the arena takes 829 MB of 925, its table 26 MB more: without room for both ONNX Runtime loses the region.
+@pytest.mark.parametrize(("megabytes", "warned"), [(925, True), (6000, False)])
 def test_a_batch_goes_through_in_smaller_parts(megabytes: int, warned: bool, tmp_path: Path) -> None:
     expected = write(tmp_path)
     done = run(tmp_path, SCORES, megabytes)
