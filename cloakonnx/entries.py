@@ -35,6 +35,8 @@ Ends = tuple[Share, Share]
 """Of an interval of such differences."""
 Radius = Annotated[Number, Meta(extra_json_schema={"exclusiveMinimum": 0})]
 """A radius; that it is above 0 is checked with the other numbers."""
+Fraction = Annotated[str, Meta(pattern=r"^[0-9.eE+-]+/[0-9.eE+-]+$", max_length=20)]
+"""A number as it was written: ``2/16``."""
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 Norm = Annotated[str, Meta(extra_json_schema={"enum": ["linf", "l2"]})]
 

@@ -12,8 +12,35 @@ _TINY = 1e-300
 """Numbers below it are read as 0: as a fraction, one with ``e-999999999`` takes gigabytes."""
 
 
+_LONGEST_FRACTION = 20
+
+
+class Written(float):
+    """A number with the text that it was written as: 0.125 of ``2/16``.
+
+    Attributes:
+        text: The text, without spaces.
+    """
+
+    text: str
+
+    def __new__(cls, value: float, text: str) -> Written:
+        """Return the number with its text."""
+        made = super().__new__(cls, value)
+        made.text = text
+        return made
+
+    def __getnewargs__(self) -> tuple[float, str]:  # type: ignore[override]
+        """Return what a copy is made of."""
+        return float(self), self.text
+
+
 def parse_number(text: str) -> float:
-    """Read ``0.03``, ``8/255`` or ``5%``; raises ValueError for anything else."""
+    """Read ``0.03``, ``8/255`` or ``5%``; a fraction keeps its text (:class:`Written`).
+
+    Raises:
+        ValueError: anything else.
+    """
     cleaned = text.strip()
     percent = cleaned.endswith("%")
     above, slash, below = cleaned.removesuffix("%").partition("/")
@@ -24,7 +51,10 @@ def parse_number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     # Through a fraction, so that 5% is the double nearest to 0.05.
-    return float(parse_fraction(above) / 100) if percent and not slash else value / 100 if percent else value
+    if percent:
+        return float(parse_fraction(above) / 100) if not slash else value / 100
+    written = "".join(cleaned.split())
+    return Written(value, written) if slash and len(written) <= _LONGEST_FRACTION else value
 
 
 def parse_fraction(text: str) -> Fraction:
@@ -42,7 +72,9 @@ def parse_fraction(text: str) -> Fraction:
 
 
 def eps_text(eps: float) -> str:
-    """Return an eps as people write it: 0.1 or 8/255 where it is that, else four digits."""
+    """Return an eps as it was written, or as people write it: 0.1 or 8/255 where it is that, else four digits."""
+    if isinstance(eps, Written):
+        return eps.text
     if float(f"{eps:.4g}") == eps:
         return f"{eps:.4g}"
     levels = Fraction(eps * 255).limit_denominator(4)
@@ -60,7 +92,9 @@ def spoken(seconds: float) -> str:
 
 
 def eps_exact(eps: float) -> str:
-    """Return an eps so that it is read as the same number: 2/255 where that is it."""
+    """Return an eps so that it is read as the same number: as it was written, or 2/255 where that is it."""
+    if isinstance(eps, Written):
+        return eps.text
     text = eps_text(eps)
     if text.endswith("/255") and float(text.removesuffix("/255")) / 255 == eps:
         return text

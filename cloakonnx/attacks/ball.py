@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.random import Stream
 from cloakonnx.errors import OptionError
+from cloakonnx.text import Written
 
 if TYPE_CHECKING:
     from cloakonnx.graph.build import Tensor
@@ -206,4 +207,5 @@ def _scaled(
 
 def radii_of(eps: float | Sequence[float]) -> tuple[float, ...]:
     """Return one eps or several as a tuple; NumPy's numbers are numbers."""
-    return (float(eps),) if isinstance(eps, Real) else tuple(map(float, eps))  # type: ignore[arg-type]
+    each = (eps,) if isinstance(eps, Real) else tuple(eps)  # type: ignore[arg-type]
+    return tuple(radius if isinstance(radius, Written) else float(radius) for radius in each)

@@ -15,6 +15,7 @@ from cloakonnx.cli._files import PATH, RESUME, Json, ModelFile, Output
 from cloakonnx.cli._output import RESUMED, going_on, print_json, progress, say, warn
 from cloakonnx.cli._runs import Runs, warn_of_randomness
 from cloakonnx.cli._verb import Group, option, verb
+from cloakonnx.text import eps_text
 
 if TYPE_CHECKING:
     from cloakonnx.attacks.attack import Attacked
@@ -158,7 +159,7 @@ def _tell(classifier: Classifier, settings: Attack, attacked: Attacked) -> None:
         before, after = f"{attacked.count} samples", "keep their class"
     say(
         f"{classifier.model.name}: {before}, {attacked.robust} {after} under {settings.name} "
-        f"({settings.norm}, eps {settings.eps:.4g}; {classifier.provider.name})"
+        f"({settings.norm}, eps {eps_text(settings.eps)}; {classifier.provider.name})"
     )
     if attacked.converged:
         say(f"converged for {attacked.converged} of {attacked.robust} robust samples: more steps change nothing")

@@ -203,7 +203,7 @@ def evaluate(
         control=comparison.control_settings(),
         clean_hardened=count(found.clean),
         clean=found.pairs,
-        results=found.results(),
+        results=found.results(radii),
         notes=(
             *about_masks,
             *(() if bare is None or work.shuffled else (_NO_RANDOM_MASKS,)),

@@ -110,6 +110,10 @@ class Evaluation:
         pairs = self.clean
         return None if pairs is None else Accuracy(pairs.both + pairs.only_second, pairs.count)
 
+    def as_written(self, eps: float) -> float:
+        """Return a radius as it was written for the evaluation, if it is one of its own."""
+        return next((each.eps for each in self.results if each.eps == eps), eps)
+
     @property
     def statement(self) -> str:
         """What people read below the numbers."""

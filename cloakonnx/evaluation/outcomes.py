@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from cloakonnx.evaluation.results import AtEps, RandomMask, Robustness, Stage
 from cloakonnx.evaluation.samples import Turned
 from cloakonnx.statistics import Accuracy, Paired
+from cloakonnx.text import Written
 
 Outcomes = NDArray[np.bool_]
 """(N,) which samples are right."""
@@ -95,8 +97,8 @@ class FoundAtEps:
             adaptive=Paired.of(self.hardened.robust, self.baseline.robust),
         )
 
-    def result(self, random_masks: tuple[RandomMask, ...]) -> AtEps:
-        """Count; the controls are counted already."""
+    def result(self, random_masks: tuple[RandomMask, ...], eps: float) -> AtEps:
+        """Count; the controls are counted already, and eps may have the text that it was written as."""
         beside = self.baseline
         return AtEps(
             eps=self.eps,
@@ -105,6 +107,7 @@ class FoundAtEps:
             baseline=None if beside is None else beside.result(),
             pairs=None if beside is None else Paired.of(self.hardened.robust, beside.robust),
             random_masks=random_masks,
+            eps_text=eps.text if isinstance(eps, Written) else None,
         )
 
 
@@ -139,16 +142,17 @@ class Found:
         """Clean samples that the model (first) and the baseline (second) get right; None without a baseline."""
         return None if self.clean_baseline is None else Paired.of(self.clean, self.clean_baseline)
 
-    def results(self) -> tuple[AtEps, ...]:
-        """Return what was found at each eps, counted."""
+    def results(self, eps: Sequence[float] = ()) -> tuple[AtEps, ...]:
+        """Return what was found at each eps, counted; each as it was written where that is given."""
         return tuple(
             found.result(
                 tuple(
                     RandomMask(count(clean), count(control))
                     for clean, control in zip(self.clean_random, found.random_masks, strict=True)
-                )
+                ),
+                written,
             )
-            for found in self.at
+            for found, written in zip(self.at, eps or [found.eps for found in self.at], strict=True)
         )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
-from cloakonnx.entries import At, Positive, Radius, Sha256, Whole
+from cloakonnx.entries import OMITTED, At, Fraction, Positive, Radius, Sha256, Whole
 from cloakonnx.statistics import Accuracy, Paired
+from cloakonnx.text import Written, parse_number
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class AtEps:
         baseline: The baseline, attacked itself in the same way; None without one.
         pairs: Robust samples of the model (first) and of the baseline (second); None without a baseline.
         random_masks: Controls; none where the model carries no masks.
+        eps_text: The radius as it was written, such as 2/16; left out where it was written as a number.
     """
 
     eps: Radius
@@ -85,6 +88,15 @@ class AtEps:
     baseline: Robustness | None
     pairs: Annotated[Paired | None, At("difference")]
     random_masks: tuple[RandomMask, ...]
+    eps_text: Annotated[Fraction | None, OMITTED] = None
+
+    def __post_init__(self) -> None:
+        """Keep the text with the radius; raises ValueError where they are not the same number."""
+        if self.eps_text is not None:
+            written = parse_number(self.eps_text)
+            if not math.isclose(written, self.eps, rel_tol=1e-9):
+                raise ValueError(f"eps_text is {self.eps_text}, but eps is {self.eps:g}")
+            object.__setattr__(self, "eps", Written(self.eps, self.eps_text))
 
     @property
     def beside(self) -> Beside | None:

@@ -104,7 +104,7 @@ def verdict(found: Judged) -> Verdict:
         text += "the highest is " if len(at) > 1 else "it is "
         text += f"{best.pairs.difference * 100:+.1f} points at {_at(best)}, which does not rule out 0."
         return Verdict("none", text, caveats)
-    best = max(gains, key=lambda each: each.pairs.difference)
+    best = at[0] if at[0] in gains else max(gains, key=lambda each: each.pairs.difference)
     text = _gain(found, best, found.clean)
     silent = [each for each in at if each not in gains]
     text += f" No gain is shown at {_radii(silent)}." if silent else ""

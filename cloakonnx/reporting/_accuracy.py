@@ -132,7 +132,7 @@ def _mark(name: str, eps: float, share: Accuracy) -> charts.Mark:
     return charts.Mark(eps, share.value, interval.low, interval.high, said)
 
 
-def sanity_sheet(sanity: Sanity) -> Sheet:
+def sanity_sheet(found: Evaluation, sanity: Sanity) -> Sheet:
     """Return the flags with numbers and thresholds; those that fired first."""
     order = {True: 0, None: 1, False: 2}
     rows = []
@@ -145,7 +145,7 @@ def sanity_sheet(sanity: Sanity) -> Sheet:
                 Cell(said, style="fired" if flag.fired else "quiet" if flag.fired is False else "missing"),
                 Cell("—" if flag.value is None else amount(flag.value, flag.unit), flag.value),
                 Cell(bound(flag), flag.threshold),
-                Cell("—" if flag.eps is None else eps_text(flag.eps), flag.eps),
+                Cell("—" if flag.eps is None else eps_text(found.as_written(flag.eps)), flag.eps),
                 Cell(meaning),
             )
         )

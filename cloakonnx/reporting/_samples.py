@@ -70,10 +70,11 @@ def sample_part(samples: TurnedSamples, found: Evaluation) -> SamplePart:
         )
     turned = samples.turned
     gained, lost = map(int, turned.counts)
+    eps = eps_text(found.as_written(samples.eps))
     intro = (
-        f"At eps {eps_text(samples.eps)}, of {found.data.count} samples: {gained} where an attack won against the "
-        f"baseline and none wins against the hardened model (gained), {lost} the other way round (lost). Samples that "
-        "a model gets wrong without any attack are in neither number."
+        f"At eps {eps}, of {found.data.count} samples: {gained} where an attack won against the baseline and none wins "
+        f"against the hardened model (gained), {lost} the other way round (lost). Samples that a model gets wrong "
+        "without any attack are in neither number."
     )
     if not samples.are_images:
         shape = "x".join(map(str, turned.x.shape[1:]))

@@ -79,7 +79,7 @@ def report_html(
         masks=mask_part.mask_part(analysis, masks, found),
         learning=None if analysis is None or analysis.learning is None else learning_part(analysis.learning),
         samples=None if samples is None else sample_part(samples, found),
-        sanity=None if found.sanity is None else accuracy_part.sanity_sheet(found.sanity),
+        sanity=None if found.sanity is None else accuracy_part.sanity_sheet(found, found.sanity),
         classes=class_sheet(found),
         outcomes=outcome_sheet(found),
         controls=accuracy_part.control_sheets(found),

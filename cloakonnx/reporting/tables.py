@@ -117,14 +117,14 @@ def _flags(sanity: Sanity | None) -> tuple[str, ...]:
     return (f"{said}; first {sanity.samples} samples that the model gets right.", *flags)
 
 
-def _sanity(sanity: Sanity) -> Grid:
+def _sanity(found: Evaluation, sanity: Sanity) -> Grid:
     rows = tuple(
         (
             flag.name,
             status(flag),
             "" if flag.value is None else amount(flag.value, flag.unit),
             bound(flag),
-            "" if flag.eps is None else eps_text(flag.eps),
+            "" if flag.eps is None else eps_text(found.as_written(flag.eps)),
         )
         for flag in sanity.flags
     )
@@ -162,7 +162,7 @@ def amount(value: float, unit: str) -> str:
 
 def _grids(found: Evaluation, *, complete: bool = True) -> list[Grid]:
     sanity = found.sanity
-    checks = [] if sanity is None or not (complete or sanity.fired) else [_sanity(sanity)]
+    checks = [] if sanity is None or not (complete or sanity.fired) else [_sanity(found, sanity)]
     if not complete:
         return [_summary(found), *checks]
     beside = [controls(found, each) for each in found.results]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cloakonnx.graph.masks.harden import harden_file
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.reporting.page import report_html
 from cloakonnx.reporting.tables import evaluation_markdown
+from cloakonnx.text import eps_text, parse_number
 from tests.attacks.helpers import DIGITS
 from tests.evaluation.digits import EPS, SCHEMA, evaluated
 from tests.evaluation.test_adaptive import TAP, weights
@@ -120,3 +122,26 @@ def test_the_source_as_a_named_baseline_is_the_static_protocol(tmp_path: Path) -
     assert "static: made on the baseline" in evaluation_markdown(found)
     other = evaluated(load(tmp_path / "h.onnx"), eps=EPS[:1], baseline=cpu(load(ROBUST)), sanity=False)
     assert not other.baseline_is_source
+
+
+def test_eps_is_shown_as_it_was_written(tmp_path: Path) -> None:
+    """2/16 stays 2/16, in memory and in the file; the number is what counts."""
+    found = evaluated(load(DIGITS), eps=[parse_number("1.5/16"), 0.125], sanity=False, output=tmp_path / "e.json")
+    for each in (found, load_evaluation(tmp_path / "e.json")):
+        assert [at.eps for at in each.results] == [0.09375, 0.125]
+        assert [eps_text(at.eps) for at in each.results] == ["1.5/16", "0.125"]
+        assert "at 1.5/16" in evaluation_markdown(each)
+        assert "--eps 1.5/16,0.125" in report_html(each)
+    content = json.loads(found.to_json())
+    Draft202012Validator(SCHEMA).validate(content)
+    assert [at.get("eps_text") for at in content["results"]] == ["1.5/16", None]
+    copied = pickle.loads(pickle.dumps(found.results[0].eps))
+    assert (copied, copied.text) == (0.09375, "1.5/16")
+
+
+@pytest.mark.parametrize("text", ["3/16", "::error::/2", "0/0"])
+def test_the_text_of_an_eps_has_to_be_its_number(alone: Evaluation, text: str) -> None:
+    content = json.loads(alone.to_json())
+    content["results"][0]["eps_text"] = text
+    with pytest.raises(DataError, match=r"results\[0\]"):
+        Evaluation.from_json(json.dumps(content))
