@@ -41,7 +41,7 @@ def test_an_evaluation_keeps_it_and_reads_files_without_it(run: Run, data: Path,
     output = tmp_path / "e.json"
     done = run("evaluate", other, "--baseline", DIGITS, "--data", data, *GIVEN, "--no-sanity", "-o", output)
     assert done.code == 0
-    assert "pgd at 0.0625, baseline: converged for " in done.err
+    assert "pgd at 1/16, baseline: converged for " in done.err
     content = json.loads(output.read_text())
     stages = [s for who in ("hardened", "baseline") for s in content["results"][0][who]["stages"] if "converged" in s]
     assert stages
@@ -59,7 +59,7 @@ def test_harden_says_for_how_many(run: Run, data: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     (at,) = json.loads((tmp_path / "hardened" / "evaluation.json").read_text())["results"]
     wanted = [
-        f"      pgd at 0.0625, {who}: converged for {stage['converged']} of {stage['robust']} robust samples"
+        f"      pgd at 1/16, {who}: converged for {stage['converged']} of {stage['robust']} robust samples"
         for who in ("hardened", "baseline")
         for stage in at[who]["stages"]
         if "converged" in stage

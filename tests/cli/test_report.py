@@ -30,7 +30,7 @@ def test_a_page(run: Run, made: Path) -> None:
     code, out, err = run(*arguments)
     assert (code, err) == (0, "wrote report.html\n")
     assert out.startswith(
-        "Harder to attack: Under attacks that know them, the masks raise robust accuracy at 2/255 from"
+        "Harder to attack: Under attacks that know them, the masks raise robust accuracy at 1/255 from"
     )
     page = (made / "report.html").read_bytes()
     assert page.startswith(b"<!DOCTYPE html>")
