@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 from cloakonnx.errors import CloakError
-from cloakonnx.runtime.packages import RUNTIMES, versions
+from cloakonnx.runtime.packages import RUNTIMES, kept, versions
 
 REQUIRED = ("click", "jinja2", "msgspec", "numpy", "onnx", "onnx-graphsurgeon", "pillow", "rich")
 """Distributions that cloakonnx needs beside ONNX Runtime."""
@@ -215,9 +215,8 @@ def _judge(found: Diagnosis, failure: str | None) -> None:
         found.problems.append(f"the test gradient is wrong: {found.gradient.detail}")
     if len(found.runtimes) > 1:
         names = list(found.runtimes)
-        kept = next((name for name in names if name != "onnxruntime"), names[0])
         found.warnings.append(f"{' and '.join(names)} are both installed and overwrite each other's files")
-        found.install.append(f"pip uninstall -y {' '.join(names)} && pip install {kept}")
+        found.install.append(f"pip uninstall -y {' '.join(names)} && pip install {kept(names)}")
     _judge_gpu(found)
     found.install.extend(
         f"pip install {' '.join(EXTRAS[name])}  # {name}" for name, there in found.extras.items() if not there

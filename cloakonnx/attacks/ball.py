@@ -195,7 +195,7 @@ def _length(x: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def _flat(delta: NDArray[np.floating]) -> NDArray[np.float64]:
-    return delta.reshape(len(delta), -1).astype(np.float64)
+    return delta.reshape(len(delta), math.prod(delta.shape[1:])).astype(np.float64)  # -1 fails without a sample
 
 
 def _scaled(

@@ -168,6 +168,7 @@ def _print(model: Model, taps: list[Tap], said: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from cloakonnx.graph.masks.notebook import cells
     from cloakonnx.reporting.terminal import add_row, print_table
     from cloakonnx.text import shown
 
@@ -186,19 +187,8 @@ def _print(model: Model, taps: list[Tap], said: list[str]) -> None:
         table.add_column(column, overflow="fold", justify="right" if column in {"features", "axis"} else "left")
     listed = [tap for number, tap in enumerate(taps) if number < _ROWS or tap.is_default]
     for tap in listed:
-        shape = ", ".join("?" if d is None else str(d) for d in tap.shape)
-        add_row(
-            table,
-            "*" if tap.is_default else "",
-            tap.name,
-            "?" if tap.features is None else str(tap.features),
-            str(tap.feature_axis),
-            f"({shape})",
-            tap.dtype,
-            tap.producer,
-            ", ".join(tap.consumers) or "output",
-            style="bold" if tap.is_default else None,
-        )
+        is_default = tap.is_default
+        add_row(table, "*" if is_default else "", *cells(tap), style="bold" if is_default else None)
     if taps:
         with readers_may_leave():
             console = Console(emoji=False)  # whose table takes long to import

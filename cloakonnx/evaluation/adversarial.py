@@ -19,7 +19,7 @@ from cloakonnx.data.given import Samples
 from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.errors import DataError
 from cloakonnx.evaluation.outcomes import Found
-from cloakonnx.evaluation.per_sample import outcomes_of
+from cloakonnx.evaluation.per_sample import PerSample
 from cloakonnx.evaluation.trial import Inputs
 from cloakonnx.files import write_npz
 from cloakonnx.text import eps_text
@@ -32,8 +32,8 @@ _WITHIN = 1 + 1e-5
 _BATCH = 256
 
 
-def save_won(path: Path, found: Found, dataset: Dataset, *, norm: Norm) -> int:
-    """Write every input that won against the model, of every eps, as an ``.npz``; return how many there are.
+def save_won(path: Path, found: Found, dataset: Dataset, samples: PerSample, *, norm: Norm) -> None:
+    """Write every input that won against the model, of every eps, as an ``.npz``.
 
     The arrays, a row for each input: ``x`` (K, ...) float32 as the samples are stored, ``y`` (K,) int64 labels,
     ``index`` (K,) int64 of the sample in the data, ``attack`` (the stage that won), ``eps``, ``norm``,
@@ -43,17 +43,15 @@ def save_won(path: Path, found: Found, dataset: Dataset, *, norm: Norm) -> int:
         OutputError: it can't be written.
     """
     index, x, after, attack, eps = [], [], [], [], []
-    for at in found.at:
+    for at, outcomes in zip(found.at, samples.outcomes, strict=True):
         won = at.hardened.won
         assert won is not None  # kept where they are saved
-        outcomes = np.array(outcomes_of(found.clean, at.hardened))
         index.append(won.index)
         x.append(dataset.arrangement.undo(won.x, dataset.stored_shape))
         after.append(won.predicted)
-        attack.append(outcomes[won.index])
+        attack.append(np.array(outcomes)[won.index])
         eps.append(np.full(len(won.index), at.eps))
     rows = np.concatenate(index)
-    names = dataset.names(rows)
     arrays = {
         "x": np.concatenate(x),
         "y": found.labels[rows],
@@ -63,10 +61,9 @@ def save_won(path: Path, found: Found, dataset: Dataset, *, norm: Norm) -> int:
         "norm": np.full(len(rows), norm),
         "predicted": found.decided[0][rows],
         "adversarial_predicted": np.concatenate(after),
-        **({} if names is None else {"name": np.array(names, dtype=str)}),
+        **({"name": np.array(samples.names)[rows]} if samples.names else {}),
     }
     write_npz(path, arrays)
-    return len(rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,21 +123,20 @@ class GivenInputs:
         """Of the inputs and their samples' numbers."""
         return hashlib.sha256(self.index.tobytes() + np.ascontiguousarray(self.x).tobytes()).hexdigest()
 
-    def of_batch(self, batch: LabelledBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _of_batch(self, batch: LabelledBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the rows of a batch that there are inputs of, with the inputs; a row may be there several times."""
-        place = {int(index): row for row, index in enumerate(batch.indices)}
-        rows = np.array([place.get(int(index), -1) for index in self.index], np.int64)
-        return rows[rows >= 0], self.x[rows >= 0]
+        here = np.isin(self.index, batch.indices)
+        return np.searchsorted(batch.indices, self.index[here]), self.x[here]
 
     def sizes(self, batch: LabelledBatch, norm: Norm) -> NDArray[np.float64]:
         """Return the sizes of the changes of a batch's inputs."""
-        rows, x = self.of_batch(batch)
+        rows, x = self._of_batch(batch)
         return ball(norm, 0.0).measure(x - batch.x[rows])
 
     def inside(self, batch: LabelledBatch, eps: float, norm: Norm) -> Inputs:
         """Return the inputs that lie within a ball around the samples of a batch, each row once in an entry."""
-        rows, x = self.of_batch(batch)
-        within = self.sizes(batch, norm) <= eps * _WITHIN
+        rows, x = self._of_batch(batch)
+        within = ball(norm, eps).measure(x - batch.x[rows]) <= eps * _WITHIN
         rows, x = rows[within], x[within]
         return [(rows[turn], x[turn]) for turn in _turns(rows)]
 

@@ -31,7 +31,8 @@ def carried(model: Model, baseline: Model | None) -> tuple[list[Mask], Model | N
 
 def has_baseline(model: Model, baseline: Model | None) -> bool:
     """Return whether an evaluation of the model would compare it with something."""
-    return baseline is not None or carried(model, None)[1] is not None
+    masks, lost = found_masks(model)
+    return baseline is not None or (bool(masks) and lost is None and not is_folded(model.proto))
 
 
 def is_source(baseline: Model, model: Model, bare: Model | None) -> bool:

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cloakonnx.evaluation.evaluation import Evaluation
-from cloakonnx.evaluation.results import Stage
+from cloakonnx.evaluation.results import REPLAYED, Stage
 
 ATLAS, NIST, AISVS = "MITRE ATLAS", "NIST AI 100-2 E2025", "OWASP AISVS 1.0"
-_REPLAYED = "replayed inputs"
 _CONTROLS = {"noise"}
 """Attacks that optimise nothing."""
 
@@ -60,7 +59,7 @@ def coverage(found: Evaluation) -> tuple[Covered, ...]:
     ran = [each for at in found.results for each in at.hardened.stages if each.settings is not None and each.queries]
     white = _names(each for each in ran if each.gradients)
     black = _names(each for each in ran if not each.gradients and each.name not in _CONTROLS)
-    replayed = any(s.name == _REPLAYED and s.attacked for at in found.results for s in at.hardened.stages)
+    replayed = any(s.name == REPLAYED and s.attacked for at in found.results for s in at.hardened.stages)
     transfer = "inputs made on the baseline and replayed" if found.baseline is not None and replayed else ""
     evasion = ", ".join(filter(None, (white, black, transfer)))
     return (

@@ -185,6 +185,7 @@ def evaluate(
         checked = None
         if sanity:
             checked = _checked(classifier, dataset, met.correct, found.at, gains, plans=plans, batch_size=batch_size)
+    per_sample = PerSample.of(found, dataset)
     evaluation = Evaluation(
         model=ModelRecord(source.name, source.sha256),
         baseline=None if beside is None else recorded(beside.model, source, is_stripped=named is None),
@@ -215,11 +216,11 @@ def evaluate(
             *about_data(dataset, found, classifier, beside),
             *met.about_given(radii),
         ),
-        samples=PerSample.of(found, dataset),
+        samples=per_sample,
         sanity=checked,
     )
     if save_adversarial is not None:
-        save_won(Path(save_adversarial), found, dataset, norm=norm)
+        save_won(Path(save_adversarial), found, dataset, per_sample, norm=norm)
     if keep is not None and found.turned is not None:
         TurnedSamples.of(found.turned, dataset, evaluation=evaluation.sha256, eps=radii[0]).save(Path(keep))
     if output is not None:

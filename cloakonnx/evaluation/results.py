@@ -13,6 +13,9 @@ from cloakonnx.entries import OMITTED, At, Fraction, Positive, Radius, Sha256, W
 from cloakonnx.statistics import Accuracy, Paired
 from cloakonnx.text import Written, parse_number
 
+REPLAYED, CONTROLS = "replayed inputs", "controls"
+"""Names of stages that are no attack: inputs made on another model, and the controls."""
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -13,9 +13,7 @@ from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.cost import most_work
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.batch import LabelledBatch
-from cloakonnx.evaluation.results import Stage
-
-_REPLAYED, _CONTROLS = "replayed inputs", "controls"
+from cloakonnx.evaluation.results import CONTROLS, REPLAYED, Stage
 
 Inputs = Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]]
 """Adversarial inputs of a batch, each with the rows that it was made from."""
@@ -52,7 +50,7 @@ class Trial:
         standing = self.standing.copy()
         self._stage(settings.name, settings.record(), lambda: self._fell(settings, standing))
 
-    def replay(self, inputs: Inputs, *, name: str = _REPLAYED) -> None:
+    def replay(self, inputs: Inputs, *, name: str = REPLAYED) -> None:
         """Try inputs that were made on another model; ``name`` is what the stage is called."""
         self._stage(name, None, lambda: self._fell_to(inputs))
 
@@ -64,7 +62,7 @@ class Trial:
             outcomes.extend(self._correct & ~self._fell(settings, self._correct) for settings in each)
             return np.asarray(~np.logical_and.reduce(outcomes))
 
-        self._stage(_CONTROLS, None, make)
+        self._stage(CONTROLS, None, make)
         return outcomes
 
     def _stage(self, name: str, settings: dict[str, Any] | None, make: Callable[[], NDArray[np.bool_]]) -> None:
@@ -82,7 +80,7 @@ class Trial:
                 robust=int(self.standing.sum()),
                 queries=counts.queries - before[1],
                 gradients=counts.gradients - before[2],
-                converged=0 if name == _CONTROLS else self._converged,
+                converged=0 if name == CONTROLS else self._converged,
             )
         )
 

@@ -90,14 +90,15 @@ def verdict(found: Judged) -> Verdict:
     """
     caveats = _caveats(found)
     doubted = bool(found.data.seen) or (found.sanity is not None and bool(found.sanity.fired))
-    if found.clean is None:
+    if found.clean is None or found.baseline is None:
         return Verdict("unsure" if doubted else "measured", _alone(found), caveats)
     at = [_Change(each.eps, each.beside, each.hardened) for each in found.results if each.beside is not None]
     gains = [each for each in at if newcombe_paired(each.pairs).low > 0]
     losses = [each for each in at if newcombe_paired(each.pairs).high < 0]
     if losses:
         worst = min(losses, key=lambda each: each.pairs.difference)
-        return Verdict("loss", _loss(found, worst, gains), caveats)
+        text = _loss(found, worst, gains)
+        return Verdict("loss", text if found.baseline_is_source else _difference(found, worst, found.clean), caveats)
     if not gains:
         best = max(at, key=lambda each: each.pairs.difference)
         text = f"No difference in robust accuracy is shown at {_radii(at)}: "
@@ -105,7 +106,7 @@ def verdict(found: Judged) -> Verdict:
         text += f"{best.pairs.difference * 100:+.1f} points at {_at(best)}, which does not rule out 0."
         return Verdict("none", text, caveats)
     best = at[0] if at[0] in gains else max(gains, key=lambda each: each.pairs.difference)
-    text = _gain(found, best, found.clean)
+    text = (_gain if found.baseline_is_source else _difference)(found, best, found.clean)
     silent = [each for each in at if each not in gains]
     text += f" No gain is shown at {_radii(silent)}." if silent else ""
     return Verdict("doubt" if doubted else "gain", text, caveats)
@@ -135,8 +136,6 @@ def _alone(found: Judged) -> str:
 
 
 def _loss(found: Judged, worst: _Change, gains: Sequence[_Change]) -> str:
-    if not found.baseline_is_source:
-        return _difference(found, worst)
     who = "the masks" if found.masks else "the model's changes"
     beside = f" They gain at {_radii(gains)}." if gains else ""
     return (
@@ -146,8 +145,6 @@ def _loss(found: Judged, worst: _Change, gains: Sequence[_Change]) -> str:
 
 
 def _gain(found: Judged, best: _Change, clean: Paired) -> str:
-    if not found.baseline_is_source:
-        return _difference(found, best)
     who = "the masks" if found.masks else "the model's changes"
     under = "that know them" if found.masks else "made on the hardened model"
     return (
@@ -157,17 +154,15 @@ def _gain(found: Judged, best: _Change, clean: Paired) -> str:
     )
 
 
-def _difference(found: Judged, at: _Change) -> str:
+def _difference(found: Judged, at: _Change, clean: Paired) -> str:
     """Compare two models that are not one model with and without masks."""
-    baseline = "the baseline" if found.baseline is None else found.baseline.name
-    text = (
+    assert found.baseline is not None  # there are two
+    return (
         f"Under attacks made on each model, robust accuracy at {eps_text(at.eps)} is {at.hardened.robust.value:.1%} "
-        f"for {found.model.name} and {at.beside.baseline.robust.value:.1%} for {baseline}, a difference of "
-        f"{at.pairs.difference * 100:+.1f} points {interval_text(at.pairs)}"
+        f"for {found.model.name} and {at.beside.baseline.robust.value:.1%} for {found.baseline.name}, a difference "
+        f"of {at.pairs.difference * 100:+.1f} points {interval_text(at.pairs)}; clean accuracy differs by "
+        f"{clean.difference * 100:+.1f} {interval_text(clean)}."
     )
-    if found.clean is None:
-        return f"{text}."
-    return f"{text}; clean accuracy differs by {found.clean.difference * 100:+.1f} {interval_text(found.clean)}."
 
 
 def interval_text(pairs: Paired) -> str:

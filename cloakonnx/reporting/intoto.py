@@ -14,9 +14,9 @@ from typing import Any
 from cloakonnx.evaluation.coverage import coverage
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.gates import Decision
+from cloakonnx.evaluation.verification.attestation import STATEMENT_TYPE
 from cloakonnx.json_files import json_text
 
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 _RESULTS = {"pass": "PASSED", "inconclusive": "WARNED", "fail": "FAILED"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 RUNTIMES = (
@@ -15,6 +16,11 @@ RUNTIMES = (
     "onnxruntime-training",
 )
 """Packages that all install the module ``onnxruntime``, over one another."""
+
+
+def kept(installed: Sequence[str]) -> str:
+    """Return which of several installed packages to keep: one that runs on more than the CPU."""
+    return next((name for name in installed if name != "onnxruntime"), installed[0])
 
 
 def versions(names: tuple[str, ...] = RUNTIMES) -> dict[str, str]:

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from cloakonnx.errors import ProviderError, nearest
 from cloakonnx.graph.build import Builder
-from cloakonnx.runtime.packages import versions
+from cloakonnx.runtime.packages import kept, versions
 
 _SHORT_NAMES = {
     "cpu": "CPUExecutionProvider",
@@ -147,12 +147,11 @@ def _probe() -> onnx.ModelProto:
 
 def installation_warning() -> str | None:
     """Return a warning where two ONNX Runtime packages are installed over one another, with the way to mend it."""
-    found = [f"{name} {number}" for name, number in versions().items()]
+    found = versions()
     if len(found) < 2:
         return None
-    names = " ".join(versions())
-    kept = next(name for name in versions() if name != "onnxruntime")
+    both = " and ".join(f"{name} {number}" for name, number in found.items())
     return (
-        f"{' and '.join(found)} are both installed and overwrite each other's files; mend it with: "
-        f"{sys.executable} -m pip uninstall -y {names} && {sys.executable} -m pip install {kept}"
+        f"{both} are both installed and overwrite each other's files; mend it with: {sys.executable} -m pip uninstall "
+        f"-y {' '.join(found)} && {sys.executable} -m pip install {kept([*found])}"
     )

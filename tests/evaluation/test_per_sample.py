@@ -90,6 +90,21 @@ def test_only_inputs_within_the_ball_count(folder: Path) -> None:
     assert any(f"0 of {COUNT} inputs lie within eps" in note for note in far.notes)
 
 
+def test_batches_without_an_input(folder: Path) -> None:
+    """The inputs are of two samples of one batch, one sample twice, in no order; the other batches have none."""
+    x, y = digits_arrays()
+    index = np.array([9, 8, 9])
+    np.savez(folder / "few.npz", x=1 - x[index], y=y[index], index=index)
+    settings: dict[str, Any] = {"eps": (1.0,), "attack": "noise", "sanity": False, "batch_size": 8}
+    found = evaluated(load(DIGITS), adversarial=folder / "few.npz", **settings)
+    assert any("few.npz: 3 of 3 inputs lie within eps 1" in note for note in found.notes)
+    (outcomes,) = found.samples.outcomes
+    alone = cpu(load(DIGITS)).predict(1 - x[[8, 9]]) == y[[8, 9]]
+    for sample, stands in zip((8, 9), alone, strict=True):
+        assert outcomes[sample] != "robust" or stands
+    assert "given inputs" not in outcomes[:8] + outcomes[10:]
+
+
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [

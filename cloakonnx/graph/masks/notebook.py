@@ -25,13 +25,15 @@ def model_html(model: Model) -> str:
         return "".join(map(line, [*said, "no tensor of this model can carry a mask"]))
     after = ["* the default tap"] * any(tap.is_default for tap in taps)
     after += [f"{len(taps) - len(listed):,} more taps: cloakonnx.taps(model)"] * (len(listed) < len(taps))
-    return "".join([*map(line, said), table(_COLUMNS, map(_row, listed)), *map(line, after)])
+    rows = [(f"{name} *" if tap.is_default else name, *rest) for tap in listed for name, *rest in (cells(tap),)]
+    return "".join([*map(line, said), table(_COLUMNS, rows), *map(line, after)])
 
 
-def _row(tap: Tap) -> tuple[str, ...]:
+def cells(tap: Tap) -> tuple[str, ...]:
+    """Return what tables show of a tap: name, features, axis, shape, dtype, producer and consumers."""
     shape = ", ".join("?" if each is None else str(each) for each in tap.shape)
     return (
-        f"{tap.name} *" if tap.is_default else tap.name,
+        tap.name,
         "?" if tap.features is None else str(tap.features),
         str(tap.feature_axis),
         f"({shape})",
