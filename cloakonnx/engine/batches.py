@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from cloakonnx.engine.folder import Folder
 
@@ -52,6 +52,23 @@ class Work(Protocol[B_contra, R_co]):
         """
 
 
+class Pool(Protocol[B_contra, R_co]):
+    """The workers of one work, each with the sessions that it made; they stay between two runs."""
+
+    def run(
+        self, batches: Iterable[tuple[int, B_contra | None]], tell: Callable[[int, float], None]
+    ) -> Iterator[tuple[int, R_co | None]]:
+        """Yield each batch's number and result, in any order. After a run that ended early there is no other.
+
+        Args:
+            batches: Numbers and batches; None for one that needs no work, whose number comes back with None.
+            tell: Called with a batch's number and the share of it that is done, by the thread that iterates.
+
+        Raises:
+            Exception: what the first batch that fails raises, after the results of all batches before it.
+        """
+
+
 class Engine(Protocol):
     """Where batches are handled."""
 
@@ -63,18 +80,11 @@ class Engine(Protocol):
     def workers(self) -> int:
         """How many batches are handled at a time."""
 
-    def run(
-        self, work: Work[B, R], batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
-    ) -> Iterator[tuple[int, R | None]]:
-        """Yield each batch's number and result, in any order.
+    def open(self, work: Work[B, R]) -> AbstractContextManager[Pool[B, R]]:
+        """Return the workers of a work, which end with the ``with`` block, whatever they have under way.
 
         Args:
             work: What is done with each batch.
-            batches: Numbers and batches; None for one that needs no work, whose number comes back with None.
-            tell: Called with a batch's number and the share of it that is done, by the thread that iterates.
-
-        Raises:
-            Exception: what the first batch that fails raises, after the results of all batches before it.
         """
 
 
@@ -84,18 +94,30 @@ class InProcess:
     threads: int | None = None
     workers = 1
 
+    @contextmanager
+    def open(self, work: Work[B, R]) -> Iterator[Pool[B, R]]:
+        """Give the one worker, which makes its sessions with the first batch."""
+        yield _OneByOne(work)
+
+
+class _OneByOne(Generic[B, R]):
+    """Handles batch after batch in the calling thread."""
+
+    def __init__(self, work: Work[B, R]) -> None:
+        self._work = work
+        self._handle: Callable[[B, Tell], R] | None = None
+
     def run(
-        self, work: Work[B, R], batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
+        self, batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
     ) -> Iterator[tuple[int, R | None]]:
         """Yield each batch's number and result, in order."""
-        handle: Callable[[B, Tell], R] | None = None
         for number, batch in batches:
             if batch is None:
                 yield number, None
                 continue
-            if handle is None:
-                handle = work.start()
-            yield number, handle(batch, partial(tell, number))
+            if self._handle is None:
+                self._handle = self._work.start()
+            yield number, self._handle(batch, partial(tell, number))
 
 
 @contextmanager
@@ -157,10 +179,5 @@ def map_batches(
                 yield waiting.pop(following), kept
                 following += 1
 
-    handled = engine.run(work, numbered(), tell)
-    try:
-        yield in_order(handled)
-    finally:
-        close = getattr(handled, "close", None)  # of a generator; any other iterator has nothing to stop
-        if close is not None:
-            close()
+    with engine.open(work) as pool:
+        yield in_order(pool.run(numbered(), tell))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
-from cloakonnx.engine.batches import B, R, Work
+from cloakonnx.engine.batches import B, Pool, R, Work
 from cloakonnx.errors import OptionError
 
 _AHEAD = 4
@@ -45,13 +46,12 @@ class Threads:
         """Return the engine in words."""
         return f"{self.workers} batches at a time, each in sessions of {self.threads} intra-op thread(s)"
 
-    def run(
-        self, work: Work[B, R], batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
-    ) -> Iterator[tuple[int, R | None]]:
-        """Yield each batch's number and result as they are finished; callbacks stay in the calling thread."""
+    @contextmanager
+    def open(self, work: Work[B, R]) -> Iterator[Pool[B, R]]:
+        """Give the threads, which start with the first batches; callbacks stay in the calling thread."""
         pool = _Pool(work, self.workers)
         try:
-            yield from pool.run(iter(batches), tell)
+            yield pool
         finally:
             pool.stop()
 
@@ -69,18 +69,21 @@ class _Stopped(BaseException):
     """Ends the batch that a worker is at, once nobody waits for it; no handler of an attack takes it."""
 
 
-class _Pool:
+class _Pool(Generic[B, R]):
     """The threads, what they are to do and what they report."""
 
-    def __init__(self, work: Work[Any, Any], workers: int) -> None:
+    def __init__(self, work: Work[B, R], workers: int) -> None:
         self._work, self._workers = work, workers
         self._tasks: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
         self._reports: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()
 
-    def run(self, batches: Iterator[tuple[int, Any]], tell: Callable[[int, float], None]) -> Iterator[tuple[int, Any]]:
-        """Yield results; see :meth:`Threads.run`."""
+    def run(
+        self, batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
+    ) -> Iterator[tuple[int, R | None]]:
+        """Yield each batch's number and result as they are finished."""
+        coming = iter(batches)
         active: set[int] = set()
         failed: tuple[int, BaseException] | None = None
         following, more = 0, True
@@ -89,7 +92,7 @@ class _Pool:
                 if active and following - min(active) >= _AHEAD * self._workers:
                     break
                 try:
-                    number, batch = next(batches)
+                    number, batch = next(coming)
                 except StopIteration:
                     more = False
                     break

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -232,10 +233,49 @@ class LastFirst:
 
     threads, workers = None, 1
 
-    def run(self, work: Work[Any, Any], batches: Any, tell: Any) -> Any:
+    @contextmanager
+    def open(self, work: Work[Any, Any]) -> Iterator[Any]:
         handle = work.start()
-        for number, batch in reversed(list(batches)):
-            yield number, None if batch is None else handle(batch, lambda share: None)
+
+        class Reversed:
+            def run(self, batches: Any, tell: Any) -> Any:
+                for number, batch in reversed(list(batches)):
+                    yield number, None if batch is None else handle(batch, lambda share: None)
+
+        yield Reversed()
+
+
+def test_workers_stay_between_two_runs() -> None:
+    """Sessions are made once, not once a run."""
+    for engine in (InProcess(), Threads(2)):
+        work = Counting()
+        with engine.open(work) as pool:
+            for _ in range(3):
+                found = dict(pool.run(((i, Some(i)) for i in range(4)), lambda number, share: None))
+                assert found == {i: i for i in range(4)}
+        assert 1 <= len(work.started) <= engine.workers
+
+
+class Some:
+    def __init__(self, value: int) -> None:
+        self.value, self.size = value, 1
+
+    def digest(self) -> str:
+        return str(self.value)
+
+
+class Counting:
+    """Returns the value of each batch, and knows how many workers were started."""
+
+    record: ClassVar[dict[str, Any]] = {}
+    result = int
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+
+    def start(self, worker: int = 0) -> Any:
+        self.started.append(worker)
+        return lambda batch, tell: batch.value
 
 
 def test_an_engine_of_ones_own(tmp_path: Path) -> None:
