@@ -303,14 +303,14 @@ class Attacked:
 
     Attributes:
         path: The adversarial file; None where the adversarial inputs are in memory.
-        settings: What it holds of them.
+        settings: The settings that are written with them.
         count: Samples.
         correct: Classified as labelled before (targeted: not as the target).
-        robust: Still so under the attack.
+        robust: Of these, classified correctly under the attack, too.
         queries: Forward passes asked for, in samples.
         gradients: Gradients asked for, in samples.
         classes: Of the model.
-        unscored: Samples for which the model gave scores that are no numbers before; they count as wrong.
+        unscored: Samples whose scores were NaN before the attack; they count as wrong.
         notes: How the model was run, where that is not as usual, in words.
         seen: Ties before the attack, and whether gradients gave a direction.
         taken_for: What the model's scores were taken for, in words.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Norm: TypeAlias = Literal["linf", "l2"]
 
 _TINY = float(np.finfo(np.float32).tiny)
-"""Below any length or gradient that counts: saturated samples have gradients of 1e-20."""
+"""Smaller than any length or gradient that matters: saturated samples have gradients of 1e-20."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Ball:
 
     @staticmethod
     def direction(gradient: Tensor, axes: Sequence[int]) -> Tensor:
-        """Return the step of size 1 that gains most along a gradient, as a formula; ``axes`` are a sample's."""
+        """Return the step of size 1 that increases the loss most, as a formula; ``axes`` are a sample's."""
         raise NotImplementedError
 
     @staticmethod
@@ -128,7 +128,7 @@ class Linf(Ball):
 
     @staticmethod
     def pace(weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the same pace for all."""
+        """Return 1 for every value."""
         return np.ones_like(weight)
 
 

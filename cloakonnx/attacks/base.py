@@ -65,7 +65,7 @@ def setting(
         default: Its default; left out, the setting is required.
         help: A sentence for the command line and the docs.
         least: Its smallest value.
-        shown: The default in words, where it is None.
+        shown: The default as help shows it, where it is None.
         choices: What the command line offers, where that is a list.
         fixed: Whether only Python can set it: no option of the command line.
     """

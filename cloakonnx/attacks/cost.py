@@ -1,4 +1,4 @@
-"""What an attack asks of a classifier at most, and how long that takes here."""
+"""The most forward passes and gradients that an attack takes, and how long they take here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What attacks ask of a classifier, counted."""
+"""Forward passes and gradients of attacks, counted."""
 
 from __future__ import annotations
 

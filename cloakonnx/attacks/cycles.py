@@ -14,8 +14,8 @@ _KEPT = 1024
 class Cycles:
     """Compares each input of a walk with all before it, by 128-bit digests of their bits.
 
-    A sample that is back where it was repeats itself for ever. It may leave as soon as it stands where the last step
-    would have left it: the answer is that of all steps.
+    A sample that returns to an earlier input repeats its cycle for ever. It leaves once it is where the last step would
+    end, so the result is that of all steps.
 
     Args:
         x: (N, ...) where the walk starts.

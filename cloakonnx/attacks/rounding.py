@@ -1,9 +1,9 @@
-"""Attacks whose inputs are kept in whole levels of 1/255: the model is asked what it says of rounded inputs.
+"""Attacks whose inputs are kept in whole levels of 1/255: the model is run on rounded inputs.
 
 An attack that stops just over the boundary loses what it found when its input is rounded back into the ball. So the
 rounding is part of the model under attack: scores and gradients are those at the rounded input, the steps are made
-without it (BPDA, arXiv 1802.00420, with the identity for the rounding). What does not win so is looked for on the way
-from the clean input to the ball's edge, in levels.
+without it (BPDA, arXiv 1802.00420, with the identity for the rounding). Where the rounded input does not fool the
+model, levels between the clean input and the edge of the ball are tried.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from cloakonnx.attacks.victim import Victim
 
 _SHARES = (1.0, 0.9, 0.75, 0.5, 0.25)
-"""Of the way to the ball's edge, at which levels are tried."""
+"""Shares of the distance to the edge of the ball at which levels are tried."""
 
 
 def rounding(run: Run) -> Run:
-    """Let a run ask its model of rounded inputs; returns the run."""
+    """Make a run judge rounded inputs; returns the run."""
     victim = copy.copy(run.victim)
     victim.judged = lambda x: _judged(run, x)
     run.victim = victim

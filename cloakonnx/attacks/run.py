@@ -42,12 +42,12 @@ class Run:
 
     Attributes:
         clean: The clean inputs.
-        x: (N, ...) what each sample has come to.
+        x: (N, ...) the input of each sample so far.
         success: (N,) which samples fool the model.
         active: Rows of the samples that are still attacked.
         repeats: (N,) in how many restarts each sample ran into an exact cycle.
         restarts: How many restarts were made.
-        kept: What an attack keeps from one restart to the next.
+        kept: State that an attack keeps between restarts.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Run:
         self.kept: Any = None
 
     def drop_fooled(self) -> None:
-        """Let the samples leave that are fooled as they are; they stay unchanged."""
+        """Drop the samples that are misclassified already; they stay unchanged."""
         done = self.fooled(self.victim.logits(self.clean))
         self.won(done, self.clean)
         self.drop(done)

@@ -1,4 +1,4 @@
-"""A classifier during one run of attacks: what it was asked, and whether gradients go straight through."""
+"""A classifier under attack: counts its forward passes and gradients; gradients may go straight through."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from cloakonnx.runtime.session import Value, to_numpy
 class Victim:
     """A classifier under attack; its graphs and sessions are the classifier's.
 
-    ``on_answer`` is called after each batch of logits or gradients, to watch ``counts`` grow. ``judged`` makes of an
-    input what the model sees: the rounded one, where an attack is kept in levels.
+    ``on_answer`` is called after each batch of logits or gradients, to watch ``counts`` grow. ``judged`` maps an input
+    to the one that the model is run on: the rounded one, where an attack is kept in levels.
 
     Args:
         classifier: The classifier.
@@ -59,7 +59,7 @@ class Victim:
         return bool(random_ops(self.classifier.model.proto, self.classifier.output_name))
 
     def of(self, classifier: Classifier) -> Victim:
-        """Return another classifier under attack: it counts for itself, and shares the arithmetic."""
+        """Return another classifier under attack: it has counts of its own, and shares the arithmetic."""
         other = copy.copy(self)
         other.classifier, other.counts, other.on_answer = classifier, Counts(), lambda: None
         other.directions = Directions()
@@ -169,7 +169,7 @@ class Victim:
 
 @dataclass(frozen=True)
 class Gradients:
-    """What a model's gradients are good for.
+    """Whether attacks can use a model's gradients.
 
     Attributes:
         zero: Why every gradient is 0; empty where that is not so.
@@ -183,12 +183,12 @@ class Gradients:
 
     @property
     def reason(self) -> str:
-        """Why the model's own gradients serve no attack; empty where they do."""
+        """Why attacks can't use the model's own gradients; empty where they can."""
         return self.zero or self.missing
 
     @classmethod
     def of(cls, victim: Victim) -> Gradients:
-        """Build the gradient graphs that tell."""
+        """Build the gradient graphs and find out."""
         zero = missing = ""
         try:
             victim.prepare(Loss.CE.climbed)

@@ -1,4 +1,4 @@
-"""The work of an attack on one batch after another, and what it makes of each."""
+"""The work of an attack on each batch, and its result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cloakonnx.errors import DataError, OptionError
 
 @dataclass(frozen=True, eq=False)
 class AttackedBatch:
-    """What an attack makes of a batch.
+    """Result of an attack on a batch.
 
     Attributes:
         x: Adversarial inputs in the layout of the data: uint8 where all are levels of 1/255, else float32.

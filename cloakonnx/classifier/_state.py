@@ -30,7 +30,7 @@ class InMemory:
 
 
 def state_of(model: Model) -> OnDisk | InMemory:
-    """Return what leads back to a model."""
+    """Return the state from which a model is restored."""
     if model.path is None or model.unwritten is not None:
         return InMemory(model.content[:], model.folder, model.name)
     return OnDisk(model.path.absolute(), model.sha256, external_digests(model))

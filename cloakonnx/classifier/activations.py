@@ -1,4 +1,4 @@
-"""Tensors in between: runs a model up to some of its tensors."""
+"""Activations: runs a model up to some of its tensors."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Activations:
     def filled(self, batch: NDArray[np.float32]) -> Iterator[tuple[list[Value], int, int]]:
         """Yield the tensors as the graph gives them, with the number of real samples and of all in each.
 
-        Where the graph fixes the batch, the last chunk is filled up with copies of its last sample. Nothing is cut off,
-        so that tensors whose first axis is not the batch come whole.
+        Where the graph fixes the batch, the last chunk is filled up with copies of its last sample. The copies are not
+        removed, so that tensors whose first axis is not the batch are whole.
         """
         for chunk, real in self._session.chunks(self._given(batch)):
             yield list(self._session.run({self._session.inputs[0]: chunk})), real, len(chunk)

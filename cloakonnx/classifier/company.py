@@ -1,4 +1,4 @@
-"""Whether a sample's scores depend on the other samples of its batch, found by scoring a few in different company."""
+"""Whether a sample's scores depend on the other samples of its batch, found by scoring a few in several batches."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _of_a_size(classifier: Classifier, x: NDArray[np.float32], *, takes_one: boo
 
 
 def _fits(classifier: Classifier, x: NDArray[np.float32], size: int) -> bool:
-    """Return whether a model takes a number of samples and gives each the scores that it gets among its copies."""
+    """Return whether a model takes a number of samples and scores each as in a batch of its copies."""
     together = _attempted(classifier, filled_up(x[:size], size))
     if together is None:
         return False

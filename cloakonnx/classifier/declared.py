@@ -36,7 +36,7 @@ def batch_axis(model: Model, input_name: str | None, output_name: str | None) ->
     dims = model.input(input_name).type.tensor_type.shape.dim
     try:
         rows = model.output(output_name).type.tensor_type.shape.dim[:1]
-    except ModelError:  # whoever needs the output says so
+    except ModelError:  # the code that needs the output raises it
         rows = []
     opened = [axis for axis, dim in enumerate(dims) if dim.dim_value <= 0]
     named = [axis for axis in opened if rows and dims[axis].dim_param and dims[axis].dim_param == rows[0].dim_param]
@@ -68,7 +68,7 @@ def score_count(model: Model, output_name: str | None = None) -> int | None:
             continue
         try:
             count = scores_of([d.dim_value or None for d in dims], name)
-        except ModelError:  # whoever needs its classes says so
+        except ModelError:  # the code that needs its classes raises it
             return None
         if count:
             return count

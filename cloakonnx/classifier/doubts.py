@@ -1,4 +1,4 @@
-"""What makes the figures of an attack worth less than they look: ties, noise inside the model, gradients of 0."""
+"""Why the figures of an attack may be too good: ties, random ops inside the model, gradients of 0."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of the samples while they were attacked.
+    """Ties and gradients of 0, counted during an attack.
 
     Attributes:
         tied: Samples with several classes of the largest score.
@@ -32,7 +32,7 @@ class Seen:
 
 
 class Directions:
-    """Whether gradients gave a direction; after the first that did, none is looked at."""
+    """Whether gradients gave a direction; none is checked after the first that did."""
 
     def __init__(self) -> None:
         self.asked = self.found = False
@@ -55,7 +55,7 @@ class Directions:
 PASSES = (
     "the gradients of this model are 0 because it rounds or is quantised: gradients pass that straight through (BPDA)"
 )
-"""Said where straight-through gradients were taken without being asked for."""
+"""The note where straight-through gradients were taken by default."""
 
 
 def of_randomness(ops: Sequence[str]) -> Iterator[str]:

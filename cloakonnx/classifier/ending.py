@@ -14,7 +14,7 @@ from cloakonnx.graph.index.outputs import taken
 from cloakonnx.graph.index.unclassed import Unclassed, unclassed
 
 _REGRESSORS = frozenset({("skl2onnx", "variable"), ("OnnxMLTools", "variable")})
-"""Converters, and what they call the output of a regressor and of nothing else."""
+"""Converters, and the name of an output that only their regressors have."""
 
 
 def ending_of(model: Model, output: str) -> Ending:

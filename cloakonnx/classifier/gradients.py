@@ -1,4 +1,4 @@
-"""The gradient graph of a model as plain ONNX, for whoever runs it somewhere else."""
+"""The gradient graph of a model as plain ONNX, for any runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much longer one model takes than another, timed in turn: on a busy machine only turns compare."""
+"""How much longer one model takes than another, timed in alternation, so that a busy machine slows both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What labels would be right where they are not as they stand, and where none may be: a regression has no classes."""
+"""Which other labels would be right where the given ones are not, and where none are: a regression has no classes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def first_data_doubt(classifier: Classifier, dataset: Dataset) -> str | None:
             decided.append(classifier.predict(batch.x))
             labels.append(batch.y)
         return data_doubt(classifier, dataset, np.concatenate(decided), np.concatenate(labels))
-    except CloakError:  # whoever needs the samples, or runs the model, says so
+    except CloakError:  # the code that needs the samples, or runs the model, raises it
         return None
 
 

@@ -123,8 +123,8 @@ class Sessions:
     ) -> tuple[Session, Mapping[str, Value]]:
         """Return the session of a graph under masks on its weights, and what it is fed for them.
 
-        As inputs they would make the weights variable, which costs more than a session. They are exchanged in one that
-        was optimised, or it is made anew.
+        As inputs they would make the weights variable, which costs more than a session. They are replaced in an
+        optimised session, or a new one is created.
         """
         key = asked, self._shape()
         given = {name: masks[mask] for mask, name in graph.weight_masks.items()}
@@ -160,7 +160,7 @@ class Sessions:
     ) -> list[Value]:
         """Run a graph on a batch in pixel space; where the graph fixes the batch, in chunks of that size.
 
-        Gradients by masks are not cut in chunks: whoever asks for them gives as many samples as the graph takes.
+        Gradients by masks are not cut in chunks: callers give as many samples as the graph takes.
 
         Args:
             asked: Which graph.

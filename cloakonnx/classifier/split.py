@@ -26,7 +26,7 @@ _SAFETY = 10.0
 """How much further than on the samples of the comparison scores may differ on others."""
 
 _LEAST = 1e-6
-"""Differences of this share of the largest score are always reckoned with; float32 rounds by 6e-8."""
+"""Differences of this share of the largest score are always allowed for; float32 rounds by 6e-8."""
 
 _MOST = 0.02
 """Share of the largest score that the parts may differ by; float16 models reach a few thousandths."""
@@ -37,7 +37,7 @@ _TOGETHER = 1 << 19
 
 
 class Decided(NamedTuple):
-    """What masks make of a batch.
+    """Classes of a batch under masks.
 
     Attributes:
         classes: (masks, N) predicted.
@@ -96,7 +96,7 @@ class SplitClassifier:
         self.classes = max(scores.shape[1], 2)
 
     def predict(self, batch: NDArray[np.float32], masks: Sequence[NDArray[np.float32]]) -> Decided:
-        """Return what masks, (F,) weights each, make of a batch in pixel space; the backbone runs once.
+        """Return the classes of a batch in pixel space under masks, (F,) weights each; the backbone runs once.
 
         Raises:
             InferenceError: the output is not one row of scores a sample.

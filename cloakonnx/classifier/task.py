@@ -25,7 +25,7 @@ NO_CLASS = -1
 
 
 TASKS = ("classes", "binary")
-"""What an output can be taken for."""
+"""Tasks: what the values of an output mean."""
 
 PLANNED_TASKS = ("multilabel", "regression", "embedding", "anomaly", "reconstruction")
 """Tasks that have a name and are not built yet."""
@@ -97,7 +97,7 @@ class SingleLabel:
         return self.agrees(self.decide(scores), y)
 
     def agrees(self, decided: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return (...,) whether what was decided on (:meth:`decide`) is what the labels say."""
+        """Return (...,) whether the decided classes (:meth:`decide`) are the labels."""
         return np.asarray(decided == y)
 
     def undecided(self, decided: NDArray[np.int64]) -> NDArray[np.bool_]:

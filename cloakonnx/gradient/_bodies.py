@@ -17,7 +17,7 @@ from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import Dim, Index, captures, node_inputs
 
 _SMALL = 4096
-"""Values of a constant from outside that a part gets a copy of: a rule may need to know it."""
+"""Elements of the largest outer constant that a part copies, so that rules can read its value."""
 
 
 @dataclass(frozen=True)

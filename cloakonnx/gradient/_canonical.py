@@ -27,12 +27,12 @@ IR_VERSION = 10
 
 @dataclass(frozen=True)
 class Job:
-    """What the steps to the canonical form heed.
+    """Settings of the steps to the canonical form.
 
     Attributes:
         keep: Tensors that must survive although no output needs them.
         shapes: Dimensions to fix at inputs, None for those that stay as they are.
-        weights: Large initializers that are out of the model, inputs in their place.
+        weights: Large initializers, taken out of the model and replaced by inputs.
     """
 
     keep: Collection[str] = ()
@@ -97,7 +97,7 @@ def inlined(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
 
 
 def checked(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
-    """Raise for a tensor that a node reads and nothing makes; the converter's words name neither node nor file."""
+    """Raise for a tensor that a node reads and nothing makes; the converter's message names neither."""
     graph = model.graph
     known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     known |= {tensor.values.name for tensor in graph.sparse_initializer}

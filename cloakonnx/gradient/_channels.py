@@ -20,7 +20,7 @@ from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.masks.weights import WeightMask
 
 LEAST = 1e-6
-"""What masks are floored at in gradient graphs: quotients by them stay exact in floating point, and 0 would not."""
+"""Smallest absolute value of a mask in gradient graphs: gradients are divided by it."""
 
 _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
 

@@ -20,10 +20,10 @@ SMALL = 1 << 16
 """Elements up to which a constant is computed here; the runtime folds larger ones."""
 
 _ROUNDS = 64
-"""Most rounds of computing constants: a chain of blocks whose shapes depend on those before takes one a block."""
+"""Most rounds of computing constants: a block whose shapes depend on the block before takes one."""
 
 _INVENTED = "unk__"
-"""Begins the names that onnx's inference makes up."""
+"""Prefix of the dimension names that onnx's inference invents."""
 
 
 def initialised(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -77,7 +77,7 @@ def folded(model: onnx.ModelProto, *, apart: Collection[str] = ()) -> onnx.Model
 
     Args:
         model: The model.
-        apart: Tensors that somebody differentiates by: what reads them stays.
+        apart: Tensors that gradients are taken by: nodes that read them stay.
     """
     for _round in range(_ROUNDS):
         model = infer(model)
@@ -92,7 +92,7 @@ def folded(model: onnx.ModelProto, *, apart: Collection[str] = ()) -> onnx.Model
 
 
 def _forget_invented(graph: onnx.GraphProto) -> None:
-    """Drop shapes that inference made up names for: new constants tell more, but it keeps what it once said."""
+    """Drop shapes with dimension names that inference invented: it keeps them although new constants give sizes."""
     inferred = {name for node in graph.node if not node.domain for name in node.output}
     kept = [_copied(v) for v in graph.value_info if v.name not in inferred or not _is_invented(v)]
     del graph.value_info[:]
@@ -134,14 +134,14 @@ def _fold_once(model: onnx.ModelProto, apart: Collection[str]) -> bool:
 
 
 def _says_more(dim: Dim, known: Dim) -> bool:
-    """Whether a size tells more than what is known; a name that inference made up tells nothing."""
+    """Whether a size is more exact than what is known; a name that inference invented is no information."""
     if isinstance(dim, str):
         return not isinstance(known, int) and dim != known and not dim.startswith(_INVENTED)
     return dim is not None and not isinstance(known, int)
 
 
 def _noted(node: onnx.NodeProto, index: Index, shape: Sequence[Dim] | None) -> bool:
-    """Note the shape of an output where it says more than what is known; return whether it did."""
+    """Record the shape of an output where it is more exact than what is known; return whether it was."""
     name = node.output[0]
     if shape is None:
         return False

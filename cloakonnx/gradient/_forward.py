@@ -22,7 +22,7 @@ def insert_weight_masks(
     """Multiply masks into weights, and have all that reads a weight read the product.
 
     The masks, all 1, are initializers and no inputs: as inputs they would make the weights variable, and convolutions
-    would lose the runtime's blocked layout. Who runs the graph exchanges their values and makes the session anew.
+    would lose the runtime's blocked layout. Callers replace their values and create a new session.
 
     Args:
         graph: The graph, which is changed.

@@ -39,7 +39,7 @@ class Logits:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is known of an output beside the graph.
+    """What is known of an output from other sources than the graph.
 
     Attributes:
         declared: Its shape as the model declares it, for where inference does not reach (behind If, Loop or Scan).
@@ -138,7 +138,7 @@ def _logarithm(probabilities: Tensor, *, odds: bool) -> Tensor:
 def _behind_activation(index: Index, made: Ending, output: str) -> tuple[str, str | None]:
     """Return the tensor to take for the logits, and the activation after it that is left out.
 
-    HardSigmoid is left out for a single score only: of several, those that it holds at 0 or 1 are equal.
+    HardSigmoid is left out for a single score only: several scores that it clips to 0 or 1 are equal.
     """
     if made.activation in {None, "HardSigmoid"}:
         return output, None
@@ -162,7 +162,7 @@ _WIDE = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})
 def round_input(graph: onnx.GraphProto, name: str) -> None:
     """Make the Cast that gives a model its narrow input ``name`` round on every provider, if there is one.
 
-    Done to a finished graph, so that gradients, which are better off unrounded, pass by.
+    Done to a finished graph, so that gradients are not rounded.
     """
     place = next((i for i, node in enumerate(graph.node) if name in node.output and node.op_type == "Cast"), None)
     if place is None:

@@ -222,7 +222,7 @@ class _Steps:
 
     def build(self, loss: Loss | None, targeted: bool, wrt: Sequence[str], mask_gradients: bool) -> GradientGraph:
         variables: dict[str, str] = {}
-        if mask_gradients and loss is not None:  # first, for what is said of a tap names it
+        if mask_gradients and loss is not None:  # first: errors about a tap name it
             variables.update({_mask_key(key): name for key, name in (self.masks | self.baked).items()})
         if loss is not None:
             variables.update({t: self.image if t == INPUT else t for t in wrt})

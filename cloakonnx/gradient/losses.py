@@ -58,7 +58,7 @@ class Loss(StrEnum):
 
     @property
     def climbed(self) -> Loss:
-        """What an attack climbs to increase this loss, where it heeds only the gradient's direction and the order.
+        """What an attack climbs to increase this loss, where it depends only on the gradient's direction and the order.
 
         The cross-entropy of a label whose logit is 100 above the others, and its gradient, are 0 in float32.
         """

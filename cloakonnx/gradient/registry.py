@@ -106,7 +106,7 @@ HOMES = {
 }
 """Modules of rules to the ops of ordinary networks in them, and until which version each is known.
 
-This much is known of them without an import; any other op imports all modules, which takes longer.
+They are listed here so that looking one up imports no module; any other op imports all modules of rules.
 """
 
 _HOME = {op: (family, until) for family, ops in HOMES.items() for op, until in ops.items()}

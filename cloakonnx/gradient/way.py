@@ -14,7 +14,7 @@ from cloakonnx.graph.index.normal import normalised
 
 
 class Way(NamedTuple):
-    """Whether gradients come from an output to an input, by the ops between them.
+    """Whether gradients reach an input from an output, judged by the ops between them.
 
     Attributes:
         nodes: How many nodes they pass.
@@ -28,7 +28,7 @@ class Way(NamedTuple):
 
 
 def find_way(inferred: onnx.ModelProto, name: str, output: str) -> Way:
-    """Tell from a model's ops whether gradients come from an output to an input; nothing is built.
+    """Find out from a model's ops whether gradients reach an input from an output; nothing is built.
 
     Args:
         inferred: The model with the shapes and types that inference can tell.

@@ -16,7 +16,7 @@ from cloakonnx.graph.index.index import Dim, Index, names_in
 from cloakonnx.graph.index.traits import Trait, has
 
 _IR_VERSION = 8
-"""Goes with opset 15 to 18, and every runtime takes it."""
+"""Valid with opsets 15 to 18, and read by every supported ONNX Runtime."""
 
 INT64_MAX = np.iinfo(np.int64).max
 
@@ -85,7 +85,7 @@ class Builder:
         )
 
     def fresh(self, hint: str) -> str:
-        """Return a name nobody has, ``hint`` itself where it is free."""
+        """Return an unused name, ``hint`` itself where it is free."""
         name = hint
         while name in self._names:
             self._count += 1
@@ -94,7 +94,7 @@ class Builder:
         return name
 
     def own(self, hint: str) -> str:
-        """Return a name that begins as all of this builder's."""
+        """Return a name with this builder's prefix."""
         return self.fresh(f"{self._prefix}{hint}")
 
     def tensor(self, name: str) -> Tensor:

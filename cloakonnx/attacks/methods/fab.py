@@ -25,13 +25,13 @@ _ETA = 1.05
 """How far over the boundary a step goes."""
 
 _BETA = 0.9
-"""What is left of the perturbation after the step back."""
+"""Share of the perturbation that is kept in the step back."""
 
 _FINAL_STEPS = 3
-"""Of the search between the clean input and the best one found."""
+"""Steps of the search between the clean input and the best one found."""
 
 _SECANT = 0.99
-"""How far along the secant: all the way, rounding puts half of the points on the wrong side of the boundary."""
+"""Share of the secant step that is taken: with all, rounding leaves half of the points behind the boundary."""
 
 
 @attack("fab-t")

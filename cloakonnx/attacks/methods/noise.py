@@ -1,4 +1,4 @@
-"""Random noise of size eps: a control that an attack has to beat by far."""
+"""Random noise of size eps: a control; an attack must fool far more samples."""
 
 from __future__ import annotations
 

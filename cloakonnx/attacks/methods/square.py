@@ -21,7 +21,7 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10,000, after which the share of changed pixels is halved (section 5, "initialisation and schedule")."""
 
 _DRAWS = 8
-"""Numbers of draws that one query may use."""
+"""Draws that are reserved for a query."""
 
 
 @attack("square")

@@ -12,7 +12,7 @@ from cloakonnx.gradient.registry import Grads, rule, unary
 from cloakonnx.graph.build import Tensor
 
 _STEEP = 1e30
-"""min(1, 1e30 * y) is 1 for any positive float32 that a network can give in earnest, and 0 for 0."""
+"""min(1, 1e30 * y) is 1 for any positive float32 that a network gives in practice, and 0 for 0."""
 
 _SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 

@@ -1,4 +1,4 @@
-"""Control flow: If goes back through the branch that ran, Scan and Loop through their turns, the last one first."""
+"""Control flow: If goes back through the branch that ran, Scan and Loop through their iterations in reverse."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def _shares(s: GradientSite, window: Windows) -> Tensor:
 
 
 def _counts(axis: Axis, size: int, out: int, include: bool) -> npt.NDArray[np.int64]:
-    """How many values each window takes along an axis; a window may hang over the end when sizes are rounded up."""
+    """How many values each window takes along an axis; a window may reach past the end where sizes are rounded up."""
     places = np.arange(out)[:, None] * axis.stride - axis.before + np.arange(axis.kernel) * axis.dilation
     first, last = (-axis.before, size + axis.after) if include else (0, size)
     return np.asarray(((places >= first) & (places < last)).sum(1), np.int64)

@@ -16,7 +16,7 @@ from cloakonnx.graph.decompose.registry import Node
 from cloakonnx.graph.index.index import Index
 
 _TURNS, _NEAR, _LEAST = 100, 0.005, 1e-7
-"""Of ONNX Runtime: most turns, how near a sample stops to the solution (by class), least probability of a pair."""
+"""As in ONNX Runtime: most iterations, tolerance (divided by the classes), smallest probability of a pair."""
 
 
 def coupled(s: Node, first: Tensor, pairs: Sequence[tuple[int, int]], count: int) -> Tensor:
@@ -55,7 +55,7 @@ def _products(first: Tensor, pairs: Sequence[tuple[int, int]], count: int) -> Te
 
 
 def _turn(s: Node, products: Tensor, count: int) -> onnx.GraphProto:
-    """Return the graph of one turn: each class in order, for the samples that have not come near the solution."""
+    """Return the graph of one iteration: each class in order, for the samples that have not converged."""
     graph = onnx.GraphProto(name="turn")
     build = Builder(graph, Index(graph), opset=s.build.opset, prefix=f"{s.build.own('turn')}/")
     build.input(build.own("number"), TensorProto.INT64, ())

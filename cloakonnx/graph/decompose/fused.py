@@ -1,4 +1,4 @@
-"""What ONNX Runtime's optimiser makes of several ops, taken apart again (com.microsoft)."""
+"""Ops that ONNX Runtime's optimiser fuses out of several (com.microsoft), decomposed into standard ops."""
 
 from __future__ import annotations
 

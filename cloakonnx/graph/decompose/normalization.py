@@ -6,7 +6,7 @@ from cloakonnx.graph.build import Tensor
 from cloakonnx.graph.decompose.registry import Node, decomposition
 
 _LEAST = 1e-9
-"""What ONNX adds to the standard deviation."""
+"""Epsilon that ONNX adds to the standard deviation."""
 
 
 @decomposition("MeanVarianceNormalization", until=13)

@@ -201,7 +201,7 @@ def _unpacked(packed: Tensor, bits: int) -> Tensor:
 
 @decomposition("DynamicQuantizeLinear", until=11, rounds=True)
 def dynamic_quantize_linear(s: Node) -> Outputs:
-    """x over the scale of the moment; scale and zero point are what ONNX Runtime found and get no gradient.
+    """x divided by the dynamic scale; scale and zero point are those that ONNX Runtime computed, and get no gradient.
 
     What the scale does to the integers and what it does to their real numbers cancel each other.
     """

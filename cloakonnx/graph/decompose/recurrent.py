@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN as a Scan over time steps, a Scan a direction.
+"""LSTM, GRU and RNN as a Scan over time steps, one Scan for each direction.
 
 The products of the inputs with their weights are made for all steps at once, before the Scan; a step adds those of the
 state. Equations and names are those of the ONNX operator list.

@@ -17,7 +17,7 @@ MICROSOFT = "com.microsoft"
 LEARNING = "ai.onnx.ml"
 
 Outputs: TypeAlias = "Tensor | Sequence[Tensor | None]"
-"""The first output, or one for each; None for those that nobody may differentiate by."""
+"""The first output, or one for each; None for outputs without a gradient."""
 
 Formula: TypeAlias = "Callable[[Node], Outputs]"
 

@@ -57,7 +57,7 @@ def affine_grid(s: Node) -> Tensor:
 
 @decomposition("GridSample", until=22)
 def grid_sample(s: Node) -> Tensor:
-    """Gather the pixels around each place, weighted by how near they are."""
+    """Gather the pixels around each place, weighted by their distance."""
     dims, grid = s.shape(0), s.input(1)
     rank, corners, padding = len(dims) - 2, bool(s.attr("align_corners", 0)), s.attr("padding_mode", "zeros")
     mode = {"bilinear": "linear", "bicubic": "cubic"}.get(s.attr("mode", "linear"), s.attr("mode", "linear"))

@@ -1,4 +1,4 @@
-"""Ops that the ONNX operator list itself defines as functions: what their node means comes from onnx."""
+"""Ops that the ONNX operator list itself defines as functions: their decomposition comes from onnx."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _IR_VERSION = 10
 
 
 def _function(s: Node) -> list[Tensor | None]:
-    """Write the node out as onnx does."""
+    """Decompose the node by the function that onnx has for it."""
     names = [name for name in s.node.input if name]
     inputs = [
         onnx.helper.make_tensor_value_info(n, s.index.elem_type(n), s.index.shape(n)) for n in dict.fromkeys(names)

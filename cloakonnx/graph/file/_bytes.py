@@ -1,4 +1,4 @@
-"""A file's bytes, read when they are asked for: a file that is cut meanwhile is an error of ours.
+"""A file's bytes, read on demand, so that a file that is truncated meanwhile raises an error of ours.
 
 A mapping of such a file would end the process with SIGBUS.
 """
@@ -19,14 +19,14 @@ _SMALL = 1 << 22
 """Files of this many bytes and fewer are read at once."""
 
 _WINDOW = 1 << 14
-"""Bytes that are read for one: records are scanned byte by byte."""
+"""Bytes that are read ahead: records are scanned byte by byte."""
 
 _BLOCK = 1 << 22
 _MOST_AT_ONCE = 1 << 30
 
 
 class Stamp(NamedTuple):
-    """What tells whether a file was replaced, cut or written to, without reading it again."""
+    """Size, times and identity of a file: they show whether it was replaced or changed, without reading it again."""
 
     inode: int
     size: int
@@ -73,7 +73,7 @@ class FileBytes:
     @overload
     def __getitem__(self, at: slice) -> bytes: ...
     def __getitem__(self, at: int | slice) -> int | bytes:
-        """Return one byte, or a range of them; raises ModelError where the file has been cut."""
+        """Return one byte, or a range of them; raises ModelError where the file has been truncated."""
         if isinstance(at, slice):
             start, end, _ = at.indices(len(self))
             return self._read(start, max(end - start, 0))
@@ -111,11 +111,11 @@ Buffer: TypeAlias = bytes | FileBytes
 
 
 def opened(path: Path) -> tuple[Buffer, Stamp]:
-    """Return a file's bytes, those of a small file in memory, and what tells later whether it has changed.
+    """Return a file's bytes, those of a small file in memory, and the stamp that shows later whether it has changed.
 
     Raises:
         OSError: it can't be read.
-        ModelError: it is cut at this moment.
+        ModelError: it is truncated meanwhile.
     """
     file = FileBytes(path)
     return file[:] if len(file) <= _SMALL else file, file.stamp

@@ -1,4 +1,4 @@
-"""What exactly is other in a field that two models declare differently: inputs, outputs, operator sets."""
+"""What exactly differs in a field that two models declare differently: inputs, outputs, operator sets."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Record(NamedTuple):
     def holds(self, field: int) -> bool:
         """Whether this is a message, string or bytes field of that number.
 
-        A known number with another record type is an unknown field to protobuf, and so to everyone here.
+        Protobuf treats a known number with another record type as an unknown field, and so does this module.
         """
         return self.field == field and self.wire_type == LEN
 
@@ -57,7 +57,7 @@ def read_varint(buf: Buffer, pos: int, end: int) -> tuple[int, int]:
 
 
 def scan(buf: Buffer, start: int, end: int) -> Iterator[Record]:
-    """Yield the records of the message in ``buf[start:end]``; raises WireError where they don't add up."""
+    """Yield the records of the message in ``buf[start:end]``; raises WireError where lengths contradict."""
     pos = start
     while pos < end:
         tag, payload = read_varint(buf, pos, end)

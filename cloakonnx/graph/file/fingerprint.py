@@ -1,4 +1,4 @@
-"""A digest for each part of a model: tells later what changed, without the model that it was taken from."""
+"""A digest for each part of a model: shows later what changed, without the model that it was taken from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fingerprint(model: Model) -> dict[str, str]:
 
     Parts are the model's and the graph's fields, metadata entries, nodes and initializers, named as
     :func:`~cloakonnx.graph.file.diff.diff` names them; one that comes again has its number. External data is not read.
-    They say what differs between two files; that files are the same only their whole digests can say.
+    They show what differs between two files. Only the digests of whole files prove that two files are the same.
     """
     found: dict[str, str] = {}
     counts: Counter[str] = Counter()

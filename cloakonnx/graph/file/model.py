@@ -86,7 +86,7 @@ class Model(Shown):
         return digest.hexdigest()
 
     def check_unchanged(self) -> None:
-        """Check, when what was read is to be made use of, that no file was replaced, cut or written to since.
+        """Check that no file was replaced, truncated or changed since it was read; called before results are written.
 
         Raises:
             ModelError: one was.
@@ -306,7 +306,7 @@ def _check_is_model(proto: onnx.ModelProto, name: str) -> None:
 
 
 def _names(proto: onnx.ModelProto) -> Iterator[str | bytes]:
-    """Yield every name that ties the graphs together; texts that do not, like doc strings, may be anything."""
+    """Yield every name that connects the graphs; other texts, such as doc strings, may hold anything."""
     functions = [(f.node, (f.name, f.domain, *f.input, *f.output)) for f in proto.functions]
     graphs = [proto.graph, *(g for info in proto.training_info for g in (info.initialization, info.algorithm))]
     for nodes, names in functions:

@@ -1,4 +1,4 @@
-"""Names under which no external data is copied: those that mean something to another program."""
+"""Names under which no external data is copied: those that other programs run or read settings from."""
 
 from __future__ import annotations
 

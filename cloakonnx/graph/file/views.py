@@ -1,4 +1,4 @@
-"""How a model shows itself: a line, and in a notebook what a module above knows to say of it."""
+"""How a model is displayed: one line, and in a notebook the HTML that a module above registers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _VIEWS: dict[str, Callable[[Any], str]] = {}
 
 
 def view(function: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Register what gives a model as HTML: masks and taps are known above this folder only."""
+    """Register the function that gives a model as HTML: only modules above this folder know masks and taps."""
     _VIEWS["html"] = function
     return function
 

@@ -88,7 +88,7 @@ class Forest:
         return cyclic
 
     def _side(self, start: int, without: int) -> set[int]:
-        """Return the classes that hang together with one when an edge is cut."""
+        """Return the classes that stay connected with one when an edge is removed."""
         seen = {start}
         waiting = [start]
         while waiting:

@@ -58,7 +58,7 @@ class System:
     """The constraints of one graph. Channels are numbered as they are made, so in graph order."""
 
     def __init__(self) -> None:
-        """Start with nothing but the ground."""
+        """Start with the ground alone."""
         self._count = 1
         self._equal: list[tuple[Ids, Ids]] = []
         self._labels: list[str] = []
@@ -89,7 +89,7 @@ class System:
         self.equal(np.int64(GROUND), np.unique(ids), why)
 
     def is_fixed(self, ids: Ids) -> bool:
-        """Whether scales of 1 were asked for; others may turn out to be 1 by what they are tied to."""
+        """Whether scales of 1 were asked for; others may be 1 because of constraints."""
         return self._fixed.issuperset(ids.reshape(-1).tolist())
 
     def equal(self, first: Ids | np.int64, second: Ids | np.int64, why: str) -> None:

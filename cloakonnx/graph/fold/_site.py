@@ -1,4 +1,4 @@
-"""What a rule sees of one node while scales are laid over a graph, and the arithmetic of channels it needs."""
+"""One node as the rules of folding see it, with the arithmetic of channels that they need."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def reshaped(
 
 
 def _filled(sizes: Sequence[int | str | None], channels: Sequence[int], total: int) -> Sequence[int | str | None]:
-    """Fill in unknown sizes of neighbouring axes whose channels repeat, as far as their product is all that counts."""
+    """Fill in unknown sizes of neighbouring axes whose channels repeat, where only their product matters."""
     unknown = [axis for axis, size in enumerate(sizes) if not isinstance(size, int)]
     known = math.prod(size for size in sizes if isinstance(size, int))
     together = unknown == list(range(unknown[0], unknown[-1] + 1)) if unknown else False

@@ -1,4 +1,4 @@
-"""Folds masks into weights: the same numbers with the original's nodes, so at the original's speed.
+"""Folds masks into weights: the same results with the nodes, and so the speed, of the original.
 
 Lays scales over the graph (:mod:`cloakonnx.graph.fold._scales`), multiplies the weights that absorb them and those that
 masks are on, and leaves each mask that can't fold a ``Mul``, with the reason.
@@ -34,7 +34,7 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import FLOAT_TYPES, Tap, find_tap
 
 _WIDEST = {"float16": 2.0**8, "bfloat16": 2.0**40, "float32": 2.0**40, "float64": 2.0**40}
-"""How far apart scales that are tied together may be, by the narrowest dtype of the taps."""
+"""Largest ratio between scales that constrain each other, by the narrowest dtype of the taps."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def weight_changes(model: Model, masks: Sequence[Mask]) -> Folded:
     """Return what masks on weights change.
 
     A weight changes for all layers that read it. One that a caller may feed, that is an output of the model, that other
-    nodes compute, or whose numbers something else reads before a Transpose or Reshape, stays as it is.
+    nodes compute, or that another node reads before a Transpose or Reshape, stays as it is.
 
     Args:
         model: The model without these masks.

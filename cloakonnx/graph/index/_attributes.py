@@ -1,4 +1,4 @@
-"""Whether the attributes of nodes have the types that their ops declare: what reads them may then rely on it."""
+"""Whether the attributes of nodes have the types that their ops declare: code that reads them may then rely on it."""
 
 from __future__ import annotations
 

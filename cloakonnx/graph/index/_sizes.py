@@ -39,7 +39,7 @@ def check_sizes(model: onnx.ModelProto) -> None:
     """Check what a model makes of its constants.
 
     Args:
-        model: A model without local functions. Of what it declares only the inputs are believed.
+        model: A model without local functions. Of its declared shapes only those of the inputs are used.
 
     Raises:
         ModelError: a constant would be above the limits, a Loop would not end, or nodes read each other in a circle.
@@ -75,7 +75,7 @@ class _Reads(NamedTuple):
 
     @classmethod
     def of(cls, graph: onnx.GraphProto) -> _Reads:
-        """Go through a graph once: asked node by node at every level, the work grows with the square of the depth."""
+        """Go through a graph once: asking for each node at every level takes the square of the depth."""
         own = {i.name for i in graph.input} | {t.name for t in graph.initializer}
         own |= {t.values.name for t in graph.sparse_initializer}
         nodes: list[_NodeReads] = []
@@ -269,7 +269,7 @@ def _check_rank(node: onnx.NodeProto, rank: int) -> None:
 
 
 def _times(trips: Known | None, body: onnx.GraphProto, inside: _Scope) -> int | None:
-    """Return how often a Loop runs at most, None where the file does not say."""
+    """Return how many iterations a Loop runs at most, None where the file does not show it."""
     if trips is None or trips.value is None or trips.value.size != 1:
         return None
     return max(int(trips.value.reshape(-1)[0]), 0)

@@ -1,4 +1,4 @@
-"""Limits that a model is held to before any work is done on it; docs/limits.md has them in a table.
+"""Limits that a model must keep to before any work is done on it; docs/limits.md has them in a table.
 
 A small file can ask for any amount of memory or time. What it asks for is computed from the file's own numbers first,
 in Python, where nothing is made; then native code may see the model.

@@ -266,7 +266,7 @@ def _says_more(shape: Sequence[Dim], known: Shape) -> bool:
 
 
 def _standard(node: onnx.NodeProto, index: Index, opsets: Sequence[onnx.OperatorSetIdProto]) -> Known:
-    """Infer one node, so that what is behind it is known in the same pass."""
+    """Infer one node, so that shapes behind it are known in the same pass."""
     version = next((each.version for each in opsets if each.domain in {"", "ai.onnx"}), 0)
     names = dict.fromkeys(name for name in node.input if name)
     if node.domain not in {"", "ai.onnx"} or not version or any(index.shape(name) is None for name in names):

@@ -16,10 +16,10 @@ from cloakonnx.graph.index.index import Dim
 from cloakonnx.graph.index.traits import Trait, has
 
 _GUARD = 1e-3
-"""How far from 0 and 1 a Clip may hold probabilities, which guards a logarithm and decides nothing."""
+"""Largest distance from 0 and 1 of the bounds of a Clip that only protects a logarithm."""
 
 MIDDLE = 0.5
-"""What a probability of class 1 must exceed."""
+"""Threshold of the probability of class 1."""
 
 _PROBABLE = frozenset({"Softmax", "Sigmoid", "HardSigmoid"})
 """Activations that give probabilities."""
@@ -34,8 +34,8 @@ class Ending:
         activation: ``Softmax``, ``LogSoftmax``, ``Sigmoid`` (spelled out, too), ``HardSigmoid`` or None.
         axis: Of Softmax and LogSoftmax, as the node has it.
         shift: Of HardSigmoid: its value is above one half where ``source + shift`` is above 0.
-        is_quantised: Whether scores are quantised after the activation, which makes equal ones of some.
-        untold: Op type for which a single score may be anything; None where it is a logit or a probability.
+        is_quantised: Whether scores are quantised after the activation, so that some become equal.
+        untold: Op type behind which a single score may have any meaning; None where it is a logit or a probability.
         is_probability: Whether the output holds probabilities although no activation can be left out: behind an If of
             which every branch ends in one.
         is_layer: Whether the scores are what a layer of weights gives, scaled and moved by constants at most.
@@ -227,7 +227,7 @@ def _untold(
     producer: Callable[[str], onnx.NodeProto | None],
     value: Callable[[str], NDArray[Any] | None],
 ) -> str | None:
-    """Return the op that leaves open what a single score means: at the end, or behind constant factors and sums."""
+    """Return the op, with constant factors and sums behind it at most, that leaves the meaning of a score open."""
     name, affine = output, ""
     last = _standard(producer(name))
     while last is not None:

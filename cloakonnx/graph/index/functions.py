@@ -32,7 +32,7 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def check_functions(model: onnx.ModelProto) -> None:
-    """Check what local functions are when they are written out, without doing so.
+    """Check the size of local functions when they are inlined, without inlining them.
 
     Raises:
         ModelError: a name is there twice, functions call each other in a circle, or the whole is above the limits.
@@ -112,7 +112,7 @@ def _callees_first(calls: dict[_Key, list[_Key]]) -> list[_Key]:
 
 
 def _written_out(order: list[_Key], calls: dict[_Key, list[_Key]], own: Callable[[_Key], int]) -> dict[_Key, int]:
-    """Return what each function amounts to with all calls in it written out."""
+    """Return the nodes and bytes of each function with all calls in it inlined."""
     found: dict[_Key, int] = {}
     for key in order:
         found[key] = own(key) + sum(found[k] for k in calls[key])

@@ -34,15 +34,15 @@ class TensorInfo:
 
 
 class Index:
-    """The main graph as a web of names.
+    """The main graph by the names of its tensors.
 
     Types and shapes are read at once, and more can be added; everything else is worked out when it is first asked for,
     from the graph as it is then.
 
     Attributes:
         graph: The graph.
-        infos: Element type and shape of every tensor that inference or the file tells something of.
-        kinds: What the values are that are no tensors: ``sequence``, ``optional``, ``map``, ...
+        infos: Element type and shape of every tensor of which inference or the file gives any.
+        kinds: The kind of each value that is no tensor: ``sequence``, ``optional``, ``map``, ...
         initializers: The initializers by name.
 
     Args:
@@ -73,12 +73,12 @@ class Index:
         self.infos[name] = TensorInfo(tensor.elem_type or (known.elem_type if known else 0), shape)
 
     def add_initializer(self, tensor: TensorProto) -> None:
-        """Learn of an initializer."""
+        """Add an initializer."""
         self.initializers[tensor.name] = tensor
         self.infos[tensor.name] = TensorInfo(tensor.data_type, tuple(tensor.dims))
 
     def learn(self, name: str, elem_type: int, shape: Sequence[Dim] | None) -> None:
-        """Note the type and shape of a tensor."""
+        """Set the type and shape of a tensor."""
         self.infos[name] = TensorInfo(elem_type, None if shape is None else tuple(shape))
 
     @cached_property
@@ -234,7 +234,7 @@ def topological(nodes: Sequence[onnx.NodeProto], reads: Sequence[Collection[str]
 
 
 def _tied_names(graph: onnx.GraphProto, training: Sequence[onnx.TrainingInfoProto]) -> Iterator[str]:
-    """Names of tensors that are spoken of outside the nodes; a new tensor of such a name would be meant by them."""
+    """Names of tensors that are mentioned outside the nodes; a new tensor must not have such a name."""
     yield from (value.name for value in graph.value_info)
     for annotation in graph.quantization_annotation:
         yield annotation.tensor_name

@@ -1,4 +1,4 @@
-"""The numbers of the limits that models are held to, and how sizes are counted and quoted."""
+"""The limits that models must keep to, and how sizes are counted and quoted."""
 
 from __future__ import annotations
 

@@ -76,5 +76,5 @@ def _cut(graph: Index, name: str) -> str | None:
 
 
 def score_info(graph: Index, name: str) -> onnx.ValueInfoProto:
-    """Return what is known of a tensor inside the graph, as an output is declared."""
+    """Return the value info of a tensor inside the graph."""
     return onnx.helper.make_tensor_value_info(name, graph.elem_type(name), graph.shape(name))

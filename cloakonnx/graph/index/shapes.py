@@ -17,7 +17,7 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of the model with the shapes and types that can be inferred, or the model itself where none can.
 
     Weights are not needed: large ones may be references. A rank is all that is added where the dimensions are unknown,
-    so nothing is claimed that a run could contradict.
+    so that no run can contradict it.
 
     Raises:
         ModelError: a Reshape is to a rank above the limit.
@@ -68,7 +68,7 @@ def _reshape_ranks(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 
 
 def _tell(graph: onnx.GraphProto, added: Sequence[onnx.ValueInfoProto]) -> None:
-    """Put value infos in the place of those that say less, of outputs too."""
+    """Replace value infos that are less exact, those of outputs too."""
     names = {value.name: value for value in added}
     outputs = {output.name for output in graph.output}
     kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in graph.value_info if v.name not in names]
@@ -80,7 +80,7 @@ def _tell(graph: onnx.GraphProto, added: Sequence[onnx.ValueInfoProto]) -> None:
 
 
 def _weights_tell_features(graph: onnx.GraphProto) -> None:
-    """Fill in what a constant weight tells of the data input of a MatMul or Gemm: type, last dimension, Gemm's rank."""
+    """Derive from a constant weight what the data input of a MatMul or Gemm is: type, last dimension, Gemm's rank."""
     types = _types(graph)
     weights = {t.name: (list(t.dims), t.data_type) for t in graph.initializer}
     for name, tensor in types.items():

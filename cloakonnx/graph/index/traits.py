@@ -1,4 +1,4 @@
-"""What each op is to the rest of the package, in one table: for gradients, folding, taps, heads and endings.
+"""The properties of each op that gradients, folding, taps, heads and endings need, in one table.
 
 An op that is not in the table has no trait. Names of other domains than the default one stand here too where no default
 op has the same name.
@@ -32,7 +32,7 @@ class Trait(Flag):
         SUM: Linear in all inputs together.
         AFFINE: Changes scale and offset of scores where all but one input is constant.
         QUANTISES: To integers or back.
-        ONE_SIDED: Gives no logit of both signs; behind it, what a single score must exceed can't be told.
+        ONE_SIDED: Gives no logit of both signs; behind it the threshold of a single score is unknown.
         FINAL: Makes probabilities of logits at the end of a classifier.
         WEIGHTED: A layer whose weights multiply features.
         ACTIVATION: A tap belongs after it: an activation function or a normalisation as transformers have it.

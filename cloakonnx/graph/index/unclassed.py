@@ -12,7 +12,7 @@ from cloakonnx.graph.index.ending import ending
 from cloakonnx.graph.index.traits import Trait, has
 
 _COPIES = 8
-"""Values of a sample from which on as many scores as values are taken for a copy of it, not for classes."""
+"""From this many values of a sample on, an output of as many scores is taken for a copy of it, not for classes."""
 
 _NORMS = frozenset({"ReduceL2", "ReduceL1", "ReduceSumSquare"})
 

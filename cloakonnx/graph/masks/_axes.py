@@ -1,8 +1,8 @@
 """Which axis of a tensor counts its features.
 
 Axis 1 for (N, F) and (N, C, H, W), the last for (N, T, C) and for NHWC. The rank alone can't tell (N, C, L) from
-(N, T, C), nor NCHW from NHWC, so the axis is followed back to the op that made the features. The layer that
-reads a tensor tells, too: it contracts the features.
+(N, T, C), nor NCHW from NHWC, so the axis is followed back to the op that made the features. The layer that reads a
+tensor shows it, too: it contracts the features.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _permutation(node: onnx.NodeProto, rank: int) -> list[int]:
 
 
 def _trace(structure: Index, tensor: str, rank: int, known: Mapping[str, int | None]) -> int | None:
-    """Walk back to the op that made the features; return where they end up, if it says.
+    """Walk back to the op that made the features; return the axis, where that op determines it.
 
     Shape-only ops are followed axis by axis, all others through an input of the same rank.
     """
@@ -133,7 +133,7 @@ def _same_rank_input(structure: Index, tensor: str, inputs: list[str]) -> str | 
 
 
 def _of_input(shape: tuple[int | str | None, ...] | None) -> int | None:
-    """Images say by their channel count whether they are NHWC; other inputs go by rank."""
+    """The channel count of images shows whether they are NHWC; other inputs are decided by rank."""
     if shape is None or len(shape) != 4:
         return None
     return 3 if shape[3] in {1, 3, 4} and shape[1] not in {1, 3, 4} else 1

@@ -19,7 +19,7 @@ from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.file.names import unsafe_name
 
 _MOST_INSIDE = 1_000_000
-"""Bytes of masks that the model file holds itself, as an analysis does."""
+"""Most bytes of masks that the model file itself holds, as in an analysis."""
 
 _LEAST = 4096
 """Bytes of a mask that is moved out, and what offsets are multiples of, so that the file can be mapped."""

@@ -1,7 +1,6 @@
 """What one weight of a mask multiplies: a feature or an element of an activation, a kernel or a number of a weight.
 
-One class a granularity: it says the shape of a mask at a place, and how that shape is spread over the tensor. Nothing
-else looks at the number of a mask's dimensions.
+One class a granularity: it gives the shape of a mask at a place, and how that shape broadcasts over the tensor.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Element:
         return _known(place, _tap(place, self.name).shape[1:], "shape")
 
     def spread(self, place: Place) -> Shape | None:
-        """As it is: it broadcasts over the batch."""
+        """The shape of the mask: it broadcasts over the batch."""
         _tap(place, self.name)
         return None
 

@@ -1,4 +1,4 @@
-"""Masks in, masks out, on files: what ``apply`` and ``strip`` do once they know the masks."""
+"""Put masks into files and take them out: what ``apply`` and ``strip`` do once the masks are known."""
 
 from __future__ import annotations
 

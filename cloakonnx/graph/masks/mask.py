@@ -93,12 +93,12 @@ class Mask:
 
     @property
     def size(self) -> int:
-        """How many weights it has."""
+        """Number of its weights."""
         return self.weights.size
 
     @property
     def key(self) -> str:
-        """What tells it from the other masks of a model: the tensor, and which of a pair it is."""
+        """Identifies it among the masks of a model: the tensor, and which of a pair it is."""
         return self.key_of(self.tap, self.granularity)
 
     @staticmethod

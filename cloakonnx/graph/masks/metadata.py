@@ -75,7 +75,7 @@ class MaskEntry:
 
     @property
     def key(self) -> str:
-        """What tells the mask from the others."""
+        """Identifies the mask among those of the model."""
         return self.tap
 
 
@@ -125,7 +125,7 @@ class WeightMaskEntry:
 
     @property
     def key(self) -> str:
-        """What tells the mask from the others."""
+        """Identifies the mask among those of the model."""
         return Mask.key_of(self.weight, self.granularity)
 
 
@@ -139,7 +139,7 @@ def entries(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def masks_of(model: onnx.ModelProto) -> list[Entry]:
-    """Return the masks that the metadata tells of; none for a model that was never hardened.
+    """Return the masks that the metadata lists; none for a model that was never hardened.
 
     Raises:
         ModelError: the entry is there but is not what cloakonnx writes.
@@ -175,7 +175,7 @@ def is_folded(model: onnx.ModelProto) -> bool:
 
 @dataclass(frozen=True)
 class InWeight:
-    """A mask with a number for each number of its weight: the folded weight beside the source's says what they are.
+    """A mask with a number for each number of its weight, which are found from the folded and the source's weight.
 
     Attributes:
         tap: The weight.
@@ -203,7 +203,7 @@ class InWeight:
 
     @property
     def key(self) -> str:
-        """What tells the mask from the others."""
+        """Identifies the mask among those of the model."""
         return Mask.key_of(self.tap, self.granularity)
 
     @property

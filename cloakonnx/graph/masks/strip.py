@@ -144,9 +144,9 @@ def reinserted(model: Model) -> Model:
 
 
 def _untied(proto: onnx.ModelProto, masks: Sequence[metadata.Entry]) -> onnx.ModelProto:
-    """Return a copy in which nothing but nodes and initializers speaks of the masks' own tensors.
+    """Return a copy in which only nodes and initializers mention the masks' own tensors.
 
-    Shape inference and quantisers write value infos and annotations for them, which outlive the masks.
+    Shape inference and quantisers write value infos and annotations for them, which remain when the masks are removed.
     """
     made, own = onnx.ModelProto(), {name for mask in masks for name in mask.own}
     made.CopyFrom(proto)

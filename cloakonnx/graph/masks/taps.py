@@ -149,7 +149,7 @@ def default_tap(graph: Index) -> _Place | None:
 
 
 def _behind(graph: Index, place: _Place) -> _Place | None:
-    """Return where the features are in front of the shape-only node that makes a tensor; None where there is none."""
+    """Return tensor and feature axis before the shape-only node that makes a tensor; None where there is none."""
     node = graph.producer(place.name)
     if node is None or not has(node.op_type, Trait.MOVES) or node.domain not in {"", "ai.onnx"} or not node.input:
         return None
@@ -291,7 +291,7 @@ def _checked_axis(name: str, axis: int, rank: int) -> int:
 
 
 def _masked_names(model: Model) -> set[str]:
-    """Names on both sides of the masks that are in the model already."""
+    """Names before and after the masks that are in the model already."""
     return {name for mask in masks_of(model.proto) for name in (mask.source, mask.result)}
 
 
@@ -334,7 +334,7 @@ def _activations(graph: Index, tensor: str) -> Iterator[str]:
 
 
 def _is_cut_off(graph: Index, tensor: str) -> bool:
-    """Whether quantisation is all the activation that a layer's output or a sum has: a Relu goes into its range."""
+    """Whether quantisation is all the activation that a layer's output or a sum has: its range includes the Relu."""
     node = graph.producer(tensor)
     if node is None or not graph.is_float(tensor) or not has(node.op_type, Trait.WEIGHTED | Trait.SUM):
         return False
@@ -385,7 +385,7 @@ def places(model: Model, *, names: Sequence[str] = (), patterns: Sequence[str] =
 
 
 def _instead(model: Model) -> str:
-    """Say what can be done where no tap is chosen by itself."""
+    """Return what the user can do where there is no default tap."""
     outputs = {output.name for output in model.proto.graph.output}
     if any(tap.name not in outputs and tap.features != 1 for tap in list_taps(model)):
         return "name one with --tap ('cloakonnx inspect' lists them)"

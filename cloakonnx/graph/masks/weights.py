@@ -278,5 +278,5 @@ def _axes(node: onnx.NodeProto, position: int, rank: int) -> tuple[int, int | No
 
 
 def _masked(model: Model) -> set[str]:
-    """Names on both sides of the masks that are in the model already."""
+    """Names before and after the masks that are in the model already."""
     return {name for entry in masks_of(model.proto) for name in (entry.source, entry.result)}

@@ -54,7 +54,7 @@ def tapped(
 
 
 def unfed(needed: Sequence[str], input_name: str) -> ModelError:
-    """Return the error for a model that reads other inputs beside the data's."""
+    """Return the error for a model that reads other inputs than the data."""
     return ModelError(
         f"the model needs {', '.join(map(repr, needed))} beside {input_name!r}, and only one input gets data; export "
         "it with the others as constants"

@@ -28,7 +28,7 @@ class Head:
         proto: The model; its weights are as in the source, references or inline.
         tap: Its first input.
         sides: Its other inputs: computed tensors that it reads beside the tap, such as the other branch of a residual
-            block, in graph order. Together with the tap they are all that it needs of a sample.
+            block, in graph order. With the tap they are all data of a sample that it reads.
         nonlinear: What keeps the class scores from being linear in the tap, described; None where they are. A Softmax
             or Sigmoid at the very end does not count.
     """
@@ -74,7 +74,7 @@ def head(model: Model, tap: str, output_name: str | None = None) -> Head:
 
 
 def _after(graph: Index, tap: str) -> set[int]:
-    """Return the nodes that depend on a tensor, be it on its shape alone."""
+    """Return the nodes that depend on a tensor, those that read its shape only included."""
     nodes: set[int] = set()
     waiting = [tap]
     while waiting:
@@ -117,7 +117,7 @@ def _value(graph: Index, name: str) -> onnx.ValueInfoProto:
 
 
 def _nonlinear(graph: Index, nodes: list[int], tap: str, output: str) -> str | None:
-    """Return what is not linear between a tap and the output; nodes that only read shapes are no matter."""
+    """Return what is not linear between a tap and the output; nodes that only read shapes do not count."""
     final = _final_activation(graph, output)
     values = {tap}  # what depends on the tap's values, not only on its shape
     for index in nodes:

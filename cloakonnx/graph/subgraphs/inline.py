@@ -21,7 +21,7 @@ _MUCH = 1 << 30
 """Bytes of weights from which on they stay in their files."""
 
 _SMALL = 1 << 16
-"""Elements up to which a tensor is brought in all the same: shapes and the like are computed with."""
+"""Elements up to which a tensor is always inlined: shapes and axes must be known."""
 
 
 def held(model: Model) -> tuple[onnx.ModelProto, Path | None]:

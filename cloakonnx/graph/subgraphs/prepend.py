@@ -1,4 +1,4 @@
-"""Puts the way from pixel space, and from batches with the samples first, to a model's input in front of a graph."""
+"""Puts preprocessing, from pixel space and batches with the samples first, in front of a model's input."""
 
 from __future__ import annotations
 
