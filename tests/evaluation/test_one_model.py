@@ -22,7 +22,7 @@ from cloakonnx.reporting.tables import evaluation_markdown
 from cloakonnx.text import eps_text, parse_number
 from tests.attacks.helpers import DIGITS
 from tests.evaluation.digits import EPS, SCHEMA, evaluated
-from tests.evaluation.test_adaptive import TAP, weights
+from tests.evaluation.sweeps.test_adaptive import TAP, weights
 from tests.support.classifiers import cpu
 
 ROBUST = DIGITS.with_name("digits_robust.onnx")

@@ -26,9 +26,8 @@ from cloakonnx.graph.masks.metadata import folded_masks, given_text
 from cloakonnx.graph.masks.strip import found_masks
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.scoring.analysis import Analysis, SampleSet
+from tests.graph.masks.test_weight_masks import VALUES, built, random_masks
 from tests.support.classifiers import cpu
-
-from .test_weight_masks import VALUES, built, random_masks
 
 WIDE = 256
 FIRST, LAST = (np.random.default_rng(seed).normal(size=(WIDE, WIDE)) / 16 for seed in (1, 2))

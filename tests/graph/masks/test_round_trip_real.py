@@ -18,8 +18,7 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import find_tap, list_taps
 from tests.fixtures.models import Feed, light_models_opset17, manifest, onnx_wheel_models, random_feed
 from tests.fixtures.real import WHEEL_DATA
-
-from .helpers import assert_masked, mask_for, round_trip, tap_values, weights, whole_proto, write
+from tests.graph.helpers import assert_masked, mask_for, round_trip, tap_values, weights, whole_proto, write
 
 ASSETS = manifest() or {}
 LIGHT = sorted(path.stem for path in (WHEEL_DATA / "light").glob("*.onnx"))

@@ -18,9 +18,8 @@ from cloakonnx.graph.fold.recorded import read_masks
 from cloakonnx.graph.masks.harden import harden_file, hardened
 from cloakonnx.graph.masks.mask import KERNEL, OUTPUT_CHANNEL, WEIGHT, Mask
 from cloakonnx.graph.masks.strip import stripped_bytes
+from tests.graph.masks.test_weight_masks import NODES, RNG, UNITS, VALUES, built, random_masks, run
 from tests.support.classifiers import cpu
-
-from .test_weight_masks import NODES, RNG, UNITS, VALUES, built, random_masks, run
 
 CASES = [(np.float32, 8), (np.float16, 8), (np.float32, 3)]
 

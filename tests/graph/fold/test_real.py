@@ -21,9 +21,9 @@ from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.graph.subgraphs.inline import inline
 from tests.fixtures.models import FIXTURES, Feed, Fixture, manifest, random_feed, write_external
 from tests.fixtures.real import WHEEL_DATA
+from tests.graph.helpers import weights
 
 from .folding import relative, run
-from .helpers import weights
 
 ASSETS = manifest() or {}
 ACTIVATIONS = {"Relu", "LeakyRelu", "PRelu", "Clip"}

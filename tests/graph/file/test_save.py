@@ -20,8 +20,7 @@ from cloakonnx.graph.file.model import load
 from cloakonnx.graph.masks.harden import harden_file, strip_file
 from cloakonnx.graph.masks.mask import Mask
 from tests.fixtures.models import TAP, mlp
-
-from .helpers import weights, write
+from tests.graph.helpers import weights, write
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import find_tap, list_taps
 from tests.cli.conftest import Run, run
 from tests.fixtures.models import BROKEN, REFUSED, TAP, Refused, mlp, write_broken_external, write_external
-
-from .helpers import weights, write
+from tests.graph.helpers import weights, write
 
 __all__ = ["run"]
 

@@ -22,10 +22,9 @@ from cloakonnx.graph.fold.fold import fold_file
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.preprocessing import Preprocessing
 from tests.attacks.helpers import DIGITS
+from tests.evaluation.helpers import checked, failures, flip, statuses, weight, write
 from tests.fixtures.models import TAP, mlp, write_external
 from tests.support.classifiers import cpu
-
-from .helpers import checked, failures, flip, statuses, weight, write
 
 MASK = np.array([0, 1, 0.5, 2, 0, 1], np.float32)
 HIDDEN = np.array([0.5, 1, 0.5, 2, 1, 1], np.float32)

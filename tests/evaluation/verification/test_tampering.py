@@ -17,10 +17,9 @@ from cloakonnx.evaluation.verification.verify import verify
 from cloakonnx.graph.file.model import load
 from cloakonnx.graph.masks.harden import harden_file
 from cloakonnx.graph.masks.mask import Mask
+from tests.evaluation.helpers import MASK, analysis, checked, failures, flip, harden, statuses, weight, write
 from tests.fixtures.models import FEATURES, FIXTURES, TAP, mlp, write_external
 from tests.support.classifiers import cpu
-
-from .helpers import MASK, analysis, checked, failures, flip, harden, statuses, weight, write
 
 
 def _node(made: ModelProto, name: str) -> object:

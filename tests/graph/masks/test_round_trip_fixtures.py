@@ -18,8 +18,7 @@ from cloakonnx.graph.masks.metadata import masks_of
 from cloakonnx.graph.masks.strip import read_masks
 from cloakonnx.graph.masks.taps import find_tap, list_taps
 from tests.fixtures.models import FIXTURES, TAP, Fixture, mlp
-
-from .helpers import assert_masked, mask_for, round_trip, seed_of, tap_values, weights, whole_proto, write
+from tests.graph.helpers import assert_masked, mask_for, round_trip, seed_of, tap_values, weights, whole_proto, write
 
 EVERY = [pytest.param(each, id=each.name) for each in FIXTURES]
 NO_DEFAULT = {"tap_first_output", "tap_second_output", "empty_optional_names"}

@@ -34,7 +34,7 @@ from tests.attacks.helpers import DIGITS, convolution, digits_arrays, flat
 from tests.fixtures.real import assets_folder
 from tests.support.classifiers import cpu
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 ASSETS = assets_folder()
 NAMES = ("evaluation", "sweep")
 SCHEMAS = {name: json.loads((DOCS / f"{name}.schema.json").read_text(encoding="utf-8")) for name in NAMES}

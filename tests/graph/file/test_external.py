@@ -18,8 +18,7 @@ from cloakonnx.graph.file.model import load
 from cloakonnx.graph.masks.harden import harden_file, hardened, strip_file
 from cloakonnx.graph.masks.mask import Mask
 from tests.fixtures.models import TAP, mlp, random_feed, write_external
-
-from .helpers import assert_masked, round_trip, tap_values, weights, whole_proto, write
+from tests.graph.helpers import assert_masked, round_trip, tap_values, weights, whole_proto, write
 
 FILES = ["external.data", "weights/w2.bin"]
 SIZE = 64 << 20

@@ -19,8 +19,7 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.answer import Answer
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.graph.file.model import load_bytes
-
-from .helpers import CPU, Images, Labels, digits, flat, model, victim
+from tests.attacks.helpers import CPU, Images, Labels, digits, flat, model, victim
 
 Array = NDArray[np.float64]
 NORMS: list[Norm] = ["linf", "l2"]

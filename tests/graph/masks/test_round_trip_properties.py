@@ -15,8 +15,7 @@ from cloakonnx.graph.masks.harden import harden_file
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import Tap, find_tap, list_taps
 from tests.fixtures.models import FIXTURES, Feed, Fixture
-
-from .helpers import assert_masked, round_trip, tap_values, write
+from tests.graph.helpers import assert_masked, round_trip, tap_values, write
 
 NAMES = ("mlp", "nchw", "nhwc_tap_last", "transformer", "ir3_initializers_are_inputs", "float16", "if_both_branches")
 CHOSEN = [fixture for fixture in FIXTURES if fixture.name in NAMES]

@@ -13,8 +13,7 @@ from onnx import ModelProto, TensorProto, helper
 from cloakonnx.graph.file.diff import diff
 from cloakonnx.graph.file.model import load, load_bytes
 from tests.fixtures.models import FIXTURES, TAP, mlp, unknown_fields, write_external
-
-from .helpers import write
+from tests.graph.helpers import write
 
 LARGE = 9000
 

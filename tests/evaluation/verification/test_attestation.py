@@ -19,11 +19,10 @@ from cloakonnx.graph.fold.fold import fold_file
 from cloakonnx.graph.masks.harden import harden_file, strip_file
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.scoring.analysis import TapScores
+from tests.evaluation.helpers import MASK, analysis, checked, failures, flip, harden, statuses, weight, write
 from tests.fixtures.models import FIXTURES, TAP, mlp, write_external
 
-from .helpers import MASK, analysis, checked, failures, flip, harden, statuses, weight, write
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCHEMA = json.loads((ROOT / "docs" / "attestation.schema.json").read_text(encoding="utf-8"))
 
 

@@ -18,10 +18,9 @@ from cloakonnx.graph.masks.harden import harden_file, strip_file
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import find_tap, list_taps
 from cloakonnx.preprocessing import Preprocessing
+from tests.evaluation.helpers import MASK, checked, failures, flip, harden, statuses, weight, write
 from tests.fixtures.models import FIXTURES, TAP, Fixture, manifest, mlp, write_external
 from tests.support.classifiers import cpu
-
-from .helpers import MASK, checked, failures, flip, harden, statuses, weight, write
 
 ASSETS = manifest() or {}
 ALL = {"masks in place", "mask values", "metadata", "source", "structure", "external data", "numbers"}
