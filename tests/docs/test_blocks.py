@@ -23,6 +23,21 @@ NOT_RUN = {
     "docs/installing.md: python -m venv .venv": "installs",
     f"docs/installing.md: {CPU_ONLY}": "installs",
     "docs/installing.md: pip install 'onnxruntime-gpu[cuda,cudnn]'": "installs",
+    "docs/scale.md: pip install 'cloakonnx[ray,cuda]'": "needs a cluster",
+    "docs/scale.md: ray start --head --port=6379": "needs a cluster",
+    (
+        "docs/scale.md: ray job submit --address http://HEAD:8265 --no-wait --    cloakonnx evaluate /data/model.onnx "
+        "--data /data/test.npz --eps 8/255 --attack standard --engine auto -o /data/evaluation.json --resume"
+    ): "needs a cluster",
+    "docs/scale.md: kubectl apply -f rayjob.yaml": "needs a cluster",
+    (
+        "docs/scale.md: sbatch --nodes=8 ray.sbatch evaluate model.onnx --data test.npz --eps 8/255 --attack standard "
+        "-o evaluation.json --resume"
+    ): "needs a cluster",
+    (
+        "docs/scale.md: sbatch --array=1-16 shards.sbatch evaluate model.onnx --data test.npz --eps 8/255 "
+        "--attack standard --resume"
+    ): "needs a cluster",
     "docs/security.md: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -out signer.pem": (
         "makes keys"
     ),
