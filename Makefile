@@ -5,13 +5,14 @@ PEERS_VENV ?= .venv-peers
 LOWEST_VENV ?= .venv-lowest
 DOCS_VENV ?= .venv-docs
 BROWSER_VENV ?= .venv-browser
+CLUSTER_VENV ?= .venv-cluster
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 OUT := cloakonnx-demo
 FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= 0
 
-.PHONY: demo test test-peers test-browser test-lowest fuzz lint format smoke clean docs
+.PHONY: demo test test-peers test-cluster test-browser test-lowest fuzz lint format smoke clean docs
 
 ## demo: set up an environment, harden a bundled classifier in cloakonnx-demo/, and show what that brings
 demo: $(VENV)/.demo
@@ -27,13 +28,17 @@ test: $(VENV)/.dev
 test-peers: $(PEERS_VENV)/.peers
 	$(PEERS_VENV)/bin/python -m pytest -q tests/peers
 
+## test-cluster: the tests on a Ray cluster of three nodes, all on this machine
+test-cluster: $(CLUSTER_VENV)/.cluster
+	$(CLUSTER_VENV)/bin/python -m pytest -q tests/cluster
+
 ## test-browser: the report in a headless Chromium (Debian's, or $CHROMIUM); screenshots go to test-artifacts/
 test-browser: $(BROWSER_VENV)/.browser
 	$(BROWSER_VENV)/bin/python -m pytest -q tests/browser
 
 ## test-lowest: the tests with the lowest versions that pyproject.toml allows
 test-lowest: $(LOWEST_VENV)/.lowest
-	$(LOWEST_VENV)/bin/python -m pytest -q --ignore=tests/peers --ignore=tests/browser
+	$(LOWEST_VENV)/bin/python -m pytest -q --ignore=tests/peers --ignore=tests/cluster --ignore=tests/browser
 
 ## docs: the documentation as a site, with the API reference, in build/docs
 docs: $(DOCS_VENV)/.docs
@@ -75,6 +80,11 @@ $(PEERS_VENV)/.peers: pyproject.toml tests/peers/requirements.txt tests/peers/re
 	$(PEERS_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r tests/peers/requirements-no-deps.txt
 	touch $@
 
+$(CLUSTER_VENV)/.cluster: pyproject.toml tests/cluster/requirements.txt
+	test -x $(CLUSTER_VENV)/bin/python || $(PYTHON) -m venv $(CLUSTER_VENV)
+	$(CLUSTER_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[dev,ray]' -r tests/cluster/requirements.txt
+	touch $@
+
 $(BROWSER_VENV)/.browser: pyproject.toml tests/browser/requirements.txt
 	test -x $(BROWSER_VENV)/bin/python || $(PYTHON) -m venv $(BROWSER_VENV)
 	$(BROWSER_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[report]' -r tests/browser/requirements.txt
@@ -91,4 +101,4 @@ $(LOWEST_VENV)/.lowest: pyproject.toml tests/lowest.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) $(LOWEST_VENV) $(DOCS_VENV) $(BROWSER_VENV) $(OUT) demo-out test-artifacts fuzz-findings dist build
+	rm -rf $(VENV) $(PEERS_VENV) $(LOWEST_VENV) $(DOCS_VENV) $(BROWSER_VENV) $(CLUSTER_VENV) $(OUT) demo-out test-artifacts fuzz-findings dist build

@@ -4,7 +4,7 @@
 set -u
 python=$1
 first="tests/cli tests/docs tests/action tests/fixtures"
-ignored="--ignore=tests/peers --ignore=tests/browser"
+ignored="--ignore=tests/peers --ignore=tests/cluster --ignore=tests/browser"
 for each in $first; do ignored="$ignored --ignore=$each"; done
 log=$(mktemp)
 "$python" -m pytest -q $first >"$log" 2>&1 &

@@ -1,0 +1,1 @@
+"""Batches on the machines of a Ray cluster: the connection, what travels, the workers and their faults."""
