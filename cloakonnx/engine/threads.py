@@ -11,10 +11,8 @@ from functools import partial
 from typing import Any, Generic, NamedTuple
 
 from cloakonnx.engine.batches import B, Pool, R, Work
+from cloakonnx.engine.schedule import AHEAD, QUEUED
 from cloakonnx.errors import OptionError
-
-_AHEAD = 4
-"""Batches that may be under way or finished behind the first unfinished one, for each worker: it bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,8 @@ class _Pool(Generic[B, R]):
         failed: tuple[int, BaseException] | None = None
         following, more = 0, True
         while True:
-            while more and len(active) < 2 * self._workers:
-                if active and following - min(active) >= _AHEAD * self._workers:
+            while more and len(active) < QUEUED * self._workers:
+                if active and following - min(active) >= AHEAD * self._workers:
                     break
                 try:
                     number, batch = next(coming)
