@@ -19,7 +19,7 @@ from cloakonnx.runtime.packages import RUNTIMES, kept, versions
 REQUIRED = ("click", "jinja2", "msgspec", "numpy", "onnx", "onnx-graphsurgeon", "pillow", "rich")
 """Distributions that cloakonnx needs beside ONNX Runtime."""
 
-EXTRAS = {"parquet": ("pyarrow",), "sign": ("cryptography", "securesystemslib")}
+EXTRAS = {"parquet": ("pyarrow",), "ray": ("ray",), "sign": ("cryptography", "securesystemslib")}
 """Optional features to the distributions that they need."""
 
 _REMOTE = "AzureExecutionProvider"
@@ -71,6 +71,7 @@ class Diagnosis:
         provider: The provider that is used by default; None where none loads.
         gradient: The test gradient; None where ONNX Runtime can't be imported.
         extras: Optional features, and whether their packages are installed.
+        ray: Version of Ray; None where it is not installed.
         problems: What makes the installation unusable, a sentence each.
         warnings: What should be mended, a sentence each.
         install: Commands that would mend or extend it.
@@ -87,6 +88,7 @@ class Diagnosis:
     provider: str | None
     gradient: Gradient | None
     extras: dict[str, bool]
+    ray: str | None = None
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     install: list[str] = field(default_factory=list)
@@ -118,6 +120,7 @@ def examine() -> Diagnosis:
         provider=default,
         gradient=None if failure or default is None else _gradient(),
         extras={name: len(versions(needed)) == len(needed) for name, needed in EXTRAS.items()},
+        ray=versions(("ray",)).get("ray"),
     )
     _judge(found, failure)
     return found
@@ -218,9 +221,7 @@ def _judge(found: Diagnosis, failure: str | None) -> None:
         found.warnings.append(f"{' and '.join(names)} are both installed and overwrite each other's files")
         found.install.append(f"pip uninstall -y {' '.join(names)} && pip install {kept(names)}")
     _judge_gpu(found)
-    found.install.extend(
-        f"pip install {' '.join(EXTRAS[name])}  # {name}" for name, there in found.extras.items() if not there
-    )
+    found.install.extend(f'pip install "cloakonnx[{name}]"' for name, there in found.extras.items() if not there)
 
 
 def _judge_gpu(found: Diagnosis) -> None:

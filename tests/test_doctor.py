@@ -49,6 +49,21 @@ def test_here() -> None:
     assert found.runtimes == versions()
 
 
+@pytest.mark.parametrize("version", ["2.49.0", None])
+def test_ray(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+    def found(asked: tuple[str, ...] = RUNTIMES) -> dict[str, str]:
+        there = {"ray": version} if version else {}
+        return {name: number for name, number in {**versions(asked), **there}.items() if name in asked}
+
+    monkeypatch.setattr(doctor, "versions", found)
+    if version is None and versions(("ray",)):
+        pytest.skip("Ray is installed here")
+    said = CliRunner().invoke(command, []).output
+    assert f"Ray            {version or 'not installed: --engine ray needs the extra ray'}\n" in said
+    assert ('to install     pip install "cloakonnx[ray]"' in said) == (version is None)
+    assert examine().ray == version
+
+
 def test_printed_and_as_json() -> None:
     said = CliRunner().invoke(command, [])
     assert said.exit_code == 0
@@ -73,7 +88,7 @@ def test_a_missing_package_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
     found = examine()
     assert found.problems == ["missing: msgspec, rich"]
     assert found.install[0] == "pip install msgspec rich"
-    assert "pip install pyarrow  # parquet" in found.install
+    assert 'pip install "cloakonnx[parquet]"' in found.install
     assert CliRunner().invoke(command, []).exit_code == 1
 
 

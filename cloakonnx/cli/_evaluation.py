@@ -108,7 +108,7 @@ class Asked:
         """Evaluate, and show how far it is; takes outputs, as :func:`cloakonnx.evaluate` does."""
         from cloakonnx.evaluation.evaluate import evaluate
 
-        engine = self.runs.engine(self.classifier, self.samples)
+        engine = self.runs.engine_for(self.classifier, self.samples)
         with progress(f"evaluate, {self.plan.attack}", self.samples.count()) as advance:
             return evaluate(
                 self.classifier,

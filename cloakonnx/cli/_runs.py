@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from cloakonnx.cli._output import say, warn
 from cloakonnx.cli._scores import say_scores
-from cloakonnx.cli._types import ChannelNumbers, Number, Numbers
+from cloakonnx.cli._types import ChannelNumbers, EnginePlace, Number, Numbers
 from cloakonnx.cli._verb import Group, option
 
 if TYPE_CHECKING:
@@ -93,6 +93,31 @@ class Runs(Group):
         show_envvar=True,
         help="Batches processed in parallel, each on one thread.  [2 or 1, see docs/commands.md]",
     )
+    engine: str = option(
+        "--engine",
+        type=EnginePlace(),
+        metavar="local|ray|auto|ADDRESS",
+        default="local",
+        envvar="CLOAKONNX_ENGINE",
+        show_envvar=True,
+        show_default=True,
+        help="Where batches are processed: local, in this process; ray, in processes on this machine; auto, on the "
+        "Ray cluster this machine belongs to; or its address, ray://HOST:10001 or HOST:6379.",
+    )
+    gpus_per_worker: float | None = option(
+        "--gpus-per-worker",
+        type=Number(),
+        envvar="CLOAKONNX_GPUS_PER_WORKER",
+        show_envvar=True,
+        help="GPUs of each worker on Ray; 0.5 puts two workers on each.  [0]",
+    )
+    cpus_per_worker: int | None = option(
+        "--cpus-per-worker",
+        type=click.IntRange(min=1),
+        envvar="CLOAKONNX_CPUS_PER_WORKER",
+        show_envvar=True,
+        help="Threads of each worker's sessions, and its CPUs on Ray.  [1]",
+    )
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -150,11 +175,26 @@ class Runs(Group):
             warn(warning)
         return choose_provider(self.provider, device_id=self.device_id)
 
-    def engine(self, classifier: Classifier, dataset: Dataset) -> Engine:
-        """Return what handles batches, and say so where several are handled at a time."""
-        from cloakonnx.engine.choice import default_engine, engine_of
+    def asked_engine(self) -> Engine | None:
+        """Return the engine that the options name; None where they name none.
 
-        found = engine_of(self.workers) or default_engine(classifier.provider, dataset, self.batch_size)
+        Raises:
+            OptionError: options that do not go together.
+        """
+        from cloakonnx.engine.choice import engine_of
+
+        return engine_of(
+            self.workers,
+            where=self.engine,
+            gpus_per_worker=self.gpus_per_worker,
+            cpus_per_worker=self.cpus_per_worker,
+        )
+
+    def engine_for(self, classifier: Classifier, dataset: Dataset) -> Engine:
+        """Return what handles batches, and say so where several are handled at a time."""
+        from cloakonnx.engine.choice import default_engine
+
+        found = self.asked_engine() or default_engine(classifier.provider, dataset, self.batch_size)
         if found.workers > 1:
             say(str(found))
         return found

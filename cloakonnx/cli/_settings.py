@@ -50,6 +50,7 @@ _REPLACES = {
 _BY_HAND = {"data-script": "runs code", "adversarial-script": "runs code"} | dict.fromkeys(
     ("output", "force", "junit", "save-adversarial"), "decides which files are written over"
 )
+_BY_HAND["engine"] = "decides which machines get the model and the samples"
 _BY_HAND |= {"sign-key": "uses a private key"} | dict.fromkeys(
     ("key", "certificate", "ca"), "decides whose signature counts"
 )

@@ -48,6 +48,22 @@ class Steps(click.ParamType["int | str"]):
         return steps
 
 
+class EnginePlace(click.ParamType[str]):
+    """Where batches are handled: a word, or the address of a cluster."""
+
+    name = "local|ray|auto|ADDRESS"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text, once it is known to be one of these."""
+        from cloakonnx.engine.address import checked_address
+        from cloakonnx.errors import OptionError
+
+        try:
+            return checked_address(str(value))
+        except OptionError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Numbers(click.ParamType[tuple[float, ...]]):
     """Numbers with commas between them."""
 

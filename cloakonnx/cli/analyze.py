@@ -143,7 +143,7 @@ def command(
     classifier = runs.ready(runs.classifier(loaded, data))
     samples = data.fitted(classifier, clean)
     given = None if others is None else versions.pairs(samples, data.fitted(classifier, others))
-    settings = {**tap.place, "batch_size": runs.batch_size, "engine": runs.engine(classifier, samples)}
+    settings = {**tap.place, "batch_size": runs.batch_size, "engine": runs.engine_for(classifier, samples)}
     if selection.budget is None:
         result = _scored(classifier, _pairs(classifier, samples, given, attack), settings | tap.scores)
     else:

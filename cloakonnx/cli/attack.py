@@ -102,7 +102,7 @@ def command(
     warn_of_small_eps([each.eps for each in attacks], samples)
     classifier = runs.ready(classifier)
     warn_of_randomness(classifier)
-    engine = runs.engine(classifier, samples)
+    engine = runs.engine_for(classifier, samples)
     settings = {**judging.settings, "batch_size": runs.batch_size, "engine": engine}
     found = _attacked(classifier, samples, attacks, targets, settings)
     _print(classifier, attacks, found, engine, as_json=as_json)

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from cloakonnx.pipeline.settings import HardenSettings
     from cloakonnx.pipeline.stage import PlannedStage
 
-_SILENT = ("output", "sign_key", "force", "dry_run", "as_json", "workers", "junit")
+_SILENT = (
+    *("output", "sign_key", "force", "dry_run", "as_json", "junit"),
+    *("workers", "engine", "gpus_per_worker", "cpus_per_worker"),
+)
 """Options that do not decide the result."""
 
 
@@ -168,7 +171,6 @@ def _planned(
     classifier: Classifier, samples: Dataset, settings: HardenSettings, runs: Runs, given: dict[str, Any]
 ) -> Task:
     """Return the task, which says how far it is."""
-    from cloakonnx.engine.choice import engine_of
     from cloakonnx.pipeline.harden import Task
 
     return Task(
@@ -177,7 +179,7 @@ def _planned(
         settings,
         **given,
         observer=_Progress(),
-        engine=engine_of(runs.workers),
+        engine=runs.asked_engine(),
         command=command_line(silent=_SILENT),
     )
 

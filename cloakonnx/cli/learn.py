@@ -214,13 +214,12 @@ def command(
 
 def _learned(classifier: Classifier, samples: Dataset, recipe: Recipe, runs: Runs, given: dict[str, Any]) -> Analysis:
     """Learn, and show how far it is."""
-    from cloakonnx.engine.choice import engine_of
     from cloakonnx.selection.learn.learn import learn
     from cloakonnx.selection.learn.progress import watched
 
     try:
         with going_on(RESUMED), watched(lambda steps: progress("learning", steps), say) as on_progress:
-            return learn(classifier, samples, recipe, **given, engine=engine_of(runs.workers), on_progress=on_progress)
+            return learn(classifier, samples, recipe, **given, engine=runs.asked_engine(), on_progress=on_progress)
     except NoGainError as error:
         raise NoGainError(
             f"{error.args[0]}, or write them as they are with --force (with --resume nothing is learned again)",

@@ -114,7 +114,7 @@ def _swept(classifier: Classifier, known: Analysis, pairs: FittedPairs, runs: Ru
     """Sweep, and show how far it is."""
     from cloakonnx.evaluation.sweeps.sweep import passes, sweep
 
-    count, engine = pairs.clean.count(), runs.engine(classifier, pairs.clean)
+    count, engine = pairs.clean.count(), runs.engine_for(classifier, pairs.clean)
     total = None if count is None else count * passes(settings["adaptive_at"])
     kept = nullcontext() if settings["output"] is None else going_on(RESUMED)
     with kept, progress("sweep", total) as advance:

@@ -80,6 +80,9 @@ class _Numbers(Runs):
     task: Any = None
     batch_axis: int | None = None
     workers: int | None = None
+    engine: str = "local"
+    gpus_per_worker: float | None = None
+    cpus_per_worker: int | None = None
 
 
 OtherBytes = Annotated[

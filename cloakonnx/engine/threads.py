@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,11 @@ from typing import Any, Generic, NamedTuple
 from cloakonnx.engine.batches import B, Pool, R, Work
 from cloakonnx.engine.schedule import AHEAD, QUEUED
 from cloakonnx.errors import OptionError
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

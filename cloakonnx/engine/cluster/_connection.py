@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cloakonnx.engine.choice import cores
+from cloakonnx.engine.threads import cores
 from cloakonnx.errors import MissingDependencyError, OptionError
 
 _SHORT = "/tmp" if os.name == "posix" else None

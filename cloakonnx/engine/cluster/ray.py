@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cloakonnx.engine.address import LOCAL, OWN_RAY, checked_address
 from cloakonnx.engine.batches import B, Pool, R, Work
 from cloakonnx.engine.cluster._connection import Connection
 from cloakonnx.engine.cluster._pool import opened
@@ -25,7 +26,7 @@ class Ray:
         cpus_per_worker: CPUs that Ray gives to each worker, and intra-op threads of each session.
 
     Raises:
-        OptionError: a number that is too small.
+        OptionError: a number that is too small, or no such address.
 
     Examples:
         >>> import cloakonnx as ck
@@ -40,6 +41,8 @@ class Ray:
         gpus_per_worker: float = 0,
         cpus_per_worker: int = 1,
     ) -> None:
+        if address is not None and checked_address(address) in (LOCAL, OWN_RAY):
+            raise OptionError(f"{address!r} is no address of a Ray cluster; None starts a Ray on this machine")
         for name, value in (("workers", workers), ("cpus_per_worker", cpus_per_worker)):
             if value is not None and value < 1:
                 raise OptionError(f"{{{name}}} {value} must be at least 1", parameter=name)
