@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _DIFFERENT = {
+    "address": "--engine",
     "Recipe.bounds": "--mask-bounds",
     "amount": "--remove",
     "amounts": "--remove",
