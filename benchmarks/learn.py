@@ -84,7 +84,7 @@ def ours(
     classifier = ck.Classifier(path, provider=ck.choose_provider("cpu").with_threads(1))
     masked = MaskedClassifier(classifier, first_masks(classifier.model, granularity))
     masked.prepare(x.shape[1:])
-    objective = Objective(masked, classifier, ck.Recipe(eps=EPS, budget=0.04), rank=4)
+    objective = Objective(masked, classifier, ck.Recipe(eps=EPS, budget=0.04), x.shape[1:])
     adam = Adam(masked.weights)
 
     def job() -> None:

@@ -42,6 +42,15 @@ class MaskedClassifier(Classifier):
         )
         self.passes_straight = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds; see :class:`Classifier`."""
+        return {**super().__getstate__(), "passes_straight": self.passes_straight}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load the model again; raises ModelError where the file has other bytes than it had."""
+        super().__setstate__(state)
+        self.passes_straight = state["passes_straight"]
+
     @property
     def rounds_in_use(self) -> bool:
         """False: a float16 model in use would have to be written anew for every step."""

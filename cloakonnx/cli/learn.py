@@ -99,6 +99,13 @@ class _Recipe(Group):
     batch_size: int = option(
         "--batch-size", type=click.IntRange(min=1), default=50, show_default=True, help="Samples per step."
     )
+    parts: int = option(
+        "--parts",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Parts of each step that workers process in parallel; the result depends on it, not on --workers.",
+    )
     flip: bool | None = option(
         "--flip/--no-flip",
         default=None,

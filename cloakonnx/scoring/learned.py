@@ -24,6 +24,7 @@ class RecipeRecord:
         eps_factor: How much wider the ball is while masks are learned.
         warm_up: A share of the steps.
         shift: Pixels.
+        parts: Parts that each batch was cut into.
         bounds: Of the weights.
     """
 
@@ -39,6 +40,7 @@ class RecipeRecord:
     learning_rate: Above0
     warm_up: Probability
     batch_size: Positive
+    parts: Annotated[Positive, OMITTED] = 1
     flip: bool
     shift: Annotated[Whole, OMITTED] = 0
     bounds: tuple[From0, From0]

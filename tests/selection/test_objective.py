@@ -54,7 +54,7 @@ def test_the_gradient_is_of_the_mean_loss_of_the_batch(loss: str, granularity: A
     """With an attack radius of nearly nothing the twins stay where they are, so the loss is smooth in the masks."""
     victim = MaskedClassifier(cpu(model()), first_masks(model(), granularity))
     x, y = (a[:32] for a in digits_arrays())
-    objective = Objective(victim, cpu(model()), Recipe(eps=1e-3, budget=0, loss=loss, clean_weight=0.7), rank=4)  # type: ignore[arg-type]
+    objective = Objective(victim, cpu(model()), Recipe(eps=1e-3, budget=0, loss=loss, clean_weight=0.7), (1, 8, 8))  # type: ignore[arg-type]
     rng = np.random.default_rng(1)
     masks = {tap: rng.uniform(0.3, 1.2, mask.shape) for tap, mask in victim.weights.items()}
     direction = {tap: rng.normal(0, 1, mask.shape) for tap, mask in masks.items()}

@@ -59,7 +59,7 @@ def learning_seconds(
     rng = np.random.default_rng(0)
     x = rng.uniform(low, high, (count, *dataset.sample_shape)).astype(np.float32)
     y = np.zeros(count, np.int64)
-    objective = Objective(masked, classifier, recipe, rank=x.ndim)
+    objective = Objective(masked, classifier, recipe, dataset.sample_shape)
     stream = Stream.of(recipe.seed, "estimate", 0, np.arange(count))
 
     def learning_step() -> None:

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.attacks.ball import ball
-from cloakonnx.attacks.random import Stream
 from cloakonnx.classifier.doubts import PASSES
 from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.classifier.reading import first_doubts, reading
 from cloakonnx.data.loaded import Loaded, split
 from cloakonnx.data.samples import Dataset, SamplesLike
-from cloakonnx.engine.batches import Engine, InProcess
+from cloakonnx.engine.batches import Engine, InProcess, Pool
 from cloakonnx.engine.folder import Folder
 from cloakonnx.errors import DataError, DifferentiationError, InferenceError, NoGainError
 from cloakonnx.graph.masks.insert import check_opset
@@ -32,12 +31,13 @@ from cloakonnx.scoring.analysis import Analysis, SampleSet
 from cloakonnx.selection.learn.adam import Adam, OneCycle
 from cloakonnx.selection.learn.augment import Augmentation
 from cloakonnx.selection.learn.choosing import MOST_TRIED, ROBUST_STEPS, Choice, SelectPart
-from cloakonnx.selection.learn.objective import Objective
+from cloakonnx.selection.learn.objective import Objective, Outcome
 from cloakonnx.selection.learn.places import first_masks
 from cloakonnx.selection.learn.progress import Progress
 from cloakonnx.selection.learn.recipe import Recipe
 from cloakonnx.selection.learn.settled import placed, settled
 from cloakonnx.selection.learn.state import State, Tally, load, save
+from cloakonnx.selection.learn.steps import Part, StepWork, outcome
 
 _SAVE_EVERY = 50
 """Steps between two checkpoints; there is one at the end of each epoch too."""
@@ -79,8 +79,8 @@ def learn(
             to remove; None keeps none.
         resume: Whether to go on from them; the budget may be another one.
         over_budget: Whether to return the most robust masks where the budget can't be met.
-        engine: Where masks are tried on the select part; steps of learning need each other. Batch after batch in this
-            thread where None.
+        engine: Where masks are tried on the select part, and where the parts of a step are handled if the recipe asks
+            for several. Batch after batch in this thread where None.
         on_progress: Called after every step.
 
     Raises:
@@ -145,10 +145,13 @@ def learn(
     tried.prepare(dataset.sample_shape)
     trials = SelectPart(tried, part, recipe, engine)
     with _by_gradients():
-        objective = Objective(masked, classifier, recipe, rank=train.x.ndim)
+        Objective(masked, classifier, recipe, dataset.sample_shape)
     tried.passes_straight = masked.passes_straight
     notes += (PASSES,) if masked.passes_straight else ()
-    learner = _Learner(masked, objective, recipe, train, trials, augmented=augmented, on_progress=on_progress)
+    in_parts = recipe.parts > 1
+    steps = StepWork(*((tried, threaded) if in_parts else (masked, classifier)), recipe, dataset.sample_shape)
+    stepping = engine if in_parts else InProcess()
+    learner = _Learner(steps, stepping, train, trials, augmented=augmented, on_progress=on_progress)
     with folder.opened(resume=resume) if folder is not None else nullcontext():
         choice = learner.run(folder)
         notes += (_memorised(trials),) if trials.looks_memorised else ()
@@ -180,43 +183,40 @@ class _Learner:
 
     def __init__(
         self,
-        classifier: MaskedClassifier,
-        objective: Objective,
-        recipe: Recipe,
+        work: StepWork,
+        engine: Engine,
         train: Loaded,
         part: SelectPart,
         *,
         augmented: Augmentation | None,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self.state = State(Adam(classifier.weights))
-        self._classifier, self._recipe, self._train, self.part = classifier, recipe, train, part
-        self._objective, self._augmented, self._tell = objective, augmented, on_progress
-        self._size = _batch_size(recipe.batch_size, len(train), classifier.fixed_batch, train.name)
-        count = len(train) if classifier.fixed_batch is None else len(train) - len(train) % classifier.fixed_batch
+        recipe, fixed = work.recipe, work.classifier.fixed_batch
+        self.state = State(Adam(work.classifier.weights))
+        self._work, self._engine, self._recipe = work, engine, recipe
+        self._train, self.part, self._unit = train, part, fixed or 1
+        self._augmented, self._tell = augmented, on_progress
+        self._size = _batch_size(recipe.batch_size, len(train), fixed, train.name)
+        count = len(train) if fixed is None else len(train) - len(train) % fixed
         self._starts = range(0, count, self._size)
         self._count = count
         assert recipe.epochs is not None  # settled
         self.epochs, self.steps = recipe.epochs, recipe.epochs * len(self._starts)
         self._schedule = OneCycle(recipe.learning_rate, self.steps)
+        self._began, self._before = monotonic(), 0
 
     def run(self, folder: Folder | None) -> Choice:
         """Learn from the kept state on, and choose."""
         if folder is not None:
             load(folder, self.state)
-        began, before = monotonic(), self.state.adam.steps
+        self._began, self._before = monotonic(), self.state.adam.steps
         while self.state.adam.steps < self.steps:
-            epoch, index = divmod(self.state.adam.steps, len(self._starts))
-            self._step(epoch, self._starts[index])
-            record = None
-            left = self.epochs - 1 - epoch
-            if index == len(self._starts) - 1 and left % math.ceil(self.epochs / MOST_TRIED) == 0:
-                record = self._tried(epoch)
-            if folder is not None and (record is not None or self.state.adam.steps % _SAVE_EVERY == 0):
-                save(folder, self.state)
-            taken = self.state.adam.steps
-            pace = (monotonic() - began) / (taken - before)
-            self._tell(self._progress(taken, seconds_left=pace * (self.steps - taken), epoch=record))
+            with self._engine.open(self._work) as pool:  # ends before masks are tried, which needs the workers
+                epoch, is_due = self._step(pool)
+                while not is_due:
+                    self._note(folder)
+                    epoch, is_due = self._step(pool)
+            self._note(folder, self._tried(epoch))
         tried = iter(range(1, len(self.state.learned) + 1))
 
         def tell() -> None:
@@ -224,20 +224,31 @@ class _Learner:
 
         return self.part.choose(self.state.learned, on_progress=tell)
 
+    def _note(self, folder: Folder | None, record: dict[str, Any] | None = None) -> None:
+        """Keep the state where it is time to, and say how far it is."""
+        taken = self.state.adam.steps
+        if folder is not None and (record is not None or taken % _SAVE_EVERY == 0):
+            save(folder, self.state)
+        pace = (monotonic() - self._began) / (taken - self._before)
+        self._tell(self._progress(taken, seconds_left=pace * (self.steps - taken), epoch=record))
+
     def _progress(self, step: int, **more: Any) -> Progress:
         return Progress(step, self.steps, self.epochs, self.part.count, self.part.attacked, **more)
 
-    def _step(self, epoch: int, start: int) -> None:
+    def _step(self, pool: Pool[Part, Outcome]) -> tuple[int, bool]:
+        """Take a step; return its epoch, and whether the masks are to be tried after it."""
         recipe, adam, tally = self._recipe, self.state.adam, self.state.tally
+        epoch, index = divmod(adam.steps, len(self._starts))
+        start = self._starts[index]
         order = shuffled(len(self._train), seed=recipe.seed, epoch=epoch)[: self._count]
         rows = order[start : start + self._size]
         x, y = self._train.pixels(rows), self._train.y[rows]
         if self._augmented is not None:
             x = self._augmented(x, rows, epoch=epoch)
         step = adam.steps
-        self._classifier.weights = adam.values
-        stream = Stream.of(recipe.seed, "learn", epoch, rows)
-        found = self._objective(x, y, eps=recipe.eps_at(step, self.steps), stream=stream)
+        masks = {key: values.astype(np.float32) for key, values in adam.values.items()}
+        whole = Part(x, y, rows, epoch, recipe.eps_at(step, self.steps), masks)
+        found = outcome(pool, list(whole.cut(recipe.parts, self._unit)))
         if not math.isfinite(found.loss):
             raise InferenceError(
                 f"the loss is not finite at epoch {epoch + 1}: a lower {{learning_rate}} or narrower "
@@ -255,7 +266,9 @@ class _Learner:
         tally.loss += found.loss
         tally.start += found.start
         tally.adversarial += found.adversarial
-        tally.samples += len(y)
+        tally.samples += found.samples
+        is_last = index == len(self._starts) - 1
+        return epoch, is_last and (self.epochs - 1 - epoch) % math.ceil(self.epochs / MOST_TRIED) == 0
 
     def _tried(self, epoch: int) -> dict[str, Any]:
         """Try the masks at the end of an epoch on the select part, and keep them."""

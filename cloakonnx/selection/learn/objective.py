@@ -1,7 +1,8 @@
-"""The loss that masks are learned by: the inner attack, and the gradient of the batch's mean loss by each mask."""
+"""The loss that masks are learned by: the inner attack, and the gradient of the loss by each mask."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,19 +20,40 @@ from cloakonnx.selection.learn.recipe import Recipe
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one batch gives.
+    """Sums over some samples.
 
     Attributes:
         loss: Sum of the samples' whole losses.
         start: How many samples are classified correctly where the attack starts, for TRADES clean.
         adversarial: And how many after it.
-        gradients: Of the batch's mean loss, by each mask.
+        samples: How many samples there are.
+        sums: Gradient of the summed loss by each mask.
     """
 
     loss: float
     start: int
     adversarial: int
-    gradients: dict[str, NDArray[np.float64]]
+    samples: int
+    sums: dict[str, NDArray[np.float64]]
+
+    @property
+    def gradients(self) -> dict[str, NDArray[np.float64]]:
+        """Gradient of the mean loss by each mask."""
+        return {key: total / self.samples for key, total in self.sums.items()}
+
+    @classmethod
+    def total(cls, parts: Sequence[Outcome]) -> Outcome:
+        """Return the sums over several parts, added in their order."""
+        first, *others = parts
+        loss, sums = first.loss, {key: gradient.copy() for key, gradient in first.sums.items()}
+        for each in others:
+            loss += each.loss
+            for key, gradient in each.sums.items():
+                sums[key] += gradient
+        start, adversarial, samples = (
+            sum(getattr(each, name) for each in parts) for name in ("start", "adversarial", "samples")
+        )
+        return cls(loss, start, adversarial, samples, sums)
 
 
 class Objective:
@@ -41,16 +63,18 @@ class Objective:
         classifier: The classifier with masks.
         source: The same without masks, whose scores are the soft targets.
         recipe: The settings.
-        rank: Of a batch, the batch axis included.
+        sample: Shape of a sample in the model's layout.
     """
 
-    def __init__(self, classifier: MaskedClassifier, source: Classifier, recipe: Recipe, *, rank: int) -> None:
+    def __init__(
+        self, classifier: MaskedClassifier, source: Classifier, recipe: Recipe, sample: tuple[int, ...]
+    ) -> None:
         self._classifier, self._source, self._recipe = classifier, source, recipe
-        self._arithmetic = Victim(classifier).arithmetic(rank, recipe.norm)
+        self._arithmetic = Victim(classifier).arithmetic(len(sample) + 1, recipe.norm)
         if recipe.loss == "trades":
-            classifier.prepare_masks(Loss.COTANGENT)  # a tap without gradient shows here
+            classifier.prepare_masks(Loss.COTANGENT, sample=sample)  # a tap without gradient shows here
         else:
-            classifier.prepare_masks(Loss(recipe.loss), by_input=True)
+            classifier.prepare_masks(Loss(recipe.loss), by_input=True, sample=sample)
 
     def __call__(self, x: NDArray[np.float32], y: NDArray[np.int64], *, eps: float, stream: Stream) -> Outcome:
         """Attack a batch within ``eps``, from random starts out of ``stream``, and differentiate."""
@@ -106,7 +130,8 @@ class Objective:
             loss=float(loss.sum(dtype=np.float64)),
             start=int(right(start, y).sum()),
             adversarial=int(right(adversarial, y).sum()),
-            gradients={tap: total / len(y) for tap, total in sums.items()},
+            samples=len(y),
+            sums=sums,
         )
 
 

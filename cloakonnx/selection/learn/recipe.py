@@ -47,6 +47,8 @@ class Recipe:
         learning_rate: Top of the one-cycle schedule; 0.05 wrecks networks.
         warm_up: Share of the steps over which eps grows to its size.
         batch_size: Samples a step.
+        parts: Parts that the samples of a step are cut into, which workers attack and differentiate side by side.
+            Sums are made in the order of the parts, so masks depend on their number, not on that of the workers.
         flip: Whether samples are mirrored at random, left to right; None for images of three channels only.
         shift: Pixels by which images are shifted at random, at most; None for an eighth of their side where they have
             three channels, else 0.
@@ -77,6 +79,7 @@ class Recipe:
     learning_rate: float = 0.02
     warm_up: float = 0.5
     batch_size: int = 50
+    parts: int = 1
     flip: bool | None = None
     shift: int | None = None
     bounds: tuple[float, float] = (0.0, 4.0)
@@ -103,6 +106,7 @@ class Recipe:
             ("shift", self.shift is None or self.shift >= 0, f"{self.shift} is negative"),
             ("batch_size", self.batch_size >= 1, f"{self.batch_size} must be at least 1"),
             ("Recipe.bounds", 0 <= low <= 1 < high, f"{low:g},{high:g} must hold 1, start at 0 or above, end above 1"),
+            ("parts", self.parts >= 1, f"{self.parts} must be at least 1"),
             ("l1", self.l1 >= 0, f"{self.l1:g} is negative"),
             ("zero_below", 0 <= self.zero_below < 1, f"{self.zero_below:g} must be from 0 to 1"),
         )
