@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError
+
+
+class Readable(Protocol):
+    """Pixels that can be read again, in another process as well."""
+
+    def read(self) -> NDArray[np.float32]:
+        """Return them."""
+
+
+Origins: TypeAlias = tuple[tuple[str, Readable], ...]
+"""Names of a batch's arrays of pixels, and where these come from, as far as they can be read again."""
 
 
 class Batch(NamedTuple):
@@ -18,11 +29,13 @@ class Batch(NamedTuple):
         x: (B, ...) the samples.
         y: (B,) int64 labels, or None.
         start: Index of the first one.
+        origins: Where x comes from.
     """
 
     x: NDArray[Any]
     y: NDArray[np.int64] | None
     start: int
+    origins: Origins = ()
 
     @property
     def size(self) -> int:
@@ -42,7 +55,7 @@ class Batch(NamedTuple):
         """Return the samples with their labels; raises DataError with this message where there are none."""
         if self.y is None:
             raise DataError(message, parameter="labels")
-        return LabelledBatch(self.x, self.y, self.indices)
+        return LabelledBatch(self.x, self.y, self.indices, self.origins)
 
 
 class LabelledBatch(NamedTuple):
@@ -52,11 +65,13 @@ class LabelledBatch(NamedTuple):
         x: (B, ...) float32 pixels in the model's layout.
         y: (B,) int64 labels.
         indices: (B,) int64 indices of the samples in the whole data.
+        origins: Where x comes from.
     """
 
     x: NDArray[np.float32]
     y: NDArray[np.int64]
     indices: NDArray[np.int64]
+    origins: Origins = ()
 
     @property
     def size(self) -> int:
@@ -75,3 +90,8 @@ class LabelledBatch(NamedTuple):
 def digest(*arrays: NDArray[Any] | None) -> str:
     """Return the sha256 of the bytes of arrays, one after the other, in hex digits; None has none."""
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays if array is not None)).hexdigest()
+
+
+def renamed(origins: Origins, old: str, new: str) -> Origins:
+    """Return where one array comes from, under another name."""
+    return tuple((new, each) for name, each in origins if name == old)

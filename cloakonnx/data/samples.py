@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from cloakonnx.data._images import ImageFolder
 from cloakonnx.data._listing import count_of
-from cloakonnx.data.batch import Batch, digest
+from cloakonnx.data.batch import Batch, Origins, digest, renamed
 from cloakonnx.data.given import Given, Pairs, Samples, source_of
 from cloakonnx.data.layout import Arrangement, arrange, to_pixels
+from cloakonnx.data.located import origin_of
 from cloakonnx.data.sources import ClassedArrays, Source, sample_shape
 from cloakonnx.data.subset import classed, evenly, file_names, known_labels, some
 from cloakonnx.errors import DataError
@@ -188,7 +189,8 @@ class Dataset:
             kept = self._limited(batch)
             if not len(kept.x):
                 return
-            yield self.fit(kept)
+            origin = origin_of(self.chosen, kept.indices, self.arrangement, self.preprocessing.bounds)
+            yield self.fit(kept)._replace(origins=() if origin is None else (("x", origin),))
 
     def fit(self, batch: Batch) -> Batch:
         """Return samples as stored as float32 pixels in the model's layout.
@@ -269,6 +271,7 @@ class PairBatch(NamedTuple):
         tied: How many clean samples have several classes of the largest score, where the versions were made here.
         climbed: For how many the attack asked for gradients.
         still: For how many of these every gradient was 0.
+        origins: Where the samples and their versions come from, as far as they can be read again.
     """
 
     clean: NDArray[np.float32]
@@ -278,6 +281,7 @@ class PairBatch(NamedTuple):
     tied: int = 0
     climbed: int = 0
     still: int = 0
+    origins: Origins = ()
 
     @property
     def size(self) -> int:
@@ -353,7 +357,8 @@ class FittedPairs:
                     f"{names[0]} and {names[1]} differ in the label of sample {sample}: not the same order?{why}"
                 )
             labels = adversarial.y if clean.y is None else clean.y
-            yield PairBatch(clean.x, adversarial.x, labels, clean.start)
+            origins = renamed(clean.origins, "x", "clean") + renamed(adversarial.origins, "x", "adversarial")
+            yield PairBatch(clean.x, adversarial.x, labels, clean.start, origins=origins)
 
     @cached_property
     def _versions(self) -> Dataset:

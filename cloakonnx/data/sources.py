@@ -18,6 +18,7 @@ from cloakonnx.data._classes import matched
 from cloakonnx.data._images import ImageFolder
 from cloakonnx.data._labelled import labels_in
 from cloakonnx.data._passes import Labelled, Passes
+from cloakonnx.data._rows import ArrayFile
 from cloakonnx.data.arrays import as_labels, check_samples, has_predicted_labels, load_array, load_npz, missing
 from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, nearest
@@ -55,6 +56,8 @@ class ArraySource:
     y: NDArray[np.int64] | None
     layout: str | None = None
     has_predicted_labels: bool = False
+    file: ArrayFile | None = field(default=None, compare=False, repr=False)
+    """Where the samples lie, where they can be read again by rows."""
 
     def count(self) -> int:
         """Return how many samples there are."""
@@ -345,7 +348,8 @@ def _open_npz(path: Path) -> ArraySource:
         way = "" if axis is None else f"; axis {axis} has as many: numpy.moveaxis(x, {axis}, 0) puts the samples first"
         raise DataError(f"{path} has {len(labels)} labels for {len(x)} samples{way}")
     predicted = labels is not None and has_predicted_labels(path)
-    return ArraySource(path.name, check_samples(x, path.name), labels, has_predicted_labels=predicted)
+    file = ArrayFile.in_npz(path, "x")
+    return ArraySource(path.name, check_samples(x, path.name), labels, has_predicted_labels=predicted, file=file)
 
 
 def open_script(spec: str) -> ScriptSource:

@@ -79,7 +79,9 @@ class Correct:
         """Return them as one batch; None where there are none."""
         if not self._parts:
             return None
-        return LabelledBatch(*(np.concatenate(arrays) for arrays in zip(*self._parts, strict=True)))
+        arrays = ((part.x, part.y, part.indices) for part in self._parts)
+        x, y, indices = (np.concatenate(each) for each in zip(*arrays, strict=True))
+        return LabelledBatch(x, y, indices)
 
 
 def check(

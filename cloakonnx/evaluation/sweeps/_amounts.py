@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.data.batch import LabelledBatch, digest
+from cloakonnx.data.batch import LabelledBatch, Origins, digest, renamed
 from cloakonnx.data.samples import FittedPairs
 from cloakonnx.errors import AnalysisError, DataError, OptionError
 from cloakonnx.graph.file.model import Model
@@ -23,10 +23,12 @@ class LabelledPairs(NamedTuple):
     Attributes:
         clean: The clean samples.
         adversarial: Their adversarial versions, float32 of the same shape.
+        origins: Where the versions come from.
     """
 
     clean: LabelledBatch
     adversarial: NDArray[np.float32]
+    origins: Origins = ()
 
     @property
     def size(self) -> int:
@@ -47,7 +49,8 @@ def labelled(pairs: FittedPairs, batch_size: int) -> Iterator[LabelledPairs]:
                 parameter="labels",
             )
         indices = np.arange(batch.start, batch.start + batch.size)
-        yield LabelledPairs(LabelledBatch(batch.clean, batch.y, indices), batch.adversarial)
+        clean = LabelledBatch(batch.clean, batch.y, indices, renamed(batch.origins, "clean", "x"))
+        yield LabelledPairs(clean, batch.adversarial, renamed(batch.origins, "adversarial", "adversarial"))
 
 
 def scores_of(analysis: Analysis, model: Model) -> TapScores:
