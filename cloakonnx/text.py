@@ -91,6 +91,21 @@ def spoken(seconds: float) -> str:
     return f"{seconds / 86400:.2g} days"
 
 
+def per_second(speed: float, unit: str) -> str:
+    """Return a speed with three digits: a second, or a minute where that is little; ``unit`` is in the plural.
+
+    >>> per_second(0.05, "samples"), per_second(1234.5, "samples")
+    ('3 samples/min', '1234 samples/s')
+    """
+    value, time = (speed, "s") if speed >= 0.1 else (60 * speed, "min")
+    return f"{value:.0f} {unit}/{time}" if value >= 100 else f"{value:.3g} {unit}/{time}"
+
+
+def counted_workers(number: int) -> str:
+    """Return how many workers there are, in words."""
+    return f"{number} worker{'s' * (number != 1)}"
+
+
 def eps_exact(eps: float) -> str:
     """Return an eps so that it is read as the same number: as it was written, or 2/255 where that is it."""
     if isinstance(eps, Written):

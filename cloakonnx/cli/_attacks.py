@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import click
 
 from cloakonnx.attacks.base import CONVERGED, Attack, make, plugins, registered
+from cloakonnx.cli._completion import attacks
 from cloakonnx.cli._data import warn_of_small_eps
 from cloakonnx.cli._types import Number, Steps
 from cloakonnx.cli._verb import Group, Placed
@@ -45,7 +46,7 @@ class Attacks(Group):
         """Yield the attack, its eps, and the settings of all attacks."""
         names = [*registered(), *plugins()]
         known = f"Name of the attack: {', '.join(names[:-1])} or {names[-1]}."
-        yield Placed(click.Option(["--attack"], required=cls.required, help=known))
+        yield Placed(click.Option(["--attack"], required=cls.required, help=known, shell_complete=attacks))
         eps = "Radius of the eps ball in pixel space, such as 8/255."
         yield Placed(click.Option(["--eps"], required=cls.required, metavar="NUMBER", help=eps))
         yield from (Placed(_option(name, users)) for name, users in _offered().items())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import click
 from click.core import ParameterSource
 
+from cloakonnx.cli._completion import classes as known_classes
 from cloakonnx.cli._files import PATH
 from cloakonnx.cli._output import note, warn
 from cloakonnx.cli._verb import Group, option
@@ -52,6 +53,7 @@ class Data(Group):
     )
     classes: str | None = option(
         "--classes",
+        shell_complete=known_classes,
         metavar="A,B,...",
         place="before runs",
         help="Classes in the order of the model's outputs, if they have names.  [by number, else by name]",

@@ -109,7 +109,8 @@ class Asked:
         from cloakonnx.evaluation.evaluate import evaluate
 
         engine = self.runs.engine_for(self.classifier, self.samples)
-        with progress(f"evaluate, {self.plan.attack}", self.samples.count()) as advance:
+        what = f"evaluate, {self.plan.attack}"
+        with progress(what, self.samples.count(), unit="samples", engine=engine) as advance:
             return evaluate(
                 self.classifier,
                 self.samples,

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from cloakonnx.errors import SmallerRuns
-from cloakonnx.text import harmless, shown_line, spoken
+from cloakonnx.text import counted_workers, harmless, per_second, shown_line, spoken
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cloakonnx.engine.batches import Engine
     from cloakonnx.evaluation.estimate import Estimate
 
 _LONG = 10.0
@@ -170,10 +171,18 @@ def going_on(how: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
+def progress(
+    what: str, total: int | None, *, unit: str | None = None, engine: Engine | None = None
+) -> Iterator[Callable[[float], None]]:
     """Show how far a run is and the time left; yields what takes the number done.
 
     It is a bar on stderr while a terminal watches, a line a minute where none does, and nothing with --quiet.
+
+    Args:
+        what: What runs.
+        total: How much there is to do; None where only the end will tell.
+        unit: What is counted, in the plural, for the speed; None shows no speed.
+        engine: Where batches are handled: the number of its workers is shown where they come and go.
     """
     if level() == "quiet":
         yield lambda done: None
@@ -181,14 +190,19 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    alive = _counting(engine)
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _logged(what, total)
+        yield _logged(what, total, unit, alive)
         return
+    from cloakonnx.cli._bar import Speed, Workers
+
     columns = (
         TextColumn(shown_line(what), markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        *([] if unit is None else [Speed(unit)]),
+        *([] if alive is None else [Workers(alive)]),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with (
@@ -222,7 +236,16 @@ def _above(console: Console) -> Iterator[None]:
         context.meta[_BAR] = before
 
 
-def _logged(what: str, total: int | None) -> Callable[[float], None]:
+def _counting(engine: Engine | None) -> Callable[[], int] | None:
+    """Return what counts the workers of an engine; None where they do not come and go."""
+    if engine is None:
+        return None
+    from cloakonnx.engine.batches import Counted
+
+    return (lambda: engine.alive) if isinstance(engine, Counted) else None
+
+
+def _logged(what: str, total: int | None, unit: str | None, alive: Callable[[], int] | None) -> Callable[[float], None]:
     """Return what prints a line on how far a run is, once a minute."""
     start = last = time.monotonic()
 
@@ -232,10 +255,12 @@ def _logged(what: str, total: int | None) -> Callable[[float], None]:
         if now - last < _LOGGED or not done:
             return
         last = now
-        line = f"{what}: {done:.0f}"
-        if total is not None:
-            line += f" of {total}, about {spoken((now - start) / done * max(total - done, 0))} left"
-        say(line)
+        speed = done / (now - start)
+        said = [f"{what}: {done:.0f}" + ("" if total is None else f" of {total}")]
+        said += [] if unit is None else [per_second(speed, unit)]
+        said += [] if alive is None else [counted_workers(alive())]
+        said += [] if total is None else [f"about {spoken(max(total - done, 0) / speed)} left"]
+        say(", ".join(said))
 
     return move
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cloakonnx.cli._completion import plans
 from cloakonnx.cli._shared import norm, seed
 from cloakonnx.cli._types import Numbers, Steps
 from cloakonnx.cli._verb import Group, option
@@ -18,6 +19,7 @@ class Plan(Group):
 
     attack: str = option(
         "--attack",
+        shell_complete=plans,
         default="quick",
         show_default=True,
         help="Preset, quick or standard, or the name of one attack, such as pgd.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import click
 from click.core import ParameterSource
 
+from cloakonnx.cli._completion import engines, providers
 from cloakonnx.cli._output import say, warn
 from cloakonnx.cli._scores import say_scores
 from cloakonnx.cli._types import ChannelNumbers, EnginePlace, Number, Numbers
@@ -81,7 +82,9 @@ class Runs(Group):
         "--batch-axis", type=click.IntRange(min=0), help="Batch axis of the input, if its shape does not show it."
     )
     provider: str | None = option(
-        "--provider", help="ONNX Runtime execution provider: cpu, cuda, tensorrt, ...  [the best that loads]"
+        "--provider",
+        shell_complete=providers,
+        help="ONNX Runtime execution provider: cpu, cuda, tensorrt, ...  [the best that loads]",
     )
     device_id: int = option(
         "--device-id", type=click.IntRange(min=0), default=0, show_default=True, help="Index of the device."
@@ -96,6 +99,7 @@ class Runs(Group):
     engine: str = option(
         "--engine",
         type=EnginePlace(),
+        shell_complete=engines,
         metavar="local|ray|auto|ADDRESS",
         default="local",
         envvar="CLOAKONNX_ENGINE",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 
 from cloakonnx.cli._attacks import MaybeAttack
+from cloakonnx.cli._completion import criteria, taps
 from cloakonnx.cli._data import Adversarial, CleanData, Data
 from cloakonnx.cli._files import PATH, AnalysisOutput, Json, ModelFile
 from cloakonnx.cli._output import progress, say, warn, write_json
@@ -46,13 +47,17 @@ class _Tap(Group):
     """Which features are scored, and how."""
 
     tap: str | None = option(
-        "--tap", metavar="TENSOR", help="Activation whose features are scored.  [the default of 'cloakonnx inspect']"
+        "--tap",
+        metavar="TENSOR",
+        shell_complete=taps,
+        help="Activation whose features are scored.  [the default of 'cloakonnx inspect']",
     )
     feature_axis: int | None = option(
         "--feature-axis", type=int, help="Axis of the tensor that counts features.  [inferred from the graph]"
     )
     criterion: str | None = option(
         "--criterion",
+        shell_complete=criteria,
         metavar="NAME",
         help="How features are scored. deepcloak: sum of |delta|; relative: divided by the sum of |clean|; "
         "standardised: divided by the deviation of clean; with labels also discriminability, margin, evidence and "
@@ -168,7 +173,7 @@ def _scored(classifier: Classifier, pairs: PairSource, settings: dict[str, Any])
     """Score features, and show how far it is."""
     from cloakonnx.scoring.analyze import analyze
 
-    with progress("scoring", pairs.clean.count()) as advance:
+    with progress("scoring", pairs.clean.count(), unit="samples", engine=settings["engine"]) as advance:
         return analyze(classifier, pairs, **settings, on_progress=advance, on_doubt=warn)
 
 
@@ -179,7 +184,7 @@ def _selected(
     from cloakonnx.selection.greedy.select import select_greedy
 
     warn_of_randomness(classifier)
-    with progress("adversarial inputs", None) as advance:
+    with progress("adversarial inputs", None, unit="samples", engine=settings["engine"]) as advance:
         return select_greedy(
             classifier,
             clean,

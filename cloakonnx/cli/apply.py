@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloakonnx.cli._completion import taps
 from cloakonnx.cli._external import watched
 from cloakonnx.cli._files import PATH, HashExternal, Json, ModelFile, Output
 from cloakonnx.cli._output import print_json, say
@@ -41,7 +42,11 @@ class _Masks(Group):
         "--mask", type=PATH, multiple=True, help="Mask of your own (.npy), instead of an analysis; needs --tap."
     )
     tap: tuple[str, ...] = option(
-        "--tap", metavar="TENSOR", multiple=True, help="Tensor that --mask multiplies; one for each --mask."
+        "--tap",
+        metavar="TENSOR",
+        multiple=True,
+        shell_complete=taps,
+        help="Tensor that --mask multiplies; one for each --mask.",
     )
     feature_axis: int | None = option(
         "--feature-axis", type=int, help="Axis of the tensor that --mask runs along.  [inferred from the graph]"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloakonnx.cli._attacks import Attacks
+from cloakonnx.cli._completion import targets as known_targets
 from cloakonnx.cli._data import Data, warn_of_small_eps
 from cloakonnx.cli._files import PATH, RESUME, Json, ModelFile, Output
 from cloakonnx.cli._output import RESUMED, going_on, print_json, progress, say, warn
@@ -31,6 +32,7 @@ class _Judging(Group):
 
     targets: str | None = option(
         "--targets",
+        shell_complete=known_targets,
         metavar="CLASS|random|least-likely|labels|FILE.npy",
         help="Targeted attack: the class to reach, one chosen for each sample, the labels of the data, or a file.",
     )
@@ -116,7 +118,8 @@ def _attacked(
 
     count = samples.count()
     total = None if count is None else count * len(targets)
-    with going_on(RESUMED), progress(f"attack, {attacks[0].name}", total) as advance:
+    shown = progress(f"attack, {attacks[0].name}", total, unit="samples", engine=settings["engine"])
+    with going_on(RESUMED), shown as advance:
         return attack(classifier, samples, attacks, **settings, output=targets, on_progress=advance)
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloakonnx.cli._again import command_line
+from cloakonnx.cli._completion import plans
+from cloakonnx.cli._completion import taps as known_taps
 from cloakonnx.cli._data import LabelledData
 from cloakonnx.cli._files import PATH, Json, ModelFile
 from cloakonnx.cli._gates import Gates, tell_of_gates
@@ -25,6 +27,7 @@ from cloakonnx.errors import CheckError
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
     from cloakonnx.data.samples import Dataset
+    from cloakonnx.engine.batches import Engine
     from cloakonnx.pipeline.harden import Hardened, Task
     from cloakonnx.pipeline.settings import HardenSettings
     from cloakonnx.pipeline.stage import PlannedStage
@@ -34,6 +37,9 @@ _SILENT = (
     *("workers", "engine", "gpus_per_worker", "cpus_per_worker"),
 )
 """Options that do not decide the result."""
+
+_UNITS = {"learning": "steps", "latency": None}
+"""What the bars of some stages count; the others count samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +90,7 @@ class _Task(Group):
     norm: Any = norm()
     attack: str = option(
         "--attack",
+        shell_complete=plans,
         default="quick",
         show_default=True,
         help="Attacks of the evaluation: the preset quick or standard, or the name of one attack.",
@@ -92,7 +99,11 @@ class _Task(Group):
         "--max-iter", type=Steps(), help="Steps of --attack, or of a preset's attacks by gradients.  [their own]"
     )
     taps: tuple[str, ...] = option(
-        "--tap", metavar="TENSOR", multiple=True, help="Activation to mask; may be repeated.  [chosen by the method]"
+        "--tap",
+        metavar="TENSOR",
+        multiple=True,
+        shell_complete=known_taps,
+        help="Activation to mask; may be repeated.  [chosen by the method]",
     )
     granularity: Any = granularity()
     layers: tuple[str, ...] = layers()
@@ -173,19 +184,27 @@ def _planned(
     """Return the task, which says how far it is."""
     from cloakonnx.pipeline.harden import Task
 
+    engine = runs.asked_engine()
     return Task(
         classifier,
         samples,
         settings,
         **given,
-        observer=_Progress(),
-        engine=runs.asked_engine(),
+        observer=_Progress(engine),
+        engine=engine,
         command=command_line(silent=_SILENT),
     )
 
 
 class _Progress:
-    """Tells the user how far it is."""
+    """Tells the user how far it is.
+
+    Args:
+        engine: Where batches are handled; None where each stage chooses.
+    """
+
+    def __init__(self, engine: Engine | None) -> None:
+        self._engine = engine
 
     def stage(self, name: str, number: int, count: int, *, cached: bool) -> None:
         say(f"[{number}/{count}] {name}" + (": as before" if cached else ""))
@@ -194,7 +213,8 @@ class _Progress:
         say(f"      {text}")
 
     def progress(self, what: str, total: int | None) -> AbstractContextManager[Callable[[float], None]]:
-        return progress(what, total)
+        unit = _UNITS.get(what, "samples")
+        return progress(what, total, unit=unit, engine=None if unit is None else self._engine)
 
 
 def _tell_plan(planned: tuple[PlannedStage, ...], *, as_json: bool) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from cloakonnx.cli._completion import taps
 from cloakonnx.cli._data import Data
 from cloakonnx.cli._files import PATH, RESUME, AnalysisOutput, Json, ModelFile
 from cloakonnx.cli._output import RESUMED, going_on, progress, say, warn, write_json
@@ -148,7 +150,11 @@ class _Places(Group):
     """Where masks are learned, and what an earlier run left."""
 
     tap: tuple[str, ...] = option(
-        "--tap", metavar="TENSOR", multiple=True, help="Activation to mask, instead of weights; may be repeated."
+        "--tap",
+        metavar="TENSOR",
+        multiple=True,
+        shell_complete=taps,
+        help="Activation to mask, instead of weights; may be repeated.",
     )
     tap_pattern: tuple[str, ...] = option(
         "--tap-pattern", metavar="GLOB", multiple=True, help="Activations to mask, by a pattern of names: '*relu*'."
@@ -224,9 +230,14 @@ def _learned(classifier: Classifier, samples: Dataset, recipe: Recipe, runs: Run
     from cloakonnx.selection.learn.learn import learn
     from cloakonnx.selection.learn.progress import watched
 
+    engine = runs.asked_engine()
+
+    def bar(steps: int) -> AbstractContextManager[Callable[[float], None]]:
+        return progress("learning", steps, unit="steps", engine=engine)
+
     try:
-        with going_on(RESUMED), watched(lambda steps: progress("learning", steps), say) as on_progress:
-            return learn(classifier, samples, recipe, **given, engine=runs.asked_engine(), on_progress=on_progress)
+        with going_on(RESUMED), watched(bar, say) as on_progress:
+            return learn(classifier, samples, recipe, **given, engine=engine, on_progress=on_progress)
     except NoGainError as error:
         raise NoGainError(
             f"{error.args[0]}, or write them as they are with --force (with --resume nothing is learned again)",

@@ -117,7 +117,7 @@ def _swept(classifier: Classifier, known: Analysis, pairs: FittedPairs, runs: Ru
     count, engine = pairs.clean.count(), runs.engine_for(classifier, pairs.clean)
     total = None if count is None else count * passes(settings["adaptive_at"])
     kept = nullcontext() if settings["output"] is None else going_on(RESUMED)
-    with kept, progress("sweep", total) as advance:
+    with kept, progress("sweep", total, unit="samples", engine=engine) as advance:
         return sweep(
             classifier,
             known,

@@ -99,7 +99,7 @@ class _Verbs(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         call: Call = ctx.obj
         call.take(rest)
-        return name, command, call.arguments
+        return name, command, [*call.arguments]  # click takes words out
 
 
 def _command(verb: str) -> click.Command:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from cloakonnx.engine.folder import Folder
 
@@ -86,6 +86,15 @@ class Engine(Protocol):
         Args:
             work: What is done with each batch.
         """
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """An engine whose workers come and go."""
+
+    @property
+    def alive(self) -> int:
+        """How many workers are ready for batches, or at one."""
 
 
 class InProcess:

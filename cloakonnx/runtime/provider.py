@@ -74,6 +74,12 @@ class Provider:
         return [(self.name, {})]
 
 
+def short_names() -> list[str]:
+    """Return the short names of the execution providers that the installed ONNX Runtime has."""
+    available = ort.get_available_providers()
+    return [short for short, full in _SHORT_NAMES.items() if full in available]
+
+
 def choose_provider(name: str | None = None, *, device_id: int = 0) -> Provider:
     """Return the provider of that name, or the best one that loads.
 
@@ -97,7 +103,7 @@ def choose_provider(name: str | None = None, *, device_id: int = 0) -> Provider:
         raise ProviderError("not even ONNX Runtime's CPU provider loads: 'cloakonnx doctor' says what to install")
     full = _SHORT_NAMES.get(name.lower(), name)
     if full not in available:
-        short = [s for s, f in _SHORT_NAMES.items() if f in available]
+        short = short_names()
         raise ProviderError(
             f"{{provider}} {name}: the installed ONNX Runtime has no {full}; it has {', '.join(short or available)}"
             f"{nearest(name, short)}",
