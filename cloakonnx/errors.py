@@ -103,6 +103,10 @@ class OutOfMemoryError(ResourceError):
     """ONNX Runtime could not get the memory that a run needs."""
 
 
+class WorkerError(InferenceError):
+    """Workers on other machines, or in other processes, do not start, end again and again, or have other versions."""
+
+
 class SmallerRuns(UserWarning):
     """A batch goes through the model in several runs, because memory does not suffice for one."""
 

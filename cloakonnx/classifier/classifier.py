@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from cloakonnx.classifier._fed import FedModel
 from cloakonnx.classifier._places import placed
-from cloakonnx.classifier._state import restored, state_of
 from cloakonnx.classifier.activations import Activations
 from cloakonnx.classifier.answer import Answer
 from cloakonnx.classifier.declared import batch_axis, class_count, counterpart, input_shape, names_of_classes
@@ -23,6 +22,7 @@ from cloakonnx.classifier.task import SingleLabel, checked_task, class_scores
 from cloakonnx.errors import MaskError
 from cloakonnx.gradient.differentiate import GradientGraph
 from cloakonnx.gradient.losses import Loss
+from cloakonnx.graph.file.state import restored, state_of
 from cloakonnx.graph.masks.given import MasksLike, masks_of
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask

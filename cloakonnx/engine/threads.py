@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, NamedTuple
 
+from cloakonnx.engine.ahead import Ahead
 from cloakonnx.engine.batches import B, Pool, R, Work
-from cloakonnx.engine.schedule import AHEAD, QUEUED
 from cloakonnx.errors import OptionError
 
 
@@ -87,43 +87,23 @@ class _Pool(Generic[B, R]):
         self, batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
     ) -> Iterator[tuple[int, R | None]]:
         """Yield each batch's number and result as they are finished."""
-        coming = iter(batches)
-        active: set[int] = set()
-        failed: tuple[int, BaseException] | None = None
-        following, more = 0, True
+        ahead = Ahead(batches, self._workers)
         while True:
-            while more and len(active) < QUEUED * self._workers:
-                if active and following - min(active) >= AHEAD * self._workers:
-                    break
-                try:
-                    number, batch = next(coming)
-                except StopIteration:
-                    more = False
-                    break
-                except Exception as error:  # raised in its turn, as if batches were handled one by one
-                    failed, more = (following, error), False
-                    break
-                following = number + 1
+            for number, batch in ahead.read():
                 if batch is None:
                     yield number, None
-                    continue
-                active.add(number)
-                self._give(number, batch)
-            if not active or (failed is not None and failed[0] < min(active)):
-                break
+                else:
+                    self._give(number, batch)
+            if ahead.is_over():
+                return
             report = self._reports.get()
             if report.error is not None:
-                active.discard(report.number)
-                more = False
-                if failed is None or report.number < failed[0]:
-                    failed = report.number, report.error
+                ahead.fail(report.number, report.error)
             elif report.share is not None:
                 tell(report.number, report.share)
             else:
-                active.discard(report.number)
+                ahead.end(report.number)
                 yield report.number, report.result
-        if failed is not None:
-            raise failed[1]
 
     def stop(self) -> None:
         """End all threads: each stops at the next report of its batch, or when that is done."""

@@ -17,7 +17,7 @@ NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20, "includ
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The cluster; a test that removes a node adds one again (``cluster.add_node(**NODE)``)."""
+    """The cluster; a test that removes a node adds one again (:func:`add_node`)."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("r")  # short: the paths of sockets have 107 bytes at most
         (folder / "ray").mkdir()
@@ -26,19 +26,28 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
         from ray.cluster_utils import Cluster
 
-        made = Cluster(initialize_head=True, head_node_args=NODE)
+        made = Cluster()
         try:
-            for _ in range(2):
-                made.add_node(**NODE)
+            for _ in range(3):
+                add_node(made)
             yield made
         finally:
             made.shutdown()
 
 
-@pytest.fixture
-def engine(cluster: Any) -> Iterator[Ray]:
-    """Workers on all three nodes, with one intra-op thread each."""
-    import ray
+def add_node(cluster: Any) -> Any:
+    """Start a node; on a busy machine Ray gives up after half a minute."""
+    for _ in range(3):
+        try:
+            return cluster.add_node(**NODE)
+        except Exception as error:
+            refused = error
+    raise refused
 
-    yield Ray(cluster.address)
-    ray.shutdown()  # a traceback may hold the engine
+
+@pytest.fixture(scope="session")
+def engine(cluster: Any) -> Iterator[Ray]:
+    """Workers on all three nodes, with one intra-op thread each; they stay from test to test."""
+    made = Ray(cluster.address)
+    yield made
+    made.close()

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import secrets
 import shutil
 import signal
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from cloakonnx.engine.cluster._losses import Ends, remover
+from cloakonnx.engine.cluster._shipping import folder_of
 from cloakonnx.engine.threads import cores
-from cloakonnx.errors import MissingDependencyError, OptionError
+from cloakonnx.errors import CloakError, MissingDependencyError, OptionError, WorkerError
 
+_ANSWER = 8.0
+"""Seconds that an address has to answer."""
+_CLEANUP = 10.0
+"""Seconds that nodes have to remove the models that were sent to them."""
 _SHORT = "/tmp" if os.name == "posix" else None
-"""Ray's sockets lie in the folder, and the path of a socket has 107 bytes at most."""
-
-
-def loaded() -> Any:
-    """Return the module ray; raises MissingDependencyError where it is not installed."""
-    try:
-        import ray  # noqa: PLC0415 - an extra, and slow to load
-    except ImportError:
-        raise MissingDependencyError("running on Ray needs Ray: pip install 'cloakonnx[ray]'") from None
-    return ray
+"""Where Ray's own folder lies: the path of a socket in it has 107 bytes at most."""
+_SETTINGS = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray warns that this will be the default
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Read when Ray is imported or started: lines on stderr are left out, nothing is sent to Ray's makers."""
 
 
 class Connection:
@@ -44,45 +50,146 @@ class Connection:
     """
 
     def __init__(self, address: str | None, *, workers: int | None, cpus: int, gpus: float) -> None:
-        self._ray = loaded()
         self._cpus, self._gpus = cpus, gpus
-        if not self._ray.is_initialized():
-            if address is None:
-                count = workers or max(1, cores() // cpus)
-                folder = tempfile.mkdtemp(prefix="cloakonnx-", dir=_SHORT)
-                self._start(num_cpus=count * cpus, include_dashboard=False, _temp_dir=folder)
-                weakref.finalize(self, _stop, self._ray, folder)
-            else:
-                self._start(address=address)
-                weakref.finalize(self, _stop, self._ray, None)
+        self.ends = Ends(secrets.token_hex(6))
+        with _environment(_SETTINGS):
+            self.ray = _loaded()
+            is_made_here = not self.ray.is_initialized()
+            folder = tempfile.mkdtemp(prefix="cloakonnx-", dir=_SHORT) if is_made_here and address is None else None
+            self._end = weakref.finalize(self, _stop, self.ray, self.ends, is_made_here, folder)
+            self._end.atexit = False
+            atexit.register(self._end)  # before Ray's own, which is registered when it is imported
+            if is_made_here:
+                self._connect(address, folder, (workers or max(1, cores() // cpus)) * cpus)
+        self.room = self._room()
 
     @property
     def is_alive(self) -> bool:
         """Whether this process is still connected."""
-        return bool(self._ray.is_initialized())
+        return bool(self.ray.is_initialized())
 
-    @property
-    def room(self) -> int:
-        """How many workers the cluster has CPUs and GPUs for."""
-        found = 0
-        for node in self._ray.nodes():
-            has = node["Resources"] if node["Alive"] else {}
-            by_cpu = has.get("CPU", 0) // self._cpus
-            found += int(min(by_cpu, has.get("GPU", 0) / self._gpus)) if self._gpus else int(by_cpu)
-        if not found:
-            asked = f"{self._cpus} CPU(s)" + (f" and {self._gpus:g} GPU(s)" if self._gpus else "")
-            raise OptionError(f"no node of the Ray cluster has {asked} for a worker")
-        return found
+    def end(self) -> None:
+        """End workers, and the connection where it was made here."""
+        self._end()
 
-    def _start(self, **options: Any) -> None:
+    def _connect(self, address: str | None, folder: str | None, cpus: int) -> None:
+        """Start a Ray in a folder, or connect to one."""
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         with _signals_kept():
-            self._ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+            try:
+                if folder is not None:
+                    self.ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **options)
+                else:
+                    self.ray.init(_answering(address or ""), **options)
+            except CloakError:
+                raise
+            except (Exception, SystemExit) as error:  # Ray raises what its parts raise, and exits where it gives up
+                said = " ".join(str(error).split())
+                if folder is not None:
+                    raise WorkerError(f"Ray does not start on this machine: {said}") from None
+                raise OptionError(f"{{address}} {address}: {said}", parameter="address") from None
+
+    def _room(self) -> int:
+        """Return how many workers the cluster has CPUs and GPUs for.
+
+        Raises:
+            OptionError: for none.
+        """
+        found = sum(self._places(node["Resources"]) for node in self._nodes())
+        if found:
+            return found
+        asked, parameter = f"{self._cpus} CPUs", "cpus_per_worker"
+        if self._gpus and not any(node["Resources"].get("GPU") for node in self._nodes()):
+            asked, parameter = "a GPU", "gpus_per_worker"
+        elif self._gpus:
+            asked += f" and {self._gpus:g} GPUs"
+        raise OptionError(f"no node of the Ray cluster has {asked} for a worker ({{{parameter}}})", parameter=parameter)
+
+    def _nodes(self) -> list[Mapping[str, Any]]:
+        return [node for node in self.ray.nodes() if node["Alive"]]
+
+    def _places(self, resources: Mapping[str, float]) -> int:
+        by_cpu = int(resources.get("CPU", 0) / self._cpus)
+        return min(by_cpu, int(resources.get("GPU", 0) / self._gpus)) if self._gpus else by_cpu
 
 
-def _stop(ray: Any, folder: str | None) -> None:
-    ray.shutdown()
+def _loaded() -> Any:
+    """Return the module ray; raises MissingDependencyError where it is not installed."""
+    try:
+        import ray  # noqa: PLC0415 - an extra, and slow to load
+    except ImportError:
+        raise MissingDependencyError("running on Ray needs Ray: pip install 'cloakonnx[ray]'") from None
+    return ray
+
+
+def _answering(address: str) -> str:
+    """Return an address once it answers; Ray itself waits for minutes, and writes log lines meanwhile.
+
+    Raises:
+        OptionError: nothing does.
+    """
+    import grpc  # noqa: PLC0415 - of the extra, slow to load
+    from ray._private.services import canonicalize_bootstrap_address  # noqa: PLC0415 - the file that "auto" is read from
+
+    given = address
+    if "://" not in address:
+        try:
+            address = canonicalize_bootstrap_address(address) or ""
+        except (ValueError, OSError) as error:
+            raise OptionError(
+                f"{{address}} {given} is none of Ray: give auto, HOST:PORT or ray://HOST:PORT ({error})",
+                parameter="address",
+            ) from None
+        if not address:
+            return given  # nothing is written of a cluster here; Ray says so at once
+    if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
+        return address
+    channel = grpc.insecure_channel(address.removeprefix("ray://"))
+    try:
+        grpc.channel_ready_future(channel).result(timeout=_ANSWER)
+    except grpc.FutureTimeoutError:
+        raise OptionError(
+            f"{{address}} {given}: no Ray answers there within {_ANSWER:.0f} s", parameter="address"
+        ) from None
+    finally:
+        channel.close()
+    return address
+
+
+def _stop(ray: Any, ends: Ends, is_made_here: bool, folder: str | None) -> None:
+    """End workers, remove what was written for them, and end the connection."""
+    if ray.is_initialized():
+        for actor in ends.actors:
+            ray.kill(actor)
+        if ends.nodes:
+            _on_each(ray, remover(str(folder_of(ends.run))), ends.nodes)
+        if is_made_here:
+            ray.shutdown()
+    ends.actors.clear()
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _on_each(ray: Any, function: Callable[[], None], nodes: Iterable[str]) -> None:
+    """Call a function on some nodes, as far as they answer in time."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415 - loads Ray
+
+    remote = ray.remote(num_cpus=0, max_retries=0)(function)
+    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    asked = [remote.options(scheduling_strategy=each).remote() for each in strategies]
+    ray.wait(asked, num_returns=len(asked), timeout=_CLEANUP)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that are not set yet, and take them out again."""
+    added = [name for name in variables if name not in os.environ]
+    os.environ.update({name: variables[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextmanager

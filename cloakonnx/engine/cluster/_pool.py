@@ -1,135 +1,90 @@
-"""The workers of one work, as the driver sees them: who is at what, and what comes back."""
+"""The order of batches on a crew of workers: how many are ahead, what is run again, which error is raised."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Generic
+from typing import Generic
 
-from cloakonnx.engine.batches import B, R, Work
-from cloakonnx.engine.cluster._connection import loaded
-from cloakonnx.engine.cluster._worker import Worker
+from cloakonnx.engine.ahead import Ahead
+from cloakonnx.engine.batches import B, R
+from cloakonnx.engine.cluster._crew import Crew, Job, Lost, Share
+from cloakonnx.errors import WorkerError
 
-_QUEUED = 2
-"""Batches that a worker has at most: the one it handles, and the next one."""
-_AHEAD = 4
-"""Batches that may be under way or finished behind the first unfinished one, for each worker: it bounds memory."""
-_EVERY = 1.0
-"""Seconds between two questions to a worker about how far it is."""
-
-
-@contextmanager
-def opened(work: Work[B, R], workers: int, *, cpus: int, gpus: float) -> Iterator[RayPool[B, R]]:
-    """Give the workers of a work; whatever they have under way is stopped when the block ends."""
-    pool = RayPool(work, workers, cpus=cpus, gpus=gpus)
-    try:
-        yield pool
-    finally:
-        pool.stop()
-
-
-@dataclass(eq=False)
-class _Actor:
-    """A worker process, and the batches that it has been given, first one first."""
-
-    handle: Any
-    given: deque[tuple[int, Any]] = field(default_factory=deque)
-    """Numbers, and references to what comes back."""
+_TRIES = 3
+"""Workers that a batch may end."""
 
 
 class RayPool(Generic[B, R]):
-    """Workers of Ray: each has the work, which is stored once a node."""
+    """Workers of Ray with one work.
 
-    def __init__(self, work: Work[B, R], workers: int, *, cpus: int, gpus: float) -> None:
-        self._ray = loaded()
-        self._workers = workers
-        self._work = self._ray.put(work)
-        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "concurrency_groups": {"share": 1}}
-        self._kind = self._ray.remote(**options)(Worker)
-        self._actors: list[_Actor] = []
-        self._asked: dict[Any, _Actor] = {}
+    Args:
+        crew: The workers.
+        job: The work.
+        workers: How many there may be.
+    """
+
+    def __init__(self, crew: Crew, job: Job, workers: int) -> None:
+        self._crew, self._job, self._workers = crew, job, workers
+
+    @property
+    def alive(self) -> int:
+        """How many workers run."""
+        return self._crew.alive
 
     def run(
         self, batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
     ) -> Iterator[tuple[int, R | None]]:
-        """Yield each batch's number and result as they are finished."""
-        coming = iter(batches)
-        active: set[int] = set()
-        failed: tuple[int, BaseException] | None = None
-        following, more = 0, True
+        """Yield each batch's number and result as they are finished; batches whose worker is lost are run again.
+
+        Raises:
+            WorkerError: a batch has ended three workers, or there are no workers any more.
+        """
+        ahead = Ahead(batches, self._workers)
+        waiting: deque[int] = deque()
+        ended: Counter[int] = Counter()
         while True:
-            while more and len(active) < _QUEUED * self._workers:
-                if active and following - min(active) >= _AHEAD * self._workers:
-                    break
-                try:
-                    number, batch = next(coming)
-                except StopIteration:
-                    more = False
-                    break
-                except Exception as error:  # raised in its turn, as if batches were handled one by one
-                    failed, more = (following, error), False
-                    break
-                following = number + 1
+            for number, batch in ahead.read():
                 if batch is None:
                     yield number, None
-                    continue
-                active.add(number)
-                self._give(number, batch)
-            if not active or (failed is not None and failed[0] < min(active)):
-                break
-            for number, report in self._next(tell):
-                active.discard(number)
-                if report.error is None:
-                    yield number, report.result
-                    continue
-                more = False
-                if failed is None or number < failed[0]:
-                    failed = number, report.error
-        if failed is not None:
-            raise failed[1]
+                else:
+                    waiting.append(number)
+            if ahead.is_over():
+                return
+            self._dispatch(ahead, waiting)
+            for event in self._crew.events(self._job):
+                if isinstance(event, Share):
+                    tell(event.number, event.share)
+                elif isinstance(event, Lost):
+                    ended[event.number] += event.was_handled
+                    if ended[event.number] < _TRIES:
+                        waiting.appendleft(event.number)
+                    else:
+                        ahead.fail(event.number, _ends_workers(event, ahead.active[event.number]))
+                elif event.report.error is not None:
+                    ahead.fail(event.number, event.report.error)
+                else:
+                    ahead.end(event.number)
+                    yield event.number, event.report.result
 
-    def stop(self) -> None:
-        """End all workers, whatever they are at."""
-        for actor in self._actors:
-            self._ray.kill(actor.handle)
-        self._actors.clear()
+    def _dispatch(self, ahead: Ahead[B], waiting: deque[int]) -> None:
+        """Give waiting batches to workers that have room."""
+        self._crew.employ(self._job, len(ahead.active))
+        while waiting and self._crew.has_room(self._job):
+            number = waiting.popleft()
+            self._crew.give(self._job, number, ahead.active[number])
 
-    def _give(self, number: int, batch: Any) -> None:
-        idle = min(self._actors, key=lambda actor: len(actor.given), default=None)
-        if idle is None or (idle.given and len(self._actors) < self._workers):
-            idle = _Actor(self._kind.remote([self._work]))
-            self._actors.append(idle)
-        idle.given.append((number, idle.handle.handle.remote(number, batch)))
 
-    def _next(self, tell: Callable[[int, float], None]) -> Iterator[tuple[int, Any]]:
-        """Yield what has come back, after a wait at most as long as between two questions about progress."""
-        owners = {reference: actor for actor in self._actors for _, reference in actor.given}
-        done, _ = self._ray.wait(list(owners), num_returns=1, timeout=_EVERY)
-        for reference in done:
-            actor = owners[reference]
-            number = next(n for n, each in actor.given if each == reference)
-            report = self._ray.get(reference)
-            actor.given.remove((number, reference))
-            yield number, report
-        self._ask(tell)
+def _ends_workers(lost: Lost, batch: object) -> WorkerError:
+    return WorkerError(
+        f"batch {lost.number} ({_samples(batch)}) has ended {_TRIES} workers ({lost.reason}): look at the "
+        "samples and the memory of the nodes, or choose a smaller {batch_size}",
+        parameter="batch_size",
+    )
 
-    def _ask(self, tell: Callable[[int, float], None]) -> None:
-        """Ask busy workers how far they are, one question at a time, and pass on what the last one has brought."""
-        if self._asked:
-            answered, _ = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
-            for reference in answered:
-                actor = self._asked.pop(reference)
-                found = self._ray.get(reference)
-                if found is not None and any(number == found[0] for number, _ in actor.given):
-                    tell(*found)
-            return
-        if time.monotonic() - self._last_asked >= _EVERY:
-            self._last_asked = time.monotonic()
-            for actor in self._actors:
-                if actor.given:
-                    self._asked[actor.handle.share.options(concurrency_group="share").remote()] = actor
 
-    _last_asked = 0.0
+def _samples(batch: object) -> str:
+    """Return which samples a batch has, where it knows."""
+    indices = getattr(batch, "indices", None)
+    size: int = getattr(batch, "size", 0)
+    return f"{size} samples" if indices is None else f"samples {indices[0]} to {indices[-1]}"

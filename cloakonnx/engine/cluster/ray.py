@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from cloakonnx.engine.address import LOCAL, OWN_RAY, checked_address
 from cloakonnx.engine.batches import B, Pool, R, Work
 from cloakonnx.engine.cluster._connection import Connection
-from cloakonnx.engine.cluster._pool import opened
+from cloakonnx.engine.cluster._crew import Crew
+from cloakonnx.engine.cluster._pool import RayPool
 from cloakonnx.errors import OptionError
 
 
 class Ray:
     """Handles batches in worker processes of Ray, on one machine or many.
 
-    The connection is made when it is first needed, and ends with this object or with Python: a Ray that was started
-    for it stops then. A Ray that the Python process has connected to already is used, and left as it is.
+    The connection is made when it is first needed. It ends with this object, with :meth:`close` or with Python, and so
+    do the workers, which stay from one call to the next, and a Ray that was started for them. A Ray that the Python
+    process has connected to already is used, and left as it is.
 
     Args:
         address: ``HOST:6379`` or ``ray://HOST:10001`` of a cluster, ``auto`` for the one that runs on this machine;
@@ -56,6 +58,7 @@ class Ray:
         self.cpus_per_worker = cpus_per_worker
         self._asked = workers
         self._connection: Connection | None = None
+        self._crew: Crew | None = None
 
     @property
     def threads(self) -> int:
@@ -88,19 +91,41 @@ class Ray:
 
     @contextmanager
     def open(self, work: Work[B, R]) -> Iterator[Pool[B, R]]:
-        """Give the workers, which start with the first batches and end with the block; callbacks stay in this thread.
+        """Give the workers, which start with the first batches; callbacks stay in the calling thread.
 
         Raises:
             MissingDependencyError: Ray is not installed.
             OptionError: nothing answers at the address, or the cluster has no room for one worker.
         """
-        self._connected()
-        with opened(work, self.workers, cpus=self.cpus_per_worker, gpus=self.gpus_per_worker) as pool:
-            yield pool
+        provider = work.record.get("provider")
+        if self.gpus_per_worker and provider == "CPUExecutionProvider":
+            raise OptionError(
+                f"{{gpus_per_worker}} {self.gpus_per_worker:g} asks for GPUs, and the model runs on {provider}: name "
+                "another {provider}, on a machine where it loads",
+                parameter=("gpus_per_worker", "provider"),
+            )
+        crew = self._workers_of(self._connected())
+        job = crew.open(work)
+        try:
+            yield RayPool(crew, job, self.workers)
+        finally:
+            crew.close(job)
+
+    def close(self) -> None:
+        """End the workers and the connection; whoever uses the engine again connects anew."""
+        if self._connection is not None:
+            self._connection.end()
+        self._connection = self._crew = None
 
     def _connected(self) -> Connection:
         if self._connection is None or not self._connection.is_alive:
+            self._crew = None
             self._connection = Connection(
                 self.address, workers=self._asked, cpus=self.cpus_per_worker, gpus=self.gpus_per_worker
             )
         return self._connection
+
+    def _workers_of(self, connection: Connection) -> Crew:
+        if self._crew is None:
+            self._crew = Crew(connection, self.workers, cpus=self.cpus_per_worker, gpus=self.gpus_per_worker)
+        return self._crew

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
@@ -43,6 +44,11 @@ class MaskedBatch(NamedTuple):
     def size(self) -> int:
         """How many samples there are."""
         return self.samples.size
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """(B,) indices of the samples in the whole data."""
+        return self.samples.indices
 
     def digest(self) -> str:
         """Return the sha256 of samples and labels, in hex digits."""

@@ -35,6 +35,11 @@ class LabelledPairs(NamedTuple):
         """How many pairs there are."""
         return self.clean.size
 
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """(B,) indices of the samples in the whole data."""
+        return self.clean.indices
+
     def digest(self) -> str:
         """Return the sha256 of both kinds of samples and the labels, in hex digits."""
         return digest(self.clean.x, self.adversarial, self.clean.y)
