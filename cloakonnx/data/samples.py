@@ -288,11 +288,6 @@ class PairBatch(NamedTuple):
         """How many pairs there are."""
         return len(self.clean)
 
-    @property
-    def indices(self) -> NDArray[np.int64]:
-        """(B,) indices of the samples in the whole data."""
-        return np.arange(self.start, self.start + len(self.clean))
-
     def digest(self) -> str:
         """Return the sha256 of both kinds of samples and the labels, in hex digits."""
         return digest(self.clean, self.adversarial, self.y)

@@ -85,6 +85,7 @@ def _ends_workers(lost: Lost, batch: object) -> WorkerError:
 
 def _samples(batch: object) -> str:
     """Return which samples a batch has, where it knows."""
-    indices = getattr(batch, "indices", None)
     size: int = getattr(batch, "size", 0)
-    return f"{size} samples" if indices is None else f"samples {indices[0]} to {indices[-1]}"
+    indices = getattr(batch, "indices", None)
+    start = getattr(batch, "start", None) if indices is None else indices[0]
+    return f"{size} samples" if start is None else f"samples {start} to {start + size - 1}"
