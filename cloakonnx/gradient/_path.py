@@ -13,12 +13,6 @@ from cloakonnx.graph.index.index import Index, node_inputs
 from cloakonnx.graph.index.node import describe
 from cloakonnx.graph.index.traits import Kind, Trait, has
 
-_BLOCKED = "com.microsoft.nchwc"
-_FOR_ONE_PROCESSOR = (
-    "this op has no rule: ONNX Runtime's optimiser makes it at level 'all' for one kind of processor, so save the "
-    "model at level 'extended' or below"
-)
-
 
 class Path(NamedTuple):
     """The part of a graph through which gradients flow.
@@ -110,8 +104,6 @@ def check_rules(path: Path, opset: int) -> None:
     """
     for node in path.nodes:
         entry = registry.find(node.domain, node.op_type)
-        if entry is None and node.domain == _BLOCKED:
-            raise _no_rule(node, _FOR_ONE_PROCESSOR)
         if entry is None:
             raise _no_rule(node, "this op has no rule")
         if _version(node, opset) > entry.until:

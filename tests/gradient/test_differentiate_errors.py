@@ -35,17 +35,6 @@ def test_op_without_a_rule() -> None:
         differentiate(classifier(helper.make_node("Det", ["features"], ["more"], name="odd")))
 
 
-def test_an_op_for_one_processor_names_the_way_round() -> None:
-    model = classifier(
-        helper.make_node("ReorderOutput", ["features"], ["more"], domain="com.microsoft.nchwc", channels=4)
-    )
-    model.opset_import.append(helper.make_opsetid("com.microsoft.nchwc", 1))
-    with pytest.raises(
-        DifferentiationError, match=r"nchwc\.ReorderOutput.*save the model at level 'extended' or below"
-    ):
-        differentiate(model)
-
-
 def test_op_without_a_rule_off_the_path() -> None:
     model = classifier()
     model.graph.node.append(helper.make_node("Det", ["features"], ["unused"]))

@@ -5,6 +5,7 @@ Importing this package fills the registry.
 
 from cloakonnx.graph.decompose import (
     attention,
+    blocked,
     fused,
     learning,
     normalization,
@@ -15,4 +16,15 @@ from cloakonnx.graph.decompose import (
     schema,
 )
 
-__all__ = ["attention", "fused", "learning", "normalization", "pooling", "quantised", "recurrent", "sampling", "schema"]
+__all__ = [
+    "attention",
+    "blocked",
+    "fused",
+    "learning",
+    "normalization",
+    "pooling",
+    "quantised",
+    "recurrent",
+    "sampling",
+    "schema",
+]

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import onnx
 from onnx import TensorProto
 
+from cloakonnx.graph.index.blocked import LARGEST, NCHWC
 from cloakonnx.graph.index.index import Dim, Index
 from cloakonnx.graph.index.node import NodeView
 from cloakonnx.graph.index.traits import Trait, has
@@ -19,7 +20,8 @@ Known: TypeAlias = "Sequence[tuple[int, Shape]]"
 _MS, _ML = "com.microsoft", "ai.onnx.ml"
 CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 POOL = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
-"""The attributes that Conv and AveragePool share with what stands for them."""
+MAX_POOL = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
+"""The attributes that Conv, AveragePool and MaxPool share with what stands for them."""
 
 
 class _View(NodeView):
@@ -199,6 +201,34 @@ def _nhwc(view: _View) -> Known:
     ]
 
 
+def _into_blocks(view: _View) -> Known:
+    shape = view.shape(0)
+    if shape is None or len(shape) != 4:
+        return [(view.kind(0), None)]
+    first, *others = shape
+    channels = others.pop(-1 if view.attr("channels_last", 0) else 0)
+    is_whole = isinstance(channels, int) and channels % LARGEST == 0
+    return [(view.kind(0), (first, channels if is_whole else None, *others))]
+
+
+def _out_of_blocks(view: _View) -> Known:
+    shape = view.shape(0)
+    if shape is None or len(shape) != 4:
+        return [(view.kind(0), (None,) * 4)]
+    sizes = [shape[0], *shape[2:]]
+    sizes.insert(3 if view.attr("channels_last", 0) else 1, view.attr("channels"))
+    return [(view.kind(0), tuple(sizes))]
+
+
+def _upsampled(view: _View) -> Known:
+    shape, scales = view.shape(0), view.attr("scales")
+    if shape is None or not scales or len(scales) != len(shape):
+        return [(view.kind(0), None)]
+    return [
+        (view.kind(0), tuple([d * by if isinstance(d, int) else None for d, by in zip(shape, scales, strict=True)]))
+    ]
+
+
 _SHAPES: dict[tuple[str, str], Callable[[_View], Known]] = {
     **{(_MS, op): _same for op in ("BiasAdd", "BiasDropout", "BiasGelu", "FastGelu", "Gelu", "QuickGelu", "GroupNorm")},
     **{(_MS, op): _same for op in ("BiasSoftmax", "RotaryEmbedding", "Trilu")},
@@ -222,6 +252,13 @@ _SHAPES: dict[tuple[str, str], Callable[[_View], Known]] = {
     (_MS, "DynamicQuantizeLSTM"): _lstm,
     (_MS, "FusedConv"): _like("Conv", (0, 1, 2), CONV),
     **{(_MS, op): _nhwc for op in ("NhwcConv", "NhwcFusedConv")},
+    (NCHWC, "Conv"): _like("Conv", (0, 1), CONV),
+    (NCHWC, "ReorderInput"): _into_blocks,
+    (NCHWC, "ReorderOutput"): _out_of_blocks,
+    (NCHWC, "Upsample"): _upsampled,
+    (NCHWC, "MaxPool"): _like("MaxPool", (0,), MAX_POOL),
+    (NCHWC, "AveragePool"): _like("AveragePool", (0,), POOL),
+    **{(NCHWC, op): _like(op, (0,)) for op in ("GlobalAveragePool", "GlobalMaxPool")},
     (_MS, "FusedGemm"): _like("Gemm", (0, 1), ("transA", "transB")),
     (_MS, "GemmFastGelu"): _like("MatMul", (0, 1)),
     **{(_MS, op): _matmul for op in ("FusedMatMul", "TransposeMatMul", "FusedMatMulActivation")},

@@ -222,6 +222,7 @@ TRAITS: dict[str, Traits] = {
     "ReduceMin": Traits(scales=Scales.REDUCED),
     "ReduceSum": Traits(T.LINEAR, scales=Scales.REDUCED),
     "Relu": Traits(T.ONE_SIDED | T.ACTIVATION, scales=Scales.KEPT),
+    "ReorderOutput": Traits(T.ACTIVATION),
     "Reshape": Traits(T.LAYOUT, scales=Scales.RESHAPED),
     "Resize": Traits(T.CARRIES, scales=Scales.RESIZED),
     "RMSNormalization": Traits(T.ACTIVATION | T.FEATURES_LAST | T.KEEPS_SHAPE, scales=Scales.STANDARDISED),

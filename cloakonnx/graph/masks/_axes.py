@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
 
+from cloakonnx.graph.index.blocked import NCHWC
 from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.index.node import attributes
 from cloakonnx.graph.index.traits import Trait, has
@@ -99,11 +100,12 @@ def _trace(structure: Index, tensor: str, rank: int, known: Mapping[str, int | N
             axis = _of_input(structure.shape(tensor))
             return None if axis is None else _where(order, axis)
         standard = node.domain in {"", "ai.onnx"}
-        if standard and has(node.op_type, Trait.CHANNELS_FIRST):
-            return _where(order, 1)
-        if has(node.op_type, Trait.FEATURES_LAST):
+        is_last = node.domain == NCHWC and attributes(node).get("channels_last", 0)
+        if is_last or has(node.op_type, Trait.FEATURES_LAST):
             shape = structure.shape(tensor)
             return None if shape is None else _where(order, len(shape) - 1)
+        if (standard and has(node.op_type, Trait.CHANNELS_FIRST)) or node.domain == NCHWC:
+            return _where(order, 1)
         if standard and (node.op_type == "Transpose" or node.op_type in _RESHAPING):
             order = [None if axis is None else moved_axis(structure, node, axis) for axis in order]
             source: str | None = node.input[0]

@@ -10,6 +10,7 @@ import onnx
 
 from cloakonnx.errors import TapError, nearest
 from cloakonnx.graph.file.model import Model
+from cloakonnx.graph.index.blocked import NCHWC, is_blocked
 from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.index.outputs import score_output
 from cloakonnx.graph.index.traits import Trait, has
@@ -180,7 +181,7 @@ def _last_weighted_input(graph: Index) -> _Place | None:
 
 def _factors(node: onnx.NodeProto) -> list[str]:
     """Return the data and the weights of a layer; nothing where the node is none."""
-    if not has(node.op_type, Trait.WEIGHTED) or node.domain not in {"", "ai.onnx", "com.microsoft"}:
+    if not has(node.op_type, Trait.WEIGHTED) or node.domain not in {"", "ai.onnx", "com.microsoft", NCHWC}:
         return []
     second = 3 if node.op_type in {"QLinearConv", "QLinearMatMul", "QGemm"} else 1
     return [node.input[position] for position in (0, second) if position < len(node.input)]
@@ -231,6 +232,8 @@ def _refusal(graph: Index, name: str) -> str | None:  # noqa: PLR0911 - one retu
         return "has an unknown rank: shape inference can't tell it, so the feature axis is not known"
     if len(info.shape) < 2:
         return f"has rank {len(info.shape)}; a tap needs a batch axis and a feature axis (rank 2 or more)"
+    if is_blocked(graph, name):
+        return f"is in ONNX Runtime's blocked layout ({NCHWC}); only tensors behind a ReorderOutput can be taps"
     return None
 
 
