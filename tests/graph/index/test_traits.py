@@ -12,7 +12,7 @@ from cloakonnx.graph.index.traits import TRAITS, Kind, Scales, Trait, has
 SCHEMAS = {schema.name: schema for schema in onnx.defs.get_all_schemas_with_history() if not schema.domain}
 CONTRIBUTED = {
     "Attention", "BiasGelu", "DynamicQuantizeMatMul", "Embedding", "FastGelu", "FusedConv", "FusedGemm", "FusedMatMul",
-    "MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QuickGelu", "SimplifiedLayerNormalization",
+    "MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QuickGelu", "ReorderOutput", "SimplifiedLayerNormalization",
     "SkipLayerNormalization", "com.microsoft.Gelu",
 }  # fmt: skip
 """Ops of ONNX Runtime's domain, or of exporters'."""
