@@ -32,6 +32,7 @@ from cloakonnx.classifier.masked import MaskedClassifier, ones
 from cloakonnx.errors import CloakError, DifferentiationError
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.index.index import FLOATS
+from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.selection.learn.places import first_masks
 
 PROVIDER = ck.Provider("CPUExecutionProvider", threads=1)
@@ -213,9 +214,10 @@ def masked(model: ck.Model) -> str:
 
 def learned(classifier: ck.Classifier, x: Any) -> str:
     """Build the gradient of masks on weights, else at activations."""
-    for granularity in ("weight", "feature"):
+    for granularity, at_default in (("weight", False), ("feature", False), ("feature", True)):
         try:
-            masks = first_masks(classifier.model, granularity)
+            taps = [find_tap(classifier.model).name] if at_default else []
+            masks = first_masks(classifier.model, granularity, taps=taps)
         except CloakError:
             continue
         learner = MaskedClassifier(classifier, masks)

@@ -71,8 +71,11 @@ def test_what_inspect_says_holds(name: str, tmp_path: Path) -> None:
     assert np.abs(hardened.scores(x) - classifier.scores(x)).max() > 1e-4
     ck.strip(load(tmp_path / "hardened.onnx"), tmp_path / "stripped.onnx")
     assert (tmp_path / "stripped.onnx").read_bytes() == (tmp_path / "m.onnx").read_bytes()
-    on_weights = learn.how.startswith("on ")
-    learner = MaskedClassifier(classifier, first_masks(model, "weight" if on_weights else "feature"))
+    if learn.how.startswith("on "):
+        masks = first_masks(model, "weight")
+    else:
+        masks = first_masks(model, "feature", taps=[str(kind.tap)] if learn.option.startswith("--tap") else [])
+    learner = MaskedClassifier(classifier, masks)
     learner.prepare_masks(Loss.CE, by_input=True, sample=x.shape[1:])
     sums = learner.mask_gradients(x, y, loss=Loss.CE).gradients
     assert max(np.abs(each).max() for each in sums.values()) > 1e-6

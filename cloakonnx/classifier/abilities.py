@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from cloakonnx.errors import CloakError, DifferentiationError, ModelError, TapEr
 from cloakonnx.gradient.way import find_way
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.index import FLOATS
+from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.taps import find_tap, places
 from cloakonnx.graph.masks.weights import chosen_weights
 
@@ -81,6 +83,7 @@ def _input(model: Model) -> str:
 def _masks(model: Model, name_of: Callable[[str], str]) -> Ability:
     try:
         tap = find_tap(model)
+        check_opset(model)
     except CloakError as error:
         return Ability("analyze", False, _short(error, name_of))
     return Ability("analyze", True, f"at the default tap {tap.name!r}")
@@ -90,15 +93,28 @@ def _learn(model: Model, attack: Ability, name_of: Callable[[str], str]) -> Abil
     if not attack.works or attack.option:
         return Ability("learn", False, "it needs gradients" if attack.works else attack.how)
     try:
+        check_opset(model)
+    except ModelError as error:
+        return Ability("learn", False, _short(error, name_of))
+    try:
         return Ability("learn", True, f"on {len({each.name for each in chosen_weights(model)})} weights")
     except TapError as error:
         why = _short(error, name_of)
     try:
         count = len(places(model))
     except TapError:
-        return Ability("learn", False, why)
+        return _learn_at_default(model, why)
     how = f"at {count} activation{'s' * (count > 1)} ({_AT_ACTIVATIONS})"
     return Ability("learn", True, how, _AT_ACTIVATIONS)
+
+
+def _learn_at_default(model: Model, why: str) -> Ability:
+    """The features that a linear model of ai.onnx.ml reads, made of the input, are no activations."""
+    try:
+        option = f"--tap {shlex.quote(find_tap(model).name)}"
+    except TapError:
+        return Ability("learn", False, why)
+    return Ability("learn", True, f"at the default tap ({option})", option)
 
 
 def _short(error: CloakError, name_of: Callable[[str], str]) -> str:

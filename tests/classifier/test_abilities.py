@@ -8,9 +8,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cloakonnx.classifier.abilities import abilities
+from cloakonnx.errors import TapError
 from cloakonnx.graph.file.model import load, load_bytes
+from cloakonnx.selection.learn.places import first_masks
 from tests.attacks.helpers import DIGITS
-from tests.fixtures import false_defences
+from tests.fixtures import false_defences, kinds
 
 F = TensorProto.FLOAT
 
@@ -89,3 +91,29 @@ def test_the_samples() -> None:
     stopped = abilities(load_bytes(false_defences.integers().SerializeToString()))[0]
     assert stopped.works
     assert stopped.how.startswith("by scores alone")
+
+
+def test_a_model_without_the_default_domain() -> None:
+    """It has no Mul for a mask; with the import that the message names, the same tap carries one."""
+    proto = kinds.scaled_linear().proto
+    domains = list(proto.opset_import)
+    del proto.opset_import[:]
+    proto.opset_import.extend(each for each in domains if each.domain)
+    attack, analyze, learn = abilities(load_bytes(proto.SerializeToString()))
+    assert attack.works
+    assert not analyze.works
+    assert not learn.works
+    assert "imports the domain 'ai.onnx.ml' alone" in analyze.how
+    proto.opset_import.append(helper.make_opsetid("", 13))
+    assert all(each.works for each in abilities(load_bytes(proto.SerializeToString())))
+
+
+def test_what_learn_says_of_linear_models() -> None:
+    """The tap that it names works; where no tensor carries a mask, it says that."""
+    model = load_bytes(kinds.scaled_linear().proto.SerializeToString())
+    with pytest.raises(TapError, match=r"\(--tap x puts masks at the features that it reads\)"):
+        first_masks(model, "weight")
+    assert [mask.tap for mask in first_masks(model, "feature", taps=["x"])] == ["x"]
+    proto, *_ = CASES["a linear model"]
+    with pytest.raises(TapError, match=r"no other tensor of it can carry a mask either .*but not hardened"):
+        first_masks(load_bytes(proto), "weight")

@@ -157,8 +157,8 @@ def check_opset(model: Model) -> None:
     nodes = model.proto.graph.node
     if nodes and not model.opset and all(node.domain not in {"", "ai.onnx"} for node in nodes):
         raise ModelError(
-            f"{model.name} has ops of the domain {nodes[0].domain!r} only, and they have no features to mask; it can "
-            "be attacked (cloakonnx attack --attack square), but not hardened"
+            f"{model.name} imports the domain {nodes[0].domain!r} alone, and a mask is a Mul of the default one; it "
+            "can be attacked as it is, and hardened after model.opset_import.append(onnx.helper.make_opsetid('', 13))"
         )
     if model.opset < _MIN_OPSET:
         raise ModelError(

@@ -15,6 +15,7 @@ from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.index.outputs import score_output
 from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks._axes import contracted_axis, feature_axis, moved_axis
+from cloakonnx.graph.masks._layers import factors, scores_of_classical
 from cloakonnx.graph.masks.metadata import masks_of
 
 FLOAT_TYPES: dict[int, str] = {
@@ -100,7 +101,7 @@ def find_tap(model: Model, name: str | None = None, *, axis: int | None = None) 
         if default is None:
             raise TapError(
                 f"{model.name} has no Gemm, MatMul or Conv with constant weights and a computed input of several "
-                f"features before its output, so there is no default tap; {_instead(model)}"
+                f"features before its output, so there is no default tap; {instead(model)}"
             )
         name = default.name
     refusal = _refusal(graph, name)
@@ -168,7 +169,7 @@ def _last_weighted_input(graph: Index) -> _Place | None:
     before = ancestors(graph, score_output(graph))
     for index in [each for each in reversed(graph.order) if each in before]:
         node = graph.graph.node[index]
-        computed = [name for name in _factors(node) if name not in graph.constants]
+        computed = [name for name in factors(node) if name not in graph.constants]
         if len(computed) == 1:
             axis = contracted_axis(graph, node, computed[0])
             real = _real(graph, computed[0])
@@ -177,14 +178,6 @@ def _last_weighted_input(graph: Index) -> _Place | None:
             axis = axis or feature_axis(graph, real)
             return None if axis is None else _Place(real, axis)
     return None
-
-
-def _factors(node: onnx.NodeProto) -> list[str]:
-    """Return the data and the weights of a layer; nothing where the node is none."""
-    if not has(node.op_type, Trait.WEIGHTED) or node.domain not in {"", "ai.onnx", "com.microsoft", NCHWC}:
-        return []
-    second = 3 if node.op_type in {"QLinearConv", "QLinearMatMul", "QGemm"} else 1
-    return [node.input[position] for position in (0, second) if position < len(node.input)]
 
 
 def _real(graph: Index, name: str) -> str | None:
@@ -311,7 +304,7 @@ def activation_taps(model: Model) -> list[Tap]:
     reached: set[str] = set()
     for index in ancestors(graph, score_output(graph)):
         node = graph.graph.node[index]
-        computed = [name for name in _factors(node) if name not in graph.constants]
+        computed = [name for name in factors(node) if name not in graph.constants]
         if len(computed) == 1:
             reached |= set(_activations(graph, computed[0]))
     return [tap for tap in list_taps(model) if tap.name in reached]
@@ -371,7 +364,7 @@ def places(model: Model, *, names: Sequence[str] = (), patterns: Sequence[str] =
                 )
             raise TapError(
                 f"{model.name} has no activation that feeds a Conv, Gemm or MatMul with constant weights; "
-                f"{_instead(model)}"
+                f"{instead(model)}"
             )
         return found
     chosen = {name: find_tap(model, name) for name in names}
@@ -387,10 +380,10 @@ def places(model: Model, *, names: Sequence[str] = (), patterns: Sequence[str] =
     return sorted(chosen.values(), key=lambda tap: tap.node)
 
 
-def _instead(model: Model) -> str:
+def instead(model: Model) -> str:
     """Return what the user can do where there is no default tap."""
-    outputs = {output.name for output in model.proto.graph.output}
-    if any(tap.name not in outputs and tap.features != 1 for tap in list_taps(model)):
+    scores = {output.name for output in model.proto.graph.output} | scores_of_classical(model.structure)
+    if any(tap.name not in scores and tap.features != 1 for tap in list_taps(model)):
         return "name one with --tap ('cloakonnx inspect' lists them)"
     return (
         "no other tensor of it can carry a mask either (trees, linear models and branches of If hold none), so it can "

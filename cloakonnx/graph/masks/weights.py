@@ -15,7 +15,7 @@ from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.index.node import attributes, describe
 from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks.metadata import masks_of
-from cloakonnx.graph.masks.taps import FLOAT_TYPES
+from cloakonnx.graph.masks.taps import FLOAT_TYPES, activation_taps, default_tap, instead
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def chosen_weights(model: Model, *, patterns: Sequence[str] = (), biases: bool =
     if not found:
         raise TapError(
             f"{model.name} has no Conv, ConvTranspose, Gemm, MatMul or recurrent layer with a constant weight that can "
-            f"carry a mask {_reasons(model)}"
+            f"carry a mask{_reasons(model)}"
         )
     if not patterns:
         return found
@@ -163,8 +163,15 @@ def _reasons(model: Model) -> str:
         for position in _positions(graph, node, biases=False):
             refusal = _refusal(graph, node.input[position])
             if refusal is not None:
-                return f"({node.input[position]!r} {refusal})"
-    return "(--granularity feature puts masks at activations)"
+                return f" ({node.input[position]!r} {refusal})"
+    if activation_taps(model):
+        return " (--granularity feature puts masks at activations)"
+    default = default_tap(graph)
+    return (
+        f" (--tap {default.name} puts masks at the features that it reads)"
+        if default is not None
+        else f"; {instead(model)}"
+    )
 
 
 def _positions(graph: Index, node: onnx.NodeProto, *, biases: bool) -> Iterable[int]:

@@ -20,7 +20,7 @@ from tests.graph.helpers import weights, write
 __all__ = ["run"]
 
 SAID: dict[str, str] = {
-    "opset": r"uses opset \d; a mask needs opset 7 or later|has ops of the domain .ai.onnx.ml. only",
+    "opset": r"uses opset \d; a mask needs opset 7 or later|imports the domain .ai.onnx.ml. alone",
     "constant": "is constant: it is computed from weights only",
     "dtype": r"has element type \w+; a mask needs float16|is a value of kind (sequence|optional), not a tensor",
     "rank": r"has rank [01]; a tap needs a batch axis|has an unknown rank",
