@@ -19,7 +19,12 @@ from cloakonnx.runtime.packages import RUNTIMES, kept, versions
 REQUIRED = ("click", "jinja2", "msgspec", "numpy", "onnx", "onnx-graphsurgeon", "pillow", "rich")
 """Distributions that cloakonnx needs beside ONNX Runtime."""
 
-EXTRAS = {"parquet": ("pyarrow",), "ray": ("ray",), "sign": ("cryptography", "securesystemslib")}
+EXTRAS = {
+    "parquet": ("pyarrow",),
+    "ray": ("ray",),
+    "remote": ("fsspec", "aiohttp", "s3fs"),
+    "sign": ("cryptography", "securesystemslib"),
+}
 """Optional features to the distributions that they need."""
 
 _REMOTE = "AzureExecutionProvider"

@@ -10,6 +10,8 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 
+from cloakonnx.urls import shown
+
 
 class CloakError(Exception):
     """Base of every error that cloakonnx raises on purpose.
@@ -39,7 +41,7 @@ class CloakError(Exception):
         """Return the message with parameters named by a function of their names here."""
         text = str(self.args[0])
         known = "|".join(map(re.escape, self.parameters))
-        return re.sub(rf"\{{({known})\}}", lambda found: name_of(found[1]), text) if known else text
+        return shown(re.sub(rf"\{{({known})\}}", lambda found: name_of(found[1]), text) if known else text)
 
     def __str__(self) -> str:
         """Return the message with the Python names of parameters."""
@@ -85,6 +87,10 @@ class OptionError(CloakError):
 
 class OutputError(CloakError):
     """An output cannot be written where it was asked for."""
+
+
+class RemoteError(CloakError):
+    """A file on another machine cannot be read."""
 
 
 class ProviderError(CloakError):

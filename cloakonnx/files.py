@@ -18,6 +18,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx import remote
 from cloakonnx.errors import OutputError
 from cloakonnx.kinds import irregular
 
@@ -32,8 +33,10 @@ def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False
 
     Raises:
         OutputError: the folder is not there or not writable, the output is no regular file, or it exists or is one of
-            the inputs and ``force`` was not given.
+            the inputs and ``force`` was not given; for the copy of a file elsewhere: of that.
+        RemoteError, MissingDependencyError: as :func:`cloakonnx.remote.prepare`.
     """
+    remote.prepare(path)
     folder = path.absolute().parent
     if not folder.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {folder}")
@@ -42,9 +45,9 @@ def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: the folder {folder} is not writable")
     check_replaceable(path)
-    if force or not path.exists():
+    if force or not remote.exists(path):
         return
-    if any(source.exists() and path.samefile(source) for source in inputs):
+    if any(source.absolute() == path.absolute() or _is_same(source, path) for source in inputs):
         raise OutputError(
             f"the output {path} is the input; name another with {{output}}, or overwrite it with {{force}}",
             parameter=("output", "force"),
@@ -53,6 +56,10 @@ def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False
         f"{path} exists already; name another output with {{output}}, or overwrite it with {{force}}",
         parameter=("output", "force"),
     )
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and first.samefile(second)
 
 
 def check_replaceable(path: Path) -> None:
@@ -138,12 +145,13 @@ def _claim(lock: Path) -> int | None:
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path``; it takes that name when the block ends well and vanishes when not.
 
-    Temporary files of the same output that killed runs have left are removed.
+    The copy of a file elsewhere is uploaded then. Temporary files that killed runs of the same output left are removed.
 
     Raises:
         OutputError: the file system refuses the write, or something else than a file has the name.
     """
     target = path.absolute()
+    remote.make_room(target)
     check_replaceable(path)
     _remove_left_behind(target)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(_DIGITS // 2)}.part")
@@ -155,6 +163,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             os.fsync(stream.fileno())
         check_replaceable(path)  # it may have been made meanwhile
         temporary.replace(target)
+        remote.upload(target)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from cloakonnx.errors import CloakError
 from cloakonnx.kinds import irregular
+from cloakonnx.remote import fetched
 
 T = TypeVar("T")
 
@@ -161,11 +162,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_text(path: str | Path, *, kind: str, error: type[CloakError]) -> str:
     """Return the text of a file of our own; raises ``error`` where it can't be read or is no text."""
-    odd = irregular(Path(path))
+    path = fetched(path)
+    odd = irregular(path)
     if odd is not None:
         raise error(f"cannot read the {kind} {path}: it is {odd}, not a file")
     try:
-        with Path(path).open("rb") as stream:
+        with path.open("rb") as stream:
             content = stream.read(_MOST + 1)
         if len(content) > _MOST:
             raise error(f"cannot read the {kind} {path}: it has over {_MOST:,} bytes, which is the limit")

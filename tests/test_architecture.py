@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
-    ("errors", "kinds", "text", "files", "entries", "statistics", "json_files", "preprocessing"),
+    ("urls", "errors", "kinds", "text", "remote", "files", "entries", "statistics", "json_files", "preprocessing"),
     ("graph",),
     ("gradient", "runtime", "data"),
     ("classifier", "engine"),

@@ -35,6 +35,7 @@ from cloakonnx.engine.folder import Folder
 from cloakonnx.engine.trees import joined
 from cloakonnx.errors import DataError, OptionError
 from cloakonnx.files import Parts, check_output, write_npz
+from cloakonnx.remote import local
 from cloakonnx.text import eps_exact
 
 
@@ -187,9 +188,9 @@ def _outputs(
     if output is None:
         return [None] * len(attacks)
     if isinstance(output, (str, PathLike)):
-        paths = outputs_by_eps(Path(output), [eps_exact(each.eps) for each in attacks])
+        paths = outputs_by_eps(output, [eps_exact(each.eps) for each in attacks])
     else:
-        paths = [Path(each) for each in output]
+        paths = [local(each, writes=True) for each in output]
     if len(paths) != len(attacks) or len(set(paths)) < len(paths):
         raise OptionError(f"{len(attacks)} eps need as many outputs, all different; there are {len(set(paths))}")
     return [*paths]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -15,6 +14,7 @@ from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.arrays import load_array
 from cloakonnx.errors import DataError, OptionError, nearest
+from cloakonnx.remote import local
 
 Choice: TypeAlias = Literal["labels", "random", "least-likely"]
 TargetsLike: TypeAlias = int | str | PathLike[str] | NDArray[np.int64]
@@ -56,7 +56,7 @@ class Targets:
             return cls("class", label=targets)
         if targets in _CHOICES:
             return cls(targets)  # type: ignore[arg-type]
-        path = Path(targets)
+        path = local(targets)
         if path.suffix != ".npy":
             known = ", ".join(_CHOICES)
             raise OptionError(

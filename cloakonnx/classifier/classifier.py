@@ -77,7 +77,7 @@ class Classifier:
         task: str | None = None,
         batch_axis: int | None = None,
     ) -> None:
-        self.model = model if isinstance(model, Model) else load(Path(model))
+        self.model = model if isinstance(model, Model) else load(model)
         self.preprocessing = preprocessing or Preprocessing()
         self.asked_names = input_name, output_name
         self.at_a_time, self.asked_axis = at_a_time, batch_axis

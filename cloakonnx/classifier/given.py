@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import TypeAlias
 
 from cloakonnx.classifier.classifier import Classifier
@@ -45,7 +44,7 @@ def _model(given: Model | str | PathLike[str]) -> Model:
     if isinstance(given, Model):
         return given
     if isinstance(given, (str, PathLike)):
-        return load(Path(given))
+        return load(given)
     raise ModelError(
         f"a model is the path of an .onnx file, a Model or a Classifier, not {type(given).__name__}: "
         "save it with onnx.save and give the path"

@@ -1,4 +1,4 @@
-"""Writes the command line again, as somebody else may use it: without paths, and without what names outputs."""
+"""Writes the command line again, as somebody else may use it: without local folders, and without names of outputs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from cloakonnx.urls import name_of
 
 
 def command_line(*, silent: Collection[str]) -> str:
@@ -41,7 +43,7 @@ def _word(value: Any) -> str:
     from cloakonnx.text import eps_exact
 
     if isinstance(value, Path):
-        return value.name
+        return name_of(value)
     if isinstance(value, float):
         return eps_exact(value)
     return ",".join(map(_word, value)) if isinstance(value, tuple) else str(value)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cloakonnx.cli._settings import SettingsFile
+from cloakonnx.remote import local
 
 
 @dataclass
@@ -41,9 +42,9 @@ class Call:
                 value = next(waiting, None)
                 if value is None:
                     raise click.UsageError("--config needs a file")
-                self.config = Path(value)
+                self.config = local(value)
             elif argument.startswith("--config="):
-                self.config = Path(argument.removeprefix("--config="))
+                self.config = local(argument.removeprefix("--config="))
             elif argument in {"-q", "--quiet"}:
                 self.quiet = True
             elif argument in {"-v", "--verbose"}:

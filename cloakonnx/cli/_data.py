@@ -143,8 +143,8 @@ class Data(Group):
         _tell_of_reading(source)
         if source.has_predicted_labels:
             warn(
-                f"the labels of {path.name} are a model's own predictions, not true ones: an accuracy on them says how "
-                "often that class is kept"
+                f"the labels of {source.name} are a model's own predictions, not true ones: an accuracy on them says "
+                "how often that class is kept"
             )
         return source
 
@@ -209,6 +209,7 @@ class Adversarial(Group):
     def source(self, data: Data) -> Source | None:
         """Open the adversarial samples; None where there are none. Folders are read as those of the clean ones."""
         from cloakonnx.data.sources import open_script, open_source
+        from cloakonnx.remote import fetched
 
         path = self.adversarial
         if path is not None and self.adversarial_script is not None:
@@ -218,7 +219,7 @@ class Adversarial(Group):
         if path is None:
             return None
         # the versions of a folder of images or of an .npy file may well be an .npz
-        return data.opened(path) if path.is_dir() or path.suffix.lower() in TABLES else open_source(path)
+        return data.opened(path) if fetched(path).is_dir() or path.suffix.lower() in TABLES else open_source(path)
 
     def pairs_with(self, data: Data, classifier: Classifier) -> FittedPairs:
         """Return clean samples with their adversarial versions.

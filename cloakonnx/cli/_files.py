@@ -13,17 +13,28 @@ from cloakonnx.cli._verb import Group, argument, option
 
 
 class _Path(click.Path):
-    """A path; an empty text, as a script's unset variable gives it, is not the current folder."""
+    """A path, of the copy where it has a protocol; an empty text, as of an unset variable, is not the current folder.
+
+    Args:
+        writes: Whether something is written there.
+    """
+
+    def __init__(self, *, writes: bool = False) -> None:
+        super().__init__(path_type=Path)
+        self._writes = writes
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("is empty; name a file or folder", param, ctx)
         if "\0" in str(value):
             self.fail(f"{str(value)!r} has a null character, which no path has", param, ctx)
-        return super().convert(value, param, ctx)
+        from cloakonnx.remote import local
+
+        return super().convert(local(value, writes=self._writes), param, ctx)
 
 
-PATH = _Path(path_type=Path)
+PATH = _Path()
+OUTPUT = _Path(writes=True)
 
 ModelFile = Annotated[Path, argument(type=PATH)]
 HashExternal = Annotated[
@@ -43,7 +54,7 @@ RESUME_OUTPUT = "Continue an interrupted run with the same settings and -o."
 class Output(Group):
     """The output of a verb."""
 
-    output: Path | None = option("-o", "--output", type=PATH, help="Output file.")
+    output: Path | None = option("-o", "--output", type=OUTPUT, help="Output file.")
     force: bool = option("--force", is_flag=True, place="last", help="Overwrite an existing output.")
 
     def claim(self, *outputs: Path | None, inputs: Sequence[Path | None] = ()) -> None:
@@ -57,7 +68,9 @@ class Output(Group):
 class AnalysisOutput(Output):
     """An analysis, with its masks in a file beside it where they are large."""
 
-    output: Path | None = option("-o", "--output", type=PATH, help="Output file for the analysis.  [MODEL.cloak.json]")
+    output: Path | None = option(
+        "-o", "--output", type=OUTPUT, help="Output file for the analysis.  [MODEL.cloak.json]"
+    )
 
     def of(self, model: Path, *, inputs: Sequence[Path | None]) -> Path:
         """Return the analysis's path, and claim it."""

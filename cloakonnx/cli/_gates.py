@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloakonnx.cli._files import PATH
+from cloakonnx.cli._files import OUTPUT
 from cloakonnx.cli._output import complain, say
 from cloakonnx.cli._parameters import option_of
 from cloakonnx.cli._verb import Group, option
@@ -31,7 +31,7 @@ _HELP = (
 def junit_option() -> Any:
     """Declare --junit."""
     return option(
-        "--junit", type=PATH, help="Write the gates as JUnit XML, which CI systems show; replaces such a file."
+        "--junit", type=OUTPUT, help="Write the gates as JUnit XML, which CI systems show; replaces such a file."
     )
 
 
@@ -93,9 +93,10 @@ def check_junit(path: Path | None) -> None:
         return
     from cloakonnx.errors import OutputError
     from cloakonnx.files import check_output
+    from cloakonnx.remote import fetched
 
     check_output(path, force=True)
-    if path.exists():
+    if fetched(path).exists():
         with path.open("rb") as stream:
             head = stream.read(_HEAD)
         if head and b"<testsuite" not in head:

@@ -21,6 +21,7 @@ import click
 
 from cloakonnx.errors import SmallerRuns
 from cloakonnx.text import counted_workers, harmless, per_second, shown_line, spoken
+from cloakonnx.urls import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +47,7 @@ _LEVEL, _BAR = "cloakonnx.level", "cloakonnx.bar"
 
 def one_line(error: object) -> str:
     """Return an error as the line that is printed for it."""
-    return shown_line(f"cloakonnx: {' '.join(str(error).split())}")
+    return shown_line(shown(f"cloakonnx: {' '.join(str(error).split())}"))
 
 
 def set_level(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
@@ -96,7 +97,7 @@ def warnings_said() -> Iterator[None]:
 
 def _for(stream: TextIO, text: str) -> str:
     """Return a line as it is printed: between words, a terminal's width divides it."""
-    line = shown_line(text)
+    line = shown_line(shown(text))
     width = shutil.get_terminal_size().columns
     if len(line) <= width or not stream.isatty():
         return line
@@ -128,7 +129,7 @@ def write_json(text: str) -> None:
 def write_out(text: str) -> None:
     """Print a text of several lines as it is."""
     with readers_may_leave():
-        click.echo(text, nl=False)
+        click.echo(shown(text), nl=False)
 
 
 def print_json(value: Any) -> None:

@@ -17,6 +17,7 @@ import click
 
 from cloakonnx.errors import OptionError, nearest
 from cloakonnx.kinds import check_regular
+from cloakonnx.remote import fetched
 
 _OWN, _PYPROJECT = Path("cloakonnx.toml"), Path("pyproject.toml")
 _MOST = 1 << 20
@@ -256,7 +257,7 @@ def _table(path: Path | None) -> tuple[str, dict[str, Any]] | None:
 def _parsed(path: Path) -> dict[str, Any]:
     import tomllib
 
-    check_regular(path, OptionError)
+    check_regular(fetched(path), OptionError)
     try:
         with path.open("rb") as stream:
             content = stream.read(_MOST + 1)

@@ -11,7 +11,7 @@ import click
 
 from cloakonnx.cli._completion import taps
 from cloakonnx.cli._external import watched
-from cloakonnx.cli._files import PATH, HashExternal, Json, ModelFile, Output
+from cloakonnx.cli._files import OUTPUT, PATH, HashExternal, Json, ModelFile, Output
 from cloakonnx.cli._output import print_json, say
 from cloakonnx.cli._signing import sign_key_option, signing_key
 from cloakonnx.cli._types import Number, Remove
@@ -99,7 +99,7 @@ class _Hardened(Output):
     """The hardened model, and how the masks are stored in it."""
 
     output: Path | None = option(
-        "-o", "--output", type=PATH, help="Output file for the hardened model.  [MODEL.hardened.onnx]"
+        "-o", "--output", type=OUTPUT, help="Output file for the hardened model.  [MODEL.hardened.onnx]"
     )
     fold: bool = option(
         "--fold", is_flag=True, help="Multiply masks into weights where that is exact, instead of adding Mul nodes."
@@ -118,7 +118,7 @@ class _Attested(Group):
     """The attestation, who signs it, and whether anything is written at all."""
 
     attestation: Path | None = option(
-        "--attestation", type=PATH, help="Output file for the attestation, which 'cloakonnx verify' checks."
+        "--attestation", type=OUTPUT, help="Output file for the attestation, which 'cloakonnx verify' checks."
     )
     sign_key: Path | None = sign_key_option()
     dry_run: bool = option("--dry-run", is_flag=True, help="Print what would be masked, and write nothing.")

@@ -13,7 +13,7 @@ import click
 
 from cloakonnx.cli._data import LabelledData
 from cloakonnx.cli._evaluation import Asked, Beside, opened
-from cloakonnx.cli._files import PATH, Json, ModelFile, Output
+from cloakonnx.cli._files import OUTPUT, Json, ModelFile, Output
 from cloakonnx.cli._gates import SomeGates, check_junit, junit_option, write_junit
 from cloakonnx.cli._output import complain, one_line, print_json, readers_may_leave, say
 from cloakonnx.cli._parameters import option_of
@@ -22,6 +22,7 @@ from cloakonnx.cli._runs import Runs
 from cloakonnx.cli._settings import Setting, SettingsFile, converted, options
 from cloakonnx.cli._verb import option, verb
 from cloakonnx.errors import CloakError, OptionError
+from cloakonnx.urls import address
 
 if TYPE_CHECKING:
     from cloakonnx.evaluation.evaluation import Evaluation
@@ -41,7 +42,7 @@ class _Results(Output):
     """Where evaluations are kept."""
 
     output: Path | None = option(
-        "-o", "--output", type=PATH, help="Folder for the evaluation of each model, NAME.json.  [none]"
+        "-o", "--output", type=OUTPUT, help="Folder for the evaluation of each model, NAME.json.  [none]"
     )
 
     def files(self, names: Sequence[str]) -> list[Path | None]:
@@ -53,7 +54,9 @@ class _Results(Output):
         if self.output is None:
             return [None] * len(names)
         from cloakonnx.errors import OutputError
+        from cloakonnx.remote import prepare
 
+        prepare(self.output, is_folder=True)
         try:
             self.output.mkdir(exist_ok=True)
         except OSError as error:
@@ -180,7 +183,8 @@ def _entries(settings: SettingsFile, closing: ExitStack) -> list[_Entry]:
     entries: list[_Entry] = []
     for number, table in enumerate(settings.models or ({"path": settings.model},)):
         path = str(table["path"])
-        name, where = str(table.get("name", path)), f"{settings.name} [[models]] {number + 1} ({path})"
+        called = str(address(path) or path)
+        name, where = str(table.get("name", called)), f"{settings.name} [[models]] {number + 1} ({called})"
         if not settings.models:
             where = settings.name
         if name in [each.name for each in entries]:

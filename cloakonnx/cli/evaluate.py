@@ -13,7 +13,7 @@ import click
 
 from cloakonnx.cli._data import Data
 from cloakonnx.cli._evaluation import Beside, opened
-from cloakonnx.cli._files import PATH, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
+from cloakonnx.cli._files import OUTPUT, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
 from cloakonnx.cli._gates import Gates, tell_of_gates
 from cloakonnx.cli._output import (
     RESUMED,
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 class _Result(Output):
     """Files and form of the result, and what an earlier run left."""
 
-    output: Path | None = option("-o", "--output", type=PATH, help="Output file for the result as JSON.  [none]")
+    output: Path | None = option("-o", "--output", type=OUTPUT, help="Output file for the result as JSON.  [none]")
     save_adversarial: Path | None = option(
         "--save-adversarial",
-        type=PATH,
+        type=OUTPUT,
         metavar="FILE.npz",
         help="Output file for every adversarial input that won: sample, attack, eps, predictions.",
     )
     samples: Path | None = option(
         "--samples",
-        type=PATH,
+        type=OUTPUT,
         metavar="FILE.npz",
         help="Output file for a few samples gained and lost, shown by 'cloakonnx report'.",
     )

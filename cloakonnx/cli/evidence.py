@@ -10,7 +10,7 @@ from typing import Annotated
 import click
 from click.core import ParameterSource
 
-from cloakonnx.cli._files import PATH, Output
+from cloakonnx.cli._files import OUTPUT, PATH, Output
 from cloakonnx.cli._gates import Gates
 from cloakonnx.cli._output import say
 from cloakonnx.cli._verb import argument, option, verb
@@ -31,7 +31,7 @@ class _File(Output):
     """The file that is written."""
 
     output: Path | None = option(
-        "-o", "--output", type=PATH, help="Output file.  [evidence.intoto.json or evidence.cdx.json]"
+        "-o", "--output", type=OUTPUT, help="Output file.  [evidence.intoto.json or evidence.cdx.json]"
     )
 
 
@@ -63,6 +63,7 @@ def command(*, evaluation: Annotated[Path, argument(type=PATH)], format: Format,
     from cloakonnx.files import write_text
     from cloakonnx.reporting.cyclonedx import ml_bom
     from cloakonnx.reporting.intoto import test_result
+    from cloakonnx.urls import name_of
 
     gates = require.gates
     if format == "in-toto" and not gates:
@@ -78,5 +79,5 @@ def command(*, evaluation: Annotated[Path, argument(type=PATH)], format: Format,
     else:
         decisions = check_gates(found, gates)
         digest = hashlib.sha256(evaluation.read_bytes()).hexdigest()
-        write_text(output, test_result(found, decisions, name=evaluation.name, sha256=digest))
+        write_text(output, test_result(found, decisions, name=name_of(evaluation), sha256=digest))
     say(f"wrote {output}")

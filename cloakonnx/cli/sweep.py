@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloakonnx.cli._data import Adversarial, CleanData, warn_of_small_eps
-from cloakonnx.cli._files import PATH, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
+from cloakonnx.cli._files import OUTPUT, PATH, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
 from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, warn, write_json
 from cloakonnx.cli._plan import Plan
 from cloakonnx.cli._runs import Runs, warn_of_randomness
@@ -69,7 +69,7 @@ class _Plan(Plan):
 
 @dataclass(frozen=True, kw_only=True)
 class _Result(Output):
-    output: Path | None = option("-o", "--output", type=PATH, help="Output file for the result as JSON.  [none]")
+    output: Path | None = option("-o", "--output", type=OUTPUT, help="Output file for the result as JSON.  [none]")
     resume: bool = option("--resume", is_flag=True, help=RESUME_OUTPUT)
 
 

@@ -19,6 +19,7 @@ from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, MissingDependencyError
 from cloakonnx.kinds import check_regular
 from cloakonnx.preprocessing import channel_axis
+from cloakonnx.urls import url_of
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """What Pillow may take a file for, whatever its name is: some of its other readers start programs."""
@@ -65,7 +66,7 @@ class ImageFolder:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.folder.resolve().name
+        return url_of(self.folder) or self.folder.resolve().name
 
     @property
     def classes_from(self) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import CloakError, DataError, nearest
 from cloakonnx.kinds import check_regular, kind_of_data
+from cloakonnx.remote import fetched
 
 SETTINGS_KEY, LABELS_KEY, PREDICTED = "settings", "labels", "predicted"
 """An adversarial file's array of settings (JSON), what in it tells of the labels, and the word for predictions."""
@@ -143,6 +144,7 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _check_kind(path: Path, wanted: bytes, suffix: str) -> None:
     """Look at the first bytes, so that the message names what the file is."""
+    fetched(path)
     check_regular(path, DataError)
     try:
         with path.open("rb") as stream:

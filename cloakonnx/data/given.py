@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -95,8 +94,8 @@ class Samples:
         given = self.given
         if isinstance(given, (str, PathLike)):
             return open_source(
-                Path(given),
-                labels=None if self.labels is None else Path(self.labels),
+                given,
+                labels=self.labels,
                 label_column=self.label_column,
                 classes=tuple(self.classes),
                 resize=self.resize,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -23,6 +24,8 @@ from cloakonnx.data.arrays import as_labels, check_samples, has_predicted_labels
 from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError, nearest
 from cloakonnx.kinds import kind_of_data
+from cloakonnx.remote import fetched
+from cloakonnx.urls import address, name_of
 
 
 class Source(Protocol):
@@ -254,9 +257,9 @@ def _failed(name: str | Path, error: Exception) -> DataError:
 
 
 def open_source(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
-    labels: Path | None = None,
+    labels: str | PathLike[str] | None = None,
     label_column: str | None = None,
     classes: tuple[str, ...] = (),
     resize: int | None = None,
@@ -277,8 +280,9 @@ def open_source(
         DataError: missing, empty, pickled, or not of these kinds.
         MissingDependencyError: Pillow or pyarrow is needed.
     """
-    path = Path(path)
+    path, labels = fetched(path), None if labels is None else fetched(labels)
     is_table, has_table = path.suffix.lower() in _tables.SUFFIXES, labels is not None and labels.suffix in _csv.SUFFIXES
+    name = name_of(path)
     if path.is_dir():
         _refuse(labels and not has_table, "labels", path, "a folder's labels are its class folders, or a CSV")
         _refuse(label_column and labels is None, "label_column", path, "it is for tables and CSV files of {labels}")
@@ -295,14 +299,14 @@ def open_source(
         _refuse(labels, "labels", path, "an .npz file holds its labels as y")
         return _open_npz(path)
     if path.suffix == ".npy":
-        x = check_samples(load_array(path, mapped=True), path.name)
+        x = check_samples(load_array(path, mapped=True), name)
         if labels is not None and has_table:
             found = labels_in(labels, len(x), label_column=label_column, classes=classes)
-            return ClassedArrays(path.name, x, found.labels, classes=found.classes, are_named=bool(classes))
+            return ClassedArrays(name, x, found.labels, classes=found.classes, are_named=bool(classes))
         y = None if labels is None else as_labels(load_array(labels), labels.name)
         if y is not None and len(y) != len(x):
-            raise DataError(f"{labels} has {len(y)} labels for the {len(x)} samples of {path.name}")
-        return ArraySource(path.name, x, y)
+            raise DataError(f"{labels} has {len(y)} labels for the {len(x)} samples of {name}")
+        return ArraySource(name, x, y)
     if path.suffix == ".py" or ".py:" in path.name:
         raise DataError(
             f"{path} is a script; a script is run only where {{data_script}} or {{adversarial_script}} names it, as "
@@ -323,7 +327,7 @@ def _open_table(path: Path, label_column: str | None, classes: tuple[str, ...]) 
     found = _tables.read_table(path, label_column=label_column, classes=classes)
     labels = found.labels
     return ClassedArrays(
-        path.name,
+        name_of(path),
         check_samples(found.x, path.name),
         None if labels is None else labels.labels,
         classes=() if labels is None else labels.classes,
@@ -348,8 +352,8 @@ def _open_npz(path: Path) -> ArraySource:
         way = "" if axis is None else f"; axis {axis} has as many: numpy.moveaxis(x, {axis}, 0) puts the samples first"
         raise DataError(f"{path} has {len(labels)} labels for {len(x)} samples{way}")
     predicted = labels is not None and has_predicted_labels(path)
-    file = ArrayFile.in_npz(path, "x")
-    return ArraySource(path.name, check_samples(x, path.name), labels, has_predicted_labels=predicted, file=file)
+    file, name = ArrayFile.in_npz(path, "x"), name_of(path)
+    return ArraySource(name, check_samples(x, path.name), labels, has_predicted_labels=predicted, file=file)
 
 
 def open_script(spec: str) -> ScriptSource:
@@ -360,6 +364,8 @@ def open_script(spec: str) -> ScriptSource:
     """
     file, colon, function = spec.rpartition(":")
     path = Path(file)
+    if address(spec) is not None:
+        raise DataError(f"{address(spec)}: a script runs from a file of this machine only")
     if not colon or not function.isidentifier() or path.suffix != ".py":
         raise DataError(f"{spec!r} is not of the form FILE.py:FUNCTION")
     if not path.is_file():

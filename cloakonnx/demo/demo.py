@@ -24,7 +24,9 @@ from cloakonnx.errors import OutputError
 from cloakonnx.files import atomic, check_output, write_npz
 from cloakonnx.pipeline.harden import Task
 from cloakonnx.pipeline.settings import HardenSettings, Method
+from cloakonnx.remote import local
 from cloakonnx.runtime.provider import choose_provider
+from cloakonnx.urls import url_of
 
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[float], None]]]
@@ -110,7 +112,9 @@ def write_sample(folder: str | Path, *, force: bool = False) -> None:
     Raises:
         OutputError: the folder is not empty and ``force`` is not given, or it can't be written.
     """
-    folder = Path(folder)
+    folder = local(folder, writes=True)
+    if url_of(folder) is not None:
+        raise OutputError(f"cannot write {folder}: the demo's files go to a folder of this machine")
     if folder.is_dir() and not force and any(folder.iterdir()):
         raise OutputError(
             f"{folder} is not empty; overwrite the demonstration in it with {{force}}, or name another ({{output}})",

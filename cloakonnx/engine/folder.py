@@ -1,4 +1,4 @@
-"""Unfinished work, in a folder beside the output that it will become."""
+"""Unfinished work, in a folder beside the output that it will become; in the cache for an output elsewhere."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cloakonnx.engine.trees import flattened, unflattened
 from cloakonnx.errors import CheckError, CloakError, DataError, InferenceError, OutputError
 from cloakonnx.files import claimed, write_npz, write_text
+from cloakonnx.urls import cache, place_of, url_of
 
 T = TypeVar("T")
 
@@ -55,6 +56,8 @@ class Folder:
         Raises:
             OutputError: the folder was made with other settings, or can't be made, or another run works in it.
         """
+        if url_of(self.output) is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with claimed(self.path):
             resumed = resume and self._is_there()
             try:
@@ -155,8 +158,10 @@ class Folder:
 
 
 def path_of(output: Path) -> Path:
-    """Return where the unfinished work of an output lies."""
-    return output.absolute().parent / f".{output.name}.parts"
+    """Return where the unfinished work of an output lies: beside it, or in the cache where the output is elsewhere."""
+    place = place_of(output)
+    beside = output.absolute() if place is None else cache() / "unfinished" / place
+    return beside.with_name(f".{output.name}.parts")
 
 
 def forget(output: Path) -> None:

@@ -22,6 +22,7 @@ from cloakonnx.evaluation.outcomes import Found
 from cloakonnx.evaluation.per_sample import PerSample
 from cloakonnx.evaluation.trial import Inputs
 from cloakonnx.files import write_npz
+from cloakonnx.remote import local
 from cloakonnx.text import eps_text
 
 GIVEN = "given inputs"
@@ -152,9 +153,9 @@ class GivenInputs:
 def _index(adversarial: SamplesLike) -> NDArray[np.int64] | None:
     """Return the array ``index`` of an ``.npz``; None where there is none."""
     path = adversarial.given if isinstance(adversarial, Samples) else adversarial
-    if not isinstance(path, (str, PathLike)) or Path(path).suffix != ".npz":
+    if not isinstance(path, (str, PathLike)) or local(path).suffix != ".npz":
         return None
-    return load_arrays(Path(path), (), optional=("index",)).get("index")
+    return load_arrays(local(path), (), optional=("index",)).get("index")
 
 
 def _turns(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:

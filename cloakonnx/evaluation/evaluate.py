@@ -51,6 +51,7 @@ from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.remote import local
 from cloakonnx.scoring.analysis import Analysis
 
 _NO_RANDOM_MASKS = "no random masks beside the model's own: the type or shape of a masked tensor can't be inferred"
@@ -125,9 +126,10 @@ def evaluate(
         >>> found.results[0].hardened.robust.count
         50
     """
+    keep, save_adversarial, output = map(_local, (keep, save_adversarial, output))
     for path in (keep, save_adversarial):
         if path is not None:
-            check_output(Path(path), force=True)
+            check_output(path, force=True)
     classifier = classifier_of(model)
     dataset = Dataset.of(samples, classifier)
     radii = radii_of(eps)
@@ -159,7 +161,7 @@ def evaluate(
     )
     comparison = work.comparison()
     record = {**work.record, "batch_size": batch_size}
-    folder = None if output is None else Folder(Path(output), record, run="an evaluation")
+    folder = None if output is None else Folder(output, record, run="an evaluation")
     met = _Met(analysis, given, norm)
     with nullcontext() if folder is None else folder.opened(resume=resume):
         if on_estimate is not None:
@@ -220,14 +222,18 @@ def evaluate(
         sanity=checked,
     )
     if save_adversarial is not None:
-        save_won(Path(save_adversarial), found, dataset, per_sample, norm=norm)
+        save_won(save_adversarial, found, dataset, per_sample, norm=norm)
     if keep is not None and found.turned is not None:
-        TurnedSamples.of(found.turned, dataset, evaluation=evaluation.sha256, eps=radii[0]).save(Path(keep))
+        TurnedSamples.of(found.turned, dataset, evaluation=evaluation.sha256, eps=radii[0]).save(keep)
     if output is not None:
-        evaluation.save(Path(output))
+        evaluation.save(output)
     if folder is not None:
         folder.remove()
     return evaluation
+
+
+def _local(output: str | PathLike[str] | None) -> Path | None:
+    return None if output is None else local(output, writes=True)
 
 
 def checked_plans(

@@ -31,6 +31,7 @@ from cloakonnx.evaluation.verdict import Verdict, verdict
 from cloakonnx.files import write_text
 from cloakonnx.json_files import JsonFile, converted, installed_versions, read_text
 from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.remote import local
 from cloakonnx.statistics import CONFIDENCE, Accuracy, Paired, difference_cells, share_cell
 from cloakonnx.text import eps_text, line, table, title
 
@@ -153,7 +154,7 @@ class Evaluation:
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically; raises OutputError where it can't be written."""
-        write_text(Path(path), self.to_json())
+        write_text(local(path, writes=True), self.to_json())
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "evaluation") -> Evaluation:

@@ -17,6 +17,7 @@ from cloakonnx.data.arrays import load_arrays
 from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import DataError
 from cloakonnx.files import write_npz
+from cloakonnx.remote import local
 
 FORMAT, VERSION = "cloakonnx.samples", 1
 
@@ -104,7 +105,10 @@ class TurnedSamples:
             OutputError: it can't be written.
         """
         head = {"format": FORMAT, "version": VERSION, "evaluation": self.evaluation, "eps": self.eps}
-        write_npz(Path(path), {**{name: np.array(value) for name, value in head.items()}, **self.turned.arrays()})
+        write_npz(
+            local(path, writes=True),
+            {**{name: np.array(value) for name, value in head.items()}, **self.turned.arrays()},
+        )
 
 
 def _as_images(x: NDArray[np.float32], dataset: Dataset) -> NDArray[np.float32]:
@@ -127,7 +131,7 @@ def load_samples(path: str | Path) -> TurnedSamples:
         DataError: missing, damaged, or something else.
     """
     names = [each.name for each in fields(Turned)]
-    found = load_arrays(Path(path), ["format", "version"], optional=["evaluation", "eps", *names])
+    found = load_arrays(local(path), ["format", "version"], optional=["evaluation", "eps", *names])
     if found["format"].dtype.kind != "U" or str(found["format"]) != FORMAT or not found["version"].shape == ():
         raise DataError(f"{path} holds no samples of an evaluation; 'cloakonnx evaluate --samples' writes them")
     if found["version"].dtype.kind not in "iu" or int(found["version"]) != VERSION:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from cloakonnx.classifier.given import ModelLike, model_of
@@ -14,6 +13,7 @@ from cloakonnx.graph.fold.fold import MaskFate, fold_file, folding
 from cloakonnx.graph.masks.given import MasksLike, masks_of
 from cloakonnx.graph.masks.harden import check_source, harden_file, hardened, strip_file
 from cloakonnx.graph.masks.strip import stripped
+from cloakonnx.remote import local
 from cloakonnx.scoring.analysis import Analysis
 
 
@@ -67,11 +67,11 @@ def apply(
         return edited(source, found.edit)
     options: dict[str, Any] = {"force": force, "hash_external": hash_external}
     if fold:
-        for fate in fold_file(source, chosen, Path(output), **options):
+        for fate in fold_file(source, chosen, local(output, writes=True), **options):
             on_fate(fate)
     else:
-        harden_file(source, chosen, Path(output), **options)
-    return load(Path(output))
+        harden_file(source, chosen, local(output, writes=True), **options)
+    return load(local(output, writes=True))
 
 
 def strip(model: ModelLike, output: str | PathLike[str] | None = None, *, force: bool = False) -> Model:
@@ -102,5 +102,5 @@ def strip(model: ModelLike, output: str | PathLike[str] | None = None, *, force:
     if output is None:
         check_source(given)
         return stripped(given)
-    strip_file(given, Path(output), force=force)
-    return load(Path(output))
+    strip_file(given, local(output, writes=True), force=force)
+    return load(local(output, writes=True))

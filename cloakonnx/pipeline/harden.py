@@ -27,6 +27,7 @@ from cloakonnx.pipeline._parts import part_data
 from cloakonnx.pipeline._stages import Stages, places_of
 from cloakonnx.pipeline.settings import HardenOptions, HardenSettings
 from cloakonnx.pipeline.stage import PlannedStage, ResultFolder, WorkStage
+from cloakonnx.remote import local
 from cloakonnx.reporting.page import check_report
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.text import table
@@ -303,7 +304,7 @@ def harden(
         ),
         select=fitted(select_data),
         report=fitted(report_data),
-        output=default_folder(clf.model.path or Path()) if output is None else Path(output),
+        output=default_folder(clf.model.path or Path()) if output is None else local(output, writes=True),
         engine=engine,
         observer=observer,
         sign_key=sign_key,

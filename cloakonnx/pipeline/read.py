@@ -18,6 +18,7 @@ from cloakonnx.evaluation.verification.attestation import STATEMENT_TYPE, load_a
 from cloakonnx.evaluation.verification.signing import VerificationKey
 from cloakonnx.graph.file.model import load
 from cloakonnx.json_files import parsed, read_text
+from cloakonnx.remote import fetched
 from cloakonnx.scoring.analysis import load_analysis
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ def read(path: str | PathLike[str], kind: type[Any] = object, *, key: Verificati
         >>> ck.read("samples/digits_cnn.onnx", ck.Model).opset
         17
     """
-    path = Path(path)
+    path = fetched(path)
     found = _found(path, key)
     if not isinstance(found, kind):
         raise DataError(f"{path} holds {type(found).__name__}, not {kind.__name__}")

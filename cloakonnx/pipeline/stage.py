@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cloakonnx import remote
 from cloakonnx.errors import OutputError
 from cloakonnx.files import check_replaceable, check_unclaimed, claimed, write_text
 from cloakonnx.graph.file.diff import file_sha256
@@ -91,6 +92,7 @@ class ResultFolder:
         Raises:
             OutputError: something else than a folder has the name, or the folder that it would be in is not writable.
         """
+        remote.prepare(self.path, is_folder=True)
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
             raise OutputError(
                 f"cannot write {self.path}: it is not a folder; name another with {{output}}", parameter="output"
@@ -130,6 +132,9 @@ class ResultFolder:
         records = self.path / _RECORDS
         if any("files" in (self._record(each.stem) or {}) for each in records.glob("*.json")):
             return
+        for each in records.glob("*.json"):
+            with suppress(OSError, OutputError):
+                remote.remove(each)
         shutil.rmtree(records, ignore_errors=True)
         with suppress(OSError):
             for each in made:
@@ -158,7 +163,7 @@ class ResultFolder:
                 again.update(files)
             else:
                 stale.update(stage.writes)
-            there = [name for name in stage.writes if self.file(name).exists()]
+            there = [name for name in stage.writes if remote.exists(self.file(name))]
             if there and not force and not self._may_replace(stage, there, again, is_known=is_known):
                 raise self._refusal(stage, there[0])
         return frozenset(done)
@@ -166,7 +171,7 @@ class ResultFolder:
     def _refusal(self, stage: WorkStage, name: str) -> OutputError:
         """Say why a stage's files are not written over."""
         files = (self._record(stage.name) or {}).get("files", {})
-        changed = [each for each in self._changed(files) if self.file(each).exists()]
+        changed = [each for each in self._changed(files) if remote.exists(self.file(each))]
         why = "changed since it was written" if changed else "of other inputs, settings or versions"
         return OutputError(
             f"{self.file(changed[0] if changed else name)} is there already, {why}; name another folder with "
@@ -187,7 +192,9 @@ class ResultFolder:
         if known is None:
             return False
         files = known.get("files", {})
-        is_ours = files.keys() >= set(there) and not any(self.file(name).exists() for name in self._changed(files))
+        is_ours = files.keys() >= set(there) and not any(
+            remote.exists(self.file(name)) for name in self._changed(files)
+        )
         if stage.is_view and is_ours:
             return True
         was_interrupted = "files" not in known  # perhaps between its files and its record
@@ -203,7 +210,7 @@ class ResultFolder:
         known = self._record(stage.name)
         for name, digest in {} if known is None else known.get("files", {}).items():
             if name not in stage.writes and self._sha256(name) == digest:  # or it would pass for one of this run
-                self.file(name).unlink()
+                remote.remove(self.file(name))
         work = self._work(stage)
         self._write(stage.name, {"key": self._key(stage), "work": work})
         return known is not None and "files" not in known and known.get("work") == work
@@ -223,7 +230,7 @@ class ResultFolder:
 
     def forget(self, name: str) -> None:
         """Have a stage run again next time."""
-        (self.path / _RECORDS / f"{name}.json").unlink(missing_ok=True)
+        remote.remove(self.path / _RECORDS / f"{name}.json")
 
     @staticmethod
     def record(name: str) -> str:
@@ -244,7 +251,7 @@ class ResultFolder:
 
     def _sha256(self, name: str) -> str | None:
         """Return a file's digest, None where there is none; many stages read the hardened model, which may be large."""
-        path = self.file(name)
+        path = remote.fetched(self.file(name))
         if not path.is_file():
             return None
         about = path.stat()
@@ -268,7 +275,7 @@ class ResultFolder:
     def _record(self, name: str) -> dict[str, Any] | None:
         """Return a stage's record; None where there is none, or a damaged one."""
         try:
-            found = json.loads((self.path / _RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+            found = json.loads(remote.fetched(self.path / _RECORDS / f"{name}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(found, dict) or not isinstance(found.get("key"), str):

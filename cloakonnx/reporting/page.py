@@ -11,7 +11,6 @@ import base64
 import hashlib
 from importlib import resources
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from cloakonnx.classifier.given import ModelLike, model_of
@@ -24,6 +23,7 @@ from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import InWeight, entries, folded_masks, is_folded
 from cloakonnx.graph.masks.strip import found_masks
+from cloakonnx.remote import local
 from cloakonnx.reporting import _accuracy as accuracy_part
 from cloakonnx.reporting import _masks as mask_part
 from cloakonnx.reporting._learning import learning_part
@@ -143,11 +143,11 @@ def report(
     """
     if output is not None:
         check_report()
-        check_output(Path(output), force=force)
+        check_output(local(output, writes=True), force=force)
     hardened = None if model is None else model_of(model)
     page = report_html(evaluation, analysis=analysis, sweep=sweep, model=hardened, samples=samples)
     if output is not None:
-        write_text(Path(output), page)
+        write_text(local(output, writes=True), page)
     return page
 
 

@@ -17,6 +17,7 @@ from cloakonnx.files import pack_npz
 from cloakonnx.graph.file.diff import file_sha256
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.kinds import irregular
+from cloakonnx.remote import fetched
 from cloakonnx.scoring.stored import BesideRecord, StoredMask
 from cloakonnx.text import escaped
 
@@ -95,7 +96,7 @@ class MasksBeside:
                 f"{analysis} has its masks in the file {self.file.name} beside it; read both from there, with "
                 "load_analysis"
             )
-        path = folder / self.file.name
+        path = fetched(folder / self.file.name)
         self._check(path, analysis)
         try:
             return tuple(self._masks(path))

@@ -22,6 +22,7 @@ from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import entries
 from cloakonnx.json_files import JsonFile, converted, installed_versions, read_text
 from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.remote import fetched, local
 from cloakonnx.scoring import _masks
 from cloakonnx.scoring.stored import BesideRecord, FileRecord, StoredMask, StoredMasks, StoredScores, TapRecord
 from cloakonnx.scoring.stored import SampleSet as SampleSet  # noqa: PLC0414 - its public path is here
@@ -188,7 +189,7 @@ class Analysis:
         Raises:
             OutputError: it can't be written.
         """
-        path = Path(path)
+        path = local(path, writes=True)
         if not self.masks_lie_beside:
             write_text(path, self.to_json())
             return
@@ -216,7 +217,7 @@ def load_analysis(path: str | Path, *, model: str = "MODEL") -> Analysis:
     Raises:
         AnalysisError: missing or damaged.
     """
-    path = Path(path)
+    path = fetched(path)
     if not path.exists():
         beside = [p.name for p in path.parent.glob("*.cloak.json")] if path.parent.is_dir() else []
         raise AnalysisError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ from cloakonnx.evaluation.results import AtEps, DataRecord, ModelRecord
 from cloakonnx.files import write_text
 from cloakonnx.json_files import JsonFile, converted, installed_versions, read_text
 from cloakonnx.preprocessing import Preprocessing
+from cloakonnx.remote import local
 from cloakonnx.statistics import CONFIDENCE, Accuracy, Paired
 
 VERSION = 1
@@ -196,9 +198,9 @@ class Sweep:
         """Return the file's text: the same sweep always gives the same text."""
         return SWEEP.text(self)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the file atomically; raises OutputError where it can't be written."""
-        write_text(Path(path), self.to_json())
+        write_text(local(path, writes=True), self.to_json())
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "sweep") -> Sweep:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import Unpack
 
 from cloakonnx.attacks.ball import radii_of
@@ -30,6 +29,7 @@ from cloakonnx.evaluation.sweeps._amounts import amount_text, attacked_of, masks
 from cloakonnx.evaluation.sweeps._curve import Pass
 from cloakonnx.evaluation.sweeps.record import Adaptive, Attacks, Scored, Sweep
 from cloakonnx.graph.masks.insert import check_opset
+from cloakonnx.remote import local
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.topk import Amount, amount_of
 
@@ -131,7 +131,7 @@ def sweep(
             Conditions(plans, norm, seed, pairs.clean.fitted_to(classifier)),
         )
         attacked = AttackedMasks(work, pairs, engine, batch_size=batch_size)
-        folder = None if output is None else attacked.folder(Path(output))
+        folder = None if output is None else attacked.folder(local(output, writes=True))
         results = attacked.run(
             folder,
             resume=resume,
@@ -162,7 +162,7 @@ def sweep(
     )
     classifier.model.check_unchanged()
     if output is not None:
-        found.save(Path(output))
+        found.save(output)
     if folder is not None:
         folder.remove()
     return found

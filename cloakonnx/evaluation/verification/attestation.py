@@ -27,6 +27,7 @@ from cloakonnx.graph.masks.metadata import SOURCE as SOURCE_KEY
 from cloakonnx.graph.masks.metadata import Given, InWeight, digest_of, entries, folded_masks, is_folded
 from cloakonnx.graph.masks.strip import read_masks
 from cloakonnx.json_files import converted, installed_versions, json_text, parsed, read_text
+from cloakonnx.remote import local
 
 STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Literal["urn:cloakonnx:hardening:1"] = "urn:cloakonnx:hardening:1"
@@ -218,7 +219,7 @@ class Attestation:
             path: The file.
             key: What signs it; without one the plain statement is written.
         """
-        write_text(Path(path), self.to_json() if key is None else key.sign(self.to_json()))
+        write_text(local(path, writes=True), self.to_json() if key is None else key.sign(self.to_json()))
 
 
 _COMMON = ("kind", "masks", "settings", "versions", "parts")

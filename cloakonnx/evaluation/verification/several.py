@@ -13,6 +13,7 @@ from cloakonnx.data.samples import Dataset
 from cloakonnx.errors import CheckError, CloakError, ModelError
 from cloakonnx.evaluation.verification.verify import Verification, verify
 from cloakonnx.graph.file.model import Model, load
+from cloakonnx.remote import local
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def verify_files(
         What became of each file.
     """
     is_referred = settings.get("source") is not None or settings.get("attestation") is not None
-    for path in map(Path, paths):
+    for path in map(local, paths):
         try:
             model = _loaded(path, is_referred=is_referred)
             made = classifier(model)

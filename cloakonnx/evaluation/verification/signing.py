@@ -17,7 +17,9 @@ from cloakonnx.entries import At
 from cloakonnx.errors import AttestationError, KeyFileError, MissingDependencyError
 from cloakonnx.json_files import converted, parsed
 from cloakonnx.kinds import check_regular
+from cloakonnx.remote import local
 from cloakonnx.text import shown
+from cloakonnx.urls import url_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
@@ -203,9 +205,11 @@ def read_envelope_or_statement(text: str, *, name: str, key: VerificationKey | N
 
 def read_pem(path: str | Path) -> bytes:
     """Return the content of a file with a key or certificates; raises KeyFileError where it can't be read."""
-    check_regular(Path(path), KeyFileError)
+    if url_of(local(path)) is not None:
+        raise KeyFileError(f"{shown(path)}: keys and certificates are read from files of this machine only")
+    check_regular(local(path), KeyFileError)
     try:
-        with Path(path).open("rb") as stream:
+        with local(path).open("rb") as stream:
             content = stream.read(_MOST_KEY + 1)
     except OSError as error:
         raise KeyFileError(f"cannot read the key {shown(path)}: {error.strerror or error}") from None

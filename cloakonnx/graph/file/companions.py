@@ -15,6 +15,7 @@ from cloakonnx.errors import ModelError, OutputError
 from cloakonnx.files import atomic, check_replaceable
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.file.names import unsafe_name
+from cloakonnx.remote import fetched, remove
 from cloakonnx.text import shown
 
 _BLOCK = 1 << 22
@@ -102,7 +103,7 @@ class Companions:
         for location, source in self._files.items():
             target = folder / location
             _check_target(target, folder)
-            if _same_content(source, target):
+            if _same_content(source, fetched(target)):
                 continue
             if target.exists() and not force:
                 raise OutputError(
@@ -144,8 +145,8 @@ class Companions:
     def undo(self) -> None:
         """Remove what was copied where nothing was before, and folders that were made for it."""
         for path in reversed(self._made):
-            with suppress(OSError):
-                path.rmdir() if path.is_dir() else path.unlink()
+            with suppress(OSError, OutputError):
+                path.rmdir() if path.is_dir() else remove(path)
 
     def _copied(self, copy: Copy, on_progress: Callable[[int], None]) -> Digest:
         is_new = not copy.target.exists()

@@ -12,6 +12,7 @@ import onnx
 
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.file._bytes import Stamp
+from cloakonnx.remote import fetched
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -136,6 +137,6 @@ def _checked_path(location: str, folder: Path, tensor: str, model_name: str) -> 
         path = path / part
         if path.is_symlink():
             raise ModelError(f"{where} is a symbolic link ({path.name}); replace it by a copy of the file")
-    if not path.is_file():
+    if not fetched(path).is_file():
         raise ModelError(f"{where} is missing: no file {path}")
     return path

@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import onnx
 from google.protobuf.message import DecodeError
 
+from cloakonnx import remote
 from cloakonnx.errors import ModelError, nearest
 from cloakonnx.graph.file import _wire
 from cloakonnx.graph.file._bytes import Buffer as Buffer  # noqa: PLC0414 - public
@@ -25,6 +27,7 @@ from cloakonnx.graph.index.normal import in_order_of, normalised, opset_version
 from cloakonnx.graph.index.outputs import score_info, taken
 from cloakonnx.graph.index.shapes import infer
 from cloakonnx.kinds import check_regular, kind_of
+from cloakonnx.urls import name_of
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA = 7, 14
@@ -70,8 +73,8 @@ class Model(Shown):
 
     @property
     def name(self) -> str:
-        """The file's name, for messages."""
-        return self.path.name if self.path else self.label
+        """The file's name, for messages and records; the address of one that was fetched."""
+        return name_of(self.path) if self.path else self.label
 
     @cached_property
     def sha256(self) -> str:
@@ -193,7 +196,7 @@ def _pick(values: Sequence[onnx.ValueInfoProto], name: str | None, model: str, k
     return values[0]
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | PathLike[str]) -> Model:
     """Read a model file.
 
     A large file is read where it is needed: a model of several GB costs a few kB of memory. External data is checked
@@ -207,7 +210,7 @@ def load(path: str | Path) -> Model:
         >>> [value.name for value in ck.load("samples/digits_cnn.onnx").inputs]
         ['image']
     """
-    path = Path(path)
+    path = remote.fetched(path)
     check_regular(path, ModelError)
     folder = kind_of(path) if path.is_dir() else None
     if folder is not None:
@@ -221,9 +224,8 @@ def load(path: str | Path) -> Model:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
     if not len(buf):
         raise ModelError(f"{path} is empty, not an ONNX model")
-    seen = {path.absolute(): stamp}
     try:
-        model = replace(_decode(buf, path), seen=seen)
+        model = replace(_decode(buf, path), seen=(seen := {path.absolute(): stamp}))
     except ModelError:
         kind = kind_of(path)
         if kind is None:
@@ -385,10 +387,8 @@ def _tensor_skeleton(buf: Buffer, tensor: _wire.Record, location: str) -> bytes 
     elsewhere = any(rec.field in {_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION} for rec in records)
     if elsewhere or len(raw) != 1 or raw[0].end - raw[0].payload <= _INLINE_LIMIT:
         return None
-    parts: list[bytes] = []
-    for rec in records:
-        parts += _self_reference(location, rec) if rec is raw[0] else [buf[rec.start : rec.end]]
-    return b"".join(parts)
+    kept = (_self_reference(location, rec) if rec is raw[0] else [buf[rec.start : rec.end]] for rec in records)
+    return b"".join(part for parts in kept for part in parts)
 
 
 def _self_reference(location: str, raw: _wire.Record) -> list[bytes]:

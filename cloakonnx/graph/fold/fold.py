@@ -32,6 +32,7 @@ from cloakonnx.graph.masks.harden import Watch, check_size, check_target, plan, 
 from cloakonnx.graph.masks.insert import check_opset, insertion, mask_values
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import FLOAT_TYPES, Tap, find_tap
+from cloakonnx.remote import local
 
 _WIDEST = {"float16": 2.0**8, "bfloat16": 2.0**40, "float32": 2.0**40, "float64": 2.0**40}
 """Largest ratio between scales that constrain each other, by the narrowest dtype of the taps."""
@@ -139,7 +140,7 @@ def fold_file(
         OutputError: the output exists, is the input, or can't be written.
         ModelError, TapError, MaskError: as :func:`folding`; ModelError also where the file would be over 2 GB.
     """
-    output = Path(output)
+    output = local(output, writes=True)
     check_target(model, output, force=force)
     found = folding(model, masks)
     check_size(model, found.edit, "apply without --fold")

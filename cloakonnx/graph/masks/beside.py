@@ -17,6 +17,7 @@ from cloakonnx.graph.file.companions import Digest
 from cloakonnx.graph.file.edit import Edit
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.file.names import unsafe_name
+from cloakonnx.remote import exists
 
 _MOST_INSIDE = 1_000_000
 """Most bytes of masks that the model file itself holds, as in an analysis."""
@@ -96,7 +97,7 @@ def moved_out(model: Model, edit: Edit, output: Path, *, force: bool) -> tuple[E
     location = _location(model, output)
     path = output.absolute().parent / location
     check_replaceable(path)
-    if path.exists() and not force:
+    if exists(path) and not force:
         raise OutputError(
             f"{path} exists already, and the masks of {output.name} go there; name another output with {{output}}",
             parameter="output",

@@ -27,6 +27,7 @@ from cloakonnx.graph.masks.beside import MasksFile, moved_out
 from cloakonnx.graph.masks.insert import insertion
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.strip import removal, stripped_sha256
+from cloakonnx.remote import local
 from cloakonnx.text import shown
 
 
@@ -83,7 +84,7 @@ def harden_file(
             external data would be copied under a name that nothing is written under.
         CheckError: the external data is not what an earlier hardening recorded.
     """
-    output = Path(output)
+    output = local(output, writes=True)
     check_target(model, output, force=force)
     edit, beside = moved_out(model, plan(model, masks), output, force=force)
     check_size(model, edit, "take masks of fewer numbers (--granularity kernel), or apply with --float16-masks")
@@ -169,7 +170,7 @@ def strip_file(model: Model, output: str | Path, *, force: bool = False, watch: 
             that nothing is written under.
         CheckError: the result would not be the recorded source; the model was changed after it was hardened.
     """
-    output = Path(output)
+    output = local(output, writes=True)
     check_target(model, output, force=force)
     edit = removal(model)
     check_source(model)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from os import PathLike
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -27,6 +26,7 @@ from cloakonnx.errors import DataError, DifferentiationError, InferenceError, No
 from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.json_files import installed_versions
+from cloakonnx.remote import local
 from cloakonnx.scoring.analysis import Analysis, SampleSet
 from cloakonnx.selection.learn.adam import Adam, OneCycle
 from cloakonnx.selection.learn.augment import Augmentation
@@ -139,7 +139,7 @@ def learn(
         "versions": installed_versions(),
         **classifier.with_threads(engine.threads).record,
     }
-    folder = None if output is None else Folder(Path(output), record, run="learning")
+    folder = None if output is None else Folder(local(output, writes=True), record, run="learning")
     threaded = classifier.with_threads(engine.threads)
     tried = masked if threaded is classifier else MaskedClassifier(threaded, chosen)
     tried.prepare(dataset.sample_shape)
