@@ -28,7 +28,7 @@ test: $(VENV)/.dev
 test-peers: $(PEERS_VENV)/.peers
 	$(PEERS_VENV)/bin/python -m pytest -q tests/peers
 
-## test-cluster: the tests on a Ray cluster of three nodes, all on this machine
+## test-cluster: the tests on a Ray cluster of three nodes and on an object store, all on this machine
 test-cluster: $(CLUSTER_VENV)/.cluster
 	$(CLUSTER_VENV)/bin/python -m pytest -q tests/cluster
 
@@ -82,7 +82,7 @@ $(PEERS_VENV)/.peers: pyproject.toml tests/peers/requirements.txt tests/peers/re
 
 $(CLUSTER_VENV)/.cluster: pyproject.toml tests/cluster/requirements.txt
 	test -x $(CLUSTER_VENV)/bin/python || $(PYTHON) -m venv $(CLUSTER_VENV)
-	$(CLUSTER_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[dev,ray]' -r tests/cluster/requirements.txt
+	$(CLUSTER_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[dev,ray,remote]' -r tests/cluster/requirements.txt
 	touch $@
 
 $(BROWSER_VENV)/.browser: pyproject.toml tests/browser/requirements.txt
