@@ -1,10 +1,11 @@
 """Batches at a time: `--workers N` against one session of all threads, on ResNet-20, beside torchattacks and ART.
 
-    python benchmarks/workers.py [--rounds 7] [--images 512] [--workers N] [--busy] [--no-peers]
+    python benchmarks/workers.py [--rounds 7] [--images 512] [--workers N] [--only TEXT] [--busy] [--no-peers]
 
 PGD-10 at batch 128 (all steps for every sample, as the peers take them) and at the default batch of 64 (samples leave
 once they are fooled), an evaluation, and learning with its trials: each by the function that the command line calls.
-N is the number of cores where it is not given. `--busy` keeps one core busy with another process. Needs the
+Then the steps of learning alone, cut into as many parts as there are workers. N is the number of cores where it is not
+given. `--only TEXT` takes the cases whose names have it. `--busy` keeps one core busy with another process. Needs the
 environment of `make test-peers`, without the peers nothing beside cloakonnx.
 """
 
@@ -24,8 +25,12 @@ from numpy.typing import NDArray
 
 import cloakonnx as ck
 from cloakonnx.attacks.methods.pgd import PGD
+from cloakonnx.classifier.masked import MaskedClassifier
+from cloakonnx.data.loaded import Loaded
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.selection.learn.places import first_masks
+from cloakonnx.selection.learn.steps import Part, StepWork, outcome
 
 EPS, STEP, STEPS = 1 / 255, 0.25 / 255, 10
 Images = NDArray[np.float32]
@@ -39,6 +44,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--busy", action="store_true", help="keep one core busy with another process")
+    parser.add_argument("--only", default="")
     parser.add_argument("--no-peers", action="store_true")
     options = parser.parse_args()
     print(machine("onnxruntime-gpu", "torch", "torchattacks", "adversarial-robustness-toolbox"))
@@ -49,6 +55,8 @@ def main() -> None:
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, samples, jobs in cases(options, Path(folder)):
+            if options.only not in name:
+                continue
             seconds = alternate(jobs, options.rounds)
             first = seconds["one session"]
             for contender, found in seconds.items():
@@ -100,7 +108,32 @@ def cases(options: argparse.Namespace, folder: Path) -> list[tuple[str, int, dic
         (f"PGD-{STEPS}, batch 64, early stopping", len(x), each(attacked(64))),
         ("evaluate --attack pgd, batch 64", len(x), each(evaluated)),
         ("learn, 1 epoch and its trials", len(train), each(learned)),
+        (f"learn, the steps of 1 epoch, {options.workers} parts", len(train), steps(classifier, learning, engines)),
     ]
+
+
+def steps(classifier: ck.Classifier, data: ck.records.Dataset, engines: dict[str, ck.engines.Engine]) -> dict[str, Job]:
+    """Return the steps of an epoch without trials: whole ones in one session, and as many parts as workers."""
+    recipe = ck.Recipe(eps=3 / 255, budget=0.04, granularity="weight")
+    shape = data.sample_shape
+    samples = Loaded.read(data)
+
+    def job(engine: ck.engines.Engine) -> Job:
+        placed = classifier.with_threads(engine.threads)
+        masked = MaskedClassifier(placed, first_masks(placed.model, "weight"))
+        masked.prepare(shape)
+        work, first = StepWork(masked, placed, recipe, shape), masked.weights
+
+        def run() -> None:
+            with engine.open(work) as pool:
+                for number, each in enumerate(samples.labelled(recipe.batch_size)):
+                    masks = {key: weights * np.float32(1 + 1e-3 * number) for key, weights in first.items()}
+                    step = Part(each.x, each.y, each.indices, 0, recipe.eps, masks)
+                    outcome(pool, list(step.cut(engine.workers, 1)))
+
+        return run
+
+    return {name: job(engine) for name, engine in engines.items()}
 
 
 def images(name: str, count: int) -> tuple[Images, NDArray[np.int64]]:

@@ -43,6 +43,18 @@ def layers() -> Any:
     )
 
 
+def parts() -> Any:
+    """Declare --parts."""
+    return option(
+        "--parts",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Parts of each step of learning that workers process in parallel; the result depends on it, not on "
+        "--workers.",
+    )
+
+
 def norm() -> Any:
     """Declare --norm."""
     return option(

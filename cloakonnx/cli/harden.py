@@ -18,7 +18,7 @@ from cloakonnx.cli._files import OUTPUT, PATH, Json, ModelFile
 from cloakonnx.cli._gates import Gates, tell_of_gates
 from cloakonnx.cli._output import going_on, print_json, progress, say, tell
 from cloakonnx.cli._runs import Runs
-from cloakonnx.cli._shared import granularity, layers, norm, seed
+from cloakonnx.cli._shared import granularity, layers, norm, parts, seed
 from cloakonnx.cli._signing import sign_key_option, signing_key
 from cloakonnx.cli._types import Number, Numbers, Steps
 from cloakonnx.cli._verb import Group, option, verb
@@ -107,6 +107,7 @@ class _Task(Group):
     )
     granularity: Any = granularity()
     layers: tuple[str, ...] = layers()
+    parts: int = parts()
     fold: bool = option(
         "--fold", is_flag=True, help="Multiply masks into weights where that is exact, instead of adding Mul nodes."
     )

@@ -15,7 +15,7 @@ from cloakonnx.cli._data import Data
 from cloakonnx.cli._files import PATH, RESUME, AnalysisOutput, Json, ModelFile
 from cloakonnx.cli._output import RESUMED, going_on, progress, say, warn, write_json
 from cloakonnx.cli._runs import Runs, warn_of_randomness
-from cloakonnx.cli._shared import granularity, layers, norm, seed
+from cloakonnx.cli._shared import granularity, layers, norm, parts, seed
 from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.cli._verb import Group, option, verb
 from cloakonnx.errors import NoGainError
@@ -101,13 +101,7 @@ class _Recipe(Group):
     batch_size: int = option(
         "--batch-size", type=click.IntRange(min=1), default=50, show_default=True, help="Samples per step."
     )
-    parts: int = option(
-        "--parts",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Parts of each step that workers process in parallel; the result depends on it, not on --workers.",
-    )
+    parts: int = parts()
     flip: bool | None = option(
         "--flip/--no-flip",
         default=None,

@@ -31,6 +31,7 @@ def recipe(work: Hardening) -> Recipe:
         norm=settings.norm,
         granularity=settings.granularity,
         epochs=settings.amount.epochs,
+        parts=settings.parts,
         foldable=settings.fold,
         seed=settings.seed,
     )

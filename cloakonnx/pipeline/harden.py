@@ -264,8 +264,9 @@ def harden(
             ``attack``: of the evaluation, ``quick``, ``standard`` or an attack's name. ``norm`` of the balls. ``taps``:
             activations to mask; the method's own choice where empty. ``granularity``: what one number of a learned mask
             multiplies, as in :class:`cloakonnx.Recipe`. ``layers``: for masks on weights, globs over the names of
-            weights and layers. ``fold``: whether masks go into weights where that is exact. ``report``: whether to
-            write the page, which needs Jinja2. ``seed``, ``batch_size``.
+            weights and layers. ``parts`` of each step of learning, as in :class:`cloakonnx.Recipe`. ``fold``: whether
+            masks go into weights where that is exact. ``report``: whether to write the page, which needs Jinja2.
+            ``seed``, ``batch_size``.
 
     Returns:
         The result: its ``verdict``, ``evaluation``, ``analysis``, ``gates`` and the ``files`` that were written.

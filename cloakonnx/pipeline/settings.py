@@ -50,6 +50,7 @@ class HardenOptions(TypedDict, total=False):
     taps: tuple[str, ...]
     granularity: Granularity | None
     layers: tuple[str, ...]
+    parts: int
     fold: bool
     seed: int
     batch_size: int
@@ -74,6 +75,7 @@ class HardenSettings:
         granularity: What one number of a learned mask multiplies; None for weights, and for features where taps are
             named.
         layers: For masks on weights, globs over the names of weights and layers; all where there is none.
+        parts: Parts of each step of learning that workers handle at a time; results depend on it.
         fold: Whether masks go into weights where that is exact.
         seed: Of all random numbers.
         batch_size: Samples at a time, in attacks.
@@ -99,6 +101,7 @@ class HardenSettings:
     gates: tuple[Gate, ...] = ()
     report: bool = True
     max_iter: int | str | None = None
+    parts: int = 1
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -119,6 +122,13 @@ class HardenSettings:
                 f"{{granularity}} and {{layers}} are for {{method}} learn; {self.method} masks one tap",
                 parameter=("granularity", "layers", "method"),
             )
+        if self.method != "learn" and self.parts != 1:
+            raise OptionError(
+                f"{{parts}} cuts steps of {{method}} learn; {self.method} takes none: leave it out",
+                parameter=("parts", "method"),
+            )
+        if self.parts < 1:
+            raise OptionError(f"{{parts}} {self.parts} must be at least 1", parameter="parts")
         for eps in self.radii:
             plan(self.attack, eps=eps, norm=self.norm, max_iter=self.max_iter)
         if len(set(self.eps)) < len(self.eps):

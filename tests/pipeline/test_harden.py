@@ -297,6 +297,17 @@ def test_a_gate_on_latency_is_measured_once(there: Path) -> None:
     assert heard.ran == ["report"]
 
 
+def test_parts_of_steps_are_other_masks_whatever_the_workers(there: Path) -> None:
+    whole = (there / "m-hardened" / "analysis.cloak.json").read_bytes()
+    found = []
+    for workers in (2, 3):
+        done, _ = again(parts=2, report=False, force=True, output=f"by{workers}", engine=ck.engines.Threads(workers))
+        assert done.analysis.learning is not None
+        assert done.analysis.learning["recipe"]["parts"] == 2
+        found.append(done.files["analysis"].read_bytes())
+    assert found[0] == found[1] != whole
+
+
 def test_a_latency_that_did_not_pass_is_measured_again(there: Path) -> None:
     done, _ = again(require=["latency-ratio<=0.001"])
     assert [each.verdict for each in done.gates] == ["fail"]
@@ -400,6 +411,8 @@ def test_scores_are_removed_as_far_as_the_budget_goes(fresh: Path) -> None:
         ({"require": ["robust>=5%@1/255"]}, OptionError, "asks for what wasn't measured: eps 0.00392157"),
         ({"require": ["static>=5%"]}, OptionError, "static figures are of inputs made on another model"),
         ({"taps": ["a", "b"], "method": "score"}, OptionError, "method score masks one tap; taps names 2"),
+        ({"parts": 2, "method": "greedy"}, OptionError, "parts cuts steps of method learn; greedy takes none"),
+        ({"parts": 0}, OptionError, "parts 0 must be at least 1"),
         (
             {"limit": 2, "select_data": None, "report_data": None},
             DataError,
