@@ -19,6 +19,7 @@ from cloakonnx.cli._verb import Group, option
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
     from cloakonnx.data.samples import Dataset
+    from cloakonnx.evaluation.estimate import Estimate
     from cloakonnx.evaluation.evaluation import Evaluation
     from cloakonnx.evaluation.gates import Decision, Gate
     from cloakonnx.graph.file.model import Model
@@ -94,7 +95,7 @@ class Asked:
     def check(self) -> None:
         """Check the attacks and the models as :meth:`evaluated` does before it starts; raises CloakError."""
         from cloakonnx.evaluation.baseline import check_alike
-        from cloakonnx.evaluation.evaluate import checked_plans
+        from cloakonnx.evaluation.preparation import checked_plans
 
         checked_plans(self.samples, **self.plan.settings)
         if self.other is not None:
@@ -125,6 +126,21 @@ class Asked:
                 on_estimate=announce,
                 on_progress=advance,
             )
+
+    def estimated(self) -> Estimate:
+        """Measure what the evaluation takes, without making it."""
+        from cloakonnx.evaluation.preparation import Prepared
+
+        prepared = Prepared.of(
+            self.classifier,
+            self.samples,
+            **self.plan.settings,
+            baseline=None if self.other is None else self._baseline(),
+            adversarial=self.adversarial,
+            batch_size=self.runs.batch_size,
+            engine=self.runs.engine(self.classifier, self.samples),
+        )
+        return prepared.estimate(sanity=self.sanity, always=True)
 
     def judged(self, found: Evaluation) -> tuple[Decision, ...]:
         """Judge by the gates, and show how far the timing is that one asks for."""

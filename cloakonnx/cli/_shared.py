@@ -62,6 +62,11 @@ def norm() -> Any:
     )
 
 
+def dry_run() -> Any:
+    """Declare --dry-run of a verb that attacks."""
+    return option("--dry-run", is_flag=True, help="Print how long it takes on how many workers, and write nothing.")
+
+
 def seed(help: str = "Random seed.") -> Any:
     """Declare --seed."""
     return option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help=help)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloakonnx.cli._data import Data
+from cloakonnx.cli._dry import tell_estimate
 from cloakonnx.cli._evaluation import Beside, opened
 from cloakonnx.cli._files import OUTPUT, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
 from cloakonnx.cli._gates import Gates, tell_of_gates
@@ -28,6 +29,7 @@ from cloakonnx.cli._output import (
 )
 from cloakonnx.cli._plan import Plan
 from cloakonnx.cli._runs import Runs
+from cloakonnx.cli._shared import dry_run
 from cloakonnx.cli._verb import option, verb
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class _Result(Output):
         help="Output file for a few samples gained and lost, shown by 'cloakonnx report'.",
     )
     resume: bool = option("--resume", is_flag=True, help=RESUME_OUTPUT)
+    dry_run: bool = dry_run()
     no_sanity: bool = option("--no-sanity", is_flag=True, help="Skip the sanity checks; recorded in the result.")
     markdown: bool = option("--markdown", is_flag=True, help="Print the result as Markdown.")
 
@@ -100,8 +103,12 @@ def command(
     """
     result.check(as_json=as_json)
     asked = opened(model, data=data, beside=beside, plan=plan, runs=runs, require=require, sanity=not result.no_sanity)
-    result.claim_all(inputs=(model, beside.baseline, beside.analysis, beside.adversarial, data.data))
+    if not result.dry_run:
+        result.claim_all(inputs=(model, beside.baseline, beside.analysis, beside.adversarial, data.data))
     asked = asked.ready()
+    if result.dry_run:
+        tell_estimate(asked.estimated(), asked.classifier, as_json=as_json)
+        return
     with nullcontext() if result.output is None else going_on(RESUMED):
         found = asked.evaluated(**result.settings)
     _report(found, result, beside)

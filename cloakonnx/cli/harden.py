@@ -129,7 +129,7 @@ class _Folder(Group):
     sign_key: Path | None = sign_key_option()
     no_report: bool = option("--no-report", is_flag=True, help="Do not write report.html.")
     dry_run: bool = option(
-        "--dry-run", is_flag=True, help="Print the stages and how long they take at most, and write nothing."
+        "--dry-run", is_flag=True, help="Print the stages and how long they take, and write nothing."
     )
     force: bool = option("--force", is_flag=True, place="last", help="Overwrite results of other inputs or settings.")
 
@@ -223,15 +223,29 @@ def _tell_plan(planned: tuple[PlannedStage, ...], *, as_json: bool) -> None:
 
     if as_json:
         print_json(
-            [{"name": p.name, "cached": p.cached, "seconds": p.seconds, "files": list(p.writes)} for p in planned]
+            [
+                {
+                    "name": p.name,
+                    "cached": p.cached,
+                    "seconds": p.seconds,
+                    "expected": p.expected,
+                    "files": list(p.writes),
+                }
+                for p in planned
+            ]
         )
         return
     for stage in planned:
         measured = "seconds" if stage.seconds is None else f"{spoken(stage.seconds)} at most"
-        time = "as before" if stage.cached else measured
-        tell(f"{stage.name:<10} {time:<20} {', '.join(stage.writes)}".rstrip())
+        expected = "" if stage.expected is None else f"{spoken(stage.expected)}, "
+        time = "as before" if stage.cached else f"{expected}{measured}"
+        tell(f"{stage.name:<10} {time:<24} {', '.join(stage.writes)}".rstrip())
     total = sum(stage.seconds or 0 for stage in planned)
-    tell(f"about {spoken(total)} at most in all" if total else "seconds in all")
+    expected_total = sum((stage.seconds if stage.expected is None else stage.expected) or 0 for stage in planned)
+    in_all = f"about {spoken(total)} at most in all"
+    if expected_total < total:
+        in_all = f"about {spoken(expected_total)}, {spoken(total)} at most in all"
+    tell(in_all if total else "seconds in all")
 
 
 def _tell(done: Hardened, *, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from cloakonnx.attacks.victim import Gradients, Victim
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.evaluation.adversarial import GIVEN, GivenInputs
 from cloakonnx.evaluation.controls import control
-from cloakonnx.evaluation.estimate import seconds_per_sample
+from cloakonnx.evaluation.estimate import Costs
 from cloakonnx.evaluation.outcomes import Found, FoundAtEps, FoundOfModel, Outcomes, Won
 from cloakonnx.evaluation.samples import MOST, Turned
 from cloakonnx.evaluation.trial import Meter, Trial
@@ -180,9 +180,9 @@ class Comparison:
         settings = self._control(self._plans[0][0].eps).record()
         return {key: value for key, value in settings.items() if key not in {"eps", "eps_step"}}
 
-    def seconds_per_sample(self, shape: tuple[int, ...], *, batch_size: int) -> float:
-        """Measure what a sample of this shape takes at most; what it runs changes no result."""
-        return seconds_per_sample(
+    def costs(self, shape: tuple[int, ...], *, batch_size: int) -> Costs:
+        """Measure what samples of this shape cost; what it runs changes no result."""
+        return Costs(
             {victim: [self._made_on(victim, attacks) for attacks in self._plans] for victim in self._victims},
             [self._control(attacks[0].eps) for attacks in self._plans],
             random_masks=len(self._shuffled),

@@ -1,33 +1,86 @@
-"""How long an evaluation takes at most: a few steps of each attack, measured, times what a robust sample costs."""
+"""How long an evaluation takes: at most, if every sample withstands everything, and as a short attack leads to expect.
+
+A few steps of each attack are timed. The short attack, made on the first samples, says how many fall early.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.cost import most_work, seconds_per_unit
 from cloakonnx.attacks.victim import Victim
+from cloakonnx.data.batch import LabelledBatch
+from cloakonnx.engine.schedule import schedule
 from cloakonnx.text import spoken
+
+WORTH_IT = 10.0
+"""Seconds from which on a run is worth an estimate; a shorter one gets no short attack for it."""
 
 _PROBE = 0.2
 """Seconds that a forward pass of the probe may take; it has as many samples as that allows, up to a batch."""
 
+_SHORT = 20.0
+"""Seconds that the short attacks may take in all, if every sample withstands them."""
+
+_LEAST_TRIED, _MOST_TRIED = 8, 64
+"""Samples that are tried, whatever it takes, and at most."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What short attacks (PGD-20, or Square without gradients) found on the first samples.
+
+    Attributes:
+        samples: How many were tried.
+        right: The share of them that the model gets right.
+        standing: The share that withstands, over all models and eps.
+        shallow: Seconds of any sample in one worker.
+        deep: Seconds that one which stands everywhere takes beside these.
+    """
+
+    samples: int
+    right: float
+    standing: float
+    shallow: float
+    deep: float
+
+    def __str__(self) -> str:
+        """Return what was found in words."""
+        return (
+            f"of the first {self.samples} samples {self.right:.0%} are right, and {self.standing:.0%} withstand a "
+            "short attack"
+        )
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an evaluation takes if every sample withstands every attack; most fall early, so it takes less.
+    """What an evaluation takes if every sample withstands every attack, and what it is expected to take.
 
     Attributes:
-        seconds_per_sample: At all eps, for both models and the random masks.
+        seconds_per_sample: At most, in one worker, at all eps, for all models and the random masks.
         samples: How many; None where only the end will tell.
         eps: How many radii.
         random_masks: How many.
         sanity: Whether sanity checks follow, whose time is not in it.
+        models: How many models are attacked.
+        batch_size: Samples at a time.
+        workers: How many batches are handled at a time.
+        tried: What short attacks found; None where it was not measured.
+
+    Examples:
+        >>> from cloakonnx.evaluation.estimate import Estimate, Tried
+        >>> found = Estimate(2.0, 640, eps=1, random_masks=0, tried=Tried(64, 0.9, 0.25, shallow=0.1, deep=1.6))
+        >>> print(found)
+        about 5.3 min, 21 min at most: 640 samples, 1 eps, 2 models; of the first 64 samples 90% are right, and 25% \
+withstand a short attack
     """
 
     seconds_per_sample: float
@@ -35,33 +88,88 @@ class Estimate:
     eps: int
     random_masks: int
     sanity: bool = False
+    models: int = 2
+    batch_size: int = 64
+    workers: int = 1
+    tried: Tried | None = None
 
     @property
     def seconds(self) -> float | None:
-        """For all samples."""
-        return None if self.samples is None else self.seconds_per_sample * self.samples
+        """At most, for all samples on the workers; None where nobody knows how many samples there are."""
+        return None if self.samples is None else self.at_most(self.workers)
+
+    @property
+    def expected_seconds(self) -> float | None:
+        """As the short attacks lead to expect; None where they were not made or samples are not counted."""
+        return None if self.samples is None or self.tried is None else self.expected(self.workers)
+
+    @property
+    def batches(self) -> int:
+        """How many batches there are; more workers find nothing to do."""
+        assert self.samples is not None  # asked for where samples are counted
+        return math.ceil(self.samples / self.batch_size)
+
+    def at_most(self, workers: int) -> float:
+        """Return the seconds on a number of workers if every sample withstands everything."""
+        return schedule([size * self.seconds_per_sample for size in self._sizes], workers).seconds
+
+    def expected(self, workers: int) -> float:
+        """Return the seconds on a number of workers as the short attacks lead to expect.
+
+        Batches differ in how many of their samples stand, as chance has it, so that some workers end later.
+        """
+        assert self.tried is not None  # asked for where it was measured
+        sizes, rng = self._sizes, np.random.default_rng(0)
+        standing = rng.binomial(sizes, self.tried.standing)
+        scale = self.tried.standing * sum(sizes) / max(int(standing.sum()), 1)  # the total is that of the mean
+        times = np.array(sizes) * self.tried.shallow + standing * scale * self.tried.deep
+        return schedule(times.tolist(), workers).seconds
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        assert self.samples is not None  # asked for where samples are counted
+        full, rest = divmod(self.samples, self.batch_size)
+        return [self.batch_size] * full + [rest] * (rest > 0)
+
+    @property
+    def asked(self) -> str:
+        """What is attacked, in words."""
+        said = f"{self.eps} eps, {self.models} model{'s' if self.models > 1 else ''}"
+        said += f" and {self.random_masks} random masks" if self.random_masks else ""
+        said = said if self.samples is None else f"{self.samples} samples, {said}"
+        return said + ("; the sanity checks come on top" if self.sanity else "")
 
     def __str__(self) -> str:
         """Return the estimate as a line."""
-        masks = f", 2 models and {self.random_masks} random masks" if self.random_masks else ", 2 models"
-        masks += "; the sanity checks come on top" if self.sanity else ""
-        seconds = self.seconds
-        if seconds is None:
-            return f"about {spoken(self.seconds_per_sample)} a sample at most: {self.eps} eps{masks}"
-        return f"about {spoken(seconds)} at most: {self.samples} samples, {self.eps} eps{masks}"
+        found, most = "", self.seconds
+        if self.tried is not None:
+            mean = self.tried.shallow + self.tried.standing * self.tried.deep
+            found = f"{spoken(mean if self.expected_seconds is None else self.expected_seconds)}, "
+        text = f"{spoken(self.seconds_per_sample)} a sample" if most is None else spoken(most)
+        return f"about {found}{text} at most: {self.asked}" + ("" if self.tried is None else f"; {self.tried}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the estimate as JSON: seconds of one worker, and on the workers."""
+        found: dict[str, Any] = {
+            "samples": self.samples,
+            "batches": None if self.samples is None else self.batches,
+            "workers": self.workers,
+            "at_most": {"seconds_per_sample": self.seconds_per_sample, "seconds": self.seconds},
+            "expected": None,
+        }
+        if self.tried is not None:
+            found["expected"] = {
+                "seconds_per_sample": self.tried.shallow + self.tried.standing * self.tried.deep,
+                "seconds": self.expected_seconds,
+                "tried": self.tried.samples,
+                "right": self.tried.right,
+                "standing": self.tried.standing,
+            }
+        return found
 
 
-def seconds_per_sample(
-    plans: Mapping[Victim, Sequence[Sequence[Attack]]],
-    controls: Sequence[Attack],
-    *,
-    random_masks: int,
-    shape: tuple[int, ...],
-    batch_size: int,
-) -> float:
-    """Measure what one sample takes at most.
-
-    The probe runs on noise and keeps nothing, so it changes no result.
+class Costs:
+    """What attacks on some models cost, measured on noise, which keeps nothing: it changes no result.
 
     Args:
         plans: The attacks of each eps on each model, the hardened one first.
@@ -70,22 +178,78 @@ def seconds_per_sample(
         shape: Of a sample in the model's layout.
         batch_size: Samples at a time.
     """
-    total = 0.0
-    for index, (victim, on_victim) in enumerate(plans.items()):
-        x = np.random.default_rng(0).uniform(*victim.bounds, (batch_size, *shape)).astype(np.float32)
-        victim.logits(x[:1])  # the first run is slow
-        one = _timed(partial(victim.logits, x[:1]))
-        x = x[: max(int(_PROBE / one), 1)]
-        forward = _timed(partial(victim.logits, x)) / len(x)
-        rates: dict[str, float] = {}
-        for attacks, control in zip(on_victim, controls, strict=True):
-            times = 1 + (random_masks if index == 0 else 0)
-            for settings, often in [*((each, 1) for each in attacks), (control, times)]:
+
+    def __init__(
+        self,
+        plans: Mapping[Victim, Sequence[Sequence[Attack]]],
+        controls: Sequence[Attack],
+        *,
+        random_masks: int,
+        shape: tuple[int, ...],
+        batch_size: int,
+    ) -> None:
+        self._plans, self._controls, self._random_masks = plans, controls, random_masks
+        self._forward: dict[Victim, float] = {}
+        self._rates: dict[Victim, dict[str, float]] = {}
+        for victim, on_victim in plans.items():
+            x = np.random.default_rng(0).uniform(*victim.bounds, (batch_size, *shape)).astype(np.float32)
+            victim.logits(x[:1])  # the first run is slow
+            one = _timed(partial(victim.logits, x[:1]))
+            x = x[: max(int(_PROBE / one), 1)]
+            self._forward[victim] = _timed(partial(victim.logits, x)) / len(x)
+            rates = self._rates[victim] = {}
+            for settings in (each for attacks in (*on_victim, controls) for each in attacks):
                 if settings.name not in rates:
                     rates[settings.name] = seconds_per_unit(victim, settings, x)
-                total += often * most_work(settings, victim).total * rates[settings.name]
-            total += (len(attacks) + 3) * forward  # replayed inputs, noise
-    return total
+
+    def most(self) -> float:
+        """Return the seconds of a sample that withstands everything."""
+        total = 0.0
+        for victim, on_victim in self._plans.items():
+            for attacks, control in zip(on_victim, self._controls, strict=True):
+                total += sum(self._seconds(victim, each) for each in attacks)
+                total += self._often(victim) * self._seconds(victim, control)
+                total += (len(attacks) + 3) * self._forward[victim]  # replayed inputs, noise
+        return total
+
+    def tried(self, batch: LabelledBatch) -> Tried:
+        """Make the control attack on the first samples, and return what it leads to expect of all.
+
+        A sample that withstands it is taken to withstand the others, one that falls to fall to the first of them, as
+        early.
+        """
+        longest = sum(self._seconds(victim, each) for victim in self._plans for each in self._controls)
+        count = min(max(int(_SHORT / longest), _LEAST_TRIED), _MOST_TRIED)
+        batch = batch.take(np.arange(min(count, batch.size)))
+        size = batch.size
+        shallow, deep, shares, right_of_model = 0.0, 0.0, [], 0.0
+        for number, (victim, on_victim) in enumerate(self._plans.items()):
+            right = victim.right(batch.x, batch.y)
+            right_of_model = right_of_model if number else float(right.mean())
+            attacked = batch.take(np.flatnonzero(right))
+            shallow += self._forward[victim]
+            for attacks, control in zip(on_victim, self._controls, strict=True):
+                before, standing = victim.counts.total, 0
+                if attacked.size:
+                    found = control.run(victim, attacked.x, attacked.y, samples=attacked.indices)
+                    standing = int((~found.success).sum())
+                used = victim.counts.total - before
+                early = max(used - standing * most_work(control, victim).total, 0) / size
+                rates, share = self._rates[victim], standing / size
+                shallow += early * (rates[attacks[0].name] + self._often(victim) * rates[control.name])
+                shallow += attacked.size / size * (len(attacks) + 3) * self._forward[victim]
+                full = sum(self._seconds(victim, each) for each in attacks)
+                deep += share * (full + self._often(victim) * self._seconds(victim, control))
+                shares.append(share)
+        standing_share = float(np.mean(shares))
+        return Tried(size, right_of_model, standing_share, shallow, deep / standing_share if standing_share else 0.0)
+
+    def _seconds(self, victim: Victim, attack: Attack) -> float:
+        return most_work(attack, victim).total * self._rates[victim][attack.name]
+
+    def _often(self, victim: Victim) -> int:
+        """How often the control attack is made on a model, or on one that takes as long."""
+        return 1 + (self._random_masks if victim is next(iter(self._plans)) else 0)
 
 
 def _timed(run: Callable[[], object]) -> float:

@@ -12,45 +12,36 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.ball import Norm, radii_of
+from cloakonnx.attacks.ball import Norm
 from cloakonnx.attacks.base import Attack
-from cloakonnx.attacks.presets import PlanSettings, check_eps, plan, replaced
+from cloakonnx.attacks.presets import PlanSettings, replaced
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.given import ModelLike, classifier_of
-from cloakonnx.classifier.given import beside as beside_of
-from cloakonnx.classifier.reading import reading
+from cloakonnx.classifier.given import ModelLike
 from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, SamplesLike, sample_hashes
 from cloakonnx.engine.batches import Engine, map_batches
-from cloakonnx.engine.choice import default_engine
 from cloakonnx.engine.folder import Folder
 from cloakonnx.engine.trees import joined
-from cloakonnx.errors import MaskError, ModelError, OptionError, TapError
 from cloakonnx.evaluation._notes import about_data, about_gradients, about_scores
 from cloakonnx.evaluation.adversarial import GivenInputs, save_won
-from cloakonnx.evaluation.baseline import carried, check_alike, is_source, recorded
-from cloakonnx.evaluation.compared import ComparisonWork, Conditions
-from cloakonnx.evaluation.comparison import Comparison
-from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
+from cloakonnx.evaluation.baseline import is_source, recorded
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.outcomes import Found, FoundAtEps, Gain, count
 from cloakonnx.evaluation.per_sample import PerSample
+from cloakonnx.evaluation.preparation import Prepared
 from cloakonnx.evaluation.results import DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.samples import TurnedSamples
 from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.evaluation.sanity.sanity import Correct, check
 from cloakonnx.files import check_output
-from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.randomness import random_ops
-from cloakonnx.graph.masks.harden import hardened
-from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.remote import local
 from cloakonnx.scoring.analysis import Analysis
 
@@ -130,48 +121,33 @@ def evaluate(
     for path in (keep, save_adversarial):
         if path is not None:
             check_output(path, force=True)
-    classifier = classifier_of(model)
-    dataset = Dataset.of(samples, classifier)
-    radii = radii_of(eps)
-    norm, seed = settings.get("norm", "linf"), settings.get("seed", 0)
-    plans = checked_plans(dataset, attack, radii, **settings)
-    engine = engine or default_engine(classifier.provider, dataset, batch_size)
-    classifier = classifier.shipped().with_threads(engine.threads)
-    named = None if baseline is None else beside_of(classifier, baseline).shipped().with_threads(engine.threads)
-    source = classifier.model
-    masks, bare, about_masks = carried(source, None if named is None else named.model)
-    beside = classifier.beside(bare) if named is None and bare is not None else named
-    if keep is not None and beside is None:
-        raise OptionError(
-            f"samples gained and lost are kept beside a baseline, and {source.name} carries no masks to take out: name "
-            "a baseline ({baseline})",
-            parameter="baseline",
-        )
-    classifier, beside, notes = _ready(classifier, beside, dataset)
-    given = None if adversarial is None else GivenInputs.of(adversarial, dataset, classifier)
-    work = ComparisonWork(
-        classifier,
-        beside,
-        _controls(classifier, bare, masks, seed=seed),
-        Conditions(tuple(plans), norm, seed, dataset.fitted_to(beside or classifier)),
-        is_stripped=named is None and beside is not None,
+    asked = Prepared.of(
+        model,
+        samples,
+        eps=eps,
+        attack=attack,
+        baseline=baseline,
+        batch_size=batch_size,
+        engine=engine,
+        adversarial=adversarial,
         keeps_turned=keep is not None,
         keeps_won=save_adversarial is not None,
-        given=given,
+        **settings,
     )
+    work, dataset, source, radii = asked.work, asked.dataset, asked.source, asked.radii
+    classifier, beside, plans = work.model, work.baseline, work.conditions.plans
+    norm, seed = work.conditions.norm, work.conditions.seed
     comparison = work.comparison()
     record = {**work.record, "batch_size": batch_size}
     folder = None if output is None else Folder(output, record, run="an evaluation")
-    met = _Met(analysis, given, norm)
+    met = _Met(analysis, work.given, norm)
     with nullcontext() if folder is None else folder.opened(resume=resume):
         if on_estimate is not None:
-            seconds = comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size) / engine.workers
-            on_estimate(Estimate(seconds, dataset.count(), len(plans), len(work.shuffled), sanity))
-        missing = f"{dataset.source.name} has no labels; an evaluation needs them ({{labels}}, or y in an .npz)"
+            on_estimate(asked.estimate(sanity=sanity))
         with map_batches(
             work,
-            (batch.labelled(missing) for batch in dataset.batches(batch_size)),
-            engine=engine,
+            asked.batches(),
+            engine=asked.engine,
             folder=folder,
             name=dataset.source.name,
             on_progress=on_progress,
@@ -182,7 +158,7 @@ def evaluate(
         source.check_unchanged()
         if beside is not None:
             beside.model.check_unchanged()
-        of_source = beside is not None and is_source(beside.model, source, bare)
+        of_source = beside is not None and is_source(beside.model, source, asked.bare)
         gains = [each.gain for each in found.at if each.gain is not None] if of_source else []
         checked = None
         if sanity:
@@ -190,10 +166,10 @@ def evaluate(
     per_sample = PerSample.of(found, dataset)
     evaluation = Evaluation(
         model=ModelRecord(source.name, source.sha256),
-        baseline=None if beside is None else recorded(beside.model, source, is_stripped=named is None),
-        baseline_is_stripped=named is None and beside is not None,
+        baseline=None if beside is None else recorded(beside.model, source, is_stripped=work.is_stripped),
+        baseline_is_stripped=work.is_stripped,
         baseline_is_source=of_source or beside is None,
-        masks=tuple(MaskRecord(m.tap, m.weights.size, len(m.removed)) for m in masks),
+        masks=tuple(MaskRecord(m.tap, m.weights.size, len(m.removed)) for m in asked.masks),
         data=met.record(dataset.source.name),
         preprocessing=dataset.preprocessing.as_dict(),
         attack=attack,
@@ -208,9 +184,9 @@ def evaluate(
         clean=found.pairs,
         results=found.results(radii),
         notes=(
-            *about_masks,
-            *(() if bare is None or work.shuffled else (_NO_RANDOM_MASKS,)),
-            *notes,
+            *asked.about_masks,
+            *(() if asked.bare is None or work.shuffled else (_NO_RANDOM_MASKS,)),
+            *asked.notes,
             *replaced(plans[0], classes=classifier.classes),
             *comparison.notes(),
             *(() if sanity else about_gradients(classifier, dataset, plans[0])),
@@ -234,15 +210,6 @@ def evaluate(
 
 def _local(output: str | PathLike[str] | None) -> Path | None:
     return None if output is None else local(output, writes=True)
-
-
-def checked_plans(
-    dataset: Dataset, attack: str, eps: Sequence[float], **settings: Unpack[PlanSettings]
-) -> list[tuple[Attack, ...]]:
-    """Return the attacks of an evaluation at each eps; raises OptionError for an eps, attack or setting that fails."""
-    norm = settings.get("norm", "linf")
-    check_eps(eps, norm=norm, bounds=dataset.preprocessing.bounds, shape=dataset.sample_shape)
-    return [plan(attack, eps=each, **settings) for each in eps]
 
 
 class _Met:
@@ -280,46 +247,6 @@ class _Met:
         return DataRecord(name, self.count, sha256, seen=None if self._known is None else self._seen)
 
 
-def _controls(
-    classifier: Classifier, bare: Model | None, masks: Sequence[Mask], *, seed: int
-) -> tuple[Classifier, ...]:
-    """Return models whose masks have their weights in random places; none where the masks can't be taken out."""
-    if bare is None:
-        return ()
-    try:
-        made = [hardened(bare, shuffled(masks, seed, index)) for index in range(CONTROL_MASKS)]
-    except (MaskError, TapError):  # an optimiser's own ops have no types that inference knows
-        return ()
-    return tuple(classifier.beside(each) for each in made)
-
-
-def _ready(
-    classifier: Classifier, baseline: Classifier | None, dataset: Dataset
-) -> tuple[Classifier, Classifier | None, tuple[str, ...]]:
-    """Return the classifiers as the samples have to be given to them, and notes on that.
-
-    Raises:
-        ModelError: the baseline takes other inputs or has other classes.
-    """
-    if baseline is not None:
-        check_alike(classifier, baseline)
-    for each in (classifier, baseline or classifier):
-        dataset.fitted_to(each)
-    classifier, notes = reading(classifier, dataset)
-    if baseline is not None:
-        baseline, more = reading(baseline.changed(at_a_time=classifier.at_a_time), dataset)
-        notes = (*notes, *more)
-    for each in (classifier, baseline or classifier):
-        each.prepare(dataset.sample_shape)
-        dataset.check_classes(each.classes)
-    if baseline is not None and classifier.classes != baseline.classes:
-        raise ModelError(
-            f"{classifier.name} has {classifier.classes} classes, the baseline {baseline.name} {baseline.classes}; "
-            "they can't be compared"
-        )
-    return classifier, baseline, tuple(notes)
-
-
 def _checked(
     classifier: Classifier,
     dataset: Dataset,
@@ -339,44 +266,3 @@ def _checked(
         batch_size=batch_size,
         converged={each.eps: left for each in found if (left := each.hardened.converged)},
     )
-
-
-def evaluation_seconds(
-    classifier: Classifier,
-    dataset: Dataset,
-    *,
-    masks: Sequence[Mask],
-    samples: int,
-    eps: Sequence[float],
-    attack: str = "quick",
-    max_iter: int | str | None = None,
-    norm: Literal["linf", "l2"] = "linf",
-    batch_size: int = 64,
-    workers: int = 1,
-) -> float:
-    """Measure on noise how many seconds an evaluation takes at most, the sanity checks left out.
-
-    Args:
-        classifier: The model without masks.
-        dataset: What it would be evaluated on; only the shape of a sample is taken.
-        masks: Masks at the places where they will be; those of 1 cost what any do.
-        samples: How many it would be evaluated on.
-        eps: Radii of the balls.
-        attack: A preset (``quick``) or an attack's name.
-        max_iter: Steps of that attack; see :class:`~cloakonnx.attacks.presets.PlanSettings`.
-        norm: The balls' norm.
-        batch_size: Samples at a time.
-        workers: How many batches would be handled at a time.
-
-    Raises:
-        OptionError: an attack that makes no sense.
-        DifferentiationError: an op without a gradient, under an attack that needs one.
-    """
-    plans = [plan(attack, eps=each, norm=norm, max_iter=max_iter) for each in eps]
-
-    def victim(of: Classifier) -> Victim:
-        return Victim(of, dataset.fitted_to(of))
-
-    masked = victim(classifier.beside(hardened(classifier.model, masks)) if masks else classifier)
-    comparison = Comparison(masked, victim(classifier), [masked] * CONTROL_MASKS, plans, norm=norm, seed=0)
-    return samples * comparison.seconds_per_sample(dataset.sample_shape, batch_size=batch_size) / workers

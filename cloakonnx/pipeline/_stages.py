@@ -14,9 +14,10 @@ from cloakonnx.classifier.masked import ones
 from cloakonnx.classifier.relabelled import first_data_doubt
 from cloakonnx.engine.folder import forget
 from cloakonnx.errors import CheckError, ZeroGradientError
-from cloakonnx.evaluation.evaluate import evaluate, evaluation_seconds
+from cloakonnx.evaluation.evaluate import evaluate
 from cloakonnx.evaluation.evaluation import Evaluation, load_evaluation
 from cloakonnx.evaluation.gates import Decision, check_gates
+from cloakonnx.evaluation.preparation import estimate_of_masks
 from cloakonnx.evaluation.samples import load_samples
 from cloakonnx.evaluation.verification.attestation import attest
 from cloakonnx.evaluation.verification.verify import verify
@@ -32,7 +33,7 @@ from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.pipeline import _masks as masks
 from cloakonnx.pipeline._hardening import Hardening
 from cloakonnx.pipeline.settings import HardenSettings
-from cloakonnx.pipeline.stage import BESIDE, WorkStage
+from cloakonnx.pipeline.stage import BESIDE, Duration, WorkStage
 from cloakonnx.reporting.page import report_html
 from cloakonnx.reporting.tables import converged_lines, summary_markdown
 from cloakonnx.scoring.analysis import Analysis, load_analysis, masks_path
@@ -105,7 +106,7 @@ class Stages:
                 },
                 writes=(ANALYSIS,),
                 choice={} if settings.method == "score" else {"budget": settings.budget},
-                seconds=(lambda: masks.seconds(work)) if settings.method == "learn" else None,
+                seconds=(lambda: Duration(masks.seconds(work))) if settings.method == "learn" else None,
             ),
             WorkStage(
                 "apply",
@@ -295,11 +296,11 @@ class Stages:
                 **given,
             )
 
-    def _evaluation_seconds(self) -> float:
-        """Measure on masks of 1, which cost what any do."""
+    def _evaluation_seconds(self) -> Duration:
+        """Measure on masks of 1, which cost what any do, and withstand what the source does."""
         work, settings = self._work, self._work.settings
         engine = work.engine_for(work.parts.report.data)
-        return evaluation_seconds(
+        found = estimate_of_masks(
             work.classifier.with_threads(engine.threads),
             work.parts.report.data,
             masks=self._places(),
@@ -311,6 +312,8 @@ class Stages:
             batch_size=settings.batch_size,
             workers=engine.workers,
         )
+        assert found.seconds is not None  # the samples are counted
+        return Duration(found.seconds, found.expected_seconds)
 
     def _latency(self, resumed: bool) -> Mapping[str, Any]:
         work = self._work

@@ -169,8 +169,9 @@ class Task:
         planned = []
         for stage in stages:
             cached = stage.name in done
-            seconds = None if cached or stage.seconds is None else stage.seconds()
-            planned.append(PlannedStage(stage.name, cached, seconds, stage.writes))
+            found = None if cached or stage.seconds is None else stage.seconds()
+            at_most, expected = (None, None) if found is None else found
+            planned.append(PlannedStage(stage.name, cached, at_most, expected, stage.writes))
         return tuple(planned)
 
     def run(self, *, force: bool = False) -> Hardened:

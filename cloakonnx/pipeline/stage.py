@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cloakonnx import remote
 from cloakonnx.errors import OutputError
@@ -26,6 +26,13 @@ BESIDE = "beside"
 """What a stage leaves under this name are further files of the folder, known only once they are written."""
 
 _RECORDS = ".stages"
+
+
+class Duration(NamedTuple):
+    """Seconds that a stage takes at most, and is expected to take where that was measured."""
+
+    at_most: float
+    expected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class WorkStage:
         writes: Files of the folder.
         choice: Settings that decide only which of its results is taken: work that was interrupted serves others too.
         is_view: Whether its files only show what others hold, and may be written again without being asked.
-        seconds: Estimates how long it takes at most; None where that is a matter of seconds.
+        seconds: Estimates how long it takes; None where that is a matter of seconds.
     """
 
     name: str
@@ -50,7 +57,7 @@ class WorkStage:
     writes: tuple[str, ...] = ()
     choice: Mapping[str, Any] = field(default_factory=dict)
     is_view: bool = False
-    seconds: Callable[[], float] | None = None
+    seconds: Callable[[], Duration] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,14 @@ class PlannedStage:
         name: Of the stage.
         cached: Whether its results are there.
         seconds: What it takes at most, measured; None where that is a matter of seconds.
+        expected: What it is expected to take, from attacks on the first samples; None where that was not measured.
         writes: Its files.
     """
 
     name: str
     cached: bool
     seconds: float | None
+    expected: float | None
     writes: tuple[str, ...]
 
 

@@ -127,6 +127,25 @@ def test_a_long_run_is_announced(run: Run, masked: Path, monkeypatch: pytest.Mon
     )
 
 
+def test_a_dry_run_attacks_and_writes_nothing(run: Run, masked: Path) -> None:
+    before = sorted(Path().iterdir())
+    options = (*ARGUMENTS, "-o", "never.json", "--limit", "8", "--batch-size", "2", "--workers", "4", "--dry-run")
+    code, out, _ = run(*options)
+    assert code == 0
+    assert re.match(r"8 samples, 1 eps, 2 models and 3 random masks; .*; 4 batches of 2\n", out)
+    assert re.search(r"^expected  \S+ \w+ of one worker: \S+ \w+ on 4", out, re.MULTILINE)
+    assert re.search(r"^at most   \S+ \w+ of one worker: \S+ \w+ on 4", out, re.MULTILINE)
+    assert "more than 4 workers find no batch" in out
+    code, out, _ = run(*options, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["samples"], found["batches"], found["workers"]) == (8, 4, 4)
+    assert 0 < found["expected"]["seconds"] <= found["at_most"]["seconds"]
+    assert [each["workers"] for each in found["on_workers"]] == [1, 4]
+    assert found["on_workers"][1]["expected_seconds"] == found["expected"]["seconds"]
+    assert sorted(Path().iterdir()) == before
+
+
 @pytest.mark.parametrize(("fresh", "seen"), [(0, 12), (8, 4)])
 def test_samples_that_the_analysis_has_seen(run: Run, masked: Path, fresh: int, seen: int) -> None:
     assert run("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "twins.npz").code == 0

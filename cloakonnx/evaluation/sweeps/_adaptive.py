@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from cloakonnx.engine.trees import joined
 from cloakonnx.evaluation.compared import Conditions, model_digests
 from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
-from cloakonnx.evaluation.estimate import Estimate
+from cloakonnx.evaluation.estimate import WORTH_IT, Estimate
 from cloakonnx.evaluation.outcomes import Found
 from cloakonnx.evaluation.results import AtEps
 from cloakonnx.evaluation.sweeps._amounts import labelled
@@ -144,11 +144,22 @@ class AttackedMasks:
         return Folder(output, {**self._work.record, "batch_size": self._batch_size}, run="a sweep")
 
     def estimate(self) -> Estimate:
-        """Measure how long the attacks take at most, for all masks."""
+        """Measure how long the attacks take, for all masks: a sample counts once for each."""
         dataset = self._pairs.clean
-        seconds = self._first.seconds_per_sample(dataset.sample_shape, batch_size=self._batch_size)
-        masks, plans = len(self._work.masks), len(self._work.conditions.plans)
-        return Estimate(seconds * masks / self._engine.workers, dataset.count(), plans, CONTROL_MASKS)
+        costs = self._first.costs(dataset.sample_shape, batch_size=self._batch_size)
+        masks, count = len(self._work.masks), dataset.count()
+        most = Estimate(
+            costs.most(),
+            None if count is None else count * masks,
+            len(self._work.conditions.plans),
+            CONTROL_MASKS,
+            batch_size=self._batch_size,
+            workers=self._engine.workers,
+        )
+        if most.seconds is not None and most.seconds < WORTH_IT:
+            return most
+        first = next(labelled(self._pairs, self._batch_size)).clean
+        return replace(most, tried=costs.tried(first))
 
     def run(
         self,
