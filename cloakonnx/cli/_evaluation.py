@@ -138,7 +138,7 @@ class Asked:
             baseline=None if self.other is None else self._baseline(),
             adversarial=self.adversarial,
             batch_size=self.runs.batch_size,
-            engine=self.runs.engine(self.classifier, self.samples),
+            engine=self.runs.engine_for(self.classifier, self.samples),
         )
         return prepared.estimate(sanity=self.sanity, always=True)
 
