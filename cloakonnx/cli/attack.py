@@ -15,6 +15,7 @@ from cloakonnx.cli._data import Data, warn_of_small_eps
 from cloakonnx.cli._files import OUTPUT, RESUME, Json, ModelFile, Output
 from cloakonnx.cli._output import RESUMED, going_on, print_json, progress, say, warn
 from cloakonnx.cli._runs import Runs, warn_of_randomness
+from cloakonnx.cli._shared import dry_run
 from cloakonnx.cli._verb import Group, option, verb
 from cloakonnx.text import eps_text
 
@@ -42,6 +43,7 @@ class _Judging(Group):
         is_flag=True,
         help="Round inputs to levels of 1/255, towards the clean input, before they are judged.",
     )
+    dry_run: bool = dry_run()
     resume: bool = option("--resume", is_flag=True, help=RESUME)
 
     @property
@@ -100,14 +102,29 @@ def command(
     classifier = runs.classifier(load(model), data)
     samples = data.samples(classifier)
     attacks = chosen.attacks(targeted=judging.aim is not None)
-    targets = output.of(chosen, inputs=(model, data.data))
+    targets = [] if judging.dry_run else output.of(chosen, inputs=(model, data.data))
     warn_of_small_eps([each.eps for each in attacks], samples)
     classifier = runs.ready(classifier)
     warn_of_randomness(classifier)
     engine = runs.engine_for(classifier, samples)
+    if judging.dry_run:
+        _tell_time(classifier, samples, attacks, judging, engine=engine, batch_size=runs.batch_size, as_json=as_json)
+        return
     settings = {**judging.settings, "batch_size": runs.batch_size, "engine": engine}
     found = _attacked(classifier, samples, attacks, targets, settings)
     _print(classifier, attacks, found, engine, as_json=as_json)
+
+
+def _tell_time(
+    classifier: Classifier, samples: Dataset, attacks: Sequence[Attack], judging: _Judging, *, engine: Engine,
+    batch_size: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Print how long the attacks take, without making them."""
+    from cloakonnx.cli._dry import tell_estimate
+    from cloakonnx.evaluation.attack_estimate import estimate_attacks
+
+    found = estimate_attacks(classifier, samples, attacks, targets=judging.aim, batch_size=batch_size, engine=engine)
+    tell_estimate(found, classifier, as_json=as_json)
 
 
 def _attacked(

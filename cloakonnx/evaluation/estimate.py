@@ -44,6 +44,7 @@ class Tried:
         standing: The share that withstands, over all models and eps.
         shallow: Seconds of any sample in one worker.
         deep: Seconds that one which stands everywhere takes beside these.
+        what: What was tried, in words.
     """
 
     samples: int
@@ -51,12 +52,13 @@ class Tried:
     standing: float
     shallow: float
     deep: float
+    what: str = "a short attack"
 
     def __str__(self) -> str:
         """Return what was found in words."""
         return (
-            f"of the first {self.samples} samples {self.right:.0%} are right, and {self.standing:.0%} withstand a "
-            "short attack"
+            f"of the first {self.samples} samples {self.right:.0%} are right, and {self.standing:.0%} withstand "
+            f"{self.what}"
         )
 
 
@@ -219,8 +221,7 @@ class Costs:
         early.
         """
         longest = sum(self._seconds(victim, each) for victim in self._plans for each in self._controls)
-        count = min(max(int(_SHORT / longest), _LEAST_TRIED), _MOST_TRIED)
-        batch = batch.take(np.arange(min(count, batch.size)))
+        batch = batch.take(np.arange(min(tried_at_most(longest), batch.size)))
         size = batch.size
         shallow, deep, shares, right_of_model = 0.0, 0.0, [], 0.0
         for number, (victim, on_victim) in enumerate(self._plans.items()):
@@ -250,6 +251,11 @@ class Costs:
     def _often(self, victim: Victim) -> int:
         """How often the control attack is made on a model, or on one that takes as long."""
         return 1 + (self._random_masks if victim is next(iter(self._plans)) else 0)
+
+
+def tried_at_most(seconds_per_sample: float) -> int:
+    """Return how many samples are worth trying, where each takes as long at most."""
+    return min(max(int(_SHORT / seconds_per_sample), _LEAST_TRIED), _MOST_TRIED)
 
 
 def _timed(run: Callable[[], object]) -> float:

@@ -393,3 +393,25 @@ attack.map_batches = interrupted
 sys.argv[0] = "cloakonnx"
 main()
 """
+
+
+@pytest.mark.parametrize("more", [(), ("--targets", "random"), ("--eps", "0.1,0.2", "--limit", "7")])
+def test_a_dry_run_writes_nothing_and_expects_what_is_asked(folder: Path, run: Run, more: tuple[str, ...]) -> None:
+    """All samples fit into those that are tried, so what is expected of them is what they took."""
+    before = sorted(folder.iterdir())
+    code, out, _ = run(*PGD, *more, "--workers", "1", "--dry-run", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert sorted(folder.iterdir()) == before
+    code, out, _ = run(*PGD, *more, "--workers", "1", "--json")
+    assert code == 0
+    made = json.loads(out)
+    each = made if isinstance(made, list) else [made]
+    samples = each[0]["samples"]
+    assert found["samples"] == found["expected"]["tried"] == samples
+    standing = sum(one["robust"] for one in each) / samples / len(each)
+    assert found["expected"]["standing"] == pytest.approx(standing)
+    assert 0 < found["expected"]["seconds"] <= found["at_most"]["seconds"]
+    code, out, _ = run(*PGD, *more, "--dry-run")
+    assert code == 0
+    assert "withstand the attack" in out
