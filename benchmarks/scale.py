@@ -7,8 +7,8 @@ ResNet-20 of $CLOAKONNX_ASSETS at eps 1/255. Batches are uneven, for samples lea
 run for real, in sessions of one thread, and its CPU time is taken, which other work on the machine hardly changes. The
 driver's time for a batch and a worker's start are measured on a local Ray where that is installed; elsewhere name
 them: --dispatch (seconds a batch), --wait (seconds a batch for each worker that is waited for) and --start. Batches of
-a job of --samples images are drawn from those timed, with --seconds-per-image as if a model took so long for an image.
-Failures are per node and hour; a node has 8 workers.
+a job of --samples images are drawn from those timed; with --seconds-per-image once more as if a model took so long for
+an image. Failures are per node and hour; a node has 8 workers.
 """
 
 from __future__ import annotations
@@ -81,12 +81,13 @@ def main() -> None:
     driver = measured_driver() if options.start is None else Driver(options.dispatch, options.wait, options.start)
     shown = f"{driver.dispatch * 1e3:.2g} ms a batch, {driver.wait * 1e6:.2g} us more for each worker"
     print(f"\ndriver: {shown}; a worker starts in {driver.start:.2g} s\n")
-    longer = 1.0
+    head = ["workers", "batch", "time", "efficiency", "idle at the end: median", "99%", "time lost to failures", ""]
+    job = Job(options.samples, 1.0, driver, options.failures)
+    print(table(head, rows(times, job)))
     if options.seconds_per_image is not None:
         longer = options.seconds_per_image * max(times) / statistics.fmean(times[max(times)])
-        print(f"as if an image took {options.seconds_per_image:g} s at batch {max(times)}: times x {longer:.3g}\n")
-    head = ["workers", "batch", "time", "efficiency", "idle at the end: median", "99%", "time lost to failures", ""]
-    print(table(head, rows(times, Job(options.samples, longer, driver, options.failures))))
+        print(f"\nas if an image took {options.seconds_per_image:g} s at batch {max(times)}: times x {longer:.3g}\n")
+        print(table(head, rows(times, job._replace(longer=longer))))
 
 
 def batch_times(attack: str, count: int, size: int) -> list[float]:
