@@ -147,7 +147,17 @@ class CheckError(CloakError):
 
 
 class NoGainError(CheckError):
-    """No masks within the budget gain robust accuracy."""
+    """No masks within the budget gain robust accuracy.
+
+    Args:
+        message: As of any error.
+        parameter: As of any error.
+        tried: What was tried, a line each, with its figures.
+    """
+
+    def __init__(self, message: str = "", *, parameter: str | Iterable[str] = (), tried: Iterable[str] = ()) -> None:
+        super().__init__(message, parameter=parameter)
+        self.tried = tuple(tried)
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -106,6 +106,15 @@ def counted_workers(number: int) -> str:
     return f"{number} worker{'s' * (number != 1)}"
 
 
+def size_text(size: int) -> str:
+    """Return the size of a file as people write it.
+
+    >>> size_text(21_340), size_text(1_220_000)
+    ('21.3 kB', '1.22 MB')
+    """
+    return f"{size / 1e6:,.2f} MB" if size >= 1_000_000 else f"{size / 1e3:.1f} kB"
+
+
 def eps_exact(eps: float) -> str:
     """Return an eps so that it is read as the same number: as it was written, or 2/255 where that is it."""
     if isinstance(eps, Written):

@@ -27,8 +27,15 @@ class _Parts(Group):
         "--samples", type=PATH, help="Samples written by 'cloakonnx evaluate --samples', to show some of them."
     )
 
+    shipped: Path | None = option(
+        "--shipped",
+        type=PATH,
+        help="Evaluation of the model that you deploy (quantised, say) on the same samples: a third column.",
+    )
+
     def load(self, found: Evaluation) -> dict[str, Any]:
         """Load what is there, as :func:`cloakonnx.report_html` takes it."""
+        from cloakonnx.evaluation.evaluation import load_evaluation
         from cloakonnx.evaluation.samples import load_samples
         from cloakonnx.evaluation.sweeps.record import load_sweep
         from cloakonnx.graph.file.model import load
@@ -41,6 +48,7 @@ class _Parts(Group):
             "sweep": None if self.sweep is None else load_sweep(self.sweep),
             "model": None if self.model is None else load(self.model),
             "samples": None if self.samples is None else load_samples(self.samples),
+            "shipped": None if self.shipped is None else load_evaluation(self.shipped),
         }
 
 
@@ -64,7 +72,7 @@ def command(*, evaluation: Annotated[Path, argument(type=PATH)], parts: _Parts, 
     from cloakonnx.reporting.page import report_html
 
     found = load_evaluation(evaluation)
-    page.claim(page.output, inputs=(evaluation, parts.analysis, parts.sweep, parts.model, parts.samples))
+    page.claim(page.output, inputs=(evaluation, parts.analysis, parts.sweep, parts.model, parts.samples, parts.shipped))
     write_text(page.output, report_html(found, **parts.load(found)))
     say(f"wrote {page.output}")
     judged = found.verdict

@@ -26,13 +26,14 @@ from cloakonnx.pipeline.harden import Task
 from cloakonnx.pipeline.settings import HardenSettings, Method
 from cloakonnx.remote import local
 from cloakonnx.runtime.provider import choose_provider
+from cloakonnx.text import parse_number
 from cloakonnx.urls import url_of
 
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[float], None]]]
 """Takes the name of a stage and its total; gives what is called with the amount of work that is done."""
 
-EPS, EPS_TEXT = 2 / 16, "2/16"
+EPS_TEXT = "2/16"
 """Radius of the L-infinity ball: two of the sixteen levels of a pixel."""
 
 MODEL = "model.onnx"
@@ -74,7 +75,7 @@ class Act:
         return Task(
             classifier,
             samples(self.data),
-            HardenSettings(eps=(EPS,), method=self.method),
+            HardenSettings(eps=(parse_number(EPS_TEXT),), method=self.method),
             select=samples("val.npz"),
             report=samples("test.npz"),
             output=folder / self.folder,

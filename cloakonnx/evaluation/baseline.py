@@ -42,7 +42,7 @@ def is_source(baseline: Model, model: Model, bare: Model | None) -> bool:
 
 def recorded(baseline: Model, model: Model, *, is_stripped: bool) -> ModelRecord:
     """Return the record of a baseline: of one that was taken out of the model, the digest of its file."""
-    return ModelRecord(baseline.name, stripped_sha256(model) if is_stripped else baseline.sha256)
+    return ModelRecord.of(baseline, sha256=stripped_sha256(model) if is_stripped else None)
 
 
 def check_alike(model: Classifier, baseline: Classifier) -> None:

@@ -157,8 +157,9 @@ class Comparison:
         through = [settings.name for settings in self._plans[0] if settings.by_gradient]
         if not dead or not through:
             return ()
+        take = "takes" if len(through) == 1 else "take"
         return (
-            f"{', '.join(through)} take straight-through gradients on {which}, whose own are 0: "
+            f"{', '.join(through)} {take} straight-through gradients on {which}, whose own are 0: "
             f"{self._gradients[dead[0]].reason}",
         )
 

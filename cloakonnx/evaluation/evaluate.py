@@ -165,7 +165,7 @@ def evaluate(
             checked = _checked(classifier, dataset, met.correct, found.at, gains, plans=plans, batch_size=batch_size)
     per_sample = PerSample.of(found, dataset)
     evaluation = Evaluation(
-        model=ModelRecord(source.name, source.sha256),
+        model=ModelRecord.of(source),
         baseline=None if beside is None else recorded(beside.model, source, is_stripped=work.is_stripped),
         baseline_is_stripped=work.is_stripped,
         baseline_is_source=of_source or beside is None,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 from msgspec import Meta
 
 from cloakonnx.entries import OMITTED, At, Fraction, Positive, Radius, Sha256, Whole
+from cloakonnx.graph.file.edit import size
+from cloakonnx.graph.file.model import Model
 from cloakonnx.statistics import Accuracy, Paired
 from cloakonnx.text import Written, parse_number
 
@@ -131,10 +133,21 @@ class ModelRecord:
     Attributes:
         name: Name of the model's file.
         sha256: sha256 of the file.
+        size: Bytes of the file, with those of its external data; None in files of versions that did not record it.
+        nodes: The number of nodes of the main graph; None likewise.
     """
 
     name: str
     sha256: Sha256
+    size: Annotated[Positive | None, OMITTED] = None
+    nodes: Annotated[Positive | None, OMITTED] = None
+
+    @classmethod
+    def of(cls, model: Model, *, sha256: str | None = None) -> Self:
+        """Return the record of a model; under another digest where its file is one that would give it."""
+        nodes = len(model.proto.graph.node) or None
+        pieces = [(0, len(model.buf))] if model.unwritten is None else model.unwritten()
+        return cls(model.name, sha256 or model.sha256, size(pieces) + model.external_bytes or None, nodes)
 
 
 @dataclass(frozen=True)

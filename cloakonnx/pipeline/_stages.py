@@ -13,7 +13,7 @@ from cloakonnx.classifier.latency import latency_ratios
 from cloakonnx.classifier.masked import ones
 from cloakonnx.classifier.relabelled import first_data_doubt
 from cloakonnx.engine.folder import forget
-from cloakonnx.errors import CheckError, ZeroGradientError
+from cloakonnx.errors import CheckError, NoGainError, ZeroGradientError
 from cloakonnx.evaluation.evaluate import evaluate
 from cloakonnx.evaluation.evaluation import Evaluation, load_evaluation
 from cloakonnx.evaluation.gates import Decision, check_gates
@@ -44,7 +44,7 @@ from cloakonnx.selection.topk import select
 
 HARDENED, ANALYSIS, EVALUATION = "hardened.onnx", "analysis.cloak.json", "evaluation.json"
 SAMPLES = "samples.npz"
-SOURCE_EVALUATION, SOURCE_REPORT = "source-evaluation.json", "source-report.html"
+SOURCE_EVALUATION, SOURCE_REPORT, SOURCE_SUMMARY = "source-evaluation.json", "source-report.html", "source-summary.md"
 REPORT, SUMMARY, ATTESTATION = "report.html", "summary.md", "attestation.json"
 
 
@@ -85,13 +85,7 @@ class Stages:
             **({} if settings.max_iter is None else {"max_iter": settings.max_iter}),
             **work.threads_record(work.engine_for(parts.report.data)),
         }
-        self.without_gain = WorkStage(
-            "source",
-            self._evaluate_source,
-            settings={**attacked, "command": work.command},
-            writes=(SOURCE_EVALUATION, SOURCE_REPORT) if settings.report else (SOURCE_EVALUATION,),
-            is_view=True,  # made again for every other setting
-        )
+        self._attacks = attacked
         self.all: list[WorkStage] = [
             WorkStage("inspect", self._inspect, settings={"source": self._source, **settings.places}),
             WorkStage(
@@ -155,6 +149,30 @@ class Stages:
                 is_view=True,
             )
         )
+
+    def without_gain(self, error: NoGainError | None = None) -> tuple[WorkStage, ...]:
+        """Return the stages where no masks gain: the source evaluated by itself, and a page with what was tried."""
+        evaluated = WorkStage(
+            "source",
+            self._evaluate_source,
+            settings=self._attacks,
+            writes=(SOURCE_EVALUATION,),
+            is_view=True,  # made again for every other setting
+        )
+        tried = () if error is None else (str(error), *error.tried)
+
+        def write(resumed: bool) -> Mapping[str, Any]:
+            return self._report_source(tried)
+
+        shown = WorkStage(
+            "source-report",
+            write,
+            settings={"command": self._work.command, "tried": tried},
+            reads=(SOURCE_EVALUATION,),
+            writes=(SOURCE_SUMMARY, SOURCE_REPORT) if self._work.settings.report else (SOURCE_SUMMARY,),
+            is_view=True,
+        )
+        return evaluated, shown
 
     def decisions(self, found: Evaluation) -> tuple[Decision, ...]:
         """Judge the evaluation by the gates."""
@@ -266,11 +284,19 @@ class Stages:
         return {}
 
     def _evaluate_source(self, resumed: bool) -> Mapping[str, Any]:
-        """Evaluate the source by itself, and write the page of that."""
+        """Evaluate the source by itself."""
         work = self._work
-        found = self._attacked(work.classifier, output=work.folder.file(SOURCE_EVALUATION), resume=resumed)
+        self._attacked(work.classifier, output=work.folder.file(SOURCE_EVALUATION), resume=resumed)
+        return {}
+
+    def _report_source(self, tried: Sequence[str]) -> Mapping[str, Any]:
+        """Write summary and page of the source, with what was tried."""
+        work, found = self._work, load_evaluation(self._work.folder.file(SOURCE_EVALUATION))
+        summary = summary_markdown(found, (), split=work.parts.split, command=work.command, tried=tried)
+        write_text(work.folder.file(SOURCE_SUMMARY), summary)
         if work.settings.report:
-            write_text(work.folder.file(SOURCE_REPORT), report_html(found, command=work.command))
+            page = report_html(found, command=work.command, tried=tried)
+            write_text(work.folder.file(SOURCE_REPORT), page)
         return {}
 
     def _attacked(self, model: Classifier, *, output: Path, **given: Any) -> Evaluation:
@@ -360,6 +386,7 @@ class Stages:
                 model=self._hardened(),
                 samples=load_samples(work.folder.file(SAMPLES)),
                 command=work.command,
+                latency=work.folder.left("latency").get("ratios", ()) if work.settings.wants_latency else (),
             )
             write_text(work.folder.file(REPORT), page)
         return {}

@@ -189,7 +189,7 @@ class Task:
             CloakError: as the stages do.
         """
         stages, folder = self._stages.all, self._folder
-        folder.check([*stages, self._stages.without_gain], force=force)
+        folder.check([*stages, *self._stages.without_gain()], force=force)
         runs = []
         with folder.opened():
             for number, stage in enumerate(stages, 1):
@@ -198,8 +198,8 @@ class Task:
                 if not cached:
                     try:
                         self._done(stage)
-                    except NoGainError:
-                        self._report_source()
+                    except NoGainError as error:
+                        self._report_source(error)
                         raise
                 runs.append(StageRun(stage.name, cached))
         found = self._stages.evaluation()
@@ -220,13 +220,15 @@ class Task:
         resumed = self._folder.begin(stage)
         self._folder.finish(stage, stage.run(resumed))
 
-    def _report_source(self) -> None:
+    def _report_source(self, error: NoGainError) -> None:
         """Evaluate the source alone, where no masks gain: what it is worth is known then, at least."""
-        stage = self._stages.without_gain
-        if not self._folder.is_done(stage):
+        evaluated, shown = self._stages.without_gain(error)
+        if not self._folder.is_done(evaluated):
             self._observer.say("no masks gain; evaluates the source alone")
-            self._done(stage)
-        self._observer.say(f"wrote {', '.join(stage.writes)} to {self._folder.path}")
+            self._done(evaluated)
+        if not self._folder.is_done(shown):
+            self._done(shown)
+        self._observer.say(f"wrote {', '.join((*evaluated.writes, *shown.writes))} to {self._folder.path}")
 
 
 def harden(

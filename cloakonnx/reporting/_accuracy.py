@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cloakonnx.attacks.presets import PRESETS
@@ -18,25 +19,33 @@ from cloakonnx.reporting.tables import amount, bound, controls, model_word, stag
 from cloakonnx.statistics import Accuracy, Paired, difference_cells, share_cell
 from cloakonnx.text import eps_exact, eps_text
 
+SHIPPED = "shipped"
+"""Name of the third column: the model that is deployed, quantised, say."""
+
+_NO_CLAIM = "(no claim)"
 _NORMS = {"linf": "L∞: no pixel value moves by more than eps", "l2": "L2: the whole change has length eps at most"}
 
 
-def accuracy_figure(found: Evaluation) -> Figure:
-    """Return clean and robust accuracy of the model, and of its baseline where there is one."""
+def accuracy_figure(found: Evaluation, shipped: Evaluation | None = None) -> Figure:
+    """Return clean and robust accuracy of the model, of its baseline where there is one, and of what is shipped."""
     before, after = found.columns if found.clean is not None else ("", "model")
     groups: list[tuple[str, Accuracy | None, Accuracy]] = [("Clean", found.clean_baseline, found.clean_hardened)]
     groups += [
         (f"Robust at {eps_text(r.eps)}", r.baseline.robust if r.baseline is not None else None, r.hardened.robust)
         for r in found.results
     ]
+    thirds = [None] * len(groups) if shipped is None else shares_at(shipped, found)
     rows = []
-    for name, first, second in groups:
+    for (name, first, second), third in zip(groups, thirds, strict=True):
         beside = () if first is None else (_row(before, "baseline", "square", first),)
-        rows.append((name, (*beside, _row(after, "hardened", "circle", second))))
+        last = () if third is None else (_row(SHIPPED, "shipped", "diamond", third),)
+        rows.append((name, (*beside, _row(after, "hardened", "circle", second), *last)))
     svg = charts.intervals("accuracy", "Clean and robust accuracy, with 95% intervals", rows)
     more = [("hardened", "circle", after)]
     if found.clean is not None:
         more.insert(0, ("baseline", "square", before))
+    if shipped is not None:
+        more.append(("shipped", "diamond", f"{SHIPPED}: {shipped.model.name}"))
     caption = (
         "Robust is the worst case: right on the clean input and on every input that any attack found. "
         "Bars are Wilson's 95% intervals."
@@ -44,8 +53,33 @@ def accuracy_figure(found: Evaluation) -> Figure:
     return figure(svg, caption, more=more)
 
 
-def accuracy_sheet(found: Evaluation) -> Sheet:
-    """Return the same in numbers, with the paired differences."""
+def shares_at(shipped: Evaluation, found: Evaluation) -> list[Accuracy]:
+    """Return clean accuracy of what is shipped, and its robust accuracy at each eps of another evaluation."""
+    robust = {each.eps: each.hardened.robust for each in shipped.results}
+    return [shipped.clean_hardened, *(robust[each.eps] for each in found.results)]
+
+
+def accuracy_sheet(found: Evaluation, shipped: Evaluation | None = None) -> Sheet:
+    """Return the same in numbers, with the paired differences, and with what is shipped as the third column."""
+    sheet = _sheet_of_two(found)
+    if shipped is None:
+        return sheet
+    at = len(sheet.columns) - 2 if found.clean is not None else len(sheet.columns)  # before the differences
+    left = iter(shares_at(shipped, found))
+    rows = []
+    for row in sheet.rows:
+        is_static = row[0].text.endswith(_NO_CLAIM)
+        cell = Cell("", -1.0) if is_static else _cell(next(left))
+        rows.append((*row[:at], cell, *row[at:]))
+    columns = (*sheet.columns[:at], SHIPPED, *sheet.columns[at:])
+    return replace(sheet, columns=columns, rows=tuple(rows))
+
+
+def _cell(share: Accuracy) -> Cell:
+    return Cell(share_cell(share), share.value)
+
+
+def _sheet_of_two(found: Evaluation) -> Sheet:
     if found.clean is None or found.clean_baseline is None:
         return _sheet_of_one(found)
     rows = [_accuracy_row("clean", found.clean_baseline, found.clean_hardened, found.clean)]
@@ -56,7 +90,7 @@ def accuracy_sheet(found: Evaluation) -> Sheet:
             rows.append(_accuracy_row(name, baseline.robust, each.hardened.robust, pairs))
             empty = Cell("", -1.0)
             cell = Cell(share_cell(static), static.value)
-            said = f"{found.replayed} at {eps_text(each.eps)} (no claim)"
+            said = f"{found.replayed} at {eps_text(each.eps)} {_NO_CLAIM}"
             rows.append((Cell(said), empty, cell, empty, Cell("", 2.0)))
     columns = ("accuracy", *found.columns, "difference, points", "McNemar p")
     return Sheet("accuracy-table", "The same in numbers", columns, tuple(rows), sortable=True)
@@ -94,16 +128,17 @@ def curve_figure(found: Evaluation) -> Figure:
     svg = charts.lines(
         "curve",
         f"Accuracy over eps under {found.attack}"
-        + (f": {found.replayed} dashed, adaptive solid" if found.clean is not None else ""),
+        + (f": {found.replayed} and adaptive" if found.clean is not None else ""),
         series,
         x_label=f"eps ({found.norm}, pixel space)",
         x_ticks=[(0.0, "0"), *((r.eps, eps_text(r.eps)) for r in results)],
     )
     caption = "Whiskers are 95% intervals, set side by side where they would hide each other."
     if found.clean is not None:
+        own, replayed = ("Solid", "Dashed") if len(results) > 1 else ("Squares and circles", "Triangles")
         caption = (
-            "Solid: attacks made on each model itself. Dashed: inputs made on the baseline, replayed; what lies "
-            f"between dashed and solid is not robustness. {caption}"
+            f"{own}: attacks made on each model itself. {replayed}: inputs made on the baseline, replayed; what they "
+            f"promise beyond that is not robustness. {caption}"
         )
     return figure(svg, caption, series)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from os import PathLike
 from typing import Any
@@ -26,11 +27,12 @@ from cloakonnx.graph.masks.strip import found_masks
 from cloakonnx.remote import local
 from cloakonnx.reporting import _accuracy as accuracy_part
 from cloakonnx.reporting import _masks as mask_part
+from cloakonnx.reporting._cost import cost_sheet
 from cloakonnx.reporting._learning import learning_part
 from cloakonnx.reporting._per_sample import class_sheet, outcome_sheet
 from cloakonnx.reporting._samples import sample_part
 from cloakonnx.scoring.analysis import Analysis
-from cloakonnx.text import escaped, shown_line
+from cloakonnx.text import eps_exact, escaped, shown_line
 
 _TEMPLATES = "templates"
 
@@ -43,6 +45,9 @@ def report_html(
     model: Model | None = None,
     command: str | None = None,
     samples: TurnedSamples | None = None,
+    shipped: Evaluation | None = None,
+    latency: Sequence[float] = (),
+    tried: Sequence[str] = (),
 ) -> str:
     """Return the report as the text of an HTML file; the same values always give the same text.
 
@@ -53,12 +58,18 @@ def report_html(
         model: The hardened model, to mark the features that it really masks.
         command: The command line that does it again; that of the evaluation where None.
         samples: What ``evaluate(keep=...)`` wrote with the evaluation.
+        shipped: An evaluation of the model that is deployed, of the same samples: the third column.
+        latency: Latency ratios of the model to its baseline, where they were measured.
+        tried: What was tried to harden the model without a gain, a sentence each.
 
     Raises:
-        DataError: the values are not of the same model, the samples not of the evaluation, or the analysis is damaged.
+        DataError: the values are not of the same model or samples, the samples not of the evaluation, or the analysis
+            is damaged.
         MissingDependencyError: Jinja2 is not installed.
     """
     _check_alike(found, analysis, sweep, model)
+    if shipped is not None:
+        _check_shipped(shipped, found)
     environment = _environment()
     style, script = _text("report.css"), _text("report.js")
     masks = None if model is None or _has_them_inside(model) else found_masks(model)[0]
@@ -71,8 +82,11 @@ def report_html(
         style_hash=_hash(style),
         script_hash=_hash(script),
         verdict=found.verdict,
-        accuracy=accuracy_part.accuracy_figure(found),
-        accuracy_sheet=accuracy_part.accuracy_sheet(found),
+        accuracy=accuracy_part.accuracy_figure(found, shipped),
+        accuracy_sheet=accuracy_part.accuracy_sheet(found, shipped),
+        cost=cost_sheet(found, shipped=shipped, latency=latency),
+        tried=tuple(tried),
+        shipped=shipped,
         curve=accuracy_part.curve_figure(found),
         sweep=None if sweep is None else mask_part.sweep_figure(sweep),
         sweep_sheet=None if sweep is None else mask_part.sweep_sheet(sweep),
@@ -92,6 +106,20 @@ def report_html(
     return str(page)
 
 
+def _check_shipped(shipped: Evaluation, found: Evaluation) -> None:
+    """Check that what is shipped was evaluated as the other models were."""
+    radii = {each.eps for each in shipped.results}
+    asked = (found.data.sha256, found.attack, found.norm)
+    if (shipped.data.sha256, shipped.attack, shipped.norm) != asked or not {e.eps for e in found.results} <= radii:
+        radius = ",".join(eps_exact(each.eps) for each in found.results)
+        raise DataError(
+            f"the evaluation of {shipped.model.name} is not beside that of {found.model.name}: other samples, attack, "
+            f"norm or eps; evaluate both on {found.data.name} with {{attack}} {found.attack} {{eps}} {radius} {{norm}} "
+            f"{found.norm}",
+            parameter=("attack", "eps", "norm"),
+        )
+
+
 def _has_them_inside(model: Model) -> bool:
     """Whether the numbers of a folded model's masks are to be had from the analysis only."""
     return is_folded(model.proto) and any(isinstance(mask, InWeight) for mask in folded_masks(model.proto))
@@ -99,9 +127,12 @@ def _has_them_inside(model: Model) -> bool:
 
 def _title(found: Evaluation, analysis: Analysis | None) -> str:
     """Return the name of the user's model: the masks' source where it is known, else the file that was evaluated."""
-    if analysis is None or not found.masks:
+    if not found.masks:
         return found.model.name
-    return analysis.model_name
+    if analysis is not None:
+        return analysis.model_name
+    named = found.baseline if found.baseline_is_source and not found.baseline_is_stripped else None
+    return (named or found.model).name
 
 
 def report(
@@ -112,6 +143,7 @@ def report(
     sweep: Sweep | None = None,
     model: ModelLike | None = None,
     samples: TurnedSamples | None = None,
+    shipped: Evaluation | None = None,
     force: bool = False,
 ) -> str:
     """Return an evaluation as one HTML page that loads nothing, and write it where an output is named.
@@ -123,13 +155,14 @@ def report(
         sweep: A sweep of the same analysis.
         model: The hardened model, to mark the features that it really masks.
         samples: What ``evaluate(keep=...)`` wrote with the evaluation, of :func:`cloakonnx.read`.
+        shipped: An evaluation of the model that is deployed (quantised, say), of the same samples: the third column.
         force: Whether the output may be overwritten.
 
     Returns:
         The text of the page; the same values always give the same text.
 
     Raises:
-        DataError: the values are not of the same model, or the samples not of the evaluation.
+        DataError: the values are not of the same model or samples, or ``samples`` not of the evaluation.
         MissingDependencyError: Jinja2 is not installed.
         OutputError: the output exists or can't be written.
 
@@ -145,7 +178,7 @@ def report(
         check_report()
         check_output(local(output, writes=True), force=force)
     hardened = None if model is None else model_of(model)
-    page = report_html(evaluation, analysis=analysis, sweep=sweep, model=hardened, samples=samples)
+    page = report_html(evaluation, analysis=analysis, sweep=sweep, model=hardened, samples=samples, shipped=shipped)
     if output is not None:
         write_text(local(output, writes=True), page)
     return page

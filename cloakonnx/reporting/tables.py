@@ -17,7 +17,7 @@ from cloakonnx.evaluation.sanity.flags import Flag, Sanity
 from cloakonnx.reporting.terminal import add_row, is_narrow, print_line, print_table
 from cloakonnx.statistics import difference_cells as _difference
 from cloakonnx.statistics import share_cell as _share
-from cloakonnx.text import eps_text, escaped, harmless, markdown, shown, shown_line
+from cloakonnx.text import eps_text, escaped, harmless, markdown, shown, shown_line, size_text
 
 _NAMED = 3
 """Masks that are named, at most."""
@@ -81,9 +81,22 @@ def _facts(found: Evaluation) -> tuple[str, ...]:
         _compared(found),
         f"Data: {shown(found.data.name)}, n = {found.data.count}.{warning} Seed {found.seed}, "
         f"batch size {found.batch_size}, {found.provider}. Intervals: 95%, Wilson{paired}.",
+        *_cost(found),
         *(f"Note: {note}." for note in found.notes),
         *_flags(found.sanity),
     )
+
+
+def _cost(found: Evaluation) -> tuple[str, ...]:
+    """Say how large the model and its baseline are, where the file has that."""
+    sizes = [
+        f"{size_text(each.size)} in {each.nodes} nodes"
+        for each in (found.baseline, found.model)
+        if each is not None and each.size is not None and each.nodes is not None
+    ]
+    if not sizes or (len(sizes) == 1 and found.baseline is not None):
+        return ()
+    return (f"Size: {sizes[0]}." if len(sizes) == 1 else f"Size: {sizes[1]}; baseline: {sizes[0]}.",)
 
 
 def _compared(found: Evaluation) -> str:
@@ -244,7 +257,12 @@ _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclus
 
 
 def summary_markdown(
-    found: Evaluation, decisions: Sequence[Decision], *, split: str | None = None, command: str | None = None
+    found: Evaluation,
+    decisions: Sequence[Decision],
+    *,
+    split: str | None = None,
+    command: str | None = None,
+    tried: Sequence[str] = (),
 ) -> str:
     """Return the summary.
 
@@ -253,12 +271,15 @@ def summary_markdown(
         decisions: What became of the gates.
         split: How the data was split, in words.
         command: The command line that does it again.
+        tried: What was tried to harden the model without a gain, a sentence each.
     """
     judged = found.verdict
     parts = [f"## {judged.title}", *map(markdown, (judged.sentence, *judged.caveats))]
     if decisions:
         rows = [f"| {_SIGNS[each.verdict]} | `{_code(each.gate)}` | {markdown(each.detail)} |" for each in decisions]
         parts.append("\n".join(["| | gate | measured |", "|---|---|---|", *rows]))
+    if tried:
+        parts.append("\n".join(["**What was tried, without a gain**", "", *(f"- {markdown(each)}" for each in tried)]))
     parts.append(evaluation_markdown(found).rstrip("\n"))
     if split is not None:
         parts.append(markdown(f"Data: {split}."))

@@ -38,7 +38,7 @@ def test_pass_and_fail(run: Run, masked: Path) -> None:
     code, out, err = run(*EVALUATE, *given, "-o", "e.json")
     assert code == 0, err
     assert "worst case, adaptive" in out
-    lines = [line for line in err.splitlines() if not line.startswith("wrote")]
+    lines = [line for line in err.splitlines() if not line.startswith(("wrote", "about"))]
     assert [line.split()[:2] for line in lines] == [["pass", "clean-drop<=3%:"], ["pass", "robust-gain>=-5%@0.1:"]]
     code, out, err = run(*EVALUATE, *given, "--require", "clean>=99.9%", "--markdown")
     assert code == 1
@@ -80,7 +80,7 @@ def test_harden_without_gain(run: Run, masked: Path) -> None:
     given = ("harden", "m.onnx", "--data", "many.npz", "--eps", "1e-6", "--preset", "quick", "-o", "h")
     code, out, err = run(*given, "--require", "clean>=1%", "--junit", "gates.xml", "--json")
     assert (code, json.loads(out)["error"]["kind"], json.loads(out)["exit"]) == (1, "no-gain", 1), err
-    assert "wrote source-evaluation.json, source-report.html to h" in err
+    assert "wrote source-evaluation.json, source-summary.md, source-report.html to h" in err
     (case,) = ET.parse(masked / "gates.xml").getroot().iter("testcase")
     assert "no masks gain" in str(case.find("error").get("message"))  # type: ignore[union-attr]
     assert run("gate", "h/source-evaluation.json", "--require", "clean>=90%").code == 0

@@ -86,4 +86,6 @@ def test_in_an_empty_folder(tmp_path: Path) -> None:
     assert share["score"]["robust"] < 0.06
     for values in shown.values():
         assert all((tmp_path / file).is_file() for file in values["files"].values())
+        page = (tmp_path / values["files"]["report"]).read_text(encoding="utf-8")
+        assert "at 2/16 from" in page or "is shown at 2/16" in page, "the radius as it was written"
     assert [path.name for path in tmp_path.iterdir()] == ["cloakonnx-demo"]

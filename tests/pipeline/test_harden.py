@@ -186,12 +186,22 @@ def test_a_budget_that_is_missed_can_be_raised_without_learning_again(fresh: Pat
     assert not [name for name in shown(fresh / "m-hardened") if name in OUTPUTS]
     found = ck.read(fresh / "m-hardened" / "source-evaluation.json")
     assert (found.model.name, found.baseline, found.results[0].eps) == ("m.onnx", None, 1e-6)
-    assert "m.onnx" in (fresh / "m-hardened" / "source-report.html").read_text(encoding="utf-8")
+    page, summary = (
+        (fresh / "m-hardened" / name).read_text(encoding="utf-8")
+        for name in ("source-report.html", "source-summary.md")
+    )
+    for text in (page, summary):
+        assert "m.onnx" in text
+        assert "What was tried" in text
+        assert "no masks gain robust accuracy within the budget" in text
+        assert text.count(" attacked") >= 5, "without masks, and each of 4 epochs"
     heard = Heard()
     with pytest.raises(CheckError):
         ck.harden(cpu("m.onnx"), "train.npz", observer=heard, **{**OPTIONS, "eps": 1e-6, "budget": 0.6})
     assert not [line for line in heard.said if line.startswith(("epoch", "no masks gain"))], "both are kept"
-    assert heard.said[-1] == f"wrote source-evaluation.json, source-report.html to {Path('m-hardened')}"
+    assert (
+        heard.said[-1] == f"wrote source-evaluation.json, source-summary.md, source-report.html to {Path('m-hardened')}"
+    )
 
 
 def lost(name: str) -> Callable[[Path], None]:

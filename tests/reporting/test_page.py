@@ -29,7 +29,8 @@ from cloakonnx.graph.masks.harden import harden_file
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.reporting._charts import ticks
 from cloakonnx.reporting.page import report_html
-from cloakonnx.statistics import newcombe_paired
+from cloakonnx.reporting.tables import evaluation_markdown
+from cloakonnx.statistics import Accuracy, newcombe_paired
 from tests.fixtures import core
 from tests.fixtures.models import TAP
 
@@ -195,6 +196,8 @@ def test_the_title_is_the_users_model() -> None:
     found, analysis = samples.evaluation(), samples.scored()
     assert f"<h1>{found.model.name}</h1>" in report_html(found)
     assert f"<h1>{analysis.model_name}</h1>" in report_html(found, analysis=analysis)
+    named = dataclasses.replace(found, baseline_is_stripped=False)
+    assert found.baseline is not None and f"<h1>{found.baseline.name}</h1>" in report_html(named)
 
 
 def test_one_eps_gives_points_and_no_line() -> None:
@@ -446,3 +449,50 @@ def test_a_cell_says_how_many_have_converged() -> None:
     words = [word.strip() for word in Elements(page).words]
     assert f"{first.robust}, 61 converged" in words
     assert sum("converged" in word for word in words) == 1
+
+
+def _with_models(found: Evaluation, model: samples.ModelRecord, baseline: samples.ModelRecord) -> Evaluation:
+    return dataclasses.replace(found, model=model, baseline=baseline)
+
+
+def test_size_nodes_and_latency_before_and_after() -> None:
+    model, baseline = (
+        samples.ModelRecord("h.onnx", "a" * 64, 21_340, 12),
+        samples.ModelRecord("m.onnx", "b" * 64, 1_220_000, 9),
+    )
+    found = _with_models(samples.evaluation(), model, baseline)
+    text = Elements(report_html(found, latency=[1.01] * 9)).text
+    for said in ("What it costs to ship", "21.3 kB", "1.22 MB", "1.010 times [1.010, 1.010]"):
+        assert said in text
+    assert "latency, one sample" not in report_html(found)
+    assert "What it costs" not in report_html(samples.evaluation()), "of files that do not have it"
+    assert "Size: 21.3 kB in 12 nodes; baseline: 1.22 MB in 9 nodes." in evaluation_markdown(found)
+
+
+def test_what_is_shipped_is_the_third_column() -> None:
+    found = samples.evaluation()
+    shipped = dataclasses.replace(
+        samples.evaluation(name="int8.onnx"),
+        model=samples.ModelRecord("int8.onnx", "d" * 64),
+        clean_hardened=Accuracy(181, 200),
+    )
+    page = report_html(found, shipped=shipped)
+    assert "Shipped is int8.onnx, attacked itself on the same samples" in Elements(page).text
+    assert page.count('data-label="shipped"') == 1 + len(found.results), "clean, and robust at each eps"
+    assert "90.5%" in page
+    other = dataclasses.replace(shipped, data=dataclasses.replace(shipped.data, sha256="f" * 64))
+    for wrong in (other, dataclasses.replace(shipped, attack="standard")):
+        with pytest.raises(DataError, match=r"int8\.onnx is not beside that of model\.hardened\.onnx: other samples"):
+            report_html(found, shipped=wrong)
+
+
+def test_what_was_tried_without_a_gain_is_listed() -> None:
+    page = report_html(samples.evaluation(), tried=("epoch 1: 3 of 9", "<b>epoch 2"))
+    assert "What was tried, without a gain" in page
+    assert "<li>epoch 1: 3 of 9</li>" in page
+    assert "&lt;b&gt;epoch 2" in page
+    assert 'id="tried"' not in report_html(samples.evaluation())
+
+
+def test_the_page_names_the_documentation() -> None:
+    assert "docs/report.md" in report_html(samples.evaluation())

@@ -14,6 +14,9 @@ from cloakonnx.selection.greedy.ablation import Ablations
 from cloakonnx.selection.greedy.path import least_correct, mask_without
 from cloakonnx.selection.topk import Count, ranking
 
+_MOST_NAMED = 10
+"""Numbers of features that an error lists, at most."""
+
 _MOST_TRIED = 128
 """Amounts that are tried at most, spread evenly."""
 
@@ -57,11 +60,16 @@ def within_budget(
     before = correct(0)
     least = least_correct(before, len(samples), budget)
     tried = np.unique(np.linspace(1, total - 1, min(total - 1, _MOST_TRIED)).round().astype(int))
-    within = [int(count) for count in tried if correct(int(count)) >= least]
+    right = {int(count): correct(int(count)) for count in tried}
+    within = [count for count, each in right.items() if each >= least]
     if not within:
         raise NoGainError(
             f"removing even the feature of {tap.name!r} that scores highest loses more than the budget of "
             f"{100 * budget:g} points on {len(samples)} select samples; raise {{budget}}, or choose another tap",
             parameter="budget",
+            tried=(
+                f"{count} of {total} features removed: {each} of {len(samples)} select samples right (before: {before})"
+                for count, each in list(right.items())[:_MOST_NAMED]
+            ),
         )
     return Count(within[-1])

@@ -38,6 +38,7 @@ from cloakonnx.selection.learn.recipe import Recipe
 from cloakonnx.selection.learn.settled import placed, settled
 from cloakonnx.selection.learn.state import State, Tally, load, save
 from cloakonnx.selection.learn.steps import Part, StepWork, outcome
+from cloakonnx.text import eps_text
 
 _SAVE_EVERY = 50
 """Steps between two checkpoints; there is one at the end of each epoch too."""
@@ -156,7 +157,8 @@ def learn(
         choice = learner.run(folder)
         notes += (_memorised(trials),) if trials.looks_memorised else ()
     if not choice.within_budget and not over_budget:
-        raise NoGainError("; ".join((_over_budget(learner.part, choice, recipe), *notes)), parameter=("budget", "eps"))
+        said = "; ".join((_over_budget(learner.part, choice, recipe), *notes))
+        raise NoGainError(said, parameter=("budget", "eps"), tried=learner.tried())
     source.check_unchanged()
     return Analysis(
         model_name=source.name,
@@ -231,6 +233,20 @@ class _Learner:
             save(folder, self.state)
         pace = (monotonic() - self._began) / (taken - self._before)
         self._tell(self._progress(taken, seconds_left=pace * (self.steps - taken), epoch=record))
+
+    def tried(self) -> Iterator[str]:
+        """Say what became of the select part under the masks of each epoch that was tried."""
+        part = self.part
+        yield (
+            f"without masks: {part.clean_before} of {part.count} clean and {part.robust_before} of {part.attacked} "
+            "attacked select samples right"
+        )
+        for each in self.state.curve:
+            yield (
+                f"masks on {len(self._classifier.masks)} tensors, epoch {each['epoch']} of {self.epochs}, eps "
+                f"{eps_text(each['eps'])}: {each['select_clean']} of {part.count} clean and {each['select_robust']} of "
+                f"{part.attacked} attacked"
+            )
 
     def _progress(self, step: int, **more: Any) -> Progress:
         return Progress(step, self.steps, self.epochs, self.part.count, self.part.attacked, **more)
