@@ -243,7 +243,7 @@ class _Learner:
         )
         for each in self.state.curve:
             yield (
-                f"masks on {len(self._classifier.masks)} tensors, epoch {each['epoch']} of {self.epochs}, eps "
+                f"masks on {len(self._work.classifier.masks)} tensors, epoch {each['epoch']} of {self.epochs}, eps "
                 f"{eps_text(each['eps'])}: {each['select_clean']} of {part.count} clean and {each['select_robust']} of "
                 f"{part.attacked} attacked"
             )
