@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from cloakonnx.engines import Ray
 
 ROOT = Path(__file__).parents[2]
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+PORTS = ("metrics_agent_port", "runtime_env_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +28,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("RAY_TMPDIR", str(folder))  # sessions, and the address that "auto" finds
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+        patch.setenv("RAY_agent_register_timeout_ms", "180000")
+        from ray._private import services
         from ray.cluster_utils import Cluster
 
+        patch.setattr(services, "get_node", patient(services.get_node))
         made = Cluster()
         try:
             for _ in range(3):
@@ -35,14 +42,30 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             made.shutdown()
 
 
-def add_node(cluster: Any) -> Any:
-    """Start a node; on a busy machine Ray gives up after half a minute."""
-    for _ in range(3):
-        try:
-            return cluster.add_node(**NODE)
-        except Exception as error:
-            refused = error
-    raise refused
+def patient(get_node: Callable[..., Any]) -> Callable[..., Any]:
+    """Ask for three minutes: Ray gives up a node after half a minute, which a busy machine exceeds."""
+
+    def patiently(*given: Any) -> Any:
+        end = time.monotonic() + 180
+        while True:
+            try:
+                return get_node(*given)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    return patiently
+
+
+def add_node(cluster: Any) -> None:
+    """Start a node; with ports that are given it does not wait for its agents to choose some."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
+        for each in sockets:
+            each.bind(("", 0))
+        ports = [each.getsockname()[1] for each in sockets]
+    cluster.add_node(**NODE, **dict(zip(PORTS, ports, strict=True)))
 
 
 @pytest.fixture(scope="session")

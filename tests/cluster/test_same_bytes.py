@@ -19,31 +19,41 @@ from cloakonnx.selection.topk import Count
 from tests.engine.test_workers import EPS, PGD, TAP, classifier, dataset, masked, pairs
 
 
-def attacked(engine: Engine, folder: Path) -> list[bytes]:
+def attacked(engine: Engine, folder: Path, **options: Any) -> list[bytes]:
     paths = [folder / "a0.npz", folder / "a1.npz"]
     attack(
-        classifier(), dataset(), output=paths, attack="pgd", eps=[EPS, EPS / 2], max_iter=5, batch_size=7, engine=engine
+        classifier(),
+        dataset(),
+        output=paths,
+        attack="pgd",
+        eps=[EPS, EPS / 2],
+        max_iter=5,
+        batch_size=7,
+        engine=engine,
+        **options,
     )
     return [path.read_bytes() for path in paths]
 
 
-def analyzed(engine: Engine, folder: Path) -> list[bytes]:
+def analyzed(engine: Engine, folder: Path, **options: Any) -> list[bytes]:
     made = AttackedPairs(dataset(), classifier(), PGD)
-    found = [analyze(classifier(), given, tap=TAP, batch_size=9, engine=engine) for given in (pairs(), made)]
+    found = [analyze(classifier(), given, tap=TAP, batch_size=9, engine=engine, **options) for given in (pairs(), made)]
     return [each.to_json().encode() for each in found]
 
 
-def evaluated(engine: Engine, folder: Path) -> list[bytes]:
+def evaluated(engine: Engine, folder: Path, **options: Any) -> list[bytes]:
     """With samples that are gained and lost."""
     keep = folder / "keep.npz"
-    found = evaluate(masked(), dataset(), eps=[EPS], attack="quick", batch_size=9, keep=keep, engine=engine)
+    found = evaluate(masked(), dataset(), eps=[EPS], attack="quick", batch_size=9, keep=keep, engine=engine, **options)
     return [found.to_json().encode(), keep.read_bytes()]
 
 
-def swept(engine: Engine, folder: Path) -> list[bytes]:
+def swept(engine: Engine, folder: Path, **options: Any) -> list[bytes]:
     analysis = analyze(classifier(), pairs(), tap=TAP, batch_size=9, engine=InProcess())
-    options: dict[str, Any] = {"amounts": [Count(0), Count(4), Count(30)], "adaptive_at": [Count(4), Count(30)]}
-    found = sweep(classifier(), analysis, pairs(), **options, attack="pgd", max_iter=3, batch_size=9, engine=engine)
+    options |= {"amounts": [Count(0), Count(4), Count(30)], "adaptive_at": [Count(4), Count(30)]}
+    found = sweep(
+        classifier(), analysis, pairs(), **options, attack="pgd", max_iter=3, batch_size=9, engine=engine, **options
+    )
     return [found.to_json().encode()]
 
 

@@ -31,6 +31,7 @@ _SETTINGS = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_agent_register_timeout_ms": "180000",  # a busy machine needs longer than the half minute that Ray waits
 }
 """Read when Ray is imported or started: lines on stderr are left out, nothing is sent to Ray's makers."""
 

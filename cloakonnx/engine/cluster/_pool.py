@@ -27,11 +27,6 @@ class RayPool(Generic[B, R]):
     def __init__(self, crew: Crew, job: Job, workers: int) -> None:
         self._crew, self._job, self._workers = crew, job, workers
 
-    @property
-    def alive(self) -> int:
-        """How many workers run."""
-        return self._crew.alive
-
     def run(
         self, batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
     ) -> Iterator[tuple[int, R | None]]:

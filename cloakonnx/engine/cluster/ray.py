@@ -75,6 +75,11 @@ class Ray:
         """
         return self._asked or self._connected().room
 
+    @property
+    def alive(self) -> int:
+        """How many workers run."""
+        return 0 if self._crew is None else self._crew.alive
+
     def __repr__(self) -> str:
         """Return the call that makes it."""
         return (
