@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -29,9 +29,10 @@ from cloakonnx.classifier.relabelled import data_doubt
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY, load_npz
 from cloakonnx.data.samples import Dataset, SamplesLike
-from cloakonnx.engine.batches import Engine, map_batches
+from cloakonnx.engine.batches import Engine, InTurn, map_batches
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.engine.folder import Folder
+from cloakonnx.engine.shards.part import end_of_part, engine_or
 from cloakonnx.engine.trees import joined
 from cloakonnx.errors import DataError, OptionError
 from cloakonnx.files import Parts, check_output, write_npz
@@ -127,7 +128,7 @@ def attack(
             check_output(path, force=True)
     classifier = classifier_of(model)
     dataset = Dataset.of(samples, classifier)
-    engine = engine or default_engine(classifier.provider, dataset, batch_size)
+    engine = engine_or(engine, lambda: default_engine(classifier.provider, dataset, batch_size))
     classifier = classifier.shipped().with_threads(engine.threads)
     sample = dataset.fitted_to(classifier)
     asked = [AttackWork.of(classifier, dataset, each, round_levels=round_levels, targets=aims) for each in attacks]
@@ -140,15 +141,15 @@ def attack(
         works = [replace(work, settings=each) for work, each in zip(works, passing(attacks), strict=True)]
         notes += (PASSES,)
     runs = [_Run.of(work, path, batch_size) for work, path in zip(works, paths, strict=True)]
-    done = 0
+    progress = InTurn(on_progress)
     for run in runs:
-        so_far = partial(_after, done, on_progress)
-        run.handle(dataset, batch_size, engine, resume=resume, on_progress=so_far)
-        done += run.count
-        if run.work.settings.is_targeted and not any(found.correct.any() for found in run.made):
+        run.handle(dataset, batch_size, engine, resume=resume, on_progress=progress)
+        progress.next()
+        if run.made and run.work.settings.is_targeted and not any(found.correct.any() for found in run.made):
             for each in runs:
                 each.forget()
             raise DataError(_nothing_to_reach(dataset.source.name, run.count, aims), parameter="targets")
+    end_of_part(engine)
     taken_for = describe_scores(classifier)
     written = tuple(run.result(classifier, dataset, notes=notes, taken_for=taken_for) for run in runs)
     for run in runs:
@@ -171,10 +172,6 @@ def _nothing_to_reach(name: str, count: int, targets: Targets) -> str:
         f"{name}: all {count} samples are classified as their label, so there is no class left to reach; the labels "
         "must be the classes to reach, not the true ones ({targets} random, least-likely or a class takes others)"
     )
-
-
-def _after(done: int, on_progress: Callable[[float], None], samples: float) -> None:
-    on_progress(done + samples)
 
 
 def _outputs(

@@ -14,6 +14,7 @@ from cloakonnx.cli._gates import Gates
 from cloakonnx.cli._output import announce, progress
 from cloakonnx.cli._plan import Plan
 from cloakonnx.cli._runs import Runs, warn_of_randomness
+from cloakonnx.cli._shards import merges, own_samples
 from cloakonnx.cli._verb import Group, option
 
 if TYPE_CHECKING:
@@ -110,8 +111,9 @@ class Asked:
         from cloakonnx.evaluation.evaluate import evaluate
 
         engine = self.runs.engine_for(self.classifier, self.samples)
+        count = own_samples(self.samples.count(), self.runs.batch_size)
         what = f"evaluate, {self.plan.attack}"
-        with progress(what, self.samples.count(), unit="samples", engine=engine) as advance:
+        with progress(what, count, unit="samples", engine=engine) as advance:
             return evaluate(
                 self.classifier,
                 self.samples,
@@ -123,7 +125,7 @@ class Asked:
                 sanity=self.sanity,
                 batch_size=self.runs.batch_size,
                 engine=engine,
-                on_estimate=announce,
+                on_estimate=None if merges() else announce,
                 on_progress=advance,
             )
 

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from cloakonnx.cli._completion import engines, providers
 from cloakonnx.cli._output import say, warn
 from cloakonnx.cli._scores import say_scores
+from cloakonnx.cli._shards import engine_of_shards, merges
 from cloakonnx.cli._types import ChannelNumbers, EnginePlace, Number, Numbers
 from cloakonnx.cli._verb import Group, option
 
@@ -199,9 +200,9 @@ class Runs(Group):
         from cloakonnx.engine.choice import default_engine
 
         found = self.asked_engine() or default_engine(classifier.provider, dataset, self.batch_size)
-        if found.workers > 1:
+        if found.workers > 1 and not merges():
             say(str(found))
-        return found
+        return engine_of_shards(found)
 
 
 def warn_of_randomness(classifier: Classifier) -> None:

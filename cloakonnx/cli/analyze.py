@@ -14,6 +14,7 @@ from cloakonnx.cli._data import Adversarial, CleanData, Data
 from cloakonnx.cli._files import PATH, AnalysisOutput, Json, ModelFile
 from cloakonnx.cli._output import progress, say, warn, write_json
 from cloakonnx.cli._runs import Runs, warn_of_randomness
+from cloakonnx.cli._shards import Sharding, in_shards, own_samples
 from cloakonnx.cli._types import Number
 from cloakonnx.cli._verb import Group, option, verb
 
@@ -122,9 +123,10 @@ class _Output(AnalysisOutput):
 
 
 @verb("analyze")
+@in_shards
 def command(
     *, model: ModelFile, data: CleanData, versions: _Versions, attack: MaybeAttack, tap: _Tap, selection: _Selection,
-    runs: Runs, output: _Output, as_json: Json,
+    runs: Runs, output: _Output, sharding: Sharding, as_json: Json,
 ) -> None:  # fmt: skip
     """Score the features of a tap of MODEL, an activation: one that differs most under attack scores highest.
 
@@ -140,11 +142,14 @@ def command(
     from cloakonnx.graph.masks.insert import check_opset
 
     selection.check(tap.criterion)
+    if sharding.shard is not None and selection.select is not None:
+        raise click.UsageError("--select takes all samples: leave out --shard")
     loaded = load(model)
     check_opset(loaded)
     clean, others = data.needed(), versions.source(data)
     versions.check(others, attack)
-    target = output.of(model, inputs=(data.data, versions.adversarial, selection.select_data))
+    inputs = data.data, versions.adversarial, selection.select_data
+    target = None if sharding.shard is not None else output.of(model, inputs=inputs)
     classifier = runs.ready(runs.classifier(loaded, data))
     samples = data.fitted(classifier, clean)
     given = None if others is None else versions.pairs(samples, data.fitted(classifier, others))
@@ -154,6 +159,7 @@ def command(
     else:
         settings |= selection.settings(classifier, data) | {"without_gain": output.force}
         result = _selected(classifier, samples, given, attack, settings)
+    assert target is not None  # a shard has ended before
     result.save(target)
     for note in result.notes:
         warn(note)
@@ -173,7 +179,8 @@ def _scored(classifier: Classifier, pairs: PairSource, settings: dict[str, Any])
     """Score features, and show how far it is."""
     from cloakonnx.scoring.analyze import analyze
 
-    with progress("scoring", pairs.clean.count(), unit="samples", engine=settings["engine"]) as advance:
+    count = own_samples(pairs.clean.count(), settings["batch_size"])
+    with progress("scoring", count, unit="samples", engine=settings["engine"]) as advance:
         return analyze(classifier, pairs, **settings, on_progress=advance, on_doubt=warn)
 
 

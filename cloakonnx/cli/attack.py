@@ -15,6 +15,7 @@ from cloakonnx.cli._data import Data, warn_of_small_eps
 from cloakonnx.cli._files import OUTPUT, RESUME, Json, ModelFile, Output
 from cloakonnx.cli._output import RESUMED, going_on, print_json, progress, say, warn
 from cloakonnx.cli._runs import Runs, warn_of_randomness
+from cloakonnx.cli._shards import Sharding, in_shards, own_samples
 from cloakonnx.cli._shared import dry_run
 from cloakonnx.cli._verb import Group, option, verb
 from cloakonnx.text import eps_text
@@ -61,30 +62,33 @@ class _Judging(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class _AdversarialFile(Output):
-    output: Path = option(
+    output: Path | None = option(
         "-o", "--output", type=OUTPUT, required=True, help="Output file (.npz) for the adversarial inputs."
     )
 
-    def of(self, attacks: Attacks, *, inputs: Sequence[Path | None]) -> list[Path]:
-        """Return the file for each eps, and claim them."""
+    def of(self, attacks: Attacks, *, inputs: Sequence[Path | None]) -> list[Path] | None:
+        """Return the file for each eps, and claim them; None in a shard, which has a file of its own."""
         from cloakonnx.attacks.naming import outputs_by_eps
 
+        if self.output is None:
+            return None
         outputs = outputs_by_eps(self.output, attacks.texts)
         self.claim(*outputs, inputs=inputs)
         return outputs
 
     def check_suffix(self) -> None:
         """Check the suffix; raises BadParameter."""
-        if self.output.suffix != ".npz":
+        if self.output is not None and self.output.suffix != ".npz":
             raise click.BadParameter(
                 f"{self.output.name} is to hold x, y and success: give it the suffix .npz", param_hint="'-o'"
             )
 
 
 @verb("attack")
+@in_shards
 def command(
     *, model: ModelFile, data: Data, chosen: Attacks, judging: _Judging, runs: Runs, output: _AdversarialFile,
-    as_json: Json,
+    sharding: Sharding, as_json: Json,
 ) -> None:  # fmt: skip
     """Make adversarial inputs for MODEL: by gradients, or (square, noise) from its scores alone.
 
@@ -128,13 +132,17 @@ def _tell_time(
 
 
 def _attacked(
-    classifier: Classifier, samples: Dataset, attacks: Sequence[Attack], targets: list[Path], settings: dict[str, Any]
+    classifier: Classifier,
+    samples: Dataset,
+    attacks: Sequence[Attack],
+    targets: list[Path] | None,
+    settings: dict[str, Any],
 ) -> tuple[Attacked, ...]:
     """Attack, and show how far it is."""
     from cloakonnx.attacks.attack import attack
 
-    count = samples.count()
-    total = None if count is None else count * len(targets)
+    count = own_samples(samples.count(), settings["batch_size"])
+    total = None if count is None else count * len(attacks)
     shown = progress(f"attack, {attacks[0].name}", total, unit="samples", engine=settings["engine"])
     with going_on(RESUMED), shown as advance:
         return attack(classifier, samples, attacks, **settings, output=targets, on_progress=advance)

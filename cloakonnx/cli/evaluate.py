@@ -29,6 +29,7 @@ from cloakonnx.cli._output import (
 )
 from cloakonnx.cli._plan import Plan
 from cloakonnx.cli._runs import Runs
+from cloakonnx.cli._shards import Sharding, in_shards
 from cloakonnx.cli._shared import dry_run
 from cloakonnx.cli._verb import option, verb
 
@@ -86,9 +87,10 @@ class _Result(Output):
 
 
 @verb("evaluate")
+@in_shards
 def command(
     *, model: ModelFile, data: Data, beside: Beside, plan: Plan, runs: Runs, result: _Result, require: Gates,
-    as_json: Json,
+    sharding: Sharding, as_json: Json,
 ) -> None:  # fmt: skip
     """Attack MODEL itself, so that the attacks see its masks, and its baseline too; compare them sample by sample.
 
@@ -103,7 +105,7 @@ def command(
     """
     result.check(as_json=as_json)
     asked = opened(model, data=data, beside=beside, plan=plan, runs=runs, require=require, sanity=not result.no_sanity)
-    if not result.dry_run:
+    if not result.dry_run and sharding.shard is None:  # the merge writes these files
         result.claim_all(inputs=(model, beside.baseline, beside.analysis, beside.adversarial, data.data))
     asked = asked.ready()
     if result.dry_run:

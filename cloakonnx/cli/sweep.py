@@ -15,6 +15,7 @@ from cloakonnx.cli._files import OUTPUT, PATH, RESUME_OUTPUT, Json, ModelFile, O
 from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, warn, write_json
 from cloakonnx.cli._plan import Plan
 from cloakonnx.cli._runs import Runs, warn_of_randomness
+from cloakonnx.cli._shards import Sharding, in_shards, merges, own_samples
 from cloakonnx.cli._types import Amounts, Numbers
 from cloakonnx.cli._verb import Group, option, verb
 
@@ -74,9 +75,10 @@ class _Result(Output):
 
 
 @verb("sweep")
+@in_shards
 def command(
     *, model: ModelFile, scores: _Scores, data: CleanData, versions: Adversarial, amounts: _Amounts, plan: _Plan,
-    runs: Runs, result: _Result, as_json: Json,
+    runs: Runs, result: _Result, sharding: Sharding, as_json: Json,
 ) -> None:  # fmt: skip
     """Measure MODEL under masks of several sizes: clean and static accuracy for each, adaptive accuracy at some.
 
@@ -114,7 +116,8 @@ def _swept(classifier: Classifier, known: Analysis, pairs: FittedPairs, runs: Ru
     """Sweep, and show how far it is."""
     from cloakonnx.evaluation.sweeps.sweep import passes, sweep
 
-    count, engine = pairs.clean.count(), runs.engine_for(classifier, pairs.clean)
+    engine = runs.engine_for(classifier, pairs.clean)
+    count = own_samples(pairs.clean.count(), runs.batch_size)
     total = None if count is None else count * passes(settings["adaptive_at"])
     kept = nullcontext() if settings["output"] is None else going_on(RESUMED)
     with kept, progress("sweep", total, unit="samples", engine=engine) as advance:
@@ -125,7 +128,7 @@ def _swept(classifier: Classifier, known: Analysis, pairs: FittedPairs, runs: Ru
             **settings,
             batch_size=runs.batch_size,
             engine=engine,
-            on_estimate=partial(announce, what="adaptive accuracy: "),
+            on_estimate=None if merges() else partial(announce, what="adaptive accuracy: "),
             on_progress=advance,
         )
 

@@ -34,6 +34,7 @@ _GROUPS = {
         "learn": "Learn masks against attacks that see them.",
         "apply": "Write the hardened model: the source plus the masks.",
         "sweep": "Measure accuracy under masks of several sizes, in one pass.",
+        "merge": "Make the result of a run from the files of its shards.",
     },
     "Files and checks": {
         "inspect": "List the tensors that can carry a mask, and what else works.",

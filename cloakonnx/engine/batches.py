@@ -61,7 +61,8 @@ class Pool(Protocol[B_contra, R_co]):
         """Yield each batch's number and result, in any order. After a run that ended early there is no other.
 
         Args:
-            batches: Numbers and batches; None for one that needs no work, whose number comes back with None.
+            batches: Numbers and batches; None for one that needs no work, whose number comes back with None. An engine
+                gives None as well for a batch that is left out, whose result is for others.
             tell: Called with a batch's number and the share of it that is done, by the thread that iterates.
 
         Raises:
@@ -129,6 +130,27 @@ class _OneByOne(Generic[B, R]):
             yield number, self._handle(batch, partial(tell, number))
 
 
+class InTurn:
+    """Adds up the progress of runs that follow each other.
+
+    Args:
+        on_progress: Called with the number of samples that are done, those of earlier runs included.
+    """
+
+    def __init__(self, on_progress: Callable[[float], None]) -> None:
+        self._on_progress = on_progress
+        self._before = self._now = 0.0
+
+    def __call__(self, done: float) -> None:
+        """Take the number of samples that are done in this run."""
+        self._now = self._before + done
+        self._on_progress(self._now)
+
+    def next(self) -> None:
+        """Begin the next run."""
+        self._before = self._now
+
+
 @contextmanager
 def map_batches(
     work: Work[B, R],
@@ -140,6 +162,8 @@ def map_batches(
     on_progress: Callable[[float], None] = lambda samples: None,
 ) -> Iterator[Iterator[tuple[B, R]]]:
     """Give each batch with its result, in the order of the batches, to the block of a ``with`` statement.
+
+    A batch that the engine leaves out is left out here, too.
 
     Where the block ends early, whatever the engine has under way is stopped.
 
@@ -156,14 +180,17 @@ def map_batches(
         OutputError: a result can't be written.
     """
     waiting: dict[int, B] = {}
-    results: dict[int, R | None] = {}  # None for those that the folder holds
+    results: dict[int, R | None] = {}  # None for those that the folder holds, and for those that are left out
+    held: set[int] = set()  # those in the folder
     shares: dict[int, float] = {}
-    done = 0
+    done: float = 0
 
     def numbered() -> Iterator[tuple[int, B | None]]:
         for number, batch in enumerate(batches):
             waiting[number] = batch
             is_there = folder is not None and folder.holds(number, batch.digest(), name=name)
+            if is_there:
+                held.add(number)
             yield number, None if is_there else batch
 
     def tell(number: int, share: float) -> None:
@@ -176,16 +203,18 @@ def map_batches(
         for number, found in handled:
             if folder is not None and found is not None:
                 folder.save(number, waiting[number].digest(), found)
+                held.add(number)
             results[number] = None if folder is not None else found
-            shares.pop(number, None)
-            done += waiting[number].size
+            share = shares.pop(number, 0)
+            done += waiting[number].size if found is not None or number in held else share
             on_progress(done + sum(shares.values()))
             while following in results:
-                kept = results.pop(following)
-                if kept is None and folder is not None:
+                batch, kept = waiting.pop(following), results.pop(following)
+                if folder is not None and following in held:
                     kept = found if following == number and found is not None else folder.load(following, work.result)
-                assert kept is not None  # an engine gives None only for what the folder holds
-                yield waiting.pop(following), kept
+                    held.remove(following)
+                if kept is not None:
+                    yield batch, kept
                 following += 1
 
     with engine.open(work) as pool:

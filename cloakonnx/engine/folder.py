@@ -24,7 +24,9 @@ T = TypeVar("T")
 DAMAGED = (OSError, EOFError, KeyError, TypeError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged file of the folder raises."""
 
-_SETTINGS, _DIGEST = "settings.json", "digest"
+_SETTINGS = "settings.json"
+DIGEST = "digest"
+"""Of a finished batch: the entry that tells its samples from others."""
 _FORMAT = "format"
 FORMAT = 2
 """Of the folder; 0.1.0 wrote none."""
@@ -86,7 +88,7 @@ class Folder:
 
     def save(self, number: int, digest: str, result: object) -> None:
         """Keep the result of a batch, and what tells its samples from others; raises OutputError where that fails."""
-        self.write(_batch(number), {**flattened(result), _DIGEST: np.array(digest)})
+        self.write(_batch(number), {**flattened(result), DIGEST: np.array(digest)})
 
     def holds(self, number: int, digest: str, *, name: str) -> bool:
         """Return whether the result of a batch is there, and whole.
@@ -103,7 +105,7 @@ class Folder:
             with zipfile.ZipFile(self.path / _batch(number)) as archive:
                 if archive.testzip() is not None:
                     return False
-            known = str(self.column(number, _DIGEST))
+            known = str(self.column(number, DIGEST))
         except DAMAGED:
             return False
         if known != digest:
@@ -167,6 +169,11 @@ def path_of(output: Path) -> Path:
 def forget(output: Path) -> None:
     """Remove the unfinished work of an output, once that is written."""
     shutil.rmtree(path_of(output), ignore_errors=True)
+
+
+def numbers(folder: Path) -> list[tuple[int, Path]]:
+    """Return the numbers of the finished batches of a folder, in order, and their files."""
+    return [(int(each.stem), each) for each in sorted(folder.glob("*.npz")) if each.stem.isdecimal()]
 
 
 def _batch(number: int) -> str:

@@ -27,6 +27,7 @@ from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, SamplesLike, sample_hashes
 from cloakonnx.engine.batches import Engine, map_batches
 from cloakonnx.engine.folder import Folder
+from cloakonnx.engine.shards.part import end_of_part
 from cloakonnx.engine.trees import joined
 from cloakonnx.evaluation._notes import about_data, about_gradients, about_scores
 from cloakonnx.evaluation.adversarial import GivenInputs, save_won
@@ -154,10 +155,11 @@ def evaluate(
         ) as handled:
             for batch, part in handled:
                 met.add(batch, part)
-        found = joined(met.parts)
         source.check_unchanged()
         if beside is not None:
             beside.model.check_unchanged()
+        end_of_part(asked.engine)
+        found = joined(met.parts)
         of_source = beside is not None and is_source(beside.model, source, asked.bare)
         gains = [each.gain for each in found.at if each.gain is not None] if of_source else []
         checked = None

@@ -18,6 +18,7 @@ from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine
 from cloakonnx.engine.choice import default_engine
+from cloakonnx.engine.shards.part import engine_or
 from cloakonnx.errors import MaskError, ModelError, OptionError, TapError
 from cloakonnx.evaluation.adversarial import GivenInputs
 from cloakonnx.evaluation.baseline import carried, check_alike
@@ -80,7 +81,7 @@ class Prepared:
         radii = radii_of(eps)
         norm, seed = settings.get("norm", "linf"), settings.get("seed", 0)
         plans = checked_plans(dataset, attack, radii, **settings)
-        engine = engine or default_engine(classifier.provider, dataset, batch_size)
+        engine = engine_or(engine, lambda: default_engine(classifier.provider, dataset, batch_size))
         classifier = classifier.shipped().with_threads(engine.threads)
         named = None if baseline is None else beside_of(classifier, baseline).shipped().with_threads(engine.threads)
         source = classifier.model

@@ -21,6 +21,7 @@ from cloakonnx.data.given import Pairs
 from cloakonnx.data.samples import Dataset, FittedPairs, PairBatch, SamplesLike, sample_hashes
 from cloakonnx.engine.batches import Engine, Tell, Work, map_batches
 from cloakonnx.engine.choice import default_engine
+from cloakonnx.engine.shards.part import end_of_part, engine_or
 from cloakonnx.errors import DataError, OptionError
 from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.graph.masks.insert import check_opset
@@ -203,7 +204,7 @@ def analyze(
     classifier.check_unmasked("scoring")
     check_opset(classifier.model)
     chosen = find_tap(classifier.model, tap, axis=feature_axis)
-    engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
+    engine = engine_or(engine, lambda: default_engine(classifier.provider, pairs.clean, batch_size))
     classifier = classifier.with_threads(engine.threads)
     pairs.clean.fitted_to(classifier)  # samples that do not fit are an error before any graph is made
     classifier, notes = reading(classifier, pairs.clean, inside="scoring")
@@ -218,6 +219,7 @@ def analyze(
                 sums = part if sums is None else sums.merge(part)
             hashes += sample_hashes(batch.x if isinstance(batch, Batch) else batch.clean)
             largest, seen = max(largest, found.largest_difference), seen + found.seen
+    end_of_part(engine)
     if sums is None:
         raise DataError(f"{pairs.clean.source.name} is empty: it has no samples")
     classifier.model.check_unchanged()

@@ -17,6 +17,7 @@ from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import FittedPairs
 from cloakonnx.engine.batches import Engine, Tell, map_batches
 from cloakonnx.engine.folder import Folder
+from cloakonnx.engine.shards.part import end_of_part
 from cloakonnx.engine.trees import joined
 from cloakonnx.evaluation.compared import Conditions, model_digests
 from cloakonnx.evaluation.comparison import Comparison
@@ -195,6 +196,7 @@ class AttackedMasks:
             ) as handled:
                 for batch, found in handled:
                     parts[batch.mask].append(found)
+        end_of_part(self._engine)
         together: Sequence[Found] = [joined(each) for each in parts]
         return [(_paired(found), found.results()) for found in together]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,14 +84,13 @@ class Pass:
         probe = next(labelled(self._pairs, COMPARED)).clean.x
         with map_batches(
             CurveWork(self._classifier, self._tap, masks, probe),
-            labelled(self._pairs, self._batch_size),
+            self._noted(),
             engine=self._engine,
             on_progress=on_progress,
         ) as handled:
-            for batch, found in handled:
+            for _, found in handled:
                 correct += found.correct
                 self.asked += found.asked
-                self._note(batch)
         counted = {
             key: OfMask(Accuracy(clean, self.count), Accuracy(static, self.count))
             for key, (clean, static) in zip(self._distinct, correct.tolist(), strict=True)
@@ -126,6 +125,12 @@ class Pass:
     def twins(self) -> Twins:
         """Return what the adversarial samples were."""
         return Twins(self._pairs.adversarial.source.name, self._digests[2].hexdigest(), self.largest)
+
+    def _noted(self) -> Iterator[LabelledPairs]:
+        """Yield the samples, and note what they are, those of other shards included."""
+        for batch in labelled(self._pairs, self._batch_size):
+            self._note(batch)
+            yield batch
 
     def _note(self, batch: LabelledPairs) -> None:
         clean = batch.clean

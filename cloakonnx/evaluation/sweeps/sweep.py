@@ -17,9 +17,10 @@ from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.reading import first_doubts, reading
 from cloakonnx.data.given import Pairs
 from cloakonnx.data.samples import FittedPairs
-from cloakonnx.engine.batches import Engine
+from cloakonnx.engine.batches import Engine, InTurn
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.engine.folder import Folder
+from cloakonnx.engine.shards.part import end_of_part, engine_or
 from cloakonnx.errors import OptionError
 from cloakonnx.evaluation.compared import Conditions
 from cloakonnx.evaluation.estimate import Estimate
@@ -112,12 +113,14 @@ def sweep(
             parameter=("norm", "eps"),
         )
     made = plan_of(eps=1.0)  # unknown attacks are rejected before the long pass
-    engine = engine or default_engine(classifier.provider, pairs.clean, batch_size)
+    engine = engine_or(engine, lambda: default_engine(classifier.provider, pairs.clean, batch_size))
     classifier, notes = reading(classifier.with_threads(engine.threads), pairs.clean, inside="a sweep")
     climbs = bool(chosen) and any(each.by_gradient for each in made)
     notes += first_doubts(classifier, pairs.clean, climbs=climbs, straight_through=straight_through)
     one_pass = Pass(classifier, pairs, masks, analysis, seed=seed, batch_size=batch_size, engine=engine)
-    points = one_pass.run(on_progress)
+    progress = InTurn(on_progress)
+    points = one_pass.run(progress)
+    progress.next()
     attacks: Attacks | None = None
     adaptive: tuple[Adaptive, ...] = ()
     folder: Folder | None = None
@@ -136,7 +139,7 @@ def sweep(
             folder,
             resume=resume,
             on_estimate=on_estimate,
-            on_progress=lambda done: on_progress(one_pass.count + done),
+            on_progress=progress,
         )
         adaptive = tuple(
             Adaptive(amount_text(amount), len(masks[amount].removed), *found)
@@ -144,6 +147,7 @@ def sweep(
         )
         said = (*replaced(plans[0], classes=work.classifier.classes), *attacked.notes)
         attacks = Attacks(attack, radii, norm, not asked, attacked.control, said)
+    end_of_part(engine)
     found = Sweep(
         model=ModelRecord(source.name, source.sha256),
         scores=Scored(scores.tap, scores.feature_axis, len(scores.scores), scores.criterion),
