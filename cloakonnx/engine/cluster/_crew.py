@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from cloakonnx.data.located import without_pixels
 from cloakonnx.engine.cluster._connection import Connection
 from cloakonnx.engine.cluster._losses import Ends, disconnected, why
 from cloakonnx.engine.cluster._shipping import Packed, contents, packed
@@ -38,7 +39,7 @@ class Done(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A batch was with a worker that is gone."""
+    """A batch has to be given again: its worker is gone, or can't read it."""
 
     number: int
     was_handled: bool
@@ -87,6 +88,8 @@ class _Member:
     started: bool = False
     taking: set[str] = field(default_factory=set)
     ready: set[str] = field(default_factory=set)
+    unseeing: set[str] = field(default_factory=set)
+    """Works whose samples it can't read by itself."""
     given: dict[tuple[str, int], float] = field(default_factory=dict)
 
 
@@ -139,6 +142,7 @@ class Crew:
         """Give up a work: workers that are at a batch of it end, the others forget it."""
         del self._jobs[job.name]
         for member in list(self._members):
+            member.unseeing.discard(job.name)
             if any(name == job.name for name, _ in member.given):
                 self._part_with(member, "it was ended")
             elif job.name in member.ready:
@@ -164,12 +168,16 @@ class Crew:
         return self._free(job) is not None
 
     def give(self, job: Job, number: int, batch: Any) -> None:
-        """Give a batch to the worker that has least; only where one has room."""
+        """Give a batch to the worker that has least; only where one has room.
+
+        The pixels stay here where they come from files, until the worker says that it does not have these.
+        """
         member = self._free(job)
         assert member is not None
         self._has_given = True
         member.given[job.name, number] = time.monotonic()
-        reference = member.actor.handle.remote(job.name, number, batch)
+        light = None if job.name in member.unseeing else without_pixels(batch)
+        reference = member.actor.handle.remote(job.name, number, light or batch)
         self._awaited[reference] = _Awaited("result", member, job.name, number)
 
     def events(self, job: Job) -> Iterator[Event]:
@@ -208,7 +216,11 @@ class Crew:
             self._welcome(awaited.member, job, found)
         elif awaited.kind == "result":
             seconds = time.monotonic() - awaited.member.given.pop((awaited.job, awaited.number))
-            if job is not None:
+            if found.is_unseen:
+                awaited.member.unseeing.add(awaited.job)
+                if job is not None:
+                    job.events.append(Lost(awaited.number, False, "its worker can't read it"))
+            elif job is not None:
                 job.seconds = seconds if job.seconds is None else 0.8 * job.seconds + 0.2 * seconds
                 job.events.append(Done(awaited.number, found))
         elif found is not None and found[:2] in awaited.member.given:

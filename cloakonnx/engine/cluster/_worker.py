@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloakonnx.data.located import Located
 from cloakonnx.engine.cluster._shipping import is_here, placed, unpacked
 from cloakonnx.engine.cluster._versions import Versions, versions
 from cloakonnx.errors import CloakError
@@ -32,10 +33,17 @@ class Hello:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a batch or of the work's arrival: a result, or the error that was raised."""
+    """What became of a batch or of the work's arrival.
+
+    Attributes:
+        result: What there is to show.
+        error: The error that was raised.
+        is_unseen: Whether nothing was done: the files that the batch comes from are not here, or they are others.
+    """
 
     result: Any = None
     error: Exception | None = None
+    is_unseen: bool = False
 
 
 class Worker:
@@ -78,8 +86,12 @@ class Worker:
             return Report(error=sendable(error))
 
     def handle(self, job: str, number: int, batch: Any) -> Report:
-        """Return the result of a batch, or its error."""
+        """Return the result of a batch, or its error; what it lacks is read from the files that it comes from."""
         try:
+            if isinstance(batch, Located):
+                batch = batch.whole()
+                if batch is None:
+                    return Report(is_unseen=True)
             if job not in self._handlers:
                 self._handlers[job] = self._works[job].start()
             return Report(result=self._handlers[job](batch, lambda share: self._at(job, number, share)))
