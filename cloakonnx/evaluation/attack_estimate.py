@@ -17,7 +17,7 @@ from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine
-from cloakonnx.evaluation.estimate import Estimate, Tried, tried_at_most
+from cloakonnx.evaluation.estimate import MOST_TRIED, Estimate, Tried, tried_at_most
 
 
 def estimate_attacks(
@@ -58,7 +58,7 @@ def estimate_attacks(
         batch_size=batch_size,
         workers=engine.workers,
     )
-    first = next(iter(dataset.batches(batch_size)), None)
+    first = next(iter(dataset.batches(MOST_TRIED)), None)
     if first is None:
         return found
     count = min(tried_at_most(most), first.size)

@@ -30,7 +30,7 @@ _PROBE = 0.2
 _SHORT = 20.0
 """Seconds that the short attacks may take in all, if every sample withstands them."""
 
-_LEAST_TRIED, _MOST_TRIED = 8, 64
+_LEAST_TRIED, MOST_TRIED = 8, 64
 """Samples that are tried, whatever it takes, and at most."""
 
 
@@ -255,7 +255,7 @@ class Costs:
 
 def tried_at_most(seconds_per_sample: float) -> int:
     """Return how many samples are worth trying, where each takes as long at most."""
-    return min(max(int(_SHORT / seconds_per_sample), _LEAST_TRIED), _MOST_TRIED)
+    return min(max(int(_SHORT / seconds_per_sample), _LEAST_TRIED), MOST_TRIED)
 
 
 def _timed(run: Callable[[], object]) -> float:

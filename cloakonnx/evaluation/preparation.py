@@ -25,7 +25,7 @@ from cloakonnx.evaluation.baseline import carried, check_alike
 from cloakonnx.evaluation.compared import ComparisonWork, Conditions
 from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
-from cloakonnx.evaluation.estimate import WORTH_IT, Estimate
+from cloakonnx.evaluation.estimate import MOST_TRIED, WORTH_IT, Estimate
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import Mask
@@ -107,11 +107,11 @@ class Prepared:
         )
         return cls(work, dataset, engine, batch_size, radii, source, bare, masks, about_masks, notes)
 
-    def batches(self) -> Iterator[LabelledBatch]:
-        """Yield the samples batch by batch; raises DataError where they have no labels."""
+    def batches(self, size: int | None = None) -> Iterator[LabelledBatch]:
+        """Yield the samples batch by batch, of another size if asked; raises DataError where they have no labels."""
         name = self.dataset.source.name
         missing = f"{name} has no labels; an evaluation needs them ({{labels}}, or y in an .npz)"
-        return (batch.labelled(missing) for batch in self.dataset.batches(self.batch_size))
+        return (batch.labelled(missing) for batch in self.dataset.batches(size or self.batch_size))
 
     def estimate(self, *, sanity: bool, always: bool = False) -> Estimate:
         """Measure what the evaluation takes; it changes no result.
@@ -137,7 +137,7 @@ class Prepared:
         )
         if not always and most.seconds is not None and most.seconds < WORTH_IT:
             return most
-        first = next(self.batches(), None)
+        first = next(self.batches(MOST_TRIED), None)
         if first is None:
             return most
         work.model.task.check(first.y, work.model.classes)
@@ -194,7 +194,7 @@ def estimate_of_masks(
     masked = victim(classifier.beside(hardened(classifier.model, masks)) if masks else classifier)
     comparison = Comparison(masked, victim(classifier), [masked] * CONTROL_MASKS, plans, norm=norm, seed=0)
     costs = comparison.costs(dataset.sample_shape, batch_size=batch_size)
-    first = next(iter(dataset.batches(batch_size)), None)
+    first = next(iter(dataset.batches(MOST_TRIED)), None)
     labelled = None if first is None or first.y is None else LabelledBatch(first.x, first.y, first.indices)
     return Estimate(
         costs.most(),

@@ -140,6 +140,7 @@ def test_a_dry_run_attacks_and_writes_nothing(run: Run, masked: Path) -> None:
     assert code == 0
     found = json.loads(out)
     assert (found["samples"], found["batches"], found["workers"]) == (8, 4, 4)
+    assert found["expected"]["tried"] == 8  # more than a batch
     assert 0 < found["expected"]["seconds"] <= found["at_most"]["seconds"]
     assert [each["workers"] for each in found["on_workers"]] == [1, 4]
     assert found["on_workers"][1]["expected_seconds"] == found["expected"]["seconds"]

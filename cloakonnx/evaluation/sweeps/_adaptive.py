@@ -22,7 +22,7 @@ from cloakonnx.engine.trees import joined
 from cloakonnx.evaluation.compared import Conditions, model_digests
 from cloakonnx.evaluation.comparison import Comparison
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
-from cloakonnx.evaluation.estimate import WORTH_IT, Estimate
+from cloakonnx.evaluation.estimate import MOST_TRIED, WORTH_IT, Estimate
 from cloakonnx.evaluation.outcomes import Found
 from cloakonnx.evaluation.results import AtEps
 from cloakonnx.evaluation.sweeps._amounts import labelled
@@ -159,7 +159,7 @@ class AttackedMasks:
         )
         if most.seconds is not None and most.seconds < WORTH_IT:
             return most
-        first = next(labelled(self._pairs, self._batch_size)).clean
+        first = next(labelled(self._pairs, MOST_TRIED)).clean
         return replace(most, tried=costs.tried(first))
 
     def run(
