@@ -167,7 +167,8 @@ def going_on(how: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interruption:
-        interruption.add_note(how)
+        if how not in getattr(interruption, "__notes__", ()):  # a shard's run is within another
+            interruption.add_note(how)
         raise
 
 

@@ -122,11 +122,23 @@ class _Output(AnalysisOutput):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Sharding(Sharding):
+    resume: bool = option("--resume", is_flag=True, help="Continue an interrupted run of a --shard.")
+
+    def check(self, select: str | None) -> None:
+        """Check that options go together."""
+        if self.shard is not None and select is not None:
+            raise click.UsageError("--select takes all samples: leave out --shard")
+        if self.resume and self.shard is None:
+            raise click.UsageError("--resume goes with --shard: a run of all batches keeps none")
+
+
 @verb("analyze")
 @in_shards
 def command(
     *, model: ModelFile, data: CleanData, versions: _Versions, attack: MaybeAttack, tap: _Tap, selection: _Selection,
-    runs: Runs, output: _Output, sharding: Sharding, as_json: Json,
+    runs: Runs, output: _Output, sharding: _Sharding, as_json: Json,
 ) -> None:  # fmt: skip
     """Score the features of a tap of MODEL, an activation: one that differs most under attack scores highest.
 
@@ -142,8 +154,7 @@ def command(
     from cloakonnx.graph.masks.insert import check_opset
 
     selection.check(tap.criterion)
-    if sharding.shard is not None and selection.select is not None:
-        raise click.UsageError("--select takes all samples: leave out --shard")
+    sharding.check(selection.select)
     loaded = load(model)
     check_opset(loaded)
     clean, others = data.needed(), versions.source(data)

@@ -127,6 +127,9 @@ def _values(made: click.Command, head: Head, given: dict[Any, Any], path: Path) 
         if name not in taken:
             raise click.UsageError(f"{flags[name]} does not go with shards of cloakonnx {made.name}")
         yield name, [str(each) for each in value] if isinstance(value, tuple) else _text(value)
+    for name, stored_path in head.call.get("files", {}).items():
+        if name in flags and not given.get(name) and "://" not in stored_path and not Path(stored_path).exists():
+            raise click.UsageError(f"the shards had {stored_path}, which is not here: name it with {flags[name]}")
     for name in head.call.get("again", ()):
         if name in NAMED_AGAIN and not given.get(name):
             raise click.UsageError(

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cloakonnx.engine.folder import Folder
+
 from .conftest import Run, files
 
 DATA = ("--data", "clean.npz")
@@ -105,7 +107,7 @@ def test_inputs_that_moved(run: Run, folder: Path) -> None:
         (folder / name).rename(folder / "there" / name)
     found = run("merge", *shards, "-o", "merged.npz")
     assert found.code == 2
-    assert "m.onnx" in found.err
+    assert "the shards had m.onnx, which is not here: name it with --model" in found.err
     moved = ("--model", "there/m.onnx", "--data", "there/clean.npz")
     assert run("merge", *shards, "-o", "merged.npz", *moved).code == 0
     assert (folder / "merged.eps0.1.npz").read_bytes() == (folder / "whole.eps0.1.npz").read_bytes()
@@ -136,10 +138,37 @@ def test_what_a_shard_needs(run: Run, folder: Path) -> None:
     greedy = ("--attack", "fgsm", "--eps", "0.1", "--select", "greedy", "--budget", "1%")
     found = run("analyze", "m.onnx", *DATA, *greedy, "--shard", "1/2", "-o", "1.shard")
     assert (found.code, "leave out --shard" in found.err) == (2, True)
+    found = run("analyze", "m.onnx", *PAIRS, "--resume")
+    assert (found.code, "--resume goes with --shard" in found.err) == (2, True)
     (folder / "1.shard").write_bytes(b"")
     found = run("analyze", "m.onnx", *PAIRS, "--shard", "1/2", "-o", "1.shard")
     assert (found.code, "exists already" in found.err) == (2, True)
     assert run("analyze", "m.onnx", *PAIRS, "--shard", "1/2", "-o", "1.shard", "--force").code == 0
+
+
+def test_an_interrupted_shard_goes_on(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says once how."""
+    asked = ("analyze", "m.onnx", *PAIRS, "--batch-size", "2", "--shard", "1/2", "-o", "1.shard")
+    saved = Folder.save
+
+    def stop(self: Folder, number: int, digest: str, result: object) -> None:
+        saved(self, number, digest, result)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Folder, "save", stop)
+    found = run(*asked)
+    assert found.code == 130
+    assert found.err.count("--resume goes on where this stopped") == 1
+    assert not (folder / "1.shard").exists()
+    monkeypatch.setattr(Folder, "save", saved)
+    assert (
+        run("analyze", "m.onnx", *PAIRS, "--batch-size", "2", "--shard", "1/3", "-o", "1.shard", "--resume").code == 2
+    )
+    assert run(*asked, "--resume").code == 0
+    resumed = (folder / "1.shard").read_bytes()
+    assert run(*asked, "--force").code == 0
+    assert (folder / "1.shard").read_bytes() == resumed
+    assert not list(folder.glob(".*"))
 
 
 def test_json(run: Run, folder: Path) -> None:
