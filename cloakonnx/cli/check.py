@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +13,10 @@ import click
 
 from cloakonnx.cli._data import LabelledData
 from cloakonnx.cli._evaluation import Asked, Beside, opened
-from cloakonnx.cli._files import OUTPUT, Json, ModelFile, Output
+from cloakonnx.cli._files import OUTPUT, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
+from cloakonnx.cli._finished import Finished, key_of
 from cloakonnx.cli._gates import SomeGates, check_junit, junit_option, write_junit
-from cloakonnx.cli._output import complain, one_line, print_json, readers_may_leave, say
+from cloakonnx.cli._output import RESUMED, complain, going_on, one_line, print_json, readers_may_leave, say
 from cloakonnx.cli._parameters import option_of
 from cloakonnx.cli._plan import Plan
 from cloakonnx.cli._runs import Runs
@@ -45,30 +46,46 @@ class _Results(Output):
         "-o", "--output", type=OUTPUT, help="Folder for the evaluation of each model, NAME.json.  [none]"
     )
 
-    def files(self, names: Sequence[str]) -> list[Path | None]:
-        """Make the folder, and claim the file of each model.
+    resume: bool = option("--resume", is_flag=True, help=RESUME_OUTPUT)
+
+    def files(self, names: Sequence[str], finished: Finished) -> list[Path | None]:
+        """Make the folder, and claim the file of each model; those that are finished stay as they are.
 
         Raises:
             OutputError: a file can't be written, or is there.
         """
         if self.output is None:
             return [None] * len(names)
-        from cloakonnx.errors import OutputError
         from cloakonnx.remote import prepare
 
-        prepare(self.output, is_folder=True)
-        try:
-            self.output.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot make the folder {self.output}: {error.strerror or error}") from None
         found = [
             self.output / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('.-') or 'model'}.json" for name in names
         ]
         twice = next((path for index, path in enumerate(found) if path in found[:index]), None)
         if twice is not None:
             raise OptionError(f"two models would be written to {twice}; give one of them another name = '...'")
-        self.claim(*found)
+        prepare(self.output, is_folder=True)
+        self._make(self.output)
+        self.claim(*(path for path in found if not finished.holds(path)))
         return list(found)
+
+    @staticmethod
+    def _make(folder: Path) -> None:
+        """Make the folder, unless it is there; if nothing is in it at the end it goes again."""
+        from cloakonnx.errors import OutputError
+
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            return  # a file in its place is said by the claim
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from None
+
+        def tidy() -> None:
+            with suppress(OSError):
+                folder.rmdir()
+
+        click.get_current_context().call_on_close(tidy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +105,11 @@ class _Entry:
     context: click.Context
     asked: Asked
     allow_inconclusive: bool
+
+    @property
+    def key(self) -> str:
+        """What the numbers follow from."""
+        return key_of(self.asked, self.context.params)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +156,7 @@ def command(
     cloakonnx check
     cloakonnx check --junit gates.xml --json
     cloakonnx --config ci.toml check -o evaluations
+    cloakonnx check -o evaluations --resume
 
     cloakonnx.toml (or [tool.cloakonnx] of pyproject.toml) has model = "model.onnx", or a table [[models]] for each: its
     path, its name where that is to be another, its gates as require, and any option of 'cloakonnx evaluate'. What a
@@ -141,16 +164,29 @@ def command(
     model is attacked. Exit code 1 if a gate does not pass.
     """
     settings = _settings()
+    check_resume(results.output, resume=results.resume)
     check_junit(junit)
     with ExitStack() as closing:
         entries = _entries(settings, closing)
         entries = [_ready(each) for each in entries]
-        outputs = results.files([each.name for each in entries])
+        finished = Finished(results.output, resume=results.resume)
+        outputs = results.files([each.name for each in entries], finished)
+        kept = [
+            finished.load(output, each.key) if output is not None and finished.holds(output) else None
+            for each, output in zip(entries, outputs, strict=True)
+        ]
         done = []
-        for number, output in enumerate(outputs, 1):
-            entry = entries.pop(0)  # its sessions go with it
-            say(f"[{number}/{len(outputs)}] {entry.name}")
-            done.append(_checked(entry, output, allow_inconclusive=allow_inconclusive))
+        with nullcontext() if results.output is None else going_on(RESUMED):
+            for number, (output, before) in enumerate(zip(outputs, kept, strict=True), 1):
+                entry = entries.pop(0)  # its sessions go with it
+                say(f"[{number}/{len(outputs)}] {entry.name}" + (" (finished before)" if before is not None else ""))
+                made = _checked(
+                    entry, output, allow_inconclusive=allow_inconclusive, before=before, resume=results.resume
+                )
+                done.append(made)
+                if before is None and made.found is not None:
+                    finished.add(output, entry.key)
+        finished.remove()
     _print(done, as_json=as_json)
     write_junit(junit, *(each.suite for each in done))
     code = max(each.exit_code for each in done)
@@ -240,8 +276,10 @@ def _naming(where: str) -> Iterator[None]:
         raise type(error)(f"{where}: {error.args[0]}", parameter=error.parameters) from error
 
 
-def _checked(entry: _Entry, output: Path | None, *, allow_inconclusive: bool) -> _Checked:
-    """Evaluate a model and judge it; an error ends this model's check alone."""
+def _checked(
+    entry: _Entry, output: Path | None, *, allow_inconclusive: bool, before: Evaluation | None, resume: bool
+) -> _Checked:
+    """Evaluate a model, unless that was done ``before``, and judge it; an error ends this model's check alone."""
     from cloakonnx.reporting.junit import Suite
 
     allow = allow_inconclusive or entry.allow_inconclusive
@@ -250,7 +288,7 @@ def _checked(entry: _Entry, output: Path | None, *, allow_inconclusive: bool) ->
     error, code = "", 0
     with entry.context.scope(cleanup=False):
         try:
-            found = entry.asked.evaluated(output=output)
+            found = before or entry.asked.evaluated(output=output, resume=resume)
             decisions = entry.asked.judged(found)
         except CloakError as raised:
             error, code = raised.said(option_of), raised.exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import junitparser
 import pytest
@@ -177,3 +178,59 @@ def test_two_models_into_one_file(run: Run, models: Path) -> None:
     assert run("check", "-o", "e").code == 0
     settings(models, f"[[models]]\npath = 'm.onnx'\nname='a b'\n{GATE}[[models]]\npath = 'm.onnx'\nname='a-b'\n{GATE}")
     assert "two models would be written to" in run("check", "-o", "f").err
+
+
+def test_an_interrupted_check_goes_on(run: Run, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cloakonnx.cli._evaluation import Asked
+    from cloakonnx.evaluation.evaluation import Evaluation
+
+    settings(models, TWO)
+    assert run("check", "-o", "whole").code == 1
+    evaluated, made = Asked.evaluated, []
+
+    def watched(self: Asked, **outputs: object) -> Evaluation:
+        made.append(self.classifier.name)
+        if interrupts and self.classifier.name == "m.hardened.onnx":
+            raise KeyboardInterrupt
+        return evaluated(self, **outputs)
+
+    monkeypatch.setattr(Asked, "evaluated", watched)
+    interrupts = True
+    code, _, err = run("check", "-o", "e")
+    assert code == 130 and "--resume goes on where this stopped" in err
+    interrupts = False
+    refused(run, models, ("check", "-o", "e"), "e/m.onnx.json exists already")
+    settings(models, TWO.replace("[[models]]", "[[models]]\nseed = 1", 1))
+    refused(run, models, ("check", "-o", "e", "--resume"), "e/m.onnx.json was finished with other settings")
+    settings(models, TWO)
+    refused(run, models, ("check", "--resume"), "--resume needs -o")
+    made.clear()
+    code, out, err = run("check", "-o", "e", "--resume")
+    assert (code, made) == (1, ["m.hardened.onnx"]), err
+    assert "[1/2] m.onnx (finished before)" in err and "1 of 2 models fail" in out
+    assert files(models / "e") == files(models / "whole")
+
+
+def test_a_finished_file_that_was_changed_is_not_taken(run: Run, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cloakonnx.cli._evaluation import Asked
+
+    settings(models, TWO)
+    whole = Asked.evaluated
+    monkeypatch.setattr(
+        Asked,
+        "evaluated",
+        lambda self, **outputs: whole(self, **outputs) if self.classifier.name == "m.onnx" else _interrupt(),
+    )
+    assert run("check", "-o", "e").code == 130
+    path = models / "e" / "m.onnx.json"
+    path.write_text(path.read_text() + " ")
+    refused(run, models, ("check", "-o", "e", "--resume"), "e/m.onnx.json exists already")
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def test_no_empty_folder_is_left(run: Run, models: Path) -> None:
+    settings(models, f"[[models]]\npath = 'm.onnx'\nname='a b'\n{GATE}[[models]]\npath = 'm.onnx'\nname='a-b'\n{GATE}")
+    refused(run, models, ("check", "-o", "f"), "two models would be written to")
