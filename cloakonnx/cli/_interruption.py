@@ -30,7 +30,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self._raised = _NEVER
-        self._ended = False
+        self._ended = self._was_interrupted = False
         self._hook = sys.unraisablehook
         self._thread = _thread.get_ident()
 
@@ -46,7 +46,8 @@ class Interruption:
         self._ended = True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        sys.unraisablehook = self._hook
+        if not self._was_interrupted:  # what it has left half made may fail in a finaliser even now
+            sys.unraisablehook = self._hook
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -55,10 +56,12 @@ class Interruption:
         if _importing(frame):
             _thread.start_new_thread(_again, (self._thread,))
             return
-        self._raised = now
+        self._raised, self._was_interrupted = now, True
         raise KeyboardInterrupt
 
     def _unraisable(self, unraisable: UnraisableHookArgs) -> None:
+        if self._ended:
+            return
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
             self._raised = _NEVER
             _thread.start_new_thread(_again, (self._thread,))

@@ -54,6 +54,24 @@ def twice():
         interrupt()
         open("cleaned", "w").close()
 
+class Half:
+    # as a zip file whose constructor is interrupted: its finaliser misses what was not made yet
+
+    def __init__(self):
+        interrupt()
+        self.made = True
+
+    def __del__(self):
+        self.made
+
+def half():
+    Half()
+
+def half_kept():
+    global kept
+    kept = Half.__new__(Half)
+    kept.__init__()
+
 def late():
     atexit.register(interrupt)
 
@@ -89,8 +107,11 @@ def scripted(folder: Path) -> Path:
     return folder
 
 
+WHERE = ["interrupt", "finaliser", "callback", "importing", "cleanup", "twice", "half", "half_kept"]
+
+
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("where", ["interrupt", "finaliser", "callback", "importing", "cleanup", "twice"])
+@pytest.mark.parametrize("where", WHERE)
 def test_wherever_it_comes(scripted: Path, where: str, number: str) -> None:
     ended = run_script(scripted, where, number)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", f"{INTERRUPTED}\n")
