@@ -38,9 +38,6 @@ NOT_RUN = {
         "docs/scale.md: sbatch --array=1-16 shards.sbatch evaluate model.onnx --data test.npz --eps 8/255 "
         "--attack standard --resume"
     ): "needs a cluster",
-    "docs/security.md: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -out signer.pem": (
-        "makes keys"
-    ),
     "docs/security.md: import cloakonnx as ck": "needs keys",
     "docs/security.md: sigstore sign model.attestation.json": "needs the network",
     'docs/gradient.md: @unary("Exp", since=6, until=13)': "a part of the code",
