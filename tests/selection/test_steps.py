@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from cloakonnx.graph.file.model import load_bytes
 from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.learn.learn import learn
+from cloakonnx.selection.learn.progress import Progress
 from cloakonnx.selection.learn.recipe import Recipe
 from cloakonnx.selection.learn.steps import Part, StepWork, outcome
 from tests.attacks.helpers import digits_arrays
@@ -28,10 +31,12 @@ pytest.importorskip("sklearn")
 TAP = "/6/Relu_output_0"
 
 
-def learned(engine: Engine, **settings: Any) -> Analysis:
+def learned(
+    engine: Engine, *, on_progress: Callable[[Progress], None] = lambda progress: None, **settings: Any
+) -> Analysis:
     recipe = Recipe(eps=EPS, budget=0.5, epochs=3, batch_size=40, **settings)
     data, select = learning_data(120), select_data(60)
-    return learn(cpu(model()), data, recipe, select=select, over_budget=True, engine=engine)
+    return learn(cpu(model()), data, recipe, select=select, over_budget=True, engine=engine, on_progress=on_progress)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +50,27 @@ def test_any_number_of_workers_gives_the_same_bytes(settings: dict[str, Any]) ->
     ]
     assert len(set(found)) == 1
     assert learned(Threads(2), parts=2, **settings).to_json() != found[0]
+
+
+class Opening:
+    """Counts how often the workers of each work are opened."""
+
+    threads, workers = 1, 2
+
+    def __init__(self) -> None:
+        self.opened: Counter[str] = Counter()
+
+    def open(self, work: Any) -> Any:
+        self.opened[type(work).__name__] += 1
+        return Threads(2).open(work)
+
+
+def test_the_workers_of_steps_stay_while_masks_are_tried() -> None:
+    engine = Opening()
+    found = learned(engine, parts=2, granularity="feature")
+    assert engine.opened["StepWork"] == 1
+    assert engine.opened["TrialWork"] > 3  # epochs
+    assert found.to_json() == learned(Threads(2), parts=2, granularity="feature").to_json()
 
 
 def test_in_this_process_too() -> None:

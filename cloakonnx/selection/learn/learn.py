@@ -212,13 +212,10 @@ class _Learner:
         if folder is not None:
             load(folder, self.state)
         self._began, self._before = monotonic(), self.state.adam.steps
-        while self.state.adam.steps < self.steps:
-            with self._engine.open(self._work) as pool:  # ends before masks are tried, which needs the workers
+        with self._engine.open(self._work) as pool:  # stays while masks are tried: its sessions are needed again
+            while self.state.adam.steps < self.steps:
                 epoch, is_due = self._step(pool)
-                while not is_due:
-                    self._note(folder)
-                    epoch, is_due = self._step(pool)
-            self._note(folder, self._tried(epoch))
+                self._note(folder, self._tried(epoch) if is_due else None)
         tried = iter(range(1, len(self.state.learned) + 1))
 
         def tell() -> None:
