@@ -12,7 +12,7 @@ OUT := cloakonnx-demo
 FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= 0
 
-.PHONY: demo test test-peers test-cluster test-browser test-lowest fuzz lint format smoke clean docs
+.PHONY: demo test test-peers test-cluster test-cluster-all test-browser test-lowest fuzz lint format smoke clean docs
 
 ## demo: set up an environment, harden a bundled classifier in cloakonnx-demo/, and show what that brings
 demo: $(VENV)/.demo
@@ -31,6 +31,10 @@ test-peers: $(PEERS_VENV)/.peers
 ## test-cluster: the tests on a Ray cluster of three nodes and on an object store, all on this machine
 test-cluster: $(CLUSTER_VENV)/.cluster
 	$(CLUSTER_VENV)/bin/python -m pytest -q tests/cluster
+
+## test-cluster-all: the same with every kind of run under every fault, which takes longer
+test-cluster-all: $(CLUSTER_VENV)/.cluster
+	CLOAKONNX_CLUSTER=all $(CLUSTER_VENV)/bin/python -m pytest -q tests/cluster
 
 ## test-browser: the report in a headless Chromium (Debian's, or $CHROMIUM); screenshots go to test-artifacts/
 test-browser: $(BROWSER_VENV)/.browser

@@ -28,7 +28,6 @@ _SHORT = "/tmp" if os.name == "posix" else None
 """Where Ray's own folder lies: the path of a socket in it has 107 bytes at most."""
 _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray warns that this will be the default
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_agent_register_timeout_ms": "180000",  # a busy machine needs longer than the half minute that Ray waits
@@ -76,7 +75,7 @@ class Connection:
     def _connect(self, address: str | None, folder: str | None, cpus: int) -> None:
         """Start a Ray in a folder, or connect to one."""
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-        with _signals_kept():
+        with _signals_kept(), _listener_left_out():
             try:
                 if folder is not None:
                     self.ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **options)
@@ -191,6 +190,22 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def _listener_left_out() -> Iterator[None]:
+    """Connect without the thread that prints cluster-wide errors on stdout, where results go."""
+    from ray._private import worker  # noqa: PLC0415 - of the extra
+
+    listener = getattr(worker, "listen_error_messages", None)  # private: a version without it prints what it prints
+    if listener is None:
+        yield
+        return
+    worker.listen_error_messages = lambda worker, threads_stopped: None
+    try:
+        yield
+    finally:
+        worker.listen_error_messages = listener
 
 
 @contextmanager

@@ -50,9 +50,9 @@ def why(error: Exception, ray: Any) -> str:
         raise WorkerError("a Ray node has no cloakonnx, or another version: install the same version on every node")
     if isinstance(error, ray.exceptions.RayTaskError) or "creation task" in text:
         raise WorkerError(f"a Ray worker fails: {_last_line(text)}")
-    if "memory" in text.lower():
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or "running low on memory" in text:
         return "its node ran short of memory"
-    if "node" in text.lower() and ("died" in text.lower() or "dead" in text.lower()):
+    if isinstance(error, ray.exceptions.NodeDiedError) or "its node has died" in text or "marked dead" in text:
         return "its node is gone"
     return "its process ended"
 

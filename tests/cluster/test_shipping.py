@@ -1,0 +1,85 @@
+"""Models on their way to workers: by path where the file is there, else once a node as bytes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cloakonnx.attacks.attack import attack
+from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.engine.cluster import _crew
+from cloakonnx.engines import InProcess, Ray
+from cloakonnx.graph.file.model import load, load_bytes
+from tests.attacks.helpers import DIGITS
+from tests.engine.test_workers import ONE, PGD, dataset
+
+
+def placed() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob("cloakonnx-*/*.lock"))
+
+
+def attacked(model: Any, engine: Any) -> Any:
+    return attack(Classifier(model, provider=ONE), dataset(), PGD, batch_size=7, engine=engine).x
+
+
+@pytest.fixture
+def puts(monkeypatch: pytest.MonkeyPatch, cluster: Any) -> list[int]:
+    """Sizes of the arrays that are put into Ray's store."""
+    import ray
+
+    found: list[int] = []
+    put = ray.put
+
+    def counted(value: Any, **options: Any) -> Any:
+        found.append(value.nbytes if isinstance(value, np.ndarray) else 0)
+        return put(value, **options)
+
+    monkeypatch.setattr(ray, "put", counted)
+    return found
+
+
+def test_a_file_that_nodes_do_not_see_is_put_once(
+    engine: Ray, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puts: list[int]
+) -> None:
+    """The path leads through this process's own folder, where workers are not."""
+    shutil.copy(DIGITS, tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    there = Path("/proc/self/cwd/model.onnx")
+    before = placed()
+    own = Ray(cluster.address)  # workers of its own: their files go with them
+    engine.close()
+    np.testing.assert_array_equal(attacked(load(there), own), attacked(load(DIGITS), InProcess()))
+    size = DIGITS.stat().st_size
+    assert [each for each in puts if each] == [size]
+    written = [each for each in placed() if each not in before]
+    assert len(written) == 1  # all nodes of the tests are one machine
+    assert (written[0].with_suffix("") / "model.onnx").read_bytes() == DIGITS.read_bytes()
+    own.close()
+    assert placed() == before
+
+
+def test_a_file_that_nodes_see_is_not_put(engine: Ray, puts: list[int]) -> None:
+    attacked(load(DIGITS), engine)
+    assert puts == [0]  # the work itself
+
+
+def test_a_model_in_memory_goes_with_the_work(engine: Ray, puts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    packed = _crew.packed
+
+    def measured(*given: Any) -> Any:
+        made = packed(*given)
+        sizes.append(len(made.content))
+        return made
+
+    monkeypatch.setattr(_crew, "packed", measured)
+    content = DIGITS.read_bytes()
+    found = attacked(load_bytes(content), engine)
+    np.testing.assert_array_equal(found, attacked(load(DIGITS), InProcess()))
+    assert len(content) < sizes[0] < 1.5 * len(content)
+    assert len(puts) == 1
