@@ -11,7 +11,7 @@ from math import prod
 from cloakonnx.graph.build import Tensor
 from cloakonnx.graph.decompose.fused import activated, given
 from cloakonnx.graph.decompose.registry import Node, decomposition
-from cloakonnx.graph.index.blocked import NCHWC, is_blocked
+from cloakonnx.graph.index.blocked import NCHWC
 from cloakonnx.graph.index.custom import CONV, MAX_POOL, POOL
 
 
@@ -28,7 +28,7 @@ def packed(x: Tensor) -> Tensor:
 @decomposition("Conv", domain=NCHWC)
 def conv(s: Node) -> Tensor:
     """Conv, a sum and an activation; few input channels are not in blocks."""
-    blocked, dims, group = is_blocked(s.index, s.node.input[0]), s.index.static(s.node.input[1]), s.attr("group", 1)
+    blocked, dims, group = s.node.input[0] in s.index.blocked, s.index.static(s.node.input[1]), s.attr("group", 1)
     if dims is None or len(dims) != 4:
         raise s.error("the shape of its weights is unknown")
     x = unpacked(s.x, dims[1] * group) if blocked else s.x

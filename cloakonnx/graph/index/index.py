@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from cloakonnx.errors import ModelError
+from cloakonnx.graph.index.blocked import NCHWC
 from cloakonnx.graph.index.traits import Trait, has
 
 Dim: TypeAlias = int | str | None
@@ -109,6 +110,16 @@ class Index:
     def fixed(self) -> set[str]:
         """Names of the tensors that depend on no input: constants, and what random ops make without the data."""
         return self._closed(random=True)
+
+    @cached_property
+    def blocked(self) -> set[str]:
+        """Names of the tensors in ONNX Runtime's blocked layout, which elementwise ops and Concat leave as it is."""
+        names: set[str] = set()
+        for node in (self.graph.node[index] for index in self.order):
+            is_back = node.domain == NCHWC and node.op_type == "ReorderOutput"
+            if not is_back and (node.domain == NCHWC or any(name in names for name in node.input[:1])):
+                names.update(node.output)
+        return names
 
     def _closed(self, *, random: bool) -> set[str]:
         names = set(self.initializers) | {t.values.name for t in self.graph.sparse_initializer}

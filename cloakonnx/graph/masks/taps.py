@@ -10,7 +10,7 @@ import onnx
 
 from cloakonnx.errors import TapError, nearest
 from cloakonnx.graph.file.model import Model
-from cloakonnx.graph.index.blocked import NCHWC, is_blocked
+from cloakonnx.graph.index.blocked import NCHWC
 from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.index.outputs import score_output
 from cloakonnx.graph.index.traits import Trait, has
@@ -225,7 +225,7 @@ def _refusal(graph: Index, name: str) -> str | None:  # noqa: PLR0911 - one retu
         return "has an unknown rank: shape inference can't tell it, so the feature axis is not known"
     if len(info.shape) < 2:
         return f"has rank {len(info.shape)}; a tap needs a batch axis and a feature axis (rank 2 or more)"
-    if is_blocked(graph, name):
+    if name in graph.blocked:
         return f"is in ONNX Runtime's blocked layout ({NCHWC}); only tensors behind a ReorderOutput can be taps"
     return None
 
