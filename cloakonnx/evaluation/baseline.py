@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.errors import ModelError
+from cloakonnx.errors import CheckError, ModelError
 from cloakonnx.evaluation.results import ModelRecord
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.fold.recorded import read_masks
@@ -26,7 +26,13 @@ def carried(model: Model, baseline: Model | None) -> tuple[list[Mask], Model | N
         note = f"{model.name} is folded: its masks are in its weights and can't be taken out, so it is evaluated alone"
         return [], None, (f"{note}; --baseline names the model that it was made from",)
     bare = baseline if baseline.sha256 == entries(model.proto).get(SOURCE_KEY) else None
-    return masks if bare is None else read_masks(model, bare), bare, ()
+    if bare is None:
+        return masks, None, ()
+    try:
+        return read_masks(model, bare), bare, ()
+    except CheckError:  # quantised after it was folded, say
+        gone = f"the masks that the metadata of {model.name} records are not in its weights any more"
+        return [], None, (f"{gone}: it is taken as it is, without random masks beside it",)
 
 
 def has_baseline(model: Model, baseline: Model | None) -> bool:

@@ -194,8 +194,9 @@ COMMAND = [sys.executable, "-m", "cloakonnx"]
 ATTACK = [*COMMAND, "attack", str(DIGITS), "--data", str(DATA), "--attack", "pgd", "--eps", "2/16", "--batch-size", "8"]
 
 
-def test_a_driver_is_killed_and_resumed(cluster: Any, tmp_path: Path) -> None:
+def test_a_driver_is_killed_and_resumed(engine: Ray, cluster: Any, tmp_path: Path) -> None:
     """Its workers end with it, and what is done is not done again."""
+    engine.close()  # its workers hold the CPUs
     long = [*ATTACK, "--max-iter", "300", "--limit", "64"]
     subprocess.run([*long, "-o", "whole.npz", "--cpus-per-worker", "1"], cwd=tmp_path, check=True, capture_output=True)
     given = [*long, "-o", "a.npz", "--engine", cluster.address]

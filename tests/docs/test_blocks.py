@@ -21,6 +21,7 @@ NOT_RUN = {
     "docs/gradients-elsewhere.md: import numpy as np": "needs torchattacks",
     "docs/gradients-elsewhere.md: from art.attacks.evasion import ProjectedGradientDescent": "needs ART",
     "docs/installing.md: python -m venv .venv": "installs",
+    "docs/remote.md: pip install 'cloakonnx[remote]'": "needs a bucket",
     f"docs/installing.md: {CPU_ONLY}": "installs",
     "docs/installing.md: pip install 'onnxruntime-gpu[cuda,cudnn]'": "installs",
     "docs/scale.md: pip install 'cloakonnx[ray,cuda]'": "needs a cluster",
