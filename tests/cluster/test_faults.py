@@ -230,7 +230,10 @@ def test_a_ray_of_ones_own_ends_with_the_run(tmp_path: Path, number: signal.Sign
         start_new_session=True,
     ) as driver:
         wait_until(lambda: any("ray::Worker.handle" in line for line in of_ours(environment)), 120)
-        os.killpg(driver.pid, number)
+        if number == signal.SIGINT:
+            os.killpg(driver.pid, number)  # as Ctrl-C does
+        else:
+            driver.terminate()
         output, said = driver.communicate(timeout=60)
     assert driver.returncode == 130, said
     assert "Traceback" not in said

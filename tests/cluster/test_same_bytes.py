@@ -51,9 +51,7 @@ def evaluated(engine: Engine, folder: Path, **options: Any) -> list[bytes]:
 def swept(engine: Engine, folder: Path, **options: Any) -> list[bytes]:
     analysis = analyze(classifier(), pairs(), tap=TAP, batch_size=9, engine=InProcess())
     options |= {"amounts": [Count(0), Count(4), Count(30)], "adaptive_at": [Count(4), Count(30)]}
-    found = sweep(
-        classifier(), analysis, pairs(), **options, attack="pgd", max_iter=3, batch_size=9, engine=engine, **options
-    )
+    found = sweep(classifier(), analysis, pairs(), attack="pgd", max_iter=3, batch_size=9, engine=engine, **options)
     return [found.to_json().encode()]
 
 
