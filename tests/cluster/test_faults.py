@@ -84,7 +84,9 @@ class Writing:
 def test_a_batch_runs_again_where_it_ends_its_worker(engine: Ray, tmp_path: Path) -> None:
     work = Writing(tmp_path, {1: 2, 4: 1})
     assert run(work, 8, engine) == totals(8)  # type: ignore[arg-type]
-    assert work.tries() == dict.fromkeys(range(8), 1) | {1: 3, 4: 2}  # no other batch ran twice
+    tries = work.tries()
+    assert (tries.pop(1), tries.pop(4)) == (3, 2)
+    assert set(tries.values()) <= {1, 2}  # again where the result was still on its way when the worker ended
 
 
 def test_a_batch_that_ends_three_workers_is_named(engine: Ray, tmp_path: Path) -> None:
