@@ -158,7 +158,7 @@ def memory(options: argparse.Namespace) -> None:
 
 
 def large(megabytes: int) -> ck.Model:
-    """Return a classifier in memory whose weights have so many megabytes."""
+    """Return a classifier in memory whose weights take this many megabytes."""
     width = int((megabytes << 20) / 4 / (64 + 10))
     random = np.random.default_rng(0)
     weights = {

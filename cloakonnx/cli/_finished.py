@@ -30,8 +30,10 @@ class Finished:
         self._path = None if folder is None else folder / _NAME
         self._known: dict[str, Any] = {}
         if resume and self._path is not None:
+            from cloakonnx.remote import fetched
+
             with suppress(OSError, ValueError):
-                found = json.loads(self._path.read_bytes())
+                found = json.loads(fetched(self._path).read_bytes())
                 self._known = found if isinstance(found, dict) else {}
 
     def holds(self, output: Path | None) -> bool:
@@ -70,7 +72,9 @@ class Finished:
     def remove(self) -> None:
         """Remove the record: every model has had its turn."""
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            from cloakonnx.remote import remove
+
+            remove(self._path)
 
 
 def key_of(asked: Asked, parameters: Mapping[str, Any]) -> str:

@@ -263,7 +263,7 @@ def test_a_settings_file_elsewhere(store: Any, run: Run) -> None:
     )
     assert found.code == 0, found.err
     assert b"<testsuite" in store.cat_file("/checked/j.xml")
-    (evaluation,) = [name for name in store.find("/checked") if name.endswith("m.onnx.json")]
+    (evaluation,) = [name for name in store.find("/checked") if name.endswith(".json")]
     assert json.loads(store.cat_file(evaluation))["model"]["name"] == "memory://d/m.onnx"
 
 

@@ -51,7 +51,7 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Writing:
-    """Writes a file for each try of a batch, with the worker's process id; ends its process where it is told to."""
+    """Writes a file for each try of a batch, with the worker's process id; ``ending`` says where that process ends."""
 
     folder: Path
     ending: dict[int, int] = field(default_factory=dict)

@@ -112,7 +112,7 @@ def test_every_verb(bucket: Any, folder: Path, run: Run) -> None:  # noqa: F811
     done("check", "-o", f"{out}/checked")
     assert set(names(bucket)) == {
         "in/clean.npz", "in/m.cloak.json", "in/m.onnx", "in/twins.npz", "out/a.eps1_16.npz", "out/a.eps2_16.npz",
-        "out/a.json", "out/checked/.check.json", "out/checked/s3-models-in-m.onnx.json", "out/e.json",
+        "out/a.json", "out/checked/s3-models-in-m.onnx.json", "out/e.json",
         "out/h.onnx", "out/in-toto.json",
         "out/j.xml", "out/l.cloak.json", "out/r.html", "out/s.json", "out/samples.npz", "out/stripped.onnx",
         "out/won.npz", "run/.stages/apply.json", "run/.stages/attest.json", "run/.stages/evaluate.json",

@@ -1,4 +1,4 @@
-"""What runs in a worker process: one work, one batch at a time."""
+"""What runs in a worker process: the works that it has, one batch at a time."""
 
 from __future__ import annotations
 
