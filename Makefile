@@ -86,7 +86,10 @@ $(PEERS_VENV)/.peers: pyproject.toml tests/peers/requirements.txt tests/peers/re
 
 $(CLUSTER_VENV)/.cluster: pyproject.toml tests/cluster/requirements.txt
 	test -x $(CLUSTER_VENV)/bin/python || $(PYTHON) -m venv $(CLUSTER_VENV)
-	$(CLUSTER_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[dev,ray,remote]' -r tests/cluster/requirements.txt
+	# s3fs takes few versions of botocore and moto takes any: asked for both at once, pip finds no set.
+	$(CLUSTER_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[dev,ray,remote]'
+	$(CLUSTER_VENV)/bin/python -m pip list --format=freeze | grep '^botocore==' >$(CLUSTER_VENV)/botocore.txt
+	$(CLUSTER_VENV)/bin/python -m pip install $(PIP_FLAGS) -r tests/cluster/requirements.txt -c $(CLUSTER_VENV)/botocore.txt
 	touch $@
 
 $(BROWSER_VENV)/.browser: pyproject.toml tests/browser/requirements.txt
