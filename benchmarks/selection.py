@@ -26,7 +26,7 @@ import cloakonnx as ck
 from cloakonnx.attacks.base import Attack, make
 from cloakonnx.attacks.pairs import AttackedPairs
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.data.samples import PairBatch
+from cloakonnx.data.batch import PairBatch
 from cloakonnx.data.sources import ArraySource
 from cloakonnx.engine.batches import InProcess, map_batches
 from cloakonnx.graph.masks.taps import Tap, find_tap

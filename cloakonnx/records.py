@@ -11,10 +11,10 @@ from cloakonnx.classifier.doubts import Seen
 from cloakonnx.classifier.given import ModelLike
 from cloakonnx.classifier.sessions import Asked, Sample, Sessions
 from cloakonnx.classifier.task import SingleLabel
-from cloakonnx.data.batch import Batch
+from cloakonnx.data.batch import Batch, PairBatch
 from cloakonnx.data.given import Given
 from cloakonnx.data.layout import Arrangement
-from cloakonnx.data.samples import Dataset, Fits, FittedPairs, PairBatch, SamplesLike
+from cloakonnx.data.samples import Dataset, Fits, FittedPairs, SamplesLike
 from cloakonnx.data.sources import Source
 from cloakonnx.entries import At
 from cloakonnx.evaluation.estimate import Estimate

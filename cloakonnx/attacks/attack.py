@@ -32,7 +32,7 @@ from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine, InTurn, map_batches
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.engine.folder import Folder
-from cloakonnx.engine.shards.part import end_of_part, engine_or
+from cloakonnx.engine.shards.part import end_of_part, engine_or, own_batches
 from cloakonnx.engine.trees import joined
 from cloakonnx.errors import DataError, OptionError
 from cloakonnx.files import Parts, check_output, write_npz
@@ -223,7 +223,7 @@ class _Run:
             nullcontext() if self.folder is None else self.folder.opened(resume=resume),
             map_batches(
                 self.work,
-                dataset.batches(batch_size),
+                dataset.batches(batch_size, wanted=own_batches(engine)),
                 engine=engine,
                 folder=self.folder,
                 name=dataset.source.name,

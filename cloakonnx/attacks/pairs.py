@@ -16,8 +16,8 @@ from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.reading import reading
 from cloakonnx.classifier.task import SingleLabel
-from cloakonnx.data.batch import Batch
-from cloakonnx.data.samples import Dataset, PairBatch
+from cloakonnx.data.batch import Batch, PairBatch
+from cloakonnx.data.samples import Dataset, Wanted
 from cloakonnx.engine.batches import Tell
 from cloakonnx.errors import DataError
 
@@ -98,9 +98,9 @@ class AttackedPairs:
         classifier, _ = reading(self.classifier.with_threads(threads), self.clean)
         return MakePairs(classifier, self.settings, self.clean.fitted_to(classifier), self.clean.source.name)
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yield the clean samples."""
-        return self.clean.batches(size)
+    def batches(self, size: int, *, wanted: Wanted | None = None) -> Iterator[Batch]:
+        """Yield the clean samples; of those that are not ``wanted`` as :meth:`Dataset.batches` does."""
+        return self.clean.batches(size, wanted=wanted)
 
 
 def labels_of(batch: Batch, predicted: NDArray[np.int64], task: SingleLabel, *, name: str) -> NDArray[np.int64]:

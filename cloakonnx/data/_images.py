@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -159,16 +160,34 @@ class ImageFolder:
         """
         first: tuple[int, ...] | None = None
         for start in range(0, len(self.files), size):
-            images = []
-            for file in self.files[start : start + size]:
-                image = self._decode(file)
-                first = first or image.shape
-                if image.shape != first and image.shape[2] == 1:  # grey among coloured ones: nothing is lost
-                    image = self._coloured(image, file)
-                if image.shape != first:
-                    raise _unequal(file, image.shape, self.files[0], first)
-                images.append(image)
-            yield Batch(np.stack(images), self.labels[start : start + size], start)
+            batch = self._like(first, start, start + size)
+            first = first or batch.x.shape[1:]
+            yield batch
+
+    def between(self, start: int, stop: int) -> Batch:
+        """Return the images from one to before another; beside them the first one is decoded, once.
+
+        Raises:
+            DataError: as :meth:`batches` does.
+        """
+        return self._like(self._first_shape, start, stop)
+
+    @cached_property
+    def _first_shape(self) -> tuple[int, ...]:
+        return self._decode(self.files[0]).shape
+
+    def _like(self, first: tuple[int, ...] | None, start: int, stop: int) -> Batch:
+        """Return images of the first one's shape, which is among them where no shape is known yet."""
+        images = []
+        for file in self.files[start:stop]:
+            image = self._decode(file)
+            first = first or image.shape
+            if image.shape != first and image.shape[2] == 1:  # grey among coloured ones: nothing is lost
+                image = self._coloured(image, file)
+            if image.shape != first:
+                raise _unequal(file, image.shape, self.files[0], first)
+            images.append(image)
+        return Batch(np.stack(images), self.labels[start:stop], start)
 
     def _coloured(self, image: NDArray[np.uint8], file: str) -> NDArray[np.uint8]:
         self.grey.add(file)

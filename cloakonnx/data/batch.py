@@ -87,6 +87,39 @@ class LabelledBatch(NamedTuple):
         return LabelledBatch(self.x[rows], self.y[rows], self.indices[rows])
 
 
+class PairBatch(NamedTuple):
+    """Some consecutive samples and their adversarial versions.
+
+    Attributes:
+        clean: (B, ...) float32 pixels.
+        adversarial: The same shape.
+        y: (B,) int64 labels, or None.
+        start: Index of the first one.
+        tied: How many clean samples have several classes of the largest score, where the versions were made here.
+        climbed: For how many the attack asked for gradients.
+        still: For how many of these every gradient was 0.
+        origins: Where the samples and their versions come from, as far as they can be read again.
+    """
+
+    clean: NDArray[np.float32]
+    adversarial: NDArray[np.float32]
+    y: NDArray[np.int64] | None
+    start: int
+    tied: int = 0
+    climbed: int = 0
+    still: int = 0
+    origins: Origins = ()
+
+    @property
+    def size(self) -> int:
+        """How many pairs there are."""
+        return len(self.clean)
+
+    def digest(self) -> str:
+        """Return the sha256 of both kinds of samples and the labels, in hex digits."""
+        return digest(self.clean, self.adversarial, self.y)
+
+
 def digest(*arrays: NDArray[Any] | None) -> str:
     """Return the sha256 of the bytes of arrays, one after the other, in hex digits; None has none."""
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays if array is not None)).hexdigest()

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data._images import ImageFolder
 from cloakonnx.data._listing import count_of
-from cloakonnx.data.batch import Batch, Origins, digest, renamed
+from cloakonnx.data.batch import Batch, PairBatch, renamed
 from cloakonnx.data.given import Given, Pairs, Samples, source_of
 from cloakonnx.data.layout import Arrangement, arrange, to_pixels
 from cloakonnx.data.located import origin_of
 from cloakonnx.data.sources import ClassedArrays, Source, sample_shape
-from cloakonnx.data.subset import classed, evenly, file_names, known_labels, some
+from cloakonnx.data.subset import by_rows, classed, evenly, file_names, known_labels, some
 from cloakonnx.errors import DataError
 from cloakonnx.preprocessing import Preprocessing
+
+Wanted: TypeAlias = Callable[[int], bool]
+"""Whether a batch is needed, by its number."""
 
 _FEW = 4
 """Different labels that somebody may give a model of two classes by mistake; a regression's are more."""
@@ -178,19 +181,45 @@ class Dataset:
         """Return the first samples as float32 pixels in the model's layout; raises as :meth:`batches` does."""
         return np.asarray(next(self.batches(count)).x)
 
-    def batches(self, size: int) -> Iterator[Batch]:
+    def batches(self, size: int, *, wanted: Wanted | None = None) -> Iterator[Batch]:
         """Yield batches of (B, ...) float32 pixels with their labels.
+
+        Args:
+            size: Samples in each but the last one.
+            wanted: Whether a batch's pixels are needed, by its number; None where those of all are. The others are not
+                read where the source has them by rows: such a batch has zeros.
 
         Raises:
             DataError: no sample, a value outside the bounds, a label outside the classes.
         """
         _ = self.arrangement  # an empty source is an error even where it yields nothing
+        read = None if wanted is None else by_rows(self.chosen)
+        if wanted is not None and read is not None:
+            yield from self._picked(size, wanted, read)
+            return
         for batch in self.chosen.batches(size):
             kept = self._limited(batch)
             if not len(kept.x):
                 return
-            origin = origin_of(self.chosen, kept.indices, self.arrangement, self.preprocessing.bounds)
-            yield self.fit(kept)._replace(origins=() if origin is None else (("x", origin),))
+            yield self._placed(kept)
+
+    def _picked(self, size: int, wanted: Wanted, read: Callable[[int, int], Batch]) -> Iterator[Batch]:
+        """Yield all batches, with the pixels of those that are wanted."""
+        count, labels = self.count() or 0, known_labels(self.chosen)
+        for number, start in enumerate(range(0, count, size)):
+            stop = min(start + size, count)
+            if wanted(number):
+                yield self._placed(read(start, stop))
+                continue
+            zeros = np.broadcast_to(np.float32(0), (stop - start, *self.sample_shape))
+            batch = Batch(zeros, None if labels is None else labels[start:stop], start)
+            self._check_labels(batch)
+            yield batch
+
+    def _placed(self, batch: Batch) -> Batch:
+        """Return samples as stored as :meth:`fit` does, with where they can be read again."""
+        origin = origin_of(self.chosen, batch.indices, self.arrangement, self.preprocessing.bounds)
+        return self.fit(batch)._replace(origins=() if origin is None else (("x", origin),))
 
     def fit(self, batch: Batch) -> Batch:
         """Return samples as stored as float32 pixels in the model's layout.
@@ -260,39 +289,6 @@ SamplesLike: TypeAlias = Dataset | Samples | Given
 """What every function takes as samples: see :class:`cloakonnx.Samples`."""
 
 
-class PairBatch(NamedTuple):
-    """Some consecutive samples and their adversarial versions.
-
-    Attributes:
-        clean: (B, ...) float32 pixels.
-        adversarial: The same shape.
-        y: (B,) int64 labels, or None.
-        start: Index of the first one.
-        tied: How many clean samples have several classes of the largest score, where the versions were made here.
-        climbed: For how many the attack asked for gradients.
-        still: For how many of these every gradient was 0.
-        origins: Where the samples and their versions come from, as far as they can be read again.
-    """
-
-    clean: NDArray[np.float32]
-    adversarial: NDArray[np.float32]
-    y: NDArray[np.int64] | None
-    start: int
-    tied: int = 0
-    climbed: int = 0
-    still: int = 0
-    origins: Origins = ()
-
-    @property
-    def size(self) -> int:
-        """How many pairs there are."""
-        return len(self.clean)
-
-    def digest(self) -> str:
-        """Return the sha256 of both kinds of samples and the labels, in hex digits."""
-        return digest(self.clean, self.adversarial, self.y)
-
-
 @dataclass(frozen=True)
 class FittedPairs:
     """Clean samples and their adversarial versions, in the same order."""
@@ -332,15 +328,17 @@ class FittedPairs:
     def making(self, threads: int | None) -> None:
         """None: nothing is left to be made."""
 
-    def batches(self, size: int) -> Iterator[PairBatch]:
-        """Yield matching batches.
+    def batches(self, size: int, *, wanted: Wanted | None = None) -> Iterator[PairBatch]:
+        """Yield matching batches; of those that are not ``wanted`` as :meth:`Dataset.batches` does.
 
         Raises:
             DataError: the two differ in length, in the shape of a sample, or in a label.
         """
         self._check_lengths()
         names = self.clean.source.name, self.adversarial.source.name
-        for clean, adversarial in zip_longest(self.clean.batches(size), self._versions.batches(size)):
+        for clean, adversarial in zip_longest(
+            *(each.batches(size, wanted=wanted) for each in (self.clean, self._versions))
+        ):
             if clean is None or adversarial is None or len(clean.x) != len(adversarial.x):
                 raise DataError(f"{names[0]} and {names[1]} have different numbers of samples; pairs need the same")
             if clean.x.shape != adversarial.x.shape:

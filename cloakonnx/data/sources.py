@@ -72,9 +72,12 @@ class ArraySource:
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield slices of the array."""
-        for start in range(0, len(self.x), size):
-            y = None if self.y is None else self.y[start : start + size]
-            yield Batch(self._samples(slice(start, start + size)), y, start)
+        return (self.between(start, start + size) for start in range(0, len(self.x), size))
+
+    def between(self, start: int, stop: int) -> Batch:
+        """Return the samples from one to before another; no other one is read."""
+        y = None if self.y is None else self.y[start:stop]
+        return Batch(self._samples(slice(start, stop)), y, start)
 
     def _samples(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
         """Return some samples; those of a mapped file are read at once, when it is known to be as long as it was."""

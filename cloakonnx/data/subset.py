@@ -154,6 +154,17 @@ def some(source: Source, rows: NDArray[np.int64], name: str) -> Source:
     return source.take(rows) if isinstance(source, ImageFolder) else Subset(source, rows, name)
 
 
+def by_rows(source: Source) -> Callable[[int, int], Batch] | None:
+    """Return what reads the samples from one to before another and no others; None for a source that goes through all.
+
+    Args:
+        source: The samples.
+    """
+    if isinstance(source, (ArraySource, ImageFolder)):
+        return source.between
+    return source.between if isinstance(source, Subset) and isinstance(source.source, ArraySource) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Subset:
     """Some rows of a source, in its order.
@@ -189,6 +200,11 @@ class Subset:
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield the samples, ``size`` at a time, numbered from 0."""
         return rechunked(self._parts(size), size)
+
+    def between(self, start: int, stop: int) -> Batch:
+        """Return the samples from one to before another, of an array (:func:`by_rows`)."""
+        assert isinstance(self.source, ArraySource)
+        return Batch(*self.source.at(self.rows[start:stop]), start)
 
     def _parts(self, size: int) -> Iterator[Labelled]:
         """Yield what falls into each batch of the source."""

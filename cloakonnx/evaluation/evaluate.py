@@ -27,7 +27,7 @@ from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import Dataset, SamplesLike, sample_hashes
 from cloakonnx.engine.batches import Engine, map_batches
 from cloakonnx.engine.folder import Folder
-from cloakonnx.engine.shards.part import end_of_part
+from cloakonnx.engine.shards.part import end_of_part, own_batches
 from cloakonnx.engine.trees import joined
 from cloakonnx.evaluation._notes import about_data, about_gradients, about_scores
 from cloakonnx.evaluation.adversarial import GivenInputs, save_won
@@ -147,7 +147,7 @@ def evaluate(
             on_estimate(asked.estimate(sanity=sanity))
         with map_batches(
             work,
-            asked.batches(),
+            asked.batches(wanted=own_batches(asked.engine)),
             engine=asked.engine,
             folder=folder,
             name=dataset.source.name,

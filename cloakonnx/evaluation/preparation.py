@@ -15,7 +15,7 @@ from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.given import beside as beside_of
 from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import LabelledBatch
-from cloakonnx.data.samples import Dataset, SamplesLike
+from cloakonnx.data.samples import Dataset, SamplesLike, Wanted
 from cloakonnx.engine.batches import Engine
 from cloakonnx.engine.choice import default_engine
 from cloakonnx.engine.shards.part import engine_or
@@ -107,11 +107,14 @@ class Prepared:
         )
         return cls(work, dataset, engine, batch_size, radii, source, bare, masks, about_masks, notes)
 
-    def batches(self, size: int | None = None) -> Iterator[LabelledBatch]:
-        """Yield the samples batch by batch, of another size if asked; raises DataError where they have no labels."""
+    def batches(self, size: int | None = None, *, wanted: Wanted | None = None) -> Iterator[LabelledBatch]:
+        """Yield the samples batch by batch, of another size if asked; raises DataError where they have no labels.
+
+        Those that are not ``wanted`` are as :meth:`Dataset.batches` has them.
+        """
         name = self.dataset.source.name
         missing = f"{name} has no labels; an evaluation needs them ({{labels}}, or y in an .npz)"
-        return (batch.labelled(missing) for batch in self.dataset.batches(size or self.batch_size))
+        return (batch.labelled(missing) for batch in self.dataset.batches(size or self.batch_size, wanted=wanted))
 
     def estimate(self, *, sanity: bool, always: bool = False) -> Estimate:
         """Measure what the evaluation takes; it changes no result.

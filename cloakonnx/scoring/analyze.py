@@ -16,12 +16,12 @@ from cloakonnx.classifier.doubts import Seen, of_gradients, of_randomness, of_ti
 from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.head import MarginGradient
 from cloakonnx.classifier.reading import reading
-from cloakonnx.data.batch import Batch
+from cloakonnx.data.batch import Batch, PairBatch
 from cloakonnx.data.given import Pairs
-from cloakonnx.data.samples import Dataset, FittedPairs, PairBatch, SamplesLike, sample_hashes
+from cloakonnx.data.samples import Dataset, FittedPairs, SamplesLike, sample_hashes
 from cloakonnx.engine.batches import Engine, Tell, Work, map_batches
 from cloakonnx.engine.choice import default_engine
-from cloakonnx.engine.shards.part import end_of_part, engine_or
+from cloakonnx.engine.shards.part import end_of_part, engine_or, own_batches
 from cloakonnx.errors import DataError, OptionError
 from cloakonnx.graph.index.randomness import random_ops
 from cloakonnx.graph.masks.insert import check_opset
@@ -212,7 +212,7 @@ def analyze(
     sums: Sums | None = None
     hashes: list[str] = []
     largest, seen = 0.0, Seen()
-    batches: Iterator[Batch | PairBatch] = pairs.batches(batch_size)
+    batches: Iterator[Batch | PairBatch] = pairs.batches(batch_size, wanted=own_batches(engine))
     with map_batches(work, batches, engine=engine, on_progress=on_progress) as handled:
         for batch, found in handled:
             for part in found.parts:

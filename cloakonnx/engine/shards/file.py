@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.engine.folder import DAMAGED, numbers
-from cloakonnx.entries import OMITTED, Positive, Sha256, Whole
+from cloakonnx.entries import OMITTED, Positive, Whole
 from cloakonnx.errors import DataError
 from cloakonnx.files import atomic
 from cloakonnx.json_files import JsonFile, converted
@@ -36,13 +36,11 @@ class Pass:
         record: Everything that its results depend on beside the samples.
         batches: How many there are, those of other shards included.
         samples: How many there are, those of other shards included.
-        digest: The sha256 of the digests of all batches.
     """
 
     record: Mapping[str, Any]
     batches: Whole
     samples: Whole
-    digest: Sha256
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class _Read(Generic[B, R]):
                 raise _other_samples()
             entries = shard.batch(self._pass, number)
             if str(entries.pop(DIGEST, "")) != batch.digest():
-                raise _other_samples()
+                raise _other_samples(f" (batch {number}, of {shard.path})")
             try:
                 result = unflattened(self._work.result, entries)
             except (KeyError, TypeError, ValueError):
@@ -127,9 +127,9 @@ class _Read(Generic[B, R]):
             raise _other_samples()
 
 
-def _other_samples() -> DataError:
+def _other_samples(where: str = "") -> DataError:
     return DataError(
-        "the samples are not those of the shards, or {batch_size} is another; name the same data",
+        f"the samples are not those of the shards, or {{batch_size}} is another{where}; name the same data",
         parameter="batch_size",
     )
 
@@ -156,8 +156,8 @@ def _differences(one: Head, two: Head) -> Iterator[str]:
         yield "samples or batch size"
 
 
-def _samples(each: Pass) -> tuple[int, int, str]:
-    return each.batches, each.samples, each.digest
+def _samples(each: Pass) -> tuple[int, int]:
+    return each.batches, each.samples
 
 
 def _differing(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -110,7 +109,7 @@ class Part:
         with folder.opened(resume=self.resume), self._chosen.open(work) as pool:
             own = _Own(pool, self.slice, folder)
             yield own
-            self.passes.append(Pass(record, own.batches, own.samples, own.digest.hexdigest()))
+            self.passes.append(Pass(record, own.batches, own.samples))
 
     def write(self, verb: str, call: Mapping[str, Any] | None = None) -> Head:
         """Write the shard's file, and remove the folders; raises OutputError where that fails.
@@ -138,7 +137,6 @@ class _Own(Generic[B, R]):
     def __init__(self, pool: Pool[B, R], own: Slice, folder: Folder) -> None:
         self._pool, self._slice, self._folder = pool, own, folder
         self.batches = self.samples = 0
-        self.digest = hashlib.sha256()
 
     def run(
         self, batches: Iterable[tuple[int, B | None]], tell: Callable[[int, float], None]
@@ -149,23 +147,36 @@ class _Own(Generic[B, R]):
         def numbered() -> Iterator[tuple[int, B | None]]:
             for number, batch in batches:
                 assert batch is not None  # a shard's run has no folder of its own
-                digest = batch.digest()
                 self.batches, self.samples = self.batches + 1, self.samples + batch.size
-                self.digest.update(digest.encode())
-                is_there = self._slice.has(number) and self._folder.holds(number, digest, name="the source")
-                if self._slice.has(number) and not is_there:
-                    digests[number] = digest
-                    yield number, batch
+                if not self._slice.has(number):  # nor was it read, where the source can leave it out
+                    yield number, None
                     continue
-                if is_there:
+                digest = batch.digest()
+                if self._folder.holds(number, digest, name="the source"):
                     tell(number, 1)
-                yield number, None
+                    yield number, None
+                    continue
+                digests[number] = digest
+                yield number, batch
 
         for number, found in self._pool.run(numbered(), tell):
             if found is not None:
                 self._folder.save(number, digests.pop(number), found)
                 tell(number, 1)
             yield number, None
+
+
+def own_batches(engine: Engine, *, each: int = 1) -> Callable[[int], bool] | None:
+    """Return whether a batch of samples falls to the shard that an engine is of, by its number; None for other engines.
+
+    Args:
+        engine: The engine.
+        each: How many batches each of these is handed on as.
+    """
+    if not isinstance(engine, Part):
+        return None
+    has = engine.slice.has
+    return lambda number: any(map(has, range(number * each, (number + 1) * each)))
 
 
 def end_of_part(engine: Engine) -> None:

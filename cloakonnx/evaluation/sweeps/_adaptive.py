@@ -17,7 +17,7 @@ from cloakonnx.data.batch import LabelledBatch
 from cloakonnx.data.samples import FittedPairs
 from cloakonnx.engine.batches import Engine, Tell, map_batches
 from cloakonnx.engine.folder import Folder
-from cloakonnx.engine.shards.part import end_of_part
+from cloakonnx.engine.shards.part import end_of_part, own_batches
 from cloakonnx.engine.trees import joined
 from cloakonnx.evaluation.compared import Conditions, model_digests
 from cloakonnx.evaluation.comparison import Comparison
@@ -201,8 +201,9 @@ class AttackedMasks:
         return [(_paired(found), found.results()) for found in together]
 
     def _batches(self) -> Iterator[MaskedBatch]:
-        for each in labelled(self._pairs, self._batch_size):
-            for mask in range(len(self._work.masks)):
+        masks = len(self._work.masks)
+        for each in labelled(self._pairs, self._batch_size, wanted=own_batches(self._engine, each=masks)):
+            for mask in range(masks):
                 yield MaskedBatch(mask, each.clean)
 
 

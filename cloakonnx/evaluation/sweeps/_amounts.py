@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data.batch import LabelledBatch, Origins, digest, renamed
-from cloakonnx.data.samples import FittedPairs
+from cloakonnx.data.samples import FittedPairs, Wanted
 from cloakonnx.errors import AnalysisError, DataError, OptionError
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.masks.mask import Mask
@@ -45,9 +45,9 @@ class LabelledPairs(NamedTuple):
         return digest(self.clean.x, self.adversarial, self.clean.y)
 
 
-def labelled(pairs: FittedPairs, batch_size: int) -> Iterator[LabelledPairs]:
-    """Yield the pairs; raises DataError where there are no labels."""
-    for batch in pairs.batches(batch_size):
+def labelled(pairs: FittedPairs, batch_size: int, *, wanted: Wanted | None = None) -> Iterator[LabelledPairs]:
+    """Yield the pairs, as :meth:`FittedPairs.batches` does; raises DataError where there are no labels."""
+    for batch in pairs.batches(batch_size, wanted=wanted):
         if batch.y is None:
             raise DataError(
                 f"{pairs.clean.source.name} has no labels; a sweep needs them ({{labels}}, or y in an .npz)",

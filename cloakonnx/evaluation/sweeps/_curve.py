@@ -14,6 +14,7 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.split import SplitClassifier
 from cloakonnx.data.samples import FittedPairs, sample_hashes
 from cloakonnx.engine.batches import Engine, Tell, map_batches
+from cloakonnx.engine.shards.part import own_batches
 from cloakonnx.evaluation.controls import CONTROL_MASKS, shuffled
 from cloakonnx.evaluation.results import DataRecord
 from cloakonnx.evaluation.sweeps._amounts import LabelledPairs, amount_text, labelled
@@ -39,6 +40,7 @@ class Pass:
         seed: Random seed.
         batch_size: Samples at a time.
         engine: Where batches are handled.
+        finds_eps: Whether :attr:`largest` is needed; a shard then reads the batches of others as well.
 
     Raises:
         DataError: samples that do not fit the model.
@@ -54,9 +56,11 @@ class Pass:
         seed: int,
         batch_size: int,
         engine: Engine,
+        finds_eps: bool,
     ) -> None:
         self._classifier, self._pairs, self._masks, self._engine = classifier, pairs, masks, engine
         self._seed, self._batch_size = seed, batch_size
+        self._own = None if finds_eps else own_batches(engine)
         self._known = frozenset(analysis.samples.hashes)
         first = next(iter(masks.values()))
         self._tap = find_tap(classifier.model, first.tap, axis=first.feature_axis)
@@ -127,9 +131,10 @@ class Pass:
         return Twins(self._pairs.adversarial.source.name, self._digests[2].hexdigest(), self.largest)
 
     def _noted(self) -> Iterator[LabelledPairs]:
-        """Yield the samples, and note what they are, those of other shards included."""
-        for batch in labelled(self._pairs, self._batch_size):
-            self._note(batch)
+        """Yield the samples, and note what they are; a shard that does not have all notes nothing."""
+        for batch in labelled(self._pairs, self._batch_size, wanted=self._own):
+            if self._own is None:
+                self._note(batch)
             yield batch
 
     def _note(self, batch: LabelledPairs) -> None:

@@ -117,7 +117,16 @@ def sweep(
     classifier, notes = reading(classifier.with_threads(engine.threads), pairs.clean, inside="a sweep")
     climbs = bool(chosen) and any(each.by_gradient for each in made)
     notes += first_doubts(classifier, pairs.clean, climbs=climbs, straight_through=straight_through)
-    one_pass = Pass(classifier, pairs, masks, analysis, seed=seed, batch_size=batch_size, engine=engine)
+    one_pass = Pass(
+        classifier,
+        pairs,
+        masks,
+        analysis,
+        seed=seed,
+        batch_size=batch_size,
+        engine=engine,
+        finds_eps=bool(chosen) and not asked,
+    )
     progress = InTurn(on_progress)
     points = one_pass.run(progress)
     progress.next()
