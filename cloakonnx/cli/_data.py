@@ -98,7 +98,7 @@ class Data(Group):
 
     @cached_property
     def _source(self) -> Source | None:
-        from cloakonnx.data.sources import open_script
+        from cloakonnx.data.scripts import open_script
 
         if self.data is not None and self.data_script is not None:
             raise click.UsageError("--data and --data-script exclude each other")
@@ -208,7 +208,8 @@ class Adversarial(Group):
 
     def source(self, data: Data) -> Source | None:
         """Open the adversarial samples; None where there are none. Folders are read as those of the clean ones."""
-        from cloakonnx.data.sources import open_script, open_source
+        from cloakonnx.data.scripts import open_script
+        from cloakonnx.data.sources import open_source
         from cloakonnx.remote import fetched
 
         path = self.adversarial

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -77,6 +77,39 @@ def read_table(path: Path, *, label_column: str | None, classes: tuple[str, ...]
     return reading.finished(classes)
 
 
+def read_frame(frame: Any, name: str, *, label_column: str | None, classes: tuple[str, ...] = ()) -> Table:
+    """Read a table in memory, as pandas and polars have them: what a CSV of it would give.
+
+    Args:
+        frame: Has ``columns`` (names), and a column of values by its place or name.
+        name: What messages call it.
+        label_column: The column with the labels: whole numbers from 0, or names of classes.
+        classes: These names in the order of the model's outputs.
+
+    Raises:
+        DataError: no such column, no row, a missing value, or a column that holds no numbers.
+    """
+    reading = _Reading(Path(name), label_column)
+    kept, label = reading.features([str(column) for column in frame.columns])
+    if label is not None:
+        _take_labels(_values_of(frame, label).tolist(), reading, 0)
+    columns = []
+    for place in kept:
+        values = _values_of(frame, place)
+        if values.dtype.kind not in "biuf":
+            raise reading.no_numbers(str(frame.columns[place]), values.dtype)
+        with np.errstate(over="ignore"):
+            columns.append(values.astype(np.float32))
+    if len(columns[0]):
+        reading.take(np.stack(columns, axis=1))
+    return reading.finished(classes)
+
+
+def _values_of(frame: Any, place: int) -> NDArray[Any]:
+    """Return a column; by its place where that is possible, for names may come twice."""
+    return np.asarray(frame.iloc[:, place] if hasattr(frame, "iloc") else frame[frame.columns[place]])
+
+
 class _Reading:
     """What was read of a table so far."""
 
@@ -125,6 +158,14 @@ class _Reading:
         name = self.columns[column] if isinstance(column, int) else column
         at = "" if line is None else f" (line {line} of the file)"
         return DataError(f"{self.path}: column {shown(name)!r}, row {row}{at}: {what}", parameter="label_column")
+
+    def no_numbers(self, name: str, kind: object) -> DataError:
+        """Return an error that names a column which holds something else."""
+        return DataError(
+            f"{self.path}: column {shown(name)!r} holds {shown(kind)}, not numbers; encode it as in training, leave it "
+            "out, or name it with {label_column} if it has the labels",
+            parameter="label_column",
+        )
 
     def finished(self, classes: tuple[str, ...]) -> Table:
         """Return the table."""
@@ -243,7 +284,7 @@ def _parquet_parts(reading: _Reading) -> Iterator[NDArray[np.float32]]:
             start = 0
             for part in file.iter_batches(_PART):
                 if label is not None:
-                    _take_labels(part.column(label), reading, start)
+                    _take_labels(part.column(label).to_pylist(), reading, start)
                 yield np.stack(
                     [_column(part.column(place), reading, column, start) for column, place in enumerate(kept)], axis=1
                 )
@@ -258,11 +299,7 @@ def _check_numeric(pyarrow: ModuleType, field: Any, reading: _Reading) -> None:
     types = pyarrow.types
     kinds = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
     if not any(is_kind(field.type) for is_kind in kinds):
-        raise DataError(
-            f"{reading.path}: column {shown(field.name)!r} holds {shown(field.type)}, not numbers; encode it as in "
-            "training, leave it out, or name it with {label_column} if it has the labels",
-            parameter="label_column",
-        )
+        raise reading.no_numbers(field.name, field.type)
 
 
 def _column(values: Any, reading: _Reading, column: int, start: int) -> NDArray[np.float32]:
@@ -274,8 +311,8 @@ def _column(values: Any, reading: _Reading, column: int, start: int) -> NDArray[
         return np.asarray(values.to_numpy(zero_copy_only=False)).astype(np.float32)
 
 
-def _take_labels(values: Any, reading: _Reading, start: int) -> None:
-    for row, value in enumerate(values.to_pylist(), start):
+def _take_labels(values: Iterable[Any], reading: _Reading, start: int) -> None:
+    for row, value in enumerate(values, start):
         text = "" if value is None else (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
         if text.strip().lower() in _NO_LABEL:
             raise reading.wrong(row, str(reading.label_column), "the label is missing")

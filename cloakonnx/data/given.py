@@ -11,17 +11,21 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.data._columns import batches_of, is_dataset, is_frame, pair_of
+from cloakonnx.data._tables import read_frame
 from cloakonnx.data.arrays import as_labels, check_samples
-from cloakonnx.data.sources import ArraySource, ScriptSource, Source, open_script, open_source
+from cloakonnx.data.scripts import open_script
+from cloakonnx.data.sources import ArraySource, ScriptSource, Source, of_table, open_source
 from cloakonnx.errors import DataError
 
 Given: TypeAlias = Source | NDArray[Any] | tuple[Any, Any] | str | PathLike[str] | Iterable[Any] | Callable[[], Any]
 """What samples are taken from: an array (N, ...), a tuple ``(x, y)``, a path, an iterable of batches, or a function."""
 
 _BATCH = 256
+_OF_FILES = ("labels", "label_column", "classes", "resize", "crop")
 _KINDS = (
-    "an array, (x, y), the path of an .npz or .npy file, a table or a folder of images, an iterable of batches that "
-    "can be gone through again, or a function that returns one"
+    "an array, (x, y), a DataFrame, the path of an .npz or .npy file, a table or a folder of images, an iterable of "
+    "batches that can be gone through again, or a function that returns one"
 )
 
 
@@ -33,8 +37,9 @@ class Samples:
 
     - an array (N, ...) of uint8, which is divided by 255, or of floats in pixel space; or ``(x, y)`` with labels (N,);
     - the path of an ``.npz`` (x and y) or ``.npy`` file, of a table (``.csv``, ``.parquet``), or of a folder of images;
-    - an iterable of batches ``x`` or ``(x, y)`` that can be gone through again: a torch ``DataLoader``, a list. Each
-      pass has to give the same samples in the same order;
+    - a ``DataFrame`` of pandas or polars with ``label_column``: what a CSV of it would give;
+    - an iterable of batches ``x``, ``(x, y)`` or ``{"image": x, "label": y}`` that can be gone through again: a torch
+      ``DataLoader``, a list, a ``Dataset`` of Hugging Face. Each pass has to give the same samples in the same order;
     - a function without parameters that returns one of these, or a generator of batches.
 
     A generator is refused, because samples are gone through several times: give the function that makes it.
@@ -43,7 +48,7 @@ class Samples:
         given: One of the above.
         labels: Path of the labels of an ``.npy`` file of samples (``.npy`` or ``.csv``), or of one folder of images
             (``.csv`` with a column of files and one of labels).
-        label_column: The column with the labels, of a table or of ``labels``.
+        label_column: The column with the labels, of a table, of ``labels``, of a ``DataFrame`` or of a ``Dataset``.
         classes: Class names in the order of the model's outputs, where labels are names.
         resize: Scale images of a folder so that their shorter side has this many pixels.
         crop: Cut this many pixels square out of the middle of images of a folder.
@@ -101,10 +106,19 @@ class Samples:
                 resize=self.resize,
                 crop=self.crop,
             )
-        names = ("labels", "label_column", "classes", "resize", "crop")
-        unused = next((name for name in names if getattr(self, name)), None)
+        has_columns = is_frame(given) or is_dataset(given)
+        names = {"labels", "resize", "crop"} if is_frame(given) else {"labels", "classes", "resize", "crop"}
+        unused = next((name for name in _OF_FILES if getattr(self, name) and (name in names or not has_columns)), None)
         if unused is not None:
             raise DataError(f"{{{unused}}} is for samples in files, not for {_kind(given)}", parameter=unused)
+        name = self.name or f"the {type(given).__name__}"
+        if is_frame(given):
+            if self.classes and self.label_column is None:
+                raise DataError("{classes} names what is in {label_column}", parameter=("classes", "label_column"))
+            found = read_frame(given, name, label_column=self.label_column, classes=tuple(self.classes))
+            return of_table(found, name, are_named=bool(self.classes))
+        if is_dataset(given):
+            return ScriptSource(name, lambda: batches_of(given, _BATCH, name, self.label_column))
         return _source(given, self.name)
 
 
@@ -152,9 +166,11 @@ def _source(given: Any, name: str | None) -> Source:
         raise DataError(f"samples as {_kind(given)} say neither what is x nor what is y: give (found['x'], found['y'])")
     if isinstance(given, Iterable):
         batches = list(given) if isinstance(given, tuple) else given  # a function's tuple would be one batch
-        return ScriptSource(name or f"the {type(given).__name__}", lambda: batches)
+        called = name or f"the {type(given).__name__}"
+        return ScriptSource(called, lambda: _pairs(batches, called))
     if callable(given):
-        return ScriptSource(name or f"{getattr(given, '__name__', type(given).__name__)}()", lambda: _called(given))
+        called = name or f"{getattr(given, '__name__', type(given).__name__)}()"
+        return ScriptSource(called, lambda: _pairs(_called(given), called))
     if hasattr(given, "__getitem__") and hasattr(given, "__len__"):  # a torch Dataset: single samples, not batches
         raise DataError(f"{_kind(given)} gives single samples: give batches, with torch.utils.data.DataLoader(it, 64)")
     raise DataError(f"samples can't be taken from {_kind(given)}: give {_KINDS}")
@@ -171,9 +187,17 @@ def _in_memory(x: Any, y: Any, name: str) -> ArraySource:
 def _called(function: Callable[[], Any]) -> Any:
     """Return what a function returns, as batches."""
     found = function()
-    if isinstance(found, (Samples, str, PathLike)) or hasattr(found, "has_predicted_labels"):
+    has_columns = is_frame(found) or is_dataset(found)
+    if has_columns or isinstance(found, (Samples, str, PathLike)) or hasattr(found, "has_predicted_labels"):
         return ((batch.x, batch.y) for batch in source_of(found).batches(_BATCH))
     return found
+
+
+def _pairs(found: Any, name: str) -> Any:
+    """Return what a function or an iterable gives, each batch of columns as a pair."""
+    if not isinstance(found, Iterable) or isinstance(found, tuple) or _is_array(found):
+        return found
+    return (pair_of(item, name) if isinstance(item, Mapping) else item for item in found)
 
 
 def _is_array(given: Any) -> bool:

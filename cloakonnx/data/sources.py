@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -22,10 +20,10 @@ from cloakonnx.data._passes import Labelled, Passes
 from cloakonnx.data._rows import ArrayFile
 from cloakonnx.data.arrays import as_labels, check_samples, has_predicted_labels, load_array, load_npz, missing
 from cloakonnx.data.batch import Batch
-from cloakonnx.errors import DataError, nearest
+from cloakonnx.errors import DataError
 from cloakonnx.kinds import kind_of_data
 from cloakonnx.remote import fetched
-from cloakonnx.urls import address, name_of
+from cloakonnx.urls import name_of
 
 
 class Source(Protocol):
@@ -137,11 +135,14 @@ class ClassedArrays(ArraySource):
         if takes != has:
             usual = [name for name in self.columns if name.lower() in _tables.USUAL_LABELS]
             guess = f": is it {usual[0]!r}?" if usual and has == takes + 1 else ""
-            way = f"name the column with the labels with --label-column{guess}"
+            way = f"name the column with the labels with {{label_column}}{guess}"
             if self.y is not None:
                 others = [name for name in self.columns if name.lower() in _tables.USUAL_OTHERS]
                 way = "leave out the columns that are none" + (f": {others[0]!r}?" if others and has > takes else "")
-            raise DataError(f"{self.name} has {has} columns of features, and the model takes {takes}; {way}")
+            raise DataError(
+                f"{self.name} has {has} columns of features, and the model takes {takes}; {way}",
+                parameter="label_column",
+            )
         return self
 
 
@@ -205,8 +206,10 @@ class ScriptSource:
         try:
             result = self.function()
             yield from [result] if isinstance(result, (tuple, np.ndarray)) else result
+        except DataError:
+            raise
         except Exception as error:  # the user's code may raise anything
-            raise _failed(self.name, error) from error
+            raise failed(self.name, error) from error
 
     def _part(self, item: Any) -> Labelled:
         pair = item if isinstance(item, (tuple, list)) else (item, None)  # PyTorch's loaders yield lists
@@ -215,7 +218,7 @@ class ScriptSource:
         try:
             x, y = np.asarray(pair[0]), None if pair[1] is None else np.asarray(pair[1])
         except Exception as error:  # whatever the user's objects raise
-            raise _failed(self.name, error) from error
+            raise failed(self.name, error) from error
         check_samples(x, self.name)
         labels = None if y is None else as_labels(y, self.name)
         if labels is not None and len(labels) != len(x):
@@ -255,7 +258,8 @@ def _joined(parts: list[Labelled]) -> Labelled:
     return np.concatenate([x for x, _ in parts]), np.concatenate(labels) if labels else None
 
 
-def _failed(name: str | Path, error: Exception) -> DataError:
+def failed(name: str | Path, error: Exception) -> DataError:
+    """Return the error of a user's function that failed, in one line."""
     return DataError(" ".join(f"{name} failed: {type(error).__name__}: {error}".split()))
 
 
@@ -297,7 +301,9 @@ def open_source(
     _refuse(label_column and not (is_table or has_table), "label_column", path, "it is for tables")
     if is_table:
         _refuse(labels, "labels", path, "{label_column} names the column of a table that has them")
-        return _open_table(path, label_column, classes)
+        _refuse(classes and label_column is None, "classes", path, "it names what is in {label_column}")
+        table = _tables.read_table(path, label_column=label_column, classes=classes)
+        return of_table(table, name, are_named=bool(classes))
     if path.suffix == ".npz":
         _refuse(labels, "labels", path, "an .npz file holds its labels as y")
         return _open_npz(path)
@@ -325,16 +331,15 @@ def open_source(
     )
 
 
-def _open_table(path: Path, label_column: str | None, classes: tuple[str, ...]) -> ClassedArrays:
-    _refuse(classes and label_column is None, "classes", path, "it names what is in {label_column}")
-    found = _tables.read_table(path, label_column=label_column, classes=classes)
-    labels = found.labels
+def of_table(found: _tables.Table, name: str, *, are_named: bool) -> ClassedArrays:
+    """Return the samples of a table that was read; ``are_named`` says whether its classes were given."""
+    x, labels = check_samples(found.x, name), found.labels
     return ClassedArrays(
-        name_of(path),
-        check_samples(found.x, path.name),
+        name,
+        x,
         None if labels is None else labels.labels,
         classes=() if labels is None else labels.classes,
-        are_named=bool(classes),
+        are_named=are_named,
         columns=found.columns,
         notes=found.notes,
     )
@@ -357,43 +362,3 @@ def _open_npz(path: Path) -> ArraySource:
     predicted = labels is not None and has_predicted_labels(path)
     file, name = ArrayFile.in_npz(path, "x"), name_of(path)
     return ArraySource(name, check_samples(x, path.name), labels, has_predicted_labels=predicted, file=file)
-
-
-def open_script(spec: str) -> ScriptSource:
-    """Load ``FILE.py:FUNCTION``; this runs the file, so only a spec that the user gave for that purpose may come here.
-
-    Raises:
-        DataError: no such file or function, or the file fails.
-    """
-    file, colon, function = spec.rpartition(":")
-    path = Path(file)
-    if address(spec) is not None:
-        raise DataError(f"{address(spec)}: a script runs from a file of this machine only")
-    if not colon or not function.isidentifier() or path.suffix != ".py":
-        raise DataError(f"{spec!r} is not of the form FILE.py:FUNCTION")
-    if not path.is_file():
-        raise missing(path)
-    folder = str(path.absolute().parent)
-    # Registered, because dataclasses and pickle look modules up by name.
-    module_name = f"cloakonnx_script_{path.stem}"
-    module_spec = importlib.util.spec_from_file_location(module_name, path)
-    if module_spec is None or module_spec.loader is None:
-        raise DataError(f"cannot load {path}")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_name] = module
-    sys.path.insert(0, folder)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the script
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:  # the user's code may raise anything
-        raise _failed(path, error) from error
-    finally:
-        sys.path.remove(folder)
-        sys.dont_write_bytecode = writes
-    if folder not in sys.path:
-        sys.path.append(folder)  # last, where it shadows nothing: the function may import its neighbours when it runs
-    found = getattr(module, function, None)
-    if not callable(found):
-        public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise DataError(f"{path} has no function {function!r}{nearest(function, public)}")
-    return ScriptSource(spec, found)

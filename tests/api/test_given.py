@@ -50,6 +50,58 @@ class Tensor:
         return self.values if dtype is None else self.values.astype(dtype)
 
 
+class Frame:
+    """Like a DataFrame of pandas: columns by place, with names."""
+
+    dtypes = to_numpy = None
+
+    def __init__(self, columns: dict[str, Any]) -> None:
+        self.columns, self._values = list(columns), list(columns.values())
+
+    @property
+    def iloc(self) -> Any:
+        values = self._values
+
+        class Places:
+            def __getitem__(self, key: tuple[slice, int]) -> Any:
+                return values[key[1]][key[0]]
+
+        return Places()
+
+
+class Polars(dict[str, Any]):
+    """Like a DataFrame of polars: columns by name alone."""
+
+    dtypes = to_numpy = None
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self)
+
+
+class HuggingFace:
+    """Like a Dataset of Hugging Face: lists until it is asked for arrays."""
+
+    def __init__(self, columns: dict[str, Any], *, arrays: bool = False) -> None:
+        self.columns, self.column_names, self.arrays = columns, list(columns), arrays
+
+    def with_format(self, kind: str) -> HuggingFace:
+        assert kind == "numpy"
+        return HuggingFace(self.columns, arrays=True)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, rows: slice) -> dict[str, Any]:
+        assert self.arrays
+        return {name: values[rows] for name, values in self.columns.items()}
+
+
+def columns_of(x: np.ndarray, y: Any, name: str = "label") -> dict[str, Any]:
+    flat = x.reshape(len(x), -1)
+    return {f"pixel {place}": flat[:, place] for place in range(flat.shape[1])} | {name: y}
+
+
 def batches(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     yield x[:50], y[:50]
     yield x[50:], y[50:]
@@ -69,6 +121,18 @@ KINDS: dict[str, Callable[[np.ndarray, np.ndarray, Path], Any]] = {
     "generator function": lambda x, y, folder: lambda: batches(x, y),
     "function of arrays": lambda x, y, folder: lambda: (x, y),
     "function of a path": lambda x, y, folder: lambda: folder / "d.npz",
+    "pandas": lambda x, y, folder: ck.Samples(Frame(columns_of(x, y)), label_column="label"),
+    "names of classes": lambda x, y, folder: ck.Samples(
+        Frame(columns_of(x, np.array([f"class {label}" for label in y]))),
+        label_column="label",
+        classes=tuple(f"class {label}" for label in range(10)),
+    ),
+    "polars": lambda x, y, folder: ck.Samples(Polars(columns_of(x, y, "t")), label_column="t"),
+    "data set": lambda x, y, folder: HuggingFace({"label": y, "image": x}),
+    "column of a data set": lambda x, y, folder: ck.Samples(HuggingFace({"is": y, "image": x}), label_column="is"),
+    "named batches": lambda x, y, folder: [{"image": x[:9], "y": y[:9]}, {"image": x[9:], "y": y[9:]}],
+    "function of named batches": lambda x, y, folder: lambda: iter([{"x": x, "target": y}]),
+    "function of a data set": lambda x, y, folder: lambda: HuggingFace({"label": y, "image": x}),
     "function of a loader": lambda x, y, folder: lambda: Loader(x, y),
 }
 
@@ -87,7 +151,7 @@ def test_one_rule_for_samples(
         assert ck.accuracy(clf, given) == ck.records.Accuracy(right, COUNT)
     fgsm = ck.attacks.FGSM(eps=1 / 16)
     wanted = ck.attack(clf, (x, y), fgsm)
-    assert np.array_equal(ck.attack(clf, given, fgsm).x, wanted.x)
+    assert np.array_equal(ck.attack(clf, given, fgsm).x.reshape(x.shape), wanted.x)
 
 
 def test_an_array_has_no_labels(data: tuple[np.ndarray, np.ndarray], clf: ck.Classifier) -> None:
@@ -102,6 +166,27 @@ def test_an_array_has_no_labels(data: tuple[np.ndarray, np.ndarray], clf: ck.Cla
         (batches, "a generator can be gone through once only.*give the function that makes it"),
         (lambda x, y: iter([(x, y)]), "a list_iterator can be gone through once only"),
         (lambda x, y: {"x": x, "y": y}, "a dict say neither what is x nor what is y"),
+        (lambda x, y: Frame(columns_of(x, y)), "65 columns .* takes 64; name .* with label_column: is it 'label'?"),
+        (
+            lambda x, y: ck.Samples(Frame(columns_of(x, y)), label_column="labl"),
+            "no column 'labl'; did you mean 'label'",
+        ),
+        (
+            lambda x, y: ck.Samples(Frame(columns_of(x, y) | {"pixel 3": y.astype(str)}), label_column="label"),
+            "the Frame: column 'pixel 3' holds <U.*, not numbers",
+        ),
+        (
+            lambda x, y: ck.Samples(Frame(columns_of(x * np.nan, y)), label_column="label"),
+            "the Frame: column 'pixel 0', row 0: holds no finite float32 number",
+        ),
+        (lambda x, y: ck.Samples(Frame(columns_of(x, y)), crop=3), "crop is for samples in files, not for a Frame"),
+        (lambda x, y: ck.Samples(Frame(columns_of(x, y)), classes=("a",)), "classes names what is in label_column"),
+        (lambda x, y: ck.Samples(HuggingFace({"a": x, "b": y}), label_column="c"), r"no column 'c' \(it has a, b\)"),
+        (
+            lambda x, y: HuggingFace({"a": x, "b": y}),
+            "has the columns a, b; one of samples and one of labels are needed",
+        ),
+        (lambda x, y: [columns_of(x, y)], r"the list has the columns pixel 0, .*to_pandas\(\)\) with label_column"),
         (lambda x, y: 3, "samples can't be taken from an int: give an array"),
         (lambda x, y: None, "samples can't be taken from a NoneType"),
         (lambda x, y: (x, y[:-1]), f"the array has {COUNT - 1} labels for {COUNT} samples"),

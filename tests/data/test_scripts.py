@@ -10,7 +10,8 @@ import pytest
 
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.samples import Dataset
-from cloakonnx.data.sources import ScriptSource, open_script
+from cloakonnx.data.scripts import open_script
+from cloakonnx.data.sources import ScriptSource
 from cloakonnx.errors import DataError
 from cloakonnx.preprocessing import Preprocessing
 
