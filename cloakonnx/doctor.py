@@ -21,11 +21,11 @@ REQUIRED = ("click", "jinja2", "msgspec", "numpy", "onnx", "onnx-graphsurgeon", 
 
 EXTRAS = {
     "parquet": ("pyarrow",),
-    "ray": ("ray",),
+    "ray": ("ray[client]",),
     "remote": ("fsspec", "aiohttp", "s3fs"),
     "sign": ("cryptography", "securesystemslib"),
 }
-"""Optional features to the distributions that they need."""
+"""Optional features to what they need, by name: cloakonnx[...] would put onnxruntime-gpu over onnxruntime."""
 
 _REMOTE = "AzureExecutionProvider"
 """Listed by ONNX Runtime everywhere; it calls a service instead of computing."""
@@ -124,7 +124,7 @@ def examine() -> Diagnosis:
         providers=providers,
         provider=default,
         gradient=None if failure or default is None else _gradient(),
-        extras={name: len(versions(needed)) == len(needed) for name, needed in EXTRAS.items()},
+        extras={name: _has(needed) for name, needed in EXTRAS.items()},
         ray=versions(("ray",)).get("ray"),
     )
     _judge(found, failure)
@@ -226,7 +226,17 @@ def _judge(found: Diagnosis, failure: str | None) -> None:
         found.warnings.append(f"{' and '.join(names)} are both installed and overwrite each other's files")
         found.install.append(f"pip uninstall -y {' '.join(names)} && pip install {kept(names)}")
     _judge_gpu(found)
-    found.install.extend(f'pip install "cloakonnx[{name}]"' for name, there in found.extras.items() if not there)
+    found.install.extend(_install(EXTRAS[name]) for name, there in found.extras.items() if not there)
+
+
+def _has(needed: tuple[str, ...]) -> bool:
+    names = tuple(each.partition("[")[0] for each in needed)
+    return len(versions(names)) == len(names)
+
+
+def _install(needed: tuple[str, ...]) -> str:
+    """Return the command; double quotes are right in every shell."""
+    return f"pip install {' '.join(f'{chr(34)}{each}{chr(34)}' if '[' in each else each for each in needed)}"
 
 
 def _judge_gpu(found: Diagnosis) -> None:

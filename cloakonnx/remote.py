@@ -26,9 +26,6 @@ _PACKAGES = {
 }  # fmt: skip
 """The package that fsspec needs for a protocol."""
 
-_OF_EXTRA = frozenset({"s3fs", "aiohttp"})
-"""Packages of the extra ``remote``."""
-
 _WEB = frozenset({"http", "https"})
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs"})
 _ABSENT = frozenset({404, 410})
@@ -321,9 +318,9 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         import fsspec  # noqa: PLC0415
     except ImportError:
-        more = f" {package}" if package is not None and package not in _OF_EXTRA else ""
+        wanted = " ".join(filter(None, ("fsspec", package)))
         raise MissingDependencyError(
-            f"{shown} is read and written with fsspec, which is not installed: pip install 'cloakonnx[remote]'{more}"
+            f"{shown} is read and written with fsspec, which is not installed: pip install {wanted}"
         ) from None
     try:
         kind = fsspec.get_filesystem_class(protocol)
@@ -333,8 +330,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
             "is named without ://"
         ) from None
     except ImportError as error:
-        wanted = "'cloakonnx[remote]'" if package in _OF_EXTRA else package
-        needs = f"needs {package}, which is not installed: pip install {wanted}" if package else _line(error)
+        needs = f"needs {package}, which is not installed: pip install {package}" if package else _line(error)
         raise MissingDependencyError(f"{shown} {needs}") from None
     return kind(**kind._get_kwargs_from_urls(url)), kind._strip_protocol(url)
 

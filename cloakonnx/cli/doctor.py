@@ -48,7 +48,7 @@ def _tell(found: Diagnosis) -> None:
         ("providers", ", ".join(states) or "none"),
         ("default", found.provider or "none"),
         ("test gradient", gradient),
-        ("Ray", found.ray or "not installed: --engine ray needs the extra ray"),
+        ("Ray", found.ray or "not installed: --engine ray needs it"),
         ("extras", ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in found.extras.items())),
     )
     for name, text in rows:

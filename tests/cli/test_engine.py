@@ -18,7 +18,7 @@ from tests.fixtures.core import TAP
 from .conftest import Run
 
 ATTACK = ("attack", "m.onnx", "--data", "clean.npz", "--attack", "pgd", "--eps", "0.1", "--batch-size", "2")
-EXTRA = "pip install 'cloakonnx[ray]'"
+EXTRA = "pip install 'ray[client]'"
 
 
 @pytest.fixture

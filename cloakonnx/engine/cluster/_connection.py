@@ -118,7 +118,7 @@ def _loaded() -> Any:
     try:
         import ray  # noqa: PLC0415 - an extra, and slow to load
     except ImportError:
-        raise MissingDependencyError("running on Ray needs Ray: pip install 'cloakonnx[ray]'") from None
+        raise MissingDependencyError("running on Ray needs Ray: pip install 'ray[client]'") from None
     return ray
 
 
