@@ -47,10 +47,11 @@ class Ball:
             raise OptionError(f"{{eps}} {self.eps:g} is negative", parameter="eps")
         widest = (high - low) * self.widest(values)
         if self.eps > widest:
+            others = "; where values lie outside of it, {bounds} says so" if bounds == (0.0, 1.0) else ""
             raise OptionError(
                 f"{{eps}} {self.eps:g} is wider than pixel space, [{low:g}, {high:g}], in {self.name} ({widest:.4g}); "
-                "eps is in the space of the data: 8/255, say",
-                parameter="eps",
+                f"eps is in the space of the data: 8/255, say{others}",
+                parameter=("eps", "bounds"),
             )
 
     def widest(self, values: int) -> float:

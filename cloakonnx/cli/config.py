@@ -20,18 +20,19 @@ from cloakonnx.errors import OptionError, nearest
 def command(
     *,
     verbs: Annotated[tuple[str, ...], argument(metavar="[VERB]...", nargs=-1)],
-    show: Annotated[bool, option("--show", is_flag=True, required=True, help="Print the options in force.")],
+    show: Annotated[bool, option("--show", is_flag=True, help="Print the options in force, as without it.")],
     as_json: Json,
 ) -> None:
     """Print the options in force, for all verbs or those named, and where each comes from.
 
     \b
-    cloakonnx config --show
+    cloakonnx config
     cloakonnx --config ci.toml config --show evaluate
 
     Options are taken from cloakonnx.toml in the working directory, else from [tool.cloakonnx] of its pyproject.toml;
     flags win over the file. Options that nothing sets are left out; --json lists them too.
     """
+    del show  # older command lines name it
     ctx = click.get_current_context()
     group = ctx.find_root().command
     assert isinstance(group, click.Group)

@@ -97,7 +97,7 @@ def _carries(node: onnx.NodeProto, name: str, index: Index) -> bool:
 
 
 def check_rules(path: Path, opset: int) -> None:
-    """Raise for the first node on the path that has no rule, or a newer version than its rule knows.
+    """Raise for the first node on the path that has no rule, a newer version than its rule knows, or that trains.
 
     Raises:
         DifferentiationError: Names the node and its op.
@@ -108,6 +108,10 @@ def check_rules(path: Path, opset: int) -> None:
             raise _no_rule(node, "this op has no rule")
         if _version(node, opset) > entry.until:
             raise _no_rule(node, f"its version is newer than {entry.until}, the last that the rule knows")
+        if node.op_type == "BatchNormalization" and any(
+            each.name == "training_mode" and each.i for each in node.attribute
+        ):
+            raise _no_rule(node, "it is in training mode; export the model in evaluation mode")
 
 
 def _no_rule(node: onnx.NodeProto, reason: str) -> DifferentiationError:

@@ -47,6 +47,17 @@ CASES = {
         "'h'",
         "it needs gradients",
     ),
+    "training mode": (
+        network(
+            helper.make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["h", "m1", "v1"], training_mode=1),
+            GEMM,
+            w=W,
+            **dict.fromkeys("sbmv", np.ones(4, np.float32)),
+        ),
+        "it is in training mode",
+        "'h'",
+        "it needs gradients",
+    ),
     "rounding": (
         network(helper.make_node("Round", ["x"], ["h"]), GEMM, w=W),
         "straight through Round",

@@ -154,7 +154,8 @@ def test_show(run: Run, masked: Path) -> None:
     found = json.loads(run("config", "--show", "strip", "--json").out)
     assert found["file"] == "cloakonnx.toml"
     assert {"verb": "strip", "option": "force", "value": None, "from": None} in found["options"]
-    assert_refused(run, masked, ("config",), "Missing option '--show'")
+    assert run("config") == (code, out, err), "the same without --show"
+    assert run("config", "strip", "--json").out == run("config", "--show", "strip", "--json").out
     assert_refused(run, masked, ("config", "--show", "evalute"), "did you mean 'evaluate'")
 
 

@@ -13,9 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from pyarrow import parquet
-from sklearn.datasets import load_breast_cancer
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+
+from tests.support.tables import write_table
 
 from .conftest import Run
 
@@ -75,32 +74,11 @@ def by_brightness(mean: float, std: float) -> None:
     np.savez("levels.npz", x=x.astype(np.float32), y=y)
 
 
-def cancer() -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return every second row of a table of 30 columns with values up to 3,234, its labels, and the columns' names."""
-    data = load_breast_cancer()
-    return data.data[::2], data.target[::2], [str(name) for name in data.feature_names]
-
-
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the current folder: tab.onnx takes raw columns; tab.csv, tab.parquet and tab.npz have the same rows."""
     monkeypatch.chdir(tmp_path)
-    x, y, names = cancer()
-    scaler = StandardScaler().fit(x)
-    fitted = LogisticRegression(max_iter=500).fit(scaler.transform(x), y)
-    weights = (fitted.coef_ / scaler.scale_).T
-    half = np.concatenate([-weights, weights], axis=1) / 2
-    bias = np.array([-1, 1]) * (fitted.intercept_ - scaler.mean_ @ weights) / 2
-    graph = helper.make_graph(
-        [helper.make_node("Gemm", ["columns", "w", "b"], ["logits"])],
-        "g",
-        [helper.make_tensor_value_info("columns", TensorProto.FLOAT, ["N", 30])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in (("w", half), ("b", bias))],
-    )
-    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), "tab.onnx")
-    rows = [",".join(map(repr, map(float, row))) + f",{label}" for row, label in zip(x, y, strict=True)]
-    (tmp_path / "tab.csv").write_text("\n".join([",".join([*names, "label"]), *rows]) + "\n")
+    x, y, names = write_table(tmp_path)
     frame = pa.table({**{name: x[:, place] for place, name in enumerate(names)}, "label": y})
     parquet.write_table(frame, tmp_path / "tab.parquet")
     np.savez("tab.npz", x=x.astype(np.float32), y=y)

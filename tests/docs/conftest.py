@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import cloakonnx
 from cloakonnx.demo.demo import write_sample
+from tests.support.tables import write_table
 
 from .pages import ROOT
 
@@ -73,6 +74,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, shell: Shell) -> Callable[[l
     write_data(base)
     shutil.copytree(base, made, dirs_exist_ok=True)
     write_faulty(made)
+    write_table(made)
 
     def fill(files: list[str], folder: Path) -> None:
         shutil.copytree(base, folder, dirs_exist_ok=True)

@@ -79,9 +79,10 @@ def _files(model: Model, attestation: Attestation, reading: Reading) -> Check:
 
 def _source(model: Model, source: Model | None, attestation: Attestation) -> Check:
     name, wanted = "attested source", attestation.source_sha256
-    recorded = entries(model.proto).get(SOURCE_KEY, "none")
+    recorded = entries(model.proto).get(SOURCE_KEY)
     if recorded != wanted:
-        return Check(name, "failed", f"the metadata records sha256 {recorded[:16]}..., attested is {wanted[:16]}...")
+        there = "no sha256" if recorded is None else f"sha256 {recorded[:16]}..."
+        return Check(name, "failed", f"the metadata records {there}, attested is {wanted[:16]}...")
     if source is not None and source.sha256 != wanted:
         return Check(name, "failed", f"{source.name} has sha256 {source.sha256[:16]}..., attested is {wanted[:16]}...")
     return Check(name, "passed", f"{attestation.source_name}, sha256 {wanted[:16]}...")

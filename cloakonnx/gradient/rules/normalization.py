@@ -22,8 +22,6 @@ def _per_channel(s: GradientSite, vector: Tensor) -> Tensor:
 @rule("BatchNormalization", since=1, until=15, note="inference mode")
 def batch_normalization(s: GradientSite) -> Grads:
     """With u = (x - mean) / sqrt(var + eps): dy * scale / sqrt(var + eps); of the scale the sum of dy * u."""
-    if s.attr("training_mode", 0):
-        raise s.error("it is in training mode; export the model in evaluation mode")
     s.only(0, 1, 2)
     root = (s.input(4) + s.number("epsilon", _EPSILON)).sqrt()
     others = [0, *range(2, s.rank)]
