@@ -291,6 +291,11 @@ def find(name: str, *, presets: tuple[str, ...] = ()) -> type[Attack]:
     if name not in _REGISTRY:
         for each in entry_points(group=GROUP, name=name):
             _load(name, each)
+    if "," in name:
+        raise OptionError(
+            f"{name!r} names several attacks, and this takes one: run it once for each; an evaluation and a sweep take "
+            "several"
+        )
     if name not in _REGISTRY:
         known = (*presets, *_REGISTRY, *plugins())
         what = "attack or preset" if presets else "attack"
@@ -327,7 +332,7 @@ def make(name: str, *, presets: tuple[str, ...] = (), **given: Any) -> Attack:
     if given.get("max_iter") == CONVERGED:
         if not hasattr(cls, "until_converged"):
             raise OptionError(
-                f"{{max_iter}} {CONVERGED} goes with pgd: only steps of a fixed length end in a cycle",
+                f"{{max_iter}} {CONVERGED} goes with pgd, not {name}: only steps of a fixed length end in a cycle",
                 parameter="max_iter",
             )
         given = cls.until_converged(given)

@@ -1,15 +1,18 @@
-"""Which attacks an evaluation makes, a preset or one by its name, and the controls beside them."""
+"""Which attacks an evaluation makes: presets and attacks by their names."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from cloakonnx.attacks.ball import ball
-from cloakonnx.attacks.base import CONVERGED, Attack, TargetedInTurn, make
+from cloakonnx.attacks.base import CONVERGED, Attack, TargetedInTurn, find, make
 from cloakonnx.errors import OptionError
 from cloakonnx.gradient.losses import Loss, classes_needed
+
+Names: TypeAlias = str | Sequence[str]
+"""What an evaluation attacks with: a preset's or an attack's name, or several, in a list or with commas between."""
 
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "quick": (
@@ -36,9 +39,9 @@ class PlanSettings(TypedDict, total=False):
 
     Attributes:
         norm: Norm of the balls.
-        max_iter: Steps of a single attack, or of a preset's attacks by gradients; ``converged`` for a single PGD until
+        max_iter: Steps of a single attack, or of those by gradients in a preset or a list; ``converged`` for PGD until
             more change nothing.
-        restarts: Random starts of a single attack.
+        restarts: Random starts of a single attack, or of those by gradients in a list.
         straight_through: Whether gradients pass rounding and quantisation as identity (BPDA).
         seed: Random seed.
     """
@@ -50,8 +53,31 @@ class PlanSettings(TypedDict, total=False):
     seed: int
 
 
+def names_of(attack: Names) -> tuple[str, ...]:
+    """Return the names, in their order; a text may have several with commas between.
+
+    Raises:
+        OptionError: no name, an empty one, or no text.
+    """
+    given = attack.split(",") if isinstance(attack, str) else attack
+    if not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+        raise OptionError(f"{{attack}} takes names of attacks and presets, not {attack!r}", parameter="attack")
+    names = tuple(each.strip() for each in given)
+    if not names or not all(names):
+        raise OptionError(
+            f"{{attack}} {','.join(names)!r} has an empty name; names with commas between them, such as pgd,square",
+            parameter="attack",
+        )
+    return names
+
+
+def as_text(attack: Names) -> str:
+    """Return the names as results have them and the command line takes them: with commas between."""
+    return ",".join(names_of(attack))
+
+
 def plan(
-    name: str,
+    attack: Names,
     *,
     eps: float,
     norm: Literal["linf", "l2"] = "linf",
@@ -60,24 +86,55 @@ def plan(
     straight_through: bool = False,
     seed: int = 0,
 ) -> tuple[Attack, ...]:
-    """Return the attacks that a preset or an attack's name stands for, at one eps.
+    """Return the attacks that names of presets and attacks stand for, at one eps.
 
     Raises:
-        OptionError: an unknown name, or a setting that it does not take.
+        OptionError: an unknown name, an attack that is there twice, or a setting that is not taken.
     """
-    if name in PRESETS:
-        if restarts is not None or max_iter == CONVERGED:
+    names = names_of(attack)
+    common = {"eps": eps, "norm": norm, "seed": seed}
+    given = {"max_iter": max_iter, "restarts": restarts, "straight_through": straight_through}
+    if len(names) == 1 and names[0] not in PRESETS:
+        return (make(names[0], presets=tuple(PRESETS), **common, **given),)
+    for name in names:
+        if name in PRESETS and (restarts is not None or max_iter == CONVERGED):
             raise OptionError(
                 f"{name} has its own {{restarts}}, and takes a number of {{max_iter}}; {{restarts}} and {{max_iter}} "
-                f"{CONVERGED} go with a single attack (pgd, say)",
+                f"{CONVERGED} go with attacks by name (pgd, say)",
                 parameter=("max_iter", "restarts"),
             )
-        attacks = [make(eps=eps, norm=norm, seed=seed, **each) for each in PRESETS[name]]
-        if max_iter is not None:
-            attacks = [each.with_settings(max_iter=max_iter) if each.by_gradient else each for each in attacks]
-        return passing(attacks) if straight_through else tuple(attacks)
-    given = {"max_iter": max_iter, "restarts": restarts, "straight_through": straight_through}
-    return (make(name, presets=tuple(PRESETS), eps=eps, norm=norm, seed=seed, **given),)
+    return _made(names, common, {k: v for k, v in given.items() if v is not None and v is not False})
+
+
+def _made(names: Sequence[str], common: dict[str, Any], given: dict[str, Any]) -> tuple[Attack, ...]:
+    """Return the attacks of presets and lists: settings go to those by gradients, for queries are no steps."""
+    entries = [(name, each) for name in names for each in PRESETS.get(name, ({"name": name},))]
+    classes = [find(each["name"], presets=tuple(PRESETS)) for _, each in entries]
+    _check_once(names, [(name, cls.name) for (name, _), cls in zip(entries, classes, strict=True)])
+    taken = [given.keys() & cls.settings().keys() if cls.by_gradient else set() for cls in classes]
+    for key in given:
+        if not any(key in each for each in taken):
+            raise OptionError(
+                f"of several attacks those by gradients take {{{key}}}, and {','.join(names)} has none that does",
+                parameter=key,
+            )
+    return tuple(
+        make(**(common | each | {key: given[key] for key in keys}))
+        for (_, each), keys in zip(entries, taken, strict=True)
+    )
+
+
+def _check_once(names: Sequence[str], made: Sequence[tuple[str, str]]) -> None:
+    """Check that no attack is made twice; each comes with the name that brings it."""
+    origins: dict[str, str] = {}
+    for origin, attack in made:
+        if attack in origins:
+            presets = [each for each in dict.fromkeys((origins[attack], origin)) if each in PRESETS]
+            why = f": {' and '.join(presets)} {'has' if len(presets) == 1 else 'have'} it" if presets else ""
+            raise OptionError(
+                f"{{attack}} {','.join(names)} makes {attack} twice{why}; name each attack once", parameter="attack"
+            )
+        origins[attack] = origin
 
 
 def passing(attacks: Sequence[Attack]) -> tuple[Attack, ...]:

@@ -45,15 +45,6 @@ def attacks(ctx: click.Context) -> Iterable[str]:
 
 
 @_completing
-def plans(ctx: click.Context) -> Iterable[str]:
-    """Return presets and the names of attacks."""
-    from cloakonnx.attacks.base import plugins, registered
-    from cloakonnx.attacks.presets import PRESETS
-
-    return (*PRESETS, *registered(), *plugins())
-
-
-@_completing
 def taps(ctx: click.Context) -> Iterable[tuple[str, str]]:
     """Return the taps of the model on the line, each with the op that computes it."""
     from cloakonnx.graph.masks.taps import list_taps
@@ -99,15 +90,31 @@ def providers(ctx: click.Context) -> Iterable[str]:
 
 def classes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the last of some classes with commas between: those of the data on the line that are not named yet."""
+    from cloakonnx.data.sources import open_source
+
+    return _last_of_several(
+        lambda ctx: getattr(open_source(ctx.params["data"]), "classes", ()), ctx, parameter, incomplete
+    )
+
+
+def plans(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the last of some presets and attacks with commas between."""
+    from cloakonnx.attacks.base import plugins, registered
+    from cloakonnx.attacks.presets import PRESETS
+
+    return _last_of_several(lambda ctx: (*PRESETS, *registered(), *plugins()), ctx, parameter, incomplete)
+
+
+def _last_of_several(
+    values: Callable[[click.Context], Iterable[str]], ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the last of some values with commas between, by those that are not named yet."""
     *named, _ = incomplete.split(",")
     before = "".join(f"{each}," for each in named)
 
     @_completing
     def left(ctx: click.Context) -> Iterable[str]:
-        from cloakonnx.data.sources import open_source
-
-        found: tuple[str, ...] = getattr(open_source(ctx.params["data"]), "classes", ())
-        return (before + name for name in found if name not in named)
+        return (before + value for value in values(ctx) if value not in named)
 
     return left(ctx, parameter, incomplete)
 

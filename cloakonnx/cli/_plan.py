@@ -9,7 +9,7 @@ import click
 
 from cloakonnx.cli._completion import plans
 from cloakonnx.cli._shared import norm, seed
-from cloakonnx.cli._types import Numbers, Steps
+from cloakonnx.cli._types import Names, Numbers, Steps
 from cloakonnx.cli._verb import Group, option
 
 
@@ -19,10 +19,11 @@ class Plan(Group):
 
     attack: str = option(
         "--attack",
+        type=Names(),
         shell_complete=plans,
         default="quick",
         show_default=True,
-        help="Preset, quick or standard, or the name of one attack, such as pgd.",
+        help="Presets (quick, standard) or attacks by name, each on what those before have left: pgd or pgd,square.",
     )
     eps: tuple[float, ...] = option(
         "--eps",
@@ -34,9 +35,14 @@ class Plan(Group):
     max_iter: int | str | None = option(
         "--max-iter",
         type=Steps(),
-        help="Steps of a single attack, or of a preset's gradient attacks; converged: pgd runs until nothing changes.",
+        help="Steps of a single attack, or of the gradient attacks of a preset or list; converged: pgd runs until "
+        "nothing changes.",
     )
-    restarts: int | None = option("--restarts", type=click.IntRange(min=1), help="Random starts of a single attack.")
+    restarts: int | None = option(
+        "--restarts",
+        type=click.IntRange(min=1),
+        help="Random starts of a single attack, or of the gradient attacks of a list.",
+    )
     straight_through: bool = option(
         "--straight-through", is_flag=True, help="Treat rounding and quantisation as identity in gradients (BPDA)."
     )

@@ -48,6 +48,16 @@ class Steps(click.ParamType["int | str"]):
         return steps
 
 
+class Names(click.ParamType[str]):
+    """Names with commas between them, as one text."""
+
+    name = "names"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text without spaces around the names."""
+        return ",".join(part.strip() for part in str(value).split(","))
+
+
 class EnginePlace(click.ParamType[str]):
     """Where batches are handled: a word, or the address of a cluster."""
 

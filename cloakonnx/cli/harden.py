@@ -20,7 +20,7 @@ from cloakonnx.cli._output import going_on, print_json, progress, say, tell
 from cloakonnx.cli._runs import Runs
 from cloakonnx.cli._shared import granularity, layers, norm, parts, seed
 from cloakonnx.cli._signing import sign_key_option, signing_key
-from cloakonnx.cli._types import Number, Numbers, Steps
+from cloakonnx.cli._types import Names, Number, Numbers, Steps
 from cloakonnx.cli._verb import Group, option, verb
 from cloakonnx.errors import CheckError
 
@@ -90,13 +90,16 @@ class _Task(Group):
     norm: Any = norm()
     attack: str = option(
         "--attack",
+        type=Names(),
         shell_complete=plans,
         default="quick",
         show_default=True,
-        help="Attacks of the evaluation: the preset quick or standard, or the name of one attack.",
+        help="Attacks of the evaluation: presets (quick, standard) or attacks by name, such as pgd,square.",
     )
     max_iter: int | str | None = option(
-        "--max-iter", type=Steps(), help="Steps of --attack, or of a preset's attacks by gradients.  [their own]"
+        "--max-iter",
+        type=Steps(),
+        help="Steps of --attack, or of the gradient attacks of a preset or list.  [their own]",
     )
     taps: tuple[str, ...] = option(
         "--tap",

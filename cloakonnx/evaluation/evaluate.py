@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.ball import Norm
 from cloakonnx.attacks.base import Attack
-from cloakonnx.attacks.presets import PlanSettings, replaced
+from cloakonnx.attacks.presets import Names, PlanSettings, as_text, replaced
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.given import ModelLike
@@ -54,7 +54,7 @@ def evaluate(
     samples: SamplesLike,
     *,
     eps: float | Sequence[float],
-    attack: str = "quick",
+    attack: Names = "quick",
     baseline: ModelLike | None = None,
     batch_size: int = 64,
     analysis: Analysis | None = None,
@@ -78,7 +78,8 @@ def evaluate(
         model: The classifier, or a model or path that stands for one.
         samples: Labelled samples (:class:`cloakonnx.Samples`).
         eps: Radius of the ball in pixel space, or several.
-        attack: A preset (``quick``, ``standard``) or an attack's name.
+        attack: A preset (``quick``, ``standard``) or an attack's name, or several: ``["pgd", "square"]`` or
+            ``"pgd,square"``. Each is made on the samples that those before have left.
         baseline: What to compare with: any model of the same inputs and classes. None takes the masks out of a model
             that carries some, and evaluates any other alone.
         batch_size: Samples per batch.
@@ -97,7 +98,8 @@ def evaluate(
         on_progress: Called with the number of samples that are done, and with fractions in between.
         settings: Of the attacks: ``norm`` (``linf`` or ``l2``), ``seed``, ``straight_through`` (gradients pass rounding
             and quantisation as identity, BPDA; where a model's own are all 0 they do so without being asked), and of a
-            single attack ``max_iter`` (for PGD also ``converged``) and ``restarts``.
+            single attack, or of those by gradients in a list, ``max_iter`` (for PGD also ``converged``) and
+            ``restarts``; a preset's attacks by gradients take ``max_iter``.
 
     Returns:
         The evaluation; ``evaluation.verdict.sentence`` says in words what it shows.
@@ -174,7 +176,7 @@ def evaluate(
         masks=tuple(MaskRecord(m.tap, m.weights.size, len(m.removed)) for m in asked.masks),
         data=met.record(dataset.source.name),
         preprocessing=dataset.preprocessing.as_dict(),
-        attack=attack,
+        attack=as_text(attack),
         norm=norm,
         seed=seed,
         batch_size=batch_size,

@@ -55,7 +55,7 @@ class Evaluation:
         masks: What the model carries.
         data: The samples.
         preprocessing: From pixel space to the model's input.
-        attack: Name of the preset or of the attack.
+        attack: Name of the preset or of the attack, or several with commas between.
         norm: Norm of the eps balls.
         seed: Random seed.
         batch_size: Batch size.

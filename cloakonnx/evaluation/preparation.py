@@ -8,7 +8,7 @@ from typing import Literal, Unpack
 
 from cloakonnx.attacks.ball import radii_of
 from cloakonnx.attacks.base import Attack
-from cloakonnx.attacks.presets import PlanSettings, check_eps, plan
+from cloakonnx.attacks.presets import Names, PlanSettings, check_eps, plan
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.given import ModelLike, classifier_of
@@ -66,7 +66,7 @@ class Prepared:
         samples: SamplesLike,
         *,
         eps: float | Sequence[float],
-        attack: str,
+        attack: Names,
         baseline: ModelLike | None,
         batch_size: int,
         engine: Engine | None,
@@ -148,7 +148,7 @@ class Prepared:
 
 
 def checked_plans(
-    dataset: Dataset, attack: str, eps: Sequence[float], **settings: Unpack[PlanSettings]
+    dataset: Dataset, attack: Names, eps: Sequence[float], **settings: Unpack[PlanSettings]
 ) -> list[tuple[Attack, ...]]:
     """Return the attacks of an evaluation at each eps; raises OptionError for an eps, attack or setting that fails."""
     norm = settings.get("norm", "linf")
@@ -163,7 +163,7 @@ def estimate_of_masks(
     masks: Sequence[Mask],
     samples: int,
     eps: Sequence[float],
-    attack: str = "quick",
+    attack: Names = "quick",
     max_iter: int | str | None = None,
     norm: Literal["linf", "l2"] = "linf",
     batch_size: int = 64,
@@ -179,8 +179,8 @@ def estimate_of_masks(
         masks: Masks at the places where they will be; those of 1 cost what any do.
         samples: How many it would be evaluated on.
         eps: Radii of the balls.
-        attack: A preset (``quick``) or an attack's name.
-        max_iter: Steps of that attack; see :class:`~cloakonnx.attacks.presets.PlanSettings`.
+        attack: Presets and attacks by name.
+        max_iter: Steps of these attacks; see :class:`~cloakonnx.attacks.presets.PlanSettings`.
         norm: The balls' norm.
         batch_size: Samples at a time.
         workers: How many batches would be handled at a time.

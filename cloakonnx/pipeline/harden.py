@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Unpack
 
 from cloakonnx.attacks.ball import radii_of
-from cloakonnx.attacks.presets import check_eps
+from cloakonnx.attacks.presets import as_text, check_eps
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import check_batch_first
 from cloakonnx.classifier.given import ModelLike, classifier_of
@@ -264,12 +264,12 @@ def harden(
             at activations, select features of one tap with ``greedy``, or
             take away those that ``score`` highest by DeepCloak's criterion, as many as the budget allows. ``preset``:
             ``full``, or ``quick``, which takes at most 2,000 samples, 4 epochs, 200 samples to report on, one radius.
-            ``attack``: of the evaluation, ``quick``, ``standard`` or an attack's name. ``norm`` of the balls. ``taps``:
-            activations to mask; the method's own choice where empty. ``granularity``: what one number of a learned mask
-            multiplies, as in :class:`cloakonnx.Recipe`. ``layers``: for masks on weights, globs over the names of
-            weights and layers. ``parts`` of each step of learning, as in :class:`cloakonnx.Recipe`. ``fold``: whether
-            masks go into weights where that is exact. ``report``: whether to write the page, which needs Jinja2.
-            ``seed``, ``batch_size``.
+            ``attack``: of the evaluation, ``quick``, ``standard``, an attack's name, or several in a list. ``norm`` of
+            the balls. ``taps``: activations to mask; the method's own choice where empty. ``granularity``: what one
+            number of a learned mask multiplies, as in :class:`cloakonnx.Recipe`. ``layers``: for masks on weights,
+            globs over the names of weights and layers. ``parts`` of each step of learning, as in
+            :class:`cloakonnx.Recipe`. ``fold``: whether masks go into weights where that is exact. ``report``: whether
+            to write the page, which needs Jinja2. ``seed``, ``batch_size``.
 
     Returns:
         The result: its ``verdict``, ``evaluation``, ``analysis``, ``gates`` and the ``files`` that were written.
@@ -298,13 +298,15 @@ def harden(
         return None if part is None else Dataset.of(part, clf)
 
     gates = tuple(map(parse_gate, settings.pop("require", ())))
+    attack = as_text(settings.pop("attack", HardenSettings.attack))
     return Task(
         clf,
         Dataset.of(samples, clf),
         HardenSettings(
             eps=radii_of(eps),
             gates=gates,
-            **settings,  # type: ignore[misc]
+            attack=attack,
+            **settings,  # type: ignore[misc, arg-type]
         ),
         select=fitted(select_data),
         report=fitted(report_data),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
-from cloakonnx.attacks.presets import plan
+from cloakonnx.attacks.presets import Names, plan
 from cloakonnx.errors import OptionError, nearest
 from cloakonnx.evaluation.gates import Gate, check_measured
 from cloakonnx.selection.learn.recipe import Granularity
@@ -46,7 +46,7 @@ class HardenOptions(TypedDict, total=False):
     method: Method
     preset: str
     norm: Literal["linf", "l2"]
-    attack: str
+    attack: Names
     taps: tuple[str, ...]
     granularity: Granularity | None
     layers: tuple[str, ...]
@@ -69,8 +69,8 @@ class HardenSettings:
         method: A name of METHODS.
         preset: A name of PRESETS.
         norm: The balls' norm.
-        attack: Of the evaluation: a preset (``quick``, ``standard``) or an attack's name.
-        max_iter: Steps of that attack, or of the preset's attacks by gradients; their own where None.
+        attack: Of the evaluation: a preset (``quick``, ``standard``) or an attack's name, or several with commas.
+        max_iter: Steps of that attack, or of a preset's or list's attacks by gradients; their own where None.
         taps: Where to mask activations; the method's own choice where empty.
         granularity: What one number of a learned mask multiplies; None for weights, and for features where taps are
             named.

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cloakonnx.attacks.presets import PRESETS
+from cloakonnx.attacks.base import registered
+from cloakonnx.attacks.presets import PRESETS, names_of
 from cloakonnx.evaluation.coverage import Covered, coverage
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.results import AtEps
@@ -269,32 +270,43 @@ def command(found: Evaluation) -> str:
     if found.baseline is not None and not found.baseline_is_stripped:
         words += ["--baseline", found.baseline.name]
     words += ["--attack", found.attack, "--eps", ",".join(eps_exact(each.eps) for each in found.results)]
-    words += ["--norm", found.norm, *_single_attack(found)]
+    words += ["--norm", found.norm, *_of_attacks(found)]
     words += ["--seed", str(found.seed), "--batch-size", str(found.batch_size)]
     words += ["--provider", found.provider.removesuffix("ExecutionProvider").lower(), *_preprocessing(found)]
     words += ["--no-sanity"] if found.sanity is None else []
     return shlex.join([*words, "-o", "again.json"])
 
 
-def _single_attack(found: Evaluation) -> list[str]:
-    """Return the steps and restarts of a single attack, and of a preset the steps if they are not its own."""
-    stages_of = found.results[0].hardened.stages if found.results else ()
-    own = [s.settings for s in stages_of if s.settings is not None and s.name == found.attack]
-    usual = {each["name"]: each["max_iter"] for each in PRESETS.get(found.attack, ())}
-    changed = (s.settings["max_iter"] for s in stages_of if s.settings and s.name in usual)
-    steps = next((each for each in changed if each not in usual.values()), None)
-    words = [] if steps is None else ["--max-iter", str(steps)]
+def _of_attacks(found: Evaluation) -> list[str]:
+    """Return the steps and restarts of a single attack, and of several where they are not their own."""
+    stages = found.results[0].hardened.stages if found.results else ()
+    made = {each.name: each.settings for each in stages if each.settings is not None}
+    words: list[str] = []
     for name in ("max_iter", "restarts"):
-        if own and own[0].get(name) is not None:
-            words += [f"--{name.replace('_', '-')}", str(own[0][name])]
-    stages = [
-        s.settings or {}
+        own = made.get(found.attack)
+        value = _changed(found.attack, made, name) if own is None else own.get(name)
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    every = [
+        stage.settings or {}
         for each in found.results
         for side in (each.hardened, each.baseline)
         if side is not None
-        for s in side.stages
+        for stage in side.stages
     ]
-    return [*words, "--straight-through"] if any(each.get("straight_through") for each in stages) else words
+    return [*words, "--straight-through"] if any(each.get("straight_through") for each in every) else words
+
+
+def _changed(attack: str, made: Mapping[str, Mapping[str, Any]], name: str) -> Any:
+    """Return what was set for the attacks by gradients of presets and lists; None where each has its own."""
+    entries = [each for part in names_of(attack) for each in PRESETS.get(part, ({"name": part},))]
+    for each in entries:
+        cls = registered().get(each["name"])
+        if cls is None or not cls.by_gradient or name not in cls.settings():
+            continue
+        value = made.get(each["name"], {}).get(name)
+        if value is not None and value != each.get(name, cls.settings()[name].default):
+            return value
+    return None
 
 
 def _preprocessing(found: Evaluation) -> list[str]:

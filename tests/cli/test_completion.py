@@ -36,6 +36,8 @@ def test_attacks_and_presets() -> None:
         assert completed(verb, "m.onnx", "--attack", "")[:2] == ["quick", "standard"]
         assert "pgd" in completed(verb, "m.onnx", "--attack", "p")
         assert completed(verb, "m.onnx", "--attack", "zzz") == []
+        assert completed(verb, "m.onnx", "--attack", "pgd,squ") == ["pgd,square"]
+        assert "pgd,pgd" not in completed(verb, "m.onnx", "--attack", "pgd,")
 
 
 def test_words() -> None:

@@ -198,7 +198,7 @@ def test_preprocessing_comes_from_the_analysis(run: Run, masked: Path) -> None:
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--restarts", "3"), "quick has its own --restarts"),
         (
             ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--max-iter", "converged"),
-            "--max-iter converged go with a single attack",
+            "--max-iter converged go with attacks by name",
         ),
         (
             ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--limit", "0"),

@@ -109,7 +109,7 @@ class Attacks:
     """How adaptive accuracy was measured.
 
     Attributes:
-        attack: Name of the preset or of the attack.
+        attack: Name of the preset or of the attack, or several with commas between.
         eps: Radii, in pixel space.
         norm: Norm of the eps balls.
         eps_is_of_twins: Whether the radius is the largest difference of the samples, because none was given.

@@ -12,7 +12,7 @@ from os import PathLike
 from typing import Unpack
 
 from cloakonnx.attacks.ball import radii_of
-from cloakonnx.attacks.presets import PlanSettings, check_eps, plan, replaced
+from cloakonnx.attacks.presets import Names, PlanSettings, as_text, check_eps, plan, replaced
 from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.reading import first_doubts, reading
 from cloakonnx.data.given import Pairs
@@ -43,7 +43,7 @@ def sweep(
     amounts: Sequence[Amount | str],
     adaptive_at: Sequence[Amount | str] | None = None,
     eps: float | Sequence[float] = (),
-    attack: str = "quick",
+    attack: Names = "quick",
     batch_size: int = 64,
     output: str | PathLike[str] | None = None,
     resume: bool = False,
@@ -62,7 +62,7 @@ def sweep(
             :class:`~cloakonnx.Count`; 0 is the model without a mask.
         adaptive_at: At which of them to attack the hardened model itself; the last where None.
         eps: Radii of the adaptive attacks, in pixel space; the largest difference of the pairs where none is given.
-        attack: A preset (``quick``) or an attack's name.
+        attack: Presets and attacks by name, as :func:`~cloakonnx.evaluate` takes them.
         batch_size: Samples per batch.
         output: Where to save the sweep; until then, batches whose attacks are done lie in a folder beside it.
         resume: Whether to go on with what an interrupted sweep with this output has left.
@@ -155,7 +155,7 @@ def sweep(
             for amount, found in zip(chosen, results, strict=True)
         )
         said = (*replaced(plans[0], classes=work.classifier.classes), *attacked.notes)
-        attacks = Attacks(attack, radii, norm, not asked, attacked.control, said)
+        attacks = Attacks(as_text(attack), radii, norm, not asked, attacked.control, said)
     end_of_part(engine)
     found = Sweep(
         model=ModelRecord(source.name, source.sha256),
