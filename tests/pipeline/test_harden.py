@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 import cloakonnx as ck
@@ -366,6 +367,17 @@ def test_bad_samples_are_found_before_any_work(fresh: Path, part: str, value: fl
 def test_a_hardened_model_is_not_hardened_twice(there: Path) -> None:
     shutil.copy(there / "m-hardened" / "hardened.onnx", there / "m.onnx")
     with pytest.raises(TapError, match=r"m\.onnx is hardened already.*cloakonnx strip"):
+        again(output="twice")
+    assert not (there / "twice").exists()
+
+
+def test_nor_is_what_an_optimiser_made_of_it(there: Path) -> None:
+    """It has folded the masks into the weights, and kept the metadata."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(there / "m.onnx")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    ort.InferenceSession(there / "m-hardened" / "hardened.onnx", options, providers=["CPUExecutionProvider"])
+    with pytest.raises(TapError, match=r"m\.onnx was changed after it was hardened.*harden the model that it was made"):
         again(output="twice")
     assert not (there / "twice").exists()
 

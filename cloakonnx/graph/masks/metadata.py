@@ -138,6 +138,22 @@ def entries(model: onnx.ModelProto) -> dict[str, str]:
     return {p.key: p.value for p in texts if p.key.startswith(PREFIX)}
 
 
+def nothing_left(name: str, model: onnx.ModelProto, what: str) -> str:
+    """Return why nothing can carry a mask in a model whose metadata records masks, and what to do.
+
+    Args:
+        name: What messages call the model.
+        model: The model.
+        what: ``weight`` or ``activation``.
+    """
+    if {entry.node for entry in masks_of(model)} <= {node.name for node in model.graph.node}:
+        return f"{name} is hardened already, and no {what} is without a mask; 'cloakonnx strip' gives the source back"
+    return (
+        f"{name} was changed after it was hardened, by an optimiser or a quantiser: the masks that its metadata "
+        "records are part of its weights, and can't be taken out; harden the model that it was made from"
+    )
+
+
 def masks_of(model: onnx.ModelProto) -> list[Entry]:
     """Return the masks that the metadata lists; none for a model that was never hardened.
 

@@ -16,7 +16,7 @@ from cloakonnx.graph.index.outputs import score_output
 from cloakonnx.graph.index.traits import Trait, has
 from cloakonnx.graph.masks._axes import contracted_axis, feature_axis, moved_axis
 from cloakonnx.graph.masks._layers import factors, scores_of_classical
-from cloakonnx.graph.masks.metadata import masks_of
+from cloakonnx.graph.masks.metadata import masks_of, nothing_left
 
 FLOAT_TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT16: "float16",
@@ -358,10 +358,7 @@ def places(model: Model, *, names: Sequence[str] = (), patterns: Sequence[str] =
         found = activation_taps(model)
         if not found:
             if masks_of(model.proto):
-                raise TapError(
-                    f"{model.name} is hardened already, and no activation is without a mask; 'cloakonnx strip' gives "
-                    "its source"
-                )
+                raise TapError(nothing_left(model.name, model.proto, "activation"))
             raise TapError(
                 f"{model.name} has no activation that feeds a Conv, Gemm or MatMul with constant weights; "
                 f"{instead(model)}"

@@ -14,7 +14,7 @@ from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.index.node import attributes, describe
 from cloakonnx.graph.index.traits import Trait, has
-from cloakonnx.graph.masks.metadata import masks_of
+from cloakonnx.graph.masks.metadata import masks_of, nothing_left
 from cloakonnx.graph.masks.taps import FLOAT_TYPES, activation_taps, default_tap, instead
 
 
@@ -130,10 +130,7 @@ def chosen_weights(model: Model, *, patterns: Sequence[str] = (), biases: bool =
     """
     found = list_weights(model, biases=biases)
     if not found and masks_of(model.proto):
-        raise TapError(
-            f"{model.name} is hardened already, and no weight is without a mask; 'cloakonnx strip' gives the source "
-            "back"
-        )
+        raise TapError(nothing_left(model.name, model.proto, "weight"))
     if not found:
         raise TapError(
             f"{model.name} has no Conv, ConvTranspose, Gemm, MatMul or recurrent layer with a constant weight that can "
