@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from cloakonnx.errors import CloakError
+from cloakonnx.errors import CloakError, nearest
 from cloakonnx.kinds import irregular
 from cloakonnx.remote import fetched
+from cloakonnx.urls import place_of
 
 T = TypeVar("T")
 
@@ -160,6 +161,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
+def _alike(path: Path) -> str:
+    """Return a hint of the files beside it whose names look like that of one that is not there."""
+    if place_of(path) is not None or not path.parent.is_dir():
+        return ""
+    return nearest(path.name, [each.name for each in path.parent.iterdir() if each.suffix == path.suffix])
+
+
 def read_text(path: str | Path, *, kind: str, error: type[CloakError]) -> str:
     """Return the text of a file of our own; raises ``error`` where it can't be read or is no text."""
     path = fetched(path)
@@ -173,7 +181,8 @@ def read_text(path: str | Path, *, kind: str, error: type[CloakError]) -> str:
             raise error(f"cannot read the {kind} {path}: it has over {_MOST:,} bytes, which is the limit")
         return content.decode().replace("\r\n", "\n")
     except OSError as found:
-        raise error(f"cannot read the {kind} {path}: {found.strerror or found}") from None
+        hint = _alike(path) if isinstance(found, FileNotFoundError) else ""
+        raise error(f"cannot read the {kind} {path}: {found.strerror or found}{hint}") from None
     except UnicodeDecodeError:
         raise error(f"{path} is not {_with_article(kind)}: it is not text") from None
 

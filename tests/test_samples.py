@@ -29,6 +29,19 @@ def run_cells(path: Path) -> tuple[dict[str, Any], list[Any]]:
     return names, shown
 
 
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "samples"], ids=["checkout", "samples"])
+def test_the_first_cell_finds_its_files(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A notebook may lie in either."""
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["harden_digits.py", str(tmp_path)])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    first = (ROOT / "samples" / "harden_digits.py").read_text(encoding="utf-8").split("\n# %%")[1]
+    names: dict[str, Any] = {}
+    exec(compile(f"# %%{first}", "harden_digits.py", "exec"), names)
+    assert (names["SAMPLES"] / "digits_cnn.onnx").exists()
+
+
 def test_harden_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
     monkeypatch.chdir(ROOT)

@@ -149,6 +149,7 @@ def test_refused_by_gate(run: Run, masked: Path) -> None:
         (("e.json", "--require", "latency-ratio<=1.02"), "an evaluation's file holds no times"),
         (("e.json", "--require", "flags==0"), "the sanity checks were left out"),
         (("none.json", "--require", "flags==0"), "cannot read the evaluation none.json"),
+        (("ee.json", "--require", "flags==0"), "ee.json: No such file or directory; did you mean 'e.json'?"),
         (("m.onnx", "--require", "flags==0"), "m.onnx is not"),
         (("e.json", "--require", "robust>=1%@0.2"), "eps 0.2 is not among"),
     ):
