@@ -6,13 +6,14 @@ LOWEST_VENV ?= .venv-lowest
 DOCS_VENV ?= .venv-docs
 BROWSER_VENV ?= .venv-browser
 CLUSTER_VENV ?= .venv-cluster
+JOB_VENV ?= .venv-cluster-job
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 OUT := cloakonnx-demo
 FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= 0
 
-.PHONY: demo test test-peers test-cluster test-cluster-all test-browser test-lowest fuzz lint format smoke clean docs
+.PHONY: demo test test-peers test-cluster test-cluster-all test-cluster-job test-browser test-lowest fuzz lint format smoke clean docs
 
 ## demo: set up an environment, harden a bundled classifier in cloakonnx-demo/, and show what that brings
 demo: $(VENV)/.demo
@@ -35,6 +36,10 @@ test-cluster: $(CLUSTER_VENV)/.cluster
 ## test-cluster-all: the same with every kind of run under every fault, which takes longer
 test-cluster-all: $(CLUSTER_VENV)/.cluster
 	CLOAKONNX_CLUSTER=all $(CLUSTER_VENV)/bin/python -m pytest -q tests/cluster
+
+## test-cluster-job: ray job submit, on a head with a dashboard
+test-cluster-job: $(JOB_VENV)/.job
+	CLOAKONNX_CLUSTER=all $(JOB_VENV)/bin/python -m pytest -q tests/cluster/test_job.py
 
 ## test-browser: the report in a headless Chromium (Debian's, or $CHROMIUM); screenshots go to test-artifacts/
 test-browser: $(BROWSER_VENV)/.browser
@@ -90,6 +95,11 @@ $(CLUSTER_VENV)/.cluster: pyproject.toml tests/cluster/requirements.txt
 	$(CLUSTER_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[dev,ray,remote]'
 	$(CLUSTER_VENV)/bin/python -m pip list --format=freeze | grep '^botocore==' >$(CLUSTER_VENV)/botocore.txt
 	$(CLUSTER_VENV)/bin/python -m pip install $(PIP_FLAGS) -r tests/cluster/requirements.txt -c $(CLUSTER_VENV)/botocore.txt
+	touch $@
+
+$(JOB_VENV)/.job: pyproject.toml
+	test -x $(JOB_VENV)/bin/python || $(PYTHON) -m venv $(JOB_VENV)
+	$(JOB_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[dev,ray]' 'ray[default]'
 	touch $@
 
 $(BROWSER_VENV)/.browser: pyproject.toml tests/browser/requirements.txt

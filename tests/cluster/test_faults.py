@@ -231,7 +231,11 @@ def test_a_ray_of_ones_own_ends_with_the_run(tmp_path: Path, number: signal.Sign
         text=True,
         start_new_session=True,
     ) as driver:
-        wait_until(lambda: any("ray::Worker.handle" in line for line in of_ours(environment)), 120)
+        try:
+            wait_until(lambda: any("ray::Worker.handle" in line for line in of_ours(environment)), 300)
+        except BaseException:
+            driver.terminate()
+            raise
         if number == signal.SIGINT:
             os.killpg(driver.pid, number)  # as Ctrl-C does
         else:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cloakonnx.attacks.attack import attack
 from cloakonnx.attacks.pairs import AttackedPairs
 from cloakonnx.engine.batches import Engine
-from cloakonnx.engines import InProcess, Ray
+from cloakonnx.engines import InProcess, Ray, Shard, Threads, merge
 from cloakonnx.evaluation.accuracy import accuracy
 from cloakonnx.evaluation.evaluate import evaluate
 from cloakonnx.evaluation.sweeps.sweep import sweep
@@ -71,3 +72,17 @@ def test_accuracy(engine: Ray) -> None:
     options: dict[str, Any] = {"batch_size": 9}
     found = [accuracy(classifier(), dataset(), engine=each, **options) for each in (engine, InProcess())]
     assert found[0] == found[1]
+
+
+def test_shards(engine: Ray, tmp_path: Path) -> None:
+    """One may run on a cluster and the other in this process."""
+    asked: dict[str, Any] = {"attack": "pgd", "eps": EPS, "max_iter": 5, "batch_size": 7}
+    engines: list[Engine] = [engine, Threads(1)]
+    shards = [
+        Shard(number, 2, tmp_path / f"{number}.shard").run(attack, classifier(), dataset(), **asked, engine=each)
+        for number, each in enumerate(engines, 1)
+    ]
+    merged = merge(shards, attack, classifier(), dataset(), **asked)
+    whole = attack(classifier(), dataset(), **asked, engine=engine)
+    np.testing.assert_array_equal(merged.x, whole.x)
+    np.testing.assert_array_equal(merged.success, whole.success)

@@ -12,10 +12,14 @@ import pytest
 
 from cloakonnx.attacks.attack import attack
 from cloakonnx.classifier.classifier import Classifier
+from cloakonnx.data.batch import Batch
 from cloakonnx.engine.cluster import _crew
+from cloakonnx.engine.cluster._losses import why
 from cloakonnx.engines import InProcess, Ray
+from cloakonnx.errors import WorkerError
 from cloakonnx.graph.file.model import load, load_bytes
 from tests.attacks.helpers import DIGITS
+from tests.engine.test_batches import SIZE, Work, run
 from tests.engine.test_workers import ONE, PGD, dataset
 
 
@@ -83,3 +87,24 @@ def test_a_model_in_memory_goes_with_the_work(engine: Ray, puts: list[int], monk
     np.testing.assert_array_equal(found, attacked(load(DIGITS), InProcess()))
     assert len(content) < sizes[0] < 1.5 * len(content)
     assert len(puts) == 1
+
+
+def test_no_room_for_what_is_sent(engine: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def full(value: Any, **options: Any) -> Any:
+        raise ray.exceptions.OutOfDiskError("Local disk is full")
+
+    assert engine.workers == 3
+    monkeypatch.setattr(ray, "put", full)
+    with pytest.raises(WorkerError, match=r"^no room on this machine for what is sent to workers: [^\n]+\)$"):
+        attacked(load(DIGITS), engine)
+    assert why(ray.exceptions.OutOfDiskError("full"), ray) == "the disk of its node is full"
+
+
+def test_batches_larger_than_the_store(engine: Ray) -> None:
+    """A node has a store of 100 MiB; what does not fit goes by its disk."""
+    x = np.zeros((2, 30 << 20), np.float32)
+    x[1] = 1
+    found = run(Work(), 2, engine, batches=[Batch(each[None], None, place * SIZE) for place, each in enumerate(x)])
+    assert found == [0, 30 << 20]

@@ -10,20 +10,25 @@ import shutil
 import signal
 import tempfile
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from cloakonnx.engine.cluster._losses import Ends, remover
+from cloakonnx.engine.cluster._losses import Ends, in_short, remover
 from cloakonnx.engine.cluster._shipping import folder_of
 from cloakonnx.engine.threads import cores
 from cloakonnx.errors import CloakError, MissingDependencyError, OptionError, WorkerError
 
 _ANSWER = 8.0
 """Seconds that an address has to answer."""
+_ASKED, _ASKED_BY_CLIENTS = "/ray.rpc.NodeInfoGcsService/GetClusterId", "/ray.rpc.RayletDriver/ClusterInfo"
+"""What a process asks a cluster first."""
 _CLEANUP = 10.0
 """Seconds that nodes have to remove the models that were sent to them."""
+_TRIES = 3
+"""To start a Ray here: its parts wait for each other for 15 to 30 s, whatever the machine is at."""
 _SHORT = "/tmp" if os.name == "posix" else None
 """Where Ray's own folder lies: the path of a socket in it has 107 bytes at most."""
 _SETTINGS = {
@@ -75,19 +80,31 @@ class Connection:
     def _connect(self, address: str | None, folder: str | None, cpus: int) -> None:
         """Start a Ray in a folder, or connect to one."""
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-        with _signals_kept(), _listener_left_out():
+        with _signals_kept(), _listener_left_out(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error says it as well
             try:
                 if folder is not None:
-                    self.ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **options)
+                    self._start(folder, num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **options)
                 else:
                     self.ray.init(_answering(address or ""), **options)
             except CloakError:
                 raise
             except (Exception, SystemExit) as error:  # Ray raises what its parts raise, and exits where it gives up
-                said = " ".join(str(error).split())
+                said = in_short(str(error))
                 if folder is not None:
                     raise WorkerError(f"Ray does not start on this machine: {said}") from None
                 raise OptionError(f"{{address}} {address}: {said}", parameter="address") from None
+
+    def _start(self, folder: str, **options: Any) -> None:
+        """Start a Ray, again where a busy machine has let it run out of time; of one that fails nothing is left."""
+        for left in reversed(range(_TRIES)):
+            try:
+                self.ray.init("local", **options)
+                return
+            except Exception as error:  # as Ray raises it
+                _end_processes(folder)
+                if not left or "timed out" not in str(error):
+                    raise
 
     def _room(self) -> int:
         """Return how many workers the cluster has CPUs and GPUs for.
@@ -147,6 +164,12 @@ def _answering(address: str) -> str:
     channel = grpc.insecure_channel(address.removeprefix("ray://"))
     try:
         grpc.channel_ready_future(channel).result(timeout=_ANSWER)
+        if not _lets_in(channel, grpc, _ASKED_BY_CLIENTS if address.startswith("ray://") else _ASKED):
+            raise OptionError(
+                f"{{address}} {given}: its cluster asks for another token than there is here: set RAY_AUTH_MODE=token, "
+                "and copy the file ~/.ray/auth_token of its head",
+                parameter="address",
+            )
     except grpc.FutureTimeoutError:
         raise OptionError(
             f"{{address}} {given}: no Ray answers there within {_ANSWER:.0f} s", parameter="address"
@@ -154,6 +177,40 @@ def _answering(address: str) -> str:
     finally:
         channel.close()
     return address
+
+
+def _end_processes(folder: str) -> None:
+    """End the processes of a Ray that was started in a folder, and did not become one that can be shut down."""
+    import psutil  # noqa: PLC0415 - Ray brings it
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(folder in word for word in child.cmdline()):
+                child.kill()
+                child.wait(_CLEANUP)
+
+
+def _lets_in(channel: Any, grpc: Any, method: str) -> bool:
+    """Return whether a cluster takes our token, or asks for none; Ray itself tries for 20 s, with a line each second.
+
+    Args:
+        channel: To the cluster.
+        grpc: The module.
+        method: What is asked; one that is not known lets whoever asks in as well.
+    """
+    try:
+        from ray._private.authentication.grpc_authentication_client_interceptor import (  # noqa: PLC0415 - of the extra
+            _get_authentication_metadata_tuple as token,
+        )
+    except ImportError:  # a version without tokens, or one that has this elsewhere
+        return True
+    try:
+        channel.unary_unary(method)(b"", timeout=_ANSWER, metadata=token())
+    except grpc.RpcError as error:
+        return bool(error.code() != grpc.StatusCode.UNAUTHENTICATED)
+    except Exception:  # Ray itself says what is wrong with a token that can't be read
+        return True
+    return True
 
 
 def _stop(ray: Any, ends: Ends, is_made_here: bool, folder: str | None) -> None:
@@ -194,7 +251,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _listener_left_out() -> Iterator[None]:
-    """Connect without the thread that prints cluster-wide errors on stdout, where results go."""
+    """Connect without the thread that prints cluster-wide errors on stdout, where results go; no setting does that."""
     from ray._private import worker  # noqa: PLC0415 - of the extra
 
     listener = getattr(worker, "listen_error_messages", None)  # private: a version without it prints what it prints

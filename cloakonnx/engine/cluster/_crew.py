@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from cloakonnx.data.located import without_pixels
 from cloakonnx.engine.cluster._connection import Connection
-from cloakonnx.engine.cluster._losses import Ends, disconnected, why
+from cloakonnx.engine.cluster._losses import Ends, disconnected, sending, why
 from cloakonnx.engine.cluster._shipping import Packed, contents, packed
 from cloakonnx.engine.cluster._versions import check, versions
-from cloakonnx.engine.cluster._worker import Hello, Report, Worker
+from cloakonnx.engine.cluster._worker import SHARE, Hello, Report, actor_class
 from cloakonnx.errors import WorkerError
 
 _EVERY = 1.0
@@ -115,8 +115,8 @@ class Crew:
     def __init__(self, connection: Connection, size: int, *, cpus: int, gpus: float) -> None:
         self._ray, self._size = connection.ray, size
         self._ends: Ends = connection.ends
-        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "concurrency_groups": {"share": 1}}
-        self._kind = self._ray.remote(**options)(Worker)
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "concurrency_groups": {SHARE: 1}}
+        self._kind = self._ray.remote(**options)(actor_class(self._ray))
         self._members: list[_Member] = []
         self._awaited: dict[Any, _Awaited] = {}
         self._jobs: dict[str, Job] = {}
@@ -133,7 +133,8 @@ class Crew:
     def open(self, work: object) -> Job:
         """Take up a work."""
         made = packed(work, self._ray.cloudpickle.CloudPickler)
-        job = Job(secrets.token_hex(4), made, self._ray.put(made))
+        with sending(self._ray):
+            job = Job(secrets.token_hex(4), made, self._ray.put(made))
         self._jobs[job.name] = job
         self._last_ready = time.monotonic()
         return job
@@ -177,7 +178,8 @@ class Crew:
         self._has_given = True
         member.given[job.name, number] = time.monotonic()
         light = None if job.name in member.unseeing else without_pixels(batch)
-        reference = member.actor.handle.remote(job.name, number, light or batch)
+        with sending(self._ray):
+            reference = member.actor.handle.remote(job.name, number, light or batch)
         self._awaited[reference] = _Awaited("result", member, job.name, number)
 
     def events(self, job: Job) -> Iterator[Event]:
@@ -254,7 +256,8 @@ class Crew:
         if hello.lacking:
             for place in hello.lacking:
                 if place not in job.stored:
-                    job.stored[place] = contents(job.packed.files[place], self._ray.put)
+                    with sending(self._ray):
+                        job.stored[place] = contents(job.packed.files[place], self._ray.put)
             self._ends.nodes.add(hello.node_id)
             self._hand_over(job, member)
             return
@@ -269,7 +272,7 @@ class Crew:
         unanswered = {id(each.member) for each in self._awaited.values() if each.kind == "share"}
         for member in self._members:
             if member.given and id(member) not in unanswered:
-                question = member.actor.share.options(concurrency_group="share").remote()
+                question = member.actor.share.remote()
                 self._awaited[question] = _Awaited("share", member)
 
     def _brought(self) -> list[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +51,10 @@ def why(error: Exception, ray: Any) -> str:
         raise WorkerError("a Ray node has no cloakonnx, or another version: install the same version on every node")
     if isinstance(error, ray.exceptions.RayTaskError) or "creation task" in text:
         raise WorkerError(f"a Ray worker fails: {_last_line(text)}")
+    if isinstance(error, ray.exceptions.OutOfDiskError):
+        return "the disk of its node is full"
+    if isinstance(error, ray.exceptions.ObjectLostError):
+        return "what it was sent did not arrive"
     if isinstance(error, ray.exceptions.OutOfMemoryError) or "running low on memory" in text:
         return "its node ran short of memory"
     if isinstance(error, ray.exceptions.NodeDiedError) or "its node has died" in text or "marked dead" in text:
@@ -57,9 +62,29 @@ def why(error: Exception, ray: Any) -> str:
     return "its process ended"
 
 
+@contextmanager
+def sending(ray: Any) -> Iterator[None]:
+    """Raise WorkerError where what is sent to workers finds no room on this machine."""
+    try:
+        yield
+    except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError):
+        raise WorkerError(
+            "no room on this machine for what is sent to workers: Ray's object store and the disk below it are full "
+            "(choose a smaller {batch_size}, put the data where workers see it, or set RAY_TMPDIR to a larger disk)",
+            parameter="batch_size",
+        ) from None
+
+
 def disconnected(error: BaseException) -> WorkerError:
     """Return what to say where the cluster itself does not answer any more."""
     return WorkerError(f"the connection to the Ray cluster is lost: {_last_line(str(error)) or 'no answer'}")
+
+
+def in_short(text: str) -> str:
+    """Return an error's text as one line; of a traceback in it the last line."""
+    before, traceback, after = text.partition("Traceback (most recent call last)")
+    last = f" {_last_line(after)}" if traceback else ""
+    return " ".join(before.split()) + last
 
 
 def _last_line(text: str) -> str:

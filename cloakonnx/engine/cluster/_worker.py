@@ -13,6 +13,9 @@ from cloakonnx.engine.cluster._shipping import is_here, placed, unpacked
 from cloakonnx.engine.cluster._versions import Versions, versions
 from cloakonnx.errors import CloakError
 
+SHARE = "share"
+"""The group of calls that are answered beside the batch that is being handled."""
+
 
 @dataclass(frozen=True)
 class Hello:
@@ -111,6 +114,29 @@ class Worker:
 
     def _at(self, job: str, number: int, share: float) -> None:
         self._share = job, number, share
+
+
+def actor_class(ray: Any) -> type[Worker]:
+    """Return the class of the workers, which answer how far they are while they are at a batch.
+
+    The method has its group, because Ray's client takes none with a call. The class travels as code, because nodes that
+    import the one of this module get it without the group.
+
+    Args:
+        ray: The module.
+    """
+    base = Worker
+
+    class Answering(base):  # type: ignore[misc, valid-type]
+        """Handles batches, and answers questions in a group of its own (:data:`SHARE`)."""
+
+        @ray.method(concurrency_group=SHARE)  # type: ignore[untyped-decorator]
+        def share(self) -> tuple[str, int, float] | None:
+            """Return what the worker says."""
+            return base.share(self)
+
+    Answering.__name__, Answering.__qualname__ = base.__name__, base.__qualname__  # what Ray calls the process
+    return Answering
 
 
 def sendable(error: Exception) -> Exception:
