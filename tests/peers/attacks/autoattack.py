@@ -81,8 +81,12 @@ class Task:
 
 def predicted(model: str, x: quality.Images) -> NDArray[np.int64]:
     """Return the classes that torch predicts."""
+    return _classes(quality.network(model), x)
+
+
+def _classes(net: torch.nn.Module, x: quality.Images) -> NDArray[np.int64]:
     with torch.no_grad():
-        return np.asarray(quality.network(model)(torch.from_numpy(x)).argmax(1).numpy())
+        return np.asarray(net(torch.from_numpy(x)).argmax(1).numpy())
 
 
 def ours(task: Task, start: int, stop: int) -> Outcome:
@@ -117,26 +121,32 @@ def of_torchattacks_as_is(task: Task, start: int, stop: int) -> Outcome:
 
 
 def _autoattack(task: Task, start: int, stop: int, *, as_is: bool) -> Outcome:
+    x, y = task.batch(start, stop)
+    return autoattack(quality.network(task.model), x, y, task, as_is=as_is)
+
+
+def autoattack(
+    net: torch.nn.Module, x: quality.Images, y: quality.Labels, task: Task, *, seed: int = 0, as_is: bool = False
+) -> Outcome:
+    """Run torchattacks' AutoAttack on a network, attack by attack on what those before have left."""
     import torchattacks
 
-    x, y = task.batch(start, stop)
     began = time.monotonic()
-    net = quality.network(task.model)
     kind = {"linf": "Linf", "l2": "L2"}[task.norm]
-    made: Any = torchattacks.AutoAttack(net, norm=kind, eps=task.eps, version="standard", n_classes=10, seed=0)
+    made: Any = torchattacks.AutoAttack(net, norm=kind, eps=task.eps, version="standard", n_classes=10, seed=seed)
     stages = made._autoattack.attacks  # APGD, APGD-T, FAB-T, Square, in this order
     if not as_is:
         for stage in stages[:3]:
             stage.steps = task.steps
         stages[3].n_queries = task.queries
-    fell_to: list[str | None] = [CLEAN if wrong else None for wrong in predicted(task.model, x) != y]
+    fell_to: list[str | None] = [CLEAN if wrong else None for wrong in _classes(net, x) != y]
     for name, stage in zip(NAMES, stages, strict=True):
         rows = np.array([i for i, each in enumerate(fell_to) if each is None], np.int64)
         if not len(rows):
             break
         found = stage(torch.from_numpy(x[rows]), torch.from_numpy(y[rows])).detach().numpy()
         _check(found, x[rows], task)
-        for row, fooled in zip(rows, predicted(task.model, found) != y[rows], strict=True):
+        for row, fooled in zip(rows, _classes(net, found) != y[rows], strict=True):
             if fooled:
                 fell_to[row] = name
     return Outcome(fell_to, 0, time.monotonic() - began)
