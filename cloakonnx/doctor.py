@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 from cloakonnx.errors import CloakError
+from cloakonnx.runtime.machine import cores
 from cloakonnx.runtime.packages import RUNTIMES, kept, versions
 
 REQUIRED = ("click", "jinja2", "msgspec", "numpy", "onnx", "onnx-graphsurgeon", "pillow", "rich")
@@ -117,7 +118,7 @@ def examine() -> Diagnosis:
         python=platform.python_version(),
         executable=sys.executable,
         system=f"{platform.system()} {platform.machine()}",
-        cores=_cores(),
+        cores=cores(),
         memory=_memory(),
         packages={name: versions((name,)).get(name) for name in ("cloakonnx", *REQUIRED)},
         runtimes=versions(RUNTIMES),
@@ -178,12 +179,6 @@ def _gradient() -> Gradient:
         return Gradient(False, " ".join(f"{type(error).__name__}: {error}".split()))
     passed = length > 0 and abs(slope - length) <= _TOLERANCE * length
     return Gradient(passed, f"length {length:.4f}, finite difference {slope:.4f}")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> int | None:

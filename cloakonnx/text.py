@@ -115,6 +115,19 @@ def size_text(size: int) -> str:
     return f"{size / 1e6:,.2f} MB" if size >= 1_000_000 else f"{size / 1e3:.1f} kB"
 
 
+def brief(seconds: float) -> str:
+    """Return the time of a call with three digits and the unit that suits it.
+
+    >>> brief(0.0000159), brief(0.0123), brief(0.9999), brief(2.5)
+    ('15.9 µs', '12.3 ms', '1.00 s', '2.50 s')
+    """
+    units = (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0))
+    unit, length = next(((unit, length) for unit, length in units if seconds < 999.5 * length), units[-1])
+    value = seconds / length
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f} {unit}"
+
+
 def eps_exact(eps: float) -> str:
     """Return an eps so that it is read as the same number: as it was written, or 2/255 where that is it."""
     if isinstance(eps, Written):

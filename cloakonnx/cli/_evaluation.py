@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +18,7 @@ from cloakonnx.cli._verb import Group, option
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
+    from cloakonnx.classifier.latency import Latency
     from cloakonnx.data.samples import Dataset
     from cloakonnx.evaluation.estimate import Estimate
     from cloakonnx.evaluation.evaluation import Evaluation
@@ -144,17 +144,39 @@ class Asked:
         )
         return prepared.estimate(sanity=self.sanity, always=True)
 
-    def judged(self, found: Evaluation) -> tuple[Decision, ...]:
-        """Judge by the gates, and show how far the timing is that one asks for."""
+    def check_latency(self) -> None:
+        """Check that there is something to compare the latency with; raises OptionError."""
+        from cloakonnx.errors import OptionError
+        from cloakonnx.evaluation.baseline import has_baseline
+
+        if not has_baseline(self.classifier.model, self.other):
+            raise OptionError(
+                f"{{latency}} compares with a baseline, and {self.classifier.model.name} is without masks that could "
+                "be taken away; name one with {baseline}",
+                parameter=("latency", "baseline"),
+            )
+
+    def timed(self, *, asked: bool) -> Latency | None:
+        """Measure the latency where it is asked for, or a gate is about it, and show how far that is."""
+        from cloakonnx.classifier.latency import MOST_SECONDS, SESSIONS
+        from cloakonnx.evaluation.judging import asks_for_latency, timed
+
+        is_judged = asks_for_latency(self.gates)
+        if not (asked or is_judged):
+            return None
+        baseline, most = None if self.other is None else self._baseline(), None if is_judged else MOST_SECONDS
+        with progress("latency", SESSIONS) as advance:
+            return timed(self.classifier, baseline, most_seconds=most, on_progress=advance)
+
+    def judged(self, found: Evaluation, latency: Latency | None = None) -> tuple[Decision, ...]:
+        """Judge by the gates; measure the latency if one asks for it and it is not given."""
         if not self.gates:
             return ()
-        from cloakonnx.classifier.latency import SESSIONS
-        from cloakonnx.evaluation.judging import asks_for_latency, judge
+        from cloakonnx.evaluation.judging import judge
 
-        shown = progress("latency", SESSIONS) if asks_for_latency(self.gates) else nullcontext(lambda pairs: None)
-        with shown as advance:
-            baseline = None if self.other is None else self._baseline()
-            return judge(found, self.gates, self.classifier, baseline=baseline, on_progress=advance)
+        latency = latency or self.timed(asked=False)
+        baseline = None if self.other is None else self._baseline()
+        return judge(found, self.gates, self.classifier, baseline=baseline, latency=latency)
 
 
 def opened(model: Path, *, data: Data, beside: Beside, plan: Plan, runs: Runs, require: Gates, sanity: bool) -> Asked:

@@ -31,7 +31,7 @@ _NOT_KEPT = frozenset({
 NAMED_AGAIN = ("save_adversarial", "samples", "data_script", "adversarial_script")
 """Options that write files or run code: a shard's file does not decide that, so the merge names them itself."""
 
-_OF_THE_WHOLE = {"require": "--require", "junit": "--junit", "markdown": "--markdown"}
+_OF_THE_WHOLE = {"require": "--require", "junit": "--junit", "markdown": "--markdown", "latency": "--latency"}
 """Options that need the whole result."""
 
 

@@ -70,3 +70,12 @@ def dry_run() -> Any:
 def seed(help: str = "Random seed.") -> Any:
     """Declare --seed."""
     return option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help=help)
+
+
+def latency() -> Any:
+    """Declare --latency."""
+    return option(
+        "--latency",
+        is_flag=True,
+        help="Time MODEL beside its baseline (6 s, at most a minute), for the table and --json; -o holds no times.",
+    )

@@ -29,7 +29,7 @@ class _Folder(Output):
 
 @verb("demo")
 def command(*, folder: _Folder, as_json: Json) -> None:
-    """Harden a bundled classifier of handwritten digits, and show accuracy before and after. Takes about 20 s.
+    """Harden a bundled classifier of handwritten digits, and show accuracy before and after. Takes about 30 s.
 
     \b
     cloakonnx demo

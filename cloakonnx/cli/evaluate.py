@@ -30,10 +30,11 @@ from cloakonnx.cli._output import (
 from cloakonnx.cli._plan import Plan
 from cloakonnx.cli._runs import Runs
 from cloakonnx.cli._shards import Sharding, in_shards
-from cloakonnx.cli._shared import dry_run
+from cloakonnx.cli._shared import dry_run, latency
 from cloakonnx.cli._verb import option, verb
 
 if TYPE_CHECKING:
+    from cloakonnx.classifier.latency import Latency
     from cloakonnx.evaluation.evaluation import Evaluation
     from cloakonnx.evaluation.gates import Decision
 
@@ -57,6 +58,7 @@ class _Result(Output):
     )
     resume: bool = option("--resume", is_flag=True, help=RESUME_OUTPUT)
     dry_run: bool = dry_run()
+    latency: bool = latency()
     no_sanity: bool = option("--no-sanity", is_flag=True, help="Skip the sanity checks; recorded in the result.")
     markdown: bool = option("--markdown", is_flag=True, help="Print the result as Markdown.")
 
@@ -107,6 +109,8 @@ def command(
     asked = opened(model, data=data, beside=beside, plan=plan, runs=runs, require=require, sanity=not result.no_sanity)
     if not result.dry_run and sharding.shard is None:  # the merge writes these files
         result.claim_all(inputs=(model, beside.baseline, beside.analysis, beside.adversarial, data.data))
+    if result.latency:
+        asked.check_latency()
     asked = asked.ready()
     if result.dry_run:
         tell_estimate(asked.estimated(), asked.classifier, as_json=as_json)
@@ -114,8 +118,9 @@ def command(
     with nullcontext() if result.output is None else going_on(RESUMED):
         found = asked.evaluated(**result.settings)
     _report(found, result, beside)
-    decisions = asked.judged(found)
-    _print(found, decisions, as_json=as_json, markdown=result.markdown)
+    timed = asked.timed(asked=result.latency)
+    decisions = asked.judged(found, timed)
+    _print(found, decisions, timed, as_json=as_json, markdown=result.markdown)
     tell_of_gates(decisions)
     require.conclude(decisions, name=found.model.name)
 
@@ -134,21 +139,25 @@ def _report(found: Evaluation, result: _Result, beside: Beside) -> None:
         warn(f"sanity flag {flag.name}: {flag.measured}; {flag.meaning}")
 
 
-def _print(found: Evaluation, decisions: Sequence[Decision], *, as_json: bool, markdown: bool) -> None:
-    if as_json and decisions:
-        print_json({**json.loads(found.to_json()), "gates": [each.as_dict() for each in decisions]})
-        return
+def _print(
+    found: Evaluation, decisions: Sequence[Decision], timed: Latency | None, *, as_json: bool, markdown: bool
+) -> None:
     if as_json:
-        write_json(found.to_json())
+        more: dict[str, Any] = {"gates": [each.as_dict() for each in decisions]} if decisions else {}
+        more |= {} if timed is None else {"latency": timed.as_dict()}
+        if more:
+            print_json({**json.loads(found.to_json()), **more})
+        else:
+            write_json(found.to_json())
         return
     from cloakonnx.reporting.tables import evaluation_markdown, print_evaluation
 
     if markdown:
-        write_out(evaluation_markdown(found))
+        write_out(evaluation_markdown(found, latency=timed))
         return
     from rich.console import Console
 
     console = Console()
     with readers_may_leave():
         wide = console if console.is_terminal else Console(width=140)
-        print_evaluation(found, wide, complete=level() == "verbose")
+        print_evaluation(found, wide, complete=level() == "verbose", latency=timed)

@@ -116,12 +116,13 @@ class _Task(Group):
     )
     seed: int = seed()
 
-    def settings(self, runs: Runs, require: Gates, *, report: bool) -> HardenSettings:
+    def settings(self, runs: Runs, require: Gates, folder: _Folder) -> HardenSettings:
         """Return the settings; raises OptionError for one that makes no sense."""
         from cloakonnx.pipeline.settings import HardenSettings
 
         given: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
-        return HardenSettings(**given, batch_size=runs.batch_size, gates=require.gates, report=report)
+        shown: dict[str, Any] = {"report": not folder.no_report, "latency": not folder.no_latency}
+        return HardenSettings(**given, **shown, batch_size=runs.batch_size, gates=require.gates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,11 @@ class _Folder(Group):
     output: Path | None = option("-o", "--output", type=OUTPUT, help="Folder for the results.  [MODEL-hardened]")
     sign_key: Path | None = sign_key_option()
     no_report: bool = option("--no-report", is_flag=True, help="Do not write report.html.")
+    no_latency: bool = option(
+        "--no-latency",
+        is_flag=True,
+        help="Do not time the hardened model beside MODEL; every file then has the same bytes on every run.",
+    )
     dry_run: bool = option(
         "--dry-run", is_flag=True, help="Print the stages and how long they take, and write nothing."
     )
@@ -161,7 +167,7 @@ def command(
     """
     from cloakonnx.graph.file.model import load
 
-    settings = task.settings(runs, require, report=not folder.no_report)
+    settings = task.settings(runs, require, folder)
     key = signing_key(folder.sign_key)
     classifier = runs.classifier(load(model), data)
     samples, parts = data.samples(classifier), data.parts(classifier)
@@ -254,11 +260,14 @@ def _tell_plan(planned: tuple[PlannedStage, ...], *, as_json: bool) -> None:
 def _tell(done: Hardened, *, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from cloakonnx.reporting.cost import cost_lines, latency_note
+
     judged = done.verdict
     if as_json:
         print_json(
             {
                 "verdict": {"kind": judged.kind, "sentence": judged.sentence, "caveats": list(judged.caveats)},
+                "cost": _cost(done),
                 "gates": [each.as_dict() for each in done.gates],
                 "stages": [asdict(each) for each in done.stages],
                 "files": {what: str(path) for what, path in done.files.items()},
@@ -268,5 +277,17 @@ def _tell(done: Hardened, *, as_json: bool) -> None:
         tell(f"{judged.title}: {judged.sentence}")
         for caveat in judged.caveats:
             tell(caveat)
+        for line in cost_lines(done.evaluation, done.latency):
+            tell(line)
+        if done.latency is not None:
+            say(latency_note(done.latency))
     tell_of_gates(done.gates)
     say(f"wrote {', '.join(path.name for path in done.files.values())} to {done.folder}")
+
+
+def _cost(done: Hardened) -> dict[str, Any]:
+    """Return size and nodes of both models, and the latency where it was measured."""
+    found = done.evaluation
+    named = {"model": found.model, "baseline": found.baseline}
+    sizes = {who: {"size": each.size, "nodes": each.nodes} for who, each in named.items() if each is not None}
+    return {**sizes, "latency": None if done.latency is None else done.latency.as_dict()}

@@ -39,6 +39,7 @@ class _Result(Group):
         metavar="FILE.npz",
         help=f"evaluate: output file for a few samples gained and lost; {_AGAIN}.",
     )
+    latency: bool = option("--latency", is_flag=True, help="evaluate: time the model beside its baseline.")
     markdown: bool = option("--markdown", is_flag=True, help="evaluate: print the result as Markdown.")
     force: bool = option("--force", is_flag=True, place="last", help="Overwrite an existing output.")
 

@@ -8,8 +8,9 @@ from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.address import LOCAL, OWN_RAY, checked_address
 from cloakonnx.engine.batches import Engine, InProcess
 from cloakonnx.engine.cluster.ray import Ray
-from cloakonnx.engine.threads import Threads, cores
+from cloakonnx.engine.threads import Threads
 from cloakonnx.errors import OptionError
+from cloakonnx.runtime.machine import cores
 from cloakonnx.runtime.provider import Provider
 
 _CORES = 2

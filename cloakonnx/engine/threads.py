@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,11 +13,6 @@ from typing import Any, Generic, NamedTuple
 from cloakonnx.engine.ahead import Ahead
 from cloakonnx.engine.batches import B, Pool, R, Work
 from cloakonnx.errors import OptionError
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

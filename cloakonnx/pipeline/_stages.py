@@ -8,8 +8,7 @@ from typing import Any
 
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.doubts import of_randomness
-from cloakonnx.classifier.latency import SESSIONS as LATENCY_SESSIONS
-from cloakonnx.classifier.latency import latency_ratios
+from cloakonnx.classifier.latency import Latency
 from cloakonnx.classifier.masked import ones
 from cloakonnx.classifier.relabelled import first_data_doubt
 from cloakonnx.engine.folder import forget
@@ -18,10 +17,8 @@ from cloakonnx.evaluation.evaluate import evaluate
 from cloakonnx.evaluation.evaluation import Evaluation, load_evaluation
 from cloakonnx.evaluation.gates import Decision, check_gates
 from cloakonnx.evaluation.preparation import estimate_of_masks
-from cloakonnx.evaluation.samples import load_samples
 from cloakonnx.evaluation.verification.attestation import attest
 from cloakonnx.evaluation.verification.verify import verify
-from cloakonnx.files import write_text
 from cloakonnx.graph.file.diff import file_sha256
 from cloakonnx.graph.file.model import Model, load
 from cloakonnx.graph.fold.fold import fold_file
@@ -31,11 +28,11 @@ from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.pipeline import _masks as masks
+from cloakonnx.pipeline import _views as views
 from cloakonnx.pipeline._hardening import Hardening
 from cloakonnx.pipeline.settings import HardenSettings
 from cloakonnx.pipeline.stage import BESIDE, Duration, WorkStage
-from cloakonnx.reporting.page import report_html
-from cloakonnx.reporting.tables import converged_lines, summary_markdown
+from cloakonnx.reporting.tables import converged_lines
 from cloakonnx.scoring.analysis import Analysis, load_analysis, masks_path
 from cloakonnx.selection.greedy.within import within_budget
 from cloakonnx.selection.learn.places import first_masks
@@ -43,9 +40,7 @@ from cloakonnx.selection.learn.settled import placed
 from cloakonnx.selection.topk import select
 
 HARDENED, ANALYSIS, EVALUATION = "hardened.onnx", "analysis.cloak.json", "evaluation.json"
-SAMPLES = "samples.npz"
-SOURCE_EVALUATION, SOURCE_REPORT, SOURCE_SUMMARY = "source-evaluation.json", "source-report.html", "source-summary.md"
-REPORT, SUMMARY, ATTESTATION = "report.html", "summary.md", "attestation.json"
+ATTESTATION = "attestation.json"
 
 
 def places_of(model: Model, settings: HardenSettings) -> list[Mask]:
@@ -121,14 +116,15 @@ class Stages:
                 self._evaluate,
                 settings=attacked,
                 reads=(ANALYSIS, HARDENED),
-                writes=(EVALUATION, SAMPLES),
+                writes=(EVALUATION, views.SAMPLES),
                 seconds=self._evaluation_seconds,
             ),
         ]
         measured: list[str] = []
-        if settings.wants_latency:
-            measured.append(work.folder.record("latency"))
-            self.all.append(WorkStage("latency", self._latency, settings=running, reads=(HARDENED,)))
+        if settings.latency:
+            measured.append(work.folder.record(views.TIMED))
+            timed = {**running, "for_gate": settings.is_latency_judged}
+            self.all.append(WorkStage(views.TIMED, self._latency, settings=timed, reads=(HARDENED,)))
         signer = {} if work.sign_key is None else {"signed_by": work.sign_key.keyid}
         self.all.append(
             WorkStage(
@@ -144,8 +140,8 @@ class Stages:
                 "report",
                 self._report,
                 settings={"gates": [gate.text for gate in settings.gates], "command": work.command},
-                reads=(ANALYSIS, HARDENED, EVALUATION, SAMPLES, *measured),
-                writes=(SUMMARY, REPORT) if settings.report else (SUMMARY,),
+                reads=(ANALYSIS, HARDENED, EVALUATION, views.SAMPLES, *measured),
+                writes=(views.SUMMARY, views.REPORT) if settings.report else (views.SUMMARY,),
                 is_view=True,
             )
         )
@@ -156,34 +152,37 @@ class Stages:
             "source",
             self._evaluate_source,
             settings=self._attacks,
-            writes=(SOURCE_EVALUATION,),
+            writes=(views.SOURCE_EVALUATION,),
             is_view=True,  # made again for every other setting
         )
         tried = () if error is None else (str(error), *error.tried)
 
         def write(resumed: bool) -> Mapping[str, Any]:
-            return self._report_source(tried)
+            views.write_source_views(self._work, tried)
+            return {}
 
         shown = WorkStage(
             "source-report",
             write,
             settings={"command": self._work.command, "tried": tried},
-            reads=(SOURCE_EVALUATION,),
-            writes=(SOURCE_SUMMARY, SOURCE_REPORT) if self._work.settings.report else (SOURCE_SUMMARY,),
+            reads=(views.SOURCE_EVALUATION,),
+            writes=(views.SOURCE_SUMMARY, views.SOURCE_REPORT)
+            if self._work.settings.report
+            else (views.SOURCE_SUMMARY,),
             is_view=True,
         )
         return evaluated, shown
 
     def decisions(self, found: Evaluation) -> tuple[Decision, ...]:
         """Judge the evaluation by the gates."""
-        latency = self._work.folder.left("latency").get("ratios")
-        return check_gates(found, self._work.settings.gates, latency=latency)
+        timed = self.latency()
+        return check_gates(found, self._work.settings.gates, latency=None if timed is None else timed.ratios)
 
     def forget_doubtful(self, decisions: Sequence[Decision]) -> None:
         """Have the latency measured again next time if it did not pass: the machine may be quieter then."""
         for gate, decision in zip(self._work.settings.gates, decisions, strict=True):
             if gate.name == "latency-ratio" and decision.verdict != "pass":
-                self._work.folder.forget("latency")
+                self._work.folder.forget(views.TIMED)
 
     def files(self) -> dict[str, Path]:
         """Return where the results are, by what they are."""
@@ -191,12 +190,12 @@ class Stages:
             "model": HARDENED,
             "analysis": ANALYSIS,
             "evaluation": EVALUATION,
-            "samples": SAMPLES,
+            "samples": views.SAMPLES,
             "attestation": ATTESTATION,
-            "summary": SUMMARY,
+            "summary": views.SUMMARY,
         }
         found = {what: self._work.folder.file(name) for what, name in named.items()}
-        return {**found, "report": self._work.folder.file(REPORT)} if self._work.settings.report else found
+        return {**found, "report": self._work.folder.file(views.REPORT)} if self._work.settings.report else found
 
     def evaluation(self) -> Evaluation:
         """Return what the evaluation found."""
@@ -205,6 +204,10 @@ class Stages:
     def analysis(self) -> Analysis:
         """Return what the masks come from."""
         return load_analysis(self._work.folder.file(ANALYSIS), model=self._work.model.name)
+
+    def latency(self) -> Latency | None:
+        """Return the latency of the hardened model and its source; None where it is not asked for."""
+        return views.latency(self._work)
 
     def _inspect(self, resumed: bool) -> Mapping[str, Any]:
         doubt = first_data_doubt(self._work.classifier, self._work.parts.learn.data)
@@ -275,7 +278,7 @@ class Stages:
             output=work.folder.file(EVALUATION),
             baseline=work.classifier if work.settings.fold else None,
             analysis=self.analysis(),
-            keep=work.folder.file(SAMPLES),
+            keep=work.folder.file(views.SAMPLES),
             resume=resumed,
         )
         for line in converged_lines(found):
@@ -286,17 +289,7 @@ class Stages:
     def _evaluate_source(self, resumed: bool) -> Mapping[str, Any]:
         """Evaluate the source by itself."""
         work = self._work
-        self._attacked(work.classifier, output=work.folder.file(SOURCE_EVALUATION), resume=resumed)
-        return {}
-
-    def _report_source(self, tried: Sequence[str]) -> Mapping[str, Any]:
-        """Write summary and page of the source, with what was tried."""
-        work, found = self._work, load_evaluation(self._work.folder.file(SOURCE_EVALUATION))
-        summary = summary_markdown(found, (), split=work.parts.split, command=work.command, tried=tried)
-        write_text(work.folder.file(SOURCE_SUMMARY), summary)
-        if work.settings.report:
-            page = report_html(found, command=work.command, tried=tried)
-            write_text(work.folder.file(SOURCE_REPORT), page)
+        self._attacked(work.classifier, output=work.folder.file(views.SOURCE_EVALUATION), resume=resumed)
         return {}
 
     def _attacked(self, model: Classifier, *, output: Path, **given: Any) -> Evaluation:
@@ -342,10 +335,7 @@ class Stages:
         return Duration(found.seconds, found.expected_seconds)
 
     def _latency(self, resumed: bool) -> Mapping[str, Any]:
-        work = self._work
-        with work.observer.progress("latency", LATENCY_SESSIONS) as advance:
-            ratios = latency_ratios(work.classifier.beside(self._hardened()), work.classifier, on_progress=advance)
-        return {"ratios": list(ratios)}
+        return views.measure(self._work, self._hardened())
 
     def _attested_settings(self) -> dict[str, Any]:
         """Return what is put on record: names and digests, no paths."""
@@ -376,19 +366,8 @@ class Stages:
         return {}
 
     def _report(self, resumed: bool) -> Mapping[str, Any]:
-        work, found = self._work, self.evaluation()
-        summary = summary_markdown(found, self.decisions(found), split=work.parts.split, command=work.command)
-        write_text(work.folder.file(SUMMARY), summary)
-        if work.settings.report:
-            page = report_html(
-                found,
-                analysis=self.analysis(),
-                model=self._hardened(),
-                samples=load_samples(work.folder.file(SAMPLES)),
-                command=work.command,
-                latency=work.folder.left("latency").get("ratios", ()) if work.settings.wants_latency else (),
-            )
-            write_text(work.folder.file(REPORT), page)
+        found = self.evaluation()
+        views.write_views(self._work, found, self.decisions(found), analysis=self.analysis(), hardened=self._hardened())
         return {}
 
     def _hardened(self) -> Model:

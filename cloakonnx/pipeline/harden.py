@@ -13,6 +13,7 @@ from cloakonnx.attacks.presets import as_text, check_eps
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import check_batch_first
 from cloakonnx.classifier.given import ModelLike, classifier_of
+from cloakonnx.classifier.latency import Latency
 from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine
 from cloakonnx.errors import NoGainError, OutputError
@@ -53,6 +54,7 @@ class Hardened:
         stages: What was done, and what was there.
         files: By what they are: ``model``, ``analysis``, ``evaluation``, ``attestation``, ``summary``, ``report``.
         split: How the data was split, in words; None where every part has its own file.
+        latency: Of the hardened model and its source; None where it was left out.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Hardened:
     stages: tuple[StageRun, ...]
     files: Mapping[str, Path]
     split: str | None
+    latency: Latency | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -203,7 +206,7 @@ class Task:
                         raise
                 runs.append(StageRun(stage.name, cached))
         found = self._stages.evaluation()
-        gates = self._stages.decisions(found)
+        gates, latency = self._stages.decisions(found), self._stages.latency()
         self._stages.forget_doubtful(gates)
         return Hardened(
             folder=folder.path,
@@ -213,6 +216,7 @@ class Task:
             stages=tuple(runs),
             files=self._stages.files(),
             split=self.split,
+            latency=latency,
         )
 
     def _done(self, stage: WorkStage) -> None:
@@ -269,7 +273,8 @@ def harden(
             number of a learned mask multiplies, as in :class:`cloakonnx.Recipe`. ``layers``: for masks on weights,
             globs over the names of weights and layers. ``parts`` of each step of learning, as in
             :class:`cloakonnx.Recipe`. ``fold``: whether masks go into weights where that is exact. ``report``: whether
-            to write the page, which needs Jinja2. ``seed``, ``batch_size``.
+            to write the page, which needs Jinja2. ``latency``: whether to time the hardened model beside its source,
+            some seconds; page and summary show it. ``seed``, ``batch_size``.
 
     Returns:
         The result: its ``verdict``, ``evaluation``, ``analysis``, ``gates`` and the ``files`` that were written.

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, get_args
 from cloakonnx.attacks.presets import Names, plan
 from cloakonnx.errors import OptionError, nearest
 from cloakonnx.evaluation.gates import Gate, check_measured
+from cloakonnx.evaluation.judging import asks_for_latency
 from cloakonnx.selection.learn.recipe import Granularity
 
 Method: TypeAlias = Literal["learn", "greedy", "score"]
@@ -55,6 +56,7 @@ class HardenOptions(TypedDict, total=False):
     seed: int
     batch_size: int
     report: bool
+    latency: bool
     require: Sequence[str]
     max_iter: int | str | None
 
@@ -81,6 +83,7 @@ class HardenSettings:
         batch_size: Samples at a time, in attacks.
         gates: What the evaluation must show.
         report: Whether to write the page, which needs Jinja2.
+        latency: Whether to time the hardened model beside its source, for page, summary and gates.
 
     Raises:
         OptionError: a setting that makes no sense, or a gate on what will not be measured.
@@ -100,6 +103,7 @@ class HardenSettings:
     batch_size: int = 64
     gates: tuple[Gate, ...] = ()
     report: bool = True
+    latency: bool = True
     max_iter: int | str | None = None
     parts: int = 1
 
@@ -133,6 +137,8 @@ class HardenSettings:
             plan(self.attack, eps=eps, norm=self.norm, max_iter=self.max_iter)
         if len(set(self.eps)) < len(self.eps):
             raise OptionError("{eps} names the same radius twice", parameter="eps")
+        if self.is_latency_judged and not self.latency:
+            raise OptionError("a gate asks for what isn't measured: the latency was left out")
         try:
             check_measured(self.gates, eps=self.radii, sanity=True, latency=True)
         except OptionError as error:
@@ -164,9 +170,9 @@ class HardenSettings:
         return {"taps": self.taps, "granularity": self.granularity, "layers": self.layers}
 
     @property
-    def wants_latency(self) -> bool:
-        """Whether a gate asks for it."""
-        return any(gate.name == "latency-ratio" for gate in self.gates)
+    def is_latency_judged(self) -> bool:
+        """Whether a gate asks for the latency, however long it takes to measure."""
+        return asks_for_latency(self.gates)
 
 
 def _check_name(what: str, name: str, known: Mapping[str, object] | tuple[str, ...]) -> None:

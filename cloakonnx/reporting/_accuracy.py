@@ -219,7 +219,7 @@ def settings_lines(found: Evaluation) -> list[tuple[str, str]]:
         ("batch size", str(found.batch_size)),
         ("provider", found.provider),
         ("control attack", _plain(found.control)),
-        ("preprocessing", _plain(pre)),
+        ("preprocessing", _plain({name: _values(each) for name, each in pre.items()})),
         *(("note", note) for note in found.notes),
         *((f"{each.framework} {each.id}", _covered(each)) for each in coverage(found)),
         *((f"version of {name}", value) for name, value in found.versions.items()),
@@ -321,6 +321,13 @@ def _preprocessing(found: Evaluation) -> list[str]:
             *([] if text.startswith("-") else [text]),
         ]
     return words
+
+
+def _values(of: Any) -> Any:
+    """Return a list as its values, one for each channel, and a number without a needless point."""
+    if isinstance(of, (list, tuple)):
+        return " ".join(f"{each:g}" for each in of) or "none"
+    return f"{of:g}" if isinstance(of, float) else of
 
 
 def _plain(values: Mapping[str, Any]) -> str:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
-
+from cloakonnx.classifier.latency import Latency
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.results import ModelRecord
 from cloakonnx.reporting._accuracy import SHIPPED
 from cloakonnx.reporting._figures import Cell, Sheet
-from cloakonnx.statistics import CONFIDENCE, median_interval
-from cloakonnx.text import size_text
+from cloakonnx.reporting.cost import TITLE, ratio_text, timed_text
+from cloakonnx.text import brief, size_text
 
 
-def cost_sheet(found: Evaluation, *, shipped: Evaluation | None = None, latency: Sequence[float] = ()) -> Sheet | None:
+def cost_sheet(found: Evaluation, *, shipped: Evaluation | None = None, latency: Latency | None = None) -> Sheet | None:
     """Return size, nodes and latency of each model; None where nothing of them is known.
 
     Args:
         found: The evaluation.
         shipped: That of the model that is deployed.
-        latency: Latency ratios of the model to its baseline, where they were measured.
+        latency: Of the model and its baseline, where it was measured.
     """
     names = found.columns if found.baseline is not None else ("model",)
     models = [found.model] if found.baseline is None else [found.baseline, found.model]
@@ -29,11 +27,13 @@ def cost_sheet(found: Evaluation, *, shipped: Evaluation | None = None, latency:
         (Cell("file size"), *map(_size, models)),
         (Cell("nodes"), *map(_nodes, models)),
     ]
-    if latency and found.baseline is not None:
+    if latency is not None and found.baseline is not None:
         rest = [Cell("")] * (len(models) - 2)
-        rows.append((Cell("latency, one sample"), Cell("1 (baseline)", 1.0), _ratio(latency), *rest))
+        times = (latency.baseline_seconds, latency.seconds)
+        rows.append((Cell(timed_text(latency)), *(Cell(brief(each), each) for each in times), *rest))
+        rows.append((Cell("latency, ratio"), Cell("1", 1.0), Cell(ratio_text(latency), latency.ratio), *rest))
     known = tuple(row for row in rows if any(cell.text for cell in row[1:]))
-    return Sheet("cost-table", "What it costs to ship", ("", *names), known) if known else None
+    return Sheet("cost-table", TITLE, ("cost", *names), known) if known else None
 
 
 def _size(model: ModelRecord) -> Cell:
@@ -42,8 +42,3 @@ def _size(model: ModelRecord) -> Cell:
 
 def _nodes(model: ModelRecord) -> Cell:
     return Cell("") if model.nodes is None else Cell(str(model.nodes), float(model.nodes))
-
-
-def _ratio(ratios: Sequence[float]) -> Cell:
-    middle, interval = statistics.median(ratios), median_interval(ratios, confidence=CONFIDENCE)
-    return Cell(f"{middle:.3f} times [{interval.low:.3f}, {interval.high:.3f}]", middle)

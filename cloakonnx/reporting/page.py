@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib import resources
 from os import PathLike
 from typing import Any
 
 from cloakonnx.classifier.given import ModelLike, model_of
+from cloakonnx.classifier.latency import Latency
 from cloakonnx.errors import DataError, MissingDependencyError
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.samples import TurnedSamples
@@ -31,10 +33,16 @@ from cloakonnx.reporting._cost import cost_sheet
 from cloakonnx.reporting._learning import learning_part
 from cloakonnx.reporting._per_sample import class_sheet, outcome_sheet
 from cloakonnx.reporting._samples import sample_part
+from cloakonnx.reporting.cost import latency_note
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.text import eps_exact, escaped, shown_line
 
 _TEMPLATES = "templates"
+
+_WORD = re.compile(r"""\s+|(?:'[^']*'|"[^"]*"|\S)+""")
+"""A word of a command line, or what is between two."""
+
+_EXPONENT = re.compile(r"[\d.]+e[-+]\d+")
 
 
 def report_html(
@@ -46,7 +54,7 @@ def report_html(
     command: str | None = None,
     samples: TurnedSamples | None = None,
     shipped: Evaluation | None = None,
-    latency: Sequence[float] = (),
+    latency: Latency | None = None,
     tried: Sequence[str] = (),
 ) -> str:
     """Return the report as the text of an HTML file; the same values always give the same text.
@@ -59,7 +67,7 @@ def report_html(
         command: The command line that does it again; that of the evaluation where None.
         samples: What ``evaluate(keep=...)`` wrote with the evaluation.
         shipped: An evaluation of the model that is deployed, of the same samples: the third column.
-        latency: Latency ratios of the model to its baseline, where they were measured.
+        latency: Of the model and its baseline, where it was measured.
         tried: What was tried to harden the model without a gain, a sentence each.
 
     Raises:
@@ -85,6 +93,7 @@ def report_html(
         accuracy=accuracy_part.accuracy_figure(found, shipped),
         accuracy_sheet=accuracy_part.accuracy_sheet(found, shipped),
         cost=cost_sheet(found, shipped=shipped, latency=latency),
+        latency_note=None if latency is None else latency_note(latency),
         tried=tuple(tried),
         shipped=shipped,
         curve=accuracy_part.curve_figure(found),
@@ -100,7 +109,7 @@ def report_html(
         settings=accuracy_part.settings_lines(found),
         attacks=accuracy_part.attack_lines(found),
         norm=accuracy_part.norm_text(found.norm),
-        command=command or accuracy_part.command(found),
+        words=_WORD.findall(command or accuracy_part.command(found)),
         reconstructed=command is None,
     )
     return str(page)
@@ -215,7 +224,7 @@ def _environment() -> Any:
     except ImportError:
         raise MissingDependencyError("a report needs Jinja2: pip install jinja2") from None
     loader = DictLoader({"report.html.j2": _text("report.html.j2")})
-    return Environment(
+    environment = Environment(
         loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
@@ -223,6 +232,15 @@ def _environment() -> Any:
         lstrip_blocks=True,
         finalize=_printable,
     )
+    environment.filters["whole"] = _whole
+    return environment
+
+
+def _whole(text: str) -> Any:
+    """Keep numbers such as 1.0e-04 in one line."""
+    from markupsafe import Markup, escape  # noqa: PLC0415 - comes with Jinja2
+
+    return Markup(_EXPONENT.sub(r'<span class="whole">\g<0></span>', str(escape(shown_line(text)))))
 
 
 def _printable(value: Any) -> Any:

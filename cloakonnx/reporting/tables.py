@@ -10,14 +10,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cloakonnx.classifier.latency import Latency
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.gates import Decision
 from cloakonnx.evaluation.results import AtEps, Stage
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
+from cloakonnx.reporting.cost import TITLE as COST_TITLE
+from cloakonnx.reporting.cost import cost_lines, cost_rows, latency_note
 from cloakonnx.reporting.terminal import add_row, is_narrow, print_line, print_table
 from cloakonnx.statistics import difference_cells as _difference
 from cloakonnx.statistics import share_cell as _share
-from cloakonnx.text import eps_text, escaped, harmless, markdown, shown, shown_line, size_text
+from cloakonnx.text import eps_text, escaped, harmless, markdown, shown, shown_line
 
 _NAMED = 3
 """Masks that are named, at most."""
@@ -34,10 +37,10 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
 
-def evaluation_markdown(found: Evaluation) -> str:
-    """Return an evaluation as Markdown."""
-    parts = [f"### {markdown(_headline(found))}", *map(markdown, _facts(found))]
-    for grid in _grids(found):
+def evaluation_markdown(found: Evaluation, *, latency: Latency | None = None) -> str:
+    """Return an evaluation as Markdown, with the latency of its models where it was measured."""
+    parts = [f"### {markdown(_headline(found))}", *map(markdown, _facts(found, latency))]
+    for grid in _grids(found, latency):
         head = [
             " | ".join(["", *map(markdown, grid.columns), ""]).strip(),
             "|" + "---|" + "---:|" * (len(grid.columns) - 1),
@@ -47,19 +50,22 @@ def evaluation_markdown(found: Evaluation) -> str:
     return "\n\n".join([*parts, f"> {found.statement}"]) + "\n"
 
 
-def print_evaluation(found: Evaluation, console: Console, *, complete: bool = True) -> None:
+def print_evaluation(
+    found: Evaluation, console: Console, *, complete: bool = True, latency: Latency | None = None
+) -> None:
     """Print an evaluation to a terminal or a file: what it shows in a sentence, and then the numbers.
 
     Args:
         found: The evaluation.
         console: Where it is printed.
         complete: Whether to print controls, stages, and the table of sanity flags where none was raised.
+        latency: Of the models, where it was measured.
     """
     judged = found.verdict
     said = (f"{judged.title}: {judged.sentence}", *judged.caveats)
-    for line in (*said, _headline(found), *_facts(found)):
+    for line in (*said, _headline(found), *_facts(found, latency)):
         print_line(line, console)
-    for grid in _grids(found, complete=complete):
+    for grid in _grids(found, latency, complete=complete):
         table = Table(title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for index, column in enumerate(grid.columns):
             table.add_column(shown(column), justify="right" if index else "left", overflow="fold")
@@ -73,7 +79,7 @@ def _headline(found: Evaluation) -> str:
     return f"{shown(found.model.name)} under {shown(found.attack)} ({shown(found.norm)})"
 
 
-def _facts(found: Evaluation) -> tuple[str, ...]:
+def _facts(found: Evaluation, latency: Latency | None) -> tuple[str, ...]:
     seen = found.data.seen
     warning = f" WARNING: the analysis has seen {seen} of the samples; the numbers are too good." if seen else ""
     paired = "" if found.clean is None else "; differences: Newcombe's paired interval, McNemar's exact test"
@@ -81,22 +87,11 @@ def _facts(found: Evaluation) -> tuple[str, ...]:
         _compared(found),
         f"Data: {shown(found.data.name)}, n = {found.data.count}.{warning} Seed {found.seed}, "
         f"batch size {found.batch_size}, {found.provider}. Intervals: 95%, Wilson{paired}.",
-        *_cost(found),
+        *(() if _costs(found, latency) else cost_lines(found)),
+        *(() if latency is None else (latency_note(latency),)),
         *(f"Note: {note}." for note in found.notes),
         *_flags(found.sanity),
     )
-
-
-def _cost(found: Evaluation) -> tuple[str, ...]:
-    """Say how large the model and its baseline are, where the file has that."""
-    sizes = [
-        f"{size_text(each.size)} in {each.nodes} nodes"
-        for each in (found.baseline, found.model)
-        if each is not None and each.size is not None and each.nodes is not None
-    ]
-    if not sizes or (len(sizes) == 1 and found.baseline is not None):
-        return ()
-    return (f"Size: {sizes[0]}." if len(sizes) == 1 else f"Size: {sizes[1]}; baseline: {sizes[0]}.",)
 
 
 def _compared(found: Evaluation) -> str:
@@ -173,13 +168,20 @@ def amount(value: float, unit: str) -> str:
     return known.get(unit, f"{value:.4g} {unit}")
 
 
-def _grids(found: Evaluation, *, complete: bool = True) -> list[Grid]:
+def _grids(found: Evaluation, latency: Latency | None, *, complete: bool = True) -> list[Grid]:
     sanity = found.sanity
     checks = [] if sanity is None or not (complete or sanity.fired) else [_sanity(found, sanity)]
+    always = [_summary(found), *_costs(found, latency), *checks]
     if not complete:
-        return [_summary(found), *checks]
+        return always
     beside = [controls(found, each) for each in found.results]
-    return [_summary(found), *checks, *beside, *(stages(found, each) for each in found.results)]
+    return [*always, *beside, *(stages(found, each) for each in found.results)]
+
+
+def _costs(found: Evaluation, latency: Latency | None) -> tuple[Grid, ...]:
+    """Return what both models cost to ship, where that is known."""
+    rows = tuple(cost_rows(found, latency))
+    return (Grid(COST_TITLE, ("", model_word(found), "baseline", "change"), rows),) if rows else ()
 
 
 def _summary(found: Evaluation) -> Grid:
@@ -263,6 +265,7 @@ def summary_markdown(
     split: str | None = None,
     command: str | None = None,
     tried: Sequence[str] = (),
+    latency: Latency | None = None,
 ) -> str:
     """Return the summary.
 
@@ -272,6 +275,7 @@ def summary_markdown(
         split: How the data was split, in words.
         command: The command line that does it again.
         tried: What was tried to harden the model without a gain, a sentence each.
+        latency: Of the models, where it was measured.
     """
     judged = found.verdict
     parts = [f"## {judged.title}", *map(markdown, (judged.sentence, *judged.caveats))]
@@ -280,7 +284,7 @@ def summary_markdown(
         parts.append("\n".join(["| | gate | measured |", "|---|---|---|", *rows]))
     if tried:
         parts.append("\n".join(["**What was tried, without a gain**", "", *(f"- {markdown(each)}" for each in tried)]))
-    parts.append(evaluation_markdown(found).rstrip("\n"))
+    parts.append(evaluation_markdown(found, latency=latency).rstrip("\n"))
     if split is not None:
         parts.append(markdown(f"Data: {split}."))
     if command is not None:

@@ -231,11 +231,11 @@ def test_options(use: Use) -> None:
 
 
 def test_a_pass(use: Use) -> None:
-    ran, _, _ = use({}, err="[1/7] inspect\n")
+    ran, _, _ = use({}, err="[1/8] inspect\n")
     assert ran.passed
     assert [step.conclusion for step in ran.steps] == ["success"] * 9 + ["skipped"]
     assert ran.summary == "## Verdict\n\n❌ fail\n"
-    assert "[1/7] inspect" in ran.step("harden").said
+    assert "[1/8] inspect" in ran.step("harden").said
     assert "harder to attack" not in ran.step("harden").said  # the result goes to the outputs, not to the log
     assert ran.outputs == {
         **FILES,

@@ -35,16 +35,24 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The reports: with all parts; learned masks, and samples that are no images; masks on kernels; nothing but the
-    evaluation."""
+    """The reports: with all parts; learned masks, and samples that are no images; masks on kernels; nothing gained;
+    nothing but the evaluation."""
     folder = tmp_path_factory.mktemp("pages")
     full, learned = samples.evaluation(fired=("single-step",)), samples.evaluation(samples.at(0.07, 60, 100))
     made = {
         "full": report_html(
-            full, analysis=samples.scored(), sweep=samples.sweep(), samples=samples.turned(full, 32, 32, 3)
+            full,
+            analysis=samples.scored(),
+            sweep=samples.sweep(),
+            samples=samples.turned(full, 32, 32, 3),
+            latency=samples.latency(),
         ),
         "learned": report_html(learned, analysis=samples.learned(), samples=samples.turned(learned, 20)),
         "kernels": report_html(learned, analysis=samples.kernels()),
+        "tried": report_html(
+            samples.evaluation(samples.at(1e-6, 101, 100)),
+            tried=("no masks gain robust accuracy", "masks on 4 tensors, epoch 1 of 4: 198 of 200 clean"),
+        ),
         "bare": report_html(samples.evaluation(samples.at(0.07, 101, 100), fired=None)),
     }
     for name, page in made.items():

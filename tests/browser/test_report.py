@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
+from pypdf import PdfReader
 
 from .conftest import ARTIFACTS, opened, shot
 
-PAGES = ("full", "learned", "kernels", "bare")
+PAGES = ("full", "learned", "kernels", "tried", "bare")
 BAD = """(all) => all.filter((each) => {
   const box = each.getBoundingClientRect(), frame = each.ownerSVGElement.getBoundingClientRect();
   return !(box.width > 0 && box.height > 0 && box.left >= frame.left - 1 && box.right <= frame.right + 1
@@ -196,7 +199,8 @@ def test_a_phone(browser: Browser, pages: dict[str, Path], name: str) -> None:
         heights = page.locator("svg.chart text").evaluate_all(
             "(all) => all.map((e) => e.getBoundingClientRect().height)"
         )
-        assert min(heights) >= 10
+        assert min(heights) >= 13
+        assert page.locator("svg.chart text").evaluate_all(BAD) == []
         assert page.locator("#theme").bounding_box()["height"] >= 30  # type: ignore[index]
 
 
@@ -246,6 +250,35 @@ def test_print(browser: Browser, pages: dict[str, Path]) -> None:
         assert page.locator("details[open]").count() == 0
 
 
+@pytest.mark.parametrize("name", ["full", "kernels", "tried"])
+def test_pages_of_paper(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    """No heading stands at the foot of a page, and a table that goes on over it has its head there again."""
+    with opened(browser, pages[name]) as (page, _):
+        page.pdf(path=ARTIFACTS / f"report-{name}.pdf", format="A4")
+        headings = set(page.locator("h2, h3, summary, caption").all_inner_texts())
+    read = PdfReader(ARTIFACTS / f"report-{name}.pdf").pages
+    sheets = [unicodedata.normalize("NFKC", each.extract_text()) for each in read]  # without ligatures
+    assert len(sheets) > 3
+    for sheet in sheets[:-1]:
+        assert sheet.strip().splitlines()[-1].strip() not in headings
+    scores = [sheet for sheet in sheets if re.search(r"^\d+ .*(kept|masked)$", sheet, re.MULTILINE)]
+    assert len(scores) == (2 if name == "full" else 0)
+    for sheet in scores:
+        assert "feature score rank state" in sheet
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_and_small_numbers_are_not_divided(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    """An option such as --no-sanity, and a number such as 1.0e-04, stand in one line where they fit."""
+    with opened(browser, pages[name], viewport=PHONE) as (page, _):
+        open_all(page)
+        words = page.locator("pre code span, .whole")
+        assert words.count() > 3
+        lines = words.evaluate_all("(all) => all.map((e) => e.getClientRects().length)")
+        assert set(lines) == {1}
+        assert page.locator("pre code").inner_text().startswith("cloakonnx evaluate ")
+
+
 @pytest.mark.parametrize(
     ("name", "width", "scheme"),
     [
@@ -256,6 +289,7 @@ def test_print(browser: Browser, pages: dict[str, Path]) -> None:
         ("kernels", 1280, "light"),
         ("kernels", 390, "dark"),
         ("bare", 1280, "dark"),
+        ("tried", 390, "dark"),
     ],
 )
 def test_accessibility(browser: Browser, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:

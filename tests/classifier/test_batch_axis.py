@@ -18,7 +18,7 @@ from cloakonnx.attacks.base import make
 from cloakonnx.attacks.pairs import AttackedPairs
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.company import settled
-from cloakonnx.classifier.latency import latency_ratios
+from cloakonnx.classifier.latency import measured_latency
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import ArraySource, open_source
 from cloakonnx.errors import DataError, ModelError
@@ -144,7 +144,7 @@ def test_an_evaluation_with_masks() -> None:
     assert found.clean_hardened.correct == (kept.argmax(1) == Y).sum()
     assert found.clean_baseline.correct == 45
     assert found.results[0].baseline.robust.correct == exact(EPS)
-    assert latency_ratios(made, made, sessions=1, rounds=1, block_seconds=0.01)[0] > 0
+    assert measured_latency(made, made, sessions=1, rounds=1, block_seconds=0.01).ratio > 0
 
 
 def test_mean_and_std_run_along_the_channels_of_a_sample() -> None:

@@ -127,6 +127,29 @@ def test_latency(run: Run, masked: Path) -> None:
     assert re.search(r"^pass         latency-ratio<=50: [\d.]+, at most [\d.]+ \(95%\), 9 pairs of sessions", err, re.M)
 
 
+def test_latency_without_a_gate(run: Run, masked: Path) -> None:
+    """In the table, in Markdown and in what is printed as JSON, in no file; one measurement for the gate as well."""
+    code, out, err = run(*EVALUATE, "--latency", "--json", "--require", "latency-ratio<=50", "-o", "e.json")
+    assert code == 0, err
+    found = json.loads(out)
+    measured, (gate,) = found.pop("latency"), found.pop("gates")
+    assert found == json.loads((masked / "e.json").read_text())
+    assert (gate["value"], [gate["low"], gate["high"]]) == (measured["ratio"], measured["interval"])
+    assert measured["model_seconds"] > 0 and measured["baseline_seconds"] > 0
+    assert (len(measured["ratios"]), measured["batch"], measured["provider"]) == (9, 1, "CPUExecutionProvider")
+    for form in ((), ("--markdown",)):
+        code, out, _ = run(*EVALUATE, "--latency", *form)
+        assert code == 0
+        cells = r"[ |]+[\d.]+ [µm]s[ |]+[\d.]+ [µm]s[ |]+[\d.]+ times \[[\d., ]+\]"
+        assert re.search(f"latency, one sample{cells}", out), out
+        assert "Latency: medians of 9 pairs of new sessions" in out
+
+
+def test_latency_compares(run: Run, masked: Path) -> None:
+    said = "--latency compares with a baseline, and m.onnx is without masks"
+    assert_refused(run, masked, (EVALUATE[0], "m.onnx", *EVALUATE[2:], "--latency"), said)
+
+
 @pytest.mark.parametrize(
     ("gate", "said"),
     [

@@ -20,7 +20,7 @@ from tests.selection.helpers import training_arrays
 pytest.importorskip("sklearn")
 
 DATA = ("--data", "train.npz", "--select-data", "select.npz", "--report-data", "test.npz")
-COMMAND = ("harden", "m.onnx", *DATA, "--eps", "0.15", "--attack", "fgsm", "--provider", "cpu")
+COMMAND = ("harden", "m.onnx", *DATA, "--eps", "0.15", "--attack", "fgsm", "--provider", "cpu", "--no-latency")
 
 
 @pytest.fixture
@@ -52,6 +52,9 @@ def test_one_go_a_second_one_and_what_the_page_says_to_do_it_again(digits: Path,
     assert first.code == 0, first.err
     assert "[2/7] learn\n      epoch 5 of 40: loss" in first.err
     told = json.loads(first.out)
+    assert told["cost"]["latency"] is None
+    assert told["cost"]["model"]["nodes"] > told["cost"]["baseline"]["nodes"] > 0
+    assert told["cost"]["model"]["size"] > told["cost"]["baseline"]["size"] == DIGITS.stat().st_size
     assert not any(stage["cached"] for stage in told["stages"])
     assert [gate["verdict"] for gate in told["gates"]] == ["pass"]
     assert {Path(path).name for path in told["files"].values()} == {
@@ -76,6 +79,23 @@ def test_one_go_a_second_one_and_what_the_page_says_to_do_it_again(digits: Path,
         ("gate", "m-hardened/evaluation.json", "--require", "clean-drop<=30%"),
     ):
         assert run(*verb).code == 0
+
+
+def test_the_latency_is_measured_unless_it_is_left_out(digits: Path, run: Run) -> None:
+    command = [each for each in COMMAND if each != "--no-latency"]
+    quick = ("--preset", "quick", "--no-report")
+    first = run(*command, *quick, "--json")
+    assert first.code == 0, first.err
+    assert "[6/8] latency" in first.err
+    latency = json.loads(first.out)["cost"]["latency"]
+    assert latency["model_seconds"] > 0 and latency["baseline_seconds"] > 0 and len(latency["ratios"]) == 9
+    second = run(*command, *quick)
+    assert second.err.count(": as before") == 8
+    assert f"; {latency['ratio']:.3f} times [" in second.out
+    assert "Size: " in second.out
+    assert "Latency: medians of 9 pairs of new sessions" in second.err
+    refused = run(*COMMAND, "--require", "latency-ratio<=2")
+    assert refused.code == 2 and "the latency was left out" in refused.err
 
 
 def test_a_gate_that_fails_is_exit_code_1_and_everything_is_written(digits: Path, run: Run) -> None:

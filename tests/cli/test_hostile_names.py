@@ -143,7 +143,7 @@ def test_harden_writes_pages_without_them(run: Run, folder: Path, name: str) -> 
     rng = np.random.default_rng(0)
     np.savez(folder / "clean.npz", x=rng.random((60, 4)).astype(np.float32), y=np.arange(60) % 3)
     task = ("--eps", "0.05", "--method", "score", "--budget", "90%", "--attack", "fgsm", "-o", "h")
-    found = run("harden", "m.onnx", *DATA, *task)
+    found = run("harden", "m.onnx", *DATA, *task, "--no-latency")
     printed(found, 0, 1)
     assert_harmless_markdown((folder / "h" / "summary.md").read_text(encoding="utf-8"))
     page = (folder / "h" / "report.html").read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ def test_evaluate(run: Run, masked: Path) -> None:  # noqa: F811
 
 def test_harden(run: Run, masked: Path) -> None:  # noqa: F811
     given = ("m.onnx", "--data", "many.npz", "--eps", "0.1", "--preset", "quick", "--no-report", "-o", "h")
-    done = run("harden", *given, "--max-iter", "7")
+    done = run("harden", *given, "--max-iter", "7", "--no-latency")
     assert done.code in {0, 1}, done.err
     name = "evaluation.json" if done.code == 0 else "source-evaluation.json"
     assert steps(masked / "h" / name) == {"pgd": 7, "apgd-ce": 7, "square": 500}

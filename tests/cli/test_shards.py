@@ -79,6 +79,7 @@ def test_gates_and_outputs_go_with_the_merge(run: Run, folder: Path) -> None:
     for extra, said in (
         (("--require", "robust>=1%"), "--require needs the whole result"),
         (("--markdown",), "--markdown needs the whole result"),
+        (("--latency",), "--latency needs the whole result"),
     ):
         found = run("evaluate", "m.onnx", *options, "--shard", "1/2", "-o", "1.shard", *extra)
         assert found.code == 2

@@ -255,7 +255,19 @@ def test_harden(run: Run, folder: Path) -> None:
     key: Any = keys.write_pair(folder, "p256")
     rng = np.random.default_rng(0)
     np.savez(folder / "d.npz", x=rng.random((90, 4)).astype(np.float32), y=np.arange(90) % 3)
-    words = ("harden", "m.onnx", "--data", "d.npz", "--eps", "0.01", "--preset", "quick", "--method", "score")
+    words = (
+        "harden",
+        "m.onnx",
+        "--data",
+        "d.npz",
+        "--eps",
+        "0.01",
+        "--preset",
+        "quick",
+        "--method",
+        "score",
+        "--no-latency",
+    )
     words += ("--budget", "0.9", "--attack", "fgsm", "--no-report", "-o", "out")
     assert run(*words, "--sign-key", "k.pub").code == 2
     assert not (folder / "out").exists()

@@ -104,7 +104,7 @@ def test_every_verb(bucket: Any, folder: Path, run: Run) -> None:  # noqa: F811
         "fgsm",
     )
     done(*hardening, "-o", "s3://models/run")
-    assert done(*hardening, "-o", "s3://models/run").count(": as before") == 7
+    assert done(*hardening, "-o", "s3://models/run").count(": as before") == 8
     (folder / "cloakonnx.toml").write_text(
         f'[[models]]\npath = "{model}"\ndata = "s3://models/in/clean.npz"\neps = "1/16"\nattack = "fgsm"\n'
         'require = ["robust>=0%"]\n'

@@ -18,6 +18,8 @@ import cloakonnx as ck
 from cloakonnx.errors import CheckError, CloakError, DataError, OptionError, OutputError, TapError
 from cloakonnx.graph.masks.metadata import masks_of
 from cloakonnx.pipeline.settings import PRESETS, HardenSettings
+from cloakonnx.reporting.cost import ratio_text
+from cloakonnx.text import brief
 from tests.attacks.helpers import DIGITS, digits_arrays
 from tests.cli.conftest import files
 from tests.fixtures import false_defences
@@ -38,6 +40,7 @@ OPTIONS: dict[str, Any] = {
     "preset": "quick",
     "select_data": "select.npz",
     "report_data": "test.npz",
+    "latency": False,
 }
 
 
@@ -301,11 +304,52 @@ def test_gates_are_judged_anew_and_change_only_the_views(there: Path) -> None:
 
 
 def test_a_gate_on_latency_is_measured_once(there: Path) -> None:
-    done, heard = again(require=["latency-ratio<=50"])
+    done, heard = again(require=["latency-ratio<=50"], latency=True)
     assert heard.ran == ["latency", "report"]
     assert [each.verdict for each in done.gates] == ["pass"]
-    _, heard = again(require=["latency-ratio<=60"])
+    assert done.latency is not None and len(done.latency.ratios) == 9
+    _, heard = again(require=["latency-ratio<=60"], latency=True)
     assert heard.ran == ["report"]
+
+
+def test_the_latency_is_in_the_views_and_in_no_other_file(there: Path, finished: Path) -> None:
+    """And measured once: the same call again changes nothing."""
+    done, heard = again(latency=True)
+    assert heard.ran == ["latency", "report"]
+    found, before = shown(there / "m-hardened"), shown(finished / "m-hardened")
+    assert {name for name in found if found[name] != before[name]} == {"report.html", "summary.md"}
+    assert done.latency is not None
+    assert done.latency.provider == "CPUExecutionProvider"
+    for name in ("report.html", "summary.md"):
+        text = found[name].decode()
+        assert "latency, one sample" in text
+        for said in (brief(done.latency.seconds), brief(done.latency.baseline_seconds), ratio_text(done.latency)):
+            assert said in text
+        assert "latency, one sample" not in before[name].decode()
+    again_done, heard = again(latency=True)
+    assert (heard.ran, again_done.latency) == ([], done.latency)
+    assert shown(there / "m-hardened") == found
+    done, heard = again()
+    assert (heard.ran, done.latency) == (["report"], None)
+    assert shown(there / "m-hardened") == before
+
+
+def test_a_record_of_the_latency_that_is_damaged_is_an_error(there: Path) -> None:
+    again(latency=True)
+    record = there / "m-hardened" / ".stages" / "latency.json"
+    content = json.loads(record.read_text())
+    content["left"]["latency"]["cores"] = "two"
+    record.write_text(json.dumps(content))
+    with pytest.raises(OutputError, match=r"latency\.json is damaged: .*cores.*; remove it"):
+        again(latency=True)
+    record.unlink()
+    assert again(latency=True, force=True)[1].ran == ["latency", "report"]
+
+
+def test_a_gate_on_what_is_left_out_is_refused_before_any_work(fresh: Path) -> None:
+    with pytest.raises(OptionError, match="a gate asks for what isn't measured: the latency was left out"):
+        again(require=["latency-ratio<=1.02"])
+    assert not (fresh / "m-hardened").exists()
 
 
 def test_parts_of_steps_are_other_masks_whatever_the_workers(there: Path) -> None:
@@ -320,11 +364,11 @@ def test_parts_of_steps_are_other_masks_whatever_the_workers(there: Path) -> Non
 
 
 def test_a_latency_that_did_not_pass_is_measured_again(there: Path) -> None:
-    done, _ = again(require=["latency-ratio<=0.001"])
+    done, _ = again(require=["latency-ratio<=0.001"], latency=True)
     assert [each.verdict for each in done.gates] == ["fail"]
-    _, heard = again(require=["latency-ratio<=0.001"])
+    _, heard = again(require=["latency-ratio<=0.001"], latency=True)
     assert heard.ran == ["latency", "report"]
-    done, heard = again(require=["latency-ratio<=50"])
+    done, heard = again(require=["latency-ratio<=50"], latency=True)
     assert heard.ran == ["latency", "report"]
     assert "latency-ratio<=50" in done.files["summary"].read_text()
 

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import html
 import io
+import itertools
 import re
 import shlex
 import sys
@@ -28,6 +29,7 @@ from cloakonnx.graph.file.model import Model, load
 from cloakonnx.graph.masks.harden import harden_file
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.reporting._charts import ticks
+from cloakonnx.reporting.cost import cost_lines, latency_note, ratio_text
 from cloakonnx.reporting.page import report_html
 from cloakonnx.reporting.tables import evaluation_markdown
 from cloakonnx.statistics import Accuracy, newcombe_paired
@@ -461,12 +463,47 @@ def test_size_nodes_and_latency_before_and_after() -> None:
         samples.ModelRecord("m.onnx", "b" * 64, 1_220_000, 9),
     )
     found = _with_models(samples.evaluation(), model, baseline)
-    text = Elements(report_html(found, latency=[1.01] * 9)).text
-    for said in ("What it costs to ship", "21.3 kB", "1.22 MB", "1.010 times [1.010, 1.010]"):
+    timed = samples.latency()
+    text = Elements(report_html(found, latency=timed)).text
+    how = (
+        "Latency: medians of 9 pairs of new sessions, timed in turn, by ONNX Runtime alone (CPUExecutionProvider, 2 "
+        "threads) on 4 cores of a processor. Times differ from run to run."
+    )
+    times = ("1.32 ms", "1.31 ms", "1.010 times [1.000, 1.020]")
+    for said in ("What it costs to ship", "21.3 kB", "1.22 MB", *times, how):
         assert said in text
     assert "latency, one sample" not in report_html(found)
     assert "What it costs" not in report_html(samples.evaluation()), "of files that do not have it"
-    assert "Size: 21.3 kB in 12 nodes; baseline: 1.22 MB in 9 nodes." in evaluation_markdown(found)
+    assert cost_of(evaluation_markdown(found, latency=timed)) == [
+        "| file size | 21.3 kB | 1.22 MB | -98.3% |",
+        "| nodes | 12 | 9 | +3 |",
+        "| latency, one sample | 1.32 ms | 1.31 ms | 1.010 times [1.000, 1.020] |",
+    ]
+    assert how in evaluation_markdown(found, latency=timed)
+    assert len(cost_of(evaluation_markdown(found))) == 2
+    assert list(cost_lines(found, timed)) == [
+        "Size: 21.3 kB in 12 nodes; baseline: 1.22 MB in 9 nodes.",
+        "Latency, one sample: 1.32 ms; baseline: 1.31 ms; 1.010 times [1.000, 1.020].",
+    ]
+    alone = dataclasses.replace(samples.evaluation(), model=model)
+    assert list(cost_lines(alone)) == []  # a baseline whose size is not known
+
+
+def test_few_pairs_of_sessions_have_no_interval() -> None:
+    timed = dataclasses.replace(samples.latency(), ratios=(1.0, 1.1, 1.2), shortened=True, threads=None, batch=4)
+    assert ratio_text(timed) == "1.100 times"
+    note = latency_note(timed)
+    for said in ("3 pairs", "as many threads as it chooses", "few were timed", "fewer than 6 pairs give no interval"):
+        assert said in note
+    found = samples.evaluation()
+    text = Elements(report_html(found, latency=timed)).text
+    assert "latency, 4 samples" in text
+
+
+def cost_of(text: str) -> list[str]:
+    """Return the rows of the table on costs of an evaluation as Markdown."""
+    lines = text.partition("**What it costs to ship**")[2].strip().splitlines()
+    return list(itertools.takewhile(lambda line: line.startswith("|"), lines))[2:]
 
 
 def test_what_is_shipped_is_the_third_column() -> None:

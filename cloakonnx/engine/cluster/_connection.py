@@ -18,8 +18,8 @@ from typing import Any
 
 from cloakonnx.engine.cluster._losses import Ends, in_short, remover
 from cloakonnx.engine.cluster._shipping import folder_of
-from cloakonnx.engine.threads import cores
 from cloakonnx.errors import CloakError, MissingDependencyError, OptionError, WorkerError
+from cloakonnx.runtime.machine import cores
 
 _ANSWER = 8.0
 """Seconds that an address has to answer."""
