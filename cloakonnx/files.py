@@ -58,6 +58,21 @@ def check_output(path: Path, *, inputs: Sequence[Path] = (), force: bool = False
     )
 
 
+def check_folder(path: Path) -> None:
+    """Check, before any work is done, that a folder for outputs is there and can be written to, or can be made.
+
+    Raises:
+        OutputError: something else than a folder has the name, or the folder that it would be in is not writable.
+        RemoteError, MissingDependencyError: as :func:`cloakonnx.remote.prepare`.
+    """
+    remote.prepare(path, is_folder=True)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise OutputError(f"cannot write {path}: it is not a folder; name another with {{output}}", parameter="output")
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path}: {there} is not a folder that can be written to")
+
+
 def _is_same(first: Path, second: Path) -> bool:
     return first.exists() and second.exists() and first.samefile(second)
 

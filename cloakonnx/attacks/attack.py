@@ -28,6 +28,7 @@ from cloakonnx.classifier.reading import describe_scores, reading
 from cloakonnx.classifier.relabelled import data_doubt
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY, load_npz
+from cloakonnx.data.loaded import check_labelled
 from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine, InTurn, map_batches
 from cloakonnx.engine.choice import default_engine
@@ -132,6 +133,8 @@ def attack(
     classifier = classifier.shipped().with_threads(engine.threads)
     sample = dataset.fitted_to(classifier)
     asked = [AttackWork.of(classifier, dataset, each, round_levels=round_levels, targets=aims) for each in attacks]
+    if attacks[0].is_targeted and aims.choice == "labels":
+        check_labelled(dataset, asked[0].missing_labels)
     classifier, notes = reading(classifier, dataset)
     classifier.prepare(sample)
     dataset.check_classes(classifier.classes)
@@ -141,6 +144,8 @@ def attack(
         works = [replace(work, settings=each) for work, each in zip(works, passing(attacks), strict=True)]
         notes += (PASSES,)
     runs = [_Run.of(work, path, batch_size) for work, path in zip(works, paths, strict=True)]
+    for run in runs:
+        run.check(resume=resume)
     progress = InTurn(on_progress)
     for run in runs:
         run.handle(dataset, batch_size, engine, resume=resume, on_progress=progress)
@@ -209,6 +214,11 @@ class _Run:
     @property
     def count(self) -> int:
         return sum(len(found.y) for found in self.made)
+
+    def check(self, *, resume: bool) -> None:
+        """Check that what is to be resumed was left by these settings."""
+        if self.folder is not None:
+            self.folder.check(resume=resume)
 
     def handle(
         self,

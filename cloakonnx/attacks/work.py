@@ -118,6 +118,11 @@ class AttackWork:
         }
 
     @property
+    def missing_labels(self) -> str:
+        """What is said where the labels are the classes to reach, and there are none."""
+        return f"{self.name} has no labels; a targeted attack takes the classes to reach from them"
+
+    @property
     def _aims(self) -> bool:
         """Whether the classes to reach are others than the labels."""
         return self.settings.is_targeted and self.targets.choice != "labels"
@@ -131,7 +136,7 @@ class AttackWork:
     def _attack(self, victim: Victim, batch: Batch) -> AttackedBatch:
         targeted = self.settings.is_targeted
         if batch.y is None and targeted and not self._aims:
-            raise DataError(f"{self.name} has no labels; a targeted attack takes the classes to reach from them")
+            raise DataError(self.missing_labels)
         x = batch.x
         before = victim.counts.queries, victim.counts.gradients
         predicted, tied = victim.decided(x)

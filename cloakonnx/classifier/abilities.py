@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cloakonnx.classifier.declared import class_count
+from cloakonnx.classifier.declared import class_count, other_inputs
 from cloakonnx.classifier.ending import check_class_scores
 from cloakonnx.errors import CloakError, DifferentiationError, ModelError, TapError
 from cloakonnx.gradient.way import find_way
@@ -72,18 +72,31 @@ def _attack(model: Model, name_of: Callable[[str], str]) -> Ability:
 def _input(model: Model) -> str:
     inputs = model.inputs
     if len(inputs) > 1:
-        others = ", ".join(value.name for value in inputs)
-        raise ModelError(f"it has several inputs ({others}), and one gets data")
+        names = ", ".join(value.name for value in inputs)
+        raise ModelError(f"it has several inputs ({names}), and {_fed(model)}", parameter="input_name")
     name, kind = model.input().name, model.input().type.tensor_type.elem_type
     if kind not in FLOATS:
         raise ModelError(f"its input {name!r} is not floating point")
     return name
 
 
+def _fed(model: Model) -> str:
+    """Say what a model of several inputs can be run with."""
+    try:
+        needed = other_inputs(model, None)
+    except ModelError:
+        return "one takes samples"
+    if len(needed) == 1:
+        return f"the scores need one of them: the verbs take it with {{input_name}} {needed[0]}"
+    return "one takes samples: make the others constants in the file (docs/troubleshooting.md)"
+
+
 def _masks(model: Model, name_of: Callable[[str], str]) -> Ability:
     try:
         tap = find_tap(model)
         check_opset(model)
+        if len(model.inputs) > 1:
+            _input(model)
     except CloakError as error:
         return Ability("analyze", False, _short(error, name_of))
     return Ability("analyze", True, f"at the default tap {tap.name!r}")

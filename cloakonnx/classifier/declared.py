@@ -10,8 +10,10 @@ from cloakonnx.errors import ModelError
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.classnames import class_names
 from cloakonnx.graph.index.ending import scores_of
+from cloakonnx.graph.index.index import node_inputs
 from cloakonnx.graph.index.outputs import taken
 from cloakonnx.graph.masks.taps import FLOAT_TYPES
+from cloakonnx.graph.subgraphs.cut import unfed
 
 
 def shape_of(tensor: onnx.TypeProto.Tensor, batch_axis: int = 0) -> tuple[int | None, ...] | None:
@@ -47,6 +49,33 @@ def batch_axis(model: Model, input_name: str | None, output_name: str | None) ->
     if rows and rows[0].dim_value > 0:
         return 0 if rows[0].dim_value == dims[0].dim_value else None
     return None if not rows or (rows[0].dim_param and dims[opened[0]].dim_param) else opened[0]
+
+
+def other_inputs(model: Model, output_name: str | None, input_name: str | None = None) -> list[str]:
+    """Return the inputs that the class scores depend on, in the order of the file, without the data input.
+
+    Raises:
+        ModelError: no such output, or several and no name.
+    """
+    producers, nodes = model.structure.producers, model.inferred.graph.node
+    waiting, seen = [model.output(output_name).name], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += node_inputs(nodes[producers[name][0]]) if name in producers else ()
+    return [value.name for value in model.inputs if value.name in seen and value.name != input_name]
+
+
+def check_fed(model: Model, input_name: str | None, output_name: str | None) -> None:
+    """Check before any data is read that the class scores need no other input; raises ModelError where they do."""
+    taken = model.input(input_name).name
+    try:
+        others = other_inputs(model, output_name, taken)
+    except ModelError:  # the code that needs the output raises it
+        return
+    if others:
+        raise unfed(others, taken)
 
 
 def class_count(model: Model, output_name: str | None = None) -> int | None:

@@ -94,11 +94,18 @@ class Asked:
         return replace(self, classifier=classifier)
 
     def check(self) -> None:
-        """Check the attacks and the models as :meth:`evaluated` does before it starts; raises CloakError."""
+        """Check the attacks, models and inputs as :meth:`evaluated` does before it starts; raises CloakError."""
+        from cloakonnx.data.loaded import check_labelled
+        from cloakonnx.evaluation.adversarial import GivenInputs
         from cloakonnx.evaluation.baseline import check_alike
-        from cloakonnx.evaluation.preparation import checked_plans
+        from cloakonnx.evaluation.preparation import checked_plans, missing_labels
 
         checked_plans(self.samples, **self.plan.settings)
+        check_labelled(self.samples, missing_labels(self.samples))
+        _ = self.classifier.output_name  # one that is not there, or has to be named
+        self.runs.asked_engine()
+        if self.adversarial is not None:
+            GivenInputs.of(self.adversarial, self.samples, self.classifier)
         if self.other is not None:
             check_alike(self.classifier, self._baseline())
 

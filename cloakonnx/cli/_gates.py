@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloakonnx.cli._files import OUTPUT
+from cloakonnx.cli._files import JUNIT_OUTPUT, keep_apart
 from cloakonnx.cli._output import complain, say
 from cloakonnx.cli._parameters import option_of
 from cloakonnx.cli._verb import Group, option
@@ -31,7 +31,7 @@ _HELP = (
 def junit_option() -> Any:
     """Declare --junit."""
     return option(
-        "--junit", type=OUTPUT, help="Write the gates as JUnit XML, which CI systems show; replaces such a file."
+        "--junit", type=JUNIT_OUTPUT, help="Write the gates as JUnit XML, which CI systems show; replaces such a file."
     )
 
 
@@ -88,7 +88,7 @@ class SomeGates(Gates):
 
 
 def check_junit(path: Path | None) -> None:
-    """Check that a JUnit file can be written; raises OutputError, also where another kind of file is there."""
+    """Check that a JUnit file can be written; raises OutputError, also where a file of another kind is there."""
     if path is None:
         return
     from cloakonnx.errors import OutputError
@@ -96,6 +96,7 @@ def check_junit(path: Path | None) -> None:
     from cloakonnx.remote import fetched
 
     check_output(path, force=True)
+    keep_apart(path)
     if fetched(path).exists():
         with path.open("rb") as stream:
             head = stream.read(_HEAD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import click
@@ -33,6 +34,8 @@ class Runs(Group):
     """How a model is run."""
 
     runs: ClassVar[bool] = True
+    feeds: ClassVar[bool] = True
+    """Whether the verb can't do without running the model."""
 
     scale: float = option(
         "--scale",
@@ -156,7 +159,10 @@ class Runs(Group):
             data: The samples, which may have bounds of their own.
         """
         from cloakonnx.classifier.classifier import Classifier
+        from cloakonnx.classifier.declared import check_fed
 
+        if self.feeds:
+            check_fed(model, self.input_name, self.output_name)
         say_scores(model, self.output_name)
         return Classifier(
             model,
@@ -181,19 +187,28 @@ class Runs(Group):
         return choose_provider(self.provider, device_id=self.device_id)
 
     def asked_engine(self) -> Engine | None:
-        """Return the engine that the options name; None where they name none.
+        """Return the engine that the options name, connected; None where they name none.
 
         Raises:
-            OptionError: options that do not go together.
+            OptionError: options that do not go together, or a cluster that does not answer.
+            MissingDependencyError: Ray is not installed.
         """
+        return self._engine
+
+    @cached_property
+    def _engine(self) -> Engine | None:
+        from cloakonnx.engine.batches import Connected
         from cloakonnx.engine.choice import engine_of
 
-        return engine_of(
+        found = engine_of(
             self.workers,
             where=self.engine,
             gpus_per_worker=self.gpus_per_worker,
             cpus_per_worker=self.cpus_per_worker,
         )
+        if isinstance(found, Connected) and not merges():
+            found.connect()
+        return found
 
     def engine_for(self, classifier: Classifier, dataset: Dataset) -> Engine:
         """Return what handles batches, and say so where several are handled at a time."""

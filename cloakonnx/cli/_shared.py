@@ -63,7 +63,7 @@ def norm() -> Any:
 
 
 def dry_run() -> Any:
-    """Declare --dry-run of a verb that attacks."""
+    """Declare --dry-run of a verb that runs a model long."""
     return option("--dry-run", is_flag=True, help="Print how long it takes on how many workers, and write nothing.")
 
 

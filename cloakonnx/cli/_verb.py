@@ -14,7 +14,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    get_args,
+    get_origin,
+    runtime_checkable,
+)
 
 import click
 
@@ -22,6 +33,27 @@ Place = Literal["here", "before runs", "last"]
 """Where an option is shown: where it stands, before the options of how a model is run, or at the end."""
 
 _DECLARED, _PLACE = "declared", "place"
+
+
+class _Text(click.types.StringParamType):
+    """A text that is not empty: an empty one, as of an unset variable, is not taken for an option that is left out."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        if value == "":
+            self.fail("is empty; give a value, or leave the option out", param, ctx)
+        return str(super().convert(value, param, ctx))
+
+
+TEXT = _Text()
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A type whose value is looked at once all options are known, before the verb runs."""
+
+    def check(self, param: click.Parameter, values: Mapping[str, Any]) -> None:
+        """Raise UsageError for a value that is wrong beside the others."""
 
 
 class Placed(NamedTuple):
@@ -41,6 +73,9 @@ def option(*flags: str, place: Place = "here", **attributes: Any) -> Any:
     """
     empty = () if attributes.get("multiple") else False if attributes.get("is_flag") else None
     default = MISSING if attributes.get("required") else attributes.get("default", empty)
+
+    if not attributes.get("is_flag") and not any("/" in flag for flag in flags):
+        attributes.setdefault("type", TEXT)
 
     def declared(name: str) -> click.Parameter:
         return click.Option([*flags, name], **attributes)
@@ -82,6 +117,9 @@ def verb(name: str) -> Callable[[Callable[..., Any]], click.Command]:
         taken = [_taken(each) for each in inspect.signature(function, eval_str=True).parameters.values()]
 
         def run(**values: Any) -> Any:
+            for each in click.get_current_context().command.params:
+                if isinstance(each.type, Checked):
+                    each.type.check(each, values)
             return function(**{each.name: each.read(values) for each in taken})
 
         return click.Command(name, params=list(_ordered(taken)), callback=run, help=function.__doc__)

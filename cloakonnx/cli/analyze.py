@@ -157,11 +157,12 @@ def command(
     sharding.check(selection.select)
     loaded = load(model)
     check_opset(loaded)
+    classifier = runs.classifier(loaded, data)
     clean, others = data.needed(), versions.source(data)
     versions.check(others, attack)
     inputs = data.data, versions.adversarial, selection.select_data
     target = None if sharding.shard is not None else output.of(model, inputs=inputs)
-    classifier = runs.ready(runs.classifier(loaded, data))
+    classifier = runs.ready(classifier)
     samples = data.fitted(classifier, clean)
     given = None if others is None else versions.pairs(samples, data.fitted(classifier, others))
     settings = {**tap.place, "batch_size": runs.batch_size, "engine": runs.engine_for(classifier, samples)}

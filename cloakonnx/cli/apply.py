@@ -11,7 +11,7 @@ import click
 
 from cloakonnx.cli._completion import taps
 from cloakonnx.cli._external import watched
-from cloakonnx.cli._files import OUTPUT, PATH, HashExternal, Json, ModelFile, Output
+from cloakonnx.cli._files import JSON_OUTPUT, MODEL_OUTPUT, PATH, HashExternal, Json, ModelFile, Output, keep_apart
 from cloakonnx.cli._output import print_json, say
 from cloakonnx.cli._signing import sign_key_option, signing_key
 from cloakonnx.cli._types import Number, Remove
@@ -99,7 +99,7 @@ class _Hardened(Output):
     """The hardened model, and how the masks are stored in it."""
 
     output: Path | None = option(
-        "-o", "--output", type=OUTPUT, help="Output file for the hardened model.  [MODEL.hardened.onnx]"
+        "-o", "--output", type=MODEL_OUTPUT, help="Output file for the hardened model.  [MODEL.hardened.onnx]"
     )
     fold: bool = option(
         "--fold", is_flag=True, help="Multiply masks into weights where that is exact, instead of adding Mul nodes."
@@ -118,7 +118,7 @@ class _Attested(Group):
     """The attestation, who signs it, and whether anything is written at all."""
 
     attestation: Path | None = option(
-        "--attestation", type=OUTPUT, help="Output file for the attestation, which 'cloakonnx verify' checks."
+        "--attestation", type=JSON_OUTPUT, help="Output file for the attestation, which 'cloakonnx verify' checks."
     )
     sign_key: Path | None = sign_key_option()
     dry_run: bool = option("--dry-run", is_flag=True, help="Print what would be masked, and write nothing.")
@@ -172,11 +172,12 @@ def _claim(model: Model, target: Path, output: Output, attested: _Attested, *, i
     """Check where the model and its attestation go, and hold them unless nothing is written."""
     from cloakonnx.graph.masks.harden import check_target
 
-    if attested.attestation is not None and attested.attestation.absolute() == target.absolute():
-        raise click.UsageError(f"the attestation and the hardened model are both {target}")
     check_target(model, target, force=output.force or attested.dry_run)
     if not attested.dry_run:
         output.claim(target, attested.attestation, inputs=inputs)
+    elif attested.attestation is not None:
+        keep_apart(target)
+        keep_apart(attested.attestation)
 
 
 def _rounded(masks: Sequence[Mask], *, fold: bool) -> list[Mask]:

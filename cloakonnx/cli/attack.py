@@ -12,7 +12,7 @@ import click
 from cloakonnx.cli._attacks import Attacks
 from cloakonnx.cli._completion import targets as known_targets
 from cloakonnx.cli._data import Data, warn_of_small_eps
-from cloakonnx.cli._files import OUTPUT, RESUME, Json, ModelFile, Output
+from cloakonnx.cli._files import ARRAYS_OUTPUT, RESUME, Json, ModelFile, Output
 from cloakonnx.cli._output import RESUMED, going_on, print_json, progress, say, warn
 from cloakonnx.cli._runs import Runs, warn_of_randomness
 from cloakonnx.cli._shards import Sharding, in_shards, own_samples
@@ -63,7 +63,7 @@ class _Judging(Group):
 @dataclass(frozen=True, kw_only=True)
 class _AdversarialFile(Output):
     output: Path | None = option(
-        "-o", "--output", type=OUTPUT, required=True, help="Output file (.npz) for the adversarial inputs."
+        "-o", "--output", type=ARRAYS_OUTPUT, required=True, help="Output file (.npz) for the adversarial inputs."
     )
 
     def of(self, attacks: Attacks, *, inputs: Sequence[Path | None]) -> list[Path] | None:

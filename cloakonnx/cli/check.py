@@ -13,7 +13,7 @@ import click
 
 from cloakonnx.cli._data import LabelledData
 from cloakonnx.cli._evaluation import Asked, Beside, opened
-from cloakonnx.cli._files import OUTPUT, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
+from cloakonnx.cli._files import FOLDER_OUTPUT, RESUME_OUTPUT, Json, ModelFile, Output, check_resume, keep_apart
 from cloakonnx.cli._finished import Finished, key_of
 from cloakonnx.cli._gates import SomeGates, check_junit, junit_option, write_junit
 from cloakonnx.cli._output import RESUMED, complain, going_on, one_line, print_json, readers_may_leave, say
@@ -43,7 +43,7 @@ class _Results(Output):
     """Where evaluations are kept."""
 
     output: Path | None = option(
-        "-o", "--output", type=OUTPUT, help="Folder for the evaluation of each model, NAME.json.  [none]"
+        "-o", "--output", type=FOLDER_OUTPUT, help="Folder for the evaluation of each model, NAME.json.  [none]"
     )
 
     resume: bool = option("--resume", is_flag=True, help=RESUME_OUTPUT)
@@ -56,7 +56,7 @@ class _Results(Output):
         """
         if self.output is None:
             return [None] * len(names)
-        from cloakonnx.remote import prepare
+        from cloakonnx.files import check_folder
 
         found = [
             self.output / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('.-') or 'model'}.json" for name in names
@@ -64,7 +64,8 @@ class _Results(Output):
         twice = next((path for index, path in enumerate(found) if path in found[:index]), None)
         if twice is not None:
             raise OptionError(f"two models would be written to {twice}; give one of them another name = '...'")
-        prepare(self.output, is_folder=True)
+        check_folder(self.output)
+        keep_apart(self.output)
         self._make(self.output)
         self.claim(*(path for path in found if not finished.holds(path)))
         return list(found)
@@ -77,7 +78,7 @@ class _Results(Output):
         try:
             folder.mkdir()
         except FileExistsError:
-            return  # a file in its place is said by the claim
+            return
         except OSError as error:
             raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from None
 

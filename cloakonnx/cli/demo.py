@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloakonnx.cli._files import OUTPUT, Json, Output
+from cloakonnx.cli._files import FOLDER_OUTPUT, Json, Output
 from cloakonnx.cli._output import going_on, print_json, progress, say, tell
 from cloakonnx.cli._verb import option, verb
 
@@ -23,7 +23,11 @@ _WIDTH = 78
 @dataclass(frozen=True, kw_only=True)
 class _Folder(Output):
     output: Path = option(
-        "-o", "--output", type=OUTPUT, default=Path("cloakonnx-demo"), help="Folder for all files.  [cloakonnx-demo]"
+        "-o",
+        "--output",
+        type=FOLDER_OUTPUT,
+        default=Path("cloakonnx-demo"),
+        help="Folder for all files.  [cloakonnx-demo]",
     )
 
 

@@ -14,7 +14,7 @@ import click
 from cloakonnx.cli._data import Data
 from cloakonnx.cli._dry import tell_estimate
 from cloakonnx.cli._evaluation import Beside, opened
-from cloakonnx.cli._files import OUTPUT, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
+from cloakonnx.cli._files import ARRAYS_OUTPUT, JSON_OUTPUT, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
 from cloakonnx.cli._gates import Gates, tell_of_gates
 from cloakonnx.cli._output import (
     RESUMED,
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 class _Result(Output):
     """Files and form of the result, and what an earlier run left."""
 
-    output: Path | None = option("-o", "--output", type=OUTPUT, help="Output file for the result as JSON.  [none]")
+    output: Path | None = option("-o", "--output", type=JSON_OUTPUT, help="Output file for the result as JSON.  [none]")
     save_adversarial: Path | None = option(
         "--save-adversarial",
-        type=OUTPUT,
+        type=ARRAYS_OUTPUT,
         metavar="FILE.npz",
         help="Output file for every adversarial input that won: sample, attack, eps, predictions.",
     )
     samples: Path | None = option(
         "--samples",
-        type=OUTPUT,
+        type=ARRAYS_OUTPUT,
         metavar="FILE.npz",
         help="Output file for a few samples gained and lost, shown by 'cloakonnx report'.",
     )
@@ -75,8 +75,6 @@ class _Result(Output):
 
     def claim_all(self, *, inputs: Sequence[Path | None]) -> None:
         """Check the files, and hold them for this run."""
-        if len({path.absolute() for path in self.paths}) < len(self.paths):
-            raise click.UsageError("-o, --save-adversarial and --samples name the same file")
         self.claim(*self.paths, inputs=inputs)
 
     @property

@@ -10,7 +10,7 @@ from typing import Annotated
 import click
 from click.core import ParameterSource
 
-from cloakonnx.cli._files import OUTPUT, PATH, Output
+from cloakonnx.cli._files import JSON_OUTPUT, PATH, Output
 from cloakonnx.cli._gates import Gates
 from cloakonnx.cli._output import say
 from cloakonnx.cli._verb import argument, option, verb
@@ -31,7 +31,7 @@ class _File(Output):
     """The file that is written."""
 
     output: Path | None = option(
-        "-o", "--output", type=OUTPUT, help="Output file.  [evidence.intoto.json or evidence.cdx.json]"
+        "-o", "--output", type=JSON_OUTPUT, help="Output file.  [evidence.intoto.json or evidence.cdx.json]"
     )
 
 

@@ -14,7 +14,7 @@ from cloakonnx.cli._again import command_line
 from cloakonnx.cli._completion import plans
 from cloakonnx.cli._completion import taps as known_taps
 from cloakonnx.cli._data import LabelledData
-from cloakonnx.cli._files import OUTPUT, PATH, Json, ModelFile
+from cloakonnx.cli._files import FOLDER_OUTPUT, PATH, Json, ModelFile, keep_apart
 from cloakonnx.cli._gates import Gates, tell_of_gates
 from cloakonnx.cli._output import going_on, print_json, progress, say, tell
 from cloakonnx.cli._runs import Runs
@@ -129,7 +129,7 @@ class _Task(Group):
 class _Folder(Group):
     """The folder for the results, and what is written to it."""
 
-    output: Path | None = option("-o", "--output", type=OUTPUT, help="Folder for the results.  [MODEL-hardened]")
+    output: Path | None = option("-o", "--output", type=FOLDER_OUTPUT, help="Folder for the results.  [MODEL-hardened]")
     sign_key: Path | None = sign_key_option()
     no_report: bool = option("--no-report", is_flag=True, help="Do not write report.html.")
     no_latency: bool = option(
@@ -173,6 +173,8 @@ def command(
     samples, parts = data.samples(classifier), data.parts(classifier)
     given = {**parts, "sign_key": key, "output": folder.of(model)}
     plan = _planned(runs.ready(classifier), samples, settings, runs, given)
+    for each in plan.outputs:
+        keep_apart(each)
     if plan.split is not None:
         say(plan.split)
     if folder.dry_run:

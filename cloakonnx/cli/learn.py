@@ -15,7 +15,7 @@ from cloakonnx.cli._data import Data
 from cloakonnx.cli._files import PATH, RESUME, AnalysisOutput, Json, ModelFile
 from cloakonnx.cli._output import RESUMED, going_on, progress, say, warn, write_json
 from cloakonnx.cli._runs import Runs, warn_of_randomness
-from cloakonnx.cli._shared import granularity, layers, norm, parts, seed
+from cloakonnx.cli._shared import dry_run, granularity, layers, norm, parts, seed
 from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.cli._verb import Group, option, verb
 from cloakonnx.errors import NoGainError
@@ -155,11 +155,12 @@ class _Places(Group):
     )
     layers: tuple[str, ...] = layers()
     resume: bool = option("--resume", is_flag=True, help=RESUME)
+    dry_run: bool = dry_run()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What :func:`cloakonnx.learn` takes of it."""
-        return {"taps": self.tap, "tap_patterns": self.tap_pattern, "layers": self.layers, "resume": self.resume}
+        return {"taps": self.tap, "tap_patterns": self.tap_pattern, "layers": self.layers}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,11 +205,15 @@ def command(
 
     classifier = runs.classifier(load(model), data)
     samples, select = data.samples(classifier), data.select(classifier)
-    target = output.of(model, inputs=(data.data, data.select_data))
     recipe = settings.recipe()
+    target = None if places.dry_run else output.of(model, inputs=(data.data, data.select_data))
     classifier = runs.ready(classifier)
     warn_of_randomness(classifier)
-    given = {**places.settings, "select": select, "output": target, "over_budget": output.force}
+    given = {**places.settings, "select": select}
+    if target is None:
+        _tell_time(classifier, samples, recipe, runs, given, as_json=as_json)
+        return
+    given |= {"resume": places.resume, "output": target, "over_budget": output.force}
     result = _learned(classifier, samples, recipe, runs, given)
     result.save(target)
     for note in result.notes:
@@ -217,6 +222,17 @@ def command(
     if as_json:
         write_json(result.to_json())
     _tell(result, target)
+
+
+def _tell_time(
+    classifier: Classifier, samples: Dataset, recipe: Recipe, runs: Runs, given: dict[str, Any], *, as_json: bool
+) -> None:
+    """Print how long learning takes, without doing it."""
+    from cloakonnx.cli._dry import tell_estimate
+    from cloakonnx.selection.learn.duration import estimate_learning
+
+    found = estimate_learning(classifier, samples, recipe, **given, engine=runs.asked_engine())
+    tell_estimate(found, classifier, as_json=as_json)
 
 
 def _learned(classifier: Classifier, samples: Dataset, recipe: Recipe, runs: Runs, given: dict[str, Any]) -> Analysis:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from cloakonnx.cli._files import OUTPUT, PATH, Json
+from cloakonnx.cli._files import ARRAYS_OUTPUT, OUTPUT, PATH, Json
 from cloakonnx.cli._gates import Gates
 from cloakonnx.cli._output import say
 from cloakonnx.cli._shards import NAMED_AGAIN, merge_from, stored, words
@@ -29,13 +29,13 @@ class _Result(Group):
     output: Path = option("-o", "--output", type=OUTPUT, required=True, help="Output file, as without shards.")
     save_adversarial: Path | None = option(
         "--save-adversarial",
-        type=OUTPUT,
+        type=ARRAYS_OUTPUT,
         metavar="FILE.npz",
         help=f"evaluate: output file for every adversarial input that won; {_AGAIN}.",
     )
     samples: Path | None = option(
         "--samples",
-        type=OUTPUT,
+        type=ARRAYS_OUTPUT,
         metavar="FILE.npz",
         help=f"evaluate: output file for a few samples gained and lost; {_AGAIN}.",
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cloakonnx.cli._files import OUTPUT, PATH, Json, Output
+from cloakonnx.cli._files import PAGE_OUTPUT, PATH, Json, Output
 from cloakonnx.cli._output import print_json, say, tell
 from cloakonnx.cli._verb import Group, argument, option, verb
 
@@ -54,7 +54,9 @@ class _Parts(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class _Page(Output):
-    output: Path = option("-o", "--output", type=OUTPUT, required=True, help="Output file for the page: report.html.")
+    output: Path = option(
+        "-o", "--output", type=PAGE_OUTPUT, required=True, help="Output file for the page: report.html."
+    )
 
 
 @verb("report")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloakonnx.cli._external import watched
-from cloakonnx.cli._files import OUTPUT, Json, ModelFile, Output
+from cloakonnx.cli._files import MODEL_OUTPUT, Json, ModelFile, Output
 from cloakonnx.cli._output import print_json, say
 from cloakonnx.cli._verb import option, verb
 
@@ -14,7 +14,7 @@ from cloakonnx.cli._verb import option, verb
 @dataclass(frozen=True, kw_only=True)
 class _Stripped(Output):
     output: Path | None = option(
-        "-o", "--output", type=OUTPUT, help="Output file for the model without masks.  [MODEL.stripped.onnx]"
+        "-o", "--output", type=MODEL_OUTPUT, help="Output file for the model without masks.  [MODEL.stripped.onnx]"
     )
 
     def of(self, model: Path) -> Path:

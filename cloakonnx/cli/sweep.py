@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloakonnx.cli._data import Adversarial, CleanData, warn_of_small_eps
-from cloakonnx.cli._files import OUTPUT, PATH, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
+from cloakonnx.cli._files import JSON_OUTPUT, PATH, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
 from cloakonnx.cli._output import RESUMED, announce, going_on, progress, readers_may_leave, say, warn, write_json
 from cloakonnx.cli._plan import Plan
 from cloakonnx.cli._runs import Runs, warn_of_randomness
 from cloakonnx.cli._shards import Sharding, in_shards, merges, own_samples
+from cloakonnx.cli._shared import dry_run
 from cloakonnx.cli._types import Amounts, Numbers
 from cloakonnx.cli._verb import Group, option, verb
 
@@ -70,8 +71,9 @@ class _Plan(Plan):
 
 @dataclass(frozen=True, kw_only=True)
 class _Result(Output):
-    output: Path | None = option("-o", "--output", type=OUTPUT, help="Output file for the result as JSON.  [none]")
+    output: Path | None = option("-o", "--output", type=JSON_OUTPUT, help="Output file for the result as JSON.  [none]")
     resume: bool = option("--resume", is_flag=True, help=RESUME_OUTPUT)
+    dry_run: bool = dry_run()
 
 
 @verb("sweep")
@@ -100,16 +102,32 @@ def command(
     runs = runs.as_analysed(known.preprocessing)
     classifier = runs.classifier(loaded, data)
     pairs = versions.pairs_with(data, classifier)
-    result.claim(result.output, inputs=(model, path, data.data, versions.adversarial))
+    if not result.dry_run:
+        result.claim(result.output, inputs=(model, path, data.data, versions.adversarial))
     warn_of_small_eps(plan.eps, pairs.clean)
     classifier = runs.ready(classifier)
     warn_of_randomness(classifier)
     settings = {"amounts": amounts.remove, "adaptive_at": amounts.adaptive_at, **plan.settings}
+    if result.dry_run:
+        _tell_time(classifier, known, pairs, runs, settings, as_json=as_json)
+        return
     found = _swept(classifier, known, pairs, runs, settings | {"output": result.output, "resume": result.resume})
     if result.output is not None:
         say(f"wrote {result.output}")
     _report(found, path)
     _print(found, as_json=as_json)
+
+
+def _tell_time(
+    classifier: Classifier, known: Analysis, pairs: FittedPairs, runs: Runs, settings: dict[str, Any], *, as_json: bool
+) -> None:
+    """Print how long the sweep takes, without making it."""
+    from cloakonnx.cli._dry import tell_estimate
+    from cloakonnx.evaluation.sweeps.preparation import PreparedSweep
+
+    engine = runs.engine_for(classifier, pairs.clean)
+    asked = PreparedSweep.of(classifier, known, pairs, **settings, batch_size=runs.batch_size, engine=engine)
+    tell_estimate(asked.estimate(), classifier, as_json=as_json)
 
 
 def _swept(classifier: Classifier, known: Analysis, pairs: FittedPairs, runs: Runs, settings: dict[str, Any]) -> Sweep:

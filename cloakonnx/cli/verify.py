@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import click
 
@@ -74,6 +74,8 @@ class _References(Group):
 @dataclass(frozen=True, kw_only=True)
 class _Numbers(Runs):
     """Where numbers are compared: the outputs' names and sizes of batches do not matter."""
+
+    feeds: ClassVar[bool] = False
 
     batch_size: int = 64
     output_name: str | None = None

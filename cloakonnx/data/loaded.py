@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,3 +144,10 @@ def split(
     chosen = np.zeros(len(samples), np.bool_)
     chosen[held] = True
     return samples.take(np.flatnonzero(~chosen)), samples.take(np.flatnonzero(chosen))
+
+
+def check_labelled(dataset: Dataset, message: str, *, parameter: Sequence[str] = ("labels",)) -> None:
+    """Check that samples have labels, by the first of them, before any work; raises DataError with this message."""
+    first = next(dataset.batches(1), None)
+    if first is not None and first.y is None:
+        raise DataError(message, parameter=tuple(parameter))

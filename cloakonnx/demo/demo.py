@@ -21,7 +21,7 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.samples import Dataset
 from cloakonnx.data.sources import open_source
 from cloakonnx.errors import OutputError
-from cloakonnx.files import atomic, check_output, write_npz
+from cloakonnx.files import atomic, check_folder, check_output, write_npz
 from cloakonnx.pipeline.harden import Task
 from cloakonnx.pipeline.settings import HardenSettings, Method
 from cloakonnx.remote import local
@@ -116,6 +116,7 @@ def write_sample(folder: str | Path, *, force: bool = False) -> None:
     folder = local(folder, writes=True)
     if url_of(folder) is not None:
         raise OutputError(f"cannot write {folder}: the demo's files go to a folder of this machine")
+    check_folder(folder)
     if folder.is_dir() and not force and any(folder.iterdir()):
         raise OutputError(
             f"{folder} is not empty; overwrite the demonstration in it with {{force}}, or name another ({{output}})",

@@ -98,6 +98,14 @@ class Counted(Protocol):
         """How many workers are ready for batches, or at one."""
 
 
+@runtime_checkable
+class Connected(Protocol):
+    """An engine that reaches for something outside this process."""
+
+    def connect(self) -> None:
+        """Reach for it now; raises CloakError where it is not there."""
+
+
 class InProcess:
     """Handles batch after batch in the calling thread."""
 

@@ -67,10 +67,18 @@ class Folder:
                     self._make()
                 yield
             except BaseException as error:
-                is_bad_input = isinstance(error, CloakError) and not isinstance(error, (InferenceError, CheckError))
-                if not resumed and (is_bad_input or not self._saved):
+                if not resumed and (is_bad_input(error) or not self._saved):
                     self.remove()
                 raise
+
+    def check(self, *, resume: bool) -> None:
+        """Check, before any work, that what is there can be resumed, where it is to be.
+
+        Raises:
+            OutputError: it was made with other settings, or by another version.
+        """
+        if resume:
+            self._is_there()
 
     def remove(self) -> None:
         """Remove the folder."""
@@ -164,6 +172,16 @@ def path_of(output: Path) -> Path:
     place = place_of(output)
     beside = output.absolute() if place is None else cache() / "unfinished" / place
     return beside.with_name(f".{output.name}.parts")
+
+
+def is_bad_input(error: BaseException) -> bool:
+    """Return whether an error would come again in the next run; an interrupt, a failure or a failed check need not."""
+    return isinstance(error, CloakError) and not isinstance(error, (InferenceError, CheckError))
+
+
+def unfinished(folder: Path) -> Iterator[Path]:
+    """Yield what is there of the unfinished work of a folder's files."""
+    return path_of(folder / "any").parent.glob(".*.parts")
 
 
 def forget(output: Path) -> None:

@@ -67,15 +67,17 @@ class Estimate:
     """What an evaluation takes if every sample withstands every attack, and what it is expected to take.
 
     Attributes:
-        seconds_per_sample: At most, in one worker, at all eps, for all models and the random masks.
+        seconds_per_sample: At most, in one worker, in one round, at all eps, for all models and the random masks.
         samples: How many; None where only the end will tell.
-        eps: How many radii.
+        eps: How many radii; 0 where nothing is attacked.
         random_masks: How many.
         sanity: Whether sanity checks follow, whose time is not in it.
         models: How many models are attacked.
         batch_size: Samples at a time.
         workers: How many batches are handled at a time.
         tried: What short attacks found; None where it was not measured.
+        rounds: How often the samples are attacked: once for each amount of a sweep.
+        curve: Amounts of a sweep's curve, whose time is in that of the samples; 0 without one.
 
     Examples:
         >>> from cloakonnx.evaluation.estimate import Estimate, Tried
@@ -94,6 +96,8 @@ withstand a short attack
     batch_size: int = 64
     workers: int = 1
     tried: Tried | None = None
+    rounds: int = 1
+    curve: int = 0
 
     @property
     def seconds(self) -> float | None:
@@ -109,7 +113,22 @@ withstand a short attack
     def batches(self) -> int:
         """How many batches there are; more workers find nothing to do."""
         assert self.samples is not None  # asked for where samples are counted
-        return math.ceil(self.samples / self.batch_size)
+        return self.rounds * math.ceil(self.samples / self.batch_size)
+
+    @property
+    def cut(self) -> str:
+        """How the work is cut, in words."""
+        return f"{self.batches} batch{'es' if self.batches > 1 else ''} of {self.batch_size}"
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers find something to do."""
+        return self.batches
+
+    @property
+    def advice(self) -> str:
+        """What more workers find, and what gives them something to do."""
+        return "no batch; a smaller --batch-size makes more"
 
     def at_most(self, workers: int) -> float:
         """Return the seconds on a number of workers if every sample withstands everything."""
@@ -127,17 +146,23 @@ withstand a short attack
         times = np.array(sizes) * self.tried.shallow + standing * scale * self.tried.deep
         return schedule(times.tolist(), workers).seconds
 
+    def _mean(self, tried: Tried) -> float:
+        """Return the seconds that a sample is expected to take in one worker."""
+        return self.rounds * (tried.shallow + tried.standing * tried.deep)
+
     @cached_property
     def _sizes(self) -> list[int]:
         assert self.samples is not None  # asked for where samples are counted
         full, rest = divmod(self.samples, self.batch_size)
-        return [self.batch_size] * full + [rest] * (rest > 0)
+        return ([self.batch_size] * full + [rest] * (rest > 0)) * self.rounds
 
     @property
     def asked(self) -> str:
         """What is attacked, in words."""
-        said = f"{self.eps} eps, {self.models} model{'s' if self.models > 1 else ''}"
+        said = f"{self.eps} eps, {self.models} model{'s' if self.models > 1 else ''}" if self.eps else "no attack"
         said += f" and {self.random_masks} random masks" if self.random_masks else ""
+        said += f", under {self.rounds} masks" if self.rounds > 1 else ""
+        said += f"; a curve of {self.curve} amounts" if self.curve else ""
         said = said if self.samples is None else f"{self.samples} samples, {said}"
         return said + ("; the sanity checks come on top" if self.sanity else "")
 
@@ -145,9 +170,9 @@ withstand a short attack
         """Return the estimate as a line."""
         found, most = "", self.seconds
         if self.tried is not None:
-            mean = self.tried.shallow + self.tried.standing * self.tried.deep
+            mean = self._mean(self.tried)
             found = f"{spoken(mean if self.expected_seconds is None else self.expected_seconds)}, "
-        text = f"{spoken(self.seconds_per_sample)} a sample" if most is None else spoken(most)
+        text = f"{spoken(self.rounds * self.seconds_per_sample)} a sample" if most is None else spoken(most)
         return f"about {found}{text} at most: {self.asked}" + ("" if self.tried is None else f"; {self.tried}")
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,13 +180,14 @@ withstand a short attack
         found: dict[str, Any] = {
             "samples": self.samples,
             "batches": None if self.samples is None else self.batches,
+            **({"rounds": self.rounds} if self.rounds > 1 else {}),
             "workers": self.workers,
-            "at_most": {"seconds_per_sample": self.seconds_per_sample, "seconds": self.seconds},
+            "at_most": {"seconds_per_sample": self.rounds * self.seconds_per_sample, "seconds": self.seconds},
             "expected": None,
         }
         if self.tried is not None:
             found["expected"] = {
-                "seconds_per_sample": self.tried.shallow + self.tried.standing * self.tried.deep,
+                "seconds_per_sample": self._mean(self.tried),
                 "seconds": self.expected_seconds,
                 "tried": self.tried.samples,
                 "right": self.tried.right,

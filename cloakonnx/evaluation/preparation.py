@@ -15,6 +15,7 @@ from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.given import beside as beside_of
 from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import LabelledBatch
+from cloakonnx.data.loaded import check_labelled
 from cloakonnx.data.samples import Dataset, SamplesLike, Wanted
 from cloakonnx.engine.batches import Engine
 from cloakonnx.engine.choice import default_engine
@@ -83,6 +84,7 @@ class Prepared:
         plans = checked_plans(dataset, attack, radii, **settings)
         engine = engine_or(engine, lambda: default_engine(classifier.provider, dataset, batch_size))
         classifier = classifier.shipped().with_threads(engine.threads)
+        check_labelled(dataset, missing_labels(dataset))
         named = None if baseline is None else beside_of(classifier, baseline).shipped().with_threads(engine.threads)
         source = classifier.model
         masks, bare, about_masks = carried(source, None if named is None else named.model)
@@ -93,8 +95,8 @@ class Prepared:
                 "name a baseline ({baseline})",
                 parameter="baseline",
             )
-        classifier, beside, notes = _ready(classifier, beside, dataset)
         given = None if adversarial is None else GivenInputs.of(adversarial, dataset, classifier)
+        classifier, beside, notes = _ready(classifier, beside, dataset)
         work = ComparisonWork(
             classifier,
             beside,
@@ -112,8 +114,7 @@ class Prepared:
 
         Those that are not ``wanted`` are as :meth:`Dataset.batches` has them.
         """
-        name = self.dataset.source.name
-        missing = f"{name} has no labels; an evaluation needs them ({{labels}}, or y in an .npz)"
+        missing = missing_labels(self.dataset)
         return (batch.labelled(missing) for batch in self.dataset.batches(size or self.batch_size, wanted=wanted))
 
     def estimate(self, *, sanity: bool, always: bool = False) -> Estimate:
@@ -145,6 +146,11 @@ class Prepared:
             return most
         work.model.task.check(first.y, work.model.classes)
         return replace(most, tried=costs.tried(first))
+
+
+def missing_labels(dataset: Dataset) -> str:
+    """Return what is said where an evaluation's samples have no labels."""
+    return f"{dataset.source.name} has no labels; an evaluation needs them ({{labels}}, or y in an .npz)"
 
 
 def checked_plans(

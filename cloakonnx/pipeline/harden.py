@@ -161,6 +161,13 @@ class Task:
             )
         )
 
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """The folder, and every file that it may write there."""
+        stages = (*self._stages.all, *self._stages.without_gain())
+        names = dict.fromkeys(name for stage in stages for name in stage.writes)
+        return (self._folder.path, *map(self._folder.file, names))
+
     def plan(self, *, force: bool = False) -> tuple[PlannedStage, ...]:
         """Say what would be done and about how long it takes, without doing it.
 

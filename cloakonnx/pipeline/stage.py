@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cloakonnx import remote
+from cloakonnx.engine.folder import is_bad_input, unfinished
 from cloakonnx.errors import OutputError
-from cloakonnx.files import check_replaceable, check_unclaimed, claimed, write_text
+from cloakonnx.files import check_folder, check_replaceable, check_unclaimed, claimed, write_text
 from cloakonnx.graph.file.diff import file_sha256
 from cloakonnx.json_files import installed_versions
 
@@ -99,16 +99,9 @@ class ResultFolder:
         """Check, before any work is done, that the folder can be made or written to, and that no other run works in it.
 
         Raises:
-            OutputError: something else than a folder has the name, or the folder that it would be in is not writable.
+            OutputError: as :func:`cloakonnx.files.check_folder`, or another run works in it.
         """
-        remote.prepare(self.path, is_folder=True)
-        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
-            raise OutputError(
-                f"cannot write {self.path}: it is not a folder; name another with {{output}}", parameter="output"
-            )
-        there = next(each for each in (self.path.absolute(), *self.path.absolute().parents) if each.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise OutputError(f"cannot write {self.path}: {there} is not a folder that can be written to")
+        check_folder(self.path)
         check_unclaimed(self._claim)
 
     @property
@@ -132,14 +125,21 @@ class ResultFolder:
         with claimed(self._claim):
             try:
                 yield
-            except BaseException:
-                self._tidy(made)
+            except BaseException as error:
+                self._tidy(made, is_bad_input=is_bad_input(error))
                 raise
 
-    def _tidy(self, made: Sequence[Path]) -> None:
-        """Remove the folder again where no stage has ended in it and nothing else is there."""
+    def _tidy(self, made: Sequence[Path], *, is_bad_input: bool) -> None:
+        """Remove the folder again where no stage has ended in it and nothing else is there.
+
+        After bad input, which the next run would have again, stages that have left no file and no unfinished work are
+        none to keep.
+        """
         records = self.path / _RECORDS
-        if any("files" in (self._record(each.stem) or {}) for each in records.glob("*.json")):
+        ended = [
+            known["files"] for each in records.glob("*.json") if "files" in (known := self._record(each.stem) or {})
+        ]
+        if any(ended) or (ended and not is_bad_input) or next(unfinished(self.path), None) is not None:
             return
         for each in records.glob("*.json"):
             with suppress(OSError, OutputError):

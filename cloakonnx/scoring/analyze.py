@@ -18,6 +18,7 @@ from cloakonnx.classifier.head import MarginGradient
 from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import Batch, PairBatch
 from cloakonnx.data.given import Pairs
+from cloakonnx.data.loaded import check_labelled
 from cloakonnx.data.samples import Dataset, FittedPairs, SamplesLike, sample_hashes
 from cloakonnx.engine.batches import Engine, Tell, Work, map_batches
 from cloakonnx.engine.choice import default_engine
@@ -112,12 +113,14 @@ class ScoringWork:
 
     def _labels(self, batch: PairBatch) -> NDArray[np.int64]:
         if batch.y is None:
-            raise DataError(
-                f"{self.name} has no labels; {{criterion}} {self.wanted.name} needs the true ones (y in an .npz, "
-                "{labels} for an .npy)",
-                parameter=("criterion", "labels"),
-            )
+            raise DataError(_missing_labels(self.name, self.wanted), parameter=("criterion", "labels"))
         return batch.y
+
+
+def _missing_labels(name: str, wanted: Criterion) -> str:
+    return (
+        f"{name} has no labels; {{criterion}} {wanted.name} needs the true ones (y in an .npz, {{labels}} for an .npy)"
+    )
 
 
 class _Reduction:
@@ -206,6 +209,8 @@ def analyze(
     chosen = find_tap(classifier.model, tap, axis=feature_axis)
     engine = engine_or(engine, lambda: default_engine(classifier.provider, pairs.clean, batch_size))
     classifier = classifier.with_threads(engine.threads)
+    if wanted.labels:
+        check_labelled(pairs.clean, _missing_labels(pairs.clean.source.name, wanted), parameter=("criterion", "labels"))
     pairs.clean.fitted_to(classifier)  # samples that do not fit are an error before any graph is made
     classifier, notes = reading(classifier, pairs.clean, inside="scoring")
     work = ScoringWork(classifier, chosen, wanted, pairs.making(engine.threads), pairs.clean.source.name)

@@ -78,9 +78,9 @@ CASES = {
     ),
     "several inputs": (
         network(helper.make_node("Add", ["x", "x1"], ["h"]), GEMM, inputs=2, w=W),
-        "it has several inputs (x, x1)",
-        "'h'",
-        "it has several inputs (x, x1)",
+        "it has several inputs (x, x1), and one takes samples: make the others constants",
+        "it has several inputs (x, x1), and one takes samples: make the others constants",
+        "it has several inputs (x, x1), and one takes samples: make the others constants",
     ),
 }
 

@@ -105,8 +105,13 @@ BAD: list[tuple[str, Callable[[Path], object], tuple[str, ...], tuple[str, ...]]
     ("not taken", nothing, ("--attack", "square", "--loss", "dlr"), ("square takes no --loss",)),
     ("nothing to pass", nothing, ("--attack", "square", "--straight-through"), ("square takes no --straight-through",)),
     ("no folder", nothing, ("-o", "none/adv.npz"), ("there is no folder",)),
-    ("no npz", nothing, ("-o", "adv.npy"), ("adv.npy is to hold x, y and success: give it the suffix .npz",)),
-    ("two inputs", two_inputs, ("--input", "x"), ("the model needs 'more' beside 'x', and only one input gets data",)),
+    ("no npz", nothing, ("-o", "adv.npy"), ("adv.npy is to hold arrays: give it the suffix .npz",)),
+    (
+        "two inputs",
+        two_inputs,
+        ("--input", "x"),
+        ("needs 'more' beside 'x', and only one input takes samples",),
+    ),
     (
         "bytes in bounds",
         data(x=(X * 255).astype(np.uint8)),

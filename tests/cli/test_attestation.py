@@ -62,9 +62,10 @@ def test_outputs(run: Run, folder: Path, mask: tuple[str, ...]) -> None:
     before = files(folder)
     for given, said in (
         (("--attestation", "a.json"), "a.json exists already"),
-        (("--attestation", "m.hardened.onnx"), "are both m.hardened.onnx"),
+        (("--attestation", "m.hardened.onnx"), "m.hardened.onnx is to hold JSON"),
+        (("--attestation", "both.two", "-o", "both.two"), "would hold two outputs of this call (-o, --attestation)"),
         (("--attestation", "none/a.json"), "there is no folder"),
-        (("--attestation", "m.onnx"), "the output m.onnx is the input"),
+        (("--attestation", "m.onnx"), "m.onnx is to hold JSON"),
     ):
         found = run("apply", "m.onnx", *mask, *given)
         assert (found.code, found.err.count("\n")) == (2, 1)

@@ -188,7 +188,7 @@ def test_preprocessing_comes_from_the_analysis(run: Run, masked: Path) -> None:
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--json", "--markdown"), "exclude each other"),
         (("m.hardened.onnx", "--data", "bare.npz", "--eps", "0.1"), "bare.npz has no labels"),
         (("m.hardened.onnx", "--data", "many.npz", "--eps", "0.1"), "has label 7, but the model has 3 classes"),
-        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "-o", "m.onnx"), "m.onnx exists"),
+        (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "-o", "m.onnx"), "m.onnx is to hold JSON"),
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--resume"), "--resume needs -o"),
         (("m.hardened.onnx", "--data", "levels.npz", "--eps", "0.1"), "outside pixel space [0, 1]"),
         (("m.hardened.onnx", "--data", "clean.npz", "--eps", "8", "--norm", "l2"), "[0, 1], in l2 (2)"),
@@ -206,7 +206,7 @@ def test_preprocessing_comes_from_the_analysis(run: Run, masked: Path) -> None:
         ),
         (
             ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "-o", "r.json", "--samples", "r.json"),
-            "--samples name the same file",
+            "r.json is to hold arrays: give it the suffix .npz",
         ),
         (
             ("m.hardened.onnx", "--data", "clean.npz", "--eps", "0.1", "--samples", "clean.npz"),
@@ -302,12 +302,17 @@ OTHERS: list[tuple[str, Callable[[], onnx.ModelProto], tuple[str, ...], str]] = 
         "the baseline other.onnx of (3, 8, 8)",
     ),
     ("classes of baseline", lambda: flat(4, features=4), (*USUAL, "other.onnx"), "the baseline other.onnx 4"),
-    ("inputs", with_two_inputs, ("other.onnx", *USUAL[1:], "m.onnx"), "has 2 inputs (x, other); name one with --input"),
+    (
+        "inputs",
+        with_two_inputs,
+        ("other.onnx", *USUAL[1:], "m.onnx"),
+        "has 2 inputs (x, other); name one with --input",
+    ),
     (
         "an input without values",
         with_two_inputs,
         ("other.onnx", *USUAL[1:], "m.onnx", "--input", "x"),
-        "the model needs 'other' beside 'x', and only one input gets data; export it with the others as constants",
+        "the model needs 'other' beside 'x', and only one input takes samples; make 'other' a constant",
     ),
     ("inputs of baseline", with_two_inputs, (*USUAL, "other.onnx"), "other.onnx has 2 inputs (x, other); name one"),
     (

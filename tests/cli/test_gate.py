@@ -99,10 +99,11 @@ def test_any_name_gives_xml(name: str) -> None:
 
 
 def test_a_file_of_another_kind_is_not_replaced(run: Run, masked: Path) -> None:
-    before = (masked / "m.onnx").read_bytes()
     gate = ("--require", "clean>=1%")
-    assert_refused(run, masked, (*EVALUATE, *gate, "--junit", "m.onnx"), "m.onnx exists and is no JUnit file")
-    assert (masked / "m.onnx").read_bytes() == before
+    assert_refused(run, masked, (*EVALUATE, *gate, "--junit", "m.onnx"), "m.onnx is to hold JUnit XML")
+    (masked / "other.xml").write_text("<settings/>")
+    assert_refused(run, masked, (*EVALUATE, *gate, "--junit", "other.xml"), "other.xml exists and is no JUnit file")
+    assert (masked / "other.xml").read_text() == "<settings/>"
     (masked / "empty.xml").touch()
     assert run(*EVALUATE, *gate, "--junit", "empty.xml").code == 0
 

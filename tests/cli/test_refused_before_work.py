@@ -104,23 +104,25 @@ def test_options(line: str, said: str, ready: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_outputs(verb: str, ready: Path, run: Run) -> None:
-    (ready / "folder.npz").mkdir()
-    os.mkfifo("pipe.npz")
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind("socket.npz")
-    Path("there.npz").write_bytes(b"there")
-    Path("link.npz").symlink_to("there.npz")
-    Path("dangling.npz").symlink_to("nowhere")
+    for suffix in (".npz", ".out"):
+        (ready / f"folder{suffix}").mkdir()
+        os.mkfifo(f"pipe{suffix}")
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(f"socket{suffix}")
+        Path(f"there{suffix}").write_bytes(b"there")
+        Path(f"link{suffix}").symlink_to("there.npz")
+        Path(f"dangling{suffix}").symlink_to("nowhere")
     before = {name: content for name, content in files(ready).items() if not name.startswith(("pipe", "socket"))}
     line = VERBS[verb].split()
     target = [] if line[-1] in {"--attestation", "--samples"} else ["-o"]
-    for output, said in OUTPUTS.items():
+    for name, said in OUTPUTS.items():
+        output = name if verb == "attack" else name.replace(".npz", ".out")
         if verb == "harden" and output in {
-            "nothing/o.npz",
-            "folder.npz",
+            "nothing/o.out",
+            "folder.out",
         }:  # it makes folders, and takes those there are
             continue
-        for force in ([], ["--force"]) if output != "there.npz" else ([],):
+        for force in ([], ["--force"]) if not output.startswith("there") else ([],):
             result = run(*line, *target, output, *force)
             assert (result.code, result.out) == (2, ""), (output, result.err)
             said_here = "is not a folder" if verb == "harden" else said

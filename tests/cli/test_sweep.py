@@ -143,7 +143,8 @@ def test_what_is_no_amount(text: str) -> None:
         (("--data", "bare.npz", "--adversarial", "twins.npz"), "bare.npz has 3 samples, twins.npz has 12"),
         ((*PAIRS, "--analysis", "other.cloak.json"), "no analysis other.cloak.json"),
         ((*PAIRS, "--analysis", "theirs.json"), "was made for another model"),
-        ((*PAIRS, "-o", "m.onnx"), "m.onnx is the input"),
+        ((*PAIRS, "-o", "m.onnx"), "m.onnx is to hold JSON: give it the suffix .json"),
+        ((*PAIRS, "-o", "m.cloak.json"), "m.cloak.json is the input"),
     ],
 )
 def test_bad_input(run: Run, analysed: Path, arguments: tuple[str, ...], said: str | None) -> None:

@@ -137,6 +137,11 @@ def test_it_changes_nothing() -> None:
         (Estimate(22.0, 10_000, 1, 0), "about 2.5 days at most: 10000 samples, 1 eps, 2 models"),
         (Estimate(22.0, None, 2, 0), "about 22 s a sample at most: 2 eps, 2 models"),
         (
+            Estimate(0.1, 100, 1, 3, rounds=2, curve=31),
+            "about 20 s at most: 100 samples, 1 eps, 2 models and 3 random masks, under 2 masks; a curve of 31 amounts",
+        ),
+        (Estimate(0.1, None, 1, 0, rounds=3), "about 0.3 s a sample at most: 1 eps, 2 models, under 3 masks"),
+        (
             Estimate(1.2, 600, 3, 0, models=1, tried=Tried(64, 0.9, 0.25, shallow=0.1, deep=0.4)),
             "about 2 min, 12 min at most: 600 samples, 3 eps, 1 model; of the first 64 samples 90% are right, and 25% "
             "withstand a short attack",

@@ -116,6 +116,10 @@ class Ray:
         finally:
             crew.close(job)
 
+    def connect(self) -> None:
+        """Connect now, so that what stands against it is known before any work; raises as :meth:`open` does."""
+        self._connected()
+
     def close(self) -> None:
         """End the workers and the connection; whoever uses the engine again connects anew."""
         if self._connection is not None:

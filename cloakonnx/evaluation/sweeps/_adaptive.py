@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.data.batch import LabelledBatch
@@ -144,20 +145,34 @@ class AttackedMasks:
         """Return where finished batches lie until the output is written."""
         return Folder(output, {**self._work.record, "batch_size": self._batch_size}, run="a sweep")
 
-    def estimate(self) -> Estimate:
-        """Measure how long the attacks take, for all masks: a sample counts once for each."""
+    @property
+    def plan(self) -> Sequence[Attack]:
+        """The attacks at the first radius."""
+        return self._work.conditions.plans[0]
+
+    @property
+    def classes(self) -> int:
+        """Of the model."""
+        return self._work.classifier.classes
+
+    def estimate(self, *, always: bool = False) -> Estimate:
+        """Measure how long the attacks take, for all masks.
+
+        Args:
+            always: Whether the short attack is made for a run of seconds as well.
+        """
         dataset = self._pairs.clean
         costs = self._first.costs(dataset.sample_shape, batch_size=self._batch_size)
-        masks, count = len(self._work.masks), dataset.count()
         most = Estimate(
             costs.most(),
-            None if count is None else count * masks,
+            dataset.count(),
             len(self._work.conditions.plans),
             CONTROL_MASKS,
             batch_size=self._batch_size,
             workers=self._engine.workers,
+            rounds=len(self._work.masks),
         )
-        if most.seconds is not None and most.seconds < WORTH_IT:
+        if not always and most.seconds is not None and most.seconds < WORTH_IT:
             return most
         first = next(labelled(self._pairs, MOST_TRIED)).clean
         return replace(most, tried=costs.tried(first))

@@ -83,11 +83,9 @@ class Pass:
             TapError: the class scores do not depend on the tap.
             InferenceError: the model can't be run in parts, or fails.
         """
-        masks = tuple(self._distinct.values())
-        correct = np.zeros((len(masks), _KINDS), np.int64)
-        probe = next(labelled(self._pairs, COMPARED)).clean.x
+        correct = np.zeros((len(self._distinct), _KINDS), np.int64)
         with map_batches(
-            CurveWork(self._classifier, self._tap, masks, probe),
+            self.work(),
             self._noted(),
             engine=self._engine,
             on_progress=on_progress,
@@ -114,11 +112,15 @@ class Pass:
             for amount, mask in self._masks.items()
         )
 
+    def work(self) -> CurveWork:
+        """Return what is done with each batch; raises DataError where there are no labels."""
+        probe = next(labelled(self._pairs, COMPARED)).clean.x
+        return CurveWork(self._classifier, self._tap, tuple(self._distinct.values()), probe)
+
     @property
     def largest(self) -> float:
         """Largest |adversarial - clean| in pixel space; a whole level of 1/255 where it is one except for rounding."""
-        levels = round(self._largest * 255)
-        return levels / 255 if levels and abs(self._largest * 255 - levels) < _LEVEL else self._largest
+        return rounded(self._largest)
 
     def data_record(self) -> DataRecord:
         """Return what the clean samples were."""
@@ -152,6 +154,12 @@ class Pass:
         if not mask.removed:
             return []
         return [each for i in range(CONTROL_MASKS) for each in shuffled([mask], self._seed, i)]
+
+
+def rounded(largest: float) -> float:
+    """Return a difference in pixel space; a whole level of 1/255 where it is one except for rounding."""
+    levels = round(largest * 255)
+    return levels / 255 if levels and abs(largest * 255 - levels) < _LEVEL else largest
 
 
 COMPARED = 16

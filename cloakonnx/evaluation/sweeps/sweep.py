@@ -7,32 +7,23 @@ no claim of robustness. So at least one point is attacked again by default, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from os import PathLike
 from typing import Unpack
 
-from cloakonnx.attacks.ball import radii_of
-from cloakonnx.attacks.presets import Names, PlanSettings, as_text, check_eps, plan, replaced
-from cloakonnx.classifier.given import ModelLike, classifier_of
-from cloakonnx.classifier.reading import first_doubts, reading
+from cloakonnx.attacks.presets import Names, PlanSettings, as_text, replaced
+from cloakonnx.classifier.given import ModelLike
 from cloakonnx.data.given import Pairs
 from cloakonnx.data.samples import FittedPairs
 from cloakonnx.engine.batches import Engine, InTurn
-from cloakonnx.engine.choice import default_engine
-from cloakonnx.engine.folder import Folder
-from cloakonnx.engine.shards.part import end_of_part, engine_or
-from cloakonnx.errors import OptionError
-from cloakonnx.evaluation.compared import Conditions
+from cloakonnx.engine.shards.part import end_of_part
 from cloakonnx.evaluation.estimate import Estimate
 from cloakonnx.evaluation.results import ModelRecord
-from cloakonnx.evaluation.sweeps._adaptive import AttackedMasks, MaskedWork
-from cloakonnx.evaluation.sweeps._amounts import amount_text, attacked_of, masks_of, scores_of
-from cloakonnx.evaluation.sweeps._curve import Pass
+from cloakonnx.evaluation.sweeps._amounts import amount_text
+from cloakonnx.evaluation.sweeps.preparation import PreparedSweep
 from cloakonnx.evaluation.sweeps.record import Adaptive, Attacks, Scored, Sweep
-from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.remote import local
 from cloakonnx.scoring.analysis import Analysis
-from cloakonnx.selection.topk import Amount, amount_of
+from cloakonnx.selection.topk import Amount
 
 
 def sweep(
@@ -92,58 +83,33 @@ def sweep(
         >>> len(found.points)
         2
     """
-    classifier = classifier_of(model)
-    classifier.check_unmasked("a sweep")
-    source = classifier.model
-    check_opset(source)
-    pairs = FittedPairs.of(pairs, classifier)
-    scores = scores_of(analysis, source)
-    masks = masks_of(scores, [amount_of(each) for each in amounts])
-    chosen = attacked_of(masks, None if adaptive_at is None else [amount_of(each) for each in adaptive_at])
-    norm, seed = settings.get("norm", "linf"), settings.get("seed", 0)
-    straight_through = settings.get("straight_through", False)
-    asked = radii_of(eps)
-    check = partial(check_eps, norm=norm, bounds=pairs.clean.preprocessing.bounds, shape=pairs.clean.sample_shape)
-    plan_of = partial(plan, attack, **settings)
-    if asked:
-        check(asked)
-    elif chosen and norm == "l2":
-        raise OptionError(
-            "{norm} l2 needs {eps}: the largest difference of the adversarial samples is one in linf",
-            parameter=("norm", "eps"),
-        )
-    made = plan_of(eps=1.0)  # unknown attacks are rejected before the long pass
-    engine = engine_or(engine, lambda: default_engine(classifier.provider, pairs.clean, batch_size))
-    classifier, notes = reading(classifier.with_threads(engine.threads), pairs.clean, inside="a sweep")
-    climbs = bool(chosen) and any(each.by_gradient for each in made)
-    notes += first_doubts(classifier, pairs.clean, climbs=climbs, straight_through=straight_through)
-    one_pass = Pass(
-        classifier,
-        pairs,
-        masks,
+    asked = PreparedSweep.of(
+        model,
         analysis,
-        seed=seed,
+        pairs,
+        amounts=amounts,
+        adaptive_at=adaptive_at,
+        eps=eps,
+        attack=attack,
         batch_size=batch_size,
         engine=engine,
-        finds_eps=bool(chosen) and not asked,
+        **settings,
     )
+    target = None if output is None else local(output, writes=True)
+    attacked = asked.attacked(asked.radii) if asked.radii and asked.chosen else None
+    folder = None if attacked is None or target is None else attacked.folder(target)
+    if resume and target is not None and asked.chosen:  # before the long pass, which tells the radius else
+        (folder or asked.attacked(asked.radii_of_pairs()).folder(target)).check(resume=True)
+    one_pass = asked.curve()
     progress = InTurn(on_progress)
     points = one_pass.run(progress)
     progress.next()
     attacks: Attacks | None = None
     adaptive: tuple[Adaptive, ...] = ()
-    folder: Folder | None = None
-    if chosen:
-        radii = asked or (_radius(one_pass.largest, pairs),)
-        check(radii)
-        plans = tuple(plan_of(eps=each) for each in radii)
-        work = MaskedWork.of(
-            classifier,
-            [masks[each] for each in chosen],
-            Conditions(plans, norm, seed, pairs.clean.fitted_to(classifier)),
-        )
-        attacked = AttackedMasks(work, pairs, engine, batch_size=batch_size)
-        folder = None if output is None else attacked.folder(local(output, writes=True))
+    if asked.chosen:
+        radii = asked.radii or asked.radii_of(one_pass.largest)
+        attacked = attacked or asked.attacked(radii)
+        folder = folder or (None if target is None else attacked.folder(target))
         results = attacked.run(
             folder,
             resume=resume,
@@ -151,29 +117,30 @@ def sweep(
             on_progress=progress,
         )
         adaptive = tuple(
-            Adaptive(amount_text(amount), len(masks[amount].removed), *found)
-            for amount, found in zip(chosen, results, strict=True)
+            Adaptive(amount_text(amount), len(asked.masks[amount].removed), *found)
+            for amount, found in zip(asked.chosen, results, strict=True)
         )
-        said = (*replaced(plans[0], classes=work.classifier.classes), *attacked.notes)
-        attacks = Attacks(as_text(attack), radii, norm, not asked, attacked.control, said)
-    end_of_part(engine)
+        said = (*replaced(attacked.plan, classes=attacked.classes), *attacked.notes)
+        attacks = Attacks(as_text(attack), radii, asked.norm, not asked.radii, attacked.control, said)
+    end_of_part(asked.engine)
+    source, scores, fitted, provider = asked.source, asked.scores, asked.pairs, asked.classifier.provider
     found = Sweep(
         model=ModelRecord(source.name, source.sha256),
         scores=Scored(scores.tap, scores.feature_axis, len(scores.scores), scores.criterion),
         data=one_pass.data_record(),
         twins=one_pass.twins(),
-        preprocessing=pairs.clean.preprocessing.as_dict(),
-        seed=seed,
+        preprocessing=fitted.clean.preprocessing.as_dict(),
+        seed=asked.seed,
         batch_size=batch_size,
-        provider=classifier.provider.name,
+        provider=provider.name,
         points=points,
         attacks=attacks,
         adaptive=adaptive,
         asked=one_pass.asked,
-        threads=classifier.provider.threads,
-        notes=notes,
+        threads=provider.threads,
+        notes=asked.notes,
     )
-    classifier.model.check_unchanged()
+    asked.classifier.model.check_unchanged()
     if output is not None:
         found.save(output)
     if folder is not None:
@@ -184,18 +151,3 @@ def sweep(
 def passes(adaptive_at: Sequence[Amount] | None) -> int:
     """Return how often a sweep goes through the samples: once for the curve, and again for each attacked amount."""
     return 1 + (1 if adaptive_at is None else len(adaptive_at))
-
-
-def _radius(largest: float, pairs: FittedPairs) -> float:
-    """Return the radius of the adversarial samples: their largest difference.
-
-    Raises:
-        OptionError: there is no difference.
-    """
-    if not largest > 0:
-        raise OptionError(
-            f"{pairs.clean.source.name} and {pairs.adversarial.source.name} hold the same samples, which tell no eps "
-            "for the adaptive attacks; name it with {eps}",
-            parameter="eps",
-        )
-    return largest

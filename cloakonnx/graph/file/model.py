@@ -185,15 +185,14 @@ class Model(Shown):
 
 def _pick(values: Sequence[onnx.ValueInfoProto], name: str | None, model: str, kind: str) -> onnx.ValueInfoProto:
     names = [v.name for v in values]
-    if name is not None:
-        if name not in names:
-            raise ModelError(f"{model} has no {kind} {name!r}; it has {', '.join(names)}{nearest(name, names)}")
-        return values[names.index(name)]
-    if len(values) != 1:
-        said = f"{len(values)} {kind}s ({', '.join(names)})" if names else f"no {kind}"
-        option = f"{kind}_name"
-        raise ModelError(f"{model} has {said}" + f"; name one with {{{option}}}" * bool(names), parameter=option)
-    return values[0]
+    if name is not None and name not in names:
+        raise ModelError(f"{model} has no {kind} {name!r}; it has {', '.join(names)}{nearest(name, names)}")
+    if name is not None or len(values) == 1:
+        return values[0 if name is None else names.index(name)]
+    said = f"{len(values)} {kind}s ({', '.join(names)})" if names else f"no {kind}"
+    option, more = f"{kind}_name", ", which takes the samples; others that the scores need must be constants"
+    one = f"; name one with {{{option}}}{more * (kind == 'input')}" * bool(names)
+    raise ModelError(f"{model} has {said}{one}", parameter=option)
 
 
 def load(path: str | PathLike[str]) -> Model:

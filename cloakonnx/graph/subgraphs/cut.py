@@ -55,9 +55,10 @@ def tapped(
 
 def unfed(needed: Sequence[str], input_name: str) -> ModelError:
     """Return the error for a model that reads other inputs than the data."""
+    names = ", ".join(map(repr, needed))
     return ModelError(
-        f"the model needs {', '.join(map(repr, needed))} beside {input_name!r}, and only one input gets data; export "
-        "it with the others as constants"
+        f"the model needs {names} beside {input_name!r}, and only one input takes samples; make {names} "
+        f"{'constants' if len(needed) > 1 else 'a constant'} in the file first (docs/troubleshooting.md shows how)"
     )
 
 
