@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,13 @@ import pytest
 from cloakonnx.engine.threads import Threads
 from cloakonnx.engines import Ray
 from cloakonnx.selection.learn.progress import Progress
+from tests.cluster.test_faults import busy_workers
 from tests.selection.test_steps import learned
 
 
 @pytest.mark.parametrize("settings", [{"granularity": "feature", "loss": "trades"}, {"granularity": "weight"}], ids=str)
 def test_the_bytes_of_threads(engine: Ray, settings: dict[str, Any]) -> None:
     assert learned(engine, parts=3, **settings).to_json() == learned(Threads(2), parts=3, **settings).to_json()
-
-
-def busy_workers(cluster: Any) -> list[int]:
-    """Return the process ids of this cluster's workers that handle a batch: their command line says so."""
-    raylets = {node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()}
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent in raylets and (folder / "cmdline").read_bytes().startswith(b"ray::Worker.handle"):
-                found.append(int(folder.name))
-    return found
 
 
 def test_a_worker_is_killed_in_the_middle_of_a_step(engine: Ray, cluster: Any) -> None:

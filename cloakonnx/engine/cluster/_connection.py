@@ -183,11 +183,15 @@ def _end_processes(folder: str) -> None:
     """End the processes of a Ray that was started in a folder, and did not become one that can be shut down."""
     import psutil  # noqa: PLC0415 - Ray brings it
 
-    for child in psutil.Process().children(recursive=True):
+    ours = []
+    for child in psutil.Process().children():
         with suppress(psutil.Error):
             if any(folder in word for word in child.cmdline()):
-                child.kill()
-                child.wait(_CLEANUP)
+                ours += [child, *child.children(recursive=True)]  # those of a raylet have names without the folder
+    for each in ours:
+        with suppress(psutil.Error):
+            each.kill()
+    psutil.wait_procs(ours, timeout=_CLEANUP)
 
 
 def _lets_in(channel: Any, grpc: Any, method: str) -> bool:
