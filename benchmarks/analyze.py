@@ -29,7 +29,7 @@ from resnet20 import ResNet, from_onnx
 
 import cloakonnx as ck
 
-MODEL, CLEAN, TWINS = "cifar10_resnet20.onnx", "cifar10_train4000.npz", "cifar10_resnet20_train2000_fgsm4.npz"
+MODEL, CLEAN, ADVERSARIAL = "cifar10_resnet20.onnx", "cifar10_train4000.npz", "cifar10_resnet20_train2000_fgsm4.npz"
 TAPS = {"/Flatten_output_0": "flatten", "/Relu_output_0": "relu"}
 """The default tap and, as the worst case, the first Relu; each with the PyTorch module that gives the same tensor."""
 
@@ -43,25 +43,25 @@ class Setup:
 
     model: Path
     clean: Images
-    twins: Images
+    adversarial: Images
     clean_pixels: Pixels
-    twin_pixels: Pixels
+    adversarial_pixels: Pixels
 
 
 def setup(pairs: int) -> Setup:
     folder = common.assets()
-    clean, twins = (np.load(folder / "data" / name)["x"][:pairs] for name in (CLEAN, TWINS))
-    return Setup(folder / "models" / MODEL, clean, twins, pixels(clean), pixels(twins))
+    clean, adversarial = (np.load(folder / "data" / name)["x"][:pairs] for name in (CLEAN, ADVERSARIAL))
+    return Setup(folder / "models" / MODEL, clean, adversarial, pixels(clean), pixels(adversarial))
 
 
 def pixels(images: Images) -> Pixels:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
 
 
-def ours(model: Path, clean: Path | Images, twins: Path | Images, tap: str, batch: int) -> NDArray[np.float64]:
+def ours(model: Path, clean: Path | Images, adversarial: Path | Images, tap: str, batch: int) -> NDArray[np.float64]:
     """The whole call: load the model, check and convert the images, both passes, sums, sample hashes, the scores."""
     classifier = ck.Classifier(model, provider=ck.choose_provider("cpu"))
-    pairs = ck.Pairs(*(ck.records.Dataset.of(source(data), classifier) for data in (clean, twins)))
+    pairs = ck.Pairs(*(ck.records.Dataset.of(source(data), classifier) for data in (clean, adversarial)))
     scores = ck.analyze(classifier, pairs, tap=tap, batch_size=batch).scores
     assert scores is not None
     return scores.scores
@@ -90,10 +90,10 @@ def two_passes(run: ort.InferenceSession, data: Setup, batch: int) -> None:
     name = run.get_inputs()[0].name
     for start in range(0, len(data.clean_pixels), batch):
         run.run(None, {name: data.clean_pixels[start : start + batch]})
-        run.run(None, {name: data.twin_pixels[start : start + batch]})
+        run.run(None, {name: data.adversarial_pixels[start : start + batch]})
 
 
-def hooked(net: ResNet, module: str, clean: Images, twins: Images, batch: int) -> NDArray[np.float64]:
+def hooked(net: ResNet, module: str, clean: Images, adversarial: Images, batch: int) -> NDArray[np.float64]:
     """The same job as a PyTorch user writes it, in the layout that is PyTorch's faster one here: channels last."""
     kept: list[torch.Tensor] = []
     handle = net.get_submodule(module).register_forward_hook(lambda _, __, output: kept.append(output))
@@ -101,7 +101,7 @@ def hooked(net: ResNet, module: str, clean: Images, twins: Images, batch: int) -
     with torch.no_grad():
         for start in range(0, len(clean), batch):
             kept.clear()
-            for images in (clean, twins):
+            for images in (clean, adversarial):
                 x = torch.from_numpy(images[start : start + batch]).permute(0, 3, 1, 2).float().div(255)
                 net(x)
             difference = (kept[1] - kept[0]).abs().double()
@@ -119,9 +119,9 @@ def check(data: Setup, net: ResNet) -> None:
         found = net(torch.from_numpy(x)).numpy()
     if not np.allclose(found, expected, rtol=1e-4, atol=1e-4):
         sys.exit("the PyTorch network's logits are not the file's")
-    clean, twins = data.clean[:64], data.twins[:64]
+    clean, adversarial = data.clean[:64], data.adversarial[:64]
     for tap, module in TAPS.items():
-        scores = ours(data.model, clean, twins, tap, 64), hooked(net, module, clean, twins, 64)
+        scores = ours(data.model, clean, adversarial, tap, 64), hooked(net, module, clean, adversarial, 64)
         if not np.allclose(*scores, rtol=1e-3):
             sys.exit(f"the scores of {tap} differ")
 
@@ -129,10 +129,10 @@ def check(data: Setup, net: ResNet) -> None:
 def measure(data: Setup, net: ResNet, tap: str, batch: int, rounds: int) -> list[str]:
     """Return one row of the table."""
     jobs: dict[str, Callable[[], object]] = {
-        "ours": partial(ours, data.model, data.clean, data.twins, tap, batch),
+        "ours": partial(ours, data.model, data.clean, data.adversarial, tap, batch),
         "backbone": partial(two_passes, session(backbone(data.model, tap)), data, batch),
         "whole": partial(two_passes, session(onnx.load(data.model)), data, batch),
-        "torch": partial(hooked, net, TAPS[tap], data.clean, data.twins, batch),
+        "torch": partial(hooked, net, TAPS[tap], data.clean, data.adversarial, batch),
     }
     seconds = common.alternate(jobs, rounds)
     times = [f"{statistics.median(seconds[name]):.2f}" for name in jobs]
@@ -140,13 +140,13 @@ def measure(data: Setup, net: ResNet, tap: str, batch: int, rounds: int) -> list
     return [f"`{tap}`", str(batch), *times, *found]
 
 
-def memory(model: Path, clean: Images, twins: Images, counts: list[int]) -> list[list[str]]:
+def memory(model: Path, clean: Images, adversarial: Images, counts: list[int]) -> list[list[str]]:
     """Peak memory of processes that do the job once, fed from mapped ``.npy`` files of so many pairs."""
     rows = []
     for count in counts:
         with tempfile.TemporaryDirectory() as name:
-            files = [Path(name) / "clean.npy", Path(name) / "twins.npy"]
-            for file, images in zip(files, (clean, twins), strict=True):
+            files = [Path(name) / "clean.npy", Path(name) / "adversarial.npy"]
+            for file, images in zip(files, (clean, adversarial), strict=True):
                 np.save(file, np.resize(images, (count, *images.shape[1:])))
             for what in ("imports", "ours", "torch"):
                 found = peak.run([sys.executable, __file__, "--child", what, str(model), *map(str, files)])
@@ -154,13 +154,13 @@ def memory(model: Path, clean: Images, twins: Images, counts: list[int]) -> list
     return rows
 
 
-def child(what: str, model: str, clean: str, twins: str) -> None:
+def child(what: str, model: str, clean: str, adversarial: str) -> None:
     """Do the job once; every kind of process has imported the same."""
     start = time.perf_counter()
     if what == "ours":
-        ours(Path(model), Path(clean), Path(twins), "/Flatten_output_0", 64)
+        ours(Path(model), Path(clean), Path(adversarial), "/Flatten_output_0", 64)
     elif what == "torch":
-        images = np.load(clean, mmap_mode="c"), np.load(twins, mmap_mode="c")
+        images = np.load(clean, mmap_mode="c"), np.load(adversarial, mmap_mode="c")
         hooked(from_onnx(Path(model)), "flatten", *images, 64)
     print(json.dumps({"seconds": time.perf_counter() - start}))
 
@@ -187,7 +187,7 @@ def main() -> None:
     print(common.table([*head, "analyze / backbone", "analyze / whole model", "analyze / PyTorch"], rows))
     if options.memory_pairs:
         print("\nPeak memory, batches of 64, mapped `.npy` files:\n")
-        rows = memory(data.model, data.clean, data.twins, options.memory_pairs)
+        rows = memory(data.model, data.clean, data.adversarial, options.memory_pairs)
         print(common.table(["process", "pairs", "resident, MiB", "of it anonymous, MiB"], rows))
 
 

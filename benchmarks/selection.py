@@ -3,7 +3,7 @@
     python benchmarks/selection.py digits            # 3 minutes
     python benchmarks/selection.py cifar10_resnet20  # needs $CLOAKONNX_ASSETS; an estimated 30 minutes in quiet
 
-Every method sees the same three parts. On `fit` features are scored (with the twins of a PGD made on the model as it
+Every method sees the same three parts. On `fit` features are scored (with the inputs of a PGD made on the model as it
 is) or selected. On `select`, the first 200 test images, each ranking takes as many features as the budget allows, or
 as many as make its objective best, which is how greedy selection decides too. On `report`, the other test images,
 everything is measured: clean, static (PGD-20 made on the unmasked model, replayed), adaptive (PGD-20 made again on the
@@ -99,11 +99,11 @@ class Bench:
         """Measure everything and print the tables."""
         _, y = self.problem.report
         print(f"{self.tap.name}, {self.features} features; eps {self.problem.eps:.4g}; {len(y)} report samples\n")
-        twins = Recorded(self.problem.fit, list(self.pairs(self.problem.fit)))
+        adversarial = Recorded(self.problem.fit, list(self.pairs(self.problem.fit)))
         orders = {}
         for name in CRITERIA:
             try:
-                scores = ck.analyze(self.problem.classifier, twins, tap=self.tap.name, criterion=name).scores
+                scores = ck.analyze(self.problem.classifier, adversarial, tap=self.tap.name, criterion=name).scores
             except ck.CloakError as error:
                 print(f"{name}: {error}\n")
                 continue
@@ -211,7 +211,7 @@ class Bench:
         return np.concatenate([settings.run(victim, x[r], y[r], samples=r).x for r in rows])
 
     def pairs(self, dataset: ck.records.Dataset) -> Iterator[PairBatch]:
-        """Yield samples with their twins, made on the model as it is."""
+        """Yield samples with their adversarial versions, made on the model as it is."""
         pairs = AttackedPairs(dataset, self.problem.classifier, self.scoring)
         with map_batches(pairs.making(None), pairs.batches(100), engine=InProcess()) as made:
             yield from (each for _, each in made)

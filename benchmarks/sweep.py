@@ -2,7 +2,7 @@
 
     python benchmarks/sweep.py [--rounds 3] [--images 600] [--batch-size 64]
 
-The 600 CIFAR-10 test images and their FGSM twins. DeepCloak's own script runs the whole network on all clean and all
+The 600 CIFAR-10 test images and their FGSM versions. DeepCloak's own script runs the whole network on all clean and all
 adversarial images for each mask; here that is written out in PyTorch with the same weights, scores and masks. The
 sweep has three random masks beside each of its own, which neither of the others has. Needs the environment of
 `make test-peers`.
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def opened(classifier: ck.Classifier, images: int) -> ck.records.FittedPairs:
-    """Open the images and their twins."""
+    """Open the images and their adversarial versions."""
     files = ("cifar10_test600.npz", "cifar10_resnet20_test600_fgsm4.npz")
     sources = (assets() / "data" / file for file in files)
     return ck.records.FittedPairs(*(ck.records.Dataset.of(each, classifier, limit=images) for each in sources))

@@ -30,10 +30,10 @@ def _facts(found: Sweep) -> list[str]:
     scores, seen = found.scores, found.data.seen
     warning = f" WARNING: the analysis has seen {seen} of the samples; the numbers are too good." if seen else ""
     widest = eps_text(found.twins.largest_difference)
-    data, twins = shown(found.data.name), shown(found.twins.name)
+    data, adversarial = shown(found.data.name), shown(found.twins.name)
     lines = [
         f"{shown(found.model.name)}: {scores.features} features of {shown(scores.tap)}, removed by {scores.criterion}",
-        f"Data: {data} and {twins}, which differ by {widest} at most; n = {found.data.count}.{warning} "
+        f"Data: {data} and {adversarial}, which differ by {widest} at most; n = {found.data.count}.{warning} "
         f"Seed {found.seed}, batch size {found.batch_size}, {found.provider}. "
         "Intervals: 95%, Wilson; differences: Newcombe's paired interval, McNemar's exact test.",
         "Static: on the given adversarial samples, made without the mask in sight. It is no claim of robustness.",

@@ -34,7 +34,7 @@ def start(name: str, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]
 
 
 def test_fgsm_as_a_framework_computes_it() -> None:
-    """The counts of the manifest, and the stored twins, which torch made."""
+    """The counts of the manifest, and the stored adversarial inputs, which torch made."""
     entry = asset("cifar10_resnet20")
     x, y = start("cifar10_resnet20", 600)
     classifier = asset_victim(entry)
@@ -46,9 +46,9 @@ def test_fgsm_as_a_framework_computes_it() -> None:
         assert abs(sum(int((~part.success).sum()) for part in parts) - count) <= 3
         if level == 4:
             assert entry.test_adversarial is not None
-            twins = np.rint(np.concatenate([part.x for part in parts]).transpose(0, 2, 3, 1) * 255)
+            adversarial = np.rint(np.concatenate([part.x for part in parts]).transpose(0, 2, 3, 1) * 255)
             stored = entry.images(600, entry.test_adversarial)
-            assert (twins == stored).mean() >= 0.999
+            assert (adversarial == stored).mean() >= 0.999
             exact = FGSM(eps=4 / 255).run(classifier, x[:50], y[:50])
             assert (~exact.success).sum() < (~parts[0].success[:50]).sum()  # saturated samples keep their gradient
 

@@ -44,15 +44,15 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the current folder: m.onnx takes (N, 4) and has 3 classes; clean.npz and twins.npz go with it."""
+    """Return the current folder: m.onnx takes (N, 4) and has 3 classes; clean.npz and adversarial.npz go with it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.onnx").write_bytes(core.mlp().SerializeToString())
     rng = np.random.default_rng(0)
     clean = rng.random((12, 4)).astype(np.float32)
-    twins = np.clip(clean + rng.uniform(-0.1, 0.1, clean.shape), 0, 1).astype(np.float32)
+    adversarial = np.clip(clean + rng.uniform(-0.1, 0.1, clean.shape), 0, 1).astype(np.float32)
     labels = np.arange(12) % 3
     np.savez(tmp_path / "clean.npz", x=clean, y=labels)
-    np.savez(tmp_path / "twins.npz", x=twins, y=labels)
+    np.savez(tmp_path / "adversarial.npz", x=adversarial, y=labels)
     return tmp_path
 
 

@@ -193,7 +193,7 @@ def test_straight_through_where_nothing_else_is_left(folder: Path, run: Run) -> 
 def test_several_eps(folder: Path, run: Run) -> None:
     result = run(*PGD, "--eps", "1/255, 0.1", "--json")
     assert result.code == 0
-    assert {path.name for path in folder.glob("adv*")} == {"adv.eps1_255.npz", "adv.eps0.1.npz"}
+    assert {path.name for path in folder.glob("adv.*")} == {"adv.eps1_255.npz", "adv.eps0.1.npz"}
     told = json.loads(result.out)
     for each, eps in zip(told, (1 / 255, 0.1), strict=True):
         with np.load(folder / each["output"]) as arrays:
@@ -304,7 +304,7 @@ def test_the_same_bytes_again(folder: Path, run: Run) -> None:
 
 
 def test_an_adversarial_file_is_data_for_analyze(folder: Path, run: Run) -> None:
-    """Made beforehand or on the fly, the same twins give the same scores."""
+    """Made beforehand or on the fly, the same adversarial inputs give the same scores."""
     assert run(*PGD, "--attack", "fgsm").code == 0
     tap = ("--tap", core.TAP)
     pairs = ("--data", "clean.npz", "--adversarial", "adv.npz")
@@ -323,7 +323,7 @@ def test_an_adversarial_file_is_data_for_analyze(folder: Path, run: Run) -> None
         (("--attack", "fgsm"), "--attack and --eps go together"),
         (("--attack", "fgsm", "--eps", "0.1,0.2"), "analyze takes one --eps"),
         (
-            ("--attack", "fgsm", "--eps", "0.1", "--adversarial", "twins.npz"),
+            ("--attack", "fgsm", "--eps", "0.1", "--adversarial", "adversarial.npz"),
             "--adversarial and --attack exclude each other",
         ),
         ((), "adversarial samples are needed"),
@@ -350,20 +350,22 @@ def test_resume_after_an_interrupt(folder: Path, run: Run, how: signal.Signals) 
         wanted = rng.randrange(3, 45)
         with subprocess.Popen(command, cwd=folder, stderr=(folder / "log").open("w")) as child:
             end = time.monotonic() + 60
-            while len(list(folder.glob(".adv*.parts/0*.npz"))) < wanted and time.monotonic() < end:
+            while len(list(folder.glob(".adv.*.parts/0*.npz"))) < wanted and time.monotonic() < end:
                 time.sleep(0.001)
             os.kill(child.pid, how)
             code = child.wait()
         assert code == (130 if how is signal.SIGINT else -how), (folder / "log").read_text()
-        assert not list(folder.glob("adv*"))
-        assert len(list(folder.glob(".adv*.parts/0*.npz"))) >= wanted
+        assert not list(folder.glob("adv.*"))
+        assert len(list(folder.glob(".adv.*.parts/0*.npz"))) >= wanted
     assert run(*PGD, *options, "--resume").code == 0
     for eps in ("0.01", "0.1"):
         assert (folder / f"adv.eps{eps}.npz").read_bytes() == (folder / f"whole.eps{eps}.npz").read_bytes()
     assert not list(folder.glob(".*"))
 
 
-@pytest.mark.parametrize("changed", [("--seed", "1"), ("--max-iter", "9"), ("--mean", "0.1"), ("--data", "twins.npz")])
+@pytest.mark.parametrize(
+    "changed", [("--seed", "1"), ("--max-iter", "9"), ("--mean", "0.1"), ("--data", "adversarial.npz")]
+)
 def test_resume_with_something_changed(folder: Path, run: Run, changed: tuple[str, ...]) -> None:
     np.savez(folder / "late.npz", x=np.concatenate([np.load(folder / "clean.npz")["x"], X * 3]))
     options = ("--batch-size", "4", "--data", "late.npz", "--limit", "8")

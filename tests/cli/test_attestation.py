@@ -45,7 +45,7 @@ def test_apply_and_verify(run: Run, folder: Path, mask: tuple[str, ...], fold: t
 
 
 def test_settings_of_an_analysis(run: Run, folder: Path) -> None:
-    assert run("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "twins.npz").code == 0
+    assert run("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "adversarial.npz").code == 0
     assert run("apply", "m.onnx", "--remove", "2", "--attestation", "a.json").code == 0
     settings = json.loads((folder / "a.json").read_text())["predicate"]["settings"]
     assert settings["analysis"]["name"] == "m.cloak.json" and settings["remove"] == 2

@@ -14,7 +14,7 @@ from tests.fixtures import core, models
 
 from .conftest import Run, files
 
-PAIRS = ("--data", "clean.npz", "--adversarial", "twins.npz")
+PAIRS = ("--data", "clean.npz", "--adversarial", "adversarial.npz")
 
 
 def nothing(folder: Path) -> None:
@@ -61,7 +61,7 @@ CASES: list[Case] = [
     ("npz as model", nothing, ("inspect", "clean.npz"), "clean.npz is not an ONNX model"),
     ("truncated", content("m.onnx", core.mlp().SerializeToString()[:-9]), ("inspect", "m.onnx"), "m.onnx is"),
     ("missing data", nothing, ("analyze", "m.onnx", "--data", "claen.npz", *PAIRS[2:]), "did you mean 'clean.npz'"),
-    ("missing twins", nothing, ("analyze", "m.onnx", *PAIRS[:3], "twin.npz"), "did you mean 'twins.npz'"),
+    ("missing inputs", nothing, ("analyze", "m.onnx", *PAIRS[:3], "adversaral.npz"), "you mean 'adversarial.npz'"),
     ("empty path", nothing, ("analyze", "m.onnx", *PAIRS, "-o", ""), "is empty; name a file or folder"),
     ("means", nothing, ("analyze", "m.onnx", *PAIRS, "--mean", "1,2"), "--mean has 2 numbers"),
     ("unknown tap", nothing, ("analyze", "m.onnx", *PAIRS, "--tap", "feature"), "did you mean 'features'"),
@@ -76,21 +76,21 @@ CASES: list[Case] = [
     ("no linear head", nothing, ("analyze", "m.onnx", *PAIRS, "--criterion", "evidence", "--tap", "hidden"),
         "Relu 'relu' comes after 'hidden'; take --criterion gradient-x-activation"),
     ("old opset", model(REFUSED["opset_6"].model), ("analyze", "m.onnx", *PAIRS), "opset"),
-    ("other lengths", npz("clean.npz", x=X[:9]), ("analyze", "m.onnx", *PAIRS), "9 samples, twins.npz has 12"),
-    ("other shapes", npz("twins.npz", x=X[:, :3]), ("analyze", "m.onnx", *PAIRS), "samples of shape (3,) do not fit"),
-    ("other labels", npz("twins.npz", x=X, y=Y[::-1]), ("analyze", "m.onnx", *PAIRS), "label of sample 0"),
+    ("other lengths", npz("clean.npz", x=X[:9]), ("analyze", "m.onnx", *PAIRS), "9 samples, adversarial.npz has 12"),
+    ("other shapes", npz("adversarial.npz", x=X[:, :3]), ("analyze", "m.onnx", *PAIRS), "of shape (3,) do not fit"),
+    ("other labels", npz("adversarial.npz", x=X, y=Y[::-1]), ("analyze", "m.onnx", *PAIRS), "label of sample 0"),
     ("labels out of range", npz("clean.npz", x=X, y=Y + 1), ("analyze", "m.onnx", *PAIRS), "label 3, but the model"),
     ("negative labels", npz("clean.npz", x=X, y=Y - 1), ("analyze", "m.onnx", *PAIRS), "negative label"),
     ("pickled npz", npz("clean.npz", x=X.astype(object)), ("analyze", "m.onnx", *PAIRS), "pickled"),
     ("pickled labels", npz("clean.npz", x=X, y=Y.astype(object)), ("analyze", "m.onnx", *PAIRS), "pickled"),
     ("truncated npz", content("clean.npz", b"PK\x03\x04"), ("analyze", "m.onnx", *PAIRS), "not a whole .npz file"),
     ("empty data", npz("clean.npz", x=X[:0]), ("analyze", "m.onnx", *PAIRS), "clean.npz is empty"),
-    ("empty twins", npz("twins.npz", x=X[:0]), ("analyze", "m.onnx", *PAIRS), "twins.npz is empty"),
+    ("empty inputs", npz("adversarial.npz", x=X[:0]), ("analyze", "m.onnx", *PAIRS), "adversarial.npz is empty"),
     ("no x", npz("clean.npz", a=X), ("analyze", "m.onnx", *PAIRS), "no array 'x' (it has a)"),
     ("not in [0, 1]", npz("clean.npz", x=X * 255), ("analyze", "m.onnx", *PAIRS), "outside pixel space [0, 1]"),
     ("NaN", npz("clean.npz", x=X * np.nan), ("analyze", "m.onnx", *PAIRS), "has the value nan"),
     ("script as data", content("d.py", b""), ("analyze", "m.onnx", "--data", "d.py:f", *PAIRS[2:]), "--data-script"),
-    ("no twins", nothing, ("analyze", "m.onnx", *PAIRS[:2]), "--adversarial"),
+    ("no inputs", nothing, ("analyze", "m.onnx", *PAIRS[:2]), "--adversarial"),
     ("no clean data", nothing, ("analyze", "m.onnx", *PAIRS[2:]), "--data is missing"),
     ("data twice", nothing, ("analyze", "m.onnx", *PAIRS, "--data-script", "d.py:f"), "exclude each other"),
     ("script fails", content("d.py", b"def f():\n raise ValueError('a\\nb')"),

@@ -40,10 +40,10 @@ LINES = {
     "evidence": "evidence e.json --require clean>=0% -o new.json",
     "demo": "demo -o new",
     "attack": "attack m.onnx --data clean.npz --attack pgd --eps 0.1 -o new.npz",
-    "analyze": "analyze m.onnx --data clean.npz --adversarial twins.npz -o new.json",
+    "analyze": "analyze m.onnx --data clean.npz --adversarial adversarial.npz -o new.json",
     "learn": "learn m.onnx --data many.npz --eps 0.1 --budget 4% -o new.json",
     "apply": "apply m.onnx --attestation new.att --sign-key k.pem -o new.onnx",
-    "sweep": "sweep m.onnx --analysis a.json --data clean.npz --adversarial twins.npz -o new.json",
+    "sweep": "sweep m.onnx --analysis a.json --data clean.npz --adversarial adversarial.npz -o new.json",
     "merge": "merge 1.shard 2.shard --require clean>=0% -o new.json",
     "inspect": "inspect m.onnx",
     "verify": "verify h.onnx --source m.onnx --attestation att.json --data many.npz",
@@ -211,7 +211,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, count in (("clean", 12), ("many", 60)):
         np.savez(folder / f"{name}.npz", x=rng.random((count, 4)).astype(np.float32), y=np.arange(count) % 3)
     x = np.load(folder / "clean.npz")["x"]
-    np.savez(folder / "twins.npz", x=np.clip(x + 0.05, 0, 1), y=np.arange(12) % 3)
+    np.savez(folder / "adversarial.npz", x=np.clip(x + 0.05, 0, 1), y=np.arange(12) % 3)
     np.savez(folder / "unlabelled.npz", x=x)
     np.save(folder / "x.npy", x)
     key = write_pair(folder, "p256")
@@ -230,7 +230,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for line in (
-            ("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "twins.npz"),
+            ("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "adversarial.npz"),
             ("apply", "m.onnx", "-o", "h.onnx", "--attestation", "att.json"),
             ("evaluate", "h.onnx", *short, "-o", "e.json"),
             ("evaluate", "h.onnx", *short, "--shard", "1/2", "-o", "1.shard"),

@@ -72,7 +72,7 @@ def test_a_table_wins_over_what_is_shared(run: Run, masked: Path) -> None:
 
 def test_flags_replace_what_excludes_them(run: Run, masked: Path) -> None:
     (masked / "cloakonnx.toml").write_text("[apply]\nremove = '20%'\n[analyze]\nattack='fgsm'\neps='0.1'")
-    pairs = ("--data", "clean.npz", "--adversarial", "twins.npz")
+    pairs = ("--data", "clean.npz", "--adversarial", "adversarial.npz")
     assert run("analyze", "m.onnx", *pairs, "--force").code == 0
     assert run("apply", "m.onnx", "--json", "--force").code == 0
     threshold = run("apply", "m.onnx", "--threshold", "0.0001", "--dry-run")

@@ -12,14 +12,25 @@ from cloakonnx.selection.learn.duration import Held, LearningEstimate
 
 from .conftest import Run, files
 
-SWEEP = ("sweep", "m.onnx", "--analysis", "a.json", "--data", "clean.npz", "--adversarial", "twins.npz", "-o", "s.json")
+SWEEP = (
+    "sweep",
+    "m.onnx",
+    "--analysis",
+    "a.json",
+    "--data",
+    "clean.npz",
+    "--adversarial",
+    "adversarial.npz",
+    "-o",
+    "s.json",
+)
 LEARN = ("learn", "m.onnx", "--data", "many.npz", "--eps", "0.1", "--budget", "10%", "-o", "l.json")
 
 
 @pytest.fixture
 def ready(folder: Path, run: Run) -> Path:
     np.savez("many.npz", x=np.random.default_rng(0).random((60, 4)).astype(np.float32), y=np.arange(60) % 3)
-    pairs = ("--data", "clean.npz", "--adversarial", "twins.npz")
+    pairs = ("--data", "clean.npz", "--adversarial", "adversarial.npz")
     assert run("analyze", "m.onnx", *pairs, "-o", "a.json").code == 0
     return folder
 

@@ -33,7 +33,7 @@ def store(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("CLOAKONNX_CACHE", str(tmp_path / "cache"))
     system = fsspec.filesystem("memory")
     system.store.clear()
-    for name in ("m.onnx", "clean.npz", "twins.npz"):
+    for name in ("m.onnx", "clean.npz", "adversarial.npz"):
         system.pipe_file(f"/d/{name}", (folder / name).read_bytes())
     yield system
     system.store.clear()

@@ -149,7 +149,7 @@ def test_a_dry_run_attacks_and_writes_nothing(run: Run, masked: Path) -> None:
 
 @pytest.mark.parametrize(("fresh", "seen"), [(0, 12), (8, 4)])
 def test_samples_that_the_analysis_has_seen(run: Run, masked: Path, fresh: int, seen: int) -> None:
-    assert run("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "twins.npz").code == 0
+    assert run("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "adversarial.npz").code == 0
     clean = np.load(masked / "clean.npz")
     x = clean["x"].copy()
     x[:fresh] = np.random.default_rng(9).random((fresh, 4))
@@ -164,7 +164,7 @@ def test_samples_that_the_analysis_has_seen(run: Run, masked: Path, fresh: int, 
 
 
 def test_preprocessing_comes_from_the_analysis(run: Run, masked: Path) -> None:
-    assert run("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "twins.npz", "--scale", "2").code == 0
+    assert run("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "adversarial.npz", "--scale", "2").code == 0
     ran = run(*ARGUMENTS, "--analysis", "m.cloak.json", "--json")
     assert ran.code == 0
     assert json.loads(ran.out)["preprocessing"]["scale"] == 2

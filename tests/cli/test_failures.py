@@ -14,7 +14,7 @@ from cloakonnx.graph.masks.mask import Mask
 
 from .conftest import Run
 
-PAIRS = ("--data", "clean.npz", "--adversarial", "twins.npz")
+PAIRS = ("--data", "clean.npz", "--adversarial", "adversarial.npz")
 EVALUATE = ("evaluate", "h.onnx", "--data", "clean.npz", "--eps", "0.1", "--attack", "fgsm", "--no-sanity")
 
 

@@ -77,7 +77,7 @@ def test_the_other_verbs(run: Run, folder: Path, masks: tuple[str, ...]) -> None
 
 
 def test_an_analysis_folds_too(run: Run, folder: Path) -> None:
-    assert run("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "twins.npz").code == 0
+    assert run("analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "adversarial.npz").code == 0
     found = run("apply", "m.onnx", "--fold", "--remove", "2")
     assert found.code == 0 and "1 of 1 masks folded" in found.err
     assert run("verify", "m.hardened.onnx", "--source", "m.onnx").code == 0

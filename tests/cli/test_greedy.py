@@ -71,7 +71,7 @@ def test_bad_usage(here: Path, run: Run, arguments: tuple[str, ...], said: str) 
     assert not (here / "m.cloak.json").exists()
 
 
-def test_twins_take_one_round(here: Path, run: Run) -> None:
-    twins = ("--data", "d.npz", "--adversarial", "d.npz", *SELECT[-4:])
-    assert "there is one round" in run("analyze", "m.onnx", *twins, "--rounds", "2").err
-    assert "--select-data goes with --attack" in run("analyze", "m.onnx", *twins, "--select-data", "s.npz").err
+def test_adversarial_inputs_take_one_round(here: Path, run: Run) -> None:
+    adversarial = ("--data", "d.npz", "--adversarial", "d.npz", *SELECT[-4:])
+    assert "there is one round" in run("analyze", "m.onnx", *adversarial, "--rounds", "2").err
+    assert "--select-data goes with --attack" in run("analyze", "m.onnx", *adversarial, "--select-data", "s.npz").err

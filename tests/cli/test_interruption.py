@@ -97,13 +97,13 @@ def run_script(folder: Path, where: str, number: str = "SIGINT", before: str = "
     (folder / "interrupted_import.py").write_text(IMPORTED)
     (folder / "interrupted_too.py").write_text(AGAIN)
     command = ["sh", "-c", f'{before}exec "$@"', "sh", sys.executable, "-m", "cloakonnx", "analyze", "m.onnx"]
-    command += ["--data-script", "script.py:batches", "--adversarial", "twins4.npz"]
+    command += ["--data-script", "script.py:batches", "--adversarial", "adversarial4.npz"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture
 def scripted(folder: Path) -> Path:
-    np.savez(folder / "twins4.npz", x=np.full((4, 4), 0.9, np.float32))
+    np.savez(folder / "adversarial4.npz", x=np.full((4, 4), 0.9, np.float32))
     return folder
 
 

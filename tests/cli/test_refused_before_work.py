@@ -19,7 +19,7 @@ ANALYZE = "analyze m.onnx --data clean.npz"
 LEARN = "learn m.onnx --data many.npz --budget 4%"
 APPLY = "apply m.onnx --mask mask.npy --tap features"
 EVALUATE = "evaluate h.onnx --data many.npz"
-SWEEP = "sweep m.onnx --analysis a.json --data clean.npz --adversarial twins.npz"
+SWEEP = "sweep m.onnx --analysis a.json --data clean.npz --adversarial adversarial.npz"
 
 OPTIONS = [
     (f"{HARDEN} --eps 2", "--eps 2 is wider than pixel space"),
@@ -34,8 +34,8 @@ OPTIONS = [
     (f"{ATTACK} --eps 0.1 --loss nope -o o.npz", "'nope' is not one of"),
     (f"{ATTACK} --eps 0.1 -o o.npy", "give it the suffix .npz"),
     (f"{ANALYZE} --attack pgd --eps 2 -o o.json", "--eps 2 is wider than pixel space"),
-    (f"{ANALYZE} --adversarial twins.npz --tap nope -o o.json", "tensor 'nope' does not exist"),
-    (f"{ANALYZE} --adversarial twins.npz --criterion nope -o o.json", "there is no criterion 'nope'"),
+    (f"{ANALYZE} --adversarial adversarial.npz --tap nope -o o.json", "tensor 'nope' does not exist"),
+    (f"{ANALYZE} --adversarial adversarial.npz --criterion nope -o o.json", "there is no criterion 'nope'"),
     (f"{ANALYZE} --attack pgd --eps 0.1 --select greedy --budget 2 -o o.json", "--budget 2 must be a share"),
     (f"{ANALYZE} --attack pgd --eps 0.1 --select greedy --budget 1% --tap nope -o o.json", "'nope' does not exist"),
     (f"{LEARN} --eps 2 -o o.json", "--eps 2 is wider than pixel space"),
@@ -55,7 +55,7 @@ OPTIONS = [
 ]
 VERBS = {
     "attack": f"{ATTACK} --eps 0.1",
-    "analyze": f"{ANALYZE} --adversarial twins.npz",
+    "analyze": f"{ANALYZE} --adversarial adversarial.npz",
     "learn": f"{LEARN} --eps 0.1",
     "apply": APPLY,
     "attestation": f"{APPLY} -o o.onnx --attestation",
@@ -83,7 +83,7 @@ def ready(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
     rng = np.random.default_rng(0)
     np.savez("many.npz", x=rng.random((60, 4)).astype(np.float32), y=np.arange(60) % 3)
     np.save("mask.npy", np.array([0, 1, 1, 1, 1, 1], np.float32))
-    assert run(*ANALYZE.split(), "--adversarial", "twins.npz", "-o", "a.json").code == 0
+    assert run(*ANALYZE.split(), "--adversarial", "adversarial.npz", "-o", "a.json").code == 0
     assert run(*APPLY.split(), "-o", "h.onnx").code == 0
 
     def refuse(*_: object, **__: object) -> None:

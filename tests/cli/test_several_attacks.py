@@ -106,7 +106,7 @@ def test_check_takes_a_list(run: Run, masked: Path) -> None:  # noqa: F811
 
 
 def test_sweep(run: Run, folder: Path) -> None:
-    pairs = ("--data", "clean.npz", "--adversarial", "twins.npz")
+    pairs = ("--data", "clean.npz", "--adversarial", "adversarial.npz")
     assert run("analyze", "m.onnx", *pairs).code == 0
     asked = ("--remove", "0..2", "--attack", "fgsm,noise", "--json")
     code, out, err = run("sweep", "m.onnx", *pairs, *asked)

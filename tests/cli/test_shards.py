@@ -15,7 +15,7 @@ from cloakonnx.engine.folder import Folder
 from .conftest import Run, files
 
 DATA = ("--data", "clean.npz")
-PAIRS = (*DATA, "--adversarial", "twins.npz")
+PAIRS = (*DATA, "--adversarial", "adversarial.npz")
 SHORT = ("--attack", "pgd", "--max-iter", "2")
 VERBS = {
     "attack": ((*DATA, *SHORT, "--eps", "0.05,0.1"), ".npz"),

@@ -16,7 +16,7 @@ from cloakonnx.selection.topk import Count, Share
 
 from .conftest import Run, files
 
-PAIRS = ("--data", "clean.npz", "--adversarial", "twins.npz")
+PAIRS = ("--data", "clean.npz", "--adversarial", "adversarial.npz")
 SHORT = ("--attack", "pgd", "--max-iter", "2")
 
 
@@ -123,7 +123,7 @@ def test_what_is_no_amount(text: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--adversarial", "twins.npz"), "--data is missing"),
+        (("--adversarial", "adversarial.npz"), "--data is missing"),
         (("--data", "clean.npz"), "--adversarial is missing"),
         ((*PAIRS, "--remove", "0%..101%"), "--remove 100% must be above 0% and below 100%"),
         ((*PAIRS, "--remove", "5"), None),
@@ -140,7 +140,7 @@ def test_what_is_no_amount(text: str) -> None:
         (("--data", "clean.npz", "--adversarial", "clean.npz"), "tell no eps"),
         (("--data", "bare.npz", "--adversarial", "bare.npz"), "bare.npz has no labels"),
         (("--data", "many.npz", "--adversarial", "many.npz"), "has label 7, but the model has 3 classes"),
-        (("--data", "bare.npz", "--adversarial", "twins.npz"), "bare.npz has 3 samples, twins.npz has 12"),
+        (("--data", "bare.npz", "--adversarial", "adversarial.npz"), "bare.npz has 3 samples, adversarial.npz has 12"),
         ((*PAIRS, "--analysis", "other.cloak.json"), "no analysis other.cloak.json"),
         ((*PAIRS, "--analysis", "theirs.json"), "was made for another model"),
         ((*PAIRS, "-o", "m.onnx"), "m.onnx is to hold JSON: give it the suffix .json"),

@@ -21,14 +21,14 @@ ATTACK = "attack m.onnx --data clean.npz --attack fgsm --eps 0.1 -o o.npz"
 MASK = "--mask mask.npy --tap features"
 VERBS = {
     ATTACK: "o.npz",
-    "analyze m.onnx --data clean.npz --adversarial twins.npz -o o.json": "o.json",
+    "analyze m.onnx --data clean.npz --adversarial adversarial.npz -o o.json": "o.json",
     "learn m.onnx --data clean.npz --eps 0.1 --budget 4% -o o.json": "o.json",
     f"apply m.onnx {MASK} -o o.onnx": "o.onnx",
     f"apply m.onnx {MASK} -o o.onnx --attestation o.json": "o.json",
     "strip h.onnx -o o.onnx": "o.onnx",
     "evaluate h.onnx --data clean.npz --eps 0.1 -o o.json": "o.json",
     "evaluate h.onnx --data clean.npz --eps 0.1 --samples o.npz": "o.npz",
-    "sweep m.onnx --analysis a.json --data clean.npz --adversarial twins.npz -o o.json": "o.json",
+    "sweep m.onnx --analysis a.json --data clean.npz --adversarial adversarial.npz -o o.json": "o.json",
     "harden m.onnx --data clean.npz --eps 0.1 -o o": "o/.stages/run",
 }
 
@@ -36,7 +36,9 @@ VERBS = {
 @pytest.fixture
 def ready(folder: Path, run: Run) -> Path:
     np.save("mask.npy", np.array([0, 1, 1, 1, 1, 1], np.float32))
-    assert run(*["analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "twins.npz", "-o", "a.json"]).code == 0
+    assert (
+        run(*["analyze", "m.onnx", "--data", "clean.npz", "--adversarial", "adversarial.npz", "-o", "a.json"]).code == 0
+    )
     assert run("apply", "m.onnx", *MASK.split(), "-o", "h.onnx").code == 0
     return folder
 

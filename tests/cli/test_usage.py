@@ -22,7 +22,7 @@ from cloakonnx.text import parse_number
 
 from .conftest import Run, files
 
-PAIRS = ("--data", "clean.npz", "--adversarial", "twins.npz")
+PAIRS = ("--data", "clean.npz", "--adversarial", "adversarial.npz")
 VERBS = ("inspect", "analyze", "apply", "evaluate", "verify", "strip")
 
 
@@ -215,11 +215,11 @@ def test_json(run: Run, folder: Path) -> None:
     assert (folder / "again.onnx").read_bytes() == (folder / "m.onnx").read_bytes()
 
 
-@pytest.mark.parametrize("twins", [PAIRS[2:], ("--attack", "fgsm", "--eps", "8/255")], ids=["given", "attack"])
-def test_analyses_follow_the_published_schema(run: Run, folder: Path, twins: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("adversarial", [PAIRS[2:], ("--attack", "fgsm", "--eps", "8/255")], ids=["given", "attack"])
+def test_analyses_follow_the_published_schema(run: Run, folder: Path, adversarial: tuple[str, ...]) -> None:
     schema = json.loads((Path(__file__).parents[2] / "docs" / "analysis.schema.json").read_text())
     for criterion in ("deepcloak", "relative", "standardised"):
-        arguments = ("analyze", "m.onnx", *PAIRS[:2], *twins, "--criterion", criterion, "--force", "--json")
+        arguments = ("analyze", "m.onnx", *PAIRS[:2], *adversarial, "--criterion", criterion, "--force", "--json")
         code, out, err = run(*arguments)
         assert code == 0, err
         Draft202012Validator(schema).validate(parsed(out))
@@ -265,21 +265,21 @@ def test_class_folders(run: Run, folder: Path) -> None:
 
 
 def test_versions_in_another_order_are_doubted(run: Run, folder: Path) -> None:
-    with np.load(folder / "twins.npz") as stored:
+    with np.load(folder / "adversarial.npz") as stored:
         np.savez(folder / "turned.npz", x=stored["x"][::-1])
     said = "warning: {} of the first 12 samples of turned.npz are nearer to another sample of clean.npz"
     options = ("analyze", "m.onnx", "--data", "clean.npz", "--force", "--adversarial")
     code, _, err = run(*options, "turned.npz")
     assert code == 0
     assert any(said.format(n) in err for n in range(4, 13))
-    assert "nearer" not in run(*options, "twins.npz").err
+    assert "nearer" not in run(*options, "adversarial.npz").err
 
 
-def test_limit_and_twins_of_another_kind(run: Run, folder: Path) -> None:
+def test_limit_and_adversarial_inputs_of_another_kind(run: Run, folder: Path) -> None:
     with np.load(folder / "clean.npz") as stored:
         np.save(folder / "x.npy", stored["x"])
         np.save(folder / "y.npy", stored["y"])
-    labels = ("--data", "x.npy", "--labels", "y.npy", "--limit", "5", "--adversarial", "twins.npz", "--json")
+    labels = ("--data", "x.npy", "--labels", "y.npy", "--limit", "5", "--adversarial", "adversarial.npz", "--json")
     result = parsed(run("analyze", "m.onnx", *labels).out)
     assert result["samples"]["count"] == 5
     assert result["samples"]["clean"] == "x.npy"

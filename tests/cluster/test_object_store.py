@@ -37,14 +37,14 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(server: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:  # noqa: F811
-    """A client; the bucket ``models`` has in/m.onnx, in/clean.npz and in/twins.npz."""
+    """A client; the bucket ``models`` has in/m.onnx, in/clean.npz and in/adversarial.npz."""
     access = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "c0nfidential", "AWS_DEFAULT_REGION": "us-east-1"}
     for name, value in {**access, "AWS_ENDPOINT_URL": server, "CLOAKONNX_CACHE": str(folder / "cache")}.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     client = boto3.client("s3")
     client.create_bucket(Bucket="models")
-    for name in ("m.onnx", "clean.npz", "twins.npz"):
+    for name in ("m.onnx", "clean.npz", "adversarial.npz"):
         client.upload_file(str(folder / name), "models", f"in/{name}")
     yield client
     for name in names(client):
@@ -75,7 +75,7 @@ def test_every_verb(bucket: Any, folder: Path, run: Run) -> None:  # noqa: F811
     run("attack", "m.onnx", "--data", "clean.npz", "--eps", "1/16,2/16", *ATTACK, "-o", "a.npz")
     for name in ("a.eps1_16.npz", "a.eps2_16.npz"):
         assert content(bucket, f"out/{name}") == (folder / name).read_bytes()
-    pairs = (*DATA[:2], "--adversarial", "s3://models/in/twins.npz")
+    pairs = (*DATA[:2], "--adversarial", "s3://models/in/adversarial.npz")
     assert "wrote s3://models/in/m.cloak.json" in done("analyze", model, *pairs)
     applied = ("apply", model, "--remove", "1", "--attestation", f"{out}/a.json", "-o", f"{out}/h.onnx")
     assert "wrote s3://models/out/h.onnx" in done(*applied)
@@ -111,7 +111,7 @@ def test_every_verb(bucket: Any, folder: Path, run: Run) -> None:  # noqa: F811
     )
     done("check", "-o", f"{out}/checked")
     assert set(names(bucket)) == {
-        "in/clean.npz", "in/m.cloak.json", "in/m.onnx", "in/twins.npz", "out/a.eps1_16.npz", "out/a.eps2_16.npz",
+        "in/clean.npz", "in/m.cloak.json", "in/m.onnx", "in/adversarial.npz", "out/a.eps1_16.npz", "out/a.eps2_16.npz",
         "out/a.json", "out/checked/s3-models-in-m.onnx.json", "out/e.json",
         "out/h.onnx", "out/in-toto.json",
         "out/j.xml", "out/l.cloak.json", "out/r.html", "out/s.json", "out/samples.npz", "out/stripped.onnx",

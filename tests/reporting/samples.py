@@ -180,7 +180,7 @@ def sweep() -> Sweep:
         model=ModelRecord("model.onnx", SOURCE),
         scores=Scored("features", 1, FEATURES, "deepcloak"),
         data=DataRecord("test.npz", COUNT, "c" * 64, 0),
-        twins=Twins("twins.npz", "d" * 64, 4 / 255),
+        twins=Twins("adversarial.npz", "d" * 64, 4 / 255),
         preprocessing={},
         seed=0,
         batch_size=64,

@@ -46,11 +46,11 @@ def scores(
     return np.where(above == 0, 0.0, above / np.where(below == 0, np.nan, below))
 
 
-def noise_twins(images: NDArray[np.uint8], seed: int = 0) -> NDArray[np.uint8]:
+def with_noise(images: NDArray[np.uint8], seed: int = 0) -> NDArray[np.uint8]:
     """Return images with seeded noise of up to 4 levels either way."""
     noise = np.random.default_rng(seed).integers(-4, 5, images.shape)
-    twins: NDArray[np.uint8] = np.clip(images.astype(np.int64) + noise, 0, 255).astype(np.uint8)
-    return twins
+    adversarial: NDArray[np.uint8] = np.clip(images.astype(np.int64) + noise, 0, 255).astype(np.uint8)
+    return adversarial
 
 
 def relative_difference(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:

@@ -29,7 +29,7 @@ def with_scores(**changes: Any) -> Analysis:
         "model_name": "modèle.onnx",
         "model_sha256": SHA,
         "preprocessing": Preprocessing(scale=255.0, mean=(0.5, 0.25, 0.125), std=(1 / 3,), layout="nhwc"),
-        "samples": SampleSet("clean.npz", "twins.npz", 2, 4 / 255, ("0123456789abcdef", "fedcba9876543210")),
+        "samples": SampleSet("clean.npz", "adversarial.npz", 2, 4 / 255, ("0123456789abcdef", "fedcba9876543210")),
         "provider": "CPUExecutionProvider",
         "scores": TapScores("tap/特", 1, "float32", "deepcloak", np.array([0.1, 0.0, 1e-300, 2.5]), 2),
         "versions": {"cloakonnx": "0.1.0"},
@@ -84,10 +84,11 @@ def test_schema_is_one_and_is_strict() -> None:
 
 def test_what_analyze_writes_is_valid_and_always_the_same() -> None:
     fixture = BY_NAME["transformer"]
-    clean, twins = noisy(9, 7, 4)
+    clean, adversarial = noisy(9, 7, 4)
     for criterion in ("deepcloak", "relative", "standardised"):
         texts = [
-            analysed(fixture.model, clean, twins, tap=fixture.tap, criterion=criterion).to_json() for _ in range(2)
+            analysed(fixture.model, clean, adversarial, tap=fixture.tap, criterion=criterion).to_json()
+            for _ in range(2)
         ]
         assert texts[0] == texts[1]
         content = json.loads(texts[0])
@@ -199,8 +200,8 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
 
 def test_made_for_another_model() -> None:
     fixture = BY_NAME["mlp"]
-    clean, twins = noisy(5, 4)
-    made = analysed(fixture.model, clean, twins)
+    clean, adversarial = noisy(5, 4)
+    made = analysed(fixture.model, clean, adversarial)
     made.check_model(load_bytes(fixture.model.SerializeToString()))
     with pytest.raises(AnalysisError, match=r"made for another model .*make one with: cloakonnx analyze"):
         made.check_model(load_bytes(BY_NAME["nchw"].model.SerializeToString()))

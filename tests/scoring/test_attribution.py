@@ -43,12 +43,12 @@ def noisy(x: Values, size: float = 0.1) -> Values:
 
 
 def analysed(
-    proto: onnx.ModelProto, x: Values, twins: Values, y: Values | None, criterion: str, **options: Any
+    proto: onnx.ModelProto, x: Values, adversarial: Values, y: Values | None, criterion: str, **options: Any
 ) -> Values:
     classifier = Classifier(load_bytes(proto.SerializeToString()), provider=CPU)
     clean, adversarial = (
         Dataset(ArraySource(name, each, labels), Preprocessing(), classifier.input_shape)
-        for name, each, labels in (("clean", x, y), ("twins", twins, None))
+        for name, each, labels in (("clean", x, y), ("adversarial", adversarial, None))
     )
     found = analyze(
         classifier, FittedPairs(clean, adversarial), criterion=criterion, **({"batch_size": 16} | options)
@@ -76,14 +76,14 @@ def weight(proto: onnx.ModelProto, name: str) -> Values:
 @pytest.mark.parametrize("batch_size", [1, 16, 64])
 @pytest.mark.parametrize("criterion", ["margin", "evidence", "gradient-x-activation"])
 def test_linear_head_is_the_formula(criterion: str, batch_size: int) -> None:
-    proto, x, twins, y = digits()
+    proto, x, adversarial, y = digits()
     tap = "/6/Relu_output_0"
-    h, moved = (activations(proto, tap, "image", each) for each in (x, twins))
+    h, moved = (activations(proto, tap, "image", each) for each in (x, adversarial))
     w, b = weight(proto, "8.weight"), weight(proto, "8.bias")  # (classes, features): the Gemm has transB
     other = strongest_other(moved @ w.T + b, y)
     value = moved - h if criterion == "margin" else moved
     wanted = (value * (w[other] - w[y])).mean(axis=0)
-    found = analysed(proto, x, twins, y, criterion, batch_size=batch_size)
+    found = analysed(proto, x, adversarial, y, criterion, batch_size=batch_size)
     assert np.abs(wanted).max() > 0.1
     assert (found < 0).any()
     assert (found > 0).any()
@@ -99,10 +99,10 @@ def margin_of(model: Any, x: Values, y: Values, other: Values, mask: Mask) -> fl
 @pytest.mark.parametrize("tap", ["/1/Relu_output_0", "/3/Relu_output_0", "/4/Flatten_output_0"])
 def test_gradient_x_activation_is_the_slope_of_the_mask(tap: str) -> None:
     """d/dm_i of the mean of z_a - z_t at m = 1, by central differences of hardened models."""
-    proto, x, twins, y = digits()
-    found = analysed(proto, x, twins, y, "gradient-x-activation", tap=tap)
+    proto, x, adversarial, y = digits()
+    found = analysed(proto, x, adversarial, y, "gradient-x-activation", tap=tap)
     model = load(DIGITS)
-    other = strongest_other(Classifier(model, provider=CPU).scores(twins), y)
+    other = strongest_other(Classifier(model, provider=CPU).scores(adversarial), y)
     step = 2e-3
     features = range(0, len(found), max(1, len(found) // 12))
     for i in features:
@@ -110,7 +110,7 @@ def test_gradient_x_activation_is_the_slope_of_the_mask(tap: str) -> None:
         for sign in (1, -1):
             weights = np.ones(len(found), np.float32)
             weights[i] += sign * step
-            slopes.append(margin_of(model, twins, y, other, Mask(tap, weights)))
+            slopes.append(margin_of(model, adversarial, y, other, Mask(tap, weights)))
         assert (slopes[0] - slopes[1]) / (2 * step) == pytest.approx(found[i], rel=0.02, abs=0.01)
 
 
@@ -139,11 +139,11 @@ def test_a_tap_inside_a_residual_branch() -> None:
         t = np.maximum(r @ w[1], 0) * mask
         return np.asarray(np.maximum(t @ w[2] + r, 0) @ w[3])
 
-    twins = noisy(x)
-    other, rows = strongest_other(logits(twins.astype(np.float64), np.ones(5)), y), np.arange(30)
-    found = analysed(proto, x, twins, y, "gradient-x-activation", tap="t")
+    adversarial = noisy(x)
+    other, rows = strongest_other(logits(adversarial.astype(np.float64), np.ones(5)), y), np.arange(30)
+    found = analysed(proto, x, adversarial, y, "gradient-x-activation", tap="t")
     for i in range(5):
-        ends = [logits(twins.astype(np.float64), 1 + sign * 1e-6 * np.eye(5)[i]) for sign in (1, -1)]
+        ends = [logits(adversarial.astype(np.float64), 1 + sign * 1e-6 * np.eye(5)[i]) for sign in (1, -1)]
         means = [(z[rows, other] - z[rows, y]).mean() for z in ends]
         assert (means[0] - means[1]) / 2e-6 == pytest.approx(found[i], rel=1e-5, abs=1e-7)
 
@@ -179,9 +179,9 @@ def fisher(h: Values, y: Values, axis: int) -> Values:
     ("tap", "batch_size"), [("/6/Relu_output_0", 1), ("/6/Relu_output_0", 64), ("/3/Relu_output_0", 7)]
 )
 def test_discriminability_is_the_formula(tap: str, batch_size: int) -> None:
-    proto, x, twins, y = digits()
-    h, moved = (activations(proto, tap, "image", each) for each in (x, twins))
-    found = analysed(proto, x, twins, y, "discriminability", tap=tap, batch_size=batch_size)
+    proto, x, adversarial, y = digits()
+    h, moved = (activations(proto, tap, "image", each) for each in (x, adversarial))
+    found = analysed(proto, x, adversarial, y, "discriminability", tap=tap, batch_size=batch_size)
     movement = np.abs(by_feature(moved, 1) - by_feature(h, 1)).mean(axis=0)
     live = by_feature(h, 1).std(axis=0) > 0
     assert live.sum() > 8
@@ -200,40 +200,42 @@ def test_discriminability_at_its_ends() -> None:
     )
     y = np.array([0, 0, 1, 1])
     x = np.array([[0, 0, 0.5, 0.5], [0, 1, 0.5, 0.5], [1, 0, 0.5, 0.5], [1, 1, 0.5, 0.5]], np.float32)
-    twins = x.copy()
-    twins[:, [0, 1, 3]] += np.where(x[:, [0, 1, 3]] < 1, np.float32(0.25), np.float32(-0.25))
+    adversarial = x.copy()
+    adversarial[:, [0, 1, 3]] += np.where(x[:, [0, 1, 3]] < 1, np.float32(0.25), np.float32(-0.25))
     highest = np.finfo(np.float64).max
-    np.testing.assert_array_equal(analysed(proto, x, twins, y, "discriminability", tap="t"), [0, highest, 0, highest])
+    np.testing.assert_array_equal(
+        analysed(proto, x, adversarial, y, "discriminability", tap="t"), [0, highest, 0, highest]
+    )
 
 
 @pytest.mark.parametrize("criterion", [name for name, each in CRITERIA.items() if each.labels])
 def test_labels_are_needed(criterion: str) -> None:
-    proto, x, twins, _ = digits()
+    proto, x, adversarial, _ = digits()
     with pytest.raises(DataError, match=f"^clean has no labels; criterion {criterion} needs the true ones"):
-        analysed(proto, x, twins, None, criterion)
+        analysed(proto, x, adversarial, None, criterion)
 
 
 def test_a_label_that_is_no_class() -> None:
-    proto, x, twins, y = digits()
+    proto, x, adversarial, y = digits()
     with pytest.raises(DataError, match=r"label 12 does not fit .* 10 classes"):
-        analysed(proto, x, twins, np.where(y == 9, 12, y), "evidence")
+        analysed(proto, x, adversarial, np.where(y == 9, 12, y), "evidence")
     with pytest.raises(
         DataError, match=r"labels up to 10, but the model has 10 classes .*labels one lower would be right"
     ):
-        analysed(proto, x, twins, y + 1, "evidence")
+        analysed(proto, x, adversarial, y + 1, "evidence")
 
 
 @pytest.mark.parametrize("criterion", ["margin", "evidence"])
 def test_a_head_that_is_not_linear_names_the_alternative(criterion: str) -> None:
-    proto, x, twins, y = digits()
+    proto, x, adversarial, y = digits()
     with pytest.raises(TapError, match=r"Relu '/3/Relu' comes after '/2/Conv_output_0'; take criterion gradient-x-act"):
-        analysed(proto, x, twins, y, criterion, tap="/2/Conv_output_0")
+        analysed(proto, x, adversarial, y, criterion, tap="/2/Conv_output_0")
 
 
 def test_signed_scores_in_the_file_and_in_the_ranking() -> None:
-    proto, x, twins, y = digits()
+    proto, x, adversarial, y = digits()
     classifier = Classifier(load_bytes(proto.SerializeToString()), provider=CPU)
-    pairs = FittedPairs(*(Dataset.of(ArraySource(n, v, y), classifier) for n, v in (("a", x), ("b", twins))))
+    pairs = FittedPairs(*(Dataset.of(ArraySource(n, v, y), classifier) for n, v in (("a", x), ("b", adversarial))))
     made = analyze(classifier, pairs, criterion="margin")
     text = made.to_json()
     Draft202012Validator(SCHEMA).validate(json.loads(text))

@@ -40,7 +40,7 @@ def noisy(*shape: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def analysed(
     proto: onnx.ModelProto,
     clean: NDArray[Any],
-    twins: NDArray[Any],
+    adversarial: NDArray[Any],
     *,
     batch_size: int = 8,
     bounds: tuple[float, float] = (0.0, 1.0),
@@ -51,7 +51,7 @@ def analysed(
         preprocessing=Preprocessing(bounds=bounds),
         provider=choose_provider("cpu"),
     )
-    sources = (ArraySource(name, x, None) for name, x in (("clean", clean), ("twins", twins)))
+    sources = (ArraySource(name, x, None) for name, x in (("clean", clean), ("adversarial", adversarial)))
     pairs = FittedPairs(*(Dataset.of(source, classifier) for source in sources))
     return analyze(classifier, pairs, batch_size=batch_size, **options)
 
@@ -60,11 +60,11 @@ def analysed(
 def test_scores_equal_numpy(name: str) -> None:
     fixture = BY_NAME[name]
     ((input_name, example),) = fixture.feed.items()
-    clean, twins = noisy(COUNT, *example.shape[1:])
-    raw = [activations(fixture.model, fixture.tap, input_name, x.astype(example.dtype)) for x in (clean, twins)]
+    clean, adversarial = noisy(COUNT, *example.shape[1:])
+    raw = [activations(fixture.model, fixture.tap, input_name, x.astype(example.dtype)) for x in (clean, adversarial)]
     for criterion, batch_size in zip(CRITERIA, (1, 8, 64), strict=True):
         found = analysed(
-            fixture.model, clean, twins, tap=fixture.tap, batch_size=batch_size, criterion=criterion
+            fixture.model, clean, adversarial, tap=fixture.tap, batch_size=batch_size, criterion=criterion
         ).scores
         assert found is not None
         assert found.feature_axis == fixture.axis
@@ -75,9 +75,9 @@ def test_scores_equal_numpy(name: str) -> None:
 
 def test_feature_axis_can_be_overruled() -> None:
     fixture = BY_NAME["transformer"]
-    clean, twins = noisy(COUNT, 7, 4)
-    raw = [activations(fixture.model, fixture.tap, "tokens", x) for x in (clean, twins)]
-    found = analysed(fixture.model, clean, twins, tap=fixture.tap, feature_axis=1).scores
+    clean, adversarial = noisy(COUNT, 7, 4)
+    raw = [activations(fixture.model, fixture.tap, "tokens", x) for x in (clean, adversarial)]
+    found = analysed(fixture.model, clean, adversarial, tap=fixture.tap, feature_axis=1).scores
     assert found is not None
     assert relative_difference(found.scores, scores(raw[0], raw[1], 1, "deepcloak")) <= 1e-6
 
@@ -98,10 +98,10 @@ def identity(op: str = "Identity", elem_type: int = core.F32) -> onnx.ModelProto
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_dead_features_are_reported_and_ranked_last(criterion: str) -> None:
-    clean, twins = noisy(COUNT, 4)
-    clean[:, 2] = twins[:, 2] = 0  # silent
-    twins[:, 0] = clean[:, 0]  # never moves
-    found = analysed(identity(), clean, twins, criterion=criterion).scores
+    clean, adversarial = noisy(COUNT, 4)
+    clean[:, 2] = adversarial[:, 2] = 0  # silent
+    adversarial[:, 0] = clean[:, 0]  # never moves
+    found = analysed(identity(), clean, adversarial, criterion=criterion).scores
     assert found is not None
     assert found.dead == [0, 2]
     assert ranking(found)[2:] == [0, 2]
@@ -110,9 +110,9 @@ def test_dead_features_are_reported_and_ranked_last(criterion: str) -> None:
 
 @pytest.mark.parametrize("criterion", ["relative", "standardised"])
 def test_silent_on_clean_inputs_only_ranks_first(criterion: str) -> None:
-    clean, twins = noisy(COUNT, 4)
+    clean, adversarial = noisy(COUNT, 4)
     clean[:, 2] = 0
-    found = analysed(identity(), clean, twins, criterion=criterion)
+    found = analysed(identity(), clean, adversarial, criterion=criterion)
     assert found.scores is not None
     assert ranking(found.scores)[0] == 2
     assert np.isfinite(found.scores.scores).all()
@@ -120,11 +120,11 @@ def test_silent_on_clean_inputs_only_ranks_first(criterion: str) -> None:
 
 
 def test_standardised_keeps_its_digits_far_from_zero() -> None:
-    clean, twins = noisy(COUNT, 4)
-    clean, twins = clean / np.float32(100) + np.float32(1000), twins / np.float32(100) + np.float32(1000)
-    found = analysed(identity(), clean, twins, criterion="standardised", batch_size=5, bounds=(0, 2000)).scores
+    clean, adversarial = noisy(COUNT, 4)
+    clean, adversarial = clean / np.float32(100) + np.float32(1000), adversarial / np.float32(100) + np.float32(1000)
+    found = analysed(identity(), clean, adversarial, criterion="standardised", batch_size=5, bounds=(0, 2000)).scores
     assert found is not None
-    wanted = scores(clean.astype(np.float64), twins.astype(np.float64), 1, "standardised")
+    wanted = scores(clean.astype(np.float64), adversarial.astype(np.float64), 1, "standardised")
     assert relative_difference(found.scores, wanted) <= 1e-6
 
 
@@ -134,38 +134,38 @@ def test_standardised_keeps_its_digits_far_from_zero() -> None:
     ("op", "bad", "said"), [("Log", 0.0, "-inf"), ("Reciprocal", 0.0, "inf"), ("Log", -1.0, "nan")]
 )
 def test_activations_that_are_not_finite(op: str, bad: float, said: str, kind: str, criterion: str) -> None:
-    clean, twins = noisy(COUNT, 4)
-    clean, twins = clean + np.float32(0.1), twins + np.float32(0.1)
-    (clean if kind == "clean" else twins)[17, 3] = bad
+    clean, adversarial = noisy(COUNT, 4)
+    clean, adversarial = clean + np.float32(0.1), adversarial + np.float32(0.1)
+    (clean if kind == "clean" else adversarial)[17, 3] = bad
     for batch_size in (1, 4, 64):
         with pytest.raises(InferenceError) as caught:
-            analysed(identity(op), clean, twins, criterion=criterion, batch_size=batch_size, bounds=(-2, 2))
+            analysed(identity(op), clean, adversarial, criterion=criterion, batch_size=batch_size, bounds=(-2, 2))
         assert str(caught.value).startswith(f"tap 'features' is {said} at feature 3 of {kind} sample 17:")
 
 
 def test_not_finite_behind_a_fixed_batch() -> None:
     proto = identity("Log")
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
-    clean, twins = (x + np.float32(1) for x in noisy(COUNT, 4))
-    twins[22, 1] = 0
+    clean, adversarial = (x + np.float32(1) for x in noisy(COUNT, 4))
+    adversarial[22, 1] = 0
     with pytest.raises(InferenceError, match="feature 1 of adversarial sample 22:"):
-        analysed(proto, clean, twins, bounds=(0, 3))
+        analysed(proto, clean, adversarial, bounds=(0, 3))
 
 
 def test_faults() -> None:
-    clean, twins = noisy(COUNT, 4)
+    clean, adversarial = noisy(COUNT, 4)
     with pytest.raises(OptionError, match=r"no criterion 'relativ'.*did you mean 'relative'"):
-        analysed(identity(), clean, twins, criterion="relativ")
+        analysed(identity(), clean, adversarial, criterion="relativ")
     with pytest.raises(TapError, match="'featurs' does not exist; did you mean 'features'"):
-        analysed(identity(), clean, twins, tap="featurs")
+        analysed(identity(), clean, adversarial, tap="featurs")
     with pytest.raises(DataError, match="clean is empty"):
-        analysed(identity(), clean[:0], twins[:0])
+        analysed(identity(), clean[:0], adversarial[:0])
 
 
 def test_progress_counts_samples() -> None:
     told: list[int] = []
-    clean, twins = noisy(COUNT, 4)
-    analysed(identity(), clean, twins, batch_size=10, on_progress=told.append)
+    clean, adversarial = noisy(COUNT, 4)
+    analysed(identity(), clean, adversarial, batch_size=10, on_progress=told.append)
     assert told == [10, 20, 23]
 
 
@@ -190,15 +190,15 @@ def rounded(x: NDArray[np.float32]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("batch", ["N", 3])
 def test_bfloat16(batch: int | str) -> None:
-    clean, twins = (x + np.float32(0.1) for x in noisy(COUNT, 4))
+    clean, adversarial = (x + np.float32(0.1) for x in noisy(COUNT, 4))
     try:
-        found = analysed(bfloat16(batch), clean, twins, tap=core.TAP, bounds=(0, 2)).scores
+        found = analysed(bfloat16(batch), clean, adversarial, tap=core.TAP, bounds=(0, 2)).scores
     except InferenceError as error:
         pytest.skip(f"this ONNX Runtime has no bfloat16 kernels: {error}")
     assert found is not None
     assert found.dtype == "bfloat16"
-    wanted = scores(rounded(np.log(clean)), rounded(np.log(twins)), 1, "deepcloak")
+    wanted = scores(rounded(np.log(clean)), rounded(np.log(adversarial)), 1, "deepcloak")
     np.testing.assert_allclose(found.scores, wanted, rtol=0.02)  # a rounding may fall the other way
     clean[22, 2] = 0
     with pytest.raises(InferenceError, match="tap 'features' is -inf at feature 2 of clean sample 22:"):
-        analysed(bfloat16(batch), clean, twins, tap=core.TAP, bounds=(0, 2))
+        analysed(bfloat16(batch), clean, adversarial, tap=core.TAP, bounds=(0, 2))

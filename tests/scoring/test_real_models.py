@@ -16,7 +16,7 @@ from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.scoring.analyze import analyze
 from tests.fixtures import models
 
-from .reference import CRITERIA, activations, noise_twins, relative_difference, scores
+from .reference import CRITERIA, activations, relative_difference, scores, with_noise
 
 NAMES = (
     "cifar10_resnet20", "cifar10_resnet20_dynamo", "cifar10_resnet20_raw", "cifar10_resnet56", "mnist_cnn_raw",
@@ -35,28 +35,28 @@ def asset(name: str) -> models.Asset:
 @cache
 def samples(name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     images = asset(name).images(COUNT)
-    return images, noise_twins(images)
+    return images, with_noise(images)
 
 
 @cache
 def raw(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     known = asset(name)
     proto = onnx.load(known.path)
-    clean, twins = (activations(proto, known.tap, known.input_name, known.inputs(x)) for x in samples(name))
-    return clean, twins
+    clean, adversarial = (activations(proto, known.tap, known.input_name, known.inputs(x)) for x in samples(name))
+    return clean, adversarial
 
 
 def analysed(name: str, criterion: str, batch_size: int) -> Analysis:
     known = asset(name)
     preprocessing = Preprocessing(scale=known.scale, mean=known.mean, std=known.std)
     classifier = Classifier(known.path, preprocessing=preprocessing, provider=choose_provider("cpu"))
-    clean, twins = (
+    clean, adversarial = (
         Dataset.of(ArraySource(kind, x, None), classifier)
-        for kind, x in zip(("clean", "twins"), samples(name), strict=True)
+        for kind, x in zip(("clean", "adversarial"), samples(name), strict=True)
     )
     return analyze(
         classifier,
-        FittedPairs(clean, twins),
+        FittedPairs(clean, adversarial),
         criterion=criterion,
         batch_size=batch_size,
     )
@@ -65,13 +65,13 @@ def analysed(name: str, criterion: str, batch_size: int) -> Analysis:
 @pytest.mark.parametrize(("criterion", "batch_size"), list(zip(CRITERIA, (7, 20, 64), strict=True)))
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_equal_numpy(name: str, criterion: str, batch_size: int) -> None:
-    known, (clean, twins) = asset(name), raw(name)
+    known, (clean, adversarial) = asset(name), raw(name)
     result = analysed(name, criterion, batch_size)
     assert result.scores is not None
     assert result.scores.tap == known.tap
     assert result.scores.scores.shape == (known.features,)
     assert result.scores.values_per_feature == clean.size // known.features
-    wanted = scores(clean, twins, result.scores.feature_axis, criterion)
+    wanted = scores(clean, adversarial, result.scores.feature_axis, criterion)
     assert wanted.max() > 0
     assert relative_difference(result.scores.scores, wanted) <= 1e-6
     assert result.samples.largest_difference == pytest.approx(4 / 255, abs=1e-6)
@@ -80,9 +80,9 @@ def test_scores_equal_numpy(name: str, criterion: str, batch_size: int) -> None:
 @pytest.mark.parametrize("batch_size", [1, 16])
 @pytest.mark.parametrize("name", ["cifar10_resnet20", "mnist_cntk_ir3"])
 def test_every_batch_size_gives_the_same(name: str, batch_size: int) -> None:
-    clean, twins = raw(name)
+    clean, adversarial = raw(name)
     for criterion in CRITERIA:
         found = analysed(name, criterion, batch_size).scores
         assert found is not None
-        wanted = scores(clean, twins, found.feature_axis, criterion)
+        wanted = scores(clean, adversarial, found.feature_axis, criterion)
         assert relative_difference(found.scores, wanted) <= 1e-6

@@ -146,10 +146,10 @@ def test_the_path_is_that_of_brute_force_with_hardened_files(tap: str) -> None:
     x, y = samples(0, 30)
     features = 64 if tap == DENSE else 32
     victim = victim_of(digits())
-    twins = ATTACK.run(victim, x, y).x
+    adversarial = ATTACK.run(victim, x, y).x
     made = Ablations(cpu(digits()), find_tap(digits(), tap))
     least = least_correct(30, 30, 0.1)
-    path = greedy_path(Part(y, made.of([x]), (made.of([twins]),), task()), features, least=least)
+    path = greedy_path(Part(y, made.of([x]), (made.of([adversarial]),), task()), features, least=least)
     assert len(path) > 2
     removed: list[int] = []
     for step in path[1 : 2 if tap == DENSE else 3]:
@@ -157,7 +157,7 @@ def test_the_path_is_that_of_brute_force_with_hardened_files(tap: str) -> None:
         for feature in set(range(features)) - set(removed):
             keep = keep_all_but(features, [*removed, feature])
             if (real_logits(digits(), tap, 1, keep, x).argmax(axis=1) == y).sum() >= least:
-                tried[feature] = by_definition(real_logits(digits(), tap, 1, keep, twins), y)
+                tried[feature] = by_definition(real_logits(digits(), tap, 1, keep, adversarial), y)
         best = max(tried, key=lambda feature: tried[feature])
         removed.append(best)
         assert step.removed == tuple(removed)
@@ -254,15 +254,15 @@ def test_held_out_and_the_same_bytes_again() -> None:
     assert len(set(first.samples.hashes)) == 150
 
 
-def test_twins_are_static_and_take_one_round() -> None:
+def test_adversarial_inputs_are_static_and_take_one_round() -> None:
     x, y = samples(0, 150)
-    twins = ATTACK.run(victim_of(digits()), x, y).x
-    made = selected(attack=None, adversarial=dataset(twins, None, "twins.npz"), rounds=None)
+    adversarial = ATTACK.run(victim_of(digits()), x, y).x
+    made = selected(attack=None, adversarial=dataset(adversarial, None, "adversarial.npz"), rounds=None)
     Draft202012Validator(SCHEMA).validate(json.loads(made.to_json()))
     assert made.selection is not None
     assert not made.selection["attack_made_again"]
     assert len(made.selection["rounds"]) == 1
-    assert made.samples.adversarial == "twins.npz"
+    assert made.samples.adversarial == "adversarial.npz"
     assert made.samples.largest_difference == pytest.approx(0.1, abs=1e-6)
 
 
@@ -290,13 +290,13 @@ def test_bad_settings(changes: dict[str, Any], error: type[Exception], said: str
         selected(**changes)
 
 
-def test_twins_and_other_samples_exclude_each_other() -> None:
+def test_adversarial_inputs_and_other_samples_exclude_each_other() -> None:
     x, y = samples(0, 20)
-    twins = dataset(x, y, "twins.npz")
+    adversarial = dataset(x, y, "adversarial.npz")
     with pytest.raises(OptionError, match="select goes with attack"):
-        selected(attack=None, adversarial=twins, rounds=1, select=dataset(x, y))
+        selected(attack=None, adversarial=adversarial, rounds=1, select=dataset(x, y))
     with pytest.raises(OptionError, match="there is one round"):
-        selected(attack=None, adversarial=twins, rounds=2)
+        selected(attack=None, adversarial=adversarial, rounds=2)
 
 
 def test_bad_labels() -> None:

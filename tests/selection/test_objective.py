@@ -51,7 +51,7 @@ def test_trades_and_its_gradients() -> None:
 @pytest.mark.parametrize("loss", ["soft-ce", "ce", "trades"])
 @pytest.mark.parametrize("granularity", ["feature", "element", "kernel", "weight", "weight-channel"])
 def test_the_gradient_is_of_the_mean_loss_of_the_batch(loss: str, granularity: Any) -> None:
-    """With an attack radius of nearly nothing the twins stay where they are, so the loss is smooth in the masks."""
+    """With a radius of nearly nothing adversarial inputs stay where they are, so the loss is smooth in the masks."""
     victim = MaskedClassifier(cpu(model()), first_masks(model(), granularity))
     x, y = (a[:32] for a in digits_arrays())
     objective = Objective(victim, cpu(model()), Recipe(eps=1e-3, budget=0, loss=loss, clean_weight=0.7), (1, 8, 8))  # type: ignore[arg-type]

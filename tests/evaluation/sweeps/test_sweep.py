@@ -41,8 +41,8 @@ SCHEMAS = {name: json.loads((DOCS / f"{name}.schema.json").read_text(encoding="u
 RANGE: list[Amount] = [Share(i / 100) for i in range(31)]
 
 
-def pairs_of(model: Model, x: NDArray[Any], twins: NDArray[Any], y: NDArray[np.int64] | None) -> FittedPairs:
-    sources = (ArraySource(name, values, y) for name, values in (("clean", x), ("twins", twins)))
+def pairs_of(model: Model, x: NDArray[Any], adversarial: NDArray[Any], y: NDArray[np.int64] | None) -> FittedPairs:
+    sources = (ArraySource(name, values, y) for name, values in (("clean", x), ("adversarial", adversarial)))
     return FittedPairs(*(Dataset(source, Preprocessing(), input_shape(model)) for source in sources))
 
 
@@ -96,10 +96,10 @@ def test_other_types_and_a_batch_that_does_not_divide(dtype: Any) -> None:
     model = load_bytes(flat(4, dtype=dtype).SerializeToString())
     rng = np.random.default_rng(1)
     x = rng.random((50, 12)).astype(np.float32)
-    twins = np.clip(x + rng.uniform(-0.2, 0.2, x.shape), 0, 1).astype(np.float32)
+    adversarial = np.clip(x + rng.uniform(-0.2, 0.2, x.shape), 0, 1).astype(np.float32)
     y = cpu(model).predict(x)
     y[::7] = (y[::7] + 1) % 4
-    found = check(model, pairs_of(model, x, twins, y), [Count(i) for i in range(9)], tap="a", batch_size=7)
+    found = check(model, pairs_of(model, x, adversarial, y), [Count(i) for i in range(9)], tap="a", batch_size=7)
     assert found.data.count == 50
     assert found.asked > 0 or dtype != np.float16
 
@@ -129,7 +129,7 @@ def test_what_rounding_decides_is_asked_of_the_hardened_model(monkeypatch: pytes
 
 
 @pytest.mark.skipif(ASSETS is None, reason="CLOAKONNX_ASSETS is not set")
-def test_the_resnet_on_its_twins() -> None:
+def test_the_resnet_on_its_adversarial_inputs() -> None:
     assert ASSETS is not None
     model = load(ASSETS / "models" / "cifar10_resnet20.onnx")
     files = ("cifar10_test600.npz", "cifar10_resnet20_test600_fgsm4.npz")
@@ -149,9 +149,9 @@ def test_a_real_model_with_preprocessing() -> None:
     assert batch.y is not None
     clean = ArraySource("clean", batch.x, batch.y)
     noise = np.random.default_rng(0).integers(-90, 91, batch.x.shape)
-    twins = ArraySource("twins", np.clip(batch.x + noise, 0, 255).astype(np.uint8), batch.y)
+    adversarial = ArraySource("adversarial", np.clip(batch.x + noise, 0, 255).astype(np.uint8), batch.y)
     entry = Preprocessing(mean=(0.1307,), std=(0.3081,))
-    pairs = FittedPairs(*(Dataset(each, entry, input_shape(model)) for each in (clean, twins)))
+    pairs = FittedPairs(*(Dataset(each, entry, input_shape(model)) for each in (clean, adversarial)))
     found = check(model, pairs, [*RANGE[::6], Share(0.9)])
     assert found.points[0].mask.clean.value > 0.95
     assert found.points[-1].mask.clean.value < found.points[0].mask.clean.value
@@ -190,7 +190,7 @@ def test_adaptive_accuracy_is_that_of_an_evaluation() -> None:
         assert at.hardened.robust.correct < adaptive.clean.both + adaptive.clean.only_first
 
 
-def test_the_default_is_the_last_point_at_the_twins_radius() -> None:
+def test_the_default_is_the_last_point_at_the_radius_of_the_inputs() -> None:
     model, analysis, pairs, _ = attacked()
     found = sweep(cpu(model), analysis, pairs, amounts=[Count(0), Count(8)], attack="fgsm")
     assert [each.removed for each in found.adaptive] == [8]
