@@ -52,7 +52,7 @@ def main() -> None:
         for name, found in seconds.items()
     ]
     print()
-    print(table([f"PGD-{STEPS}", "images/s", "cloakonnx is so many times as fast"], rows))
+    print(table([f"PGD-{STEPS}", "images/s", "cloakonnx, times as fast"], rows))
 
 
 def ours(model: ck.Model, x: NDArray[np.float32], y: NDArray[np.int64], *, early_stop: bool) -> Job:

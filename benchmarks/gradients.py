@@ -80,7 +80,7 @@ def compare(
         for name, found in seconds.items()
     ]
     print(f"{title}: backward graph built in {built:.2f} s\n")
-    print(table(["", "images/s", "cloakonnx is so many times as fast"], rows), "\n")
+    print(table(["", "images/s", "cloakonnx, times as fast"], rows), "\n")
 
 
 def check(torch_job: Job, our_job: Job) -> None:

@@ -234,6 +234,15 @@ def title(text: str) -> str:
     return f"<p><strong>{escape(shown_line(text))}</strong></p>"
 
 
+def ended(text: str) -> str:
+    """Return a sentence with the mark at its end: the one that it has, or a full stop.
+
+    >>> ended("are the labels right?"), ended("so it is")
+    ('are the labels right?', 'so it is.')
+    """
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 def line(text: str) -> str:
     """Return a line of words, as HTML."""
     return f"<p>{escape(shown_line(text))}</p>"

@@ -31,7 +31,7 @@ def about_data(dataset: Dataset, found: Found, model: Classifier, baseline: Clas
         if at_chance(int(right.sum()), len(right), model.classes):
             yield (
                 f"{who} gets {right.sum()} of {len(right)} clean samples right, no more than chance would in "
-                f"{model.classes} classes: are preprocessing and labels right?"
+                f"{model.classes} classes: check the preprocessing (scale, mean, std) and the labels"
             )
         hint = data_doubt(of, dataset, decided, found.labels)
         if hint is not None:

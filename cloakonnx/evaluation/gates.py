@@ -1,7 +1,7 @@
 """Gates: what an evaluation must show for a build to pass, judged by one-sided 95% bounds.
 
-A gate passes when the bound on the bad side of the figure is within the limit, fails when the bound on the good side is
-beyond it, and is inconclusive in between; so either verdict is wrong in about 5% of all cases. Bounds are the ends of
+A gate passes when even the unfavourable confidence bound meets the limit, fails when not even the favourable one does,
+and is inconclusive in between; so either verdict is wrong in about 5% of all cases. Bounds are the ends of
 two-sided 90% intervals: Newcombe's method 10 for differences on the same samples, the exact binomial interval for
 shares of one model, the sign test's for the median of latency ratios.
 """

@@ -13,7 +13,7 @@ from cloakonnx.evaluation.evaluation import STATEMENT
 from cloakonnx.evaluation.sweeps.record import Point, Sweep
 from cloakonnx.reporting.terminal import add_row, is_narrow, print_line, print_table
 from cloakonnx.statistics import Accuracy, difference_cells, share_cell
-from cloakonnx.text import eps_text, shown
+from cloakonnx.text import ended, eps_text, shown
 
 
 def print_sweep(found: Sweep, console: Console) -> None:
@@ -47,7 +47,7 @@ def _facts(found: Sweep) -> list[str]:
         f"Adaptive: {found.attacks.attack} ({found.attacks.norm}) at {radii}{origin}, made on the model with the mask; "
         "the worst case of each sample."
     )
-    return [*lines, *(f"Note: {note}." for note in found.attacks.notes)]
+    return [*lines, *(f"Note: {ended(note)}" for note in found.attacks.notes)]
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -20,7 +20,7 @@ from cloakonnx.reporting.cost import cost_lines, cost_rows, latency_note
 from cloakonnx.reporting.terminal import add_row, is_narrow, print_line, print_table
 from cloakonnx.statistics import difference_cells as _difference
 from cloakonnx.statistics import share_cell as _share
-from cloakonnx.text import eps_text, escaped, harmless, markdown, shown, shown_line
+from cloakonnx.text import ended, eps_text, escaped, harmless, markdown, shown, shown_line
 
 _NAMED = 3
 """Masks that are named, at most."""
@@ -89,7 +89,7 @@ def _facts(found: Evaluation, latency: Latency | None) -> tuple[str, ...]:
         f"batch size {found.batch_size}, {found.provider}. Intervals: 95%, Wilson{paired}.",
         *(() if _costs(found, latency) else cost_lines(found)),
         *(() if latency is None else (latency_note(latency),)),
-        *(f"Note: {note}." for note in found.notes),
+        *(f"Note: {ended(note)}" for note in found.notes),
         *_flags(found.sanity),
     )
 

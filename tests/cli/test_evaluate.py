@@ -258,6 +258,7 @@ def test_signs_of_wrong_preprocessing(run: Run, masked: Path) -> None:
     said = re.findall(r"Note: (.*) gets (\d+) of 24 clean samples right, no more than chance would in 3 classes", out)
     assert [who for who, _ in said] == ["m.hardened.onnx", "the baseline"]
     assert all(int(right) <= 8 for _, right in said)
+    assert "3 classes: check the preprocessing (scale, mean, std) and the labels." in out and "?." not in out
 
 
 def test_shifted_labels_are_noted(run: Run, masked: Path) -> None:
