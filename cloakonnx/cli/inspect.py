@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _ROWS = 2_000
 """Taps of the table; one of 49,000 takes a minute to lay out."""
 
+_WHOLE = 24
+"""Letters of the longest name of a tap up to which names stand in one line: people copy them."""
+
 
 @verb("inspect")
 def command(*, model: ModelFile, as_json: Json) -> None:
@@ -169,7 +172,7 @@ def _print(model: Model, taps: list[Tap], said: list[str]) -> None:
     from rich.table import Table
 
     from cloakonnx.graph.masks.notebook import cells
-    from cloakonnx.reporting.terminal import add_row, print_table
+    from cloakonnx.reporting.terminal import add_row, packed, print_table
     from cloakonnx.text import shown
 
     inputs = ", ".join(shown(i.name) for i in model.inputs)
@@ -182,10 +185,12 @@ def _print(model: Model, taps: list[Tap], said: list[str]) -> None:
         tell(f"external data: {shown(location)}")
     for line in said:
         tell(line)
+    listed = [tap for number, tap in enumerate(taps) if number < _ROWS or tap.is_default]
+    are_short = all(len(shown(tap.name)) <= _WHOLE for tap in listed)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("", "tap", "features", "axis", "shape", "dtype", "from", "to"):
-        table.add_column(column, overflow="fold", justify="right" if column in {"features", "axis"} else "left")
-    listed = [tap for number, tap in enumerate(taps) if number < _ROWS or tap.is_default]
+        side: Any = "right" if column in {"features", "axis"} else "left"
+        table.add_column(column, overflow="fold", justify=side, no_wrap=are_short and column != "shape")
     for tap in listed:
         is_default = tap.is_default
         add_row(table, "*" if is_default else "", *cells(tap), style="bold" if is_default else None)
@@ -194,7 +199,7 @@ def _print(model: Model, taps: list[Tap], said: list[str]) -> None:
             console = Console(emoji=False)  # whose table takes long to import
             if not console.is_terminal:
                 console.width = 160
-            print_table(table, console)
+            print_table(packed(table, console), console)
         if len(listed) < len(taps):
             tell(f"{len(taps) - len(listed):,} more taps: --json lists all of them")
     else:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from cloakonnx.evaluation.evaluation import STATEMENT
 from cloakonnx.evaluation.sweeps.record import Point, Sweep
-from cloakonnx.reporting.terminal import add_row, is_narrow, print_line, print_table
+from cloakonnx.reporting.terminal import add_row, is_narrow, print_line, print_table, titled_table
 from cloakonnx.statistics import Accuracy, difference_cells, share_cell
 from cloakonnx.text import ended, eps_text, shown
 
@@ -50,17 +49,10 @@ def _facts(found: Sweep) -> list[str]:
     return [*lines, *(f"Note: {ended(note)}" for note in found.attacks.notes)]
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        table.add_column(shown(column), justify="right" if index else "left", overflow="fold")
-    return table
-
-
 def _curve(found: Sweep, *, narrow: bool) -> Table:
     radii = () if found.attacks is None else found.attacks.eps
     columns = ["remove", "features", "clean", "random: clean", "static (no claim)", "random: static"]
-    table = _table("Accuracy", [*columns, *(f"adaptive at {eps_text(eps)}" for eps in radii)])
+    table = titled_table("Accuracy", [*columns, *(f"adaptive at {eps_text(eps)}" for eps in radii)], narrow=narrow)
     robust = {each.removed: [share_cell(at.hardened.robust) for at in each.results] for each in found.adaptive}
     if found.adaptive:
         beside = zip(*(each.results for each in found.adaptive), strict=True)
@@ -101,7 +93,7 @@ def _adaptive(found: Sweep, *, narrow: bool) -> Table:
     attacks = found.attacks
     control = "" if attacks is None else f"{attacks.control.get('attack')}-{attacks.control.get('max_iter')} alone"
     columns = ["remove", "eps", "masked", "without mask", "difference, points", "p", control, "random masks"]
-    table = _table("Adaptive accuracy, beside the model without a mask", columns)
+    table = titled_table("Adaptive accuracy, beside the model without a mask", columns, narrow=narrow)
     for each in found.adaptive:
         for at in each.results:
             beside = at.compared()

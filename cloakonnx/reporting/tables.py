@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from cloakonnx.classifier.latency import Latency
 from cloakonnx.evaluation.evaluation import Evaluation
@@ -17,7 +15,7 @@ from cloakonnx.evaluation.results import AtEps, Stage
 from cloakonnx.evaluation.sanity.flags import Flag, Sanity
 from cloakonnx.reporting.cost import TITLE as COST_TITLE
 from cloakonnx.reporting.cost import cost_lines, cost_rows, latency_note
-from cloakonnx.reporting.terminal import add_row, is_narrow, print_line, print_table
+from cloakonnx.reporting.terminal import add_row, is_narrow, print_line, print_table, titled_table
 from cloakonnx.statistics import difference_cells as _difference
 from cloakonnx.statistics import share_cell as _share
 from cloakonnx.text import ended, eps_text, escaped, harmless, markdown, shown, shown_line
@@ -66,9 +64,7 @@ def print_evaluation(
     for line in (*said, _headline(found), *_facts(found, latency)):
         print_line(line, console)
     for grid in _grids(found, latency, complete=complete):
-        table = Table(title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        for index, column in enumerate(grid.columns):
-            table.add_column(shown(column), justify="right" if index else "left", overflow="fold")
+        table = titled_table(grid.title, grid.columns)
         for row in grid.rows:
             add_row(table, *row, narrow=is_narrow(console))
         print_table(table, console)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from textwrap import wrap
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,10 +31,34 @@ def is_narrow(console: Console) -> bool:
     return console.is_terminal and console.width < _NARROW
 
 
+def titled_table(title: str, columns: Sequence[str], *, narrow: bool = False) -> Table:
+    """Return an empty table whose first column has words and whose others have numbers; a narrow one is packed."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    if narrow:
+        table.padding, table.pad_edge = (0, 0, 0, 0), False
+    for index, column in enumerate(columns):
+        table.add_column(shown(column), justify="right" if index else "left", overflow="fold")
+    return table
+
+
+def packed(table: Table, console: Console) -> Table:
+    """Take the spaces beside cells away where a terminal is narrow; return the table."""
+    if is_narrow(console):
+        table.padding, table.pad_edge = (0, 0, 0, 0), False
+    return table
+
+
 def add_row(table: Table, *cells: str, style: str | None = None, narrow: bool = False) -> None:
-    """Add a row of texts to a table; in a narrow one intervals stand below their numbers."""
+    """Add a row of texts to a table; in a narrow one intervals stand below their numbers, each in one line."""
     texts = map(shown, cells)
-    table.add_row(*(Text(re.sub(r" (?=[\[(][-+\d])", "\n", text) if narrow else text) for text in texts), style=style)
+    table.add_row(*(Text(_stacked(text) if narrow else text) for text in texts), style=style)
+
+
+def _stacked(text: str) -> str:
+    """Return a number above its interval: ``94.0%`` above ``[87.5,97.2]``, and ``96.3%`` above ``96.0..97.0``."""
+    text = re.sub(r"\[([-+\d.]+), ([-+\d.]+)\]", r"[\1,\2]", text)
+    text = re.sub(r" \(([-+\d.]+) to ([-+\d.]+)\)", r"\n\1..\2", text)
+    return re.sub(r" (?=[\[(][-+\d])", "\n", text)
 
 
 def print_table(table: Table, console: Console) -> None:

@@ -15,10 +15,13 @@ import pytest
 from rich.console import Console
 
 from cloakonnx.cli._output import progress, say
+from cloakonnx.evaluation.sweeps.record import load_sweep
 from cloakonnx.graph.file.model import load
 from cloakonnx.graph.masks.harden import harden_file
 from cloakonnx.graph.masks.mask import Mask
+from cloakonnx.reporting.sweep_tables import print_sweep
 from cloakonnx.reporting.tables import print_evaluation
+from tests.attacks.helpers import DIGITS
 
 from .conftest import Run
 
@@ -79,6 +82,38 @@ def test_numbers_stay_whole_in_80_columns(run: Run, masked: Path) -> None:
     for line in lines:
         assert line.count("[") == line.count("]"), line
     assert any(re.search(r"\d\.\d%", line) for line in lines)
+
+
+def test_a_sweep_in_80_columns(run: Run, masked: Path) -> None:
+    """Each interval and each word of a head stands in one line."""
+    assert run("attack", "m.onnx", "--data", "clean.npz", "--eps", "0.1", "--attack", "fgsm", "-o", "adv.npz").code == 0
+    given = ("--data", "clean.npz", "--adversarial", "adv.npz")
+    assert run("analyze", "m.onnx", *given, "--tap", "features", "-o", "a.json").code == 0
+    done = run("sweep", "m.onnx", *given, "--analysis", "a.json", "--attack", "fgsm", "--eps", "0.1", "-o", "s.json")
+    assert done.code == 0, done.err
+    printed = io.StringIO()
+    print_sweep(load_sweep("s.json"), Console(file=printed, width=80, force_terminal=True, color_system=None))
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    tables = "\n".join(lines)
+    for word in ("features", "difference,", "masked", "random:"):
+        assert re.search(rf"(^| ){word}( |$)", tables, re.MULTILINE), word
+    cells = [line for line in lines if re.search(r"\d\]|\[\d|\d\.\.\d", line)]
+    assert cells
+    for line in cells:
+        assert line.count("[") == line.count("]"), line
+        assert all(re.fullmatch(r"\d+\.\d\.\.\d+\.\d|\d+%\.\.\d+%", each) for each in line.split() if ".." in each), (
+            line
+        )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pty")
+def test_names_of_taps_stay_whole_in_80_columns() -> None:
+    """A name that people copy is not divided; the shape beside it may be."""
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", in_a_terminal(80, "inspect", str(DIGITS)))
+    assert max(map(len, shown.splitlines())) <= 80
+    for name in ("features", "float32", "Flatten", "/0/Conv_output_0", "/4/Flatten_output_0", "/6/Relu_output_0"):
+        assert re.search(rf" {name} ", shown)
 
 
 def test_the_sentence_comes_first_and_more_tables_with_verbose(run: Run, masked: Path) -> None:
