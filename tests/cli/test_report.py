@@ -63,7 +63,7 @@ def test_with_samples(run: Run, made: Path) -> None:
         (("e.json", "--samples", "none.npz", "-o", "r.html"), "no file or folder none.npz"),
         (("e.json", "--samples", "e.json", "-o", "r.html"), "e.json: it is not an .npz file"),
         (("e.json", "--samples", "other.npz", "-o", "r.html"), "the samples are of another evaluation"),
-        (("e.json", "-o", "e.json"), "e.json is the input"),
+        (("e.json", "-o", "e.json"), "e.json is to hold an HTML page"),
         (("e.json", "-o", "nowhere/r.html"), "there is no folder"),
     ],
 )
