@@ -116,7 +116,7 @@ def test_every_verb(bucket: Any, folder: Path, run: Run) -> None:  # noqa: F811
         "out/h.onnx", "out/in-toto.json",
         "out/j.xml", "out/l.cloak.json", "out/r.html", "out/s.json", "out/samples.npz", "out/stripped.onnx",
         "out/won.npz", "run/.stages/apply.json", "run/.stages/attest.json", "run/.stages/evaluate.json",
-        "run/.stages/inspect.json",
+        "run/.stages/inspect.json", "run/.stages/latency.json",
         "run/.stages/report.json", "run/.stages/score.json", "run/.stages/verify.json", "run/analysis.cloak.json",
         "run/attestation.json", "run/evaluation.json", "run/hardened.onnx", "run/report.html", "run/samples.npz",
         "run/summary.md",
