@@ -19,6 +19,7 @@ from cloakonnx.cli._shared import dry_run, granularity, layers, norm, parts, see
 from cloakonnx.cli._types import Number, Numbers
 from cloakonnx.cli._verb import Group, option, verb
 from cloakonnx.errors import NoGainError
+from cloakonnx.text import eps_text
 
 if TYPE_CHECKING:
     from cloakonnx.classifier.classifier import Classifier
@@ -221,7 +222,7 @@ def command(
     forget(target)
     if as_json:
         write_json(result.to_json())
-    _tell(result, target)
+    _tell(result, target, eps_text(settings.eps))
 
 
 def _tell_time(
@@ -255,9 +256,9 @@ def _learned(classifier: Classifier, samples: Dataset, recipe: Recipe, runs: Run
         ) from None
 
 
-def _tell(result: Analysis, target: Path) -> None:
+def _tell(result: Analysis, target: Path, eps: str) -> None:
     learning = cast("dict[str, Any]", result.learning)
-    select, chosen, recipe = learning["select"], learning["chosen"], learning["recipe"]
+    select, chosen = learning["select"], learning["chosen"]
     numbers = sum(mask.weights.size for mask in result.masks)
     say(
         f"{len(result.masks)} masks, {numbers:,} numbers ({result.provider}); epoch {chosen['epoch']}, "
@@ -265,7 +266,7 @@ def _tell(result: Analysis, target: Path) -> None:
     )
     say(
         f"select part ({select['source']}): clean {chosen['clean']} of {select['count']} (before: "
-        f"{select['clean_before']}), PGD-{select['attack_steps']} at eps {recipe['eps']:.4g} {chosen['robust']} of "
+        f"{select['clean_before']}), PGD-{select['attack_steps']} at eps {eps} {chosen['robust']} of "
         f"{select['attacked']} (before: {select['robust_before']})"
     )
     say(_how_far(f"PGD-{select['attack_steps']}", chosen["robust"], chosen.get("converged", 0)))
