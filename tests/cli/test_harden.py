@@ -118,11 +118,13 @@ def test_a_gate_that_fails_is_exit_code_1_and_everything_is_written(digits: Path
         ((*COMMAND, "--require", "robust>=5%@0.2"), "asks for what wasn't measured"),
         ((*COMMAND, "--preset", "quik"), "Invalid value for '--preset'"),
         ((*COMMAND, "--tap", "/1/Relu"), "'/1/Relu' does not exist"),
-        ((*COMMAND, "-o", "m.onnx"), "m.onnx: it is not a folder"),
+        ((*COMMAND, "-o", "taken"), "taken: it is not a folder"),
+        ((*COMMAND, "-o", "m.onnx"), "m.onnx is to be a folder"),
         ((*COMMAND, "-o", "m.onnx/x"), "cannot write"),
     ],
 )
 def test_bad_input_is_one_line(digits: Path, run: Run, arguments: tuple[str, ...], message: str) -> None:
+    (digits / "taken").write_text("a file")
     before = files(digits)
     found = run(*arguments)
     assert found.code == 2
