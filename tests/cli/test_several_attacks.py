@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 import cloakonnx as ck
+from tests.support.pages import without_spans
 
 from .conftest import Run
 from .test_bad_input import assert_refused
@@ -64,7 +64,7 @@ def test_what_is_made_of_the_result(run: Run, masked: Path) -> None:  # noqa: F8
     found = run("evaluate", "m.onnx", *asked, "--markdown").out
     assert found.startswith("### m.onnx under pgd,fgsm,square (linf)\n")
     assert run("report", "e.json", "-o", "page.html").code == 0
-    page = re.sub("</?span>", "", Path("page.html").read_text())  # around every word of the command
+    page = without_spans(Path("page.html").read_text())
     again = next(line for line in page.splitlines() if "cloakonnx evaluate m.onnx" in line)
     words = shlex.split(again[again.index("cloakonnx evaluate") :].partition("<")[0])
     assert words[words.index("--attack") + 1] == "pgd,fgsm,square"
@@ -82,7 +82,7 @@ def test_what_is_made_of_the_result(run: Run, masked: Path) -> None:  # noqa: F8
 def test_settings_of_their_own_are_not_named_again(run: Run, masked: Path) -> None:  # noqa: F811
     run("evaluate", "m.onnx", *GIVEN, "--attack", "pgd,apgd-ce", "-o", "e.json")
     run("report", "e.json", "-o", "page.html")
-    page = re.sub("</?span>", "", Path("page.html").read_text())  # around every word of the command
+    page = without_spans(Path("page.html").read_text())
     assert "--attack pgd,apgd-ce" in page
     assert "--max-iter" not in page and "--restarts" not in page
 

@@ -39,6 +39,7 @@ def never(*given):
     raise RuntimeError("no node")
 services.get_node = never
 """
+WAYS = pytest.mark.parametrize("where", ["address", pytest.param("client", marks=FULL)])
 NO_GPU = "cloakonnx: no node of the Ray cluster has a GPU for a worker (--gpus-per-worker)"
 
 
@@ -97,7 +98,10 @@ def addresses(cluster: Any, engine: Ray, client_address: str) -> dict[str, str]:
     return {"address": cluster.address, "client": client_address}
 
 
-@pytest.mark.parametrize(("where", "name", "other"), [("address", "Python", "3.9"), ("client", "cloakonnx", "0.0.9")])
+@pytest.mark.parametrize(
+    ("where", "name", "other"),
+    [("address", "Python", "3.9"), pytest.param("client", "cloakonnx", "0.0.9", marks=FULL)],
+)
 def test_workers_of_other_versions(
     addresses: dict[str, str], driver: Driver, where: str, name: str, other: str
 ) -> None:
@@ -106,13 +110,13 @@ def test_workers_of_other_versions(
     assert f", and this process has {name} {other}: install the same versions of Python, cloakonnx and" in said
 
 
-@pytest.mark.parametrize("where", ["address", "client"])
+@WAYS
 def test_no_gpu(addresses: dict[str, str], driver: Driver, where: str) -> None:
     said = driver.refused("--engine", addresses[where], "--gpus-per-worker", "1")
     assert said == NO_GPU
 
 
-@pytest.mark.parametrize("where", ["address", "client"])
+@WAYS
 def test_another_token(addresses: dict[str, str], driver: Driver, where: str) -> None:
     pytest.importorskip("ray._private.authentication", reason="this version of Ray knows no tokens")
     for variables in ({"RAY_AUTH_TOKEN": secrets.token_hex(32)}, {"RAY_AUTH_MODE": "disabled"}):
