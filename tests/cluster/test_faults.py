@@ -100,7 +100,8 @@ def test_a_batch_that_ends_three_workers_is_named(engine: Ray, tmp_path: Path) -
     ):
         found.extend(result.total for _, result in handled)
     assert found == totals(2)  # what comes before it is done
-    assert work.tries()[2] == 3
+    # more where the result of a batch before it is on its way: then that one counts as what ended the worker
+    assert work.tries()[2] >= 3
     assert "\n" not in str(caught.value)
 
 
