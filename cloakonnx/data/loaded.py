@@ -117,6 +117,35 @@ def _pixels(x: NDArray[Any]) -> NDArray[np.float32]:
     return np.divide(x, np.float32(255), dtype=np.float32) if x.dtype == np.uint8 else np.asarray(x, np.float32)
 
 
+def read_parts(
+    dataset: Dataset,
+    select: Dataset | None,
+    *,
+    predict: Callable[[NDArray[np.float32]], NDArray[np.int64]],
+    strata: Callable[[NDArray[np.int64]], list[NDArray[np.int64]]],
+    seed: int,
+) -> tuple[Loaded, Loaded]:
+    """Read samples to learn on and others to choose on; a fifth of the first are held out where there are no others.
+
+    Args:
+        dataset: The samples to learn on.
+        select: Those to choose on.
+        predict: Gives the classes of samples without labels.
+        strata: Gives the rows of each class, of labels.
+        seed: Random seed.
+
+    Raises:
+        DataError: labels that are no classes, or too few samples to hold some out.
+    """
+    train = Loaded.read(dataset, predict=predict)
+    train.check_classes()
+    part = None if select is None else Loaded.read(select, predict=predict)
+    if part is None:
+        train, part = split(train, strata=strata, seed=seed)
+    part.check_classes()
+    return train, part
+
+
 def split(
     samples: Loaded, *, strata: Callable[[NDArray[np.int64]], list[NDArray[np.int64]]], seed: int
 ) -> tuple[Loaded, Loaded]:

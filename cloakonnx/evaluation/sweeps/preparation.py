@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,6 +10,7 @@ from typing import Any, Literal, Unpack
 import numpy as np
 
 from cloakonnx.attacks.ball import radii_of
+from cloakonnx.attacks.cost import seconds_of
 from cloakonnx.attacks.presets import Names, PlanSettings, check_eps, plan
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.given import ModelLike, classifier_of
@@ -118,7 +118,7 @@ class PreparedSweep:
 
     @property
     def seed(self) -> int:
-        """Of all random numbers."""
+        """Seed of all random numbers."""
         return self.settings.get("seed", 0)
 
     def curve(self) -> Pass:
@@ -196,14 +196,7 @@ class PreparedSweep:
         """Measure the pass over an image and its adversarial version."""
         first = next(labelled(self.pairs, min(self.batch_size, MOST_TRIED)))
         handle = self.curve().work().start()
-
-        def handled() -> float:
-            start = time.perf_counter()
-            handle(first, lambda share: None)
-            return time.perf_counter() - start
-
-        handled()  # the first run is slow
-        return handled() / first.size
+        return seconds_of(lambda: handle(first, lambda share: None)) / first.size
 
 
 def _check_radii(radii: Sequence[float], pairs: FittedPairs, settings: Mapping[str, Any]) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cloakonnx.attacks.ball import ball
-from cloakonnx.attacks.cost import most_work
+from cloakonnx.attacks.cost import most_work, seconds_of
 from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.victim import Victim
@@ -19,7 +18,7 @@ from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import LabelledBatch
-from cloakonnx.data.loaded import Loaded, split
+from cloakonnx.data.loaded import read_parts
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine, InProcess
 from cloakonnx.engine.schedule import schedule
@@ -198,12 +197,9 @@ def estimate_learning(
     check_opset(classifier.model)
     ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
     classifier, _ = reading(classifier.with_threads(engine.threads), dataset, inside="learning")
-    train = Loaded.read(dataset, predict=classifier.predict)
-    train.check_classes()
-    part = None if select is None else Loaded.read(select, predict=classifier.predict)
-    if part is None:
-        train, part = split(train, strata=classifier.task.strata, seed=recipe.seed)
-    part.check_classes()
+    train, part = read_parts(
+        dataset, select, predict=classifier.predict, strata=classifier.task.strata, seed=recipe.seed
+    )
     places = {"taps": taps, "tap_patterns": tap_patterns, "layers": layers}
     first = next(part.labelled(_FIRST))
     return _measured(
@@ -274,9 +270,9 @@ def _measured(
         objective(x, y, eps=recipe.eps, stream=stream)
 
     return LearningEstimate(
-        step=_timed(learning_step) / count,
-        gradient=_timed(lambda: masked.answer(x, y, loss=Loss.CE.climbed)) / count,
-        forward=_timed(lambda: masked.logits(x)) / count,
+        step=seconds_of(learning_step) / count,
+        gradient=seconds_of(lambda: masked.answer(x, y, loss=Loss.CE.climbed)) / count,
+        forward=seconds_of(lambda: masked.logits(x)) / count,
         samples=samples,
         select=select,
         epochs=recipe.epochs,
@@ -298,10 +294,3 @@ def _held(masked: MaskedClassifier, recipe: Recipe, first: LabelledBatch) -> Hel
     found = attack.run(victim, first.x, first.y, samples=first.indices)
     used = (victim.counts.total - before) / (first.size * most_work(attack, victim).total)
     return Held(first.size, right, float((~found.success).mean()), min(used, 1.0))
-
-
-def _timed(run: Callable[[], object]) -> float:
-    run()  # the first run is slow
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start

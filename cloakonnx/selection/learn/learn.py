@@ -18,7 +18,7 @@ from cloakonnx.classifier.doubts import PASSES
 from cloakonnx.classifier.given import ModelLike, classifier_of
 from cloakonnx.classifier.masked import MaskedClassifier
 from cloakonnx.classifier.reading import first_doubts, reading
-from cloakonnx.data.loaded import Loaded, split
+from cloakonnx.data.loaded import Loaded, read_parts
 from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine, InProcess, Pool
 from cloakonnx.engine.folder import Folder
@@ -114,12 +114,9 @@ def learn(
             each.fitted_to(classifier)
     classifier, notes = reading(classifier, dataset, inside="learning")
     notes += first_doubts(classifier, dataset)
-    train = Loaded.read(dataset, predict=classifier.predict)
-    train.check_classes()
-    part = None if selecting is None else Loaded.read(selecting, predict=classifier.predict)
-    if part is None:
-        train, part = split(train, strata=classifier.task.strata, seed=recipe.seed)
-    part.check_classes()
+    train, part = read_parts(
+        dataset, selecting, predict=classifier.predict, strata=classifier.task.strata, seed=recipe.seed
+    )
     notes += tuple(_unlabelled(each) for each in dict.fromkeys((train, part)) if not each.has_labels)
     recipe = replace(settled(recipe, dataset, count=len(train)), granularity=granularity)
     augmented = Augmentation.of(recipe, dataset)
