@@ -1,7 +1,6 @@
 """Runs the command line in this process, as a user would see it, in a folder with a small model and data."""
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from cloakonnx.cli.main import main
 from tests.fixtures import core
+from tests.support.signals import same_handlers
 
 
 class Result(NamedTuple):
@@ -30,11 +30,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["cloakonnx", *map(str, arguments)])
         capfd.readouterr()
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        with pytest.raises(SystemExit) as ended:
+        with same_handlers(), pytest.raises(SystemExit) as ended:
             main()
-        for number, handler in before.items():
-            signal.signal(number, handler)
         out, err = capfd.readouterr()
         assert isinstance(ended.value.code, int)
         return Result(ended.value.code, out, err)

@@ -28,6 +28,7 @@ from cloakonnx.engine.threads import Threads
 from cloakonnx.runtime.session import Session
 from tests.fixtures import core
 from tests.support.keys import certificate, write_pair
+from tests.support.signals import same_handlers
 
 from .conftest import Run, files
 
@@ -237,7 +238,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("evaluate", "h.onnx", *short, "--shard", "2/2", "-o", "2.shard"),
         ):
             patch.setattr(sys, "argv", ["cloakonnx", "-q", *line])
-            with pytest.raises(SystemExit) as ended:
+            with same_handlers(), pytest.raises(SystemExit) as ended:
                 main()
             assert ended.value.code == 0, line
         shutil.copy("m.cloak.json", "a.json")

@@ -36,6 +36,7 @@ class Work:
 
     failing: dict[int, Exception] = field(default_factory=dict)
     slow: float = 0.0
+    meeting: threading.Barrier | None = None
     handled: list[int] = field(default_factory=list)
     started: list[int] = field(default_factory=list)
 
@@ -44,8 +45,13 @@ class Work:
 
     def start(self, worker: int = 0) -> Callable[[Batch, Tell], Sum]:
         self.started.append(worker)
+        first = True
 
         def handle(batch: Batch, tell: Tell) -> Sum:
+            nonlocal first
+            if first and self.meeting is not None:
+                self.meeting.wait(60)
+            first = False
             number = batch.start // SIZE
             for share in (0.25, 0.5):
                 time.sleep(self.slow / (number + 1))
@@ -83,7 +89,16 @@ def test_order(engine: Engine, count: int) -> None:
     expected = [int(batch.x.sum()) for batch in batches(count)]
     assert run(work, count, engine) == expected
     assert sorted(work.handled) == list(range(count))
-    assert sorted(work.started) == list(range(min(count, engine.workers)))  # no more workers than batches
+    assert len(set(work.started)) == len(work.started)
+    assert set(work.started) <= set(range(min(count, engine.workers)))  # no more workers than batches
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_every_worker_takes_part(engine: Engine) -> None:
+    """Each one's first batch is not done before all of them have one."""
+    work = Work(meeting=threading.Barrier(engine.workers))
+    assert run(work, 40, engine) == [int(batch.x.sum()) for batch in batches(40)]
+    assert sorted(work.started) == list(range(engine.workers))
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
