@@ -126,8 +126,8 @@ class Classifier:
 
     @property
     def decides_by_itself(self) -> bool:
-        """Whether predictions have to be the model's own: it rounds, or its logits were made in the log domain."""
-        return self.rounds_in_use or self.graph(Asked()).logs == "exact"
+        """Whether predictions have to be the model's own: it rounds, or its logits were made from before its scores."""
+        return self.rounds_in_use or self.graph(Asked()).logs in {"exact", "single"}
 
     @cached_property
     def input_name(self) -> str:

@@ -159,6 +159,8 @@ def describe_scores(classifier: Classifier) -> str:
     graph, name = classifier.graph(Asked()), classifier.output_name
     if graph.logs == "exact":
         return f"output {name!r} is taken for probabilities; losses use their logarithm, made from what is before them"
+    if graph.logs == "single":
+        return f"output {name!r} decides between two classes by one number; losses use that number"
     if graph.logs == "floored":
         return (
             f"output {name!r} is taken for probabilities; losses use their logarithm in float64, which ends where "
@@ -172,7 +174,7 @@ def describe_scores(classifier: Classifier) -> str:
 
 
 def takes_logarithms(classifier: Classifier) -> bool:
-    """Return whether logarithms of probabilities stand for the logits."""
+    """Return whether something else than the model's own scores or logits stands for the logits."""
     return classifier.graph(Asked()).logs is not None
 
 

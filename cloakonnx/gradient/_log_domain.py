@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from cloakonnx.gradient._direction import Directions
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.ending import ending, is_guard, limits_of, sigmoid_input
 from cloakonnx.graph.index.index import Index
@@ -42,16 +43,19 @@ def log_scores(graph: onnx.GraphProto, output: str, *, opset: int) -> str | None
 
     Returns:
         None where the output is made of no probabilities, or of a Softmax, LogSoftmax or Sigmoid that is simply left
-        out, or in a way that cannot be followed.
+        out because no probabilities are before it, or in a way that cannot be followed.
     """
     index = Index(graph)
     made = ending(output, producer=index.producer, value=index.value)
-    if made.activation is not None or made.is_quantised or not index.is_float(output):
+    is_softmax = made.activation in {"Softmax", "LogSoftmax"}
+    if (made.activation and not is_softmax) or made.is_quantised or not index.is_float(output):
         return None
     domain = _LogDomain(Builder(graph, index, opset=opset, prefix="log/"))
-    if domain.class_axis(output) is None:
+    scores = made.source if is_softmax else output  # of a Softmax over probabilities
+    axis, rank = domain.class_axis(scores), index.rank(scores)
+    if axis is None or rank is None or (is_softmax and made.axis % rank != axis):
         return None
-    found = domain.order(output)
+    found = domain.order(scores)
     return None if found is None else found.name
 
 
@@ -65,26 +69,29 @@ class _LogDomain:
     def __init__(self, build: Builder) -> None:
         self.build, self.index = build, build.index
         self._logs: dict[str, Tensor | None] = {}
+        self._directions = Directions(self.index, class_axis=self.class_axis, is_positive=self._is_positive)
 
     # The order of the scores
 
     def order(self, name: str) -> Tensor | None:
         """Return scores in the order of a tensor's, sample by sample; None where it is made of no probabilities.
 
-        Maps that are the same for all classes and increase (a scale, an offset, a logarithm) are left out.
+        Maps that are the same for all classes and increase (a scale, an offset, a logarithm) are left out, and so is a
+        Softmax of probabilities.
         """
         node = self._producer(name)
         if node is None:
             return None
-        inner = self._same_order(node)
+        inner = self._directions.same(node)
         if inner is not None:
             found = self.order(inner)
         elif self._keeps_row(node):
             found = self._moved(node, name, self.order(node.input[0]))
-        elif node.op_type == "Exp":
-            found = self._leaf(self._unshifted(node.input[0]))
+        elif node.op_type == "Exp" or (node.op_type == "Pow" and self._base(node) > 1):
+            power = self._unshifted(node.input[-1])
+            found = self.order(power) or self._leaf(power)
         elif node.op_type in {"Softmax", "LogSoftmax"} and self._is_over_classes(node):
-            found = self._leaf(node.input[0])
+            found = self.order(node.input[0]) or self._leaf(node.input[0])
         else:
             return self.log(name)
         return self.log(name) if found is None else found
@@ -95,45 +102,13 @@ class _LogDomain:
         axes = [i for i, size in enumerate(shape) if i and size != 1]
         return axes[0] if len(axes) == 1 else None
 
-    def _same_order(self, node: onnx.NodeProto) -> str | None:
-        """Return the input whose order the output has, element by element; None where the node changes the order."""
-        op = node.op_type
-        if op in {"Log", "Sqrt"} or is_guard(node, self.index.value):
-            return node.input[0]
-        if op == "Pow":
-            power = self._value(node.input[1])
-            return node.input[0] if power is not None and power.size == 1 and power.item() > 0 else None
-        if op in {"Mul", "Div", "Add", "Sub"}:
-            return self._same_arithmetic(node)
-        return None
-
-    def _same_arithmetic(self, node: onnx.NodeProto) -> str | None:
-        first, second = node.input
-        pairs = ((first, second), (second, first)) if node.op_type in {"Mul", "Add"} else ((first, second),)
-        for scores, other in pairs:
-            is_constant = self._value(scores) is not None
-            if is_constant or self.class_axis(scores) is None or not self._is_same_for_classes(other):
-                continue
-            if node.op_type in {"Add", "Sub"} or self._is_positive(other):
-                return scores
-        return None
-
-    def _is_same_for_classes(self, name: str) -> bool:
-        value = self._value(name)
-        if value is not None:
-            return value.size > 0 and bool((value == value.reshape(-1)[0]).all())
-        shape = self.index.shape(name)
-        return shape is not None and len(shape) > 1 and all(size == 1 for size in shape[1:])
-
     def _is_positive(self, name: str) -> bool:
-        value = self._value(name)
-        if value is not None:
-            return bool((value > 0).all())
+        """Whether a tensor that is not constant is positive by how it is made."""
         node = self._producer(name)
         if node is not None and node.op_type == "Clip" and limits_of(node, self.index.value)[0] > 0:
             return True
         if node is not None and node.op_type == "Max":
-            return any(self._is_positive(each) for each in node.input if self._value(each) is not None)
+            return any((value > 0).all() for each in node.input if (value := self._value(each)) is not None)
         return self.log(name) is not None
 
     def _keeps_row(self, node: onnx.NodeProto) -> bool:
@@ -168,7 +143,7 @@ class _LogDomain:
         """Return exponents before one number for each sample, its maximum say, is taken from them."""
         node = self._producer(name)
         while node is not None and node.op_type in {"Add", "Sub"}:
-            inner = self._same_arithmetic(node)
+            inner = self._directions.same_arithmetic(node)
             if inner is None or self._value(inner) is not None:
                 break
             name, node = inner, self._producer(inner)
@@ -228,6 +203,9 @@ class _LogDomain:
         return first + second if node.op_type == "Mul" else first - second
 
     def _log_power(self, node: onnx.NodeProto) -> Tensor | None:
+        base = self._base(node)
+        if base > 0:
+            return self._leaf(node.input[1]) * float(np.log(base))
         power = {"Reciprocal": -1.0, "Sqrt": 0.5}.get(node.op_type)
         if power is None:
             value = self._value(node.input[1])
@@ -299,6 +277,17 @@ class _LogDomain:
         sizes = [shape[int(axis)] for axis in axes.reshape(-1)] if shape else [None]
         known = [size for size in sizes if isinstance(size, int)]
         return total - float(np.log(np.prod(known))) if len(known) == len(sizes) else None
+
+    def _base(self, node: onnx.NodeProto) -> float:
+        """Return the constant that a Pow takes to powers; 0 where there is none."""
+        value = self._value(node.input[0]) if node.op_type == "Pow" else None
+        return float(value.item()) if value is not None and value.size == 1 else 0.0
+
+    def _log_largest(self, node: onnx.NodeProto) -> Tensor | None:
+        """Of the largest or smallest of several tensors."""
+        logs = [self.log(each) for each in node.input]
+        known = [each for each in logs if each is not None]
+        return self.build.op(node.op_type, *known) if len(known) == len(logs) else None
 
     def _log_maximum(self, node: onnx.NodeProto) -> Tensor | None:
         found = self.log(node.input[0])
@@ -390,6 +379,8 @@ _LOGS: dict[str, Callable[[_LogDomain, onnx.NodeProto], Tensor | None]] = {
     "ReduceMean": _LogDomain._log_reduced,
     "ReduceL1": _LogDomain._log_reduced,
     "ReduceMax": _LogDomain._log_maximum,
+    "Max": _LogDomain._log_largest,
+    "Min": _LogDomain._log_largest,
     "Concat": _LogDomain._log_joined,
     "MatMul": _LogDomain._log_mixed,
     "Gemm": _LogDomain._log_mixed,

@@ -27,14 +27,15 @@ class Logits:
         source: The model's own tensor that it was made from.
         classes: Number of classes.
         stripped: Op type of the final activation that was left out, or None.
-        logs: How they were made of probabilities: ``exact`` or ``floored``; None where they are the model's logits.
+        logs: How they were made: of probabilities, ``exact`` or ``floored``, or of the one number that the scores are
+            made of, ``single``; None where they are the model's logits.
     """
 
     tensor: Tensor
     source: str
     classes: int
     stripped: str | None
-    logs: Literal["exact", "floored"] | None = None
+    logs: Literal["exact", "floored", "single"] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,14 @@ class Reading:
         declared: Its shape as the model declares it, for where inference does not reach (behind If, Loop or Scan).
         straight_through: Whether an activation whose result is quantised is left out, too: equal scores are no longer
             equal then.
-        in_logs: Whether it was made of the model's probabilities in the log domain.
+        logs: How it was made of the model's scores: ``exact``, in the log domain, or ``single``, of the one number that
+            they are made of; None where it is the model's own.
         probabilities: Whether it holds probabilities (True) or logits (False), whatever the graph shows.
     """
 
     declared: Sequence[Dim] | None = None
     straight_through: bool = False
-    in_logs: bool = False
+    logs: Literal["exact", "single"] | None = None
     probabilities: bool | None = None
 
 
@@ -87,7 +89,7 @@ def logits_of(build: Builder, output: str, reading: Reading) -> Logits:
             f"the number of classes at {source!r} is unknown: declare the shape of output {output!r} as (N, classes), "
             "or give the model an input of fixed shape"
         )
-    takes_logs = made.activation is None and (made.is_probability or reading.probabilities) and not reading.in_logs
+    takes_logs = made.activation is None and (made.is_probability or reading.probabilities) and not reading.logs
     shift = 0.0
     if classes == 1 and not takes_logs:
         is_known = made.untold is not None and reading.probabilities is False
@@ -114,8 +116,7 @@ def logits_of(build: Builder, output: str, reading: Reading) -> Logits:
         logits = build.op("Concat", build.zeros(logits.op("Shape"), logits), logits, axis=1)
         classes = 2
     index.learn(logits.name, logits.elem_type, (batch, classes))
-    logs: Literal["exact", "floored"] | None = "floored" if takes_logs else None
-    return Logits(logits, source, classes, stripped, "exact" if reading.in_logs else logs)
+    return Logits(logits, source, classes, stripped, "floored" if takes_logs else reading.logs)
 
 
 def _logarithm(probabilities: Tensor, *, odds: bool) -> Tensor:

@@ -19,6 +19,7 @@ from cloakonnx.gradient._log_domain import log_scores
 from cloakonnx.gradient._logits import Logits, Reading, logits_of, round_input, rounded
 from cloakonnx.gradient._opset import opset_of
 from cloakonnx.gradient._path import Path, check_rules, find_path
+from cloakonnx.gradient._single import single_scores
 from cloakonnx.gradient.losses import Loss, Scores, inputs_of, seed
 from cloakonnx.graph.build import Builder, Tensor
 from cloakonnx.graph.index.index import FLOATS, Dim, Index
@@ -58,7 +59,7 @@ class GradientGraph:
         classes: Number of classes, at least 2.
         stripped: Op type of the final activation that was left out, or None.
         logs: How logits were made of probabilities: ``exact`` in the log domain, ``floored`` as the logarithm of the
-            output; None where the model has logits.
+            output; ``single`` where they are the one number that two scores are made of; None where the model has them.
         blocked: Non-differentiable ops (Round, Sign, ...) that hide part of the gradient, described; without a loss,
             those that would hide part of the input's.
         bridged: Ops of rounding and quantisation that the gradient passes straight through, described.
@@ -78,7 +79,7 @@ class GradientGraph:
     weight_masks: Mapping[str, str]
     classes: int
     stripped: str | None
-    logs: Literal["exact", "floored"] | None
+    logs: Literal["exact", "floored", "single"] | None
     blocked: tuple[str, ...]
     bridged: tuple[str, ...]
 
@@ -161,7 +162,7 @@ def differentiate(
     shapes = {} if input_shape is None else {name: input_shape}
     axis = _channel_axis(model, name)
     output = image = ""
-    in_logs = False
+    logs: Literal["exact", "single"] | None = None
     mask_inputs: dict[str, str] = {}
     baked: dict[str, str] = {}
     channels: dict[str, ChannelMasks] = {}
@@ -169,12 +170,14 @@ def differentiate(
 
     def entered(work: onnx.ModelProto, _: Job) -> onnx.ModelProto:
         """Put preprocessing in front and masks at the taps."""
-        nonlocal output, image, in_logs
+        nonlocal output, image, logs
         output = wanted
         if with_ending_spelled_out(work, output, opset=opset_of(work)):
             work = infer(work)
-        logs = log_scores(work.graph, output, opset=opset_of(work))
-        in_logs, output = logs is not None, logs or output
+        single = single_scores(work.graph, output, opset=opset_of(work), probabilities=probabilities)
+        made = single or log_scores(work.graph, output, opset=opset_of(work))
+        if made is not None:
+            logs, output = "single" if single else "exact", made
         image = _prepended(work.graph, name, preprocessing, axis)
         mask_inputs.update({tap: insert_mask(work.graph, tap, axis) for tap, axis in taps.items()})
         if on_weights:
@@ -186,7 +189,7 @@ def differentiate(
     keep = [*taps, *(t for t in asked if t != INPUT), *(mask.weight for mask in on_weights.values())]
     work = canonical(model, output=wanted, keep=keep, shapes=shapes, then=[entered])
     declared = Index(onnx.GraphProto(output=model.graph.output)).shape(output)
-    reading = Reading(declared, straight_through=straight_through, in_logs=in_logs, probabilities=probabilities)
+    reading = Reading(declared, straight_through=straight_through, logs=logs, probabilities=probabilities)
     steps = _Steps(work, provider, image, mask_inputs, output, reading=reading, baked=baked, channels=channels)
     graph = steps.build(chosen, targeted, asked, mask_gradients)
     round_input(graph.proto.graph, name)

@@ -77,6 +77,14 @@ CONSTANTS: dict[str, Any] = {
     "shape": np.array([-1, 5, 1, 1]),
     "flat": np.array([-1, 5]),
     "zeros": np.zeros(5, np.float32),
+    "two": np.float32(2),
+    "nothing": np.float32(0),
+    "high": np.float32(1 - 1e-6),
+    "both": np.array([[-1, 1]], np.float32),
+    "first_class": np.array([[1, 0]], np.float32),
+    "behind": np.array([0, 0, 0, 1]),
+    "ahead": np.array([0, 1, 0, 0]),
+    "one_16": np.float16(1),
 }
 SPELLED: dict[str, str] = {
     "softmax": "p = Softmax z axis:1",
@@ -102,6 +110,22 @@ SPELLED: dict[str, str] = {
         "p = ReduceMean v axes:[0] keepdims:0"
     ),
     "product": "a = Softmax z axis:1; t = Mul z half; u = Softmax t axis:1; p = Mul a u",
+    "larger of two": "a = Softmax z axis:1; t = Mul z half; u = Softmax t axis:1; p = Max a u",
+    "softmax twice": "q = Softmax z axis:1; p = Softmax q axis:1",
+    "softmax of 100 p": "q = Softmax z axis:1; r = Mul q hundred; p = Softmax r axis:1",
+    "powers of two": ("m = ReduceMax z axes:[1]; c = Sub z m; e = Pow two c; s = ReduceSum e axis; p = Div e s"),
+    "sum of 1 by a norm": "m = ReduceMax z axes:[1]; c = Sub z m; e = Exp c; p = LpNormalization e axis:1 p:1",
+    "1 - (1 - p)": "q = Softmax z axis:1; r = Sub one q; p = Sub one r",
+    "--log p": "q = Softmax z axis:1; l = Log q; n = Neg l; p = Neg n",
+    "-(-1 * p)": "q = Softmax z axis:1; l = Mul q minus; p = Neg l",
+    "log p - log(1 - p)": (
+        "q = Softmax z axis:1; c = Clip q low high; l = Log c; r = Sub one c; s = Log r; p = Sub l s"
+    ),
+    "small ones set to 0": "q = Softmax z axis:1; f = Less q low; p = Where f nothing q",
+    "large ones kept": "q = Softmax z axis:1; f = Greater q low; p = Where f q nothing",
+    "small ones cut": "q = Softmax z axis:1; p = ThresholdedRelu q alpha:0.001",
+    "bounded below": "q = Softmax z axis:1; p = Max low q",
+    "tanh": "q = Softmax z axis:1; p = Tanh q",
 }
 REORDERED = {
     "gathered": "q = Softmax z axis:1; p = Gather q back axis:1",
@@ -114,7 +138,22 @@ BINARY = {
     "1 + p * -1": "q = Sigmoid z; m = Mul q minus; n = Add one m; p = Concat n q axis:1",
     "spelled": "m = Neg z; e = Exp m; s = Add one e; q = Div one s; n = Sub one q; p = Concat n q axis:1",
     "percent": "q = Sigmoid z; n = Sub one q; r = Concat n q axis:1; p = Mul r hundred",
+    "(p - 1) * -1": "q = Sigmoid z; m = Sub q one; n = Mul m minus; p = Concat n q axis:1",
+    "by a Gemm": "q = Sigmoid z; p = Gemm q both first_class",
+    "by a MatMul": "q = Sigmoid z; m = MatMul q both; p = Add m first_class",
+    "by broadcasting": "q = Sigmoid z; m = Mul q both; p = Add m first_class",
+    "distances": "q = Sigmoid z; m = Sub q first_class; p = Abs m",
+    "of a vector": (
+        "q = Sigmoid z; v = Squeeze q axis; n = Sub one v; a = Unsqueeze n axis; c = Unsqueeze v axis; "
+        "p = Concat a c axis:1"
+    ),
+    "padded": "q = Sigmoid z; n = Sub one q; a = Pad n behind; c = Pad q ahead; p = Add a c",
+    "tanh": "h = Mul z half; t = Tanh h; u = Add t one; q = Mul u half; n = Sub one q; p = Concat n q axis:1",
+    "mean of two": "q = Sigmoid z; r = Sigmoid z; s = Add q r; t = Mul s half; n = Sub one t; p = Concat n t axis:1",
+    "chosen": "q = Sigmoid z; n = Sub one q; f = Greater q half; r = Where f q q; p = Concat n r axis:1",
+    "float16": "q = Sigmoid z; h = Cast q to:10; n = Sub one_16 h; r = Concat n h axis:1; p = Cast r to:1",
 }
+ONE_SCORE = {"2 p - 1": "q = Sigmoid z; m = Mul q two; p = Sub m one", "p - 0.5": "q = Sigmoid z; p = Sub q half"}
 
 
 def step(text: str) -> NodeProto:
@@ -173,6 +212,39 @@ def test_classes_in_another_order(name: str, tmp_path: Path) -> None:
 def test_one_sigmoid_and_what_is_left_of_it(name: str, tmp_path: Path) -> None:
     w, b = TWO[2][:, 1:] - TWO[2][:, :1], TWO[3][1:] - TWO[3][:1]
     found = attacked(classifier(BINARY[name], w, b, outputs=2), TWO, tmp_path)
+    assert (found.correct, found.robust) == exact(*TWO)
+
+
+@pytest.mark.parametrize("name", ONE_SCORE)
+def test_one_score_that_is_no_logit(name: str, tmp_path: Path) -> None:
+    """What it means is decided by its values; either way it hides the logit that the exact number is found by."""
+    w, b = TWO[2][:, 1:] - TWO[2][:, :1], TWO[3][1:] - TWO[3][:1]
+    made = classifier(ONE_SCORE[name], w, b, outputs=1).changed(probabilities=False)
+    found = attacked(made, TWO, tmp_path)
+    assert (found.correct, found.robust) == exact(*TWO)
+    assert found.taken_for == "output 'p' decides between two classes by one number; losses use that number"
+
+
+def test_a_tanh_of_one_logit(tmp_path: Path) -> None:
+    w, b = TWO[2][:, 1:] - TWO[2][:, :1], TWO[3][1:] - TWO[3][:1]
+    found = attacked(classifier("p = Tanh z", w, b, outputs=1), TWO, tmp_path)
+    assert (found.correct, found.robust) == exact(*TWO)
+
+
+def test_a_number_that_both_scores_turn_at_twice_stays(tmp_path: Path) -> None:
+    """The second class in the middle alone: no threshold parts the classes."""
+    w, b = TWO[2][:, 1:] - TWO[2][:, :1], TWO[3][1:] - TWO[3][:1]
+    made = classifier("a = Abs z; n = Sub hundred a; p = Concat a n axis:1", w, b, outputs=2)
+    assert made.graph(Asked()).logs is None
+    z = made.logits(TWO[0][:5])
+    np.testing.assert_allclose(z, made.scores(TWO[0][:5]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", ["n = Neg z; p = Concat n z axis:1", "n = Sub z z; p = Concat n z axis:1"])
+def test_two_logits_of_one_number_stay_logits(steps: str, tmp_path: Path) -> None:
+    w, b = TWO[2][:, 1:] - TWO[2][:, :1], TWO[3][1:] - TWO[3][:1]
+    found = attacked(classifier(steps, w, b, outputs=2), TWO, tmp_path)
+    assert found.taken_for == "output 'p' is taken for logits"
     assert (found.correct, found.robust) == exact(*TWO)
 
 
