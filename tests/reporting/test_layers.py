@@ -18,9 +18,9 @@ from cloakonnx.graph.masks.mask import KERNEL, Mask
 from cloakonnx.reporting._layers import layer_part
 from cloakonnx.reporting._learning import learning_part
 from cloakonnx.reporting.page import report_html
+from tests.support.pages import HOSTILE, Elements, table
 
 from . import samples
-from .test_page import HOSTILE, Elements, table
 
 SVG = "{http://www.w3.org/2000/svg}"
 
