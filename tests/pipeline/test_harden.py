@@ -1,16 +1,13 @@
-"""Hardening in one go: what it writes, what it does not do again, and how it goes on after an interrupt."""
+"""Hardening in one go: what it writes, what its methods mask, and what it refuses before any work."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 
@@ -18,99 +15,19 @@ import cloakonnx as ck
 from cloakonnx.errors import CheckError, CloakError, DataError, OptionError, OutputError, TapError
 from cloakonnx.graph.masks.metadata import masks_of
 from cloakonnx.pipeline.settings import PRESETS, HardenSettings
-from cloakonnx.reporting.cost import ratio_text
-from cloakonnx.text import brief
-from tests.attacks.helpers import DIGITS, digits_arrays
+from tests.attacks.helpers import digits_arrays
 from tests.cli.conftest import files
 from tests.fixtures import false_defences
-from tests.selection.helpers import training_arrays
 from tests.support.classifiers import cpu
+
+from .conftest import EPS, OPTIONS, STAGES, Heard, again, shown
 
 pytest.importorskip("sklearn")
 
-EPS = 0.15
-STAGES = ["inspect", "learn", "apply", "verify", "evaluate", "attest", "report"]
 OUTPUTS = {
     "hardened.onnx", "analysis.cloak.json", "evaluation.json", "samples.npz", "attestation.json", "summary.md",
     "report.html",
 }  # fmt: skip
-OPTIONS: dict[str, Any] = {
-    "eps": EPS,
-    "attack": "fgsm",
-    "preset": "quick",
-    "select_data": "select.npz",
-    "report_data": "test.npz",
-    "latency": False,
-}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with model, data and a finished hardening."""
-    folder = tmp_path_factory.mktemp("harden")
-    (folder / "m.onnx").write_bytes(DIGITS.read_bytes())
-    for name, (x, y), rows in (
-        ("train", training_arrays(), slice(600)),
-        ("select", training_arrays(), slice(600, 700)),
-        ("test", digits_arrays(), slice(30)),
-    ):
-        np.savez(folder / f"{name}.npz", x=x[rows], y=y[rows])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        ck.harden(cpu("m.onnx"), "train.npz", **OPTIONS)
-    return folder
-
-
-@pytest.fixture
-def there(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the current folder: a copy of the finished one."""
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def fresh(there: Path) -> Path:
-    """Return the current folder, with nothing done."""
-    shutil.rmtree(there / "m-hardened")
-    return there
-
-
-class Heard:
-    """Listens, and interrupts where it is told to."""
-
-    def __init__(self, *, stop_at: str = "", stop_in: str = "", calls: int = 1) -> None:
-        self.ran: list[str] = []
-        self.cached: list[str] = []
-        self.said: list[str] = []
-        self._stop_at, self._stop_in, self._calls = stop_at, stop_in, calls
-
-    def stage(self, name: str, number: int, count: int, *, cached: bool) -> None:
-        (self.cached if cached else self.ran).append(name)
-        if name == self._stop_at:
-            raise KeyboardInterrupt
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def progress(self, what: str, total: int | None) -> AbstractContextManager[Callable[[float], None]]:
-        def advance(done: float) -> None:
-            self._calls -= self.ran[-1] == self._stop_in
-            if self._calls == 0:
-                raise KeyboardInterrupt
-
-        return nullcontext(advance)
-
-
-def again(*, limit: int | None = None, **changes: Any) -> tuple[ck.records.Hardened, Heard]:
-    heard = Heard()
-    data = "train.npz" if limit is None else ck.Samples("train.npz", limit=limit)
-    return ck.harden(cpu("m.onnx"), data, observer=heard, **{**OPTIONS, **changes}), heard
-
-
-def shown(folder: Path) -> dict[str, bytes]:
-    """Return the outputs, without what lies beside them."""
-    return {name: content for name, content in files(folder).items() if not name.startswith(".stages")}
 
 
 def test_everything_is_there_and_hangs_together(there: Path) -> None:
@@ -151,39 +68,6 @@ def test_the_parts_share_no_sample(fresh: Path) -> None:
     assert done.split == "train.npz, 600 samples, split class by class: 240 to learn, 120 to select, 240 to report"
 
 
-@pytest.mark.parametrize("stage", ["learn", "apply", "evaluate", "report"])
-def test_an_interrupt_before_a_stage_leaves_those_done(fresh: Path, finished: Path, stage: str) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        ck.harden(cpu("m.onnx"), "train.npz", observer=Heard(stop_at=stage), **OPTIONS)
-    _, heard = again()
-    done = STAGES.index(stage)
-    assert (heard.cached, heard.ran) == (STAGES[:done], STAGES[done:])
-    assert shown(fresh / "m-hardened") == shown(finished / "m-hardened")
-
-
-@pytest.mark.parametrize(("stage", "calls"), [("learn", 1), ("learn", 9), ("evaluate", 2)])
-def test_an_interrupt_within_a_stage_leaves_no_half_file(fresh: Path, finished: Path, stage: str, calls: int) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        ck.harden(cpu("m.onnx"), "train.npz", observer=Heard(stop_in=stage, calls=calls), **OPTIONS)
-    whole = shown(finished / "m-hardened")
-    for name, content in shown(fresh / "m-hardened").items():
-        assert name.startswith(f".{'analysis.cloak' if stage == 'learn' else 'evaluation'}.json.parts") or (
-            content == whole[name]
-        )
-    _, heard = again()
-    assert heard.ran[0] == stage
-    assert shown(fresh / "m-hardened") == whole
-
-
-def test_learning_goes_on_where_it_was(fresh: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        ck.harden(cpu("m.onnx"), "train.npz", observer=Heard(stop_in="learn", calls=15), **OPTIONS)
-    _, heard = again()
-    assert [line.split(":")[0] for line in heard.said if line.startswith("epoch")] == [
-        f"epoch {i} of 4" for i in range(2, 5)
-    ]
-
-
 def test_a_budget_that_is_missed_can_be_raised_without_learning_again(fresh: Path) -> None:
     with pytest.raises(CheckError, match="no masks gain robust accuracy within the budget"):
         ck.harden(cpu("m.onnx"), "train.npz", **{**OPTIONS, "eps": 1e-6})
@@ -208,150 +92,6 @@ def test_a_budget_that_is_missed_can_be_raised_without_learning_again(fresh: Pat
     )
 
 
-def lost(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
-
-
-def changed(name: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        with (folder / name).open("a", encoding="utf-8") as stream:
-            stream.write(" ")
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("damage", "ran"),
-    [
-        (lost("hardened.onnx"), ["apply"]),
-        (lost("evaluation.json"), ["evaluate"]),
-        (lost("attestation.json"), ["attest"]),
-        (lost("report.html"), ["report"]),
-        (lost(".stages/verify.json"), ["verify"]),
-    ],
-    ids=["model", "evaluation", "attestation", "report", "verification"],
-)
-def test_what_is_lost_is_made_again(
-    there: Path, finished: Path, damage: Callable[[Path], None], ran: Sequence[str]
-) -> None:
-    damage(there / "m-hardened")
-    _, heard = again()
-    assert heard.ran == ran
-    assert shown(there / "m-hardened") == shown(finished / "m-hardened")
-
-
-@pytest.mark.parametrize(
-    ("changes", "stage", "file"),
-    [
-        ({"eps": 0.2}, "learn", "analysis.cloak.json"),
-        ({"budget": 0.2}, "learn", "analysis.cloak.json"),
-        ({"seed": 1}, "learn", "analysis.cloak.json"),
-        ({"limit": 500}, "learn", "analysis.cloak.json"),
-        ({"fold": True}, "learn", "analysis.cloak.json"),
-        ({"attack": "noise"}, "evaluate", "evaluation.json"),
-        ({"report_data": None}, "learn", "analysis.cloak.json"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
-)
-def test_results_of_other_settings_are_not_lost(there: Path, changes: dict[str, Any], stage: str, file: str) -> None:
-    before = files(there)
-    with pytest.raises(OutputError, match=f"{file} is there already"):
-        again(**changes)
-    assert files(there) == before
-
-
-def test_weights_beside_the_model_belong_to_it(fresh: Path) -> None:
-    """What is lost is copied again; what was changed is not written over unasked."""
-    external = onnx.load(fresh / "m.onnx")
-    onnx.save_model(external, fresh / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
-    again()
-    beside = fresh / "m-hardened" / "m.bin"
-    whole = beside.read_bytes()
-    assert again()[1].ran == []
-    beside.unlink()
-    assert again()[1].ran == ["apply"]
-    assert beside.read_bytes() == whole
-    beside.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(OutputError, match=r"m\.bin is there already, changed since it was written"):
-        again()
-    assert again(force=True)[1].ran == ["apply"]
-    assert beside.read_bytes() == whole
-
-
-def test_force_does_again_what_changes(there: Path) -> None:
-    _, heard = again(attack="noise", force=True)
-    assert heard.cached == STAGES[:4]
-    assert heard.ran == STAGES[4:]
-    _, heard = again(attack="noise")
-    assert heard.ran == []
-
-
-def test_a_file_that_somebody_edited_is_not_taken_for_ours(there: Path) -> None:
-    changed("analysis.cloak.json")(there / "m-hardened")
-    with pytest.raises(OutputError, match=r"analysis\.cloak\.json is there already"):
-        again()
-    changed("summary.md")(there / "m-hardened")
-    _, heard = again(force=True)
-    assert heard.ran == ["learn", "report"]
-
-
-def test_gates_are_judged_anew_and_change_only_the_views(there: Path) -> None:
-    done, heard = again(require=["clean-drop<=20%", "robust-gain>=90%"])
-    assert heard.ran == ["report"]
-    assert [each.verdict for each in done.gates] == ["pass", "fail"]
-    assert not done.passed(allow_inconclusive=True)
-    assert "❌ fail | `robust-gain>=90%`" in done.files["summary"].read_text()
-
-
-def test_a_gate_on_latency_is_measured_once(there: Path) -> None:
-    done, heard = again(require=["latency-ratio<=50"], latency=True)
-    assert heard.ran == ["latency", "report"]
-    assert [each.verdict for each in done.gates] == ["pass"]
-    assert done.latency is not None and len(done.latency.ratios) == 9
-    _, heard = again(require=["latency-ratio<=60"], latency=True)
-    assert heard.ran == ["report"]
-
-
-def test_the_latency_is_in_the_views_and_in_no_other_file(there: Path, finished: Path) -> None:
-    """And measured once: the same call again changes nothing."""
-    done, heard = again(latency=True)
-    assert heard.ran == ["latency", "report"]
-    found, before = shown(there / "m-hardened"), shown(finished / "m-hardened")
-    assert {name for name in found if found[name] != before[name]} == {"report.html", "summary.md"}
-    assert done.latency is not None
-    assert done.latency.provider == "CPUExecutionProvider"
-    for name in ("report.html", "summary.md"):
-        text = found[name].decode()
-        assert "latency, one sample" in text
-        for said in (brief(done.latency.seconds), brief(done.latency.baseline_seconds), ratio_text(done.latency)):
-            assert said in text
-        assert "latency, one sample" not in before[name].decode()
-    again_done, heard = again(latency=True)
-    assert (heard.ran, again_done.latency) == ([], done.latency)
-    assert shown(there / "m-hardened") == found
-    done, heard = again()
-    assert (heard.ran, done.latency) == (["report"], None)
-    assert shown(there / "m-hardened") == before
-
-
-def test_a_record_of_the_latency_that_is_damaged_is_an_error(there: Path) -> None:
-    again(latency=True)
-    record = there / "m-hardened" / ".stages" / "latency.json"
-    content = json.loads(record.read_text())
-    content["left"]["latency"]["cores"] = "two"
-    record.write_text(json.dumps(content))
-    with pytest.raises(OutputError, match=r"latency\.json is damaged: .*cores.*; remove it"):
-        again(latency=True)
-    record.unlink()
-    assert again(latency=True, force=True)[1].ran == ["latency", "report"]
-
-
-def test_a_gate_on_what_is_left_out_is_refused_before_any_work(fresh: Path) -> None:
-    with pytest.raises(OptionError, match="a gate asks for what isn't measured: the latency was left out"):
-        again(require=["latency-ratio<=1.02"])
-    assert not (fresh / "m-hardened").exists()
-
-
 def test_parts_of_steps_are_other_masks_whatever_the_workers(there: Path) -> None:
     whole = (there / "m-hardened" / "analysis.cloak.json").read_bytes()
     found = []
@@ -361,30 +101,6 @@ def test_parts_of_steps_are_other_masks_whatever_the_workers(there: Path) -> Non
         assert done.analysis.learning["recipe"]["parts"] == 2
         found.append(done.files["analysis"].read_bytes())
     assert found[0] == found[1] != whole
-
-
-def test_a_latency_that_did_not_pass_is_measured_again(there: Path) -> None:
-    done, _ = again(require=["latency-ratio<=0.001"], latency=True)
-    assert [each.verdict for each in done.gates] == ["fail"]
-    _, heard = again(require=["latency-ratio<=0.001"], latency=True)
-    assert heard.ran == ["latency", "report"]
-    done, heard = again(require=["latency-ratio<=50"], latency=True)
-    assert heard.ran == ["latency", "report"]
-    assert "latency-ratio<=50" in done.files["summary"].read_text()
-
-
-def test_a_page_of_an_earlier_run_does_not_stay(there: Path) -> None:
-    page = there / "m-hardened" / "report.html"
-    done, heard = again(report=False, require=["flags==0"])
-    assert heard.ran == ["report"]
-    assert not page.exists()
-    assert "report" not in done.files
-    again()
-    page.write_text("somebody's own")
-    with pytest.raises(OutputError, match=r"report\.html is there already, changed since it was written"):
-        again(report=False, require=["flags==0"])
-    again(report=False, require=["flags==0"], force=True)
-    assert page.read_text() == "somebody's own"
 
 
 @pytest.mark.parametrize("part", ["select_data", "report_data"])
@@ -514,11 +230,3 @@ def test_records_hold_no_times_or_paths(there: Path) -> None:
             assert str(there).encode() not in content, name
     record = json.loads((there / "m-hardened" / ".stages" / "learn.json").read_text())
     assert set(record) == {"key", "work", "files", "left"}
-
-
-def test_damaged_records_are_no_records(there: Path) -> None:
-    (there / "m-hardened" / ".stages" / "report.json").write_text("[1")
-    with pytest.raises(OutputError, match=r"summary\.md is there already"):
-        again()
-    _, heard = again(force=True)
-    assert heard.ran == ["report"]
