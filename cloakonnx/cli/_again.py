@@ -26,7 +26,7 @@ def command_line(*, silent: Collection[str]) -> str:
             continue
         if isinstance(parameter, click.Argument):
             words.append(_word(value))
-        elif isinstance(parameter, click.Option) and value not in (None, (), False):
+        elif isinstance(parameter, click.Option) and value is not None and value != ():
             words += _option(parameter, value)
     return shlex.join(words)
 
@@ -34,7 +34,7 @@ def command_line(*, silent: Collection[str]) -> str:
 def _option(option: click.Option, value: Any) -> list[str]:
     flag = next(each for each in option.opts if each.startswith("--"))
     if option.is_flag:
-        return [flag]
+        return [flag] if value else list(option.secondary_opts[:1])
     values = value if option.multiple else [value]
     return [word for each in values for word in (flag, _word(each))]
 

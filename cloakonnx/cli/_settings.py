@@ -33,19 +33,32 @@ _LISTS = {"eps", "classes"}
 _REPLACES = {
     "data": {"data-script"},
     "data-script": {"data"},
-    "adversarial": {"adversarial-script", "attack", "eps"},
-    "adversarial-script": {"adversarial", "attack", "eps"},
-    "attack": {"adversarial", "adversarial-script"},
+    "adversarial": {"adversarial-script"},
+    "adversarial-script": {"adversarial"},
     "analysis": {"mask", "tap", "feature-axis"},
     "mask": {"analysis", "remove", "threshold"},
     "remove": {"threshold", "mask", "tap", "feature-axis"},
     "threshold": {"remove", "mask", "tap", "feature-axis"},
     "criterion": {"select", "budget", "rounds", "select-data"},
     "select": {"criterion"},
+    "targets": {"targeted"},
+    "targeted": {"targets"},
+    "foldable": {"zero-below"},
+    "zero-below": {"foldable"},
+    "fold": {"float16-masks"},
+    "float16-masks": {"fold"},
     "json": {"markdown"},
     "markdown": {"json"},
 }
 """What a flag also takes the place of in the file, because both together would be an error."""
+_REPLACES_IN = {
+    "analyze": {
+        "adversarial": {"attack", "eps"},
+        "adversarial-script": {"attack", "eps"},
+        "attack": {"adversarial", "adversarial-script"},
+    }
+}
+"""The same in one verb, where others take both together."""
 
 
 _BY_HAND = {"data-script": "runs code", "adversarial-script": "runs code"} | dict.fromkeys(
@@ -114,7 +127,7 @@ class SettingsFile:
         """
         known = options(command)
         given = {name for name in known if any(a == f"--{name}" or a.startswith(f"--{name}=") for a in arguments)}
-        replaced = given.union(*(_REPLACES.get(name, set()) for name in given))
+        replaced = given | _replaced(verb, given)
         found = (setting for setting in self.of(verb, command) if setting.name not in replaced)
         values = {str(known[each.name].name): converted(each, known[each.name]) for each in found}
         takes_model = any(isinstance(each, click.Argument) and each.name == _MODEL for each in command.params)
@@ -154,8 +167,14 @@ class SettingsFile:
             _check_may_set(key, None, where, is_named=self.is_named)
         rest = (each for each in self.of(_EVALUATE, command) if each.name not in table)
         yield from (Setting(key, value, where) for key, value in table.items() if key not in _OF_MODELS)
-        replaced = set().union(*(_REPLACES.get(key, set()) for key in table))
+        replaced = _replaced(_EVALUATE, table)
         yield from (each for each in rest if each.name not in replaced)
+
+
+def _replaced(verb: str, given: Iterable[str]) -> set[str]:
+    """Return the options of a file that others, which are given, take the place of."""
+    own = _REPLACES_IN.get(verb, {})
+    return {name for each in given for name in (*_REPLACES.get(each, ()), *own.get(each, ()))}
 
 
 def options(command: click.Command) -> dict[str, click.Option]:

@@ -70,6 +70,24 @@ def test_a_table_wins_over_what_is_shared(run: Run, masked: Path) -> None:
     assert evaluated(run, *HARDENED)["batch_size"] == 4
 
 
+def test_flags_replace_nothing_that_goes_with_them(run: Run, masked: Path) -> None:
+    """``--adversarial`` and ``--attack`` exclude each other in analyze alone."""
+    (masked / "cloakonnx.toml").write_text(FILE.replace("0.05,0.1", "1"))
+    found = evaluated(run, *HARDENED, "--adversarial", "adversarial.npz")
+    stages = [stage["name"] for stage in found["results"][0]["hardened"]["stages"]]  # type: ignore[index]
+    assert (found["attack"], "given inputs" in stages) == ("fgsm", True)
+    (masked / "cloakonnx.toml").write_text(FILE.replace("0.05,0.1", "1") + "adversarial = 'adversarial.npz'\n")
+    found = evaluated(run, *HARDENED, "--attack", "noise")
+    stages = [stage["name"] for stage in found["results"][0]["hardened"]["stages"]]  # type: ignore[index]
+    assert (found["attack"], "given inputs" in stages) == ("noise", True)
+    model = "[[models]]\npath = 'm.hardened.onnx'\nrequire = 'clean>=0%'\nadversarial = 'adversarial.npz'\n"
+    (masked / "cloakonnx.toml").write_text(FILE.replace("0.05,0.1", "1") + model)
+    found = run("check", "-o", "out")
+    assert (found.code, "Missing option" in found.err) == (0, False), found.err
+    result = json.loads((masked / "out" / "m.hardened.onnx.json").read_text())
+    assert [each["eps"] for each in result["results"]] == [1]
+
+
 def test_flags_replace_what_excludes_them(run: Run, masked: Path) -> None:
     (masked / "cloakonnx.toml").write_text("[apply]\nremove = '20%'\n[analyze]\nattack='fgsm'\neps='0.1'")
     pairs = ("--data", "clean.npz", "--adversarial", "adversarial.npz")
