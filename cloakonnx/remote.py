@@ -187,8 +187,7 @@ def _fetch(url: str, path: Path) -> None:
         system, name = _filesystem(url)
         info = _info(system, name)
         if info is None:
-            if path.is_file():
-                path.unlink()
+            _forget(path)
             return
         if info.get("type") == "directory":
             _fetch_folder(system, name, path)
@@ -221,6 +220,20 @@ def _fetch_folder(system: Any, name: str, folder: Path) -> None:
         if _is_inside(each):
             (folder / each).unlink(missing_ok=True)
     _note(folder, found, folder)
+
+
+def _forget(path: Path) -> None:
+    """Remove a copy whose original is gone: a file, or of a folder what was fetched with it."""
+    if path.is_file():
+        path.unlink()
+        return
+    for each in filter(_is_inside, _noted(path)):
+        (path / each).unlink(missing_ok=True)
+        for folder in (path / each).parents:
+            if folder == path.parent:
+                break
+            with suppress(OSError):  # it has copies that were fetched by themselves
+                folder.rmdir()
 
 
 def _is_inside(name: str) -> bool:

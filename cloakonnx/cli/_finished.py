@@ -60,10 +60,9 @@ class Finished:
             )
         return load_evaluation(output)
 
-    def add(self, output: Path | None, key: str) -> None:
-        """Put a finished evaluation on record."""
-        if self._path is None or output is None:
-            return
+    def add(self, output: Path, key: str) -> None:
+        """Put a finished evaluation on record; only where there is a folder."""
+        assert self._path is not None  # it has the output
         from cloakonnx.files import write_text
 
         self._known[output.name] = {"key": key, "sha256": _digest(output.read_bytes())}

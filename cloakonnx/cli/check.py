@@ -185,7 +185,7 @@ def command(
                     entry, output, allow_inconclusive=allow_inconclusive, before=before, resume=results.resume
                 )
                 done.append(made)
-                if before is None and made.found is not None:
+                if output is not None and before is None and made.found is not None:
                     finished.add(output, entry.key)
         finished.remove()
     _print(done, as_json=as_json)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cloakonnx.cli._data import Adversarial, CleanData, warn_of_small_eps
 from cloakonnx.cli._files import JSON_OUTPUT, PATH, RESUME_OUTPUT, Json, ModelFile, Output, check_resume
@@ -95,7 +96,8 @@ def command(
     from cloakonnx.scoring.analysis import load_analysis
 
     check_resume(result.output, resume=result.resume)
-    if amounts.adaptive_at == () and plan.eps:
+    source = click.get_current_context().get_parameter_source("eps")
+    if amounts.adaptive_at == () and source is ParameterSource.COMMANDLINE and not merges():  # a file's is for others
         raise click.UsageError("--eps goes with adaptive accuracy, which --adaptive-at none leaves out")
     loaded, path = load(model), scores.of(model)
     known = load_analysis(path, model=model.name)

@@ -121,7 +121,7 @@ def evaluate(
         50
     """
     keep, save_adversarial, output = map(_local, (keep, save_adversarial, output))
-    for path in (keep, save_adversarial):
+    for path in (keep, save_adversarial, output):
         if path is not None:
             check_output(path, force=True)
     asked = Prepared.of(

@@ -75,6 +75,13 @@ def test_json(run: Run, models: Path) -> None:
     assert first["evaluation"] is None and len(first["model"]["sha256"]) == 64
 
 
+def test_without_a_folder_samples_are_not_read_again(run: Run, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings(models, TWO)
+    asked: list[object] = []
+    monkeypatch.setattr("cloakonnx.cli.check.key_of", lambda *given: asked.append(given) or "")
+    assert (run("check").code, asked) == (1, [])
+
+
 def test_one_model_and_the_options_above_the_tables(run: Run, models: Path) -> None:
     (models / "cloakonnx.toml").write_text("model = 'm.onnx'\nrequire = ['clean>=90%']\n" + SHARED)
     code, out, err = run("check")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,6 +114,10 @@ def test_a_folder_of_images(store: Any, monkeypatch: pytest.MonkeyPatch) -> None
     names = counted(monkeypatch)
     ck.Samples("memory://d/images/").source.count()
     assert names == []
+    for name in store.find("/d/images"):
+        store.rm_file(name)
+    with pytest.raises(DataError, match=r"^no file or folder memory://d/images"):
+        ck.Samples("memory://d/images").source.count()
 
 
 def test_external_data_is_fetched_beside_the_model(store: Any, tmp_path: Path) -> None:
@@ -146,6 +151,26 @@ def test_results_are_those_of_local_files_and_name_the_address(store: Any, folde
     kept = json.loads(store.cat_file("/out/e.json"))
     assert (kept["model"]["name"], kept["data"]["name"]) == ("memory://d/m.onnx", "memory://d/clean.npz")
     assert ck.read("memory://out/e.json", ck.Evaluation).results[0].eps == 1 / 16
+
+
+def test_shards_elsewhere_are_merged_elsewhere(store: Any, tmp_path: Path, run: Run) -> None:
+    line = ("analyze", "memory://d/m.onnx", "--data", "memory://d/clean.npz", "--attack", "fgsm", "--eps", "1/16")
+    line = (*line, "--batch-size", "5")
+    assert run(*line, "-o", "memory://out/whole.json").code == 0
+    for number in (1, 2):
+        assert run(*line, "--shard", f"{number}/2", "-o", f"memory://out/{number}.shard").code == 0
+    shutil.rmtree(tmp_path / "cache")  # as on another machine
+    shards = ("memory://out/1.shard", "memory://out/2.shard")
+    merged = run("merge", *shards, "-o", "memory://out/merged.json")
+    assert merged.code == 0, merged.err
+    assert store.cat_file("/out/merged.json") == store.cat_file("/out/whole.json")
+    part = ck.engines.Shard(1, 1, "memory://out/python.shard")
+    asked = "memory://d/m.onnx", "memory://d/clean.npz"
+    part.run(ck.analyze, *asked, attack="fgsm", eps=1 / 16)
+    assert store.exists("/out/python.shard")
+    shutil.rmtree(tmp_path / "cache")
+    found = ck.engines.merge(["memory://out/python.shard"], ck.analyze, *asked, attack="fgsm", eps=1 / 16)
+    assert found.samples.count == 12
 
 
 def test_outputs_that_exist(store: Any, run: Run) -> None:

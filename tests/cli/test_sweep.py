@@ -48,6 +48,8 @@ def test_no_adaptive_accuracy_is_said(run: Run, analysed: Path) -> None:
     assert code == 0
     assert "Adaptive accuracy was not measured, so nothing here tells how robust any of these masks is." in out
     assert STATEMENT in out
+    (analysed / "cloakonnx.toml").write_text("eps = '0.1'\n")  # for evaluate and others
+    assert run("sweep", "m.onnx", *PAIRS, "--remove", "0..3", "--adaptive-at", "none").out == out
 
 
 def test_json_and_a_file(run: Run, analysed: Path) -> None:

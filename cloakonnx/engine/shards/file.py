@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from cloakonnx.errors import DataError
 from cloakonnx.files import atomic
 from cloakonnx.json_files import JsonFile, converted
 from cloakonnx.kinds import irregular
+from cloakonnx.remote import fetched
 
 _FILE = JsonFile("shard", 1, "VERB --shard", DataError)
 _HEAD = "shard.json"
@@ -79,8 +81,9 @@ class ShardFile:
     head: Head
 
     @classmethod
-    def read(cls, path: Path) -> ShardFile:
+    def read(cls, path: str | PathLike[str]) -> ShardFile:
         """Read the head, and check that the file is whole; raises DataError where it is damaged, or no shard."""
+        path = fetched(path)
         odd = irregular(path)
         if odd is not None:
             raise DataError(f"cannot read the shard {path}: it is {odd}, not a file")

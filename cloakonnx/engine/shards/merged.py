@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any, Generic
 
 from cloakonnx.engine.batches import B, Pool, R, Work
@@ -43,7 +42,7 @@ class Merged:
         Raises:
             DataError: a file is damaged or no shard, one is missing or there twice, or they are not of one run.
         """
-        found = [ShardFile.read(Path(path)) for path in paths]
+        found = [ShardFile.read(path) for path in paths]
         if not found:
             raise DataError("no shards are named; name the files of all shards of a run")
         for each in found[1:]:

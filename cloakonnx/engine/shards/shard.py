@@ -12,6 +12,7 @@ from cloakonnx.engine.shards.merged import Merged
 from cloakonnx.engine.shards.part import Part, PartDone, Slice
 from cloakonnx.errors import DataError, OptionError
 from cloakonnx.files import check_output
+from cloakonnx.remote import local
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class Shard:
                 "the result's name to the merge",
                 parameter=("output", "resume"),
             )
-        output = Path(self.output)
+        output = local(self.output, writes=True)
         check_output(output, force=True)
         part = Part(Slice(self.number, self.of), output, self.resume, options.pop("engine", None))
         try:

@@ -21,6 +21,7 @@ from cloakonnx.evaluation.results import ModelRecord
 from cloakonnx.evaluation.sweeps._amounts import amount_text
 from cloakonnx.evaluation.sweeps.preparation import PreparedSweep
 from cloakonnx.evaluation.sweeps.record import Adaptive, Attacks, Scored, Sweep
+from cloakonnx.files import check_output
 from cloakonnx.remote import local
 from cloakonnx.scoring.analysis import Analysis
 from cloakonnx.selection.topk import Amount
@@ -83,6 +84,9 @@ def sweep(
         >>> len(found.points)
         2
     """
+    target = None if output is None else local(output, writes=True)
+    if target is not None:
+        check_output(target, force=True)
     asked = PreparedSweep.of(
         model,
         analysis,
@@ -95,7 +99,6 @@ def sweep(
         engine=engine,
         **settings,
     )
-    target = None if output is None else local(output, writes=True)
     attacked = asked.attacked(asked.radii) if asked.radii and asked.chosen else None
     folder = None if attacked is None or target is None else attacked.folder(target)
     if resume and target is not None and asked.chosen:  # before the long pass, which tells the radius else
@@ -141,8 +144,8 @@ def sweep(
         notes=asked.notes,
     )
     asked.classifier.model.check_unchanged()
-    if output is not None:
-        found.save(output)
+    if target is not None:
+        found.save(target)
     if folder is not None:
         folder.remove()
     return found

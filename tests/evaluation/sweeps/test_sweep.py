@@ -17,7 +17,7 @@ from cloakonnx.classifier.classifier import input_shape
 from cloakonnx.classifier.split import Decided, SplitClassifier
 from cloakonnx.data.samples import Dataset, FittedPairs
 from cloakonnx.data.sources import ArraySource, open_source
-from cloakonnx.errors import AnalysisError, DataError, OptionError
+from cloakonnx.errors import AnalysisError, DataError, OptionError, OutputError
 from cloakonnx.evaluation.accuracy import accuracy
 from cloakonnx.evaluation.evaluate import evaluate
 from cloakonnx.evaluation.evaluation import STATEMENT
@@ -274,3 +274,14 @@ def test_bad_input() -> None:
     strange = pairs_of(model, x[:4], x[:4], y[:4] + 90)
     with pytest.raises(DataError, match="which has 10 classes"):
         sweep(cpu(model), analysis, strange, amounts=[Count(1)], adaptive_at=())
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_pass(tmp_path: Path) -> None:
+    model, pairs = digits()
+    classifier = cpu(model)
+    analysis = analyze(classifier, pairs)
+    seen: list[float] = []
+    output = tmp_path / "nowhere" / "sweep.json"
+    with pytest.raises(OutputError, match="there is no folder"):
+        sweep(classifier, analysis, pairs, amounts=["5%"], adaptive_at=(), output=output, on_progress=seen.append)
+    assert seen == []
