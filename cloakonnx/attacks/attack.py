@@ -28,6 +28,7 @@ from cloakonnx.classifier.reading import describe_scores, reading
 from cloakonnx.classifier.relabelled import data_doubt
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY, load_npz
+from cloakonnx.data.levels import as_pixels
 from cloakonnx.data.loaded import check_labelled
 from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine, InTurn, map_batches
@@ -294,15 +295,11 @@ class _Run:
         assert self.folder is not None
         for number in range(len(self.made)):
             x = self.folder.column(number, "x")
-            yield x if x.dtype == dtype else _pixels(x)
+            yield x if x.dtype == dtype else as_pixels(x)
 
 
 def _joined_in_memory(made: Sequence[AttackedBatch]) -> AttackedBatch:
-    return joined([replace(found, x=_pixels(found.x)) for found in made])
-
-
-def _pixels(x: NDArray[Any]) -> NDArray[np.float32]:
-    return np.divide(x, np.float32(255), dtype=np.float32) if x.dtype == np.uint8 else np.asarray(x, np.float32)
+    return joined([replace(found, x=as_pixels(found.x)) for found in made])
 
 
 @dataclass(frozen=True)
@@ -355,7 +352,7 @@ class Attacked:
         if self.stored is not None:
             return self.stored
         assert self.path is not None  # where nothing is in memory
-        return _pixels(load_npz(self.path)[0])
+        return as_pixels(load_npz(self.path)[0])
 
     @property
     def is_at_chance(self) -> bool:

@@ -1,6 +1,8 @@
-"""Writes samples: the same arrays always give the same bytes, whole or not at all."""
+"""Levels of 1/255: pixels as uint8 and back, and pixels rounded to levels."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,11 @@ def as_levels(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:
         levels.min() >= 0 and levels.max() <= 255 and np.abs(pixels - levels / 255).max() <= _TOLERANCE
     )
     return levels.astype(np.uint8) if fits else None
+
+
+def as_pixels(x: NDArray[Any]) -> NDArray[np.float32]:
+    """Return samples as float32 pixels: uint8 is divided by 255, floats are taken as they are."""
+    return np.divide(x, np.float32(255), dtype=np.float32) if x.dtype == np.uint8 else np.asarray(x, np.float32)
 
 
 def nearest_level(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

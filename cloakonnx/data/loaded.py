@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data.batch import LabelledBatch
-from cloakonnx.data.levels import as_levels
+from cloakonnx.data.levels import as_levels, as_pixels
 from cloakonnx.data.samples import Dataset, sample_hashes
 from cloakonnx.errors import DataError
 
@@ -67,13 +67,13 @@ class Loaded:
                     parameter="labels",
                 )
             levels = as_levels(batch.x) if dataset.preprocessing.bounds == (0.0, 1.0) else None
-            exact = levels is not None and np.array_equal(_pixels(levels), batch.x)
+            exact = levels is not None and np.array_equal(as_pixels(levels), batch.x)
             parts.append(levels if levels is not None and exact else batch.x)
             hashes += sample_hashes(batch.x)
         if not parts:
             raise DataError(f"{dataset.source.name} is empty: it has no samples")
         if len({part.dtype for part in parts}) > 1:
-            parts = [_pixels(part) for part in parts]
+            parts = [as_pixels(part) for part in parts]
         return cls(dataset.source.name, np.concatenate(parts), np.concatenate(labels), tuple(hashes), has_labels)
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class Loaded:
 
     def pixels(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Return some samples as float32 pixels."""
-        return _pixels(self.x[rows])
+        return as_pixels(self.x[rows])
 
     def batches(self, size: int) -> Iterator[NDArray[np.float32]]:
         """Yield all samples in order as float32 pixels, ``size`` at a time."""
@@ -111,10 +111,6 @@ class Loaded:
                 f"{self.name}: all {len(self)} labels are class {int(self.y[0])}; samples of two classes or more are "
                 "needed"
             )
-
-
-def _pixels(x: NDArray[Any]) -> NDArray[np.float32]:
-    return np.divide(x, np.float32(255), dtype=np.float32) if x.dtype == np.uint8 else np.asarray(x, np.float32)
 
 
 def read_parts(

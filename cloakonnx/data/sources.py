@@ -288,7 +288,8 @@ def open_source(
         MissingDependencyError: Pillow or pyarrow is needed.
     """
     path, labels = fetched(path), None if labels is None else fetched(labels)
-    is_table, has_table = path.suffix.lower() in _tables.SUFFIXES, labels is not None and labels.suffix in _csv.SUFFIXES
+    suffix = path.suffix.lower()
+    is_table, has_table = suffix in _tables.SUFFIXES, labels is not None and labels.suffix.lower() in _csv.SUFFIXES
     name = name_of(path)
     if path.is_dir():
         _refuse(labels and not has_table, "labels", path, "a folder's labels are its class folders, or a CSV")
@@ -304,10 +305,10 @@ def open_source(
         _refuse(classes and label_column is None, "classes", path, "it names what is in {label_column}")
         table = _tables.read_table(path, label_column=label_column, classes=classes)
         return of_table(table, name, are_named=bool(classes))
-    if path.suffix == ".npz":
+    if suffix == ".npz":
         _refuse(labels, "labels", path, "an .npz file holds its labels as y")
         return _open_npz(path)
-    if path.suffix == ".npy":
+    if suffix == ".npy":
         x = check_samples(load_array(path, mapped=True), name)
         if labels is not None and has_table:
             found = labels_in(labels, len(x), label_column=label_column, classes=classes)

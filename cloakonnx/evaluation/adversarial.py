@@ -153,7 +153,7 @@ class GivenInputs:
 def _index(adversarial: SamplesLike) -> NDArray[np.int64] | None:
     """Return the array ``index`` of an ``.npz``; None where there is none."""
     path = adversarial.given if isinstance(adversarial, Samples) else adversarial
-    if not isinstance(path, (str, PathLike)) or local(path).suffix != ".npz":
+    if not isinstance(path, (str, PathLike)) or local(path).suffix.lower() != ".npz":
         return None
     return load_arrays(local(path), (), optional=("index",)).get("index")
 

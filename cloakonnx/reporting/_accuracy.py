@@ -15,7 +15,7 @@ from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.results import AtEps
 from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.reporting import _charts as charts
-from cloakonnx.reporting._figures import Cell, Figure, Sheet, figure, text_rows
+from cloakonnx.reporting._figures import Cell, Figure, Sheet, accuracy_cell, figure, text_rows
 from cloakonnx.reporting.tables import amount, bound, controls, model_word, stages, status
 from cloakonnx.statistics import Accuracy, Paired, difference_cells, share_cell
 from cloakonnx.text import eps_exact, eps_text
@@ -70,14 +70,10 @@ def accuracy_sheet(found: Evaluation, shipped: Evaluation | None = None) -> Shee
     rows = []
     for row in sheet.rows:
         is_static = row[0].text.endswith(_NO_CLAIM)
-        cell = Cell("", -1.0) if is_static else _cell(next(left))
+        cell = Cell("", -1.0) if is_static else accuracy_cell(next(left))
         rows.append((*row[:at], cell, *row[at:]))
     columns = (*sheet.columns[:at], SHIPPED, *sheet.columns[at:])
     return replace(sheet, columns=columns, rows=tuple(rows))
-
-
-def _cell(share: Accuracy) -> Cell:
-    return Cell(share_cell(share), share.value)
 
 
 def _sheet_of_two(found: Evaluation) -> Sheet:
@@ -90,7 +86,7 @@ def _sheet_of_two(found: Evaluation) -> Sheet:
             name = f"robust at {eps_text(each.eps)} (adaptive)"
             rows.append(_accuracy_row(name, baseline.robust, each.hardened.robust, pairs))
             empty = Cell("", -1.0)
-            cell = Cell(share_cell(static), static.value)
+            cell = accuracy_cell(static)
             said = f"{found.replayed} at {eps_text(each.eps)} {_NO_CLAIM}"
             rows.append((Cell(said), empty, cell, empty, Cell("", 2.0)))
     columns = ("accuracy", *found.columns, "difference, points", "McNemar p")
@@ -100,7 +96,7 @@ def _sheet_of_two(found: Evaluation) -> Sheet:
 def _sheet_of_one(found: Evaluation) -> Sheet:
     shares = [("clean", found.clean_hardened)]
     shares += [(f"robust at {eps_text(each.eps)}", each.hardened.robust) for each in found.results]
-    rows = tuple((Cell(name), Cell(share_cell(share), share.value)) for name, share in shares)
+    rows = tuple((Cell(name), accuracy_cell(share)) for name, share in shares)
     return Sheet("accuracy-table", "The same in numbers", ("accuracy", "model"), rows, sortable=True)
 
 
@@ -112,8 +108,8 @@ def _accuracy_row(name: str, before: Accuracy, after: Accuracy, pairs: Paired) -
     difference, p = difference_cells(pairs)
     return (
         Cell(name),
-        Cell(share_cell(before), before.value),
-        Cell(share_cell(after), after.value),
+        accuracy_cell(before),
+        accuracy_cell(after),
         Cell(difference, pairs.difference),
         Cell(p, 0.0 if p.startswith("<") else float(p)),
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloakonnx.reporting import _charts as charts
+from cloakonnx.statistics import Accuracy, share_cell
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ def figure(
     """Return a chart with a legend of its lines and of more entries (style, shape, text)."""
     entries = [(each.style, each.shape, each.name) for each in series] + list(more)
     return Figure(svg, caption, tuple((charts.swatch(style, shape), text) for style, shape, text in entries))
+
+
+def accuracy_cell(share: Accuracy) -> Cell:
+    """Return an accuracy with its interval, sorted by its share."""
+    return Cell(share_cell(share), share.value)
 
 
 def text_rows(rows: Sequence[Sequence[str]]) -> tuple[tuple[Cell, ...], ...]:

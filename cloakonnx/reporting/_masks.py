@@ -13,7 +13,7 @@ from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.sweeps.record import Point, Sweep
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.reporting import _charts as charts
-from cloakonnx.reporting._figures import Cell, Figure, Sheet, figure
+from cloakonnx.reporting._figures import Cell, Figure, Sheet, accuracy_cell, figure
 from cloakonnx.reporting._layers import LayerPart, layer_part
 from cloakonnx.scoring.analysis import Analysis, TapScores
 from cloakonnx.selection.topk import ranking
@@ -82,17 +82,13 @@ def sweep_sheet(found: Sweep) -> Sheet:
     for _, same in groupby(found.points, key=lambda point: point.removed):
         point = next(same)
         cells = [Cell(point.remove, point.removed / found.scores.features), Cell(str(point.removed), point.removed)]
-        cells += [_share(point.mask.clean), _share(point.mask.static)]
+        cells += [accuracy_cell(point.mask.clean), accuracy_cell(point.mask.static)]
         attacked = robust.get(point.removed) if radii else []
-        cells += [Cell("", -1.0)] * len(radii) if attacked is None else [_share(share) for share in attacked]
+        cells += [Cell("", -1.0)] * len(radii) if attacked is None else [accuracy_cell(share) for share in attacked]
         rows.append(tuple(cells))
     columns = ("remove", "features", "clean", "static (no claim)", *(f"adaptive at {eps_text(eps)}" for eps in radii))
     caption = f"Accuracy by how many of the {found.scores.features} features are masked, n = {found.data.count}"
     return Sheet("sweep-table", caption, columns, tuple(rows), sortable=True)
-
-
-def _share(share: Accuracy) -> Cell:
-    return Cell(share_cell(share), share.value)
 
 
 def _bare(x: float, share: Accuracy, name: str) -> charts.Mark:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.per_sample import PerSample
-from cloakonnx.reporting._figures import Cell, Sheet
-from cloakonnx.statistics import Accuracy, share_cell
+from cloakonnx.reporting._figures import Cell, Sheet, accuracy_cell
 from cloakonnx.text import eps_text
 
 _MOST = 1000
@@ -20,7 +19,7 @@ def class_sheet(found: Evaluation) -> Sheet | None:
     for each in found.samples.per_class:
         name = Cell(str(each.label) if each.name is None else f"{each.label} {each.name}", float(each.label))
         count = Cell(str(each.clean.count), float(each.clean.count))
-        rows.append((name, count, *map(_cell, (each.clean, *each.robust))))
+        rows.append((name, count, *map(accuracy_cell, (each.clean, *each.robust))))
     columns = ("class", "samples", "clean", *(f"robust at {eps_text(each.eps)}" for each in found.results))
     return Sheet("class-table", "Accuracy by class", columns, tuple(rows), sortable=True)
 
@@ -49,7 +48,3 @@ def _outcome_row(samples: PerSample, row: int, *, named: bool) -> tuple[Cell, ..
 def _class_cell(samples: PerSample, label: int) -> Cell:
     name = f" {samples.classes[label]}" if label < len(samples.classes) else ""
     return Cell(f"{label}{name}", float(label))
-
-
-def _cell(share: Accuracy) -> Cell:
-    return Cell(share_cell(share), share.value)

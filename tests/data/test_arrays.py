@@ -56,6 +56,22 @@ def test_npy_is_mapped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.y, np.arange(5))
 
 
+def test_suffixes_in_capitals(tmp_path: Path) -> None:
+    """As some systems and tools write them."""
+    for name in ("X.NPY", "Y.CSV", "Z.NPZ"):
+        with (tmp_path / name).open("wb") as stream:
+            if name == "Y.CSV":
+                stream.write(b"label\n0\n1\n2\n3\n4\n")
+            elif name == "X.NPY":
+                np.save(stream, IMAGES)
+            else:
+                np.savez(stream, x=IMAGES, y=np.arange(5))
+    for source in (open_source(tmp_path / "X.NPY", labels=tmp_path / "Y.CSV"), open_source(tmp_path / "Z.NPZ")):
+        (batch,) = source.batches(8)
+        assert batch.y is not None and batch.y.tolist() == [0, 1, 2, 3, 4]
+        assert np.array_equal(batch.x, IMAGES)
+
+
 def test_fortran_order_and_other_byte_orders(tmp_path: Path) -> None:
     for stored in (np.asfortranarray(IMAGES), (IMAGES / 255).astype(">f4"), (IMAGES / 255).astype(np.float16)):
         np.testing.assert_array_equal(opened(save_npz(tmp_path, x=stored)).x, stored)

@@ -12,6 +12,7 @@ from cloakonnx.errors import ModelError
 from cloakonnx.graph.index.index import subgraphs
 from cloakonnx.graph.index.limits import quoted
 from cloakonnx.graph.index.node import describe
+from cloakonnx.graph.index.normal import plain_domain
 
 _NEWEST = 2**31 - 1
 
@@ -28,16 +29,12 @@ def check_attributes(model: onnx.ModelProto) -> None:
 
 
 def _versions(opsets: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    return {_plain(each.domain): min(each.version, _NEWEST) for each in opsets}
-
-
-def _plain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
+    return {plain_domain(each.domain): min(each.version, _NEWEST) for each in opsets}
 
 
 def _check(nodes: Iterable[onnx.NodeProto], versions: Mapping[str, int]) -> None:
     for node in nodes:
-        domain = _plain(node.domain)
+        domain = plain_domain(node.domain)
         types = _types(node.op_type, versions.get(domain, 1), domain) if node.attribute else {}
         for each in node.attribute:
             wanted = types.get(each.name, each.type)

@@ -13,7 +13,7 @@ import onnx
 
 from cloakonnx.errors import ModelError
 from cloakonnx.graph.index._made import Known, inferred_node, made, makes, of_tensor, plain, value_of
-from cloakonnx.graph.index.index import subgraphs, topological
+from cloakonnx.graph.index.index import nodes_within, subgraphs, topological
 from cloakonnx.graph.index.limits import (
     CONSTANT_BYTES,
     DRIVING,
@@ -22,6 +22,7 @@ from cloakonnx.graph.index.limits import (
     TURNS,
     WEIGHT_BYTES,
     WHOLE_NUMBERS,
+    counted,
     element_bytes,
     megabytes,
 )
@@ -49,7 +50,7 @@ def check_sizes(model: onnx.ModelProto) -> None:
 
 def is_uncertain(model: onnx.ModelProto) -> bool:
     """Whether only a run can tell how long the model takes and how much memory: it has loops, or unknown constants."""
-    nodes = list(_everything(model.graph.node))
+    nodes = list(nodes_within(model.graph.node))
     if any(node.op_type in _LOOPS for node in nodes):
         return True
     if not any(makes(node) for node in nodes):
@@ -243,8 +244,8 @@ class _Sizes:
             return turns, outputs
         if times * turns > TURNS and _goes_on(bodies[0], walked[0][1], inputs):
             raise ModelError(
-                f"{describe(node)} would run {_many(times)} times, {_many(times * turns)} nodes in all; the limit is "
-                f"{TURNS:,}"
+                f"{describe(node)} would run {counted(times)} times, {counted(times * turns)} nodes in all; the limit "
+                f"is {TURNS:,}"
             )
         carried = len(node.input) - 2
         for position, result in enumerate(bodies[0].output[1:]):
@@ -253,14 +254,10 @@ class _Sizes:
                 stacked = Known((times, *known.shape), known.elem_type, is_constant=is_constant)
                 if stacked.bytes > DRIVING and _goes_on(bodies[0], walked[0][1], inputs):
                     raise ModelError(
-                        f"{describe(node)} would make {megabytes(stacked.bytes)} in {_many(times)} turns; the limit "
+                        f"{describe(node)} would make {megabytes(stacked.bytes)} in {counted(times)} turns; the limit "
                         f"is {megabytes(DRIVING)}"
                     )
         return max(times, 1) * turns if times <= TURNS else turns, outputs
-
-
-def _many(number: int) -> str:
-    return f"{number:,}" if number < 10**12 else "over a million million"
 
 
 def _check_rank(node: onnx.NodeProto, rank: int) -> None:
@@ -332,10 +329,3 @@ def _ordered(nodes: Sequence[onnx.NodeProto], reads: _Reads) -> Iterator[int]:
     if len(done) < len(nodes):
         stuck = next(node for index, node in enumerate(nodes) if index not in done)
         raise ModelError(f"{describe(stuck)} reads, by way of others, what it makes itself: the graph has a circle")
-
-
-def _everything(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for graph in subgraphs(node):
-            yield from _everything(graph.node)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import TypeAlias
 
 import onnx
 import onnx.inliner
 
 from cloakonnx.errors import ModelError
-from cloakonnx.graph.index.index import subgraphs
-from cloakonnx.graph.index.limits import DEPTH, NODES, WRITTEN_BYTES, megabytes, quoted
+from cloakonnx.graph.index.index import nodes_within
+from cloakonnx.graph.index.limits import DEPTH, NODES, WRITTEN_BYTES, counted, megabytes, quoted
+from cloakonnx.graph.index.normal import plain_domain
 
 _Key: TypeAlias = tuple[str, str, str]
 
@@ -44,21 +45,21 @@ def check_functions(model: onnx.ModelProto) -> None:
         names = [_key(f) for f in model.functions]
         twice = next(name for name in names if names.count(name) > 1)
         raise ModelError(f"it has two local functions {quoted('.'.join(filter(None, twice)))}; export it again")
-    calls = {key: [k for k in map(_called, _everything(f.node)) if k in functions] for key, f in functions.items()}
+    calls = {key: [k for k in map(_called, nodes_within(f.node)) if k in functions] for key, f in functions.items()}
     order = _callees_first(calls)
-    nodes = _written_out(order, calls, lambda key: sum(1 for _ in _everything(functions[key].node)))
+    nodes = _written_out(order, calls, lambda key: sum(1 for _ in nodes_within(functions[key].node)))
     size = _written_out(order, calls, lambda key: functions[key].ByteSize())
     depths: dict[_Key, int] = {}
     for key in order:
         depths[key] = 1 + max((depths[k] for k in calls[key]), default=0)
         if depths[key] > DEPTH:
             raise ModelError(f"local functions call each other more than {DEPTH} deep, which is the limit")
-    own = [k for k in map(_called, _everything(model.graph.node)) if k in functions]
-    count = sum(1 for _ in _everything(model.graph.node)) + sum(nodes[k] for k in own)
+    own = [k for k in map(_called, nodes_within(model.graph.node)) if k in functions]
+    count = sum(1 for _ in nodes_within(model.graph.node)) + sum(nodes[k] for k in own)
     worst = max(own, key=lambda k: nodes[k], default=None)
     if worst is not None and count > NODES:
         raise ModelError(
-            f"its local functions would be {_count(count)} nodes when written out, mostly those of "
+            f"its local functions would be {counted(count)} nodes when written out, mostly those of "
             f"{quoted(functions[worst].name)}; the limit is {NODES:,}"
         )
     total = sum(size[k] for k in own)
@@ -69,27 +70,12 @@ def check_functions(model: onnx.ModelProto) -> None:
         )
 
 
-def _count(number: int) -> str:
-    return f"{number:,}" if number < 10**12 else "over a million million"
-
-
 def _key(function: onnx.FunctionProto) -> _Key:
-    return _plain(function.domain), function.name, getattr(function, "overload", "")
+    return plain_domain(function.domain), function.name, getattr(function, "overload", "")
 
 
 def _called(node: onnx.NodeProto) -> _Key:
-    return _plain(node.domain), node.op_type, getattr(node, "overload", "")
-
-
-def _plain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
-
-
-def _everything(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for graph in subgraphs(node):
-            yield from _everything(graph.node)
+    return plain_domain(node.domain), node.op_type, getattr(node, "overload", "")
 
 
 def _callees_first(calls: dict[_Key, list[_Key]]) -> list[_Key]:

@@ -64,6 +64,11 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB" if size >= 10_000_000 else f"{size / 1e6:.1f} MB"
 
 
+def counted(number: int) -> str:
+    """Return a number as it is written in messages."""
+    return f"{number:,}" if number < 10**12 else "over a million million"
+
+
 def quoted(name: object) -> str:
     """Return a name in quotes, cut where it is long."""
     text = repr(name)

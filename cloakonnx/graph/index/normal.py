@@ -6,11 +6,11 @@ name ``ai.onnx`` too, and of several imports of a domain the last one counts. Th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 
-from cloakonnx.graph.index.index import sorted_order, subgraphs
+from cloakonnx.graph.index.index import nodes_within, sorted_order
 
 _OTHER_NAME = "ai.onnx"
 
@@ -26,8 +26,8 @@ def normalised(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes = [model.graph.node[index] for index in order]
         del copy.graph.node[:]
         copy.graph.node.extend(nodes)
-    for node in _all_nodes([copy.graph.node, *(each.node for each in copy.functions)]):
-        node.domain = _plain(node.domain)
+    for node in _all_nodes(copy):
+        node.domain = plain_domain(node.domain)
     _import_once(copy)
     for function in copy.functions:
         _import_once(function)
@@ -49,32 +49,30 @@ def in_order_of(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx
 
 def opset_version(imports: Iterable[onnx.OperatorSetIdProto], default: int = 0) -> int:
     """Return the version of the default operator set: the last import counts, as in ONNX Runtime."""
-    versions = [each.version for each in imports if _plain(each.domain) == ""]
+    versions = [each.version for each in imports if plain_domain(each.domain) == ""]
     return versions[-1] if versions else default
 
 
-def _plain(domain: str) -> str:
+def plain_domain(domain: str) -> str:
+    """Return a domain by the name that a normalised model has for it."""
     return "" if domain == _OTHER_NAME else domain
 
 
-def _all_nodes(found: Sequence[Iterable[onnx.NodeProto]]) -> Iterable[onnx.NodeProto]:
-    for nodes in found:
-        for node in nodes:
-            yield node
-            yield from _all_nodes([body.node for body in subgraphs(node)])
-
-
 def _is_named_otherwise(model: onnx.ModelProto) -> bool:
-    lists = [model.graph.node, *(each.node for each in model.functions)]
-    return any(node.domain == _OTHER_NAME for node in _all_nodes(lists))
+    return any(node.domain == _OTHER_NAME for node in _all_nodes(model))
+
+
+def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    for each in (model.graph, *model.functions):
+        yield from nodes_within(each.node)
 
 
 def _imports_twice(model: onnx.ModelProto) -> bool:
-    domains = [_plain(each.domain) for each in model.opset_import]
+    domains = [plain_domain(each.domain) for each in model.opset_import]
     return len(set(domains)) < len(domains)
 
 
 def _import_once(holder: onnx.ModelProto | onnx.FunctionProto) -> None:
-    last = {_plain(each.domain): each.version for each in holder.opset_import}
+    last = {plain_domain(each.domain): each.version for each in holder.opset_import}
     del holder.opset_import[:]
     holder.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in last.items())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 
 import onnx
 from onnx import numpy_helper
 
-from cloakonnx.graph.index.index import node_inputs, subgraphs
+from cloakonnx.graph.index.index import node_inputs, nodes_within, subgraphs
 from cloakonnx.graph.index.normal import opset_version
 from cloakonnx.graph.index.traits import Trait, has
 
@@ -56,7 +56,7 @@ def _random(
 def _false(model: onnx.ModelProto) -> Iterator[str]:
     """Yield the constants that are false, of any scope: what switches training mode off."""
     tensors = list(model.graph.initializer)
-    for node in _everything([*model.graph.node, *(node for f in model.functions for node in f.node)]):
+    for node in nodes_within([*model.graph.node, *(node for f in model.functions for node in f.node)]):
         for graph in subgraphs(node):
             tensors.extend(graph.initializer)
         if node.op_type == "Constant":
@@ -69,13 +69,6 @@ def _false(model: onnx.ModelProto) -> Iterator[str]:
         single = prod(tensor.dims) == 1 and tensor.data_type == onnx.TensorProto.BOOL
         if single and not tensor.external_data and not numpy_helper.to_array(tensor).any():
             yield tensor.name
-
-
-def _everything(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for graph in subgraphs(node):
-            yield from _everything(graph.node)
 
 
 def _described(node: onnx.NodeProto) -> str:
