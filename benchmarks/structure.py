@@ -60,7 +60,7 @@ _MOST_LINES = 400
 _JSON = {
     *("Entries", "read_json", "asdict", "as_dict", "difference_entries", "parsed", "dumps"),
     *("loads", "b64decode", "b64encode", "json_text", "converted", "written", "EVALUATION", "SWEEP", "StoredMask"),
-    *("StoredMasks", "StoredScores", "Statement"),
+    *("JSON_FILE", "StoredMasks", "StoredScores", "Statement"),
 }
 """Names that functions which read or write our JSON mention."""
 _KEEPERS = re.compile(

@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from cloakonnx.errors import CloakError, nearest
+from cloakonnx.files import write_text
 from cloakonnx.kinds import irregular
-from cloakonnx.remote import fetched
+from cloakonnx.remote import fetched, local
 from cloakonnx.urls import place_of
 
 T = TypeVar("T")
@@ -66,6 +68,42 @@ class JsonFile:
             return build(content)
         except (ValueError, CloakError) as found:
             raise self.error(f"{name} is damaged: {found}; make it again with cloakonnx {self.verb}") from None
+
+
+class JsonRecord:
+    """A record that is all of a file."""
+
+    JSON_FILE: ClassVar[JsonFile]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the JSON file holds: the entries, and the shares, intervals and p-values that follow."""
+        return self.JSON_FILE.content(self)
+
+    def to_json(self) -> str:
+        """Return the file's text: equal records give the same text."""
+        return self.JSON_FILE.text(self)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the file atomically; raises OutputError where it can't be written."""
+        write_text(local(path, writes=True), self.to_json())
+
+    @classmethod
+    def from_json(cls, text: str, *, name: str | None = None) -> Self:
+        """Read the file's text; what follows from the counts is worked out again.
+
+        Raises:
+            DataError: it is no such file, or one of a later version, or its numbers contradict each other.
+        """
+        return cls.JSON_FILE.read(text, cls._of, name=name or cls.JSON_FILE.kind)
+
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> Self:
+        found = converted(content, cls)
+        found._check(content)
+        return found
+
+    def _check(self, stated: Mapping[str, Any]) -> None:
+        """Check the counts against each other, and what the file states against the counts; raises ValueError."""
 
 
 def json_text(content: Any) -> str:

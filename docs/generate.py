@@ -18,8 +18,8 @@ import msgspec
 from cloakonnx.attacks.base import registered
 from cloakonnx.entries import entries as entries_of
 from cloakonnx.entries import form
-from cloakonnx.evaluation.evaluation import EVALUATION, Evaluation
-from cloakonnx.evaluation.sweeps.record import SWEEP, Sweep
+from cloakonnx.evaluation.evaluation import Evaluation
+from cloakonnx.evaluation.sweeps.record import Sweep
 from cloakonnx.evaluation.verification.attestation import Statement
 from cloakonnx.gradient._opset import OPSET
 from cloakonnx.gradient.registry import Entry, entries
@@ -122,12 +122,12 @@ _FILES: dict[str, tuple[JsonFile | None, tuple[type, ...], str]] = {
         "one model, and what 'cloakonnx apply' reads.",
     ),
     "evaluation": (
-        EVALUATION,
+        Evaluation.JSON_FILE,
         (Evaluation,),
         "What 'cloakonnx evaluate' found. Shares, intervals and p-values follow from the counts beside them.",
     ),
     "sweep": (
-        SWEEP,
+        Sweep.JSON_FILE,
         (Sweep,),
         "What 'cloakonnx sweep' found. Shares, intervals and p-values follow from the counts beside them. The "
         "evaluation's schema, whose definitions it uses, is bundled in $defs.",

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
@@ -28,14 +28,10 @@ from cloakonnx.evaluation.per_sample import PerSample
 from cloakonnx.evaluation.results import AtEps, DataRecord, MaskRecord, ModelRecord
 from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.evaluation.verdict import Verdict, verdict
-from cloakonnx.files import write_text
-from cloakonnx.json_files import JsonFile, converted, installed_versions, read_text
+from cloakonnx.json_files import JsonFile, JsonRecord, installed_versions, read_text
 from cloakonnx.preprocessing import Preprocessing
-from cloakonnx.remote import local
 from cloakonnx.statistics import CONFIDENCE, Accuracy, Paired, difference_cells, share_cell
 from cloakonnx.text import eps_text, line, table, title
-
-VERSION = 1
 
 STATEMENT = (
     "A constant mask is known to the attacker; this is an empirical result under the named attacks, not a certificate."
@@ -45,7 +41,7 @@ _EMPIRICAL = "This is an empirical result under the named attacks, not a certifi
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(JsonRecord):
     """An evaluation of a model, alone or beside a baseline.
 
     Attributes:
@@ -80,6 +76,10 @@ class Evaluation:
         >>> ck.evaluate(**samples, eps=0.01, attack="noise", sanity=False).attack
         'noise'
     """
+
+    JSON_FILE: ClassVar[JsonFile] = JsonFile(
+        "evaluation", 1, "evaluate", DataError, {"statement": STATEMENT, "confidence": CONFIDENCE}
+    )
 
     model: ModelRecord
     baseline: ModelRecord | None
@@ -130,14 +130,6 @@ class Evaluation:
         """Names of the baseline and of the model in tables."""
         return ("before", "after") if self.baseline_is_source else ("baseline", "model")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the JSON file holds: the counts, and the shares, intervals and p-values that follow from them."""
-        return EVALUATION.content(self)
-
-    def to_json(self) -> str:
-        """Return the file's text: the same evaluation always gives the same text."""
-        return EVALUATION.text(self)
-
     @property
     def sha256(self) -> str:
         """sha256 of the file's text."""
@@ -151,25 +143,6 @@ class Evaluation:
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
         return evaluation_html(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write the file atomically; raises OutputError where it can't be written."""
-        write_text(local(path, writes=True), self.to_json())
-
-    @classmethod
-    def from_json(cls, text: str, *, name: str = "evaluation") -> Evaluation:
-        """Read the file's text; what follows from the counts is worked out again.
-
-        Raises:
-            DataError: it is not an evaluation, or one of a later version, or its numbers contradict each other.
-        """
-        return EVALUATION.read(text, cls._of, name=name)
-
-    @classmethod
-    def _of(cls, content: Mapping[str, Any]) -> Evaluation:
-        found = converted(content, cls)
-        found._check(content)
-        return found
 
     def _check(self, stated: Mapping[str, Any]) -> None:
         """Check the counts against each other, and what the file states against the counts; raises ValueError."""
@@ -197,10 +170,6 @@ class Evaluation:
         follows = self.as_dict()
         for key in ("confidence", "clean", "results"):
             check_stated(stated.get(key), follows[key], key)
-
-
-EVALUATION = JsonFile("evaluation", VERSION, "evaluate", DataError, {"statement": STATEMENT, "confidence": CONFIDENCE})
-"""The file of an evaluation."""
 
 
 def load_evaluation(path: str | Path) -> Evaluation:

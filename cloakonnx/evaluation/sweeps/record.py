@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
@@ -26,13 +25,9 @@ from cloakonnx.evaluation.consistency import (
 )
 from cloakonnx.evaluation.evaluation import STATEMENT
 from cloakonnx.evaluation.results import AtEps, DataRecord, ModelRecord
-from cloakonnx.files import write_text
-from cloakonnx.json_files import JsonFile, converted, installed_versions, read_text
+from cloakonnx.json_files import JsonFile, JsonRecord, installed_versions, read_text
 from cloakonnx.preprocessing import Preprocessing
-from cloakonnx.remote import local
 from cloakonnx.statistics import CONFIDENCE, Accuracy, Paired
-
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -143,7 +138,7 @@ class Scored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
+class Sweep(JsonRecord):
     """A sweep over masks of one analysis.
 
     Attributes:
@@ -174,6 +169,10 @@ class Sweep:
         [0, 3]
     """
 
+    JSON_FILE: ClassVar[JsonFile] = JsonFile(
+        "sweep", 1, "sweep", DataError, {"statement": STATEMENT, "confidence": CONFIDENCE}
+    )
+
     model: ModelRecord
     scores: Scored
     data: DataRecord
@@ -189,33 +188,6 @@ class Sweep:
     adaptive: tuple[Adaptive, ...]
     asked: Whole
     versions: Mapping[str, str] = field(default_factory=installed_versions)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the JSON file holds: the counts, and the shares, intervals and p-values that follow from them."""
-        return SWEEP.content(self)
-
-    def to_json(self) -> str:
-        """Return the file's text: the same sweep always gives the same text."""
-        return SWEEP.text(self)
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the file atomically; raises OutputError where it can't be written."""
-        write_text(local(path, writes=True), self.to_json())
-
-    @classmethod
-    def from_json(cls, text: str, *, name: str = "sweep") -> Sweep:
-        """Read the file's text; what follows from the counts is worked out again.
-
-        Raises:
-            DataError: it is not a sweep, or one of a later version, or its numbers contradict each other.
-        """
-        return SWEEP.read(text, cls._of, name=name)
-
-    @classmethod
-    def _of(cls, content: Mapping[str, Any]) -> Sweep:
-        found = converted(content, cls)
-        found._check(content)
-        return found
 
     def _check(self, stated: Mapping[str, Any]) -> None:
         """Check the counts against each other, and what the file states against the counts; raises ValueError."""
@@ -243,10 +215,6 @@ class Sweep:
     def _check_removed(self, removed: int, where: str) -> None:
         if removed > self.scores.features:
             raise ValueError(f"{where}.removed is {removed}, more than the {self.scores.features} features of scores")
-
-
-SWEEP = JsonFile("sweep", VERSION, "sweep", DataError, {"statement": STATEMENT, "confidence": CONFIDENCE})
-"""The file of a sweep."""
 
 
 def load_sweep(path: str | Path) -> Sweep:

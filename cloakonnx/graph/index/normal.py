@@ -63,8 +63,8 @@ def _is_named_otherwise(model: onnx.ModelProto) -> bool:
 
 
 def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    for each in (model.graph, *model.functions):
-        yield from nodes_within(each.node)
+    for nodes in (model.graph.node, *(each.node for each in model.functions)):
+        yield from nodes_within(nodes)
 
 
 def _imports_twice(model: onnx.ModelProto) -> bool:
