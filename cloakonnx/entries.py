@@ -1,7 +1,8 @@
 """How frozen dataclasses lie in our JSON files: the types of entries, their places, and what is derived from others.
 
 A record is a dataclass. Each field is an entry under its own name, or where :class:`At` in its annotation puts it; a
-property that is :func:`derived` is written beside the fields, and skipped when the file is read. :func:`form` is the
+property that is :func:`derived` is written beside the fields, and skipped when the file is read; a field that is not
+compared is none of the file. :func:`form` is the
 msgspec type of what lies in the file: it checks types and bounds, and the schemas in docs/ are made of it.
 """
 
@@ -95,7 +96,7 @@ def entries(record: type) -> tuple[RecordEntry, ...]:
     """Return the entries of a record in the order in which they are written."""
     hints = get_type_hints(record, include_extras=True)
     found: list[RecordEntry] = []
-    for each in fields(record):
+    for each in (each for each in fields(record) if each.compare):
         kind = hints[each.name]
         at = next((mark for mark in getattr(kind, "__metadata__", ()) if isinstance(mark, At)), At())
         path = tuple((at.path or each.name).split("."))

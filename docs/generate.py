@@ -20,7 +20,7 @@ from cloakonnx.entries import entries as entries_of
 from cloakonnx.entries import form
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.sweeps.record import Sweep
-from cloakonnx.evaluation.verification.attestation import Statement
+from cloakonnx.evaluation.verification.attestation import Attestation
 from cloakonnx.gradient._opset import OPSET
 from cloakonnx.gradient.registry import Entry, entries
 from cloakonnx.graph.index.traits import Kind
@@ -134,7 +134,7 @@ _FILES: dict[str, tuple[JsonFile | None, tuple[type, ...], str]] = {
     ),
     "attestation": (
         None,
-        (Statement,),
+        (Attestation,),
         "What 'cloakonnx apply --attestation' writes: an in-toto Statement v1 on a hardened model.",
     ),
 }

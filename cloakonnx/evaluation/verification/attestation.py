@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from cloakonnx.classifier.given import ModelLike, model_of
-from cloakonnx.entries import At, Positive, Sha256, Whole, written
+from cloakonnx.entries import At, Positive, Sha256, Whole, derived, written
 from cloakonnx.errors import AttestationError
 from cloakonnx.evaluation.verification.signing import SigningKey, VerificationKey, read_envelope_or_statement
 from cloakonnx.files import write_text
@@ -93,8 +93,8 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Statement:
-    """What the file holds.
+class Attestation:
+    """What a hardened model is.
 
     Attributes:
         subject: The hardened model, then its external data files by location.
@@ -105,39 +105,6 @@ class Statement:
         versions: Of the packages.
         parts: Every part of the model file, in order, with the first 16 hex digits of its sha256: to name what was
             changed. Whether the file is the attested one the subject's digest says.
-    """
-
-    type_: Annotated[Literal["https://in-toto.io/Statement/v1"], At("_type")]
-    subject: Annotated[tuple[Subject, ...], Meta(extra_json_schema={"minItems": 1})]
-    predicate_type: Annotated[Literal["urn:cloakonnx:hardening:1"], At("predicateType")]
-    source: Annotated[Subject, At("predicate.source")]
-    kind: Annotated[Literal["mul", "folded"], At("predicate.kind")]
-    masks: Annotated[tuple[AttestedMask, ...], At("predicate.masks"), Meta(extra_json_schema={"minItems": 1})]
-    settings: Annotated[Mapping[str, Any], At("predicate.settings")]
-    versions: Annotated[Mapping[str, str], At("predicate.versions")]
-    parts: Annotated[Mapping[str, str], At("predicate.parts", described=Mapping[str, Part])]
-
-    def __post_init__(self) -> None:
-        """Check the subjects; raises ValueError."""
-        if not self.subject or len({each.name for each in self.subject}) < len(self.subject):
-            raise ValueError("it names no subject, or one twice")
-
-
-@dataclass(frozen=True)
-class Attestation:
-    """What a hardened model is.
-
-    Attributes:
-        name: The model's file name when it was made.
-        sha256: Digest of the file.
-        files: Digests of its external data files, by location.
-        source_name: The model it was made from.
-        source_sha256: Digest of that.
-        kind: ``mul`` or ``folded``.
-        masks: What it carries.
-        settings: Of the command that made it.
-        versions: Of the packages.
-        parts: The file's :func:`~cloakonnx.graph.file.fingerprint`, to name what was changed.
         signature: What was made of its signature when it was read: there was none, or whether it was checked.
 
     Examples:
@@ -148,29 +115,60 @@ class Attestation:
         [1]
     """
 
-    name: str
-    sha256: str
-    files: Mapping[str, str]
-    source_name: str
-    source_sha256: str
-    kind: Literal["mul", "folded"]
-    masks: tuple[AttestedMask, ...]
-    settings: Mapping[str, Any]
-    versions: Mapping[str, str]
-    parts: Mapping[str, str]
+    subject: Annotated[tuple[Subject, ...], Meta(extra_json_schema={"minItems": 1})]
+    source: Annotated[Subject, At("predicate.source")]
+    kind: Annotated[Literal["mul", "folded"], At("predicate.kind")]
+    masks: Annotated[tuple[AttestedMask, ...], At("predicate.masks"), Meta(extra_json_schema={"minItems": 1})]
+    settings: Annotated[Mapping[str, Any], At("predicate.settings")]
+    versions: Annotated[Mapping[str, str], At("predicate.versions")]
+    parts: Annotated[Mapping[str, str], At("predicate.parts", described=Mapping[str, Part])]
     signature: Literal["none", "not checked", "checked"] = field(default="none", compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the subjects; raises ValueError."""
+        if not self.subject or len({each.name for each in self.subject}) < len(self.subject):
+            raise ValueError("it names no subject, or one twice")
+
+    @property
+    @derived("_type", before="subject")
+    def statement_type(self) -> Literal["https://in-toto.io/Statement/v1"]:
+        """The statement's type."""
+        return STATEMENT_TYPE
+
+    @property
+    @derived("predicateType", before="source")
+    def predicate_type(self) -> Literal["urn:cloakonnx:hardening:1"]:
+        """The predicate's type."""
+        return PREDICATE_TYPE
+
+    @property
+    def name(self) -> str:
+        """The model's file name when it was made."""
+        return self.subject[0].name
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the file."""
+        return self.subject[0].sha256
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Digests of its external data files, by location."""
+        return {each.name: each.sha256 for each in self.subject[1:]}
+
+    @property
+    def source_name(self) -> str:
+        """The model that it was made from."""
+        return self.source.name
+
+    @property
+    def source_sha256(self) -> str:
+        """Digest of that."""
+        return self.source.sha256
 
     def to_json(self) -> str:
         """Return the file's text: the same model, settings and versions always give the same text."""
-        subjects = {self.name: self.sha256, **self.files}
-        statement = Statement(
-            STATEMENT_TYPE,
-            tuple(Subject(name, digest) for name, digest in subjects.items()),
-            PREDICATE_TYPE,
-            Subject(self.source_name, self.source_sha256),
-            **{name: getattr(self, name) for name in _COMMON},
-        )
-        return json_text(written(statement))
+        return json_text(written(self))
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "attestation", key: VerificationKey | None = None) -> Attestation:
@@ -186,31 +184,16 @@ class Attestation:
         """
         text, enveloped = read_envelope_or_statement(text, name=name, key=key)
         content = parsed(text, name=name, error=AttestationError)
-        wanted = {"_type": STATEMENT_TYPE, "predicateType": PREDICATE_TYPE}
-        for entry, value in wanted.items():
+        for entry, value in (("_type", STATEMENT_TYPE), ("predicateType", PREDICATE_TYPE)):
             if not isinstance(content, dict) or content.get(entry) != value:
                 raise AttestationError(
                     f"{name} is not an attestation of a hardened model: its {entry} is not {value!r}"
                 )
         try:
-            found = cls._of(converted(content, Statement))
+            found = converted(content, cls)
         except ValueError as error:
             raise AttestationError(f"{name} is damaged: {error}; make it with: cloakonnx apply --attestation") from None
-        if not enveloped:
-            return found
-        return replace(found, signature="not checked" if key is None else "checked")
-
-    @classmethod
-    def _of(cls, statement: Statement) -> Attestation:
-        model, *files = statement.subject
-        return cls(
-            name=model.name,
-            sha256=model.sha256,
-            files={each.name: each.sha256 for each in files},
-            source_name=statement.source.name,
-            source_sha256=statement.source.sha256,
-            **{name: getattr(statement, name) for name in _COMMON},
-        )
+        return replace(found, signature="none" if not enveloped else "not checked" if key is None else "checked")
 
     def save(self, path: str | Path, *, key: SigningKey | None = None) -> None:
         """Write the file atomically; raises OutputError where it can't be written.
@@ -220,10 +203,6 @@ class Attestation:
             key: What signs it; without one the plain statement is written.
         """
         write_text(local(path, writes=True), self.to_json() if key is None else key.sign(self.to_json()))
-
-
-_COMMON = ("kind", "masks", "settings", "versions", "parts")
-"""What the predicate has under the names of the attributes."""
 
 
 def attest(model: ModelLike, source: ModelLike, *, settings: Mapping[str, Any] | None = None) -> Attestation:
@@ -248,12 +227,10 @@ def attest(model: ModelLike, source: ModelLike, *, settings: Mapping[str, Any] |
     masks = AttestedMask.of_model(hardened)
     if not masks:
         raise AttestationError(f"{hardened.name} carries no cloakonnx masks, so there is nothing to attest")
+    files = external_digests(hardened)
     return Attestation(
-        name=hardened.name,
-        sha256=hardened.sha256,
-        files=external_digests(hardened),
-        source_name=origin.name,
-        source_sha256=entries(hardened.proto).get(SOURCE_KEY, origin.sha256),
+        subject=(Subject(hardened.name, hardened.sha256), *map(Subject, files, files.values())),
+        source=Subject(origin.name, entries(hardened.proto).get(SOURCE_KEY, origin.sha256)),
         kind="folded" if is_folded(hardened.proto) else "mul",
         masks=masks,
         settings=settings or {},
