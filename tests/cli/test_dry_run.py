@@ -126,6 +126,25 @@ def test_what_learning_takes_on_workers() -> None:
     assert found.at_most(64) == pytest.approx(steps / 4 + (forward + attack) / 2)  # no more parts, and two batches
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--flip",),
+        ("--shift", "1"),
+        ("--select-data", "labelled.npz"),
+        ("--tap", "features", "--granularity", "kernel"),
+        ("--bounds", "0,0.5"),
+    ],
+)
+def test_learning_is_refused_as_its_estimate_is(ready: Path, run: Run, more: tuple[str, ...]) -> None:
+    np.savez("labelled.npz", x=np.zeros((4, 4), np.float32), y=np.array([0, 1, 2, 9]))
+    before = files(ready)
+    learned, estimated = run(*LEARN, *more), run(*LEARN, *more, "--dry-run")
+    assert (learned.code, estimated.code, estimated.out) == (2, 2, "")
+    assert learned.err == estimated.err
+    assert files(ready) == before
+
+
 @pytest.mark.parametrize("line", [SWEEP, LEARN], ids=["sweep", "learn"])
 def test_what_is_wrong_is_said(line: tuple[str, ...], ready: Path, run: Run) -> None:
     before = files(ready)

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.cost import most_work, seconds_of
 from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.attacks.random import Stream
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
 from cloakonnx.classifier.masked import MaskedClassifier
-from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import LabelledBatch
-from cloakonnx.data.loaded import read_parts
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine, InProcess
 from cloakonnx.engine.schedule import schedule
 from cloakonnx.gradient.losses import Loss
-from cloakonnx.graph.masks.insert import check_opset
 from cloakonnx.selection.learn.choosing import MOST_ATTACKED, MOST_TRIED, ROBUST_STEPS
 from cloakonnx.selection.learn.objective import Objective
 from cloakonnx.selection.learn.places import first_masks
+from cloakonnx.selection.learn.preparation import Prepared
 from cloakonnx.selection.learn.recipe import Recipe
 from cloakonnx.selection.learn.settled import placed, settled
+from cloakonnx.selection.learn.steps import StepWork
 
 _PROBE = 50
 """Samples of a probe."""
@@ -193,18 +191,19 @@ def estimate_learning(
         CloakError: as :func:`cloakonnx.learn` does before it starts.
     """
     engine = engine or InProcess()
-    classifier.check_unmasked("learning")
-    check_opset(classifier.model)
-    ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
-    classifier, _ = reading(classifier.with_threads(engine.threads), dataset, inside="learning")
-    train, part = read_parts(
-        dataset, select, predict=classifier.predict, strata=classifier.task.strata, seed=recipe.seed
+    asked = Prepared.of(
+        classifier,
+        dataset,
+        recipe,
+        select=select,
+        taps=taps,
+        tap_patterns=tap_patterns,
+        layers=layers,
+        threads=engine.threads,
     )
-    places = {"taps": taps, "tap_patterns": tap_patterns, "layers": layers}
-    first = next(part.labelled(_FIRST))
-    return _measured(
-        classifier, dataset, recipe, samples=len(train), select=len(part), workers=engine.workers, first=first, **places
-    )
+    found = _measured(asked.work, asked.tried, dataset, samples=len(asked.train), select=len(asked.part))
+    held = _held(asked.tried, asked.recipe, next(asked.part.labelled(_FIRST)))
+    return replace(found, workers=engine.workers, tried=held)
 
 
 def learning_seconds(
@@ -231,37 +230,25 @@ def learning_seconds(
     Raises:
         TapError, ModelError, DifferentiationError: as learning does.
     """
-    return _measured(
-        classifier, dataset, recipe, samples=samples, select=select, taps=taps, tap_patterns=(), layers=layers
-    ).at_most(1)
+    granularity = placed(recipe.granularity, at_taps=bool(taps))
+    masked = MaskedClassifier(classifier, first_masks(classifier.model, granularity, taps=taps, layers=layers))
+    masked.prepare(dataset.fitted_to(masked))
+    work = StepWork(masked, classifier, settled(recipe, dataset, count=samples), dataset.sample_shape)
+    return _measured(work, masked, dataset, samples=samples, select=select).at_most(1)
 
 
 def _measured(
-    classifier: Classifier,
-    dataset: Dataset,
-    recipe: Recipe,
-    *,
-    samples: int,
-    select: int,
-    taps: Sequence[str],
-    tap_patterns: Sequence[str],
-    layers: Sequence[str],
-    workers: int = 1,
-    first: LabelledBatch | None = None,
+    work: StepWork, tried: MaskedClassifier, dataset: Dataset, *, samples: int, select: int
 ) -> LearningEstimate:
-    """Measure on noise what steps and trials take, and make an attack of a trial on samples where some are given."""
-    recipe = settled(recipe, dataset, count=samples)
+    """Measure on noise what steps take, and what trials do in a classifier of theirs."""
+    masked, recipe = work.classifier, work.recipe
     assert recipe.epochs is not None  # settled
-    granularity = placed(recipe.granularity, at_taps=bool(taps or tap_patterns))
-    places = first_masks(classifier.model, granularity, taps=taps, tap_patterns=tap_patterns, layers=layers)
-    masked = MaskedClassifier(classifier, places)
-    masked.prepare(dataset.fitted_to(masked))
     count = masked.fixed_batch or min(_PROBE, recipe.batch_size)
     low, high = dataset.preprocessing.bounds
     rng = np.random.default_rng(0)
     x = rng.uniform(low, high, (count, *dataset.sample_shape)).astype(np.float32)
     y = np.zeros(count, np.int64)
-    objective = Objective(masked, classifier, recipe, dataset.sample_shape)
+    objective = Objective(masked, work.source, recipe, work.sample)
     stream = Stream.of(recipe.seed, "estimate", 0, np.arange(count))
 
     def learning_step() -> None:
@@ -271,15 +258,14 @@ def _measured(
 
     return LearningEstimate(
         step=seconds_of(learning_step) / count,
-        gradient=seconds_of(lambda: masked.answer(x, y, loss=Loss.CE.climbed)) / count,
-        forward=seconds_of(lambda: masked.logits(x)) / count,
+        gradient=seconds_of(lambda: tried.answer(x, y, loss=Loss.CE.climbed, straight_through=tried.passes_straight))
+        / count,
+        forward=seconds_of(lambda: tried.logits(x)) / count,
         samples=samples,
         select=select,
         epochs=recipe.epochs,
         parts=recipe.parts,
         batch_size=recipe.batch_size,
-        workers=workers,
-        tried=None if first is None else _held(masked, recipe, first),
     )
 
 
@@ -288,7 +274,8 @@ def _held(masked: MaskedClassifier, recipe: Recipe, first: LabelledBatch) -> Hel
     masked.weights = {key: np.ones_like(weights) for key, weights in masked.weights.items()}
     masked.task.check(first.y, masked.classes)
     victim = Victim(masked)
-    attack = PGD(eps=recipe.eps, norm=recipe.norm, max_iter=ROBUST_STEPS, seed=recipe.seed)
+    passes = masked.passes_straight
+    attack = PGD(eps=recipe.eps, norm=recipe.norm, max_iter=ROBUST_STEPS, seed=recipe.seed, straight_through=passes)
     right = float(victim.right(first.x, first.y).mean())
     before = victim.counts.total
     found = attack.run(victim, first.x, first.y, samples=first.indices)

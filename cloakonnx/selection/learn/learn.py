@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from os import PathLike
 from time import monotonic
@@ -13,31 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloakonnx.attacks.ball import ball
-from cloakonnx.classifier.doubts import PASSES
-from cloakonnx.classifier.given import ModelLike, classifier_of
+from cloakonnx.classifier.given import ModelLike
 from cloakonnx.classifier.masked import MaskedClassifier
-from cloakonnx.classifier.reading import first_doubts, reading
-from cloakonnx.data.loaded import Loaded, read_parts
-from cloakonnx.data.samples import Dataset, SamplesLike
+from cloakonnx.data.loaded import Loaded
+from cloakonnx.data.samples import SamplesLike
 from cloakonnx.engine.batches import Engine, InProcess, Pool
 from cloakonnx.engine.folder import Folder
-from cloakonnx.errors import DataError, DifferentiationError, InferenceError, NoGainError
-from cloakonnx.graph.masks.insert import check_opset
+from cloakonnx.errors import InferenceError, NoGainError
+from cloakonnx.files import check_output
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.json_files import installed_versions
 from cloakonnx.remote import local
 from cloakonnx.scoring.analysis import Analysis, SampleSet
 from cloakonnx.selection.learn.adam import Adam, OneCycle
-from cloakonnx.selection.learn.augment import Augmentation
 from cloakonnx.selection.learn.choosing import MOST_TRIED, ROBUST_STEPS, Choice, SelectPart
-from cloakonnx.selection.learn.objective import Objective, Outcome
-from cloakonnx.selection.learn.places import first_masks
+from cloakonnx.selection.learn.objective import Outcome
+from cloakonnx.selection.learn.preparation import Prepared
 from cloakonnx.selection.learn.progress import Progress
 from cloakonnx.selection.learn.recipe import Recipe
-from cloakonnx.selection.learn.settled import placed, settled
 from cloakonnx.selection.learn.state import State, Tally, load, save
-from cloakonnx.selection.learn.steps import Part, StepWork, outcome
+from cloakonnx.selection.learn.steps import Part, outcome
 from cloakonnx.text import eps_text
 
 _SAVE_EVERY = 50
@@ -100,56 +95,25 @@ def learn(
         >>> len(learned.masks) > 0
         True
     """
-    classifier = classifier_of(model)
-    dataset = Dataset.of(samples, classifier)
-    selecting = None if select is None else Dataset.of(select, classifier)
-    classifier.check_unmasked("learning")
-    source = classifier.model
-    check_opset(source)
-    ball(recipe.norm, recipe.eps).check(dataset.preprocessing.bounds, math.prod(dataset.sample_shape))
-    granularity = placed(recipe.granularity, at_taps=bool(taps or tap_patterns))
-    chosen = first_masks(source, granularity, taps=taps, tap_patterns=tap_patterns, layers=layers)
-    for each in (dataset, selecting):
-        if each is not None:
-            each.fitted_to(classifier)
-    classifier, notes = reading(classifier, dataset, inside="learning")
-    notes += first_doubts(classifier, dataset)
-    train, part = read_parts(
-        dataset, selecting, predict=classifier.predict, strata=classifier.task.strata, seed=recipe.seed
-    )
-    notes += tuple(_unlabelled(each) for each in dict.fromkeys((train, part)) if not each.has_labels)
-    recipe = replace(settled(recipe, dataset, count=len(train)), granularity=granularity)
-    augmented = Augmentation.of(recipe, dataset)
-    masked = MaskedClassifier(classifier, chosen)
-    masked.prepare(dataset.fitted_to(masked))
-    for loaded in (train, part):
-        masked.task.check(loaded.y, masked.classes)
+    target = None if output is None else local(output, writes=True)
+    if target is not None:
+        check_output(target, force=True)
     engine = engine or InProcess()
-    record = {
-        "recipe": {k: v for k, v in recipe.as_dict().items() if k not in {"budget", "zero_below"}},  # choosing only
-        "taps": [mask.key for mask in chosen],
-        "model": source.sha256,
-        "input": masked.input_name,
-        "output": masked.output_name,
-        "preprocessing": asdict(dataset.preprocessing),
-        "train": train.digest,
-        "select": part.digest,
-        "versions": installed_versions(),
-        **classifier.with_threads(engine.threads).record,
-    }
-    folder = None if output is None else Folder(local(output, writes=True), record, run="learning")
-    threaded = classifier.with_threads(engine.threads)
-    tried = masked if threaded is classifier else MaskedClassifier(threaded, chosen)
-    tried.prepare(dataset.sample_shape)
-    trials = SelectPart(tried, part, recipe, engine)
-    with _by_gradients():
-        Objective(masked, classifier, recipe, dataset.sample_shape)
-    tried.passes_straight = masked.passes_straight
-    notes += (PASSES,) if masked.passes_straight else ()
-    in_parts = recipe.parts > 1
-    steps = StepWork(*((tried, threaded) if in_parts else (masked, classifier)), recipe, dataset.sample_shape)
-    stepping = engine if in_parts else InProcess()
-    learner = _Learner(steps, stepping, train, trials, augmented=augmented, on_progress=on_progress)
+    asked = Prepared.of(
+        model,
+        samples,
+        recipe,
+        select=select,
+        taps=taps,
+        tap_patterns=tap_patterns,
+        layers=layers,
+        threads=engine.threads,
+    )
+    recipe, train, part = asked.recipe, asked.train, asked.part
+    source, notes = asked.masked.model, asked.notes
+    folder = None if target is None else Folder(target, _record(asked), run="learning")
+    trials = SelectPart(asked.tried, part, recipe, engine)
+    learner = _Learner(asked, engine if recipe.parts > 1 else InProcess(), trials, on_progress=on_progress)
     with folder.opened(resume=resume) if folder is not None else nullcontext():
         choice = learner.run(folder)
         notes += (_memorised(trials),) if trials.looks_memorised else ()
@@ -160,7 +124,7 @@ def learn(
     return Analysis(
         model_name=source.name,
         model_sha256=source.sha256,
-        preprocessing=dataset.preprocessing,
+        preprocessing=asked.dataset.preprocessing,
         samples=SampleSet(
             clean=train.name,
             adversarial=None,
@@ -168,13 +132,30 @@ def learn(
             largest_difference=recipe.eps,
             hashes=train.hashes + part.hashes,
         ),
-        provider=masked.provider.name,
-        threads=tried.provider.threads,
+        provider=asked.masked.provider.name,
+        threads=asked.tried.provider.threads,
         notes=notes,
-        masks=_masks(choice, masked),
+        masks=_masks(choice, asked.masked),
         attack=_inner_attack(recipe),
         learning=_learning(learner, choice, part, recipe, held_out=select is None),
     )
+
+
+def _record(asked: Prepared) -> dict[str, Any]:
+    """Return everything that checkpoints depend on."""
+    recipe, masked = asked.recipe, asked.masked
+    return {
+        "recipe": {k: v for k, v in recipe.as_dict().items() if k not in {"budget", "zero_below"}},  # choosing only
+        "taps": [mask.key for mask in masked.masks],
+        "model": masked.model.sha256,
+        "input": masked.input_name,
+        "output": masked.output_name,
+        "preprocessing": asdict(asked.dataset.preprocessing),
+        "train": asked.train.digest,
+        "select": asked.part.digest,
+        "versions": installed_versions(),
+        **asked.tried.record,
+    }
 
 
 class _Learner:
@@ -182,21 +163,19 @@ class _Learner:
 
     def __init__(
         self,
-        work: StepWork,
+        asked: Prepared,
         engine: Engine,
-        train: Loaded,
         part: SelectPart,
         *,
-        augmented: Augmentation | None,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        recipe, fixed = work.recipe, work.classifier.fixed_batch
+        work, recipe, train = asked.work, asked.recipe, asked.train
         self.state = State(Adam(work.classifier.weights))
         self._work, self._engine, self._recipe = work, engine, recipe
-        self._train, self.part, self._unit = train, part, fixed or 1
-        self._augmented, self._tell = augmented, on_progress
-        self._size = _batch_size(recipe.batch_size, len(train), fixed, train.name)
-        count = len(train) if fixed is None else len(train) - len(train) % fixed
+        self._train, self.part, self._unit = train, part, work.classifier.fixed_batch or 1
+        self._augmented, self._tell = asked.augmented, on_progress
+        self._size = asked.batch_size
+        count = len(train) - len(train) % self._unit
         self._starts = range(0, count, self._size)
         self._count = count
         assert recipe.epochs is not None  # settled
@@ -299,14 +278,6 @@ class _Learner:
         return record
 
 
-def _batch_size(wanted: int, count: int, fixed: int | None, name: str) -> int:
-    if fixed is None:
-        return min(wanted, count)
-    if count < fixed:
-        raise DataError(f"{name}: {count} samples to learn on are fewer than the model's fixed batch of {fixed}")
-    return min(max(fixed, wanted - wanted % fixed), count - count % fixed)
-
-
 def _masks(choice: Choice, masked: MaskedClassifier) -> tuple[Mask, ...]:
     """Return the masks that do something."""
     masks = {mask.key: replace(mask, weights=choice.masks[mask.key]) for mask in masked.masks}
@@ -351,13 +322,6 @@ def _learning(learner: _Learner, choice: Choice, samples: Loaded, recipe: Recipe
     }
 
 
-def _unlabelled(samples: Loaded) -> str:
-    return (
-        f"{samples.name} has no labels: the model's own predictions stand in, so clean accuracy there is agreement "
-        "with the model"
-    )
-
-
 def _memorised(part: SelectPart) -> str:
     return (
         f"the model has {part.clean_before} of {part.count} select samples right, so it may have been trained on them: "
@@ -378,16 +342,3 @@ def _over_budget(part: SelectPart, choice: Choice, recipe: Recipe) -> str:
 def shuffled(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return the order of an epoch."""
     return np.random.Generator(np.random.PCG64([seed, 1, epoch])).permutation(count)
-
-
-@contextmanager
-def _by_gradients() -> Iterator[None]:
-    """Where there are no gradients, name what needs none instead of attacks, which learning does not choose."""
-    try:
-        yield
-    except DifferentiationError as error:
-        raise type(error)(
-            f"{error.args[0].partition(';')[0]}; masks are learned by gradients: choose features by scores instead "
-            "('cloakonnx analyze' with --adversarial, then 'cloakonnx apply')",
-            parameter=error.parameters,
-        ) from None
