@@ -17,19 +17,16 @@ from numpy.typing import NDArray
 
 from cloakonnx.attacks.base import Attack, attacks_of
 from cloakonnx.attacks.naming import outputs_by_eps
-from cloakonnx.attacks.presets import passing
 from cloakonnx.attacks.targets import Targets, TargetsLike
-from cloakonnx.attacks.victim import Victim
-from cloakonnx.attacks.work import AttackedBatch, AttackWork
+from cloakonnx.attacks.work import AttackedBatch, AttackWork, checked_works
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.doubts import PASSES, Seen
+from cloakonnx.classifier.doubts import Seen
 from cloakonnx.classifier.given import ModelLike, classifier_of
-from cloakonnx.classifier.reading import describe_scores, reading
+from cloakonnx.classifier.reading import describe_scores
 from cloakonnx.classifier.relabelled import data_doubt
 from cloakonnx.classifier.task import at_chance
 from cloakonnx.data.arrays import LABELS_KEY, PREDICTED, SETTINGS_KEY, load_npz
 from cloakonnx.data.levels import as_pixels
-from cloakonnx.data.loaded import check_labelled
 from cloakonnx.data.samples import Dataset, SamplesLike
 from cloakonnx.engine.batches import Engine, InTurn, map_batches
 from cloakonnx.engine.choice import default_engine
@@ -132,18 +129,8 @@ def attack(
     dataset = Dataset.of(samples, classifier)
     engine = engine_or(engine, lambda: default_engine(classifier.provider, dataset, batch_size))
     classifier = classifier.shipped().with_threads(engine.threads)
-    sample = dataset.fitted_to(classifier)
-    asked = [AttackWork.of(classifier, dataset, each, round_levels=round_levels, targets=aims) for each in attacks]
-    if attacks[0].is_targeted and aims.choice == "labels":
-        check_labelled(dataset, asked[0].missing_labels)
-    classifier, notes = reading(classifier, dataset)
-    classifier.prepare(sample)
-    dataset.check_classes(classifier.classes)
-    aims.check(classifier.classes, dataset.count())
-    works = [replace(each, classifier=classifier) for each in asked]
-    if any(each.by_gradient and not each.passes_straight for each in attacks) and Victim(classifier).must_pass:
-        works = [replace(work, settings=each) for work, each in zip(works, passing(attacks), strict=True)]
-        notes += (PASSES,)
+    works, notes = checked_works(classifier, dataset, attacks, round_levels=round_levels, targets=aims)
+    classifier = works[0].classifier
     runs = [_Run.of(work, path, batch_size) for work, path in zip(works, paths, strict=True)]
     for run in runs:
         run.check(resume=resume)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from cloakonnx.attacks.ball import ball
 from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.pairs import labels_of
+from cloakonnx.attacks.presets import passing
 from cloakonnx.attacks.targets import Targets
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.doubts import Seen
+from cloakonnx.classifier.doubts import PASSES, Seen
+from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.layout import Arrangement
 from cloakonnx.data.levels import as_levels
+from cloakonnx.data.loaded import check_labelled
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Tell
 from cloakonnx.errors import DataError, OptionError
@@ -163,3 +166,28 @@ class AttackWork:
             seen=Seen(int(tied.sum()), *victim.directions.taken(len(x))),
             converged=int((found.converged & ~success).sum()),
         )
+
+
+def checked_works(
+    classifier: Classifier, dataset: Dataset, attacks: Sequence[Attack], *, round_levels: bool, targets: Targets
+) -> tuple[list[AttackWork], tuple[str, ...]]:
+    """Return the work of each attack on a dataset's samples, and notes on how the model is run.
+
+    The attacks are targeted all or none. Where the model's gradients are all 0, straight-through ones are taken.
+
+    Raises:
+        DataError, OptionError, ModelError, DifferentiationError: what makes no sense, as :func:`cloakonnx.attack` says.
+    """
+    sample = dataset.fitted_to(classifier)
+    asked = [AttackWork.of(classifier, dataset, each, round_levels=round_levels, targets=targets) for each in attacks]
+    if attacks[0].is_targeted and targets.choice == "labels":
+        check_labelled(dataset, asked[0].missing_labels)
+    classifier, notes = reading(classifier, dataset)
+    classifier.prepare(sample)
+    dataset.check_classes(classifier.classes)
+    targets.check(classifier.classes, dataset.count())
+    works = [replace(each, classifier=classifier) for each in asked]
+    if any(each.by_gradient and not each.passes_straight for each in attacks) and Victim(classifier).must_pass:
+        works = [replace(work, settings=each) for work, each in zip(works, passing(attacks), strict=True)]
+        notes += (PASSES,)
+    return works, notes

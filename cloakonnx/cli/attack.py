@@ -127,7 +127,15 @@ def _tell_time(
     from cloakonnx.cli._dry import tell_estimate
     from cloakonnx.evaluation.attack_estimate import estimate_attacks
 
-    found = estimate_attacks(classifier, samples, attacks, targets=judging.aim, batch_size=batch_size, engine=engine)
+    found = estimate_attacks(
+        classifier,
+        samples,
+        attacks,
+        targets=judging.aim,
+        round_levels=judging.round_levels,
+        batch_size=batch_size,
+        engine=engine,
+    )
     tell_estimate(found, classifier, as_json=as_json)
 
 

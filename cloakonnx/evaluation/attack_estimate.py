@@ -11,9 +11,8 @@ from cloakonnx.attacks.base import Attack
 from cloakonnx.attacks.cost import most_work, seconds_per_unit
 from cloakonnx.attacks.targets import Targets, TargetsLike
 from cloakonnx.attacks.victim import Victim
-from cloakonnx.attacks.work import AttackWork
+from cloakonnx.attacks.work import checked_works
 from cloakonnx.classifier.classifier import Classifier
-from cloakonnx.classifier.reading import reading
 from cloakonnx.data.batch import Batch
 from cloakonnx.data.samples import Dataset
 from cloakonnx.engine.batches import Engine
@@ -26,6 +25,7 @@ def estimate_attacks(
     attacks: Sequence[Attack],
     *,
     targets: TargetsLike | None,
+    round_levels: bool,
     batch_size: int,
     engine: Engine,
 ) -> Estimate:
@@ -36,14 +36,18 @@ def estimate_attacks(
         dataset: The samples.
         attacks: The attacks, one for each eps.
         targets: The classes to reach, as :func:`cloakonnx.attack` takes them.
+        round_levels: Whether inputs are rounded to levels of 1/255 before they are judged.
         batch_size: Samples at a time.
         engine: Where batches would be handled.
 
     Raises:
         DataError, OptionError, DifferentiationError: as :func:`cloakonnx.attack` does.
     """
-    classifier, _ = reading(classifier.shipped().with_threads(engine.threads), dataset)
-    victim = Victim(classifier, dataset.fitted_to(classifier))
+    aims = Targets.of("labels" if targets is None else targets)
+    classifier = classifier.shipped().with_threads(engine.threads)
+    works, _ = checked_works(classifier, dataset, attacks, round_levels=round_levels, targets=aims)
+    victim = Victim(works[0].classifier, dataset.sample_shape)
+    attacks = [each.settings for each in works]
     shape = (min(batch_size, _PROBE), *dataset.sample_shape)
     noise = np.random.default_rng(0).uniform(*victim.bounds, shape).astype(np.float32)
     rates = {each.name: seconds_per_unit(victim, each, noise) for each in attacks}
@@ -63,12 +67,9 @@ def estimate_attacks(
         return found
     count = min(tried_at_most(most), first.size)
     batch = Batch(first.x[:count], None if first.y is None else first.y[:count], first.start)
-    aims = Targets.of("labels" if targets is None else targets)
     shallow, deep, shares, right = 0.0, 0.0, [], 0.0
-    for each, most_units in zip(attacks, units, strict=True):
-        made = AttackWork.of(classifier, dataset, each, round_levels=False, targets=aims).start()(
-            batch, lambda share: None
-        )
+    for work, each, most_units in zip(works, attacks, units, strict=True):
+        made = work.start()(batch, lambda share: None)
         standing = int((made.correct & ~made.success).sum())
         early = max(made.queries + made.gradients - standing * most_units, 0) / count
         shallow += early * rates[each.name]

@@ -422,3 +422,11 @@ def test_a_dry_run_writes_nothing_and_expects_what_is_asked(folder: Path, run: R
     code, out, _ = run(*PGD, *more, "--dry-run")
     assert code == 0
     assert "withstand the attack" in out
+
+
+@pytest.mark.parametrize("more", [("--targets", "99"), ("--targets", "few.npy"), ("--round", "--bounds", "0,2")])
+def test_a_dry_run_refuses_what_the_run_refuses(folder: Path, run: Run, more: tuple[str, ...]) -> None:
+    np.save("few.npy", np.zeros(3, np.int64))
+    made, expected = run(*PGD, *more), run(*PGD, *more, "--dry-run")
+    assert (made.code, expected.code, expected.out) == (2, 2, "")
+    assert made.err == expected.err
