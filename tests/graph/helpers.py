@@ -15,16 +15,23 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from cloakonnx.graph.file.diff import diff
+from cloakonnx.graph.file.edit import edit_bytes, joined
 from cloakonnx.graph.file.model import Model, load
 from cloakonnx.graph.masks.harden import harden_file, hardened, strip_file
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import MaskEntry, masks_of
-from cloakonnx.graph.masks.strip import stripped, stripped_sha256
+from cloakonnx.graph.masks.strip import removal, stripped, stripped_sha256
 from cloakonnx.graph.masks.taps import Tap
 from tests.fixtures.models import Feed
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2}
 """Of the largest activation: where a fusion around the mask rounds once more than the source did."""
+
+
+def stripped_bytes(model: Model) -> bytes:
+    """Return the file without its masks, in memory."""
+    content = model.content
+    return joined(content, edit_bytes(content, removal(model)))
 
 
 def weights(count: int, seed: int = 0) -> NDArray[np.float32]:

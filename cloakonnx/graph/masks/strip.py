@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.errors import CheckError, MaskError, ModelError
 from cloakonnx.graph.file.content import inlined
-from cloakonnx.graph.file.edit import Edit, edit_bytes, edit_proto, edited, joined, sha256
+from cloakonnx.graph.file.edit import Edit, edit_bytes, edit_proto, edited, sha256
 from cloakonnx.graph.file.model import Model
 from cloakonnx.graph.index.index import Index, structure
 from cloakonnx.graph.masks import metadata
@@ -224,9 +224,3 @@ def stripped_sha256(model: Model) -> str:
     """Return the digest of what stripping gives now, whatever the metadata says; raises as :func:`removal` does."""
     content = model.content
     return sha256(content, edit_bytes(content, removal(model)))
-
-
-def stripped_bytes(model: Model) -> bytes:
-    """Return the file without its masks, in memory; raises as :func:`removal` does."""
-    content = model.content
-    return joined(content, edit_bytes(content, removal(model)))

@@ -33,7 +33,6 @@ class WeightPlace:
         input_axis: The axis that counts input channels; None for a vector.
         spatial: The axes that count the places of a kernel.
         stacked: The axes that count layers of one shape, each with channels of its own: an LSTM's directions.
-        is_bias: Whether it is added, not multiplied.
     """
 
     name: str
@@ -46,7 +45,6 @@ class WeightPlace:
     input_axis: int | None
     spatial: frozenset[int]
     stacked: frozenset[int] = frozenset()
-    is_bias: bool = False
 
     @property
     def dtype(self) -> str:
@@ -261,7 +259,6 @@ def _place(graph: Index, name: str, index: int, position: int) -> WeightPlace:
         input_axis=input_axis,
         spatial=frozenset(spatial),
         stacked=frozenset([0] if node.op_type in _RECURRENT else []),
-        is_bias=position == _BIASED.get(node.op_type),
     )
 
 

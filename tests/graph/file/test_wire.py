@@ -18,10 +18,10 @@ from cloakonnx.graph.file.model import Model, load, load_bytes
 from cloakonnx.graph.masks.harden import harden_file, hardened, strip_file
 from cloakonnx.graph.masks.mask import Mask
 from cloakonnx.graph.masks.metadata import entries, masks_of
-from cloakonnx.graph.masks.strip import stripped, stripped_bytes
+from cloakonnx.graph.masks.strip import stripped
 from cloakonnx.graph.masks.taps import find_tap, list_taps
 from tests.fixtures.models import FIXTURES, TAP, mlp, unknown_fields
-from tests.graph.helpers import weights
+from tests.graph.helpers import stripped_bytes, weights
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 GROUP = b"\x93\x89\x02" + b"\x08\x01" + b"\x0b\x0c" + b"\x12\x02ab" + b"\x15abcd" + b"\x19abcdefgh" + b"\x94\x89\x02"

@@ -17,7 +17,7 @@ from cloakonnx.graph.fold.fold import fold_file, folded, folding, refolded
 from cloakonnx.graph.fold.recorded import read_masks
 from cloakonnx.graph.masks.harden import harden_file, hardened
 from cloakonnx.graph.masks.mask import KERNEL, OUTPUT_CHANNEL, WEIGHT, Mask
-from cloakonnx.graph.masks.strip import stripped_bytes
+from tests.graph.helpers import stripped_bytes
 from tests.graph.masks.test_weight_masks import NODES, RNG, UNITS, VALUES, built, random_masks, run
 from tests.support.classifiers import cpu
 

@@ -13,8 +13,9 @@ from cloakonnx.graph.file.edit import canonical_buffer, edit_bytes, joined
 from cloakonnx.graph.file.model import load_bytes
 from cloakonnx.graph.masks.harden import hardened, plan
 from cloakonnx.graph.masks.mask import Mask
-from cloakonnx.graph.masks.strip import read_masks, reinserted, stripped_bytes
+from cloakonnx.graph.masks.strip import read_masks, reinserted
 from cloakonnx.graph.masks.taps import activation_taps
+from tests.graph.helpers import stripped_bytes
 
 
 def made(rank: int = 4, ir_version: int = 8) -> bytes:

@@ -19,7 +19,8 @@ from cloakonnx.graph.fold.fold import folding
 from cloakonnx.graph.masks.harden import harden_file, hardened, strip_file
 from cloakonnx.graph.masks.mask import FEATURE, KERNEL, WEIGHT, Mask, largest_relative_error
 from cloakonnx.graph.masks.metadata import WeightMaskEntry, masks_of
-from cloakonnx.graph.masks.strip import read_masks, reinserted, stripped_bytes
+from cloakonnx.graph.masks.strip import read_masks, reinserted
+from tests.graph.helpers import stripped_bytes
 from tests.support.classifiers import cpu
 
 from .test_weight_masks import UNITS, VALUES, built, random_masks, run

@@ -19,8 +19,8 @@ from cloakonnx.errors import TapError
 from cloakonnx.graph.file.model import Model, load_bytes
 from cloakonnx.graph.masks.harden import hardened
 from cloakonnx.graph.masks.mask import INPUT_CHANNEL, KERNEL, OUTPUT_CHANNEL, Mask
-from cloakonnx.graph.masks.strip import stripped_bytes
 from cloakonnx.graph.masks.weights import find_weight, list_weights
+from tests.graph.helpers import stripped_bytes
 
 from .test_weight_masks import RNG, X, built, run
 

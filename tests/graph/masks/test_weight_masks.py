@@ -21,8 +21,9 @@ from cloakonnx.graph.masks.granularity import granularity
 from cloakonnx.graph.masks.harden import harden_file, hardened, strip_file
 from cloakonnx.graph.masks.mask import INPUT_CHANNEL, KERNEL, OUTPUT_CHANNEL, WEIGHT, Mask
 from cloakonnx.graph.masks.metadata import WeightMaskEntry, masks_of
-from cloakonnx.graph.masks.strip import read_masks, stripped_bytes
+from cloakonnx.graph.masks.strip import read_masks
 from cloakonnx.graph.masks.weights import chosen_weights, find_weight, list_weights
+from tests.graph.helpers import stripped_bytes
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 2, 6, 6)).astype(np.float32)
