@@ -15,10 +15,15 @@ from cloakonnx.data.sources import ArraySource
 from cloakonnx.graph.file.model import Model, load
 from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.runtime.provider import choose_provider
+from cloakonnx.scoring.analysis import Analysis
+from cloakonnx.selection.learn.learn import learn
+from cloakonnx.selection.learn.recipe import Recipe
 from tests.attacks.helpers import DIGITS, ROOT, digits_arrays
+from tests.support.classifiers import cpu
 
 CPU = choose_provider("cpu")
 EPS = 2 / 16
+QUICK = Recipe(eps=EPS, budget=0.04, epochs=2, batch_size=50, learning_rate=0.05)
 
 
 @cache
@@ -49,3 +54,12 @@ def learning_data(count: int = 300) -> Dataset:
 def select_data(count: int = 150) -> Dataset:
     x, y = digits_arrays()
     return dataset(x[:count], y[:count], "select")
+
+
+def learned(recipe: Recipe = QUICK, **options: Any) -> Analysis:
+    options = {"select": select_data(60), "over_budget": True, "samples": learning_data(150)} | options
+    return learn(cpu(model()), recipe=recipe, **options)
+
+
+class StoppedError(Exception):
+    """As if killed."""

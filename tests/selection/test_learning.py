@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,32 +19,18 @@ from onnx import TensorProto, helper
 from cloakonnx.attacks.methods.pgd import PGD
 from cloakonnx.attacks.victim import Victim
 from cloakonnx.data.loaded import Loaded, split
-from cloakonnx.data.samples import Dataset
-from cloakonnx.data.sources import ArraySource
-from cloakonnx.engine.folder import forget
-from cloakonnx.errors import CheckError, DataError, OptionError, OutputError, TapError
+from cloakonnx.errors import CheckError, DataError, OptionError, TapError
 from cloakonnx.graph.file.model import Model, load_bytes
 from cloakonnx.graph.masks.harden import hardened
-from cloakonnx.preprocessing import Preprocessing
 from cloakonnx.scoring.analysis import Analysis
-from cloakonnx.selection.learn.augment import Augmentation
 from cloakonnx.selection.learn.choosing import SelectPart, TrialWork
 from cloakonnx.selection.learn.learn import learn
-from cloakonnx.selection.learn.progress import Progress, watched
 from cloakonnx.selection.learn.recipe import Recipe
-from cloakonnx.selection.learn.settled import settled
 from tests.attacks.helpers import DIGITS, digits_arrays, victim_of
-from tests.selection.helpers import EPS, dataset, learning_data, model, select_data, training_arrays
+from tests.selection.helpers import EPS, QUICK, dataset, learned, learning_data, model, select_data, training_arrays
 from tests.support.classifiers import cpu
 
 pytest.importorskip("sklearn")
-
-QUICK = Recipe(eps=EPS, budget=0.04, epochs=2, batch_size=50, learning_rate=0.05)
-
-
-def learned(recipe: Recipe = QUICK, **options: Any) -> Analysis:
-    options = {"select": select_data(60), "over_budget": True, "samples": learning_data(150)} | options
-    return learn(cpu(model()), recipe=recipe, **options)
 
 
 def correct(target: Model, attack: Callable[[Victim], NDArray[np.float32]]) -> NDArray[np.bool_]:
@@ -106,55 +91,6 @@ def test_an_analysis_is_read_as_it_was_written(granularity: Any, tmp_path: Path)
     first = json.loads(text)["masks"][0]
     stored = np.frombuffer(base64.b64decode(first["data"]), "<f4").reshape(first["shape"])
     assert np.array_equal(stored, found.masks[0].weights)
-
-
-class StoppedError(Exception):
-    """As if killed."""
-
-
-@pytest.mark.parametrize(("stop", "granularity"), [(1, "feature"), (4, "feature"), (5, "feature"), (5, "kernel")])
-def test_an_interrupted_call_goes_on_to_the_same_bytes(
-    stop: int, granularity: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cloakonnx.selection.learn.learn._SAVE_EVERY", 2)
-    recipe = replace(QUICK, granularity=granularity)
-    whole = learned(recipe).to_json()
-    output = tmp_path / "m.cloak.json"
-    told: list[int] = []
-
-    def interrupt(now: Progress) -> None:
-        told.append(now.step)
-        if now.step == stop:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        learned(recipe, output=output, on_progress=interrupt)
-    assert told == list(range(1, stop + 1))
-    told.clear()
-    kept, stop = {1: 0, 4: 4, 5: 4}[stop], -1
-    assert bool(list(tmp_path.iterdir())) == (kept > 0)
-    assert learned(recipe, output=output, resume=True, on_progress=interrupt).to_json() == whole
-    assert told[0] == kept + 1
-    forget(output)
-    assert not list(tmp_path.iterdir())
-
-
-def test_resume_wants_the_same_settings_but_for_the_budget(tmp_path: Path) -> None:
-    output = tmp_path / "m.cloak.json"
-    learned(output=output)
-    with pytest.raises(OutputError, match=r"left by learning with other settings \(recipe\); start again"):
-        learned(Recipe(eps=EPS, budget=0.04, epochs=3), output=output, resume=True)
-    other = Recipe(eps=EPS, budget=0.02, epochs=2, batch_size=50, learning_rate=0.05)
-    steps: list[int] = []
-    learned(other, output=output, resume=True, on_progress=lambda now: steps.append(now.step))
-    assert set(steps) == {6}  # only choosing is left
-
-
-def test_damaged_checkpoints_are_made_again(tmp_path: Path) -> None:
-    output = tmp_path / "m.cloak.json"
-    whole = learned(output=output).to_json()
-    (tmp_path / ".m.cloak.json.parts" / "state.npz").write_bytes(b"PK")
-    assert learned(output=output, resume=True).to_json() == whole
 
 
 def test_a_budget_that_cannot_be_met() -> None:
@@ -271,55 +207,6 @@ def test_a_select_part_that_the_model_knows_by_heart(count: int, wrong: int, lab
     assert len(found.notes) == noted + (not labelled)
 
 
-def test_the_time_left_goes_by_the_steps_of_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that goes on by 3 seconds each time it is read: first when learning begins, then after each step."""
-    clock = iter(range(0, 300, 3))
-    monkeypatch.setattr("cloakonnx.selection.learn.learn.monotonic", lambda: next(clock))
-    told: list[Progress] = []
-    output = tmp_path / "m.cloak.json"
-
-    def stop(now: Progress) -> None:
-        told.append(now)
-        if now.step == 3:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        learned(output=output, on_progress=stop)
-    learned(output=output, resume=True, on_progress=told.append)
-    assert [(now.step, now.seconds_left) for now in told[:6]] == [(1, 15), (2, 12), (3, 9), (4, 6), (5, 3), (6, 0)]
-    first, last = (now.epoch for now in (told[2], told[5]))
-    assert first is not None
-    assert last is not None
-    assert [now.line is None for now in told[:7]] == [True, True, False, True, True, False, True]
-    assert told[2].line == (
-        f"epoch 1 of 2: loss {first['loss']:.4f}, right where attacks start {100 * first['start_accuracy']:.1f}%, "
-        f"where they end {100 * first['adversarial_accuracy']:.1f}%; select clean {first['select_clean']} of 60, "
-        f"robust {first['select_robust']} of 60; about 9 s left"
-    )
-    assert told[5].line is not None
-    assert told[5].line.endswith(
-        f"select clean {last['select_clean']} of 60, robust {last['select_robust']} of 60; choosing"
-    )
-
-
-def test_a_bar_is_opened_once_it_is_known_how_long_it_is() -> None:
-    bars: list[int] = []
-    moves: list[float] = []
-    lines: list[str] = []
-
-    @contextmanager
-    def bar(steps: int) -> Iterator[Callable[[float], None]]:
-        bars.append(steps)
-        yield moves.append
-
-    with watched(bar, lines.append) as on_progress:
-        assert bars == []
-        learned(on_progress=on_progress)
-    assert bars == [6]
-    assert moves == [1, 2, 3, 4, 5, 6, 6, 6]
-    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
-
-
 def test_the_masks_of_eight_epochs_are_tried() -> None:
     """Evenly spaced, the last one among them."""
     found = learned(replace(QUICK, epochs=11, batch_size=150)).learning
@@ -405,65 +292,6 @@ def test_a_tap_without_gradient(op: str) -> None:
 def test_bad_settings(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         learned(Recipe(**({"eps": EPS, "budget": 0.04} | wrong)))
-
-
-def color_data(x: NDArray[np.float32], y: NDArray[np.int64], bounds: tuple[float, float] = (0, 1)) -> Dataset:
-    return Dataset(ArraySource("c", x.repeat(3, axis=1), y), Preprocessing(bounds=bounds), (3, 8, 8))
-
-
-def test_what_a_recipe_leaves_open_is_settled_by_the_samples() -> None:
-    x, y = training_arrays()
-    table = Dataset(ArraySource("t", x.reshape(len(x), -1), y), Preprocessing(), (64,))
-    for data, flip, shift in ((color_data(x, y), True, 1), (dataset(x, y), False, 0), (table, False, 0)):
-        found = settled(QUICK, data, count=150)
-        assert (found.flip, found.shift) == (flip, shift)
-        assert settled(replace(QUICK, flip=not flip, shift=3), data, count=150) == replace(
-            QUICK, flip=not flip, shift=3
-        )
-    for count, epochs in ((4000, 8), (50_000, 8), (1198, 27), (150, 40), (7, 40)):
-        assert settled(replace(QUICK, epochs=None), table, count=count).epochs == epochs
-    assert Augmentation.of(settled(QUICK, table, count=150), table) is None
-
-
-def test_images_are_mirrored_by_sample_and_epoch() -> None:
-    x, y = training_arrays()
-    mirrored = Augmentation.of(replace(QUICK, flip=True, shift=0), color_data(x, y))
-    assert mirrored is not None
-    x, rows = x[:100].repeat(3, axis=1), np.arange(100)
-    found = mirrored(x, rows, epoch=0)
-    turned = (found == x[..., ::-1]).all(axis=(1, 2, 3))
-    assert 30 < turned.sum() < 70
-    assert (found[~turned] == x[~turned]).all()
-    assert np.array_equal(mirrored(x[50:], rows[50:], epoch=0), found[50:])
-    assert not np.array_equal(mirrored(x, rows, epoch=1), found)
-
-
-@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0)])
-def test_images_are_shifted_and_black_comes_in(bounds: tuple[float, float]) -> None:
-    x, y = training_arrays()
-    shifted = Augmentation.of(replace(QUICK, flip=False, shift=2), color_data(x, y, bounds))
-    assert shifted is not None
-    x, rows = x[:200].repeat(3, axis=1), np.arange(200)
-    found = shifted(x, rows, epoch=3)
-    seen = set()
-    for image, moved in zip(x, found, strict=True):
-        wide = np.full((3, 12, 12), bounds[0], np.float32)
-        wide[:, 2:10, 2:10] = image
-        places = [(i, j) for i in range(5) for j in range(5) if np.array_equal(wide[:, i : i + 8, j : j + 8], moved)]
-        assert places
-        seen.update(places[:1])
-    assert len(seen) > 15
-    assert np.array_equal(shifted(x[50:], rows[50:], epoch=3), found[50:])
-
-
-def test_what_is_no_image_cannot_be_mirrored_or_shifted() -> None:
-    x, y = training_arrays()
-    table = Dataset(ArraySource("t", x.reshape(len(x), -1), y), Preprocessing(), (64,))
-    for wanted, option in (({"flip": True}, "flip"), ({"shift": 2}, "shift")):
-        with pytest.raises(DataError, match=f"are no images with channels.* leave out {option}"):
-            Augmentation.of(settled(replace(QUICK, **wanted), table, count=150), table)
-    with pytest.raises(DataError, match="shift 8 moves images of 8 pixels out of sight"):
-        Augmentation.of(replace(QUICK, shift=8), dataset(x, y))
 
 
 def test_the_former_name_of_a_granularity() -> None:
