@@ -22,6 +22,9 @@ class Result(NamedTuple):
 
 Run = Callable[..., Result]
 
+PGD = ("attack", "m.onnx", "--data", "clean.npz", "--attack", "pgd", "--eps", "0.1", "-o", "adv.npz")
+"""What makes an attack in ``folder``; options that follow count instead of these."""
+
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
