@@ -181,7 +181,7 @@ def parsed(text: str, *, name: str, error: type[CloakError]) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except _KeyTwiceError as found:
-        raise error(f"{name} is damaged: {found}, and which of them counts can't be told") from None
+        raise error(f"{name} is damaged: {found}, and nothing says which of them counts") from None
     except (ValueError, RecursionError) as found:
         raise error(f"{name} is not JSON: {found}") from None
 

@@ -226,14 +226,20 @@ def test_evaluate_alone(use: Use) -> None:
     assert workspace.joinpath("out").is_dir()
 
 
+def test_a_model_beside_those_of_the_settings_file(use: Use) -> None:
+    """It would not be checked."""
+    ran, stub, _ = use({"mode": "check", "model": "model.onnx"})
+    assert (ran.step("harden").code, stub.called.exists()) == (2, False)
+    assert "::error::mode check takes the models that the settings file names" in ran.step("harden").said
+
+
 def test_every_model_of_the_settings_file(use: Use) -> None:
     models = [
         {"name": "a.onnx", "error": None, "gates": [{"gate": "clean>=90%", "verdict": "pass", "detail": "95%"}]},
         {"name": "b.onnx", "error": "gave up", "gates": []},
     ]
-    ran, stub, _ = use(
-        {"mode": "check", "config": "ci.toml", "output": "new/out"}, code=2, out=json.dumps({"models": models})
-    )
+    inputs = {"mode": "check", "model": "", "config": "ci.toml", "output": "new/out"}
+    ran, stub, _ = use(inputs, code=2, out=json.dumps({"models": models}))
     assert stub.arguments == [
         *("--config=ci.toml", "check", "--json", "--force", "--output=new/out", "--junit=new/out/gates.xml"),
     ]

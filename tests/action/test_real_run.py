@@ -124,8 +124,8 @@ def test_a_real_evaluation_and_a_real_check(real: Runner) -> None:
     for mode, named in (("evaluate", "my model.onnx: clean>=80%"), ("check", "m: clean>=80%")):
         ran = real.run(
             ROOT,
-            {"mode": mode, "model": "my model.onnx", "output": mode}
-            | ({"require": "clean>=80%\nrobust>=99%"} if mode == "evaluate" else {}),
+            {"mode": mode, "output": mode}
+            | ({"model": "my model.onnx", "require": "clean>=80%\nrobust>=99%"} if mode == "evaluate" else {}),
             others={SETUP: {"python-path": sys.executable}, UPLOAD: {}, **CACHES},
             instead={"install": lambda: {"python": sys.executable}},
         )

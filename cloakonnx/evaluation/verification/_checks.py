@@ -113,7 +113,7 @@ def _agreement(model: Model, source: Model | None, count: int, *, is_recorded: b
 
 SAME_FILES = (
     "both models refer to the same files, and the metadata records no digests: whether they are as they were when the "
-    "model was hardened can't be told"
+    "model was hardened is not known"
 )
 
 
