@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from html import escape
@@ -69,6 +70,11 @@ def parse_fraction(text: str) -> Fraction:
     if not terms[1]:
         raise ValueError(text)
     return terms[0] / terms[1]
+
+
+def composed(name: str) -> str:
+    """Return a name in the composed form of Unicode, as keyboards write it; a Mac has folders in the other form."""
+    return unicodedata.normalize("NFC", name)
 
 
 def eps_text(eps: float) -> str:

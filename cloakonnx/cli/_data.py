@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -165,8 +166,9 @@ class Data(Group):
         return found
 
     def _class_names(self) -> tuple[str, ...]:
-        """Return the names of ``--classes``, without the spaces around commas."""
-        names = tuple(name.strip() for name in self.classes.split(",")) if self.classes else ()
+        """Return the names of ``--classes``, without the spaces around commas; quotes go round a name with commas."""
+        rows = csv.reader([self.classes or ""], skipinitialspace=True)
+        names = tuple(name.strip() for name in next(rows, []))
         if "" in names:
             raise click.BadParameter(f"{self.classes!r} has an empty name; give A,B,...", param_hint="'--classes'")
         return names

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.data._listing import few, natural
 from cloakonnx.errors import DataError, nearest
-from cloakonnx.text import shown
+from cloakonnx.text import composed, shown
 
 _ALL, _FIRST = 20, 8
 """Classes up to which all are shown with their numbers, and how many are shown of more."""
@@ -73,7 +73,7 @@ class Texts:
 
     def add(self, text: str) -> None:
         """Take the label of the next sample."""
-        self._labels.append(self._codes.setdefault(text, len(self._codes)))
+        self._labels.append(self._codes.setdefault(composed(text), len(self._codes)))
 
     def numbered(self, where: str, *, classes: tuple[str, ...] = ()) -> Numbered:
         """Return the labels as numbers: whole numbers as they are, names in the order of ``classes`` or their own.

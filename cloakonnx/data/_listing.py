@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.errors import DataError, nearest
+from cloakonnx.text import composed
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _SYSTEM = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
@@ -72,8 +73,8 @@ def listed(folder: Path, *, classes: tuple[str, ...]) -> Listing:
             f"file names and labels with {{labels}}{_tables_in(met)}",
             parameter="labels",
         )
-    found = {name: files for name, files in inside.items() if files}
-    met.without = [name for name in inside if name not in found and name not in classes]
+    found = {composed(name): files for name, files in inside.items() if files}
+    met.without = [name for name in inside if composed(name) not in found and name not in classes]
     if not found:
         raise DataError(f"{folder} has no images in its class folders (known: {', '.join(sorted(SUFFIXES))})")
     if not classes:

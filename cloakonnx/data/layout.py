@@ -97,7 +97,7 @@ def arrange(
     if wanted is None:
         return Arrangement(None, None, axis)
     if len(sample) == 3 and len(wanted) == 3:
-        return _arrange_image(sample, wanted, layout or stored, name)
+        return _arrange_image(sample, wanted, layout or stored, name, are_pictures=stored is not None)
     shape = _reshaped(sample, wanted)
     if _fits(shape, wanted):
         return Arrangement(None, None if shape == sample else shape, axis)
@@ -186,7 +186,7 @@ def _flattened(sample: tuple[int, ...], axis: int, layout: str | None, stored: s
 
 
 def _arrange_image(
-    sample: tuple[int, ...], wanted: tuple[int | None, ...], layout: str | None, name: str
+    sample: tuple[int, ...], wanted: tuple[int | None, ...], layout: str | None, name: str, *, are_pictures: bool
 ) -> Arrangement:
     own, axis = model_layout(wanted), channel_axis(wanted)
     as_is = Arrangement(None, None, axis)
@@ -197,7 +197,8 @@ def _arrange_image(
     if layout is not None:
         arrangement, fits = options[layout]
         if not fits:
-            raise DataError(_misfit(name, sample, wanted) + f" as {layout.upper()}")
+            way = _scaled(sample, wanted, axis) if are_pictures else ""
+            raise DataError(_misfit(name, sample, wanted) + f" as {layout.upper()}{way}", parameter=("resize", "crop"))
         return arrangement
     found = [key for key, (_, fits) in options.items() if fits]
     if not found:
@@ -208,6 +209,15 @@ def _arrange_image(
             parameter="layout",
         )
     return options[found[0]][0]
+
+
+def _scaled(picture: tuple[int, ...], wanted: tuple[int | None, ...], axis: int) -> str:
+    """Return the options that bring pictures (H, W, C) to a square input; nothing where they would not."""
+    channels, sides = wanted[axis - 1], [size for place, size in enumerate(wanted, 1) if place != axis]
+    side = sides[0]
+    if side is None or sides[1] != side or channels not in {None, picture[2]}:
+        return ""
+    return f"; {{resize}} {side} {{crop}} {side} makes them fit (as in training, if it did so)"
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

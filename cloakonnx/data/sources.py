@@ -23,6 +23,7 @@ from cloakonnx.data.batch import Batch
 from cloakonnx.errors import DataError
 from cloakonnx.kinds import kind_of_data
 from cloakonnx.remote import fetched
+from cloakonnx.text import composed
 from cloakonnx.urls import name_of
 
 
@@ -290,7 +291,7 @@ def open_source(
     path, labels = fetched(path), None if labels is None else fetched(labels)
     suffix = path.suffix.lower()
     is_table, has_table = suffix in _tables.SUFFIXES, labels is not None and labels.suffix.lower() in _csv.SUFFIXES
-    name = name_of(path)
+    name, classes = name_of(path), tuple(map(composed, classes))
     if path.is_dir():
         _refuse(labels and not has_table, "labels", path, "a folder's labels are its class folders, or a CSV")
         _refuse(label_column and labels is None, "label_column", path, "it is for tables and CSV files of {labels}")
@@ -355,11 +356,11 @@ def _refuse(value: object, option: str, path: Path, why: str) -> None:
 
 def _open_npz(path: Path) -> ArraySource:
     x, y = load_npz(path)
-    labels = None if y is None else as_labels(y, path.name)
+    x, labels = check_samples(x, path.name), None if y is None else as_labels(y, path.name)
     if labels is not None and len(labels) != len(x):
         axis = next((axis for axis, size in enumerate(x.shape) if size == len(labels)), None)
         way = "" if axis is None else f"; axis {axis} has as many: numpy.moveaxis(x, {axis}, 0) puts the samples first"
         raise DataError(f"{path} has {len(labels)} labels for {len(x)} samples{way}")
     predicted = labels is not None and has_predicted_labels(path)
     file, name = ArrayFile.in_npz(path, "x"), name_of(path)
-    return ArraySource(name, check_samples(x, path.name), labels, has_predicted_labels=predicted, file=file)
+    return ArraySource(name, x, labels, has_predicted_labels=predicted, file=file)

@@ -170,6 +170,9 @@ class Evaluation(JsonRecord):
         follows = self.as_dict()
         for key in ("confidence", "clean", "results"):
             check_stated(stated.get(key), follows[key], key)
+        by_class = (stated.get("samples") or {}).get("per_class")
+        if by_class is not None:
+            check_stated(by_class, follows["samples"]["per_class"], "samples.per_class")
 
 
 def load_evaluation(path: str | Path) -> Evaluation:

@@ -19,7 +19,7 @@ from cloakonnx.errors import OptionError, nearest
 from cloakonnx.evaluation.evaluation import Evaluation
 from cloakonnx.evaluation.sanity.flags import Sanity
 from cloakonnx.statistics import Accuracy, Interval, Paired, exact, median_interval, newcombe_paired, wilson
-from cloakonnx.text import parse_number
+from cloakonnx.text import eps_text, parse_number
 
 CONFIDENCE = 0.9
 """Two-sided: each end alone is a 95% bound."""
@@ -179,15 +179,16 @@ def check_compared(gates: Iterable[Gate], *, has_baseline: bool) -> None:
 
 def _which_eps(gate: Gate, eps: Sequence[float]) -> int:
     """Return the index of the radius that a gate is about."""
-    said = ", ".join(f"{each:.6g}" for each in eps)
+    said = ", ".join(map(eps_text, eps))
     if gate.eps is None:
         if len(eps) != 1:
             raise OptionError(f"{gate.text} does not say at which eps (evaluated: {said}); add @ and one of them")
         return 0
     wanted = gate.eps
     found = [i for i, each in enumerate(eps) if math.isclose(each, wanted, rel_tol=1e-6)]
-    if not found:
-        raise OptionError(f"{gate.text} asks for what wasn't measured: eps {wanted:.6g} is not among {said}")
+    found = found or [i for i, each in enumerate(eps) if wanted in {float(f"{each:.4g}"), float(f"{each:.6g}")}]
+    if len(found) != 1:
+        raise OptionError(f"{gate.text} asks for what wasn't measured: eps {eps_text(wanted)} is not among {said}")
     return found[0]
 
 

@@ -47,6 +47,22 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_pictures_of_another_size_name_the_options_that_fit_them(here: Path, run: Run) -> None:
+    for file in (here / "imgs").glob("*/*.png"):
+        Image.open(file).resize((16, 12)).save(file)
+    call = ("attack", "cnn.onnx", "--data", "imgs", "--classes", ",".join(WORDS), *ATTACK)
+    found = run(*call)
+    assert (found.code, "--resize 8 --crop 8 makes them fit" in found.err) == (2, True)
+    assert run(*call, "--resize", "8", "--crop", "8").code == 0
+
+
+def test_a_class_name_with_a_comma_goes_in_quotes(here: Path, run: Run) -> None:
+    (here / "imgs" / "one").rename(here / "imgs" / "one, or ace")
+    names = [f'"{name}, or ace"' if name == "one" else name for name in WORDS]
+    found = run("attack", "cnn.onnx", "--data", "imgs", "--classes", ", ".join(names), *ATTACK)
+    assert "1 one, or ace" in found.err
+
+
 LEVELS = (0.2, 0.4, 0.6, 0.8)
 
 

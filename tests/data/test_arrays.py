@@ -47,6 +47,12 @@ def test_compressed_npz_and_column_of_labels(tmp_path: Path) -> None:
     assert opened(tmp_path / "s.npz").y is not None
 
 
+@pytest.mark.parametrize("x", [np.float32(3), np.zeros(5, np.float32)])
+def test_samples_without_an_axis_of_their_own(tmp_path: Path, x: NDArray[Any]) -> None:
+    with pytest.raises(DataError, match="the first axis counts samples, and there must be another"):
+        open_source(save_npz(tmp_path, x=x, y=np.arange(5)))
+
+
 def test_npy_is_mapped(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", IMAGES)
     np.save(tmp_path / "y.npy", np.arange(5))

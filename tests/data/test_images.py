@@ -74,6 +74,15 @@ def test_classes_give_the_order(tmp_path: Path) -> None:
         open_source(tmp_path, classes=("dog", "cat", "dog"))
 
 
+def test_names_in_either_form_of_unicode(tmp_path: Path) -> None:
+    """A Mac's folders have the letter and the dots apart."""
+    for name in ("Ha\u0308user", "Z\u00e4hne"):
+        draw(tmp_path / name / "1.png", 4, 4)
+    (batch,) = read(tmp_path, size=9, classes=("Za\u0308hne", "H\u00e4user"))
+    assert batch.y is not None
+    assert batch.y.tolist() == [0, 1]
+
+
 def test_resize_and_crop(tmp_path: Path) -> None:
     draw(tmp_path / "a" / "1.png", 20, 10)
     draw(tmp_path / "a" / "2.png", 10, 30)

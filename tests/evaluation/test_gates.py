@@ -275,8 +275,8 @@ def test_flags() -> None:
 @pytest.mark.parametrize(
     ("gate", "measured", "said"),
     [
-        ("robust>=5%@1/255", {"eps": (EPS,)}, "eps 0.00392157 is not among 0.00784314"),
-        ("robust>=5%", {"eps": (EPS, 2 * EPS)}, "does not say at which eps (evaluated: 0.00784314, 0.0156863)"),
+        ("robust>=5%@1/255", {"eps": (EPS,)}, "eps 1/255 is not among 2/255"),
+        ("robust>=5%", {"eps": (EPS, 2 * EPS)}, "does not say at which eps (evaluated: 2/255, 4/255)"),
         ("flags==0", {"sanity": False}, "the sanity checks were left out"),
         ("latency-ratio<=1.02", {"latency": False}, "cloakonnx evaluate --require"),
     ],
@@ -285,6 +285,15 @@ def test_not_measured(gate: str, measured: dict[str, Any], said: str) -> None:
     with pytest.raises(OptionError) as found:
         check_measured([parse_gate(gate)], **({"eps": (EPS,), "sanity": True, "latency": True} | measured))
     assert said in str(found.value)
+
+
+@pytest.mark.parametrize("eps", [8 / 255, 0.0123456789, 1.5 / 255])
+def test_an_eps_that_a_message_names_is_taken(eps: float) -> None:
+    with pytest.raises(OptionError) as found:
+        check_measured([parse_gate("robust>=5%")], eps=(eps, 2 * eps), sanity=True, latency=True)
+    named = str(found.value).partition("evaluated: ")[2].partition(",")[0]
+    for text in (named, f"{eps:.6g}", f"{eps:.4g}"):
+        check_measured([parse_gate(f"robust>=5%@{text}")], eps=(eps, 2 * eps), sanity=True, latency=True)
 
 
 def test_the_eps_is_found() -> None:

@@ -47,6 +47,16 @@ def test_outcomes_add_up(found: Evaluation) -> None:
         assert sum(each.robust[i].correct for each in samples.per_class) == at.hardened.robust.correct
 
 
+def test_what_a_file_states_by_class_follows_from_the_outcomes(found: Evaluation) -> None:
+    text = found.to_json()
+    assert Evaluation.from_json(text).to_json() == text
+    for key, value in (("correct", 99), ("share", 0.123), ("interval", [0.0, 1.0])):
+        content = json.loads(text)
+        content["samples"]["per_class"][3]["robust"][1][key] = value
+        with pytest.raises(DataError, match=rf"samples\.per_class\[3\]\.robust\[1\]\.{key}.* follows from the counts"):
+            Evaluation.from_json(json.dumps(content))
+
+
 def test_inputs_that_won(found: Evaluation, folder: Path) -> None:
     """Every input lies in its ball, fools the model, and is of the sample that its index names."""
     assert found.samples is not None
