@@ -225,6 +225,11 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
 
 
 def _misfit(name: str, sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
+    if not wanted:
+        return (
+            f"{name}: samples have the shape {sample}, and the model's input has one axis, which counts samples: "
+            "export the model with a batch axis in front"
+        )
     said = ", ".join("any" if w is None else str(w) for w in wanted)
     as_many = (
         len(sample) != len(wanted) and None not in wanted and np.prod(sample) == np.prod([each or 1 for each in wanted])

@@ -165,7 +165,9 @@ UNTOLD = {
 @pytest.mark.parametrize("what", UNTOLD)
 def test_one_score_that_may_be_anything(what: str) -> None:
     made = ends(*UNTOLD[what])
-    message = f"output 'scores' gives one score a sample and ends in {what}, which shows neither a probability nor a logit"
+    message = (
+        f"output 'scores' gives one score a sample and ends in {what}, which shows neither a probability nor a logit"
+    )
     loaded = load_bytes(made.SerializeToString())
     with pytest.raises(ModelError, match=message):
         Classifier(loaded, provider=CPU).predict(X)

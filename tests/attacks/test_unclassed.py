@@ -42,6 +42,14 @@ CONSTANTS: dict[str, Any] = {
 LABELS: dict[str, tuple[str, Any, str, str]] = {
     "TopK": ("q = Softmax z axis:1; p, i = TopK q five axis:1", 5, "the largest values of each sample in order", "q"),
     "TopK, cast": ("t, i = TopK z five axis:1; p = Cast t to:1", 5, "the largest values of each sample in order", "z"),
+    "TopK, softmax": ("t, i = TopK z five axis:1; p = Softmax t axis:1", 5, "the largest values of each sample", "z"),
+    "TopK, scaled": (
+        "t, i = TopK z five axis:1; s = Mul t two; p = Sigmoid s",
+        5,
+        "the largest values of each sample",
+        "z",
+    ),
+    "TopK, which": ("t, i = TopK z five axis:1; p = Cast i to:1", 5, "the predicted labels in order", "z"),
     "ArgMax": ("i = ArgMax z axis:1 keepdims:1; p = Cast i to:1", 1, "the predicted label", "z"),
     "ArgMax, flat": ("i = ArgMax z axis:1 keepdims:0; p = Cast i to:1", None, "the predicted label", "z"),
     "ArgMin": ("n = Neg z; i = ArgMin n axis:1; p = Cast i to:1", 1, "the predicted label", "n"),

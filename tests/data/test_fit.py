@@ -217,6 +217,11 @@ def test_misfit_names_both_shapes(stored: tuple[int, ...], wanted: Shape, option
     assert str(wanted[0]) in str(caught.value)
 
 
+def test_an_input_without_a_batch_axis() -> None:
+    with pytest.raises(DataError, match="export the model with a batch axis in front"):
+        pixels(seeded(2, 5), ())
+
+
 @pytest.mark.parametrize("value", [1.001, -0.001, math.nan, math.inf, -math.inf])
 def test_values_outside_the_bounds(value: float) -> None:
     x = np.full((5, 4), 0.5, np.float32)

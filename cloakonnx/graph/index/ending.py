@@ -63,8 +63,8 @@ class Ending:
             )
         if self.untold is not None:
             raise ModelError(
-                f"output {output!r} gives one score a sample and ends in {self.untold}, which shows neither a probability "
-                "nor a logit; export the model with a Sigmoid at its end, with its logit, or with a score "
+                f"output {output!r} gives one score a sample and ends in {self.untold}, which shows neither a "
+                "probability nor a logit; export the model with a Sigmoid at its end, with its logit, or with a score "
                 "for each class; or let its values decide with {task} binary",
                 parameter="task",
             )

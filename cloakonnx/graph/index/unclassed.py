@@ -23,6 +23,9 @@ _VALUES = frozenset({"LinearRegressor", "SVMRegressor", "TreeEnsembleRegressor"}
 _RESCALES = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Neg", "Clip", "Max", "Min", "Relu", "Exp", "Pow", "Sqrt"})
 """What brings a regression's values to another scale or into bounds; a Sigmoid or Softmax makes classes of them."""
 
+_GROWS = _RESCALES | {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Log", "Tanh"}
+"""What leaves sorted values sorted, or turned round, where its other inputs are constants."""
+
 _MEANS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "Sqrt", "Pow", "Neg"})
 
 _STEPS = 16
@@ -65,7 +68,7 @@ def unclassed(
     name, node = _behind_views(output, producer)
     if node is None:
         return None
-    found = _by_op(name, node, producer, scores)
+    found = _sorted_values(name, producer, value) or _by_op(node, producer, scores)
     if found is not None or scores is None or scores < 2:
         return found
     made = ending(output, producer=producer, value=value)
@@ -79,11 +82,28 @@ def unclassed(
     return None
 
 
-def _by_op(name: str, node: onnx.NodeProto, producer: Producer, scores: int | None) -> Unclassed | None:
+def _sorted_values(name: str, producer: Producer, value: Value) -> Unclassed | None:
+    """Return where an output holds the largest values in order, such as a Softmax of those; or which ones they were."""
+    for _step in range(_STEPS):
+        node = producer(name)
+        if node is None:
+            return None
+        if node.op_type == "TopK" and name == node.output[0]:
+            what = "the largest values of each sample in order, not the score of each class (TopK)"
+            return Unclassed(what, "classes", node.input[0])
+        if node.op_type == "TopK":
+            return Unclassed("the predicted labels in order, not scores (TopK)", "classes", node.input[0])
+        live = [each for each in node.input if each and value(each) is None]
+        if has(node.op_type, Trait.MOVES):
+            live = list(node.input[:1])
+        elif node.op_type not in _GROWS or len(live) != 1:
+            return None
+        name = live[0]
+    return None
+
+
+def _by_op(node: onnx.NodeProto, producer: Producer, scores: int | None) -> Unclassed | None:
     """Return what the last op makes that are no class scores."""
-    if node.op_type == "TopK" and name == node.output[0]:
-        what = "the largest values of each sample in order, not the score of each class (TopK)"
-        return Unclassed(what, "classes", node.input[0])
     label = _label(node, producer)
     if label is not None:
         return Unclassed(f"the predicted label, not scores ({label.op_type})", "classes", label.input[0])
