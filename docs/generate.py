@@ -38,8 +38,8 @@ LogSoftmax or Sigmoid is left out of the loss. "Versions" are versions of the op
 first that can be read and the last that the rule was written for. A newer version is refused, not guessed at. An op
 that is not listed here is refused when the gradient has to pass it, with its name and its node's. Inputs other than
 those a rule differentiates by must not depend on the data. Ops of the families `attention`, `blocked`, `fused`,
-`learning`, `pooling`, `quantised`, `recurrent`, `sampling` and `schema` are written out as standard ops for the
-backward graph; the model's own node computes the forward pass.
+`learning`, `pooling`, `quantised`, `recurrent`, `sampling`, `schema` and `spectral` are written out as standard ops for
+the backward graph; the model's own node computes the forward pass.
 """
 
 _SECTIONS = {

@@ -15,6 +15,7 @@ from cloakonnx.errors import DifferentiationError
 from cloakonnx.gradient._folding import SMALL, folded, initialised, replace_nodes, unbranched
 from cloakonnx.gradient._fusion import fuse_normalization
 from cloakonnx.gradient._opset import OPSET, opset_of
+from cloakonnx.gradient._resampling import resampled
 from cloakonnx.graph.index import functions
 from cloakonnx.graph.index.bounds import check_constants
 from cloakonnx.graph.index.index import node_inputs
@@ -136,6 +137,24 @@ def sized(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
     return model
 
 
+def unshared(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
+    """Have LpNormalization stand for the Normalizer of ai.onnx.ml by length.
+
+    ONNX Runtime's kernel loses the signs where it writes over its input, which it does once shapes are known.
+    """
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        norm = next((each.s for each in node.attribute if each.name == "norm"), b"MAX")
+        if (node.domain, node.op_type, norm) != ("ai.onnx.ml", "Normalizer", b"L2"):
+            nodes.append(node)
+            continue
+        number = f"{node.output[0]}/float"
+        nodes.append(onnx.helper.make_node("Cast", node.input, [number], to=TensorProto.FLOAT))
+        nodes.append(onnx.helper.make_node("LpNormalization", [number], node.output, name=node.name, axis=-1, p=2))
+    replace_nodes(model.graph, nodes)
+    return model
+
+
 def bounded(model: onnx.ModelProto, _: Job) -> onnx.ModelProto:
     """Raise where constants would be above the limits, now that the shape of the data is known."""
     check_constants(model)
@@ -205,6 +224,7 @@ def converted(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
             ) from error
         raise DifferentiationError(f"{why} ({reason}); export it again at opset 18") from error
     newer.ir_version = IR_VERSION
+    resampled(model, newer.graph)
     return initialised(newer)
 
 
@@ -250,7 +270,7 @@ def computed(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
     return folded(model, apart=job.keep)
 
 
-CLEARING: tuple[Step, ...] = (inlined, checked, cleared, sized, bounded, constants, branches)
+CLEARING: tuple[Step, ...] = (inlined, checked, cleared, sized, bounded, constants, branches, unshared)
 """The first steps, which see the model with its weights."""
 
 LIGHT: tuple[Step, ...] = (converted, pruned, computed, fused, pruned)

@@ -38,7 +38,7 @@ def find_way(inferred: onnx.ModelProto, name: str, output: str) -> Way:
     Raises:
         DifferentiationError: an op on the way has no rule.
     """
-    model = normalised(inlined(inferred))
+    model = _renamed(normalised(inlined(inferred)))
     index, opset = Index(model.graph), max(opset_of(model), OPSET)
     plain = find_path(model.graph.node, index, [output], [name])
     check_rules(plain, opset)
@@ -49,3 +49,23 @@ def find_way(inferred: onnx.ModelProto, name: str, output: str) -> Way:
     if through.nodes and name in through.active and through.bridged:
         return Way(0, through.bridged[0], "")
     return Way(0, "", next(iter(plain.blocked), "the model"))
+
+
+_SUCCESSORS = {"Upsample": "Resize", "Scatter": "ScatterElements"}
+"""Ops of old opsets to what the conversion to opset 18 makes of them."""
+
+
+def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Have ops that later opsets call otherwise go by their later names; the model itself is not changed."""
+    if opset_of(model) >= OPSET or not any(_succeeded(node) for node in model.graph.node):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if _succeeded(node):
+            node.op_type = _SUCCESSORS[node.op_type]
+    return copy
+
+
+def _succeeded(node: onnx.NodeProto) -> bool:
+    return node.op_type in _SUCCESSORS and node.domain in {"", "ai.onnx"}

@@ -15,6 +15,7 @@ from cloakonnx.gradient._opset import opset_of
 from cloakonnx.gradient.differentiate import differentiate
 
 from .classifiers import classifier
+from .harness import ort_run
 from .test_differentiate import normalised
 
 NOTHING = Job()
@@ -78,6 +79,24 @@ def test_initialised_and_converted_have_no_constant_nodes(opset: int) -> None:
     newer = steps.converted(made, NOTHING)
     assert opset_of(newer) == 18
     assert "Constant" not in ops(newer)
+
+
+def test_unshared_keeps_the_signs_of_rows_of_length_one() -> None:
+    """ONNX Runtime's Normalizer by L2 gives absolute values where it writes over its input: shapes are known."""
+    nodes = [
+        helper.make_node("Tanh", ["x"], ["t"]),
+        helper.make_node("Normalizer", ["t"], ["y"], domain="ai.onnx.ml", norm="L2"),
+        helper.make_node("Reshape", ["y", "flat"], ["z"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in "xz"]
+    flat = numpy_helper.from_array(np.array([-1, 4]), "flat")
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [flat])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    made = canonical(helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    x = np.array([[0.3, -0.4, 1.2, 0.0], [-1, -2, 0.5, -0.1], [0, 0, 0, 0]], np.float32)
+    (found,) = ort_run(made)({"x": x})
+    lengths = np.linalg.norm(np.tanh(x), axis=1, keepdims=True)
+    np.testing.assert_allclose(found, np.tanh(x) / np.where(lengths == 0, 1, lengths), rtol=1e-6)
 
 
 def test_converted_leaves_newer_opsets() -> None:

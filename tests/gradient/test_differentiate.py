@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from cloakonnx.gradient.differentiate import INPUT, differentiate
+from cloakonnx.gradient.way import find_way
 from cloakonnx.preprocessing import Preprocessing
 from tests.support.double import to_double
 
@@ -162,11 +163,33 @@ def test_upsample_of_opset_9() -> None:
     np.testing.assert_allclose(run(graph)[graph.gradient], run(expected)[expected.gradient], rtol=1e-5, atol=1e-7)
 
 
-def test_resize_of_opset_10() -> None:
+@pytest.mark.parametrize("scales", [(2, 2), (1.5, 2.4), (0.5, 0.7), (0.6, 1.7), (1, 0.4)])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("op", ["Upsample", "Resize"])
+def test_sampling_before_opset_11_is_what_onnx_runtime_does(op: str, mode: str, scales: tuple[float, float]) -> None:
+    if op == "Upsample" and min(scales) < 1:
+        return  # ONNX Runtime refuses it
+    constants = {"scales": np.array([1, 1, *scales], np.float32)}
+    node = helper.make_node(op, ["features", "scales"], ["more"], mode=mode)
+    model = classifier(node, constants=constants, opset=10 if op == "Resize" else 9)
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    _, logits = ort_run(model)({"x": X.astype(np.float32)})
+    del model.graph.output[1:]
+    graph = differentiate(model, input_shape=(None, 3, 6, 6))
+    np.testing.assert_allclose(run(graph)[graph.logits], logits, rtol=1e-5, atol=1e-6)
+
+
+def test_inspection_knows_what_old_ops_became() -> None:
+    """Upsample and Scatter, which the conversion to opset 18 gives other names."""
     scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
-    old = classifier(helper.make_node("Resize", ["features", "scales"], ["more"]), constants=scales, opset=10)
+    old = classifier(helper.make_node("Upsample", ["features", "scales"], ["more"]), constants=scales, opset=9)
+    assert find_way(old, "x", "probabilities").nodes
+    constants = {"places": np.zeros((1, 1, 1, 1), np.int64), "one": np.ones((1, 1, 1, 1), np.float32)}
+    node = helper.make_node("Scatter", ["features", "places", "one"], ["more"], axis=1)
+    old = classifier(node, constants=constants, opset=9, batch=1)
+    assert find_way(old, "x", "probabilities").nodes
     graph = differentiate(old)
-    assert run(graph)[graph.gradient].any()
+    assert run(graph, X[:1], Y[:1])[graph.gradient].any()
 
 
 def test_fixed_input_shape() -> None:

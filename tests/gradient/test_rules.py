@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from .harness import Case, check, fixed, graph_of, one, ort_run
+from .harness import Case, check, fixed, gradients, graph_of, one, ort_run
 
 RNG = np.random.default_rng(7)
 
@@ -114,6 +114,7 @@ REDUCTION = {
         "ReduceL2": X,
         "ReduceSumSquare": X,
         "ReduceLogSumExp": X,
+        "ReduceLogSum": above(2, 3, 4),
         "ReduceProd": X,
     }.items()
     for name, axes, attributes in [
@@ -346,3 +347,32 @@ def test_resize_is_what_the_runtime_does(case: Case) -> None:
     names = [o.name for o in graph.proto.graph.output]
     found = dict(zip(names, ort_run(graph.proto)({graph.image: x, graph.cotangent: cotangent}), strict=True))
     np.testing.assert_allclose((x * found[graph.gradient]).sum(), found[graph.loss].sum(), rtol=1e-4, atol=1e-5)
+
+
+MODES = [
+    ("nearest", how, rounding)
+    for how in ("half_pixel", "asymmetric", "align_corners")
+    for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+] + [
+    (mode, how, "floor")
+    for how in ("half_pixel", "pytorch_half_pixel", "align_corners", "half_pixel_symmetric")
+    for mode in ("linear", "cubic")
+]
+
+
+@pytest.mark.parametrize("by", ["scales", "sizes"])
+@pytest.mark.parametrize(("mode", "how", "rounding"), MODES)
+def test_resize_is_what_onnx_runtime_does(mode: str, how: str, rounding: str, by: str) -> None:
+    """Its map is linear: the gradient is the transposed Jacobian, which unit vectors give."""
+    attributes = {"mode": mode, "coordinate_transformation_mode": how}
+    attributes |= {"nearest_mode": rounding} if mode == "nearest" else {}
+    for wide, tall in ((0.7, 2.3), (1.7, 0.6), (0.34, 1.5)):
+        given = ints(1, 1, int(6 * wide), int(7 * tall)), np.array([1, 1, wide, tall], np.float32)
+        more = (None, given[1]) if by == "scales" else (None, None, given[0])
+        case = one("Resize", away(1, 1, 6, 7), *more, opset=19, **attributes)
+        forward, units = ort_run(case.model()), np.eye(42, dtype=np.float32).reshape(42, 1, 1, 6, 7)
+        rows = np.stack([forward({"x0": unit})[0] for unit in units])
+        cotangent = RNG.normal(size=rows.shape[1:]).astype(np.float32)
+        graph = graph_of(case, double=False)
+        (found,) = gradients(graph, ort_run(graph.proto), case, cotangent)
+        np.testing.assert_allclose(found.ravel(), (rows * cotangent).reshape(42, -1).sum(1), atol=1e-5)

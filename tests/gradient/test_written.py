@@ -130,6 +130,23 @@ STANDARD = {
     ),
 }
 
+SIGNAL, COMPLEX, CLIP = r(2, 6, 1), r(2, 3, 5, 2), r(2, 11, 1)
+WINDOW, STEP = fixed(np.hanning(4)), np.array(3)
+
+SPECTRAL = {
+    "DFT": one("DFT", SIGNAL, opset=20),
+    "DFT half": one("DFT", SIGNAL, opset=20, onesided=1),
+    "DFT longer": one("DFT", SIGNAL, np.array(9), opset=20),
+    "DFT shorter": one("DFT", SIGNAL, np.array(4), np.array(1), opset=20, onesided=1),
+    "DFT complex": one("DFT", COMPLEX, None, np.array(1), opset=20),
+    "DFT inverse": one("DFT", COMPLEX, opset=20, inverse=1),
+    "DFT 17": one("DFT", COMPLEX, opset=18, axis=2),
+    "DFT 17 plain": one("DFT", COMPLEX, opset=18),
+    "STFT": one("STFT", CLIP, STEP, WINDOW, np.array(4)),
+    "STFT whole": one("STFT", CLIP, STEP, WINDOW, onesided=0),
+    "STFT without a window": one("STFT", CLIP, STEP, None, np.array(5)),
+}
+
 IMAGES, KERNELS, LINE = r(2, 3, 5, 5), fixed(r(4, 3, 3, 3)), r(2, 3, 4)
 HEADS = {"domain": MS, "num_heads": 2}
 BITS = np.random.default_rng(1).integers(0, 256, (3, 2, 8)).astype(np.uint8)
@@ -395,7 +412,7 @@ COUPLED = {
     )
 }
 
-CASES = {**RECURRENT, **SAMPLING, **STANDARD, **FUSED, **LEARNING, **COUPLED}
+CASES = {**RECURRENT, **SAMPLING, **STANDARD, **SPECTRAL, **FUSED, **LEARNING, **COUPLED}
 
 
 @pytest.mark.parametrize("name", CASES)

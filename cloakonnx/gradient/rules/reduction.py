@@ -96,6 +96,12 @@ def reduce_log_sum_exp(s: GradientSite) -> Tensor:
     return _kept(s, s.dy) * (s.x - _kept(s, s.y)).exp()
 
 
+@unary("ReduceLogSum", since=1, until=18)
+def reduce_log_sum(s: GradientSite) -> Tensor:
+    """Dy / exp(y), repeated."""
+    return (_kept(s, s.dy) / _kept(s, s.y).exp()).expanded_as(s.x)
+
+
 @unary("ReduceProd", since=1, until=18)
 def reduce_prod(s: GradientSite) -> Tensor:
     """Dy times the product of the others, also where some of them are 0."""

@@ -11,6 +11,7 @@ from cloakonnx.gradient.registry import Grads, rule
 from cloakonnx.gradient.rules._along import apply_along
 from cloakonnx.graph.build import Tensor
 
+_IR_VERSION = 10
 _PROBE = 6
 """Input size at which a Resize of unknown size is tried for whole factors."""
 
@@ -67,21 +68,31 @@ def _matrix(s: GradientSite, before: int, after: int, scale: float | None) -> np
     node.attribute.append(onnx.helper.make_attribute("axes", [1]))
     node.input.extend(["x", "", "scales", ""] if scale is not None else ["x", "", "", "sizes"])
     node.output.append("y")
-    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.DOUBLE, None)
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, None)
     scales = onnx.helper.make_tensor_value_info("scales", onnx.TensorProto.FLOAT, None)
     sizes = onnx.helper.make_tensor_value_info("sizes", onnx.TensorProto.INT64, None)
-    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, None)
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
     graph = onnx.helper.make_graph([node], "axis", [x, scales if scale is not None else sizes], [y])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", max(s.build.opset, 18))])
-    feeds: dict[str, npt.NDArray[np.generic]] = {"x": np.eye(before)}
+    opsets = [onnx.helper.make_opsetid("", max(s.build.opset, 18))]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+    feeds: dict[str, npt.NDArray[np.generic]] = {"x": np.eye(before, dtype=np.float32)}
     if scale is not None:
         feeds["scales"] = np.array([scale], np.float32)
     else:
         feeds["sizes"] = np.array([after], np.int64)
-    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - takes long to import, and rules are loaded by inspect
+    return _run(model, feeds).T.astype(np.float64)
 
-    (rows,) = ReferenceEvaluator(model).run(None, feeds)
-    return np.asarray(rows, np.float64).T
+
+def _run(model: onnx.ModelProto, feeds: dict[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.float32]:
+    """Run it in ONNX Runtime: onnx's reference takes other neighbours in many modes, and the model runs there."""
+    import onnxruntime as ort  # noqa: PLC0415 - rules are loaded by inspect, which runs nothing
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, feeds)
+    return np.asarray(found, np.float32)
 
 
 def _sum_blocks(s: GradientSite, grad: Tensor, axis: int, factor: int) -> Tensor:

@@ -14,6 +14,7 @@ from cloakonnx.graph.decompose import (
     recurrent,
     sampling,
     schema,
+    spectral,
 )
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "recurrent",
     "sampling",
     "schema",
+    "spectral",
 ]

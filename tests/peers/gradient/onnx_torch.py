@@ -137,6 +137,7 @@ _WITH_ATTRS = {
     "ReduceL2": lambda a, x, axes=None: _reduce(lambda v, d, k: torch.linalg.vector_norm(v, 2, d, k), a, x, axes),
     "ReduceL1": lambda a, x, axes=None: _reduce(lambda v, d, k: torch.linalg.vector_norm(v, 1, d, k), a, x, axes),
     "ReduceSumSquare": lambda a, x, axes=None: _reduce(lambda v, d, k: (v * v).sum(d, k), a, x, axes),
+    "ReduceLogSum": lambda a, x, axes=None: _reduce(lambda v, d, k: v.sum(d, k).log(), a, x, axes),
     "ReduceLogSumExp": lambda a, x, axes=None: _reduce(torch.logsumexp, a, x, axes),
     "Max": lambda a, *xs: _fold(torch.maximum, xs),
     "Min": lambda a, *xs: _fold(torch.minimum, xs),
