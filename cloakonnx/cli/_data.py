@@ -296,5 +296,5 @@ def _tell_of_classes(opened: Source, fitted: Source) -> None:
     from cloakonnx.data.subset import classed
 
     before, after = classed(opened), classed(fitted)
-    for each in () if before is None or after is None else after.notes[len(before.notes) :]:
+    for each in () if after is None else after.notes[0 if before is None else len(before.notes) :]:
         note(each)

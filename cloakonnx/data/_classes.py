@@ -147,6 +147,25 @@ def matched(found: Classed, names: Sequence[str] | None) -> Numbered | None:
     return Numbered(numbers[labels], tuple(names), (note, *_listed(found.name, names)))
 
 
+def renumbered(name: str, labels: NDArray[np.int64] | None, names: Sequence[str] | None) -> Numbered | None:
+    """Return the places of labels that are the numbers which a model's file gives its classes; None for others.
+
+    Args:
+        name: What to call the samples in messages.
+        labels: (N,) their labels, numbers.
+        names: Of the classes in the order of the model's scores; None where its file has none.
+    """
+    if labels is None or not len(labels) or names is None or not all(map(_WHOLE.fullmatch, names)):
+        return None
+    numbers = np.array(list(map(int, names)), np.int64)
+    if not np.isin(labels, numbers).all():
+        return None
+    order = np.argsort(numbers)
+    places = order[np.searchsorted(numbers, labels, sorter=order)].astype(np.int64)
+    note = f"{name}: its labels are taken for the numbers of the classes in the model's file ({few(names)})"
+    return Numbered(places, tuple(names), (note,))
+
+
 def _listed(name: str, classes: Sequence[str]) -> tuple[str, ...]:
     """Say which class has which number: of all, or of the first of many; nothing where names are their numbers."""
     if list(classes) == list(map(str, range(len(classes)))):

@@ -238,5 +238,8 @@ def as_labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:
         )
     labels = y.astype(np.int64)
     if len(labels) and labels.min() < 0:
-        raise DataError(f"{name} has a negative label ({labels.min()}) at sample {int(labels.argmin())}")
+        raise DataError(
+            f"{name} has a negative label ({labels.min()}) at sample {int(labels.argmin())}; labels count from 0 "
+            "(numpy.unique(y, return_inverse=True)[1] numbers them in rising order)"
+        )
     return labels

@@ -18,7 +18,7 @@ from cloakonnx.data.batch import Batch, PairBatch, renamed
 from cloakonnx.data.given import Given, Pairs, Samples, source_of
 from cloakonnx.data.layout import Arrangement, arrange, to_pixels
 from cloakonnx.data.located import origin_of
-from cloakonnx.data.sources import ClassedArrays, Source, sample_shape
+from cloakonnx.data.sources import ArraySource, ClassedArrays, Source, sample_shape
 from cloakonnx.data.subset import by_rows, classed, evenly, file_names, known_labels, some
 from cloakonnx.errors import DataError
 from cloakonnx.preprocessing import Preprocessing
@@ -84,8 +84,10 @@ class Dataset:
         if isinstance(samples, Samples) and limit is None:
             limit = samples.limit
         source = source_of(samples)
+        if isinstance(source, (ImageFolder, ArraySource)):
+            source = source.for_classes(classifier.class_names)
         if isinstance(source, (ImageFolder, ClassedArrays)):
-            source = source.for_classes(classifier.class_names).for_input(classifier.input_shape)
+            source = source.for_input(classifier.input_shape)
         return cls(
             source,
             classifier.preprocessing,

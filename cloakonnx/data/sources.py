@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloakonnx.data import _csv, _tables
-from cloakonnx.data._classes import matched
+from cloakonnx.data._classes import matched, renumbered
 from cloakonnx.data._images import ImageFolder
 from cloakonnx.data._labelled import labels_in
 from cloakonnx.data._passes import Labelled, Passes
@@ -78,6 +78,14 @@ class ArraySource:
         y = None if self.y is None else self.y[start:stop]
         return Batch(self._samples(slice(start, stop)), y, start)
 
+    def for_classes(self, names: Sequence[str] | None) -> ArraySource:
+        """Return the samples, with the places of the classes where labels are the numbers that a model's file has."""
+        found = renumbered(self.name, self.y, names)
+        if found is None:
+            return self
+        kept = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "y"}
+        return ClassedArrays(**kept, y=found.labels, classes=found.classes, notes=found.notes)
+
     def _samples(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
         """Return some samples; those of a mapped file are read at once, when it is known to be as long as it was."""
         x = self.x
@@ -116,7 +124,7 @@ class ClassedArrays(ArraySource):
 
     def for_classes(self, names: Sequence[str] | None) -> ClassedArrays:
         """Return the samples with the labels that a model's names of its classes give them."""
-        found = matched(self, names)
+        found = matched(self, names) if self.classes else renumbered(self.name, self.y, names)
         if found is None:
             return self
         return replace(self, y=found.labels, classes=found.classes, notes=(*self.notes, *found.notes))

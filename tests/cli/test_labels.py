@@ -154,6 +154,34 @@ def test_folders_with_other_names_than_the_file(run: Run, here: Path) -> None:
     assert "names its classes" not in found.err
 
 
+@pytest.mark.parametrize("numbers", [(3, 5, 7, 20), (1, 2, 3, 4), (30, 10, 40, 20)])
+@pytest.mark.parametrize("kind", ["npz", "npy", "csv"])
+def test_numbers_that_the_file_gives_its_classes(run: Run, here: Path, kind: str, numbers: tuple[int, ...]) -> None:
+    """Labels are numbers as the model's label output gives them; those that count from 0 are taken as they are."""
+    made = net()
+    made.graph.node.add().CopyFrom(helper.make_node("ArgMax", ["z"], ["i"], axis=1, keepdims=0))
+    extract = helper.make_node("ArrayFeatureExtractor", ["numbers", "i"], ["label"], domain="ai.onnx.ml")
+    made.graph.node.add().CopyFrom(extract)
+    made.graph.initializer.add().CopyFrom(numpy_helper.from_array(np.array(numbers), "numbers"))
+    made.graph.output.add().CopyFrom(helper.make_tensor_value_info("label", TensorProto.INT64, None))
+    (here / "m.onnx").write_bytes(made.SerializeToString())
+    labels = np.array(numbers)[Y]
+    np.savez("data.npz", x=X, y=labels)
+    np.save("data.npy", X)
+    np.save("labels.npy", labels)
+    rows = [",".join([*map(repr, map(float, row)), str(label)]) for row, label in zip(X, labels, strict=True)]
+    header = ",".join([*(f"c{i}" for i in range(SIZE)), "label"])
+    Path("data.csv").write_text("\n".join([header, *rows]))
+    more = {"npz": (), "npy": ("--labels", "labels.npy"), "csv": ("--label-column", "label")}[kind]
+    found = run("attack", "m.onnx", *NOISE, "--data", f"data.{kind}", *more)
+    assert "60 of 60 correct" in found.err
+    assert "its labels are taken for the numbers of the classes in the model's file" in found.err
+    np.savez("data.npz", x=X, y=Y)
+    found = run("attack", "m.onnx", *NOISE, "--data", "data.npz")
+    assert "60 of 60 correct" in found.err
+    assert "the numbers of the classes" not in found.err
+
+
 @pytest.mark.parametrize("names", [NAMES, ()])
 def test_numbers_in_another_order(run: Run, here: Path, names: tuple[str, ...]) -> None:
     (here / "m.onnx").write_bytes(net(names=names).SerializeToString())
@@ -181,6 +209,9 @@ def ml(op_type: str, **attributes: Any) -> NodeProto:
         (ml("ZipMap", classlabels_strings=NAMES), {}, NAMES),
         (ml("LinearClassifier", classlabels_strings=NAMES), {}, NAMES),
         (ml("ZipMap", classlabels_int64s=[0, 1, 2, 3]), {}, None),
+        (ml("ZipMap", classlabels_int64s=[3, 5, 7, 20]), {}, ("3", "5", "7", "20")),
+        (ml("LinearClassifier", classlabels_ints=[-1, 1, 2, 3]), {}, ("-1", "1", "2", "3")),
+        (ml("ZipMap", classlabels_int64s=[3, 5, 7]), {}, None),
         (ml("LabelEncoder", keys_int64s=[1, 0, 3, 2], values_strings=["ant", "zebra", "bee", "mole"]), {}, NAMES),
         (ml("LabelEncoder", keys_strings=NAMES, values_int64s=[0, 1, 2, 3]), {}, None),
         (None, {"names": "{0: 'zebra', 1: 'ant', 2: \"mole\", 3: 'bee'}"}, NAMES),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 
 import onnx
 from onnx import TensorProto, numpy_helper
@@ -13,7 +14,9 @@ _KEYS = frozenset({"names", "classes", "labels", "class_names", "classnames", "c
 """Metadata in which exporters leave the names."""
 
 _MOST = 1 << 20
-"""Characters of metadata that are read."""
+"""Characters of metadata, and numbers, that are read."""
+
+_WHOLE = frozenset({TensorProto.INT64, TensorProto.INT32})
 
 _PAIR = re.compile(r"""\s*(\d{1,6})\s*:\s*(?:'([^'\\]*)'|"([^"\\]*)")\s*(?:,|$)""")
 
@@ -21,11 +24,13 @@ _PAIR = re.compile(r"""\s*(\d{1,6})\s*:\s*(?:'([^'\\]*)'|"([^"\\]*)")\s*(?:,|$)"
 def class_names(proto: onnx.ModelProto, classes: int | None) -> tuple[str, ...] | None:
     """Return the names of the classes in the order of the scores; None where the file has none, or contradicts itself.
 
+    Numbers are names, too, where a label output gives them and they do not count from 0.
+
     Args:
         proto: The model.
         classes: How many classes it has; None where that is not known.
     """
-    in_graph = {names for names in _in_graph(proto.graph) if _is_whole(names, classes)}
+    in_graph = {names for names in _in_graph(proto.graph) if _is_whole(names, classes, numbers=True)}
     if in_graph:
         return in_graph.pop() if len(in_graph) == 1 else None
     texts = (entry.value for entry in proto.metadata_props if entry.key.lower() in _KEYS and len(entry.value) <= _MOST)
@@ -33,14 +38,16 @@ def class_names(proto: onnx.ModelProto, classes: int | None) -> tuple[str, ...] 
     return found.pop() if len(found) == 1 else None
 
 
-def _is_whole(names: Sequence[str], classes: int | None) -> bool:
+def _is_whole(names: Sequence[str], classes: int | None, *, numbers: bool = False) -> bool:
     named = len(names) >= 2 and all(name.strip() for name in names) and len(set(names)) == len(names)
-    return named and classes in {None, len(names)} and not all(name.isdigit() for name in names)
+    are_places = list(names) == list(map(str, range(len(names)))) if numbers else all(map(str.isdigit, names))
+    return named and classes in {None, len(names)} and not are_places
 
 
 def _in_graph(graph: onnx.GraphProto) -> Iterator[tuple[str, ...]]:
-    """Yield lists of text by which a node turns the number of a class into its name."""
+    """Yield lists of text, or of numbers, by which a node turns the place of a class into its name."""
     constants = {each.name: each for each in graph.initializer if each.data_type == TensorProto.STRING}
+    numbers = {each.name: each for each in graph.initializer if each.data_type in _WHOLE and _is_small(each)}
     for node in graph.node:
         given = {attribute.name: attribute for attribute in node.attribute}
         if node.op_type == "Constant" and "value" in given and given["value"].t.data_type == TensorProto.STRING:
@@ -53,14 +60,23 @@ def _in_graph(graph: onnx.GraphProto) -> Iterator[tuple[str, ...]]:
         elif node.op_type in {"ArrayFeatureExtractor", "Gather"} and node.input[0] in constants:
             values = numpy_helper.to_array(constants[node.input[0]]).reshape(-1).tolist()
             yield tuple(_text(value) for value in values)
+        elif node.op_type == "ArrayFeatureExtractor" and node.input[0] in numbers:
+            yield tuple(map(str, numpy_helper.to_array(numbers[node.input[0]]).reshape(-1).tolist()))
         elif node.domain == "ai.onnx.ml":
             yield from _of_attributes(given)
+
+
+def _is_small(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_location != TensorProto.EXTERNAL and prod(tensor.dims) <= _MOST
 
 
 def _of_attributes(given: Mapping[str, onnx.AttributeProto]) -> Iterator[tuple[str, ...]]:
     for name in ("classlabels_strings", "classes_strings"):
         if name in given:
             yield tuple(map(_text, given[name].strings))
+    for name in ("classlabels_ints", "classlabels_int64s"):
+        if name in given:
+            yield tuple(map(str, given[name].ints))
     if "keys_int64s" in given and "values_strings" in given:
         named = dict(zip(given["keys_int64s"].ints, map(_text, given["values_strings"].strings), strict=False))
         if sorted(named) == list(range(len(named))):
