@@ -7,6 +7,7 @@ from dataclasses import MISSING, Field, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import click
+from click.core import ParameterSource
 
 from cloakonnx.attacks.base import CONVERGED, Attack, make, plugins, registered
 from cloakonnx.cli._completion import attacks
@@ -99,6 +100,13 @@ class MaybeAttack(Attacks):
     """An attack, where no file has the adversarial samples."""
 
     required: ClassVar[bool] = False
+
+    def check_unneeded(self) -> None:
+        """Check, where no attack is made, that the command line has no settings of one; a file's are for others."""
+        source = click.get_current_context().get_parameter_source
+        for name in self.settings:
+            if name != "seed" and source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--{name.replace('_', '-')} goes with --attack: no attack is made here")
 
 
 def _number(text: str) -> float:

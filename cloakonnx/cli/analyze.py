@@ -41,6 +41,8 @@ class _Versions(Adversarial):
             raise click.UsageError("--attack and --eps go together")
         if len(attack.texts) > 1:
             raise click.UsageError("analyze takes one --eps")
+        if attack.attack is None:
+            attack.check_unneeded()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,7 @@ class MasksBeside:
         if folder is None:
             raise AnalysisError(
                 f"{analysis} has its masks in the file {self.file.name} beside it; read both from there, with "
-                "load_analysis"
+                "cloakonnx.read"
             )
         path = fetched(folder / self.file.name)
         self._check(path, analysis)

@@ -109,17 +109,22 @@ def select(analysis: Analysis | TapScores, amount: Amount | str | int = DEFAULT_
     amount = amount_of(amount)
     total = len(scores.scores)
     count = _count(scores, amount, total)
-    if total == 1:
-        raise OptionError(
-            f"{scores.tap!r} has one feature, and without it nothing is left; score a tap with several: {{tap}} "
-            "('cloakonnx inspect' lists them)",
-            parameter="tap",
-        )
+    check_several(scores)
     if count >= total:
         raise OptionError(f"this would remove all {total} features of {scores.tap!r}; choose fewer")
     weights = np.ones(total, np.float32)
     weights[ranking(scores)[:count]] = 0
     return Mask(scores.tap, weights, scores.feature_axis)
+
+
+def check_several(scores: TapScores) -> None:
+    """Check that something is left where a feature goes; raises OptionError."""
+    if len(scores.scores) == 1:
+        raise OptionError(
+            f"{scores.tap!r} has one feature, and without it nothing is left; score a tap with several: {{tap}} "
+            "('cloakonnx inspect' lists them)",
+            parameter="tap",
+        )
 
 
 def _count(scores: TapScores, amount: Amount, total: int) -> int:

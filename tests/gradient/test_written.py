@@ -276,6 +276,10 @@ REFERENCE = {
         f"LpPool {p}": one("LpPool", r(1, 2, 5, 5), kernel_shape=[2, 3], p=p, strides=[2, 1], pads=[1, 0, 0, 1])
         for p in (1, 2, 3)
     },
+    "LpPool cut": one("LpPool", r(1, 2, 6, 5), kernel_shape=[3, 2], p=2, strides=[2, 2], ceil_mode=1),
+    "LpPool cut, padded": one(
+        "LpPool", r(1, 2, 6, 6), kernel_shape=[3, 3], p=3, strides=[2, 2], pads=[1, 0, 0, 0], ceil_mode=1
+    ),
     "GlobalLpPool": one("GlobalLpPool", r(1, 2, 5, 5), p=3),
     "FusedConv": one("FusedConv", IMAGES, KERNELS, fixed(r(4)), domain=MS, activation="Relu", pads=[1, 1, 1, 1]),
     "FusedConv sum": one("FusedConv", IMAGES, KERNELS, fixed(r(4)), r(2, 4, 3, 3), domain=MS, activation="Relu"),

@@ -1,10 +1,13 @@
 """Which features go."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from cloakonnx.errors import OptionError
 from cloakonnx.scoring.analysis import TapScores
+from cloakonnx.selection.greedy.within import within_budget
 from cloakonnx.selection.topk import DEFAULT_AMOUNT, Amount, Count, Share, Threshold, ranking, select
 
 
@@ -97,3 +100,6 @@ def test_none_and_all_are_refused(amount: Amount, said: str) -> None:
 def test_a_single_feature_is_never_removed() -> None:
     with pytest.raises(OptionError, match="has one feature, and without it nothing is left"):
         select(rising(1))
+    nothing: Any = None  # neither model nor samples are looked at
+    with pytest.raises(OptionError, match="has one feature, and without it nothing is left"):
+        within_budget(nothing, rising(1), nothing, budget=0.1)

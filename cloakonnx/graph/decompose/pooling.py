@@ -18,8 +18,12 @@ def lp_pool(s: Node) -> Tensor:
         kept.pop("dilations", None)
     elif s.build.opset < 19:
         raise s.error("its windows are dilated: export the model at opset 19 or later")
-    mean = _power(s).op("AveragePool", kernel_shape=kernel, count_include_pad=1, **kept)
-    return _root(s, mean * math.prod(kernel))
+    if not kept.get("ceil_mode"):
+        mean = _power(s).op("AveragePool", kernel_shape=kernel, count_include_pad=1, **kept)
+        return _root(s, mean * math.prod(kernel))
+    # A window that reaches past the end averages what there is of it.
+    mean = _power(s).op("AveragePool", kernel_shape=kernel, **kept)
+    return _root(s, mean * (s.x.zeros() + 1).op("LpPool", kernel_shape=kernel, p=1, **kept))
 
 
 @decomposition("GlobalLpPool", until=22)

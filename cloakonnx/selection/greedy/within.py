@@ -12,7 +12,7 @@ from cloakonnx.graph.masks.taps import find_tap
 from cloakonnx.scoring.analysis import TapScores
 from cloakonnx.selection.greedy.ablation import Ablations
 from cloakonnx.selection.greedy.path import least_correct, mask_without
-from cloakonnx.selection.topk import Count, ranking
+from cloakonnx.selection.topk import Count, check_several, ranking
 
 _MOST_NAMED = 10
 """Numbers of features that an error lists, at most."""
@@ -43,8 +43,10 @@ def within_budget(
     Raises:
         DataError: no labels, or labels that are no classes.
         TapError: the class scores do not depend on the tap.
+        OptionError: the tap has one feature only.
         NoGainError: the budget does not allow to remove even one.
     """
+    check_several(scores)
     tap = find_tap(classifier.model, scores.tap, axis=scores.feature_axis)
     classifier.check_unmasked("the choice within a budget")
     dataset.fitted_to(classifier)
