@@ -122,6 +122,12 @@ class _LogDomain:
             return _is_view(node) and first[0] == first[1] and perm[0] == 0
         return self._picked_axes(node) == {before}
 
+    def _mixes_samples(self, node: onnx.NodeProto) -> bool:
+        """Whether a node makes another number of samples of them."""
+        before, after = ((self.index.shape(name) or (None,))[0] for name in (node.input[0], node.output[0]))
+        known = isinstance(before, int) and isinstance(after, int)
+        return node.op_type != "Transpose" and known and before != after
+
     def _picked_axes(self, node: onnx.NodeProto) -> set[int] | None:
         """Return the axes along which a node picks elements; None where they are not known."""
         rank = self.index.rank(node.input[0])
@@ -167,7 +173,7 @@ class _LogDomain:
         if is_guard(node, self.index.value):
             return self.log(node.input[0])
         if _is_view(node) or node.op_type in _PICKS:
-            return self._moved(node, name, self.log(node.input[0]))
+            return None if self._mixes_samples(node) else self._moved(node, name, self.log(node.input[0]))
         if sigmoid_input(name, node, self.index.producer, self.index.value) is not None:
             logit = self._single_logit(name, node)
             return None if logit is None else -((-logit).op("Softplus"))
