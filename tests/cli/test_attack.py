@@ -318,7 +318,7 @@ def test_an_adversarial_file_is_data_for_analyze(folder: Path, run: Run) -> None
             "--adversarial and --attack exclude each other",
         ),
         ((), "adversarial samples are needed"),
-        (("--adversarial", "adv.npz", "--max-iter", "5"), "--max-iter goes with --attack"),
+        (("--adversarial", "adversarial.npz", "--max-iter", "5"), "--max-iter goes with --attack"),
     ],
 )
 def test_analyze_with_an_attack(folder: Path, run: Run, options: tuple[str, ...], said: str) -> None:
