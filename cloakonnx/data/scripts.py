@@ -38,7 +38,7 @@ def open_script(spec: str) -> ScriptSource:
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the script
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise failed(path, error) from error
     finally:
         sys.path.remove(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from os import PathLike
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cloakonnx.data import _csv, _tables
 from cloakonnx.data._classes import matched, renumbered
+from cloakonnx.data._columns import pair_of
 from cloakonnx.data._images import ImageFolder
 from cloakonnx.data._labelled import labels_in
 from cloakonnx.data._passes import Labelled, Passes
@@ -211,16 +212,17 @@ class ScriptSource:
             yield part
 
     def _items(self) -> Iterator[Any]:
-        """Yield what the function yields; an array or a tuple that it returns is one batch."""
+        """Yield what the function yields; an array, tuple or mapping that it returns is one batch."""
         try:
             result = self.function()
-            yield from [result] if isinstance(result, (tuple, np.ndarray)) else result
+            yield from [result] if isinstance(result, (tuple, np.ndarray, Mapping)) else result
         except DataError:
             raise
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise failed(self.name, error) from error
 
     def _part(self, item: Any) -> Labelled:
+        item = pair_of(item, self.name) if isinstance(item, Mapping) else item
         pair = item if isinstance(item, (tuple, list)) else (item, None)  # PyTorch's loaders yield lists
         if len(pair) != 2:
             raise DataError(f"{self.name} yields {len(pair)} things at a time; x or (x, y) is needed")
@@ -267,7 +269,7 @@ def _joined(parts: list[Labelled]) -> Labelled:
     return np.concatenate([x for x, _ in parts]), np.concatenate(labels) if labels else None
 
 
-def failed(name: str | Path, error: Exception) -> DataError:
+def failed(name: str | Path, error: BaseException) -> DataError:
     """Return the error of a user's function that failed, in one line."""
     return DataError(" ".join(f"{name} failed: {type(error).__name__}: {error}".split()))
 

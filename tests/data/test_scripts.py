@@ -1,5 +1,6 @@
 """Scripts: functions that yield batches."""
 
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -121,6 +122,19 @@ def fails() -> Iterator[Any]:
     raise ValueError("first line\nsecond line")
 
 
+def leaves() -> Iterator[Any]:
+    yield X
+    sys.exit(3)
+
+
+@pytest.mark.parametrize("item", [{"x": X, "y": Y}, {"image": X, "label": Y}])
+def test_batches_that_name_their_parts(item: dict[str, Any]) -> None:
+    for function in (lambda: [item], lambda: item):
+        (batch,) = read(function, 20)
+        np.testing.assert_array_equal(batch.x, X)
+        np.testing.assert_array_equal(batch.y, Y)
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [
@@ -133,7 +147,8 @@ def fails() -> Iterator[Any]:
         (lambda: [X, X[:, :1]], "unequal shape: (2,), then (1,)"),
         (lambda: [X, X.astype(np.uint8)], "unequal type: float32, then uint8"),
         (lambda: [X[0]], "has shape (2,)"),
-        (lambda: [{"x": X}], "has shape ()"),
+        (lambda: [{"a": X, "b": Y}], "has the columns a, b; one of samples and one of labels are needed"),
+        (leaves, "s.py:f failed: SystemExit: 3"),
         (lambda: [(X, Y / 2)], "labels of type float64"),
         (lambda: [(X, -Y)], "negative label"),
         (lambda: [([[1, 2], [3]], [0, 1])], "ValueError"),
