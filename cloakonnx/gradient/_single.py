@@ -94,13 +94,17 @@ def _singles(index: Index, output: str) -> Iterator[tuple[str, tuple[int, ...]]]
         ahead -= set(node.output)
         nodes.add(place)
         ahead |= {each for each in node_inputs(node) if each not in index.constants}
-        if len(ahead) == 1 and _is_single(index, only := next(iter(ahead))):
+        if len(ahead) == 1 and _is_single(index, only := next(iter(ahead)), output):
             yield only, tuple(sorted(nodes, key=places.__getitem__))
 
 
-def _is_single(index: Index, name: str) -> bool:
+def _is_single(index: Index, name: str, output: str) -> bool:
+    """Whether a tensor holds one number for each of the output's samples."""
     shape = index.shape(name)
-    return shape is not None and len(shape) > 0 and all(size == 1 for size in shape[1:]) and index.is_float(name)
+    if not shape or any(size != 1 for size in shape[1:]) or not index.is_float(name):
+        return False
+    (rows, *_), samples = index.shape(output) or (None,), shape[0]
+    return rows == samples or not (isinstance(rows, int) and isinstance(samples, int))
 
 
 class _End:
@@ -129,7 +133,7 @@ class _End:
         grid, place = _GRID, 0.0
         sign: float | None = None
         for number in range(_ROUNDS):
-            scores = self._scores(grid)
+            scores = self._scores(grid, 2 if threshold is None else 1)
             if scores is None:
                 return None
             known = np.isfinite(scores).all(1)
@@ -145,15 +149,15 @@ class _End:
             grid = np.linspace(low, high, 2 * _SIDE.size + 1)
         return place, float(sign or 0)
 
-    def _scores(self, grid: _Array) -> _Array | None:
-        """Return (values, scores of a sample) for each value of the number."""
+    def _scores(self, grid: _Array, each: int) -> _Array | None:
+        """Return (values, scores of a sample) for each value of the number; None where a sample has not ``each``."""
         first = self._shape[0]
         size = first if isinstance(first, int) else len(grid)
         rows = []
         for start in range(0, len(grid), size):
             part = np.resize(grid[start : start + size], size)
             scores = self._run({self._number: part.astype(self._dtype).reshape(-1, *([1] * (len(self._shape) - 1)))})
-            if scores is None or scores.size not in {size, 2 * size}:
+            if scores is None or scores.size != each * size:
                 return None
             rows.append(scores.reshape(size, -1))
         return np.concatenate(rows)[: len(grid)].astype(np.float64)

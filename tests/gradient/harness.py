@@ -166,10 +166,11 @@ class Case:
         feeds = {name: value.astype(np.float64) for name, value in self.inputs.items()}
         size = self.size or evaluator(to_double(plain))(feeds)[0].size
         constants["row_shape"] = np.array([1, size])
-        tail = [  # two Negs, so that nothing before them is taken for probabilities
+        constants["signs"] = np.resize(np.float32([1, -1]), size)
+        tail = [  # signs that change twice, so that nothing before them is taken for probabilities
             helper.make_node("Reshape", [result, "row_shape"], ["row_of"]),
-            helper.make_node("Neg", ["row_of"], ["row_below"]),
-            helper.make_node("Neg", ["row_below"], ["row"]),
+            helper.make_node("Mul", ["row_of", "signs"], ["row_turned"]),
+            helper.make_node("Mul", ["row_turned", "signs"], ["row"]),
         ]
         return self._wrapped([*self.nodes, *tail], inputs, constants=constants, result="row")
 
