@@ -68,7 +68,7 @@ def test_every_rule_has_a_case() -> None:
     }
     newer = {"Swish", "RMSNormalization"}  # onnxruntime 1.31 and older onnx lack them or their kernels
     tried = {node.op_type for case in test_rules.CASES.values() for node in case.nodes}
-    written = {each.op for each in decompositions()}  # see test_written
+    written = {each.op for each in decompositions()}  # see test_written and test_written_learning
     ruled = {entry.op for entry in entries() if entry.kind is Kind.RULE and not entry.domain} - written
     assert sorted(ruled - tried - elsewhere - newer) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,12 +18,19 @@ from cloakonnx.graph.index.index import Index
 from cloakonnx.graph.index.shapes import infer
 from tests.support.double import to_double
 
+from . import harness
 from .harness import LOOSE, TIGHT, Array, Case, evaluator, gradients, graph_of, ort_run
 
 Runner = Callable[[onnx.ModelProto], Callable[[Mapping[str, Array]], list[Array]]]
 
 FOUND = {(each.domain, each.op): each for each in decompositions()}
 DOMAINS = ("com.microsoft", "ai.onnx.ml")
+
+
+def one(op: str, *inputs: Any, domain: str = "", opset: int = 18, **attributes: Any) -> Case:
+    case = harness.one(op, *inputs, opset=opset, **attributes)
+    case.nodes[0].domain = domain
+    return case
 
 
 def without_fusions(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Array]:
@@ -119,4 +127,4 @@ def undone(names: Sequence[str]) -> list[str]:
     return [name for name in names if registry.find(*name.rpartition(".")[::2]) is None]
 
 
-__all__ = ["FOUND", "check_written", "evaluator", "undone", "written"]
+__all__ = ["FOUND", "check_written", "evaluator", "one", "undone", "written"]
