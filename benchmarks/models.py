@@ -1,4 +1,4 @@
-r"""Which models work: every .onnx of some folders through gradients, masks and learning, as docs/models.md.
+r"""Which models work: every .onnx of some folders through gradients, scores, masks and the rest, as docs/models.md.
 
     python benchmarks/models.py FOLDER... > docs/models.md
 
@@ -10,15 +10,22 @@ model's own predictions. A folder with refused.json ({name: reason}) lists what 
 - torch: the relative error of the gradient of the logits by ``cotangent`` against torch's ``gradient`` in MODEL.npz
   (benchmarks/exports.py makes them), and torch's own in float32;
 - FGSM: whether a step along the signs of the gradient raises the loss of both samples;
-- mask: the default tap, or the first other one, is hardened and stripped, to the byte;
-- learn: the gradient of masks, on weights or at activations.
+- score: the features of the default tap, or of the first other one, from two pairs: moved by FGSM, or by random signs;
+- mask: that tap is hardened and stripped, to the byte;
+- learn: the gradient of masks, on weights or at activations;
+- evaluate: the hardened file beside itself without masks, else the bare model, by FGSM, or by Square on scores alone.
+
+Seconds a model, and in all, go to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +40,17 @@ from cloakonnx.errors import CloakError, DifferentiationError
 from cloakonnx.gradient.losses import Loss
 from cloakonnx.graph.index.index import FLOATS
 from cloakonnx.graph.masks.taps import find_tap
+from cloakonnx.records import Granularity
 from cloakonnx.selection.learn.places import first_masks
 
 PROVIDER = ck.Provider("CPUExecutionProvider", threads=1)
 STEPS = (1e-2, 3e-3, 1e-3)
 _FGSM = 0.01
 """Of the largest value of the samples: the step of FGSM."""
+_NOISE = 0.25
+"""Likewise, of random signs where there is no gradient: trees do not heed small steps."""
+QUERIES = 10
+"""Of Square."""
 OPEN = {4: (3, 64, 64), 3: (32, 16), 2: (16,)}
 """Sizes of open dimensions behind the batch, by the rank of the input."""
 
@@ -56,14 +68,18 @@ running it.
 - **torch**: the relative error of the gradient against PyTorch's in float64, and that of PyTorch's own in float32 in
   brackets. Such models are made by `benchmarks/exports.py`; their names end in the exporter and the opset.
 - **FGSM**: whether a step along the signs of the gradient raises the loss of both samples.
-- **mask**: whether the default tap, or the first other one, is hardened and stripped again to the byte.
+- **score**: whether `analyze` scores the features of the default tap, or of the first other one, from two pairs.
+- **mask**: whether that tap is hardened and stripped again to the byte.
 - **learn**: what the masks that `learn` takes are on.
+- **evaluate**: whether the hardened file is evaluated beside itself without its masks, by FGSM (`--attack square` where
+  there are scores alone); *bare*: the model as it is, because it takes no mask.
 
 Weights of transformers' and timm's models are random. Gradients of lcnet and repvgg are then 1e-7 and 1e-17, below the
 rounding of the loss, so no step shows; one Relu of mnasnet is at its kink in float32 (a sample moved by 1e-7 agrees).
 
-Behind each table is why the rest does not work. Several data inputs, integers, several rows of scores a sample and
-outputs that are no class scores are refused by name until they are built.
+Behind each table is why the rest does not work; what no attack takes is not evaluated, for the same reason. Several
+data inputs, attacks on integers, several rows of scores a sample and outputs that are no class scores are refused by
+name until they are built.
 """
 
 
@@ -83,41 +99,80 @@ def main() -> None:
         refused = json.loads(beside.read_text()) if beside.exists() else {}
         reasons += [f"- {name} is not exported: {why}" for name, why in refused.items()]
         parts.append("\n".join([f"## {folder.name}\n", table(columns, rows), *(["", *reasons] if reasons else [])]))
-    head = ["", "files", "gradients", "straight through", "scores alone", "no attack", "mask", "learn"]
+    head = ["", "files", "gradients", "straight through", "scores alone", "no attack", *_WORKS]
     print(_HEAD, table(head, counts), *parts, sep="\n\n")
 
 
-_COLUMNS = ["model", "attack", "agrees", "torch", "FGSM", "mask", "learn"]
+_COLUMNS = ["model", "attack", "agrees", "torch", "FGSM", "score", "mask", "learn", "evaluate"]
 
 
 def _counted(found: list[dict[str, Any]]) -> list[str]:
     attacks = [each["attack"] for each in found]
     kinds = [attacks.count(kind) for kind in ("gradients", "straight through", "scores alone", "no")]
-    masks = sum(each["mask"] in {"default", "named"} for each in found)
-    return [str(count) for count in (*kinds, masks, sum(each["learn"] not in {"no", "no layer"} for each in found))]
+    works = [sum(each[key] not in _NOT for each in found) for key in _WORKS]
+    return [str(count) for count in (*kinds, *works)]
+
+
+_WORKS = ("score", "mask", "learn", "evaluate")
+_NOT = {"", "no", "no layer", "no tap"}
 
 
 def tried(path: Path) -> dict[str, Any]:
     """Return what works with a model, in words, and why the rest does not."""
-    found: dict[str, Any] = {**dict.fromkeys(_COLUMNS, ""), "attack": "no", "mask": "no", "learn": "no", "why": []}
+    start = time.perf_counter()
+    no = dict.fromkeys(("attack", *_WORKS), "no")
+    found: dict[str, Any] = {**dict.fromkeys(_COLUMNS, ""), **no, "why": []}
+    with tempfile.TemporaryDirectory() as folder:
+        _try(found, lambda: _fill(found, path, Path(folder) / path.name))
+    print(f"{path.name}: {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def _try(found: dict[str, Any], step: Callable[[], None]) -> None:
+    """Do a step, and note why it is refused; an error that is no refusal is noted with its type."""
     try:
-        classifier, x = opened(path)
-    except (CloakError, RuntimeError, ValueError) as error:
-        return {**found, "why": [_line(error)]}
-    try:
-        found["mask"] = masked(classifier.model)
+        step()
     except CloakError as error:
         found["why"].append(_line(error))
-    try:
+    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        found["why"].append(f"{type(error).__name__}: {_line(error)}")
+
+
+def _fill(found: dict[str, Any], path: Path, hardened: Path) -> None:
+    """Fill the columns, one after the other."""
+    classifier, x = opened(path)
+    tap = chosen_tap(classifier.model)
+    gradients: list[Any] = []
+
+    def mask() -> None:
+        found["mask"] = "no tap" if tap is None else masked(classifier.model, tap, hardened)
+
+    def attack() -> None:
         y = classifier.predict(x)
-    except (CloakError, RuntimeError, ValueError) as error:
-        return {**found, "why": [*found["why"], _line(error)]}
+        gradients.extend(_attack(found, classifier, x, y))
+        if gradients and found["attack"] == "gradients":
+            _try(found, lambda: found.update(torch=against_torch(classifier, path.with_suffix(".npz"))))
+        if found["attack"] != "no":
+            kept = opened_again(hardened, classifier) if hardened.exists() else classifier
+            by_scores = found["attack"] == "scores alone"
+            _try(found, lambda: found.update(evaluate=evaluated(kept, x, y, by_scores=by_scores)))
+
+    def score() -> None:
+        found["score"] = scored(classifier, tap or find_tap(classifier.model), x, gradients)
+
+    for step in (mask, attack, score):
+        _try(found, step)
+
+
+def _attack(found: dict[str, Any], classifier: ck.Classifier, x: Any, y: Any) -> list[Any]:
+    """Fill the columns that are of gradients, and learn's; return the gradient where there is one."""
+    gradients: list[Any] = []
     try:
         found["attack"], gradient = attacked(classifier, x, y)
+        gradients.append(gradient)
         found["agrees"] = f"{agreement(classifier, x, y, gradient):.4f}" if found["attack"] == "gradients" else ""
         through = found["attack"] == "straight through"
         found["FGSM"] = "yes" if raised(classifier, x, y, gradient, straight_through=through) else "no"
-        found["torch"] = "" if through else against_torch(classifier, path.with_suffix(".npz"))
         found["learn"] = learned(classifier, x)
     except DifferentiationError as error:
         able = abilities(classifier.model)[0]
@@ -126,7 +181,7 @@ def tried(path: Path) -> dict[str, Any]:
         found["why"].append(_line(error) if able.works else able.how)
     except CloakError as error:
         found["why"].append(_line(error))
-    return found
+    return gradients
 
 
 def opened(path: Path) -> tuple[ck.Classifier, np.ndarray[Any, np.dtype[np.float32]]]:
@@ -138,13 +193,23 @@ def opened(path: Path) -> tuple[ck.Classifier, np.ndarray[Any, np.dtype[np.float
     scores = [name for name in outputs if name in model.structure.infos and model.structure.is_float(name)]
     output = options.get("output") or ((scores or outputs)[0] if len(scores) > 1 else None)
     name = options.get("input") or (floats or [value.name for value in model.inputs])[0]
-    classifier = ck.Classifier(model, provider=PROVIDER, input_name=name, output_name=output)
     arrays = path.with_suffix(".npz")
     if arrays.exists():
-        return classifier, np.load(arrays)["x"][:2].astype(np.float32)
-    declared = classifier.input_shape or ()
-    sizes = [d or size for d, size in zip(declared, OPEN.get(len(declared) + 1, (8,) * len(declared)), strict=False)]
-    return classifier, np.random.default_rng(0).random((2, *sizes)).astype(np.float32)
+        x = np.load(arrays)["x"][:2].astype(np.float32)
+    else:
+        declared = ck.Classifier(model, input_name=name, output_name=output).input_shape or ()
+        guess = OPEN.get(len(declared) + 1, (8,) * len(declared))
+        sizes = [d or size for d, size in zip(declared, guess, strict=False)]
+        x = np.random.default_rng(0).random((2, *sizes)).astype(np.float32)
+    pixels = ck.Preprocessing(bounds=(min(0.0, float(x.min())), max(1.0, float(x.max()))))
+    return ck.Classifier(model, preprocessing=pixels, provider=PROVIDER, input_name=name, output_name=output), x
+
+
+def opened_again(hardened: Path, like: ck.Classifier) -> ck.Classifier:
+    """Return a classifier of a hardened file, with another's options."""
+    name, output = like.asked_names
+    pixels = like.preprocessing
+    return ck.Classifier(hardened, preprocessing=pixels, provider=PROVIDER, input_name=name, output_name=output)
 
 
 def attacked(classifier: ck.Classifier, x: Any, y: Any) -> tuple[str, Any]:
@@ -196,25 +261,48 @@ def against_torch(classifier: ck.Classifier, arrays: Path) -> str:
     return f"{error:.0e} ({float(given['float32']):.0e})"
 
 
-def masked(model: ck.Model) -> str:
-    """Harden at the default tap, strip again, and compare the bytes."""
+def chosen_tap(model: ck.Model) -> ck.Tap | None:
+    """Return the default tap, or the first other one that has several features; None where there is none."""
     taps = [tap for tap in ck.taps(model) if tap.features is None or tap.features > 1]
-    tap = next((tap for tap in taps if tap.is_default), next(iter(taps), None))
-    if tap is None:
-        return "no tap"
+    return next((tap for tap in taps if tap.is_default), next(iter(taps), None))
+
+
+def scored(classifier: ck.Classifier, tap: ck.Tap, x: Any, gradients: list[Any]) -> str:
+    """Score the features of a tap from pairs whose second half is moved along the gradient, else by random signs."""
+    signs = np.sign(gradients[0]) if gradients else np.random.default_rng(2).choice((-1.0, 1.0), x.shape)
+    step = (_FGSM if gradients else _NOISE) * float(np.abs(x).max())
+    moved = np.clip(x + step * signs, *classifier.bounds).astype(np.float32)
+    found = ck.analyze(classifier, ck.Pairs(x, moved), tap=tap.name).scores
+    if found is None or not found.scores.any():
+        raise CloakError(f"every score at {tap.name!r} is 0")
+    return "yes"
+
+
+def masked(model: ck.Model, tap: ck.Tap, hardened: Path) -> str:
+    """Harden at the tap, strip again, and compare the bytes; the hardened file stays."""
     mask = ones(tap)
     weights = np.linspace(0.5, 1.5, mask.weights.size).astype(np.float32).reshape(mask.weights.shape)
-    with tempfile.TemporaryDirectory() as folder:
-        hardened, stripped = Path(folder) / "hardened.onnx", Path(folder) / "stripped.onnx"
-        ck.apply(model, [replace(mask, weights=weights)], hardened)
-        ck.strip(ck.load(hardened), stripped)
-        same = model.path is not None and stripped.read_bytes() == model.path.read_bytes()
+    stripped = hardened.with_name("stripped.onnx")
+    ck.apply(model, [replace(mask, weights=weights)], hardened)
+    ck.strip(ck.load(hardened), stripped)
+    same = model.path is not None and stripped.read_bytes() == model.path.read_bytes()
     return ("default" if tap.is_default else "named") + ("" if same else ", strip differs")
+
+
+def evaluated(classifier: ck.Classifier, x: Any, y: Any, *, by_scores: bool) -> str:
+    """Attack the model itself, and where it carries masks, itself without them."""
+    eps = _FGSM * float(np.abs(x).max())
+    attack: dict[str, Any] = {"attack": "square", "max_iter": QUERIES} if by_scores else {"attack": "fgsm"}
+    found = ck.evaluate(classifier, (x, y), eps=eps, sanity=False, **attack)
+    if ck.masks(classifier.model) and not (found.baseline_is_stripped and found.masks):
+        raise CloakError("it was not compared with the model without masks")
+    return "yes" if found.masks else "bare"
 
 
 def learned(classifier: ck.Classifier, x: Any) -> str:
     """Build the gradient of masks on weights, else at activations."""
-    for granularity, at_default in (("weight", False), ("feature", False), ("feature", True)):
+    wanted: tuple[tuple[Granularity, bool], ...] = (("weight", False), ("feature", False), ("feature", True))
+    for granularity, at_default in wanted:
         try:
             taps = [find_tap(classifier.model).name] if at_default else []
             masks = first_masks(classifier.model, granularity, taps=taps)
