@@ -159,7 +159,16 @@ UNTOLD = {
     "Div": ("e = Exp z", "d = Add e one", "p = Div e d"),
     "Sub of Sigmoid": ("s = Sigmoid z", "p = Sub one s"),
     "HardSigmoid": ("p = HardSigmoid z alpha:-0.2",),
+    "Log": ("s = Sigmoid z", "a = Add s half", "p = Log a"),
 }
+
+
+def test_the_logarithm_of_one_probability_is_no_logit() -> None:
+    with pytest.raises(ModelError, match="ends in Log, which shows neither"):
+        victim_of(load_bytes(ends("s = Sigmoid z", "p = Log s").SerializeToString()))
+    odds = ends("s = Sigmoid z", "n = Neg z", "t = Sigmoid n", "o = Div s t", "p = Log o")
+    classifier, victim = pair(odds)
+    np.testing.assert_array_equal(victim.predict(X), classifier.predict(X))
 
 
 @pytest.mark.parametrize("what", UNTOLD)

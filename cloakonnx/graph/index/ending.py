@@ -239,6 +239,10 @@ def _untold(
             return f"{affine}{last.op_type}"
         if last.op_type == "Div" and value(last.input[1]) is None:
             return "Div"
+        if last.op_type == "Log":
+            behind = ending(last.input[0], producer=producer, value=value)
+            is_made_of_one = behind.untold is not None and " of " in behind.untold  # log(p + 1e-7)
+            return "Log" if behind.activation in _PROBABLE or is_made_of_one else None
         ahead = [each for each in last.input if each and value(each) is None]
         if not (_passes(last) or has(last.op_type, Trait.AFFINE)) or len(ahead) != 1:
             return None
