@@ -235,14 +235,10 @@ def _untold(
             return last.op_type
         if last.op_type == "Clip":
             return None if limits_of(last, value)[0] < 0 < limits_of(last, value)[1] else "Clip"
-        if _sigmoid(name, last, producer, value) is not None:
-            return f"{affine}{last.op_type}"
-        if last.op_type == "Div" and value(last.input[1]) is None:
-            return "Div"
+        if (of_one := _sigmoid(name, last, producer, value) is not None) or _divides(last, value):
+            return f"{affine * of_one}{last.op_type}"
         if last.op_type == "Log":
-            behind = ending(last.input[0], producer=producer, value=value)
-            is_made_of_one = behind.untold is not None and " of " in behind.untold  # log(p + 1e-7)
-            return "Log" if behind.activation in _PROBABLE or is_made_of_one else None
+            return "Log" if _is_probable(ending(last.input[0], producer=producer, value=value)) else None
         ahead = [each for each in last.input if each and value(each) is None]
         if not (_passes(last) or has(last.op_type, Trait.AFFINE)) or len(ahead) != 1:
             return None
@@ -251,6 +247,15 @@ def _untold(
         name = ahead[0]
         last = _standard(producer(name))
     return None
+
+
+def _divides(node: onnx.NodeProto, value: Callable[[str], NDArray[Any] | None]) -> bool:
+    return node.op_type == "Div" and value(node.input[1]) is None
+
+
+def _is_probable(made: Ending) -> bool:
+    """Whether an ending is a probability, scaled or moved by constants at most: p + 1e-7 in a logarithm."""
+    return made.activation in _PROBABLE or (made.untold is not None and " of " in made.untold)
 
 
 def _is_layer(
