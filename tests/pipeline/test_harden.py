@@ -190,7 +190,7 @@ def test_scores_are_removed_as_far_as_the_budget_goes(fresh: Path) -> None:
         ({"eps": ()}, OptionError, "eps needs a number"),
         ({"budget": 4}, OptionError, "budget 4 must be a share"),
         ({"attack": "pdg"}, OptionError, "there is no attack or preset 'pdg'"),
-        ({"require": ["robust>=5%@1/255"]}, OptionError, "asks for what wasn't measured: eps 0.00392157"),
+        ({"require": ["robust>=5%@1/255"]}, OptionError, "asks for what wasn't measured: eps 1/255 is not among 0.15"),
         ({"require": ["static>=5%"]}, OptionError, "static figures are of inputs made on another model"),
         ({"taps": ["a", "b"], "method": "score"}, OptionError, "method score masks one tap; taps names 2"),
         ({"parts": 2, "method": "greedy"}, OptionError, "parts cuts steps of method learn; greedy takes none"),
