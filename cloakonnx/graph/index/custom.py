@@ -37,9 +37,13 @@ class _View(NodeView):
         return (self.shape(position) or (None,))[-1]
 
     def as_op(self, op: str, positions: Sequence[int], names: Sequence[str] = (), **fixed: Any) -> Shape:
-        """Return the shape that a standard op gives for some of the inputs."""
+        """Return the shape that a standard op gives for some of the inputs; ``channels_last`` is heeded."""
         taken = [f"x{i}" for i, position in enumerate(positions) if self.has(position)]
         shapes = [self.shape(position) for position in positions if self.has(position)]
+        is_last = bool(self.attr("channels_last", 0))
+        if is_last and shapes[0]:
+            first, *sizes, channels = shapes[0]
+            shapes[0] = (first, channels, *sizes)
         inputs = [
             onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
             for name, shape in zip(taken, shapes, strict=True)
@@ -52,7 +56,8 @@ class _View(NodeView):
             found = onnx.shape_inference.infer_shapes(model)
         except Exception:  # shapes that do not fit: the runtime says so
             return None
-        return Index(found.graph).shape("y")
+        shape = Index(found.graph).shape("y")
+        return (shape[0], *shape[2:], shape[1]) if is_last and shape else shape
 
 
 def _same(view: _View) -> Known:

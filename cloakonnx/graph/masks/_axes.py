@@ -100,7 +100,7 @@ def _trace(structure: Index, tensor: str, rank: int, known: Mapping[str, int | N
             axis = _of_input(structure.shape(tensor))
             return None if axis is None else _where(order, axis)
         standard = node.domain in {"", "ai.onnx"}
-        is_last = node.domain == NCHWC and attributes(node).get("channels_last", 0)
+        is_last = not standard and attributes(node).get("channels_last", 0)
         if is_last or has(node.op_type, Trait.FEATURES_LAST):
             shape = structure.shape(tensor)
             return None if shape is None else _where(order, len(shape) - 1)
