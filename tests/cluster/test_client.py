@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloakonnx.engines import InProcess, Ray
-from cloakonnx.errors import DataError
+from cloakonnx.errors import DataError, OptionError
 from tests.cluster.test_batches import totals
 from tests.cluster.test_faults import FULL, kill_a_worker, with_fault
 from tests.cluster.test_same_bytes import RUNS, attacked, evaluated
@@ -45,6 +45,30 @@ def test_shares_and_errors(client: Ray) -> None:
     with pytest.raises(DataError, match="batch 5 is bad"):
         run(Work(), 9, client, batches=batches(9, bad=5))
     assert run(Work(), 9, client) == totals(9)
+
+
+def test_a_client_that_could_not_be_served_connects_once_more(client: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster's process for a client may end at once, forked while gRPC is at work."""
+    import ray
+
+    client.close()
+    init, left = ray.init, [1]
+
+    def init_later(*args: Any, **options: Any) -> Any:
+        if left:
+            left.pop()
+            raise ConnectionAbortedError(
+                "Initialization failure from server:\nRuntimeError: Starting Ray client server failed. See x.err"
+            )
+        return init(*args, **options)
+
+    monkeypatch.setattr(ray, "init", init_later)
+    assert run(Work(), 9, client) == totals(9)
+    assert not left
+    client.close()
+    monkeypatch.setattr(ray, "init", lambda *_, **__: init_later(left.append(1)))
+    with pytest.raises(OptionError, match="Starting Ray client server failed"):
+        run(Work(), 9, client)
 
 
 def test_a_worker_is_killed(client: Ray, cluster: Any, tmp_path: Path) -> None:

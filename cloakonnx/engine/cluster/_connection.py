@@ -29,6 +29,8 @@ _CLEANUP = 10.0
 """Seconds that nodes have to remove the models that were sent to them."""
 _TRIES = 3
 """To start a Ray here: its parts wait for each other for 15 to 30 s, whatever the machine is at."""
+_NOT_SERVED = "Starting Ray client server failed"
+"""Said of a client whose process at the cluster was forked while gRPC was at work, and ended at once."""
 _SHORT = "/tmp" if os.name == "posix" else None
 """Where Ray's own folder lies: the path of a socket in it has 107 bytes at most."""
 _SETTINGS = {
@@ -86,7 +88,7 @@ class Connection:
                 if folder is not None:
                     self._start(folder, num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **options)
                 else:
-                    self.ray.init(_answering(address or ""), **options)
+                    self._join(_answering(address or ""), **options)
             except CloakError:
                 raise
             except (Exception, SystemExit) as error:  # Ray raises what its parts raise, and exits where it gives up
@@ -105,6 +107,15 @@ class Connection:
                 _end_processes(folder)
                 if not left or "timed out" not in str(error):
                     raise
+
+    def _join(self, address: str, **options: Any) -> None:
+        """Connect to a cluster; once more where it could not start the process that serves a client."""
+        try:
+            self.ray.init(address, **options)
+        except ConnectionError as error:
+            if _NOT_SERVED not in str(error):
+                raise
+            self.ray.init(address, **options)
 
     def _room(self) -> int:
         """Return how many workers the cluster has CPUs and GPUs for.
